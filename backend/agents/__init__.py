@@ -1,0 +1,1 @@
+"""LangGraph agents, the models they call and the runner that carries them out."""

@@ -1,0 +1,126 @@
+"""The settings, read once from the environment (and `.env`)."""
+
+from functools import lru_cache
+from typing import Literal, Self
+from urllib.parse import quote
+
+from pydantic import Field, SecretStr, computed_field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIN_SECRET_BYTES = 32
+"""RFC 7518 section 3.2: an HS256 key has at least the size of the hash."""
+
+
+class SettingsError(ValueError):
+    """The environment does not make a usable configuration. A retry doesn't help."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside. Frozen; build it with `get_settings()`.
+
+    Names that belong to other products keep their names (`OPENAI_API_KEY`, `POSTGRES_*`, `LANGFUSE_*`); ours start
+    with `VISUAL_AI_`. Sizes are in bytes, times in seconds, pictures in pixels.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    environment: Literal["development", "production"] = Field(
+        "development", validation_alias="VISUAL_AI_ENVIRONMENT"
+    )
+
+    # Database
+    postgres_host: str = Field("127.0.0.1", validation_alias="POSTGRES_HOST")
+    postgres_port: int = Field(5432, validation_alias="POSTGRES_PORT", ge=1, le=65535)
+    postgres_db: str = Field("airflow", validation_alias="POSTGRES_DB")
+    postgres_user: str = Field("airflow", validation_alias="POSTGRES_USER")
+    postgres_password: SecretStr = Field(SecretStr("airflow"), validation_alias="POSTGRES_PASSWORD")
+    database_url_override: SecretStr | None = Field(None, validation_alias="VISUAL_AI_DATABASE_URL")
+    database_pool_size: int = Field(10, validation_alias="VISUAL_AI_DATABASE_POOL_SIZE", ge=1, le=200)
+
+    # Airflow
+    airflow_url: str = Field("http://127.0.0.1:8080", validation_alias="VISUAL_AI_AIRFLOW_URL")
+    airflow_public_url: str | None = Field(None, validation_alias="VISUAL_AI_AIRFLOW_PUBLIC_URL")
+    airflow_username: str = Field("airflow", validation_alias="VISUAL_AI_AIRFLOW_USERNAME")
+    airflow_password: SecretStr = Field(SecretStr("airflow"), validation_alias="VISUAL_AI_AIRFLOW_PASSWORD")
+    airflow_timeout: float = Field(15.0, validation_alias="VISUAL_AI_AIRFLOW_TIMEOUT", gt=0)
+
+    # Backend
+    public_url: str = Field("http://localhost:8000", validation_alias="VISUAL_AI_PUBLIC_URL")
+    jwt_secret: SecretStr | None = Field(None, validation_alias="VISUAL_AI_JWT_SECRET")
+    token_lifetime: int = Field(12 * 3600, validation_alias="VISUAL_AI_TOKEN_LIFETIME", ge=1, le=30 * 86400)
+    cors_origins: tuple[str, ...] = Field((), validation_alias="VISUAL_AI_CORS_ORIGINS")
+    max_body_bytes: int = Field(5 * 2**20, validation_alias="VISUAL_AI_MAX_BODY_BYTES", ge=1024)
+    trigger_rate_per_minute: int = Field(6000, validation_alias="VISUAL_AI_TRIGGER_RATE_PER_MINUTE", ge=0)
+    stream_heartbeat: float = Field(15.0, validation_alias="VISUAL_AI_STREAM_HEARTBEAT", gt=0)
+    streams_per_user: int = Field(10_000, validation_alias="VISUAL_AI_STREAMS_PER_USER", ge=1)
+    reconcile_interval: float = Field(2.0, validation_alias="VISUAL_AI_RECONCILE_INTERVAL", gt=0)
+
+    # Models
+    default_model: str = Field("openai:gpt-4.1-mini", validation_alias="VISUAL_AI_DEFAULT_MODEL")
+    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
+    model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
+
+    # Pictures
+    allow_private_images: bool = Field(False, validation_alias="VISUAL_AI_ALLOW_PRIVATE_IMAGES")
+    max_image_bytes: int = Field(20 * 2**20, validation_alias="VISUAL_AI_MAX_IMAGE_BYTES", ge=1024)
+    max_image_pixels: int = Field(50_000_000, validation_alias="VISUAL_AI_MAX_IMAGE_PIXELS", ge=1)
+    model_image_side: int = Field(2048, validation_alias="VISUAL_AI_MODEL_IMAGE_SIDE", ge=64)
+    image_fetch_timeout: float = Field(20.0, validation_alias="VISUAL_AI_IMAGE_FETCH_TIMEOUT", gt=0)
+
+    # Text
+    max_text_chars: int = Field(1_000_000, validation_alias="VISUAL_AI_MAX_TEXT_CHARS", ge=1)
+
+    # Tracing
+    langfuse_host: str = Field("https://cloud.langfuse.com", validation_alias="LANGFUSE_HOST")
+    langfuse_public_key: str | None = Field(None, validation_alias="LANGFUSE_PUBLIC_KEY")
+    langfuse_secret_key: SecretStr | None = Field(None, validation_alias="LANGFUSE_SECRET_KEY")
+
+    @computed_field(repr=False)  # type: ignore[prop-decorator]  # pydantic's documented use
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL of the database that holds the `visual_ai` schema (psycopg 3)."""
+        if self.database_url_override is not None:
+            return self.database_url_override.get_secret_value()
+        user, password = quote(self.postgres_user), quote(self.postgres_password.get_secret_value(), safe="")
+        address = f"{self.postgres_host}:{self.postgres_port}/{quote(self.postgres_db)}"
+        return f"postgresql+psycopg://{user}:{password}@{address}"
+
+    @property
+    def airflow_link_base(self) -> str:
+        """Where a person's browser finds Airflow, without a trailing slash."""
+        return (self.airflow_public_url or self.airflow_url).rstrip("/")
+
+    @property
+    def development(self) -> bool:
+        """Whether this is a developer's machine, where the loopback may read without a token."""
+        return self.environment == "development"
+
+    @model_validator(mode="after")
+    def _refuse_weak_secrets(self) -> Self:
+        secret = self.jwt_secret.get_secret_value().encode() if self.jwt_secret else b""
+        if self.environment == "production":
+            if len(secret) < MIN_SECRET_BYTES:
+                raise SettingsError(
+                    f"VISUAL_AI_JWT_SECRET: set a random secret of at least {MIN_SECRET_BYTES} bytes "
+                    "(for example `openssl rand -hex 32`) when VISUAL_AI_ENVIRONMENT=production"
+                )
+            if self.airflow_password.get_secret_value() == "airflow":  # noqa: S105  # the default to refuse
+                raise SettingsError(
+                    "VISUAL_AI_AIRFLOW_PASSWORD: the default password is not accepted when "
+                    "VISUAL_AI_ENVIRONMENT=production"
+                )
+        return self
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read at the first call. Raises pydantic's `ValidationError` naming the variable."""
+    return Settings()  # type: ignore[call-arg]  # filled from the environment

@@ -1,0 +1,69 @@
+"""Engines for the `visual_ai` database.
+
+Repositories are plain functions on a `Connection`. Asynchronous callers run them with
+`await connection.run_sync(function, ...)`, so that each statement is written once.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_dumps = partial(json.dumps, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def make_engine(url: str, *, application: str) -> Engine:
+    """A synchronous engine without a pool, for processes that write now and then (tasks, listeners, setup)."""
+    return create_engine(
+        url,
+        poolclass=NullPool,
+        json_serializer=_dumps,
+        connect_args={"application_name": application, "connect_timeout": 5},
+    )
+
+
+def make_async_engine(url: str, *, application: str, pool_size: int) -> AsyncEngine:
+    """An asynchronous engine with `pool_size` pooled connections; dead ones are replaced when taken."""
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        pool_timeout=10,
+        json_serializer=_dumps,
+        connect_args={"application_name": application, "connect_timeout": 5},
+    )
+
+
+class Database:
+    """The one way asynchronous code reaches the database: a repository function in a transaction of its own."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function(connection, …)` in one transaction and commit it.
+
+        Raises `sqlalchemy.exc.OperationalError` when the database is out of reach; a retry may help.
+        """
+        async with self.engine.begin() as connection:
+            return await connection.run_sync(partial(function, *args, **kwargs))  # type: ignore[arg-type]
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """An `AsyncConnection` in a transaction, for callers that need several repositories at once."""
+        async with self.engine.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """Close all pooled connections."""
+        await self.engine.dispose()
