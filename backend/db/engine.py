@@ -4,7 +4,6 @@ Repositories are plain functions on a `Connection`. Asynchronous callers run the
 `await connection.run_sync(function, ...)`, so that each statement is written once.
 """
 
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,10 +14,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from backend.core.jsonable import dumps
+
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_dumps = partial(json.dumps, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
 def make_engine(url: str, *, application: str) -> Engine:
@@ -26,7 +25,7 @@ def make_engine(url: str, *, application: str) -> Engine:
     return create_engine(
         url,
         poolclass=NullPool,
-        json_serializer=_dumps,
+        json_serializer=dumps,
         connect_args={"application_name": application, "connect_timeout": 5},
     )
 
@@ -39,7 +38,7 @@ def make_async_engine(url: str, *, application: str, pool_size: int) -> AsyncEng
         max_overflow=pool_size,
         pool_pre_ping=True,
         pool_timeout=10,
-        json_serializer=_dumps,
+        json_serializer=dumps,
         connect_args={"application_name": application, "connect_timeout": 5},
     )
 

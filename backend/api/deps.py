@@ -1,0 +1,71 @@
+"""What endpoints take from the application and the request."""
+
+import ipaddress
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from backend.core.problems import Forbidden, Unauthorized
+from backend.core.roles import Principal, Role
+from backend.services.application import Application
+
+COOKIE = "visual_ai_session"
+
+
+def get_application(request: Request) -> Application:
+    """The services, made when the process started."""
+    application: Application = request.app.state.application
+    return application
+
+
+Services = Annotated[Application, Depends(get_application)]
+
+
+def signed_in(request: Request, services: Services) -> Principal:
+    """The user of the bearer token or the cookie. Raises `Unauthorized` without a valid one."""
+    token = _token(request)
+    if token is None:
+        raise Unauthorized("This needs a token: send `Authorization: Bearer <token>` from POST /auth/token.")
+    return services.authenticator.verify(token)
+
+
+def reader(request: Request, services: Services) -> Principal:
+    """Somebody who may read: a signed-in user or, in development, anybody on this machine without a token."""
+    if _token(request) is None and services.settings.development and _from_loopback(request):
+        return Principal("anonymous", Role.VIEWER)
+    return signed_in(request, services)
+
+
+def starter(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
+    """Somebody who may trigger. Raises `Forbidden` for a Viewer."""
+    if principal.role < Role.USER:
+        raise Forbidden("The role Viewer may not trigger workflows; the role User or higher is needed.")
+    return principal
+
+
+Reader = Annotated[Principal, Depends(reader)]
+SignedIn = Annotated[Principal, Depends(signed_in)]
+Starter = Annotated[Principal, Depends(starter)]
+
+
+def _token(request: Request) -> str | None:
+    header = request.headers.get("authorization")
+    if header is not None:
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthorized("The Authorization header is not of the form `Bearer <token>`.")
+        return token.strip()
+    return request.cookies.get(COOKIE)
+
+
+def _from_loopback(request: Request) -> bool:
+    # A proxy on this machine connects from the loopback too: what it forwards is not local.
+    if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+        return False
+    # A page from elsewhere whose name was made to resolve to this machine still sends its own name.
+    if request.url.hostname not in ("localhost", "127.0.0.1", "::1"):
+        return False
+    try:
+        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,70 @@
+"""Turns every failure into problem details (RFC 9457)."""
+
+import logging
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, Unavailable
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    """The HTTP form of a problem."""
+    headers: dict[str, str] = {}
+    if problem.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
+    if isinstance(problem, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(problem.body(), problem.status, headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+
+    @app.exception_handler(Problem)
+    async def on_problem(_: Request, problem: Problem) -> JSONResponse:
+        return problem_response(problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [FieldError(_pointer(fault["loc"]), str(fault["msg"])) for fault in error.errors()]
+        first = faults[0]
+        return problem_response(Invalid(f"{first.pointer or 'The body'}: {first.detail}", errors=faults))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(_: Request, error: HTTPException) -> JSONResponse:
+        body: dict[str, Any] = {
+            "type": "about:blank",
+            "title": str(error.detail),
+            "status": error.status_code,
+            "detail": str(error.detail),
+        }
+        return JSONResponse(body, error.status_code, error.headers, media_type=MEDIA_TYPE)
+
+    @app.exception_handler(DBAPIError)
+    @app.exception_handler(PoolTimeout)
+    async def on_database(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s: the database failed: %s", request.method, request.url.path, type(error).__name__)
+        return problem_response(Unavailable("The database is out of reach; try again shortly.", retry_after=5))
+
+    @app.exception_handler(Exception)
+    async def on_anything(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem_response(Problem("Something went wrong here; the log has the details."))
+
+
+def _pointer(location: tuple[Any, ...]) -> str:
+    """A JSON pointer; a query parameter is named as `?name`."""
+    source, *path = location
+    if source == "query":
+        return "?" + ".".join(map(str, path))
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)

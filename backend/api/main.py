@@ -1,0 +1,63 @@
+"""The ASGI application."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+import backend
+from backend.api import auth, errors, images, monitoring, operations, workflow_status, workflow_triggers, workflows
+from backend.api.middleware import BodyLimit, RequestId
+from backend.core.settings import Settings, get_settings
+from backend.services.application import run_application
+
+DESCRIPTION = """\
+Trigger LangGraph agents as Airflow runs, watch every task, node and token live, and query what they did and cost.
+
+Get a token with `POST /auth/token` (your Airflow user), send it as `Authorization: Bearer <token>`.
+Errors are RFC 9457 problem details.
+"""
+
+
+def create_app(
+    settings: Settings | None = None, *, airflow_transport: httpx.AsyncBaseTransport | None = None
+) -> FastAPI:
+    """The application for `settings` (default: the environment's). `airflow_transport` is the seam for tests."""
+    settings = settings or get_settings()
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every call to Airflow
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with run_application(settings, airflow_transport=airflow_transport) as application:
+            app.state.application = application
+            yield
+
+    app = FastAPI(
+        title="LangGraph Flow", version=backend.__version__, description=DESCRIPTION, lifespan=lifespan
+    )
+    errors.install(app)
+    app.add_middleware(BodyLimit, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_credentials=True,
+            allow_methods=["GET", "POST", "PUT"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+        )
+    app.add_middleware(RequestId)
+    for router in (
+        auth.router,
+        workflow_triggers.router,
+        workflows.router,
+        workflow_status.router,
+        monitoring.router,
+        images.router,
+        operations.router,
+    ):
+        app.include_router(router)
+    return app

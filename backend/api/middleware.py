@@ -1,0 +1,109 @@
+"""What every request passes: an id, and a limit on its body. Pure ASGI, so that streams are not buffered."""
+
+import json
+import logging
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.core.problems import TooLarge
+from backend.core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_ACCEPTABLE_ID = re.compile(r"[\w.:-]{1,128}\Z")
+_MULTIPART_OVERHEAD = 64 * 1024
+
+
+class RequestId:
+    """Gives every response an `X-Request-ID`: the request's own when it is well-formed, else a new one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _ACCEPTABLE_ID.match(given) else uuid.uuid4().hex
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception:
+            # The handler for unexpected errors has answered already and raises again for the server's log.
+            if not started:
+                raise
+            log.debug("request %s failed after its response began", request_id)
+
+
+class BodyLimit:
+    """Refuses a body larger than the limit, by its declared length or, without one, as it arrives."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self._limit = settings.max_body_bytes
+        self._upload_limit = settings.max_image_bytes + _MULTIPART_OVERHEAD
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        limit = self._upload_limit if scope["path"] == "/images" else self._limit
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdigit() and int(declared) > limit:
+            await _refuse(send, limit)
+            return
+        received = 0
+        refused = False
+
+        async def limited_receive() -> Message:
+            nonlocal received, refused
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > limit:
+                    refused = True
+                    raise _BodyTooLarge
+            return message
+
+        async def guarded_send(message: Message) -> None:
+            if not refused:
+                await send(message)
+
+        try:
+            await self.app(scope, limited_receive, guarded_send)
+        except _BodyTooLarge:
+            pass
+        if refused:
+            await _refuse(send, limit)
+
+
+class _BodyTooLarge(Exception):
+    """Ends the reading of a body."""
+
+
+async def _refuse(send: Send, limit: int) -> None:
+    problem = TooLarge(
+        f"The body is larger than {limit} bytes. Upload pictures with POST /images and send their image_url."
+    )
+    body = json.dumps(problem.body()).encode()
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,228 @@
+"""Airflow's REST API, version 2.
+
+    AirflowError
+    ├── AirflowUnavailable   out of reach, too slow or 5xx; a retry helps
+    └── AirflowRefused       it answered 4xx; `status` and `detail` say why; a retry doesn't help
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from pydantic import SecretStr
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from backend.core.settings import Settings
+
+PAGE = 100
+"""Airflow's default `[api] maximum_page_limit`."""
+
+_SERVICE_TOKEN_LIFETIME = 600.0
+
+
+class AirflowError(Exception):
+    """Base of what the client raises."""
+
+
+class AirflowUnavailable(AirflowError):
+    """Airflow did not answer, or not usefully. A retry helps."""
+
+
+class AirflowRefused(AirflowError):
+    """Airflow answered with a client error. A retry doesn't help."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(f"Airflow answered {status}: {detail}")
+        self.status = status
+        self.detail = detail
+
+
+class AirflowClient:
+    """A pooled client. Calls take the token of the user on whose behalf they are made.
+
+    Without a token a call is made as the service account, whose token is fetched when needed. Reads are tried three
+    times; what changes something is tried once, because the caller must know whether it may have happened.
+    """
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._username = settings.airflow_username
+        self._password: SecretStr = settings.airflow_password
+        self._http = httpx.AsyncClient(
+            base_url=settings.airflow_url,
+            timeout=httpx.Timeout(settings.airflow_timeout, connect=3.0),
+            limits=httpx.Limits(max_connections=50, max_keepalive_connections=20),
+            transport=transport,
+            trust_env=False,
+        )
+        self._service_token: tuple[str, float] | None = None
+        self.calls = 0
+        """Requests made so far, for the metrics."""
+
+    async def close(self) -> None:
+        """Close the pooled connections."""
+        await self._http.aclose()
+
+    async def login(self, username: str, password: str) -> str:
+        """An Airflow token for these credentials. Raises `AirflowRefused` with 401 when they are wrong."""
+        answer = await self._send(
+            "POST", "/auth/token", token=None, json={"username": username, "password": password}
+        )
+        return str(answer["access_token"])
+
+    async def user_roles(self, username: str) -> list[str]:
+        """The names of a user's FAB roles."""
+        answer = await self._read("GET", f"/auth/fab/v1/users/{quote(username, safe='')}")
+        return [str(role["name"]) for role in answer.get("roles") or []]
+
+    async def health(self) -> dict[str, Any]:
+        """What `/monitor/health` says of each component."""
+        return await self._send("GET", "/api/v2/monitor/health", token=None)
+
+    async def dag_details(self, dag_id: str, *, token: str | None = None) -> dict[str, Any]:
+        """A DAG with its parameters."""
+        return await self._read("GET", f"/api/v2/dags/{quote(dag_id, safe='')}/details", token=token)
+
+    async def list_dags(self, *, token: str | None = None) -> list[dict[str, Any]]:
+        """All DAGs the user may see."""
+        dags: list[dict[str, Any]] = []
+        while True:
+            page = await self._read(
+                "GET", "/api/v2/dags", token=token, params={"limit": PAGE, "offset": len(dags), "order_by": "dag_id"}
+            )
+            dags.extend(page["dags"])
+            if not page["dags"] or len(dags) >= page["total_entries"]:
+                return dags
+
+    async def trigger(
+        self,
+        dag_id: str,
+        dag_run_id: str,
+        conf: dict[str, Any],
+        *,
+        run_after: datetime | None = None,
+        token: str | None = None,
+    ) -> dict[str, Any]:
+        """Start a run under an id of the caller's choice. `AirflowRefused` 409: that id is taken."""
+        body: dict[str, Any] = {"dag_run_id": dag_run_id, "logical_date": None, "conf": conf}
+        if run_after is not None:
+            body["run_after"] = run_after.isoformat()
+        return await self._send(
+            "POST", f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns", token=token or await self._token(), json=body
+        )
+
+    async def dag_run(self, dag_id: str, dag_run_id: str, *, token: str | None = None) -> dict[str, Any]:
+        """One run. `AirflowRefused` 404: there is none."""
+        path = f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(dag_run_id, safe='')}"
+        return await self._read("GET", path, token=token)
+
+    async def runs_updated_since(self, moment: datetime) -> list[dict[str, Any]]:
+        """All runs of all DAGs that changed at or after `moment`, oldest change first."""
+        return await self._pages(
+            "GET",
+            "/api/v2/dags/~/dagRuns",
+            "dag_runs",
+            params={"updated_at_gte": moment.isoformat(), "order_by": "updated_at"},
+        )
+
+    async def active_runs(self) -> list[dict[str, Any]]:
+        """All runs that are queued or running."""
+        return await self._pages(
+            "GET", "/api/v2/dags/~/dagRuns", "dag_runs", params={"state": ["queued", "running"], "order_by": "id"}
+        )
+
+    async def task_instances(self, runs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+        """The task instances of these runs (`dag_id`, `dag_run_id`); batches of runs go in one call."""
+        wanted = set(runs)
+        found: list[dict[str, Any]] = []
+        for batch in _batches(sorted(wanted), 50):
+            body = {
+                "dag_ids": sorted({dag_id for dag_id, _ in batch}),
+                "dag_run_ids": sorted({run_id for _, run_id in batch}),
+                "order_by": "id",
+            }
+            offset = 0
+            while True:
+                page = await self._read(
+                    "POST",
+                    "/api/v2/dags/~/dagRuns/~/taskInstances/list",
+                    json={**body, "page_limit": PAGE, "page_offset": offset},
+                )
+                entries = page["task_instances"]
+                found.extend(entry for entry in entries if (entry["dag_id"], entry["dag_run_id"]) in wanted)
+                offset += len(entries)
+                if len(entries) < PAGE:
+                    break
+        return found
+
+    async def _pages(self, method: str, path: str, key: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self._read(method, path, params={**params, "limit": PAGE, "offset": len(found)})
+            found.extend(page[key])
+            if len(page[key]) < PAGE:
+                return found
+
+    async def _read(self, method: str, path: str, *, token: str | None = None, **request: Any) -> dict[str, Any]:
+        async for attempt in AsyncRetrying(
+            stop=stop_after_attempt(3),
+            wait=wait_random_exponential(multiplier=0.1, max=1.0),
+            retry=retry_if_exception_type(AirflowUnavailable),
+            reraise=True,
+        ):
+            with attempt:
+                if token is not None:
+                    return await self._send(method, path, token=token, **request)
+                try:
+                    return await self._send(method, path, token=await self._token(), **request)
+                except AirflowRefused as refused:
+                    if refused.status != httpx.codes.UNAUTHORIZED:
+                        raise
+                    self._service_token = None  # Airflow was set up anew
+                    return await self._send(method, path, token=await self._token(), **request)
+        raise AssertionError("unreachable")  # pragma: no cover  # AsyncRetrying returns or raises
+
+    async def _token(self) -> str:
+        now = time.monotonic()
+        if self._service_token is None or self._service_token[1] < now:
+            token = await self.login(self._username, self._password.get_secret_value())
+            self._service_token = (token, now + _SERVICE_TOKEN_LIFETIME)
+        return self._service_token[0]
+
+    async def _send(self, method: str, path: str, *, token: str | None, **request: Any) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.calls += 1
+        try:
+            response = await self._http.request(method, path, headers=headers, **request)
+        except httpx.HTTPError as error:
+            raise AirflowUnavailable(f"Airflow is out of reach ({type(error).__name__})") from error
+        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise AirflowUnavailable(f"Airflow answered {response.status_code}")
+        if response.status_code >= httpx.codes.BAD_REQUEST:
+            raise AirflowRefused(response.status_code, _detail(response))
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise AirflowUnavailable("Airflow's answer is not JSON") from error
+        if not isinstance(answer, dict):
+            raise AirflowUnavailable("Airflow's answer is not a JSON object")
+        return answer
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        detail = response.json().get("detail")
+    except (ValueError, AttributeError):
+        return response.reason_phrase
+    if isinstance(detail, list):
+        return "; ".join(str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail)
+    if isinstance(detail, dict):
+        return str(detail.get("reason") or detail.get("message") or response.reason_phrase)
+    return str(detail or response.reason_phrase)
+
+
+def _batches(items: Sequence[tuple[str, str]], size: int) -> Iterable[Sequence[tuple[str, str]]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

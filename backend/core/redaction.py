@@ -1,0 +1,55 @@
+"""Takes secrets and picture bytes out of what is stored, streamed or logged."""
+
+import re
+from hashlib import sha256
+from typing import Any
+
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w=.+-]+)*);base64,([A-Za-z0-9+/=_\-\s]{64,})")
+_SECRETS = re.compile(
+    r"(?ix)"
+    r"(?:\b(?:sk|pk|rk|xox[abp]|ghp|gho|glpat)[-_][A-Za-z0-9_\-]{8,})"  # vendors' key prefixes
+    r"|(?:\bbearer\s+[A-Za-z0-9._~+/\-]{8,}=*)"
+    r"|(?:\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*)"  # a JWT
+    r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"  # credentials in a URL
+)
+_SECRET_KEYS = re.compile(r"(?i)(api[_-]?key|secret|password|passwd|token|authorization|credential)s?$")
+_COUNTS = re.compile(r"(?i)(input|output|total|max|cached|reasoning|prompt|completion)_?tokens?$")
+
+REDACTED = "[redacted]"
+
+
+def redact_text(text: str, *, limit: int | None = None) -> str:
+    """`text` without secrets and embedded pictures, cut to `limit` characters."""
+    text = _DATA_URL.sub(_describe, text)
+    text = _SECRETS.sub(REDACTED, text)
+    if limit is not None and len(text) > limit:
+        return f"{text[:limit]}… ({len(text)} characters)"
+    return text
+
+
+def redact(value: Any, *, limit: int | None = None) -> Any:
+    """A JSON-able copy of `value` without secrets and embedded pictures, each string cut to `limit` characters."""
+    if isinstance(value, str):
+        return redact_text(value, limit=limit)
+    if isinstance(value, bytes):
+        return f"[{len(value)} bytes]"
+    if isinstance(value, dict):
+        return {
+            str(key): REDACTED
+            if item is not None and _SECRET_KEYS.search(str(key)) and not _COUNTS.search(str(key))
+            else redact(item, limit=limit)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [redact(item, limit=limit) for item in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None  # JSON has no NaN
+    return redact_text(str(value), limit=limit)
+
+
+def _describe(match: re.Match[str]) -> str:
+    encoded = match.group(3)
+    digest = sha256(encoded.encode()).hexdigest()[:12]
+    return f"data:{match.group(1) or ''};base64,[{len(encoded) * 3 // 4} bytes, {digest}]"

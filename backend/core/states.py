@@ -1,0 +1,119 @@
+"""States of runs and task instances, and what follows from them.
+
+The names are Airflow's; `cancelled` and `awaiting_input` are added for runs.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+RunState = Literal["queued", "running", "success", "failed", "cancelled", "awaiting_input"]
+RUN_STATES: tuple[RunState, ...] = ("queued", "running", "success", "failed", "cancelled", "awaiting_input")
+TERMINAL_RUN_STATES = frozenset({"success", "failed", "cancelled"})
+ACTIVE_RUN_STATES = frozenset(RUN_STATES) - TERMINAL_RUN_STATES
+
+TERMINAL_TASK_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+FAILED_TASK_STATES = frozenset({"failed", "upstream_failed"})
+
+# The order in which one try of a task goes through its states; `running` and `deferred` may alternate.
+_RANK = {
+    None: 0,
+    "scheduled": 1,
+    "queued": 2,
+    "running": 3,
+    "deferred": 3,
+    "up_for_reschedule": 3,
+    "restarting": 4,
+    "up_for_retry": 5,
+}
+_TERMINAL_RANK = 6
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """What is known of one task instance; times are aware, `duration` is in seconds."""
+
+    task_id: str
+    map_index: int
+    try_number: int
+    state: str | None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration: float | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells the task instance from the others of its run."""
+        return (self.task_id, self.map_index)
+
+    @property
+    def rank(self) -> int:
+        """How far the try has come; a larger number is later."""
+        return _TERMINAL_RANK if self.state in TERMINAL_TASK_STATES else _RANK.get(self.state, 3)
+
+    def payload(self) -> dict[str, Any]:
+        """The data of a `task_update` event."""
+        return {
+            "task_id": self.task_id,
+            "map_index": self.map_index,
+            "state": self.state,
+            "try_number": self.try_number,
+            "started_at": _iso(self.started_at),
+            "finished_at": _iso(self.finished_at),
+            "duration": self.duration,
+        }
+
+
+def merge_task(known: TaskState | None, seen: TaskState, *, authoritative: bool) -> TaskState | None:
+    """The new state of a task instance after it was `seen`, or None when nothing has changed.
+
+    A notification (`authoritative=False`) only moves a try forward or starts a later one, so that it may come late
+    or twice. A reading of Airflow itself that began after the known state was written (`authoritative=True`)
+    always wins: it alone can tell that a task was cleared or its state set by hand.
+    """
+    if known is None:
+        return seen
+    if not authoritative:
+        if seen.try_number < known.try_number:
+            return None
+        # `running` and `deferred` share a rank: within it the later word counts.
+        if seen.try_number == known.try_number and seen.rank < known.rank:
+            return None
+    merged = TaskState(
+        seen.task_id,
+        seen.map_index,
+        seen.try_number,
+        seen.state,
+        seen.started_at or (known.started_at if seen.try_number == known.try_number else None),
+        seen.finished_at,
+        seen.duration,
+    )
+    changed = (merged.state, merged.try_number) != (known.state, known.try_number)
+    # Airflow's clock and a worker's differ by microseconds: a time alone is no change worth an event.
+    return merged if changed else None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How much of a run is done; `percent` is 0-100."""
+
+    total: int
+    done: int
+    percent: int
+
+
+def measure_progress(listed: int, done: int, *, run_state: str, known_total: int, known_percent: int) -> Progress:
+    """Progress of a run of which `listed` task instances are known and `done` are over.
+
+    It never falls below `known_percent`, and only a run that succeeded reaches 100: as long as it goes on, mapping
+    may still add task instances.
+    """
+    total = max(known_total, listed)
+    if run_state == "success":
+        return Progress(total, done, 100)
+    percent = min(99, done * 100 // total) if total else 0
+    return Progress(total, done, max(percent, known_percent))
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None

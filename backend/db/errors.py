@@ -1,0 +1,60 @@
+"""Errors: a row for each one, with what was done about it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy.dialects.postgresql import insert
+
+from backend.core.redaction import redact, redact_text
+from backend.db.tables import workflow_errors as errors
+from backend.db.traces import Place
+
+MESSAGE_LIMIT = 4_000
+
+
+def add(
+    connection: Connection,
+    place: Place,
+    *,
+    category: str,
+    exception_type: str,
+    message: str,
+    action: str,
+    attempt: int = 1,
+    retry_in: float | None = None,
+    recovered: bool = False,
+    model: str | None = None,
+    node: str | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> None:
+    """Record an error of one attempt; secrets and picture bytes are taken out. `retry_in` is in seconds."""
+    connection.execute(
+        insert(errors).values(
+            execution_id=place.execution_id,
+            dag_id=place.dag_id,
+            dag_run_id=place.dag_run_id,
+            task_id=place.task_id,
+            map_index=place.map_index,
+            try_number=place.try_number,
+            agent_name=place.agent,
+            model=model,
+            node=node,
+            category=category,
+            exception_type=exception_type,
+            message=redact_text(message, limit=MESSAGE_LIMIT),
+            action=action,
+            attempt=attempt,
+            retry_in=retry_in,
+            recovered=recovered,
+            context=redact(dict(context or {}), limit=1_000),
+        )
+    )
+
+
+def list_for(connection: Connection, execution_id: str, *, limit: int = 200) -> list[RowMapping]:
+    """The execution's errors, newest first."""
+    query = (
+        select(errors).where(errors.c.execution_id == execution_id).order_by(errors.c.occurred_at.desc()).limit(limit)
+    )
+    return list(connection.execute(query).mappings())

@@ -1,0 +1,372 @@
+"""Executions: one row for each DAG run, whoever started it, and its timeline's workflow events."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, and_, func, literal, or_, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+
+from backend.core.events import NewEvent
+from backend.core.jsonable import to_jsonable
+from backend.core.redaction import redact
+from backend.core.states import (
+    ACTIVE_RUN_STATES,
+    TERMINAL_RUN_STATES,
+    TERMINAL_TASK_STATES,
+    Progress,
+    TaskState,
+    measure_progress,
+    merge_task,
+)
+from backend.db import events
+from backend.db.tables import workflow_executions as executions
+from backend.db.tables import workflow_tasks as tasks
+
+SYSTEM_KEY = "_visual_ai"
+"""The one key of `dag_run.conf` that is the system's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What is known of one DAG run. Times are aware."""
+
+    dag_id: str
+    dag_run_id: str
+    state: str
+    run_type: str | None = None
+    conf: Mapping[str, Any] = field(default_factory=dict)
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    tasks_total: int = 0
+    user: str | None = None
+
+
+def ensure(connection: Connection, run: RunState) -> str:
+    """The id of the run's execution; makes its row and first event when nobody has yet.
+
+    What the trigger put under `_visual_ai` in the run's conf (id, user, idempotency key, template) is kept, so that
+    the row is the same whoever writes it first.
+    """
+    found = find_id(connection, run.dag_id, run.dag_run_id)
+    if found is not None:
+        return found
+    system = run.conf.get(SYSTEM_KEY)
+    system = system if isinstance(system, Mapping) else {}
+    user = _text(system.get("user_id")) or run.user
+    values = {
+        "dag_id": run.dag_id,
+        "dag_run_id": run.dag_run_id,
+        "run_type": run.run_type,
+        "user_id": user,
+        "triggered_by": _text(system.get("triggered_by")) or run.user,
+        "state": "queued",
+        "input_data": redact({key: value for key, value in run.conf.items() if key != SYSTEM_KEY}),
+        "idempotency_key": _text(system.get("idempotency_key")),
+        "template_name": _text(system.get("template")),
+        "template_version": system.get("template_version"),
+        "queued_at": run.queued_at or func.now(),
+        "tasks_total": run.tasks_total,
+    }
+    if wanted := _text(system.get("execution_id")):
+        values["id"] = wanted
+    made = connection.execute(
+        insert(executions).values(values).on_conflict_do_nothing().returning(executions.c.id)
+    ).scalar_one_or_none()
+    if made is None:  # somebody else was first
+        found = find_id(connection, run.dag_id, run.dag_run_id)
+        if found is None:  # the wanted id belongs to another run: a copied conf
+            del values["id"]
+            found = connection.execute(insert(executions).values(values).returning(executions.c.id)).scalar_one()
+            made = found
+        else:
+            return found
+    row = _row(connection, made)
+    events.append(connection, made, [NewEvent("workflow_update", workflow_payload(row))])
+    return str(made)
+
+
+def find_id(connection: Connection, dag_id: str, dag_run_id: str) -> str | None:
+    """The id of the run's execution, if there is one."""
+    return connection.execute(
+        select(executions.c.id).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
+    ).scalar_one_or_none()
+
+
+def get(connection: Connection, dag_id: str, dag_run_id: str) -> RowMapping | None:
+    """The run's execution row."""
+    return (
+        connection.execute(
+            select(executions).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
+        )
+        .mappings()
+        .first()
+    )
+
+
+def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
+    """The execution's task instances as last seen, in the order in which they started."""
+    query = (
+        select(
+            tasks.c.task_id,
+            tasks.c.map_index,
+            tasks.c.try_number,
+            tasks.c.state,
+            tasks.c.started_at,
+            tasks.c.finished_at,
+            tasks.c.duration,
+        )
+        .where(tasks.c.execution_id == execution_id)
+        .order_by(tasks.c.started_at.nulls_last(), tasks.c.task_id, tasks.c.map_index)
+    )
+    return [TaskState(*row) for row in connection.execute(query)]
+
+
+def observe(
+    connection: Connection,
+    run: RunState,
+    seen: Iterable[TaskState] = (),
+    *,
+    observed_at: datetime | None = None,
+) -> str:
+    """Record what was seen of a run and its task instances; gives the execution's id.
+
+    Only what differs from what is known becomes an event. Without `observed_at` it is a notification: it moves things
+    forward and may come late or twice. With `observed_at`, the moment (by the database's clock) before a reading of
+    Airflow began, it is authoritative for everything that was last written before that moment.
+    """
+    execution_id = ensure(connection, run)
+    before = _row(connection, execution_id, lock=True)
+    new_events: list[NewEvent] = []
+    _merge_tasks(connection, execution_id, seen, observed_at, new_events)
+    state = _next_state(before, run, observed_at)
+    restarted = before["state"] in TERMINAL_RUN_STATES and state in ACTIVE_RUN_STATES
+    listed, done = _count_tasks(connection, execution_id)
+    progress = measure_progress(
+        listed,
+        done,
+        run_state=state,
+        known_total=max(before["tasks_total"], run.tasks_total),
+        known_percent=0 if restarted else before["progress"],
+    )
+    values = _run_values(before, run, state, progress, restarted)
+    changed = {key: value for key, value in values.items() if before[key] != value}
+    if changed:
+        connection.execute(update(executions).where(executions.c.id == execution_id).values(changed))
+        after = {**before, **changed}
+        if {"state", "progress", "tasks_total", "tasks_done"} & changed.keys():
+            new_events.append(NewEvent("workflow_update", workflow_payload(after)))
+        if state in TERMINAL_RUN_STATES and before["state"] != state:
+            new_events.append(NewEvent("end", {"state": state}))
+    if new_events:
+        events.append(connection, execution_id, new_events)
+    return execution_id
+
+
+def set_result(connection: Connection, execution_id: str, result: Any, *, trace_url: str | None = None) -> None:
+    """Keep what an agent task returned as the run's result; the last one to end wins."""
+    values: dict[str, Any] = {"output_data": to_jsonable(result)}
+    if trace_url:
+        values["trace_url"] = trace_url
+    connection.execute(update(executions).where(executions.c.id == execution_id).values(values))
+
+
+_ADD_USAGE = text(
+    """
+    UPDATE visual_ai.workflow_executions
+    SET input_tokens = input_tokens + :input_tokens,
+        output_tokens = output_tokens + :output_tokens,
+        cost_usd = CASE WHEN CAST(:cost_usd AS numeric) IS NULL THEN cost_usd
+                        ELSE coalesce(cost_usd, 0) + CAST(:cost_usd AS numeric) END
+    WHERE id = :execution_id
+    """
+)
+
+
+def add_usage(
+    connection: Connection, execution_id: str, *, input_tokens: int, output_tokens: int, cost_usd: Any
+) -> None:
+    """Add tokens and, when known, cost (US dollars) to the execution's totals."""
+    connection.execute(
+        _ADD_USAGE,
+        {
+            "execution_id": execution_id,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "cost_usd": cost_usd,
+        },
+    )
+
+
+def list_active(connection: Connection) -> list[RowMapping]:
+    """Ids of all runs that are not over, as far as is known here."""
+    query = select(executions.c.id, executions.c.dag_id, executions.c.dag_run_id, executions.c.updated_at).where(
+        executions.c.state.in_(sorted(ACTIVE_RUN_STATES))
+    )
+    return list(connection.execute(query).mappings())
+
+
+def list_page(
+    connection: Connection,
+    *,
+    dag_id: str | None,
+    states: list[str],
+    user_id: str | None,
+    owner: str | None,
+    since: datetime | None,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> list[RowMapping]:
+    """Executions, newest first, at most `limit`, older than `before` (`queued_at`, `id`).
+
+    `owner` restricts the list to runs that user started or that were started for them.
+    """
+    query = select(executions).order_by(executions.c.queued_at.desc(), executions.c.id.desc()).limit(limit)
+    conditions = []
+    if dag_id is not None:
+        conditions.append(executions.c.dag_id == dag_id)
+    if states:
+        conditions.append(executions.c.state.in_(states))
+    if user_id is not None:
+        conditions.append(executions.c.user_id == user_id)
+    if owner is not None:
+        conditions.append(or_(executions.c.user_id == owner, executions.c.triggered_by == owner))
+    if since is not None:
+        conditions.append(executions.c.queued_at >= since)
+    if before is not None:
+        conditions.append(
+            tuple_(executions.c.queued_at, executions.c.id) < tuple_(literal(before[0]), literal(before[1], executions.c.id.type))
+        )
+    return list(connection.execute(query.where(and_(True, *conditions))).mappings())
+
+
+def workflow_payload(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a `workflow_update` event."""
+    payload = {
+        "dag_id": row["dag_id"],
+        "dag_run_id": row["dag_run_id"],
+        "state": row["state"],
+        "progress": row["progress"],
+        "tasks_total": row["tasks_total"],
+        "tasks_done": row["tasks_done"],
+        "started_at": row["started_at"],
+        "finished_at": row["finished_at"],
+        "attempt": row["attempt"],
+    }
+    if row["state"] in TERMINAL_RUN_STATES and row["output_data"] is not None:
+        payload["result"] = row["output_data"]
+    return payload
+
+
+def _merge_tasks(
+    connection: Connection,
+    execution_id: str,
+    seen: Iterable[TaskState],
+    observed_at: datetime | None,
+    new_events: list[NewEvent],
+) -> None:
+    seen = list(seen)
+    if not seen:
+        return
+    written = {
+        (row.task_id, row.map_index): (
+            TaskState(
+                row.task_id, row.map_index, row.try_number, row.state, row.started_at, row.finished_at, row.duration
+            ),
+            row.updated_at,
+        )
+        for row in connection.execute(
+            select(tasks).where(
+                tasks.c.execution_id == execution_id,
+                tuple_(tasks.c.task_id, tasks.c.map_index).in_([task.key for task in seen]),
+            )
+        )
+    }
+    known = {key: state for key, (state, _) in written.items()}
+    changed: list[TaskState] = []
+    for task in seen:
+        fresh = observed_at is not None and (task.key not in written or written[task.key][1] < observed_at)
+        merged = merge_task(known.get(task.key), task, authoritative=fresh)
+        if merged is None:
+            continue
+        first_sight_of_nothing = task.key not in known and merged.state is None
+        known[task.key] = merged
+        changed.append(merged)
+        if not first_sight_of_nothing:
+            new_events.append(NewEvent("task_update", merged.payload()))
+    if changed:
+        statement = insert(tasks).values(
+            [
+                {
+                    "execution_id": execution_id,
+                    "task_id": task.task_id,
+                    "map_index": task.map_index,
+                    "try_number": task.try_number,
+                    "state": task.state,
+                    "started_at": task.started_at,
+                    "finished_at": task.finished_at,
+                    "duration": task.duration,
+                    "updated_at": func.clock_timestamp(),
+                }
+                for task in changed
+            ]
+        )
+        replaced = {
+            column: statement.excluded[column]
+            for column in ("try_number", "state", "started_at", "finished_at", "duration", "updated_at")
+        }
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=["execution_id", "task_id", "map_index"], set_=replaced)
+        )
+
+
+def _count_tasks(connection: Connection, execution_id: str) -> tuple[int, int]:
+    counted = connection.execute(
+        select(
+            func.count(),
+            func.count().filter(tasks.c.state.in_(sorted(TERMINAL_TASK_STATES))),
+        ).where(tasks.c.execution_id == execution_id, func.coalesce(tasks.c.state, "") != "removed")
+    ).one()
+    return int(counted[0]), int(counted[1])
+
+
+def _next_state(before: RowMapping, run: RunState, observed_at: datetime | None) -> str:
+    known, seen = str(before["state"]), run.state
+    if known == "cancelled" and seen == "failed":
+        return known  # Airflow knows a stopped run only as failed
+    if observed_at is not None and before["updated_at"] < observed_at:
+        return seen
+    if seen == "queued":
+        return known  # a late notification
+    if observed_at is not None and known in TERMINAL_RUN_STATES:
+        return known  # the reading began before the end was written
+    return seen
+
+
+def _run_values(
+    before: RowMapping, run: RunState, state: str, progress: Progress, restarted: bool
+) -> dict[str, Any]:
+    terminal = state in TERMINAL_RUN_STATES
+    return {
+        "state": state,
+        "progress": progress.percent,
+        "tasks_total": progress.total,
+        "tasks_done": progress.done,
+        "attempt": before["attempt"] + 1 if restarted else before["attempt"],
+        "run_type": before["run_type"] or run.run_type,
+        "started_at": run.started_at or (None if restarted else before["started_at"]),
+        "finished_at": (run.finished_at or before["finished_at"]) if terminal else None,
+    }
+
+
+def _row(connection: Connection, execution_id: str, *, lock: bool = False) -> RowMapping:
+    query = select(executions).where(executions.c.id == execution_id)
+    if lock:
+        query = query.with_for_update()
+    return connection.execute(query).mappings().one()
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,47 @@
+"""Idempotency keys: which run a request of a user stands for."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from backend.db.tables import idempotency_keys as keys
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a key stands for. `request_hash` tells two requests with the same key apart."""
+
+    request_hash: str
+    dag_id: str
+    dag_run_id: str
+    execution_id: str
+
+
+def claim(connection: Connection, user_id: str, key: str, wanted: Claim) -> tuple[Claim, bool]:
+    """Take the key for `wanted`, or find what it stands for already; says whether it is new."""
+    made = connection.execute(
+        insert(keys)
+        .values(
+            user_id=user_id,
+            key=key,
+            request_hash=wanted.request_hash,
+            dag_id=wanted.dag_id,
+            dag_run_id=wanted.dag_run_id,
+            execution_id=wanted.execution_id,
+        )
+        .on_conflict_do_nothing()
+    )
+    if made.rowcount:
+        return wanted, True
+    row = connection.execute(
+        select(keys.c.request_hash, keys.c.dag_id, keys.c.dag_run_id, keys.c.execution_id).where(
+            keys.c.user_id == user_id, keys.c.key == key
+        )
+    ).one()
+    return Claim(*row), False
+
+
+def release(connection: Connection, user_id: str, key: str) -> None:
+    """Give a key back after Airflow refused its run, so that a corrected request may use it."""
+    connection.execute(delete(keys).where(keys.c.user_id == user_id, keys.c.key == key))

@@ -1,0 +1,38 @@
+"""Uploaded pictures."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
+
+from backend.db.tables import images
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An upload as it was sent."""
+
+    user_id: str
+    media_type: str
+    content: bytes
+
+
+def add(
+    connection: Connection, *, user_id: str, media_type: str, width: int, height: int, sha256: str, content: bytes
+) -> str:
+    """Keep a picture; the same bytes of the same user are kept once. Gives its id."""
+    statement = insert(images).values(
+        user_id=user_id, media_type=media_type, width=width, height=height, sha256=sha256, content=content
+    )
+    statement = statement.on_conflict_do_update(
+        index_elements=["user_id", "sha256"], set_={"media_type": statement.excluded.media_type}
+    )
+    return str(connection.execute(statement.returning(images.c.id)).scalar_one())
+
+
+def get(connection: Connection, image_id: str) -> StoredImage | None:
+    """The picture, if there is one."""
+    row = connection.execute(
+        select(images.c.user_id, images.c.media_type, images.c.content).where(images.c.id == image_id)
+    ).first()
+    return StoredImage(row.user_id, row.media_type, bytes(row.content)) if row else None

@@ -1,0 +1,162 @@
+"""The tables as SQLAlchemy sees them. The migrations are their source; a test compares the two."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Double, Integer, LargeBinary, MetaData, Numeric, SmallInteger, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
+
+metadata = MetaData(schema="visual_ai")
+
+_Id = UUID(as_uuid=False)
+_Time = TIMESTAMP(timezone=True)
+
+workflow_executions = Table(
+    "workflow_executions",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("dag_id", Text, nullable=False),
+    Column("dag_run_id", Text, nullable=False),
+    Column("run_type", Text),
+    Column("user_id", Text),
+    Column("triggered_by", Text),
+    Column("state", Text, nullable=False),
+    Column("progress", SmallInteger, nullable=False),
+    Column("tasks_total", Integer, nullable=False),
+    Column("tasks_done", Integer, nullable=False),
+    Column("input_data", JSONB, nullable=False),
+    Column("output_data", JSONB),
+    Column("idempotency_key", Text),
+    Column("template_name", Text),
+    Column("template_version", Integer),
+    Column("queued_at", _Time, nullable=False),
+    Column("started_at", _Time),
+    Column("finished_at", _Time),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_usd", Numeric(18, 8)),
+    Column("trace_url", Text),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("pruned_seq", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("updated_at", _Time, nullable=False),
+)
+
+workflow_tasks = Table(
+    "workflow_tasks",
+    metadata,
+    Column("execution_id", _Id, primary_key=True),
+    Column("task_id", Text, primary_key=True),
+    Column("map_index", Integer, primary_key=True),
+    Column("try_number", Integer, nullable=False),
+    Column("state", Text),
+    Column("started_at", _Time),
+    Column("finished_at", _Time),
+    Column("duration", Double),
+    Column("updated_at", _Time, nullable=False),
+)
+
+agent_traces = Table(
+    "agent_traces",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("execution_id", _Id, nullable=False),
+    Column("task_id", Text, nullable=False),
+    Column("map_index", Integer, nullable=False),
+    Column("try_number", Integer, nullable=False),
+    Column("agent_name", Text, nullable=False),
+    Column("agent_type", Text, nullable=False),
+    Column("node", Text),
+    Column("model", Text),
+    Column("state", Text, nullable=False),
+    Column("started_at", _Time, nullable=False),
+    Column("finished_at", _Time),
+    Column("latency_ms", Double),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_usd", Numeric(18, 8)),
+    Column("retries", Integer, nullable=False),
+    Column("fallbacks", Integer, nullable=False),
+    Column("notice", Text),
+    Column("trace_id", Text),
+    Column("input", JSONB),
+    Column("output", JSONB),
+)
+
+workflow_errors = Table(
+    "workflow_errors",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("execution_id", _Id, nullable=False),
+    Column("dag_id", Text, nullable=False),
+    Column("dag_run_id", Text, nullable=False),
+    Column("task_id", Text),
+    Column("map_index", Integer, nullable=False),
+    Column("try_number", Integer),
+    Column("agent_name", Text),
+    Column("model", Text),
+    Column("node", Text),
+    Column("category", Text, nullable=False),
+    Column("exception_type", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("retry_in", Double),
+    Column("recovered", Boolean, nullable=False),
+    Column("context", JSONB, nullable=False),
+    Column("occurred_at", _Time, nullable=False),
+)
+
+user_preferences = Table(
+    "user_preferences",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("default_model", Text),
+    Column("settings", JSONB, nullable=False),
+    Column("updated_at", _Time, nullable=False),
+)
+
+workflow_templates = Table(
+    "workflow_templates",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("dag_id", Text, nullable=False),
+    Column("definition", JSONB, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("created_by", Text),
+    Column("created_at", _Time, nullable=False),
+)
+
+workflow_events = Table(
+    "workflow_events",
+    metadata,
+    Column("execution_id", _Id, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("event_type", Text, nullable=False),
+    Column("payload", JSONB, nullable=False),
+    Column("created_at", _Time, nullable=False),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_hash", Text, nullable=False),
+    Column("dag_id", Text, nullable=False),
+    Column("dag_run_id", Text, nullable=False),
+    Column("execution_id", _Id, nullable=False),
+    Column("created_at", _Time, nullable=False),
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("created_at", _Time, nullable=False),
+)

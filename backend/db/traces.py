@@ -1,0 +1,77 @@
+"""Agent traces: one row for each agent run and one for each node of its graph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from backend.core.redaction import redact
+from backend.db.tables import agent_traces as traces
+
+EXCERPT = 20_000
+"""The longest string kept of an agent's input or output, in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in an execution something happened: the try of a task instance and the agent in it."""
+
+    execution_id: str
+    dag_id: str
+    dag_run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    agent: str
+    agent_type: str
+
+
+def start(
+    connection: Connection,
+    trace: str,
+    place: Place,
+    *,
+    node: str | None,
+    model: str | None,
+    started_at: datetime,
+    trace_id: str | None,
+    given: Any,
+) -> None:
+    """Write the row of an agent run (`node=None`) or a node that begins."""
+    connection.execute(
+        insert(traces)
+        .values(
+            id=trace,
+            execution_id=place.execution_id,
+            task_id=place.task_id,
+            map_index=place.map_index,
+            try_number=place.try_number,
+            agent_name=place.agent,
+            agent_type=place.agent_type,
+            node=node,
+            model=model,
+            state="running",
+            started_at=started_at,
+            trace_id=trace_id,
+            input=redact(given, limit=EXCERPT),
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def finish(connection: Connection, trace: str, values: Mapping[str, Any]) -> None:
+    """Complete a row with what became of it; `output` is redacted and cut."""
+    kept = dict(values)
+    if "output" in kept:
+        kept["output"] = redact(kept["output"], limit=EXCERPT)
+    connection.execute(update(traces).where(traces.c.id == trace).values(kept))
+
+
+def list_agents(connection: Connection, execution_id: str) -> list[RowMapping]:
+    """The execution's agent runs and nodes, oldest first, without their inputs and outputs."""
+    columns = [column for column in traces.c if column.name not in ("input", "output")]
+    query = select(*columns).where(traces.c.execution_id == execution_id).order_by(traces.c.started_at)
+    return list(connection.execute(query).mappings())

@@ -1,0 +1,80 @@
+"""All services of one backend process, wired together."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from backend.clients.airflow import AirflowClient
+from backend.core.settings import Settings
+from backend.db.engine import Database, make_async_engine
+from backend.services.auth import Authenticator
+from backend.services.catalog import Catalog
+from backend.services.feed import EventFeed
+from backend.services.health import Health
+from backend.services.images import Images
+from backend.services.monitoring import Monitoring
+from backend.services.reconciler import Reconciler
+from backend.services.status import Status
+from backend.services.stream import Streams
+from backend.services.trigger import Triggers
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """The services an endpoint may call."""
+
+    settings: Settings
+    airflow: AirflowClient
+    database: Database
+    authenticator: Authenticator
+    catalog: Catalog
+    triggers: Triggers
+    status: Status
+    streams: Streams
+    images: Images
+    monitoring: Monitoring
+    health: Health
+
+
+@asynccontextmanager
+async def run_application(
+    settings: Settings, *, airflow_transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[Application]:
+    """Make the services, start the event feed and the reconciler, and end all on exit.
+
+    Neither the database nor Airflow needs to be there: what depends on them fails until they are.
+    """
+    # A development machine without a secret signs with one that lives as long as the process.
+    secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else secrets.token_hex(32)
+    async with AsyncExitStack() as stack:
+        database = Database(
+            make_async_engine(
+                settings.database_url, application="visual_ai_backend", pool_size=settings.database_pool_size
+            )
+        )
+        stack.push_async_callback(database.close)
+        airflow = AirflowClient(settings, airflow_transport)
+        stack.push_async_callback(airflow.close)
+        feed = EventFeed(settings.database_url, database)
+        reconciler = Reconciler(settings, airflow, database)
+        catalog = Catalog(airflow)
+        status = Status(settings, database)
+        application = Application(
+            settings=settings,
+            airflow=airflow,
+            database=database,
+            authenticator=Authenticator(secret, settings.token_lifetime, airflow),
+            catalog=catalog,
+            triggers=Triggers(settings, airflow, database, catalog),
+            status=status,
+            streams=Streams(settings, database, feed),
+            images=Images(settings, database),
+            monitoring=Monitoring(database),
+            health=Health(settings, airflow, database, feed, reconciler),
+        )
+        await stack.enter_async_context(feed.running())
+        await stack.enter_async_context(reconciler.running())
+        yield application

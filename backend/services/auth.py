@@ -1,0 +1,85 @@
+"""Sign-in with Airflow's users, and the tokens that stand for it."""
+
+import base64
+import time
+from hashlib import sha256
+
+import jwt
+from cryptography.fernet import Fernet, InvalidToken
+
+from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
+from backend.core.problems import Forbidden, Unauthorized, Unavailable
+from backend.core.roles import Principal, Role
+
+_ALGORITHM = "HS256"
+_ISSUER = "langgraph-flow"
+_REQUIRED = ["exp", "iat", "sub", "iss", "role", "aft"]
+
+
+class Authenticator:
+    """Checks credentials against Airflow and issues and verifies our own JWT.
+
+    The JWT carries the user's Airflow token, encrypted, so that what a user does is done in Airflow under their own
+    name and rights, and no session is kept here.
+    """
+
+    def __init__(self, secret: str, lifetime: int, airflow: AirflowClient) -> None:
+        self._secret = secret
+        self._lifetime = lifetime
+        self._airflow = airflow
+        key = sha256(b"airflow token in a session\0" + secret.encode()).digest()
+        self._cipher = Fernet(base64.urlsafe_b64encode(key))
+
+    async def sign_in(self, username: str, password: str) -> tuple[str, int, Role]:
+        """A token, its life in seconds and the user's role.
+
+        Raises `Unauthorized` for wrong credentials, `Forbidden` for a user without a role, `Unavailable` when Airflow
+        does not answer.
+        """
+        try:
+            airflow_token = await self._airflow.login(username, password)
+            role = Role.highest(await self._airflow.user_roles(username))
+        except AirflowRefused as refused:
+            if refused.status in (400, 401, 422):
+                raise Unauthorized("Airflow does not accept this username and password.") from refused
+            raise Unavailable("Airflow refused to tell this user's role.", retry_after=30) from refused
+        except AirflowUnavailable as error:
+            raise Unavailable("Airflow is out of reach; sign in again shortly.", retry_after=5) from error
+        if role is Role.PUBLIC:
+            raise Forbidden("This user has none of the roles Viewer, User, Op and Admin in Airflow.")
+        now = int(time.time())
+        expires = min(now + self._lifetime, _expiry(airflow_token, now + self._lifetime))
+        token = jwt.encode(
+            {
+                "iss": _ISSUER,
+                "sub": username,
+                "role": role.label,
+                "iat": now,
+                "exp": expires,
+                "aft": self._cipher.encrypt(airflow_token.encode()).decode(),
+            },
+            self._secret,
+            algorithm=_ALGORITHM,
+        )
+        return token, expires - now, role
+
+    def verify(self, token: str) -> Principal:
+        """Who the token stands for. Raises `Unauthorized` when it is malformed, forged or expired."""
+        try:
+            claims = jwt.decode(
+                token, self._secret, algorithms=[_ALGORITHM], issuer=_ISSUER, options={"require": _REQUIRED}
+            )
+            airflow_token = self._cipher.decrypt(str(claims["aft"]).encode()).decode()
+        except jwt.ExpiredSignatureError as error:
+            raise Unauthorized("The token has expired; get a new one from POST /auth/token.") from error
+        except (jwt.InvalidTokenError, InvalidToken) as error:
+            raise Unauthorized("The token is not valid; get one from POST /auth/token.") from error
+        return Principal(str(claims["sub"]), Role.highest([str(claims["role"])]), airflow_token, float(claims["exp"]))
+
+
+def _expiry(airflow_token: str, default: int) -> int:
+    try:
+        claims = jwt.decode(airflow_token, options={"verify_signature": False})
+        return int(claims["exp"])
+    except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
+        return default
