@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, Unavailable
@@ -54,7 +55,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(PoolTimeout)
     async def on_database(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s: the database failed: %s", request.method, request.url.path, type(error).__name__)
-        return problem_response(Unavailable("The database is out of reach; try again shortly.", retry_after=5))
+        return problem_response(
+            Unavailable("The database is out of reach; try again shortly.", retry_after=5)
+        )
 
     @app.exception_handler(Exception)
     async def on_anything(request: Request, error: Exception) -> JSONResponse:

@@ -9,7 +9,16 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 import backend
-from backend.api import auth, errors, images, monitoring, operations, workflow_status, workflow_triggers, workflows
+from backend.api import (
+    auth,
+    errors,
+    images,
+    monitoring,
+    operations,
+    workflow_status,
+    workflow_triggers,
+    workflows,
+)
 from backend.api.middleware import BodyLimit, RequestId
 from backend.core.settings import Settings, get_settings
 from backend.services.application import run_application
@@ -46,7 +55,13 @@ def create_app(
             allow_origins=list(settings.cors_origins),
             allow_credentials=True,
             allow_methods=["GET", "POST", "PUT"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "X-Request-ID",
+            ],
             expose_headers=["Location", "Retry-After", "X-Request-ID"],
         )
     app.add_middleware(RequestId)

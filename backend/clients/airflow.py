@@ -1,8 +1,8 @@
 """Airflow's REST API, version 2.
 
-    AirflowError
-    ├── AirflowUnavailable   out of reach, too slow or 5xx; a retry helps
-    └── AirflowRefused       it answered 4xx; `status` and `detail` say why; a retry doesn't help
+AirflowError
+├── AirflowUnavailable   out of reach, too slow or 5xx; a retry helps
+└── AirflowRefused       it answered 4xx; `status` and `detail` say why; a retry doesn't help
 """
 
 import time
@@ -90,7 +90,10 @@ class AirflowClient:
         dags: list[dict[str, Any]] = []
         while True:
             page = await self._read(
-                "GET", "/api/v2/dags", token=token, params={"limit": PAGE, "offset": len(dags), "order_by": "dag_id"}
+                "GET",
+                "/api/v2/dags",
+                token=token,
+                params={"limit": PAGE, "offset": len(dags), "order_by": "dag_id"},
             )
             dags.extend(page["dags"])
             if not page["dags"] or len(dags) >= page["total_entries"]:
@@ -110,7 +113,10 @@ class AirflowClient:
         if run_after is not None:
             body["run_after"] = run_after.isoformat()
         return await self._send(
-            "POST", f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns", token=token or await self._token(), json=body
+            "POST",
+            f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns",
+            token=token or await self._token(),
+            json=body,
         )
 
     async def dag_run(self, dag_id: str, dag_run_id: str, *, token: str | None = None) -> dict[str, Any]:
@@ -130,7 +136,10 @@ class AirflowClient:
     async def active_runs(self) -> list[dict[str, Any]]:
         """All runs that are queued or running."""
         return await self._pages(
-            "GET", "/api/v2/dags/~/dagRuns", "dag_runs", params={"state": ["queued", "running"], "order_by": "id"}
+            "GET",
+            "/api/v2/dags/~/dagRuns",
+            "dag_runs",
+            params={"state": ["queued", "running"], "order_by": "id"},
         )
 
     async def task_instances(self, runs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -165,7 +174,9 @@ class AirflowClient:
             if len(page[key]) < PAGE:
                 return found
 
-    async def _read(self, method: str, path: str, *, token: str | None = None, **request: Any) -> dict[str, Any]:
+    async def _read(
+        self, method: str, path: str, *, token: str | None = None, **request: Any
+    ) -> dict[str, Any]:
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(3),
             wait=wait_random_exponential(multiplier=0.1, max=1.0),
@@ -217,7 +228,9 @@ def _detail(response: httpx.Response) -> str:
     except (ValueError, AttributeError):
         return response.reason_phrase
     if isinstance(detail, list):
-        return "; ".join(str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail)
+        return "; ".join(
+            str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail
+        )
     if isinstance(detail, dict):
         return str(detail.get("reason") or detail.get("message") or response.reason_phrase)
     return str(detail or response.reason_phrase)

@@ -1,14 +1,14 @@
 """What the API can answer instead of what was asked for, as RFC 9457 problem details.
 
-    Problem
-    ├── Unauthorized          401  sign in again
-    ├── Forbidden             403  a retry doesn't help
-    ├── NotFound              404  a retry doesn't help
-    ├── Conflict              409  a retry doesn't help until the conflict is resolved
-    ├── TooLarge              413  send less
-    ├── Invalid               422  `errors` names each field by JSON pointer
-    ├── TooManyRequests       429  retry after `retry_after` seconds
-    └── Unavailable           503  retry after `retry_after` seconds
+Problem
+├── Unauthorized          401  sign in again
+├── Forbidden             403  a retry doesn't help
+├── NotFound              404  a retry doesn't help
+├── Conflict              409  a retry doesn't help until the conflict is resolved
+├── TooLarge              413  send less
+├── Invalid               422  `errors` names each field by JSON pointer
+├── TooManyRequests       429  retry after `retry_after` seconds
+└── Unavailable           503  retry after `retry_after` seconds
 """
 
 from collections.abc import Sequence

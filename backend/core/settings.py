@@ -112,7 +112,7 @@ class Settings(BaseSettings):
                     f"VISUAL_AI_JWT_SECRET: set a random secret of at least {MIN_SECRET_BYTES} bytes "
                     "(for example `openssl rand -hex 32`) when VISUAL_AI_ENVIRONMENT=production"
                 )
-            if self.airflow_password.get_secret_value() == "airflow":  # noqa: S105  # the default to refuse
+            if self.airflow_password.get_secret_value() == "airflow":  # the default to refuse
                 raise SettingsError(
                     "VISUAL_AI_AIRFLOW_PASSWORD: the default password is not accepted when "
                     "VISUAL_AI_ENVIRONMENT=production"

@@ -55,6 +55,9 @@ def add(
 def list_for(connection: Connection, execution_id: str, *, limit: int = 200) -> list[RowMapping]:
     """The execution's errors, newest first."""
     query = (
-        select(errors).where(errors.c.execution_id == execution_id).order_by(errors.c.occurred_at.desc()).limit(limit)
+        select(errors)
+        .where(errors.c.execution_id == execution_id)
+        .order_by(errors.c.occurred_at.desc())
+        .limit(limit)
     )
     return list(connection.execute(query).mappings())

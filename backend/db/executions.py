@@ -79,7 +79,9 @@ def ensure(connection: Connection, run: RunState) -> str:
         found = find_id(connection, run.dag_id, run.dag_run_id)
         if found is None:  # the wanted id belongs to another run: a copied conf
             del values["id"]
-            found = connection.execute(insert(executions).values(values).returning(executions.c.id)).scalar_one()
+            found = connection.execute(
+                insert(executions).values(values).returning(executions.c.id)
+            ).scalar_one()
             made = found
         else:
             return found
@@ -165,7 +167,9 @@ def observe(
     return execution_id
 
 
-def set_result(connection: Connection, execution_id: str, result: Any, *, trace_url: str | None = None) -> None:
+def set_result(
+    connection: Connection, execution_id: str, result: Any, *, trace_url: str | None = None
+) -> None:
     """Keep what an agent task returned as the run's result; the last one to end wins."""
     values: dict[str, Any] = {"output_data": to_jsonable(result)}
     if trace_url:
@@ -202,10 +206,26 @@ def add_usage(
 
 def list_active(connection: Connection) -> list[RowMapping]:
     """Ids of all runs that are not over, as far as is known here."""
-    query = select(executions.c.id, executions.c.dag_id, executions.c.dag_run_id, executions.c.updated_at).where(
-        executions.c.state.in_(sorted(ACTIVE_RUN_STATES))
-    )
+    query = select(
+        executions.c.id, executions.c.dag_id, executions.c.dag_run_id, executions.c.updated_at
+    ).where(executions.c.state.in_(sorted(ACTIVE_RUN_STATES)))
     return list(connection.execute(query).mappings())
+
+
+def states_of(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """The recorded state of each of these runs (`dag_id`, `dag_run_id`) that is recorded."""
+    if not runs:
+        return {}
+    query = select(executions.c.dag_id, executions.c.dag_run_id, executions.c.state).where(
+        tuple_(executions.c.dag_id, executions.c.dag_run_id).in_(runs)
+    )
+    return {(row.dag_id, row.dag_run_id): row.state for row in connection.execute(query)}
+
+
+def clock(connection: Connection) -> datetime:
+    """The database's clock, by which rows are stamped."""
+    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return moment
 
 
 def list_page(
@@ -237,7 +257,8 @@ def list_page(
         conditions.append(executions.c.queued_at >= since)
     if before is not None:
         conditions.append(
-            tuple_(executions.c.queued_at, executions.c.id) < tuple_(literal(before[0]), literal(before[1], executions.c.id.type))
+            tuple_(executions.c.queued_at, executions.c.id)
+            < tuple_(literal(before[0]), literal(before[1], executions.c.id.type))
         )
     return list(connection.execute(query.where(and_(True, *conditions))).mappings())
 
@@ -273,7 +294,13 @@ def _merge_tasks(
     written = {
         (row.task_id, row.map_index): (
             TaskState(
-                row.task_id, row.map_index, row.try_number, row.state, row.started_at, row.finished_at, row.duration
+                row.task_id,
+                row.map_index,
+                row.try_number,
+                row.state,
+                row.started_at,
+                row.finished_at,
+                row.duration,
             ),
             row.updated_at,
         )
@@ -318,7 +345,9 @@ def _merge_tasks(
             for column in ("try_number", "state", "started_at", "finished_at", "duration", "updated_at")
         }
         connection.execute(
-            statement.on_conflict_do_update(index_elements=["execution_id", "task_id", "map_index"], set_=replaced)
+            statement.on_conflict_do_update(
+                index_elements=["execution_id", "task_id", "map_index"], set_=replaced
+            )
         )
 
 

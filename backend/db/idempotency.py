@@ -34,12 +34,20 @@ def claim(connection: Connection, user_id: str, key: str, wanted: Claim) -> tupl
     )
     if made.rowcount:
         return wanted, True
+    known = find(connection, user_id, key)
+    if known is None:  # released between the two statements
+        return claim(connection, user_id, key, wanted)
+    return known, False
+
+
+def find(connection: Connection, user_id: str, key: str) -> Claim | None:
+    """What the key stands for, if it was used."""
     row = connection.execute(
         select(keys.c.request_hash, keys.c.dag_id, keys.c.dag_run_id, keys.c.execution_id).where(
             keys.c.user_id == user_id, keys.c.key == key
         )
-    ).one()
-    return Claim(*row), False
+    ).first()
+    return Claim(*row) if row else None
 
 
 def release(connection: Connection, user_id: str, key: str) -> None:

@@ -18,7 +18,14 @@ class StoredImage:
 
 
 def add(
-    connection: Connection, *, user_id: str, media_type: str, width: int, height: int, sha256: str, content: bytes
+    connection: Connection,
+    *,
+    user_id: str,
+    media_type: str,
+    width: int,
+    height: int,
+    sha256: str,
+    content: bytes,
 ) -> str:
     """Keep a picture; the same bytes of the same user are kept once. Gives its id."""
     statement = insert(images).values(

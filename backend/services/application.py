@@ -61,7 +61,7 @@ async def run_application(
         feed = EventFeed(settings.database_url, database)
         reconciler = Reconciler(settings, airflow, database)
         catalog = Catalog(airflow)
-        status = Status(settings, database)
+        status = Status(settings, database, airflow)
         application = Application(
             settings=settings,
             airflow=airflow,
@@ -70,7 +70,7 @@ async def run_application(
             catalog=catalog,
             triggers=Triggers(settings, airflow, database, catalog),
             status=status,
-            streams=Streams(settings, database, feed),
+            streams=Streams(settings, database, feed, status),
             images=Images(settings, database),
             monitoring=Monitoring(database),
             health=Health(settings, airflow, database, feed, reconciler),

@@ -1,0 +1,32 @@
+"""`/images`: pictures for runs to come."""
+
+from fastapi import APIRouter, UploadFile
+from fastapi.responses import Response
+
+from backend.api.deps import Services, SignedIn, Starter
+from backend.api.schemas.workflows import ImageOut
+
+router = APIRouter(prefix="/images", tags=["images"])
+
+
+@router.post("", status_code=201)
+async def upload_image(file: UploadFile, who: Starter, services: Services, response: Response) -> ImageOut:
+    """Upload a picture (multipart field `file`); use the `image_url` of the answer in `input_data`."""
+    image_id, image_url = await services.images.add(who, await file.read())
+    response.headers["Location"] = f"/images/{image_id}"
+    return ImageOut(image_id=image_id, image_url=image_url)
+
+
+@router.get("/{image_id}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
+async def get_image(image_id: str, who: SignedIn, services: Services) -> Response:
+    """An uploaded picture, for its owner and those who see all."""
+    image = await services.images.get(who, image_id)
+    return Response(
+        image.content,
+        media_type=image.media_type,
+        headers={
+            "Cache-Control": "private, max-age=86400, immutable",
+            "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+        },
+    )

@@ -1,0 +1,23 @@
+"""Sign-in."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class Credentials(BaseModel):
+    """An Airflow user's credentials."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    username: str = Field(min_length=1, max_length=256)
+    password: SecretStr = Field(min_length=1, max_length=1024)
+
+
+class Token(BaseModel):
+    """A bearer token. `expires_in` is in seconds; `role` is the user's largest Airflow role."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105  # the scheme's name
+    expires_in: int
+    role: str

@@ -1,0 +1,126 @@
+"""`/workflow-status`: where runs stand, as a snapshot, a list and a stream."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import Response
+from pydantic import AwareDatetime
+from sse_starlette import EventSourceResponse
+
+from backend.api.addresses import status_url, stream_url
+from backend.api.deps import Reader, Services
+from backend.api.schemas.workflows import (
+    AgentOut,
+    ErrorOut,
+    ExecutionList,
+    ExecutionOut,
+    SnapshotOut,
+    TaskOut,
+    Usage,
+)
+from backend.core.problems import FieldError, Invalid
+from backend.services.application import Application
+
+router = APIRouter(prefix="/workflow-status", tags=["status"])
+
+State = Literal["queued", "running", "success", "failed", "cancelled", "awaiting_input"]
+
+STREAM_DOC = {
+    200: {
+        "description": "Server-sent events: workflow_update, task_update, agent_update, token, error, gap, end",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.get("")
+async def list_executions(
+    who: Reader,
+    services: Services,
+    dag_id: str | None = None,
+    state: Annotated[list[State] | None, Query()] = None,
+    user_id: str | None = None,
+    since: AwareDatetime | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> ExecutionList:
+    """Runs, newest first. Give `next_cursor` as `cursor` for the next page. The role User sees only its own."""
+    page = await services.status.list_page(
+        who,
+        dag_id=dag_id,
+        states=list(state or []),
+        user_id=user_id,
+        since=since,
+        cursor=cursor,
+        limit=limit,
+    )
+    return ExecutionList(
+        executions=[ExecutionOut(**_execution(row, services)) for row in page.rows],
+        next_cursor=page.next_cursor,
+    )
+
+
+# Before the snapshot's route, which would take `stream` for a DAG.
+@router.get("/stream/{dag_id}/{dag_run_id}", response_class=EventSourceResponse, responses=STREAM_DOC)  # type: ignore[arg-type]  # FastAPI types the keys as a union
+async def stream_status(
+    dag_id: str,
+    dag_run_id: str,
+    who: Reader,
+    services: Services,
+    last_event_id_header: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    last_event_id: Annotated[str | None, Query()] = None,
+) -> Response:
+    """The run's events as they happen.
+
+    Without a cursor the present state comes first. With `Last-Event-ID` (header or query) what follows that event
+    comes, without loss. After `end` the server closes.
+    """
+    cursor = _cursor(last_event_id_header or last_event_id)
+    frames = await services.streams.open(who, dag_id, dag_run_id, cursor)
+    return EventSourceResponse(
+        frames,
+        ping=86_400,  # the stream sends its own heartbeat
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@router.get("/{dag_id}/{dag_run_id}")
+async def get_snapshot(dag_id: str, dag_run_id: str, who: Reader, services: Services) -> SnapshotOut:
+    """The run as it stands now."""
+    snapshot = await services.status.snapshot(who, dag_id, dag_run_id)
+    return SnapshotOut(
+        **_execution(snapshot.row, services),
+        input_data=snapshot.row["input_data"],
+        tasks=[TaskOut(**task) for task in snapshot.tasks],
+        agents=[AgentOut(**agent) for agent in snapshot.agents],
+        errors=[ErrorOut(**error) for error in snapshot.errors],
+        result=snapshot.row["output_data"],
+        last_event_id=snapshot.row["last_seq"],
+    )
+
+
+def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:
+    dag_id, dag_run_id = row["dag_id"], row["dag_run_id"]
+    kept = (
+        "dag_id", "dag_run_id", "run_type", "user_id", "state", "progress", "tasks_total", "tasks_done", "attempt",
+        "queued_at", "started_at", "finished_at", "trace_url",
+    )  # fmt: skip
+    return {
+        **{name: row[name] for name in kept},
+        "execution_id": str(row["id"]),
+        "usage": Usage(input_tokens=row["input_tokens"], output_tokens=row["output_tokens"]),
+        "cost_usd": float(row["cost_usd"]) if row["cost_usd"] is not None else None,
+        "status_url": status_url(dag_id, dag_run_id),
+        "stream_url": stream_url(dag_id, dag_run_id),
+        "airflow_url": services.status.airflow_url(dag_id, dag_run_id),
+    }
+
+
+def _cursor(given: str | None) -> int | None:
+    if given is None or not given.strip():
+        return None
+    if given.strip().isascii() and given.strip().isdigit() and len(given) < 19:
+        return int(given)
+    detail = "is not an event id of this stream; it is a whole number"
+    raise Invalid(f"Last-Event-ID: {detail}", errors=[FieldError("?last_event_id", detail)])

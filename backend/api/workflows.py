@@ -1,0 +1,34 @@
+"""`/workflows`: the DAGs that can be triggered."""
+
+from fastapi import APIRouter
+
+from backend.api.deps import Reader, Services
+from backend.api.schemas.workflows import WorkflowList, WorkflowOut
+from backend.services.catalog import Workflow
+
+router = APIRouter(prefix="/workflows", tags=["workflows"])
+
+
+@router.get("")
+async def list_workflows(who: Reader, services: Services) -> WorkflowList:
+    """The DAGs you may see that can be triggered, with the JSON Schema of their input."""
+    return WorkflowList(
+        workflows=[_out(workflow) for workflow in await services.catalog.list_all(who.airflow_token)]
+    )
+
+
+@router.get("/{dag_id}")
+async def get_workflow(dag_id: str, who: Reader, services: Services) -> WorkflowOut:
+    """One DAG."""
+    return _out(await services.catalog.get(dag_id, who.airflow_token))
+
+
+def _out(workflow: Workflow) -> WorkflowOut:
+    return WorkflowOut(
+        dag_id=workflow.dag_id,
+        display_name=workflow.display_name,
+        description=workflow.description,
+        tags=workflow.tags,
+        paused=workflow.paused,
+        input_schema=workflow.schema,
+    )

@@ -1,0 +1,164 @@
+"""The DAGs that can be triggered, and what each takes."""
+
+import time
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError, best_match
+
+from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
+from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable
+
+FRESH = 1.0
+"""For so many seconds a DAG's details serve further triggers: a burst costs one look-up, a pause is noticed soon."""
+
+_MAX_CACHED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A DAG as a client may trigger it. `schema` is the JSON Schema (2020-12) of `input_data`."""
+
+    dag_id: str
+    display_name: str
+    description: str | None
+    tags: list[str]
+    paused: bool
+    schema: dict[str, Any]
+    manual: bool = True
+    _validator: Draft202012Validator | None = field(default=None, repr=False, compare=False)
+
+    def faults(self, input_data: dict[str, Any]) -> list[FieldError]:
+        """What in `input_data` breaks the schema, by JSON pointer into the request's body."""
+        if self._validator is None:
+            return []
+        faults = []
+        for error in self._validator.iter_errors(input_data):
+            error = best_match([error]) or error  # of alternatives, the nearest
+            path = list(error.absolute_path)
+            if error.validator == "required" and isinstance(error.instance, dict):
+                for name in error.validator_value:
+                    if name not in error.instance:
+                        faults.append(FieldError(_pointer([*path, name]), "is required"))
+                continue
+            faults.append(FieldError(_pointer(path), error.message[:500]))
+        return list(dict.fromkeys(faults))
+
+
+class Catalog:
+    """Reads DAGs from Airflow with the rights of whoever asks."""
+
+    def __init__(self, airflow: AirflowClient) -> None:
+        self._airflow = airflow
+        self._details: dict[tuple[str, str], tuple[float, Workflow]] = {}
+        self._parsed: dict[str, tuple[Any, Workflow]] = {}
+
+    async def get(self, dag_id: str, token: str | None) -> Workflow:
+        """One workflow. Raises `NotFound`, `Forbidden` or `Unavailable`."""
+        key = (sha256((token or "").encode()).hexdigest(), dag_id)
+        cached = self._details.get(key)
+        now = time.monotonic()
+        if cached is not None and now - cached[0] < FRESH:
+            return cached[1]
+        try:
+            workflow = _workflow(await self._airflow.dag_details(dag_id, token=token))
+        except AirflowRefused as refused:
+            raise refusal(refused, f"There is no workflow {dag_id!r}.") from refused
+        except AirflowUnavailable as error:
+            raise unreachable() from error
+        if len(self._details) >= _MAX_CACHED:
+            self._details.clear()
+        self._details[key] = (now, workflow)
+        return workflow
+
+    async def list_all(self, token: str | None) -> list[Workflow]:
+        """All workflows the user may see; a DAG's parameters are read again only after it was parsed anew."""
+        try:
+            dags = [dag for dag in await self._airflow.list_dags(token=token) if _triggerable(dag)]
+            return [await self._described(dag, token) for dag in dags]
+        except AirflowRefused as refused:
+            raise refusal(refused, "There are no workflows.") from refused
+        except AirflowUnavailable as error:
+            raise unreachable() from error
+
+    async def _described(self, dag: dict[str, Any], token: str | None) -> Workflow:
+        known = self._parsed.get(dag["dag_id"])
+        version = (dag["last_parsed_time"], dag["is_paused"])
+        if known is None or known[0] != version:
+            workflow = _workflow(await self._airflow.dag_details(dag["dag_id"], token=token))
+            known = self._parsed[dag["dag_id"]] = (version, workflow)
+        return known[1]
+
+
+def refusal(refused: AirflowRefused, missing: str) -> Problem:
+    """What Airflow's refusal means to our caller."""
+    if refused.status == 401:
+        return Unauthorized("Airflow no longer accepts this token; get a new one from POST /auth/token.")
+    if refused.status == 403:
+        return Forbidden("Airflow does not give this user the right to do this.")
+    if refused.status == 404:
+        return NotFound(missing)
+    return Unavailable(f"Airflow refused the request ({refused.status}).", retry_after=5)
+
+
+def unreachable() -> Unavailable:
+    """Airflow did not answer."""
+    return Unavailable("Airflow is out of reach; try again shortly.", retry_after=5)
+
+
+def _workflow(details: dict[str, Any]) -> Workflow:
+    schema = input_schema(details.get("params") or {})
+    try:
+        Draft202012Validator.check_schema(schema)
+        validator = Draft202012Validator(schema, format_checker=FormatChecker())
+    except SchemaError:  # Airflow accepts what the standard does not; it will check by itself
+        validator = None
+    return Workflow(
+        dag_id=details["dag_id"],
+        display_name=details.get("dag_display_name") or details["dag_id"],
+        description=details.get("description"),
+        tags=[tag["name"] for tag in details.get("tags") or []],
+        paused=bool(details.get("is_paused")),
+        schema=schema,
+        manual=_triggerable(details),
+        _validator=validator,
+    )
+
+
+def _triggerable(dag: dict[str, Any]) -> bool:
+    kinds = dag.get("allowed_run_types")
+    return (
+        not dag.get("is_stale") and not dag.get("has_import_errors") and (kinds is None or "manual" in kinds)
+    )
+
+
+def input_schema(params: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of a run's input from the DAG's params as Airflow's API gives them.
+
+    A param is required when it has no default and does not take null. Keys that are no param are let through, as in
+    Airflow.
+    """
+    properties: dict[str, Any] = {}
+    required = []
+    for name, param in params.items():
+        schema = dict(param.get("schema") or {})
+        if param.get("description"):
+            schema.setdefault("description", param["description"])
+        value = param.get("value")
+        if value is not None:
+            schema["default"] = value
+        elif schema and not Draft202012Validator(schema).is_valid(None):
+            required.append(name)
+        properties[name] = schema
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": properties,
+        "required": required,
+    }
+
+
+def _pointer(path: list[Any]) -> str:
+    return "/input_data" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)

@@ -1,0 +1,175 @@
+"""Where runs stand: the snapshot of one and the list of many."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from backend.clients.airflow import AirflowClient, AirflowError
+from backend.core.problems import FieldError, Invalid, NotFound
+from backend.core.roles import Principal
+from backend.core.settings import Settings
+from backend.db import errors, executions, traces
+from backend.db.engine import Database
+from backend.services.airflow_runs import run_state
+
+NOT_FOUND = "There is no such run, or it is not yours."
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An execution as it stands: its row, tasks, agents and errors. `row["last_seq"]` is the cursor that follows it."""
+
+    row: Mapping[str, Any]
+    tasks: list[dict[str, Any]]
+    agents: list[dict[str, Any]]
+    errors: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Executions, newest first, and the cursor of the next page."""
+
+    rows: list[Mapping[str, Any]]
+    next_cursor: str | None
+
+
+class Status:
+    """Reads executions with the rights of whoever asks: a User sees only their own."""
+
+    def __init__(self, settings: Settings, database: Database, airflow: AirflowClient) -> None:
+        self._database = database
+        self._airflow = airflow
+        self._link_base = settings.airflow_link_base
+
+    async def row(self, who: Principal, dag_id: str, dag_run_id: str) -> Mapping[str, Any]:
+        """The execution's row. Raises `NotFound` also when the run belongs to somebody else."""
+        row = await self._database.run(executions.get, dag_id, dag_run_id)
+        if row is None:
+            row = await self._adopt(who, dag_id, dag_run_id)
+        if not may_see(who, row):
+            raise NotFound(NOT_FOUND)
+        return row
+
+    async def snapshot(self, who: Principal, dag_id: str, dag_run_id: str) -> Snapshot:
+        """The execution as it stands. Raises `NotFound`."""
+        row = await self.row(who, dag_id, dag_run_id)
+        return await self._database.run(_read_snapshot, dag_id, dag_run_id, str(row["id"]))
+
+    async def list_page(
+        self,
+        who: Principal,
+        *,
+        dag_id: str | None = None,
+        states: list[str] | None = None,
+        user_id: str | None = None,
+        since: datetime | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """A page of executions, newest first. Raises `Invalid` for a cursor that is none of ours."""
+        rows = await self._database.run(
+            executions.list_page,
+            dag_id=dag_id,
+            states=states or [],
+            user_id=user_id,
+            owner=None if who.sees_all else who.username,
+            since=since,
+            before=_decode_cursor(cursor) if cursor else None,
+            limit=limit + 1,
+        )
+        more = len(rows) > limit
+        page: list[Mapping[str, Any]] = list(rows[:limit])
+        last = page[-1] if more else None
+        return Page(page, _encode_cursor(last["queued_at"], str(last["id"])) if last else None)
+
+    def airflow_url(self, dag_id: str, dag_run_id: str) -> str:
+        """The run's page in Airflow."""
+        return f"{self._link_base}/dags/{dag_id}/runs/{dag_run_id}"
+
+    async def _adopt(self, who: Principal, dag_id: str, dag_run_id: str) -> Mapping[str, Any]:
+        """A run that Airflow has and we have not seen yet is recorded when somebody first asks for it."""
+        try:
+            run = await self._airflow.dag_run(dag_id, dag_run_id, token=who.airflow_token)
+        except AirflowError as error:
+            raise NotFound(NOT_FOUND) from error
+        await self._database.run(executions.observe, run_state(run))
+        row = await self._database.run(executions.get, dag_id, dag_run_id)
+        if row is None:
+            raise NotFound(NOT_FOUND)
+        return row
+
+
+def may_see(who: Principal, row: Mapping[str, Any]) -> bool:
+    """Whether the run is the user's own, or the user sees all."""
+    return who.sees_all or who.username in (row["user_id"], row["triggered_by"])
+
+
+def agent_payload(trace: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an `agent_update` event."""
+    return {
+        "task_id": trace["task_id"],
+        "map_index": trace["map_index"],
+        "try_number": trace["try_number"],
+        "agent": trace["agent_name"],
+        "type": trace["agent_type"],
+        "node": trace["node"],
+        "state": trace["state"],
+        "model": trace["model"],
+        "input_tokens": trace["input_tokens"],
+        "output_tokens": trace["output_tokens"],
+        "cost_usd": float(trace["cost_usd"]) if trace["cost_usd"] is not None else None,
+        "latency_ms": trace["latency_ms"],
+        "notice": trace["notice"],
+    }
+
+
+def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, execution_id: str) -> Snapshot:
+    # The row first: its cursor must not be ahead of what is read after it.
+    row = executions.get(connection, dag_id, dag_run_id)
+    if row is None:
+        raise NotFound(NOT_FOUND)
+    return Snapshot(
+        row,
+        [task.payload() for task in executions.list_tasks(connection, execution_id)],
+        [agent_payload(trace) for trace in traces.list_agents(connection, execution_id)],
+        [
+            {
+                "task_id": error["task_id"],
+                "map_index": error["map_index"],
+                "try_number": error["try_number"],
+                "agent": error["agent_name"],
+                "model": error["model"],
+                "category": error["category"],
+                "exception_type": error["exception_type"],
+                "message": error["message"],
+                "action": error["action"],
+                "retry_in": error["retry_in"],
+                "recovered": error["recovered"],
+                "occurred_at": error["occurred_at"],
+            }
+            for error in errors.list_for(connection, execution_id)
+        ],
+    )
+
+
+def _encode_cursor(queued_at: datetime, execution_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{queued_at.isoformat()}|{execution_id}".encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> tuple[datetime, str]:
+    try:
+        moment, _, execution_id = (
+            base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("|")
+        )
+        parsed = datetime.fromisoformat(moment)
+        if len(execution_id) != 36 or parsed.tzinfo is None:
+            raise ValueError(cursor)
+    except (ValueError, binascii.Error) as error:
+        detail = "is not a cursor of this list; take it from `next_cursor` of the page before"
+        raise Invalid(f"?cursor: {detail}", errors=[FieldError("?cursor", detail)]) from error
+    return parsed, execution_id
