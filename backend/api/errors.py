@@ -55,9 +55,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(PoolTimeout)
     async def on_database(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s: the database failed: %s", request.method, request.url.path, type(error).__name__)
-        return problem_response(
-            Unavailable("The database is out of reach; try again shortly.", retry_after=5)
-        )
+        return problem_response(Unavailable("The database is out of reach; try again shortly.", retry_after=5))
 
     @app.exception_handler(Exception)
     async def on_anything(request: Request, error: Exception) -> JSONResponse:

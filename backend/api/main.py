@@ -44,9 +44,7 @@ def create_app(
             app.state.application = application
             yield
 
-    app = FastAPI(
-        title="LangGraph Flow", version=backend.__version__, description=DESCRIPTION, lifespan=lifespan
-    )
+    app = FastAPI(title="LangGraph Flow", version=backend.__version__, description=DESCRIPTION, lifespan=lifespan)
     errors.install(app)
     app.add_middleware(BodyLimit, settings=settings)
     if settings.cors_origins:

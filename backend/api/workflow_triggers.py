@@ -13,9 +13,7 @@ router = APIRouter(prefix="/workflows", tags=["workflows"])
 
 IdempotencyKey = Annotated[
     str | None,
-    Header(
-        min_length=1, max_length=256, description="The same key and body always answer with the same run."
-    ),
+    Header(min_length=1, max_length=256, description="The same key and body always answer with the same run."),
 ]
 
 

@@ -12,9 +12,7 @@ router = APIRouter(prefix="/workflows", tags=["workflows"])
 @router.get("")
 async def list_workflows(who: Reader, services: Services) -> WorkflowList:
     """The DAGs you may see that can be triggered, with the JSON Schema of their input."""
-    return WorkflowList(
-        workflows=[_out(workflow) for workflow in await services.catalog.list_all(who.airflow_token)]
-    )
+    return WorkflowList(workflows=[_out(workflow) for workflow in await services.catalog.list_all(who.airflow_token)])
 
 
 @router.get("/{dag_id}")

@@ -67,9 +67,7 @@ class AirflowClient:
 
     async def login(self, username: str, password: str) -> str:
         """An Airflow token for these credentials. Raises `AirflowRefused` with 401 when they are wrong."""
-        answer = await self._send(
-            "POST", "/auth/token", token=None, json={"username": username, "password": password}
-        )
+        answer = await self._send("POST", "/auth/token", token=None, json={"username": username, "password": password})
         return str(answer["access_token"])
 
     async def user_roles(self, username: str) -> list[str]:
@@ -174,9 +172,7 @@ class AirflowClient:
             if len(page[key]) < PAGE:
                 return found
 
-    async def _read(
-        self, method: str, path: str, *, token: str | None = None, **request: Any
-    ) -> dict[str, Any]:
+    async def _read(self, method: str, path: str, *, token: str | None = None, **request: Any) -> dict[str, Any]:
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(3),
             wait=wait_random_exponential(multiplier=0.1, max=1.0),
@@ -228,9 +224,7 @@ def _detail(response: httpx.Response) -> str:
     except (ValueError, AttributeError):
         return response.reason_phrase
     if isinstance(detail, list):
-        return "; ".join(
-            str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail
-        )
+        return "; ".join(str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail)
     if isinstance(detail, dict):
         return str(detail.get("reason") or detail.get("message") or response.reason_phrase)
     return str(detail or response.reason_phrase)

@@ -31,9 +31,7 @@ class Problem(Exception):
     title: ClassVar[str] = "Internal error"
     type: ClassVar[str] = "about:blank"
 
-    def __init__(
-        self, detail: str, *, errors: Sequence[FieldError] = (), retry_after: float | None = None
-    ) -> None:
+    def __init__(self, detail: str, *, errors: Sequence[FieldError] = (), retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)

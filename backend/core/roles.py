@@ -17,9 +17,7 @@ class Role(IntEnum):
     @classmethod
     def highest(cls, names: Iterable[str]) -> "Role":
         """The largest of the named roles; names Airflow does not ship with count as no role."""
-        return max(
-            (cls[name.upper()] for name in names if name.upper() in cls.__members__), default=cls.PUBLIC
-        )
+        return max((cls[name.upper()] for name in names if name.upper() in cls.__members__), default=cls.PUBLIC)
 
     @property
     def label(self) -> str:

@@ -31,9 +31,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    environment: Literal["development", "production"] = Field(
-        "development", validation_alias="VISUAL_AI_ENVIRONMENT"
-    )
+    environment: Literal["development", "production"] = Field("development", validation_alias="VISUAL_AI_ENVIRONMENT")
 
     # Database
     postgres_host: str = Field("127.0.0.1", validation_alias="POSTGRES_HOST")

@@ -102,9 +102,7 @@ class Progress:
     percent: int
 
 
-def measure_progress(
-    listed: int, done: int, *, run_state: str, known_total: int, known_percent: int
-) -> Progress:
+def measure_progress(listed: int, done: int, *, run_state: str, known_total: int, known_percent: int) -> Progress:
     """Progress of a run of which `listed` task instances are known and `done` are over.
 
     It never falls below `known_percent`, and only a run that succeeded reaches 100: as long as it goes on, mapping

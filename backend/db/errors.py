@@ -15,6 +15,7 @@ MESSAGE_LIMIT = 4_000
 
 def add(
     connection: Connection,
+    execution_id: str,
     place: Place,
     *,
     category: str,
@@ -27,11 +28,15 @@ def add(
     model: str | None = None,
     node: str | None = None,
     context: Mapping[str, Any] | None = None,
-) -> None:
-    """Record an error of one attempt; secrets and picture bytes are taken out. `retry_in` is in seconds."""
-    connection.execute(
-        insert(errors).values(
-            execution_id=place.execution_id,
+) -> dict[str, Any]:
+    """Record an error of one attempt; secrets and picture bytes are taken out. `retry_in` is in seconds.
+
+    Gives the data of its `error` event.
+    """
+    row = connection.execute(
+        insert(errors)
+        .values(
+            execution_id=execution_id,
             dag_id=place.dag_id,
             dag_run_id=place.dag_run_id,
             task_id=place.task_id,
@@ -49,15 +54,33 @@ def add(
             recovered=recovered,
             context=redact(dict(context or {}), limit=1_000),
         )
+        .returning(errors)
     )
+    return payload(row.mappings().one())
 
 
 def list_for(connection: Connection, execution_id: str, *, limit: int = 200) -> list[RowMapping]:
     """The execution's errors, newest first."""
     query = (
-        select(errors)
-        .where(errors.c.execution_id == execution_id)
-        .order_by(errors.c.occurred_at.desc())
-        .limit(limit)
+        select(errors).where(errors.c.execution_id == execution_id).order_by(errors.c.occurred_at.desc()).limit(limit)
     )
     return list(connection.execute(query).mappings())
+
+
+def payload(error: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an `error` event."""
+    return {
+        "task_id": error["task_id"],
+        "map_index": error["map_index"],
+        "try_number": error["try_number"],
+        "agent": error["agent_name"],
+        "model": error["model"],
+        "node": error["node"],
+        "category": error["category"],
+        "exception_type": error["exception_type"],
+        "message": error["message"],
+        "action": error["action"],
+        "retry_in": error["retry_in"],
+        "recovered": error["recovered"],
+        "occurred_at": error["occurred_at"],
+    }

@@ -1,19 +1,19 @@
 """The event log: appended under the execution's row lock, so that order of `seq` is order of commit."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, TextClause, select, text
 
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
 from backend.db.tables import workflow_events as events
 
-_APPEND = text(
-    """
+_APPEND = """
     WITH taken AS (
         UPDATE visual_ai.workflow_executions
         SET last_seq = last_seq + :count, updated_at = clock_timestamp()
-        WHERE id = :execution_id
+        WHERE id = :execution_id {condition}
         RETURNING id, last_seq - :count AS base, last_seq
     ), written AS (
         INSERT INTO visual_ai.workflow_events (execution_id, seq, event_type, payload)
@@ -21,7 +21,19 @@ _APPEND = text(
         FROM taken, jsonb_array_elements(CAST(:items AS jsonb)) WITH ORDINALITY AS item (value, position)
     )
     SELECT last_seq, pg_notify(:channel, id || ' ' || last_seq) FROM taken
-    """
+"""
+_APPEND_ALWAYS = text(_APPEND.format(condition=""))
+# A run that is over has had its `end`; a try that was superseded has lost its place.
+_APPEND_FROM_TRY = text(
+    _APPEND.format(
+        condition="""
+          AND state IN ('queued', 'running', 'awaiting_input')
+          AND NOT EXISTS (
+              SELECT FROM visual_ai.workflow_tasks t
+              WHERE t.execution_id = :execution_id AND t.task_id = :task_id AND t.map_index = :map_index
+                AND t.try_number > :try_number
+          )"""
+    )
 )
 
 
@@ -31,19 +43,43 @@ def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -
     Holds the execution's row lock until the transaction ends, so keep the transaction short.
     Raises `LookupError` when there is no such execution.
     """
-    items = dumps([{"type": event.type, "payload": event.payload} for event in new])
+    last_seq = _append(connection, _APPEND_ALWAYS, execution_id, new, {})
+    if last_seq is None:
+        raise LookupError(f"no execution {execution_id}")
+    return last_seq
+
+
+def append_from_try(
+    connection: Connection,
+    execution_id: str,
+    new: Sequence[NewEvent],
+    *,
+    task_id: str,
+    map_index: int,
+    try_number: int,
+) -> int | None:
+    """The same for what a try of a task tells; None, and nothing appended, when its word no longer counts.
+
+    That is so when the run is over or a later try of the task has begun.
+    """
+    place = {"task_id": task_id, "map_index": map_index, "try_number": try_number}
+    return _append(connection, _APPEND_FROM_TRY, execution_id, new, place)
+
+
+def _append(
+    connection: Connection, statement: TextClause, execution_id: str, new: Sequence[NewEvent], place: dict[str, Any]
+) -> int | None:
     row = connection.execute(
-        _APPEND,
+        statement,
         {
             "execution_id": execution_id,
             "count": len(new),
-            "items": items,
+            "items": dumps([{"type": event.type, "payload": event.payload} for event in new]),
             "channel": CHANNEL,
+            **place,
         },
     ).first()
-    if row is None:
-        raise LookupError(f"no execution {execution_id}")
-    return int(row.last_seq)
+    return int(row.last_seq) if row else None
 
 
 def read_after(connection: Connection, execution_id: str, seq: int, *, limit: int) -> list[Event]:
@@ -78,15 +114,3 @@ def read_many_after(connection: Connection, cursors: dict[str, int], *, per_exec
         {"ids": list(cursors), "seqs": list(cursors.values()), "per_execution": per_execution},
     )
     return [Event(*row) for row in rows]
-
-
-def last_of_types(connection: Connection, execution_id: str, types: Sequence[str]) -> Event | None:
-    """The newest event of one of the types."""
-    query = (
-        select(events.c.execution_id, events.c.seq, events.c.event_type, events.c.payload)
-        .where(events.c.execution_id == execution_id, events.c.event_type.in_(types))
-        .order_by(events.c.seq.desc())
-        .limit(1)
-    )
-    row = connection.execute(query).first()
-    return Event(*row) if row else None

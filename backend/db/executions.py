@@ -79,9 +79,7 @@ def ensure(connection: Connection, run: RunState) -> str:
         found = find_id(connection, run.dag_id, run.dag_run_id)
         if found is None:  # the wanted id belongs to another run: a copied conf
             del values["id"]
-            found = connection.execute(
-                insert(executions).values(values).returning(executions.c.id)
-            ).scalar_one()
+            found = connection.execute(insert(executions).values(values).returning(executions.c.id)).scalar_one()
             made = found
         else:
             return found
@@ -167,9 +165,7 @@ def observe(
     return execution_id
 
 
-def set_result(
-    connection: Connection, execution_id: str, result: Any, *, trace_url: str | None = None
-) -> None:
+def set_result(connection: Connection, execution_id: str, result: Any, *, trace_url: str | None = None) -> None:
     """Keep what an agent task returned as the run's result; the last one to end wins."""
     values: dict[str, Any] = {"output_data": to_jsonable(result)}
     if trace_url:
@@ -206,9 +202,9 @@ def add_usage(
 
 def list_active(connection: Connection) -> list[RowMapping]:
     """Ids of all runs that are not over, as far as is known here."""
-    query = select(
-        executions.c.id, executions.c.dag_id, executions.c.dag_run_id, executions.c.updated_at
-    ).where(executions.c.state.in_(sorted(ACTIVE_RUN_STATES)))
+    query = select(executions.c.id, executions.c.dag_id, executions.c.dag_run_id, executions.c.updated_at).where(
+        executions.c.state.in_(sorted(ACTIVE_RUN_STATES))
+    )
     return list(connection.execute(query).mappings())
 
 
@@ -345,9 +341,7 @@ def _merge_tasks(
             for column in ("try_number", "state", "started_at", "finished_at", "duration", "updated_at")
         }
         connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["execution_id", "task_id", "map_index"], set_=replaced
-            )
+            statement.on_conflict_do_update(index_elements=["execution_id", "task_id", "map_index"], set_=replaced)
         )
 
 
@@ -374,9 +368,7 @@ def _next_state(before: RowMapping, run: RunState, observed_at: datetime | None)
     return seen
 
 
-def _run_values(
-    before: RowMapping, run: RunState, state: str, progress: Progress, restarted: bool
-) -> dict[str, Any]:
+def _run_values(before: RowMapping, run: RunState, state: str, progress: Progress, restarted: bool) -> dict[str, Any]:
     terminal = state in TERMINAL_RUN_STATES
     return {
         "state": state,

@@ -17,20 +17,20 @@ EXCERPT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in an execution something happened: the try of a task instance and the agent in it."""
+    """Where in an execution something happened: the try of a task instance and, if it has one, the agent in it."""
 
-    execution_id: str
     dag_id: str
     dag_run_id: str
     task_id: str
     map_index: int
     try_number: int
-    agent: str
-    agent_type: str
+    agent: str | None = None
+    agent_type: str | None = None
 
 
 def start(
     connection: Connection,
+    execution_id: str,
     trace: str,
     place: Place,
     *,
@@ -45,7 +45,7 @@ def start(
         insert(traces)
         .values(
             id=trace,
-            execution_id=place.execution_id,
+            execution_id=execution_id,
             task_id=place.task_id,
             map_index=place.map_index,
             try_number=place.try_number,
@@ -75,3 +75,22 @@ def list_agents(connection: Connection, execution_id: str) -> list[RowMapping]:
     columns = [column for column in traces.c if column.name not in ("input", "output")]
     query = select(*columns).where(traces.c.execution_id == execution_id).order_by(traces.c.started_at)
     return list(connection.execute(query).mappings())
+
+
+def payload(trace: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an `agent_update` event."""
+    return {
+        "task_id": trace["task_id"],
+        "map_index": trace["map_index"],
+        "try_number": trace["try_number"],
+        "agent": trace["agent_name"],
+        "type": trace["agent_type"],
+        "node": trace["node"],
+        "state": trace["state"],
+        "model": trace["model"],
+        "input_tokens": trace["input_tokens"],
+        "output_tokens": trace["output_tokens"],
+        "cost_usd": float(trace["cost_usd"]) if trace["cost_usd"] is not None else None,
+        "latency_ms": trace["latency_ms"],
+        "notice": trace["notice"],
+    }

@@ -74,9 +74,7 @@ class Authenticator:
             raise Unauthorized("The token has expired; get a new one from POST /auth/token.") from error
         except (jwt.InvalidTokenError, InvalidToken) as error:
             raise Unauthorized("The token is not valid; get one from POST /auth/token.") from error
-        return Principal(
-            str(claims["sub"]), Role.highest([str(claims["role"])]), airflow_token, float(claims["exp"])
-        )
+        return Principal(str(claims["sub"]), Role.highest([str(claims["role"])]), airflow_token, float(claims["exp"]))
 
 
 def _expiry(airflow_token: str, default: int) -> int:

@@ -129,9 +129,7 @@ def _workflow(details: dict[str, Any]) -> Workflow:
 
 def _triggerable(dag: dict[str, Any]) -> bool:
     kinds = dag.get("allowed_run_types")
-    return (
-        not dag.get("is_stale") and not dag.get("has_import_errors") and (kinds is None or "manual" in kinds)
-    )
+    return not dag.get("is_stale") and not dag.get("has_import_errors") and (kinds is None or "manual" in kinds)
 
 
 def input_schema(params: dict[str, Any]) -> dict[str, Any]:

@@ -113,9 +113,7 @@ class Reconciler:
         observed_at = await self._database.run(executions.clock)
         ours = await self._database.run(executions.list_active)
         running = {_key(run): run for run in await self._airflow.active_runs()}
-        changed = {
-            _key(run): run for run in await self._airflow.runs_updated_since(self._since or began - LOOK_BACK)
-        }
+        changed = {_key(run): run for run in await self._airflow.runs_updated_since(self._since or began - LOOK_BACK)}
         runs = {**running, **changed}
         missing = [key for row in ours if (key := (row["dag_id"], row["dag_run_id"])) not in runs]
         for key in missing[:MISSING_PER_PASS]:
@@ -150,9 +148,7 @@ class Reconciler:
         observed_at: datetime,
     ) -> None:
         states = [task_state(task) for task in tasks]
-        print_of_it = hash(
-            (run["state"], stored, tuple((*task.key, task.state, task.try_number) for task in states))
-        )
+        print_of_it = hash((run["state"], stored, tuple((*task.key, task.state, task.try_number) for task in states)))
         if self._seen.get(key) == print_of_it:
             return
         await self._database.run(executions.observe, run_state(run), states, observed_at=observed_at)

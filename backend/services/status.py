@@ -109,25 +109,6 @@ def may_see(who: Principal, row: Mapping[str, Any]) -> bool:
     return who.sees_all or who.username in (row["user_id"], row["triggered_by"])
 
 
-def agent_payload(trace: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of an `agent_update` event."""
-    return {
-        "task_id": trace["task_id"],
-        "map_index": trace["map_index"],
-        "try_number": trace["try_number"],
-        "agent": trace["agent_name"],
-        "type": trace["agent_type"],
-        "node": trace["node"],
-        "state": trace["state"],
-        "model": trace["model"],
-        "input_tokens": trace["input_tokens"],
-        "output_tokens": trace["output_tokens"],
-        "cost_usd": float(trace["cost_usd"]) if trace["cost_usd"] is not None else None,
-        "latency_ms": trace["latency_ms"],
-        "notice": trace["notice"],
-    }
-
-
 def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, execution_id: str) -> Snapshot:
     # The row first: its cursor must not be ahead of what is read after it.
     row = executions.get(connection, dag_id, dag_run_id)
@@ -136,22 +117,9 @@ def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, executi
     return Snapshot(
         row,
         [task.payload() for task in executions.list_tasks(connection, execution_id)],
-        [agent_payload(trace) for trace in traces.list_agents(connection, execution_id)],
+        [traces.payload(trace) for trace in traces.list_agents(connection, execution_id)],
         [
-            {
-                "task_id": error["task_id"],
-                "map_index": error["map_index"],
-                "try_number": error["try_number"],
-                "agent": error["agent_name"],
-                "model": error["model"],
-                "category": error["category"],
-                "exception_type": error["exception_type"],
-                "message": error["message"],
-                "action": error["action"],
-                "retry_in": error["retry_in"],
-                "recovered": error["recovered"],
-                "occurred_at": error["occurred_at"],
-            }
+            errors.payload(error)
             for error in errors.list_for(connection, execution_id)
         ],
     )
@@ -163,9 +131,7 @@ def _encode_cursor(queued_at: datetime, execution_id: str) -> str:
 
 def _decode_cursor(cursor: str) -> tuple[datetime, str]:
     try:
-        moment, _, execution_id = (
-            base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("|")
-        )
+        moment, _, execution_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("|")
         parsed = datetime.fromisoformat(moment)
         if len(execution_id) != 36 or parsed.tzinfo is None:
             raise ValueError(cursor)

@@ -42,9 +42,7 @@ class Streams:
         """How many streams are being served."""
         return self._open.total()
 
-    async def open(
-        self, who: Principal, dag_id: str, dag_run_id: str, after: int | None
-    ) -> AsyncIterator[bytes]:
+    async def open(self, who: Principal, dag_id: str, dag_run_id: str, after: int | None) -> AsyncIterator[bytes]:
         """The frames of a stream. Raises `NotFound` or `TooManyRequests` before the first one is asked for."""
         row = await self._status.row(who, dag_id, dag_run_id)
         if self._open[who.username] >= self._limit:
@@ -53,9 +51,7 @@ class Streams:
             after = None  # a cursor of another database: begin anew
         return self._frames(who, row, after)
 
-    async def _frames(
-        self, who: Principal, row: Mapping[str, Any], after: int | None
-    ) -> AsyncIterator[bytes]:
+    async def _frames(self, who: Principal, row: Mapping[str, Any], after: int | None) -> AsyncIterator[bytes]:
         execution_id = str(row["id"])
         with self._counted(who.username), self._feed.subscribe(execution_id, row["last_seq"]) as subscription:
             if after is None:
@@ -71,9 +67,7 @@ class Streams:
             last_type = ""
             async for page in self._backlog(execution_id, cursor):
                 cursor, last_type = page[-1].seq, page[-1].type
-                yield b"".join(
-                    _RETRY_AFTER_END * (event.type == "end") + encode(event).data for event in page
-                )
+                yield b"".join(_RETRY_AFTER_END * (event.type == "end") + encode(event).data for event in page)
             if last_type == "end":
                 return
             if row["state"] in TERMINAL_RUN_STATES and (over := await self._over(row)):
@@ -147,15 +141,9 @@ def _present_state(snapshot: Snapshot) -> tuple[bytes, int, bool]:
     present: list[tuple[str, Any]] = [("workflow_update", executions.workflow_payload(row))]
     present += [("task_update", task) for task in snapshot.tasks if task["state"] is not None]
     present += [("agent_update", agent) for agent in snapshot.agents]
-    present += [("error", error_payload(error)) for error in reversed(snapshot.errors)]
+    present += [("error", error) for error in reversed(snapshot.errors)]
     chunks = [encode_frame(kind, data) for kind, data in present[:-1]]
     chunks.append(encode_frame(*present[-1], seq=state_seq))
     if finished:
         chunks.append(_RETRY_AFTER_END + encode_frame("end", {"state": row["state"]}, seq=cursor))
     return b"".join(chunks), cursor, finished
-
-
-def error_payload(error: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of an `error` event."""
-    kept = ("task_id", "map_index", "try_number", "agent", "category", "message", "action", "retry_in")
-    return {name: error[name] for name in kept}

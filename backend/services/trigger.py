@@ -66,9 +66,7 @@ class Triggers:
     A trigger costs two calls to Airflow (one within a burst) and one transaction, with an idempotency key two.
     """
 
-    def __init__(
-        self, settings: Settings, airflow: AirflowClient, database: Database, catalog: Catalog
-    ) -> None:
+    def __init__(self, settings: Settings, airflow: AirflowClient, database: Database, catalog: Catalog) -> None:
         self._airflow = airflow
         self._database = database
         self._catalog = catalog
@@ -143,17 +141,13 @@ class Triggers:
             )
         workflow = await self._catalog.get(request.dag_id, who.airflow_token)
         if not workflow.manual:
-            raise Conflict(
-                f"The workflow {request.dag_id!r} can't be triggered: it is broken or not meant for it."
-            )
+            raise Conflict(f"The workflow {request.dag_id!r} can't be triggered: it is broken or not meant for it.")
         if workflow.paused:
             raise Conflict(f"The workflow {request.dag_id!r} is paused; unpause it in Airflow first.")
         if faults := workflow.faults(request.input_data):
             raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
 
-    async def _start(
-        self, who: Principal, request: TriggerRequest, wanted: Claim, conf: dict[str, Any]
-    ) -> None:
+    async def _start(self, who: Principal, request: TriggerRequest, wanted: Claim, conf: dict[str, Any]) -> None:
         # The id is ours: a second attempt after a lost answer is met with 409, which is success.
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(3),

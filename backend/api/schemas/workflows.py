@@ -25,9 +25,7 @@ class TriggerBody(BaseModel):
 
     dag_id: str = Field(min_length=1, max_length=250)
     input_data: dict[str, Any]
-    user_id: str | None = Field(
-        None, min_length=1, max_length=256, description="On whose behalf; default: you"
-    )
+    user_id: str | None = Field(None, min_length=1, max_length=256, description="On whose behalf; default: you")
     model: str | None = Field(
         None, min_length=1, max_length=256, description="The model of all agents whose task names none"
     )

@@ -1,0 +1,289 @@
+"""Watches one agent's graph run and tells the recorder: nodes, tokens, usage, cost and the outcome."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from sqlalchemy import Connection
+
+from backend.agents.prices import cost_usd
+from backend.agents.recorder import Recorder
+from backend.core.events import NewEvent
+from backend.core.workflow_error_handler import Classified
+from backend.db import errors, executions, traces
+from backend.db.traces import Place
+
+TOKEN_INTERVAL = 0.05
+"""Seconds between two `token` events of a node: at most 20 a second."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens and their price; `cost` is None as soon as one call's price is unknown."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: Decimal | None = Decimal(0)
+    calls: int = 0
+
+    def add(self, input_tokens: int, output_tokens: int, cost: Decimal | None) -> None:
+        """Count one model call."""
+        self.calls += 1
+        self.input_tokens += input_tokens
+        self.output_tokens += output_tokens
+        self.cost = None if self.cost is None or cost is None else self.cost + cost
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost in US dollars as JSON has it; None when unknown or nothing was called."""
+        return float(self.cost) if self.cost is not None and self.calls else None
+
+
+@dataclass(slots=True)
+class _Span:
+    """A row of `agent_traces` on its way."""
+
+    place: Place
+    node: str | None
+    model: str | None
+    notice: str | None
+    trace_id: str
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    state: str = "running"
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    began: float = field(default_factory=time.monotonic)
+    latency_ms: float | None = None
+    usage: Usage = field(default_factory=Usage)
+
+    def close(self, state: str) -> None:
+        self.state = state
+        self.latency_ms = round((time.monotonic() - self.began) * 1000, 3)
+
+    def event(self) -> NewEvent:
+        row = {
+            "task_id": self.place.task_id,
+            "map_index": self.place.map_index,
+            "try_number": self.place.try_number,
+            "agent_name": self.place.agent,
+            "agent_type": self.place.agent_type,
+            "node": self.node,
+            "state": self.state,
+            "model": self.model,
+            "input_tokens": self.usage.input_tokens,
+            "output_tokens": self.usage.output_tokens,
+            "cost_usd": self.usage.cost_usd,
+            "latency_ms": self.latency_ms,
+            "notice": self.notice,
+        }
+        return NewEvent("agent_update", traces.payload(row))
+
+
+class AgentObserver(AsyncCallbackHandler):
+    """Also the LangChain callback handler that counts what the models used, in whatever node they were called."""
+
+    raise_error = False
+    run_inline = True  # in order, on the graph's own loop
+
+    def __init__(self, recorder: Recorder, place: Place, *, model: str, notice: str | None, trace_id: str) -> None:
+        self._recorder = recorder
+        self._place = place
+        self._model = model
+        self._trace_id = trace_id
+        self._agent = _Span(place, None, model, notice, trace_id)
+        self._nodes: dict[str, _Span] = {}
+        self._call_nodes: dict[uuid.UUID, str] = {}
+        self._tokens: dict[str, list[str]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What the agent used so far."""
+        return self._agent.usage
+
+    def begin(self, given: Any) -> None:
+        """The agent starts with this input."""
+        self._start(self._agent, given)
+
+    def node_started(self, key: str, name: str, given: Any) -> None:
+        """A node's execution begins; `key` is LangGraph's id of it."""
+        span = self._nodes[key] = _Span(self._place, name, None, None, self._trace_id)
+        self._start(span, given)
+
+    def node_finished(self, key: str, error: Any, output: Any) -> None:
+        """A node's execution is over."""
+        span = self._nodes.pop(key, None)
+        if span is not None:
+            self._flush_tokens()
+            span.close("failed" if error else "success")
+            self._finish(span, output)
+
+    def token(self, node: str, text: str) -> None:
+        """A piece of a model's answer; pieces are sent together every 50 ms."""
+        self._tokens.setdefault(node, []).append(text)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TOKEN_INTERVAL, self._flush_tokens)
+
+    def finish(self, state: str, output: Any) -> None:
+        """The agent is over; nodes that are still open share its fate."""
+        self._flush_tokens()
+        for span in self._nodes.values():
+            span.close(state)
+            self._finish(span, None)
+        self._nodes.clear()
+        self._agent.close(state)
+        self._finish(self._agent, output)
+        usage = self._agent.usage
+        total = usage.cost if usage.calls else None
+
+        def add(connection: Connection, execution_id: str) -> list[NewEvent]:
+            executions.add_usage(
+                connection,
+                execution_id,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cost_usd=total,
+            )
+            return []
+
+        self._recorder.put(add)
+
+    def failed(self, found: Classified, action: str) -> None:
+        """Record the error that ended the agent."""
+        model, place = self._model, self._place
+        node = next((span.node for span in self._nodes.values()), None)
+
+        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
+            payload = errors.add(
+                connection,
+                execution_id,
+                place,
+                category=found.category,
+                exception_type=found.exception_type,
+                message=found.message,
+                action=action,
+                attempt=place.try_number,
+                model=model,
+                node=node,
+                context={"chain": list(found.chain)},
+            )
+            return [NewEvent("error", payload)]
+
+        self._recorder.put(write)
+
+    async def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: uuid.UUID,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember which node calls the model."""
+        self._call_nodes[run_id] = _task_key(metadata or {})
+
+    async def on_llm_end(self, response: LLMResult, *, run_id: uuid.UUID, **kwargs: Any) -> None:
+        """Count what the call used."""
+        span = self._nodes.get(self._call_nodes.pop(run_id, ""))
+        for generation in (item for batch in response.generations for item in batch):
+            if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
+                continue
+            used = generation.message.usage_metadata
+            given, answered = (used["input_tokens"], used["output_tokens"]) if used else (0, 0)
+            cached = (used or {}).get("input_token_details") or {}
+            cost = cost_usd(
+                self._model,
+                given,
+                answered,
+                cache_read_tokens=cached.get("cache_read") or 0,
+                cache_write_tokens=cached.get("cache_creation") or 0,
+            )
+            if used is None and cost != 0:
+                cost = None  # without a count there is no price
+            for target in filter(None, (self._agent, span)):
+                target.usage.add(given, answered, cost)
+            if span is not None:
+                span.model = self._model
+
+    async def on_llm_error(self, error: BaseException, *, run_id: uuid.UUID, **kwargs: Any) -> None:
+        """Forget the call; the node's failure is recorded with the node."""
+        self._call_nodes.pop(run_id, None)
+
+    def _start(self, span: _Span, given: Any) -> None:
+        event = span.event()
+
+        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
+            traces.start(
+                connection,
+                execution_id,
+                span.id,
+                span.place,
+                node=span.node,
+                model=span.model,
+                started_at=span.started_at,
+                trace_id=span.trace_id,
+                given=given,
+            )
+            return [event]
+
+        self._recorder.put(write)
+
+    def _finish(self, span: _Span, output: Any) -> None:
+        event = span.event()
+        values = {
+            "state": span.state,
+            "model": span.model,
+            "finished_at": datetime.now(UTC),
+            "latency_ms": span.latency_ms,
+            "input_tokens": span.usage.input_tokens,
+            "output_tokens": span.usage.output_tokens,
+            "cost_usd": span.usage.cost if span.usage.calls else None,
+            "notice": span.notice,
+            "output": output,
+        }
+
+        def write(connection: Connection, _execution_id: str) -> list[NewEvent]:
+            traces.finish(connection, span.id, values)
+            return [event]
+
+        self._recorder.put(write)
+
+    def _flush_tokens(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        tokens, self._tokens = self._tokens, {}
+        new = [
+            NewEvent(
+                "token",
+                {
+                    "task_id": self._place.task_id,
+                    "map_index": self._place.map_index,
+                    "try_number": self._place.try_number,
+                    "agent": self._place.agent,
+                    "node": node,
+                    "text": "".join(pieces),
+                },
+            )
+            for node, pieces in tokens.items()
+        ]
+        if new:
+            self._recorder.put(lambda _connection, _execution_id: new)
+
+
+def node_path(namespace: Sequence[str], name: str) -> str:
+    """A node's name, behind those of the nodes whose subgraphs it is in."""
+    return "/".join([*(part.partition(":")[0] for part in namespace), name])
+
+
+def _task_key(metadata: Mapping[str, Any]) -> str:
+    """LangGraph's id of the node execution in which a callback fired."""
+    return str(metadata.get("langgraph_checkpoint_ns", "")).rpartition("|")[2].rpartition(":")[2]

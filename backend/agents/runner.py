@@ -1,0 +1,213 @@
+"""Runs agents for a task: the same for a worker, a trigger and a test."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph.state import CompiledStateGraph
+from sqlalchemy import Connection
+
+from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.models import build_model, resolve_model
+from backend.agents.observer import AgentObserver, Usage, node_path
+from backend.agents.recorder import Recorder
+from backend.agents.registry import get_agent
+from backend.agents.specs import AgentSpec
+from backend.core.events import NewEvent
+from backend.core.input_error import InputError
+from backend.core.jsonable import to_jsonable
+from backend.core.settings import Settings
+from backend.core.workflow_error_handler import Classified, classify
+from backend.db import executions, images
+from backend.db.engine import Database
+from backend.db.executions import SYSTEM_KEY, RunState
+from backend.db.traces import Place
+
+log = logging.getLogger(__name__)
+
+_TRACE_NAMESPACE = uuid.UUID("0f2f4c38-6a3e-4d5f-9d53-5f0f0a9f7e11")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """The try of a task instance that agents run in, and its run's `conf`."""
+
+    dag_id: str
+    dag_run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    conf: Mapping[str, Any]
+    run_type: str | None = None
+
+    @property
+    def thread_id(self) -> str:
+        """The same for all tries of the task instance."""
+        return f"{self.dag_id}/{self.dag_run_id}/{self.task_id}/{self.map_index}"
+
+    @property
+    def run_input(self) -> dict[str, Any]:
+        """What the run was given, without the system's own key."""
+        return {key: value for key, value in self.conf.items() if key != SYSTEM_KEY}
+
+    @property
+    def run_model(self) -> str | None:
+        """The model that the trigger asked for, for agents whose task names none."""
+        system = self.conf.get(SYSTEM_KEY)
+        model = system.get("model") if isinstance(system, Mapping) else None
+        return model if isinstance(model, str) else None
+
+    def place(self) -> Place:
+        """Where records of this try belong."""
+        return Place(self.dag_id, self.dag_run_id, self.task_id, self.map_index, self.try_number)
+
+    def run_state(self) -> RunState:
+        """The run as far as the task knows it."""
+        return RunState(self.dag_id, self.dag_run_id, "running", self.run_type, self.conf)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an agent ended. `error` is the exception of a failed one."""
+
+    state: str
+    output: Any
+    model: str | None
+    notice: str | None
+    usage: Usage
+    trace_id: str
+    error: Exception | None = None
+
+    def usage_json(self) -> dict[str, int]:
+        """The tokens as XCom has them."""
+        return {"input_tokens": self.usage.input_tokens, "output_tokens": self.usage.output_tokens}
+
+
+class AgentRunner:
+    """Runs the agents of one try of a task and records what they do."""
+
+    def __init__(self, settings: Settings, database: Database, task: TaskContext) -> None:
+        self._settings = settings
+        self._database = database
+        self.task = task
+        self._recorder = Recorder(database, task.place(), task.run_state())
+
+    async def __aenter__(self) -> "AgentRunner":
+        await self._recorder.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._recorder.__aexit__(*error)
+
+    def keep_result(self, result: dict[str, Any]) -> None:
+        """Record what the task returns as the run's result."""
+
+        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
+            executions.set_result(connection, execution_id, result)
+            return []
+
+        self._recorder.put(write)
+
+    async def run(self, spec: AgentSpec, input_data: Mapping[str, Any]) -> Outcome:
+        """Run one agent to its end. A failure is recorded and given back in the outcome, not raised."""
+        trace_id = uuid.uuid5(_TRACE_NAMESPACE, f"{self.task.thread_id}/{spec.name}").hex
+        place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
+        requested = spec.model or self.task.run_model
+        try:
+            definition = get_agent(spec.type)
+            config = AgentConfig.parse(spec.config)
+            choice = resolve_model(requested, purpose=definition.purpose, settings=self._settings)
+            model = build_model(choice, self._settings, **config.model_params())
+        except Exception as error:
+            observer = AgentObserver(
+                self._recorder, place, model=requested or "unknown", notice=None, trace_id=trace_id
+            )
+            observer.begin(input_data)
+            return self._failure(observer, error, requested, None, trace_id)
+        observer = AgentObserver(self._recorder, place, model=choice.name, notice=choice.notice, trace_id=trace_id)
+        observer.begin(input_data)
+        try:
+            definition.check_input(input_data)
+            deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side)
+            graph = definition.build(config, model, deps).compile(name=spec.name)
+            async with asyncio.timeout(spec.timeout):
+                output = await self._stream(graph, input_data, observer)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and spec.timeout is not None:
+                error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
+            return self._failure(observer, error, choice.name, choice.notice, trace_id)
+        except asyncio.CancelledError:
+            observer.finish("cancelled", None)
+            raise
+        observer.finish("success", output)
+        return Outcome("success", output, choice.name, choice.notice, observer.usage, trace_id)
+
+    async def _stream(
+        self, graph: CompiledStateGraph[Any, Any, Any, Any], input_data: Mapping[str, Any], observer: AgentObserver
+    ) -> Any:
+        config: RunnableConfig = {"callbacks": [observer], "run_name": graph.name}
+        output: Any = None
+        stream = graph.astream(
+            dict(input_data), config, stream_mode=["tasks", "messages", "values"], subgraphs=True
+        )
+        async for namespace, mode, chunk in stream:
+            if mode == "messages":
+                message, metadata = chunk
+                if isinstance(message, AIMessage) and message.text:
+                    observer.token(node_path((), str(metadata.get("langgraph_node", ""))), message.text)
+            elif mode == "tasks":
+                if "triggers" in chunk:
+                    observer.node_started(chunk["id"], node_path(namespace, chunk["name"]), chunk["input"])
+                else:
+                    observer.node_finished(chunk["id"], chunk.get("error"), chunk.get("result"))
+            elif not namespace:
+                output = chunk
+        return to_jsonable(output)
+
+    def _failure(
+        self, observer: AgentObserver, error: Exception, model: str | None, notice: str | None, trace_id: str
+    ) -> Outcome:
+        found = classify(error)
+        observer.failed(found, action(found))
+        observer.finish("failed", None)
+        error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
+        return Outcome("failed", None, model, notice, observer.usage, trace_id, error)
+
+    async def _read_upload(self, image_id: uuid.UUID) -> bytes | None:
+        image = await self._database.run(images.get, str(image_id))
+        return image.content if image else None
+
+
+def action(found: Classified) -> str:
+    """What happens after an error that ended an agent."""
+    return "fail" if found.final else "task_retry"
+
+
+async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
+    """Run the one agent of a task; gives the task's XCom. Raises the agent's error, which is recorded."""
+    outcome = await runner.run(spec, runner.task.run_input if spec.input_data is None else spec.input_data)
+    if outcome.error is not None:
+        raise outcome.error
+    result = {
+        "output": outcome.output,
+        "agent": spec.name,
+        "model": outcome.model,
+        "usage": outcome.usage_json(),
+        "cost_usd": outcome.usage.cost_usd,
+        "trace_id": outcome.trace_id,
+        "trace_url": None,
+        "attempts": runner.task.try_number,
+        "notice": outcome.notice,
+    }
+    runner.keep_result(result)
+    return result
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether the task must not be tried again after this error."""
+    return isinstance(error, InputError) or classify(error).final

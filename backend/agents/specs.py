@@ -1,0 +1,146 @@
+"""What a task asks of its agents, checked as early as can be. Light to import: DAG files pay for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from backend.core.input_error import InputError
+
+Mode = Literal["parallel", "sequential"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+AGENT_KEYS = frozenset({"name", "type", "input_data", "model", "required", "timeout"})
+"""What an entry of `agents` may hold besides the agent's own configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """One agent of a task.
+
+    `input_data` None means the run's own input. `timeout` is in seconds. A `required` agent that fails fails the task.
+    """
+
+    name: str
+    type: str
+    config: dict[str, Any] = field(default_factory=dict)
+    input_data: dict[str, Any] | None = None
+    model: str | None = None
+    required: bool = True
+    timeout: float | None = None
+
+
+def parse_agent(
+    agent_config: Any, input_data: Any, *, model: Any = None, timeout: Any = None, name: str | None = None
+) -> AgentSpec:
+    """The agent of a `LangGraphOperator`. Raises `InputError` naming the argument."""
+    config = _mapping(agent_config, "agent_config")
+    return _spec(
+        {**config, "name": name or config.get("type")}, input_data, model, True, timeout, "agent_config", "input_data"
+    )
+
+
+def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
+    """The agents of a `MultiAgentOperator`, in order. Raises `InputError` naming the argument and the entry."""
+    if mode not in MODES:
+        raise InputError(f"is {mode!r}; it has to be one of {', '.join(MODES)}", field="orchestration_mode")
+    if isinstance(agents, str | Mapping) or not isinstance(agents, Sequence):
+        raise InputError("has to be a list of agents", field="agents")
+    if not agents:
+        raise InputError("is empty; name at least one agent", field="agents")
+    specs: list[AgentSpec] = []
+    for index, entry in enumerate(agents):
+        field_name = f"agents[{index}]"
+        given = dict(_mapping(entry, field_name))
+        name = given.get("name")
+        if not isinstance(name, str) or not name.strip():
+            raise InputError("is missing; every agent has a name", field=f"{field_name}.name")
+        if any(spec.name == name for spec in specs):
+            raise InputError(f"is {name!r}, which another agent has; names are unique", field=f"{field_name}.name")
+        required = given.pop("required", True)
+        if not isinstance(required, bool):
+            raise InputError("has to be True or False", field=f"{field_name}.required")
+        specs.append(
+            _spec(
+                given,
+                given.pop("input_data", None),
+                given.pop("model", None) or model,
+                required,
+                given.pop("timeout", None),
+                field_name,
+                f"{field_name}.input_data",
+            )
+        )
+    return specs
+
+
+def is_template(value: Any) -> bool:
+    """Whether a value, or anything in it, is only known when the task runs."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, Mapping):
+        return any(is_template(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(is_template(item) for item in value)
+    return hasattr(value, "resolve") and hasattr(value, "iter_references")  # an XComArg, without importing Airflow
+
+
+def without_ellipsis(input_data: Any) -> Any:
+    """`{...}` and `...` stand for the run's own input."""
+    if input_data is ... or (isinstance(input_data, set) and input_data == {...}):
+        return None
+    return input_data
+
+
+def _spec(
+    config: dict[str, Any],
+    input_data: Any,
+    model: Any,
+    required: bool,
+    timeout: Any,
+    config_field: str,
+    input_field: str,
+) -> AgentSpec:
+    # Here, because it knows the graphs: only DAG files that name an agent need it.
+    from backend.agents.agent_config import AgentConfig
+    from backend.agents.registry import AGENTS
+
+    kind = config.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise InputError(f"is missing; it has to be one of {', '.join(AGENTS)}", field=f"{config_field}.type")
+    own = {key: value for key, value in config.items() if key not in AGENT_KEYS}
+    if not is_template(kind):
+        if kind not in AGENTS:
+            raise InputError(f"is {kind!r}; it has to be one of {', '.join(AGENTS)}", field=f"{config_field}.type")
+        if not is_template(own):
+            try:
+                AgentConfig.parse(own)
+            except InputError as error:
+                raise InputError(error.message, field=config_field) from None
+    if model is not None and not isinstance(model, str):
+        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field="model")
+    return AgentSpec(
+        name=str(config.get("name") or kind),
+        type=kind,
+        config=own,
+        input_data=None if input_data is None else dict(_mapping(input_data, input_field)),
+        model=model or None,
+        required=required,
+        timeout=_seconds(timeout, config_field),
+    )
+
+
+def _mapping(value: Any, field_name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"has to be a dict, not {type(value).__name__}", field=field_name)
+    if any(not isinstance(key, str) for key in value):
+        raise InputError("has a key that is no string", field=field_name)
+    return value
+
+
+def _seconds(value: Any, field_name: str) -> float | None:
+    if value is None:
+        return None
+    seconds = value.total_seconds() if hasattr(value, "total_seconds") else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+        raise InputError("has to be a number of seconds above 0 or a timedelta", field=f"{field_name}.timeout")
+    return float(seconds)
