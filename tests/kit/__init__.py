@@ -1,0 +1,1 @@
+"""What the test suite, the benchmarks and the demos share. Nothing here is imported by the product."""

@@ -1,0 +1,26 @@
+"""Fixtures for any test: name this module in `pytest_plugins`, or import from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kit.openai_server import OpenAIServer
+
+
+@pytest.fixture(scope="session")
+def running_openai_server() -> Iterator[OpenAIServer]:
+    """One for the whole session; tests take `openai_server`, which is reset for each."""
+    # langchain-openai never closes its async clients: a connection pooled in one test would be reported as
+    # leaked in another, long after its event loop is gone.
+    with OpenAIServer(keep_alive=False) as server:
+        yield server
+
+
+@pytest.fixture
+def openai_server(running_openai_server: OpenAIServer) -> Iterator[OpenAIServer]:
+    """A fake OpenAI server with nothing scripted and an empty log."""
+    running_openai_server.reset()
+    yield running_openai_server
+    running_openai_server.reset()  # what the test left in flight ends with it
