@@ -5,13 +5,12 @@ A graph's state, and so every checkpoint, holds facts only; the bytes stay here.
 
 import hashlib
 import threading
-from typing import TYPE_CHECKING
+from functools import lru_cache
+
+from cachetools import TTLCache
 
 from backend.agents.images import LoadedImage, ReadUpload, load_image
 from backend.core.settings import Settings
-
-if TYPE_CHECKING:
-    from cachetools import TTLCache
 
 MAX_BYTES = 64 * 2**20
 """What all kept pictures may weigh together, in bytes of their compressed originals."""
@@ -24,8 +23,6 @@ class ImageCache:
     """A least-recently-used cache by source. Safe to share between threads and event loops."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, lifetime: float = LIFETIME) -> None:
-        from cachetools import TTLCache
-
         self._lock = threading.Lock()
         self._images: TTLCache[str, LoadedImage] = TTLCache(
             max_bytes, lifetime, getsizeof=lambda image: len(image.data)
@@ -34,7 +31,8 @@ class ImageCache:
     async def load(
         self, source: str, settings: Settings, *, read_upload: ReadUpload | None = None
     ) -> LoadedImage:
-        """The picture, from memory or through `load_image`, whose errors pass through; failures are not kept."""
+        """The picture, from memory or through `load_image`, whose errors pass through; failures are not
+        kept."""
         key = _key(source, settings)
         with self._lock:
             image = self._images.get(key)
@@ -47,6 +45,13 @@ class ImageCache:
 
 
 def _key(source: str, settings: Settings) -> str:
-    # The limits are part of the key: what one configuration may load, another may not. A data URL is long: hash it.
+    # The limits are part of the key: what one configuration may load, another may not. A data URL is long:
+    # hash it.
     limits = (settings.allow_private_images, settings.max_image_bytes, settings.max_image_pixels)
     return hashlib.sha256(repr((limits, source)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def process_images() -> ImageCache:
+    """The cache that all agents of this process share."""
+    return ImageCache()

@@ -1,9 +1,9 @@
 """What can go wrong with a picture.
 
-    InputError
-        ImageInputError           the picture or its address is wrong; a retry doesn't help
-    InputUnavailableError
-        ImageFetchError           the server could not deliver it just now; a retry may help
+InputError
+    ImageInputError           the picture or its address is wrong; a retry doesn't help
+InputUnavailableError
+    ImageFetchError           the server could not deliver it just now; a retry may help
 """
 
 from backend.core.input_error import InputError, InputUnavailableError

@@ -13,7 +13,9 @@ MAX_TEXT = 200
 MAX_ITEMS = 16
 """Numbers kept of one tag that holds a list."""
 
-POINTERS = frozenset({"ExifOffset", "GPSInfo", "Interop", "ExifInteroperabilityOffset", "MakerNote", "XMLPacket"}) | {
+POINTERS = frozenset(
+    {"ExifOffset", "GPSInfo", "Interop", "ExifInteroperabilityOffset", "MakerNote", "XMLPacket"}
+) | {
     "StripOffsets",
     "StripByteCounts",
     "TileOffsets",
@@ -25,8 +27,8 @@ POINTERS = frozenset({"ExifOffset", "GPSInfo", "Interop", "ExifInteroperabilityO
 def read_exif(image: "Image.Image") -> dict[str, Any]:
     """The tags by their human-readable names; bytes are dropped, a position becomes decimal degrees.
 
-    GPS, when present and sane, is `{"latitude": degrees, "longitude": degrees, "altitude": metres}` under "GPS".
-    Damaged metadata never makes a good picture unusable: what can't be read is left out.
+    GPS, when present and sane, is `{"latitude": degrees, "longitude": degrees, "altitude": metres}` under
+    "GPS". Damaged metadata never makes a good picture unusable: what can't be read is left out.
     """
     from PIL import ExifTags
 
@@ -37,7 +39,8 @@ def read_exif(image: "Image.Image") -> dict[str, Any]:
             ExifTags.TAGS.get(number): value for number, value in exif.get_ifd(ExifTags.IFD.Exif).items()
         }
         gps = {
-            ExifTags.GPSTAGS.get(number): value for number, value in exif.get_ifd(ExifTags.IFD.GPSInfo).items()
+            ExifTags.GPSTAGS.get(number): value
+            for number, value in exif.get_ifd(ExifTags.IFD.GPSInfo).items()
         }
     except Exception:  # a decoder of untrusted metadata raises whatever the damage leads to
         return {}

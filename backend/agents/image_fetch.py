@@ -1,8 +1,8 @@
 """Fetch a picture over HTTP without becoming a way into the private network (SSRF).
 
-The rules follow the OWASP "Server-Side Request Forgery Prevention" cheat sheet: two schemes only, every address that
-a name resolves to is checked, the connection goes to an address that was checked (a second look-up could answer
-differently: DNS rebinding), and each redirect starts over.
+The rules follow the OWASP "Server-Side Request Forgery Prevention" cheat sheet: two schemes only, every
+address that a name resolves to is checked, the connection goes to an address that was checked (a second
+look-up could answer differently: DNS rebinding), and each redirect starts over.
 """
 
 import asyncio
@@ -38,13 +38,15 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 async def resolve_host(host: str, port: int) -> list[str]:
-    """The addresses of `host`, in the order the system prefers. Raises `socket.gaierror` and `UnicodeError`."""
+    """The addresses of `host`, in the order the system prefers. Raises `socket.gaierror` and
+    `UnicodeError`."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
 def is_public(address: str) -> bool:
-    """Whether `address` is reachable from the public internet, also when an IPv4 address hides in an IPv6 one."""
+    """Whether `address` is reachable from the public internet, also when an IPv4 address hides in an IPv6
+    one."""
     try:
         ip: IPAddress = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -80,7 +82,8 @@ async def fetch_image(
     resolve: Resolve = resolve_host,
     ssl_context: ssl.SSLContext | None = None,
 ) -> bytes:
-    """The body behind an `http://` or `https://` address, at most `max_bytes` long, within `timeout` seconds in all.
+    """The body behind an `http://` or `https://` address, at most `max_bytes` long, within `timeout` seconds
+    in all.
 
     Raises `ImageInputError` when the address or the answer is wrong, `ImageFetchError` when a retry may help.
     """
@@ -209,7 +212,8 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` to an address of its host that was checked. Raises `ImageInputError` for a private one."""
+        """Send `request` to an address of its host that was checked. Raises `ImageInputError` for a private
+        one."""
         host = request.url.host
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
         addresses = await _resolved(host, port, self._resolve)
@@ -240,7 +244,9 @@ async def _resolved(host: str, port: int, resolve: Resolve) -> list[str]:
         addresses = await resolve(host, port)
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
-            raise ImageFetchError("the host's name could not be looked up just now; try again later") from None
+            raise ImageFetchError(
+                "the host's name could not be looked up just now; try again later"
+            ) from None
         raise ImageInputError("the host's name does not exist; check it for typing errors") from None
     except (UnicodeError, OSError):
         raise ImageInputError("the host's name is not a valid one; check it for typing errors") from None

@@ -57,7 +57,8 @@ class ImageLimits(Protocol):
 
 LOSSLESS = frozenset({"PNG", "GIF", "BMP", "TIFF"})
 MAX_MODEL_PNG = 4 * 2**20
-"""Bytes above which a lossless picture goes to the model as JPEG: a photograph in PNG costs time, not insight."""
+"""Bytes above which a lossless picture goes to the model as JPEG: a photograph in PNG costs time, not
+insight."""
 JPEG_QUALITY = 90
 
 
@@ -65,8 +66,9 @@ JPEG_QUALITY = 90
 class PictureFacts:
     """What a picture is, without looking at what it shows.
 
-    `width` and `height` are in pixels as a viewer shows the picture, with the EXIF orientation applied; so are all
-    boxes elsewhere. `mode` is Pillow's, `frames` counts the pictures of an animation or a multi-page file.
+    `width` and `height` are in pixels as a viewer shows the picture, with the EXIF orientation applied; so
+    are all boxes elsewhere. `mode` is Pillow's, `frames` counts the pictures of an animation or a multi-page
+    file.
     """
 
     width: int
@@ -137,10 +139,11 @@ async def load_image(
     read_upload: ReadUpload | None = None,
     resolve: "Resolve | None" = None,
 ) -> LoadedImage:
-    """The picture behind `https://`, `http://`, `data:image/…;base64,` or `upload://<uuid>`, checked and decoded.
+    """The picture behind `https://`, `http://`, `data:image/…;base64,` or `upload://<uuid>`, checked and
+    decoded.
 
-    Limits, in bytes, pixels and seconds, are those of `settings`. Raises `ImageInputError` when the picture or its
-    address is wrong (a retry doesn't help) and `ImageFetchError` when the server is (it may).
+    Limits, in bytes, pixels and seconds, are those of `settings`. Raises `ImageInputError` when the picture
+    or its address is wrong (a retry doesn't help) and `ImageFetchError` when the server is (it may).
     """
     source = source.strip()
     scheme = source.partition(":")[0].lower() if ":" in source else ""
@@ -191,11 +194,15 @@ def decode_image(data: bytes, limits: ImageLimits) -> LoadedImage:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(limits.max_image_pixels) from None
     except UnidentifiedImageError:
-        raise ImageInputError(f"this is not a picture that can be read; accepted are {', '.join(MEDIA_TYPES)}") from None
+        raise ImageInputError(
+            f"this is not a picture that can be read; accepted are {', '.join(MEDIA_TYPES)}"
+        ) from None
     except ImageInputError:
         raise
     except Exception as error:  # decoders of untrusted bytes raise whatever the damage leads to
-        raise ImageInputError("the picture is damaged or cut off and can't be decoded; send it again") from error
+        raise ImageInputError(
+            "the picture is damaged or cut off and can't be decoded; send it again"
+        ) from error
     return LoadedImage(facts, data)
 
 

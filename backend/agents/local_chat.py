@@ -16,9 +16,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 class LocalChatModel(BaseChatModel):
     """A chat model that computes its answer on this machine, at no cost and without any network.
 
-    It takes the standard parameters, so that it can stand in for any model; only `stop` changes anything, since
-    nothing is sampled, sent or retried. `usage_metadata` counts words separated by white space: those of all
-    messages in, those of the answer out; a picture counts nothing. The price of them is zero.
+    It takes the standard parameters, so that it can stand in for any model; only `stop` changes anything,
+    since nothing is sampled, sent or retried. `usage_metadata` counts words separated by white space: those
+    of all messages in, those of the answer out; a picture counts nothing. The price of them is zero.
     """
 
     model: str
@@ -106,7 +106,8 @@ class LocalChatModel(BaseChatModel):
 
 
 def _chunks(answer: AIMessage) -> Iterator[ChatGenerationChunk]:
-    """A chunk for each line. The last one carries what may stand only once: usage, analysis, the model's name."""
+    """A chunk for each line. The last one carries what may stand only once: usage, analysis, the model's
+    name."""
     lines = answer.text.splitlines(keepends=True) or [""]
     for line in lines[:-1]:
         yield ChatGenerationChunk(message=AIMessageChunk(content=line))

@@ -30,17 +30,19 @@ KEY_PHRASES = 10
 class LocalText(LocalChatModel):
     """Summarises the text of the last human message by extraction, offline and always in the same way.
 
-    The text is what stands in `<text>` elements (`backend.agents.prompt_text`), what stands around them is the
-    question; a message without such an element is all text. Of several elements each gets its own part of the
-    summary. `additional_kwargs["analysis"]` holds `offline, notice, summary, key_phrases, language, statistics,
-    matches, coverage`; `coverage` tells how many sentences were compared when the text is too long for all.
-    A text of 1,000,000 characters takes a few seconds.
+    The text is what stands in `<text>` elements (`backend.agents.prompt_text`), what stands around them is
+    the question; a message without such an element is all text. Of several elements each gets its own part of
+    the summary. `additional_kwargs["analysis"]` holds `offline, notice, summary, key_phrases, language,
+    statistics, matches, coverage`; `coverage` tells how many sentences were compared when the text is too
+    long for all. A text of 1,000,000 characters takes a few seconds.
     """
 
     model: str = NAME
 
     def _analyse(self, messages: Sequence[BaseMessage]) -> tuple[str, dict[str, Any]]:
-        prompt = next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")
+        prompt = next(
+            (message.text for message in reversed(messages) if isinstance(message, HumanMessage)), ""
+        )
         query, documents = unfence(prompt)
         text = "\n\n".join(body for _, body in documents)
         language = detect_language(text)
@@ -52,9 +54,7 @@ class LocalText(LocalChatModel):
 
         count = max(2, SUMMARY_SENTENCES // len(split)) if len(split) > 1 else SUMMARY_SENTENCES
         parts = [(name, summarise(body, language, count)) for name, body in split if body]
-        summary = "\n".join(
-            (f"{name}: " if name else "") + " ".join(part.sentences) for name, part in parts
-        )
+        summary = "\n".join((f"{name}: " if name else "") + " ".join(part.sentences) for name, part in parts)
         coverage = {
             "sentences": len(sentences),
             "sentences_ranked": sum(part.ranked for _, part in parts),
@@ -78,8 +78,8 @@ def _report_lines(query: str, analysis: dict[str, Any]) -> list[str]:
     lines = [analysis["notice"], "Summary:", analysis["summary"]]
     if coverage["sentences_ranked"] < coverage["sentences"]:
         lines.append(
-            f"(Too long to compare all: {coverage['sentences_ranked']} of {coverage['sentences']} sentences were "
-            "ranked, the most typical one of each equal stretch of the text.)"
+            f"(Too long to compare all: {coverage['sentences_ranked']} of {coverage['sentences']} "
+            "sentences were ranked, the most typical one of each equal stretch of the text.)"
         )
     if analysis["matches"]:
         lines += ["Sentences that share words with the question:", *analysis["matches"]]

@@ -22,18 +22,18 @@ NOTICE = (
     "objects, people and meaning are not recognised."
 )
 NO_PICTURE = (
-    f"{NAME} answers about pictures only, and this message holds none. It works offline: it measures a picture and "
-    "reads its text. For anything else a model key has to be set (OPENAI_API_KEY)."
+    f"{NAME} answers about pictures only, and this message holds none. It works offline: it measures a "
+    "picture and reads its text. For anything else a model key has to be set (OPENAI_API_KEY)."
 )
 
 
 class LocalVision(LocalChatModel):
     """Measures the picture of the last human message that holds one, and reads its text, offline.
 
-    All image blocks that LangChain's `content_blocks` knows are taken, if they hold the data: nothing is fetched.
-    `additional_kwargs["analysis"]` holds `offline, notice, image, brightness, contrast, sharpness, palette, text,
-    text_regions, matches`; boxes are `[left, top, right, bottom]` in pixels of the picture as it was received.
-    Raises `ImageInputError` for a picture that can't be decoded: a retry doesn't help.
+    All image blocks that LangChain's `content_blocks` knows are taken, if they hold the data: nothing is
+    fetched. `additional_kwargs["analysis"]` holds `offline, notice, image, brightness, contrast, sharpness,
+    palette, text, text_regions, matches`; boxes are `[left, top, right, bottom]` in pixels of the picture as
+    it was received. Raises `ImageInputError` for a picture that can't be decoded: a retry doesn't help.
     """
 
     model: str = NAME
@@ -48,7 +48,9 @@ class LocalVision(LocalChatModel):
         pixels = image.upright()
         measured = measure(pixels)
         regions = read_text(pixels)
-        query = next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")
+        query = next(
+            (message.text for message in reversed(messages) if isinstance(message, HumanMessage)), ""
+        )
         text = joined_text(regions)
         lines = text.splitlines()
         matches = matching_sentences(query, lines, detect_language(query)) if lines else []
@@ -95,7 +97,9 @@ def _picture_bytes(source: str) -> bytes:
     if source.lower().startswith(("http:", "https:", "file:")):
         raise ImageInputError(f"{NAME} fetches nothing; put the picture itself, in base64, into the message")
     try:
-        return base64.b64decode("".join(source.removeprefix("data:").rpartition(",")[2].split()), validate=True)
+        return base64.b64decode(
+            "".join(source.removeprefix("data:").rpartition(",")[2].split()), validate=True
+        )
     except (binascii.Error, ValueError):
         raise ImageInputError("the picture does not hold valid base64; encode it again") from None
 
@@ -129,5 +133,7 @@ def _text_lines(lines: list[str], regions: list[TextRegion]) -> list[str]:
 def _query_lines(query: str, matches: list[str]) -> list[str]:
     question = " ".join(query.split())[:300]
     if not matches:
-        return [f"On “{question}”: no line of text shares its words; the facts above are all there is offline."]
+        return [
+            f"On “{question}”: no line of text shares its words; the facts above are all there is offline."
+        ]
     return [f"On “{question}”, the lines that share its words:", *matches]

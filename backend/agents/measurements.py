@@ -1,4 +1,5 @@
-"""What Pillow and NumPy can measure on a picture: light, contrast, sharpness and colours. Blocking, no model."""
+"""What Pillow and NumPy can measure on a picture: light, contrast, sharpness and colours. Blocking, no
+model."""
 
 import math
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -9,7 +10,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEASURED_SIDE = 1024
-"""Pixels of the longer side that light and sharpness are measured at: sharpness depends on scale, so it is one scale."""
+"""Pixels of the longer side that light and sharpness are measured at: sharpness depends on scale, so it is
+one scale."""
 
 PALETTE_SIDE = 256
 PALETTE_COLOURS = 8
@@ -26,7 +28,8 @@ class PaletteColour(TypedDict):
 
 
 class Measurements(TypedDict):
-    """`brightness` and `contrast` from 0 to 1, `sharpness` from 0 up; `palette` has the largest share first."""
+    """`brightness` and `contrast` from 0 to 1, `sharpness` from 0 up; `palette` has the largest share
+    first."""
 
     brightness: float
     contrast: float
@@ -37,10 +40,10 @@ class Measurements(TypedDict):
 def measure(image: "Image.Image") -> Measurements:
     """Measure an RGB picture.
 
-    Brightness is the mean of the luma (ITU-R BT.601), contrast its standard deviation (RMS contrast: 0.5 is the
-    most there is, black and white in equal parts), both over 255. Sharpness is the variance of the luma's Laplacian
-    (Pech-Pacheco et al., 2000) in squared grey levels, with the longer side at most `MEASURED_SIDE` pixels; below
-    about 100 a photograph looks blurred.
+    Brightness is the mean of the luma (ITU-R BT.601), contrast its standard deviation (RMS contrast: 0.5 is
+    the most there is, black and white in equal parts), both over 255. Sharpness is the variance of the luma's
+    Laplacian (Pech-Pacheco et al., 2000) in squared grey levels, with the longer side at most `MEASURED_SIDE`
+    pixels; below about 100 a photograph looks blurred.
     """
     import numpy as np
 
@@ -81,13 +84,16 @@ def _palette(image: "Image.Image") -> list[PaletteColour]:
         else:
             merged[name] = {"hex": f"#{red:02x}{green:02x}{blue:02x}", "share": share, "name": name}
     ranked = sorted(merged.values(), key=lambda colour: -colour["share"])
-    return [{**colour, "share": round(colour["share"], 4)} for colour in ranked if colour["share"] >= MIN_SHARE]
+    return [
+        {**colour, "share": round(colour["share"], 4)} for colour in ranked if colour["share"] >= MIN_SHARE
+    ]
 
 
 def colour_name(colour: tuple[int, int, int]) -> str:
     """The CSS 3 colour name nearest to an sRGB colour, by the "redmean" distance.
 
-    Redmean (T. Riemersma, CompuPhase, "Colour metric") weighs the channels as the eye does and needs no conversion.
+    Redmean (T. Riemersma, CompuPhase, "Colour metric") weighs the channels as the eye does and needs no
+    conversion.
     """
     import webcolors
 
@@ -102,4 +108,4 @@ def colour_name(colour: tuple[int, int, int]) -> str:
             + (2 + (255 - mean) / 256) * (blue - other.blue) ** 2
         )
 
-    return min(webcolors.names("css3"), key=distance)
+    return str(min(webcolors.names("css3"), key=distance))

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ os.register_at_fork(after_in_child=_forget_engine)
 def read_text(image: "Image.Image") -> list[TextRegion]:
     """The text regions of an RGB picture in reading order: rows from top to bottom, each from left to right.
 
-    Blocking: about a second for a page on two cores, plus as much once per process to load the engine. Calls wait
-    for each other: the engine keeps state between its steps, and one call uses all cores.
+    Blocking: about a second for a page on two cores, plus as much once per process to load the engine. Calls
+    wait for each other: the engine keeps state between its steps, and one call uses all cores.
     """
     global _engine
     import numpy as np
@@ -88,7 +89,7 @@ def joined_text(regions: list[TextRegion]) -> str:
 
 def _joined_row(row: list[TextRegion]) -> str:
     text = row[0]["text"]
-    for before, region in zip(row, row[1:], strict=False):
+    for before, region in pairwise(row):
         height = region["box"][3] - region["box"][1]
         gap = region["box"][0] - before["box"][2]
         text += ("  " if gap > COLUMN_GAP * height else " ") + region["text"]

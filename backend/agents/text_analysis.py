@@ -1,4 +1,5 @@
-"""What can be said about a text without a language model: its language, its key phrases, its central sentences.
+"""What can be said about a text without a language model: its language, its key phrases, its central
+sentences.
 
 Everything here is blocking, deterministic, works offline and takes time in proportion to the text's length.
 """
@@ -10,10 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 MAX_RANKED = 200
-"""LexRank compares every sentence with every other: 200 take about a quarter of a second, 1,000 would take six."""
+"""LexRank compares every sentence with every other: 200 take about a quarter of a second, 1,000 would take
+six."""
 
 MAX_PHRASE_CHARS = 200_000
 """YAKE takes about 4 µs a character; more text than this adds time, not better phrases."""
@@ -31,6 +34,7 @@ WORDS_PER_MINUTE = 238
 # Scripts without spaces: a character stands for a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+(?:['’][^\W_]+)*")
 _WIDE_STOP = re.compile(r"(?<=[。！？])")
+_ITEM_START = re.compile(r"\n(?=[ \t]{0,8}(?:[-*•#>|]|\d{1,3}[.)][ \t]))")
 
 _load_lock = threading.Lock()
 
@@ -50,11 +54,16 @@ def split_words(text: str) -> list[str]:
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of a text; a line break ends one too. None is longer than `MAX_SENTENCE_CHARS`."""
+    """The sentences of a text, none longer than `MAX_SENTENCE_CHARS`.
+
+    A blank line ends one too, and so does the start of a list item, a heading or a table row; any other line
+    break is a space, as in prose wrapped at a fixed width.
+    """
     from segtok.segmenter import split_multi
 
     unix = text.replace("\r\n", "\n").replace("\r", "\n")
-    pieces = (" ".join(piece.split()) for piece in split_multi(_WIDE_STOP.sub("\n", unix)))
+    marked = _ITEM_START.sub("\n\n", _WIDE_STOP.sub("\n\n", unix))
+    pieces = (" ".join(piece.split()) for piece in split_multi(marked))
     sentences: list[str] = []
     for piece in pieces:
         if len(piece) <= MAX_SENTENCE_CHARS:
@@ -76,7 +85,8 @@ def statistics(text: str, sentences: Sequence[str]) -> dict[str, Any]:
 
 
 def detect_language(text: str) -> str | None:
-    """The ISO 639-1 code of the text's language, judged by its beginning; None when there is too little to go by."""
+    """The ISO 639-1 code of the text's language, judged by its beginning; None when there is too little to go
+    by."""
     sample = text[:LANGUAGE_SAMPLE_CHARS]
     if sum(map(str.isalpha, sample)) < MIN_LANGUAGE_LETTERS:
         return None
@@ -104,8 +114,8 @@ def key_phrases(text: str, sentences: Sequence[str], language: str | None, count
 def summarise(sentences: Sequence[str], language: str | None, count: int = 5) -> Summary:
     """The `count` most central sentences: LexRank (Erkan and Radev, 2004), as sumy implements it.
 
-    Of more than `MAX_RANKED` sentences, so many equal stretches of the text each send their best one, by the mean
-    frequency of its words (SumBasic's measure), so that the whole text stays represented.
+    Of more than `MAX_RANKED` sentences, so many equal stretches of the text each send their best one, by the
+    mean frequency of its words (SumBasic's measure), so that the whole text stays represented.
     """
     unique = list(dict.fromkeys(sentences))
     candidates = unique if len(unique) <= MAX_RANKED else _stretch_winners(unique, language)
@@ -158,10 +168,7 @@ def _stretch_winners(sentences: Sequence[str], language: str | None) -> list[str
         # A sentence of one frequent word is a heading, not a statement.
         return sum(frequency[word] for word in words[index]) / max(len(words[index]), 5)
 
-    return [
-        sentences[max(range(start, end), key=weight)]
-        for start, end in zip(bounds, bounds[1:], strict=False)
-    ]
+    return [sentences[max(range(start, end), key=weight)] for start, end in pairwise(bounds)]
 
 
 @lru_cache(maxsize=32)

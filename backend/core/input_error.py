@@ -4,15 +4,15 @@
 class InputError(ValueError):
     """The input can't be worked on as it is. A retry doesn't help: the sender has to change `field`.
 
-    `str()` reads `"<field>: <message>"`; the message says what is wrong and what to do about it, and never holds a
-    secret or an internal address.
+    `str()` reads `"<field>: <message>"`; the message says what is wrong and what to do about it, and never
+    holds a secret or an internal address.
     """
 
     field: str = "input_data"
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
-        # `args` holds the message alone and the field lives in `__dict__`: this is what makes the error survive
-        # pickling, which Airflow does when a task process hands its error on.
+        # `args` holds the message alone and the field lives in `__dict__`: this is what makes the error
+        # survive pickling, which Airflow does when a task process hands its error on.
         super().__init__(message)
         if field is not None:
             self.field = field
