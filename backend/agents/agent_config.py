@@ -30,14 +30,11 @@ class AgentConfig:
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> "AgentConfig":
-        """Check a DAG author's dictionary; its "type" was used already. Raises `AgentConfigError` naming the
-        key."""
+        """Check a DAG author's dictionary; its "type" was used already. Raises `AgentConfigError` naming the key."""
         allowed = ("system_prompt", "temperature", "max_tokens")
         for key in config:
             if key not in (*allowed, "type"):
-                raise AgentConfigError(
-                    f"the key “{key}” is not known; allowed are type, {', '.join(allowed)}"
-                )
+                raise AgentConfigError(f"the key “{key}” is not known; allowed are type, {', '.join(allowed)}")
         return cls(
             system_prompt=_text(config.get("system_prompt")),
             temperature=_number(config.get("temperature")),

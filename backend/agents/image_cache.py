@@ -28,11 +28,8 @@ class ImageCache:
             max_bytes, lifetime, getsizeof=lambda image: len(image.data)
         )
 
-    async def load(
-        self, source: str, settings: Settings, *, read_upload: ReadUpload | None = None
-    ) -> LoadedImage:
-        """The picture, from memory or through `load_image`, whose errors pass through; failures are not
-        kept."""
+    async def load(self, source: str, settings: Settings, *, read_upload: ReadUpload | None = None) -> LoadedImage:
+        """The picture, from memory or through `load_image`, whose errors pass through; failures are not kept."""
         key = _key(source, settings)
         with self._lock:
             image = self._images.get(key)

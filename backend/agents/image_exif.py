@@ -13,9 +13,7 @@ MAX_TEXT = 200
 MAX_ITEMS = 16
 """Numbers kept of one tag that holds a list."""
 
-POINTERS = frozenset(
-    {"ExifOffset", "GPSInfo", "Interop", "ExifInteroperabilityOffset", "MakerNote", "XMLPacket"}
-) | {
+POINTERS = frozenset({"ExifOffset", "GPSInfo", "Interop", "ExifInteroperabilityOffset", "MakerNote", "XMLPacket"}) | {
     "StripOffsets",
     "StripByteCounts",
     "TileOffsets",
@@ -35,13 +33,8 @@ def read_exif(image: "Image.Image") -> dict[str, Any]:
     try:
         exif = image.getexif()
         tags = {ExifTags.TAGS.get(number): value for number, value in exif.items()}
-        tags |= {
-            ExifTags.TAGS.get(number): value for number, value in exif.get_ifd(ExifTags.IFD.Exif).items()
-        }
-        gps = {
-            ExifTags.GPSTAGS.get(number): value
-            for number, value in exif.get_ifd(ExifTags.IFD.GPSInfo).items()
-        }
+        tags |= {ExifTags.TAGS.get(number): value for number, value in exif.get_ifd(ExifTags.IFD.Exif).items()}
+        gps = {ExifTags.GPSTAGS.get(number): value for number, value in exif.get_ifd(ExifTags.IFD.GPSInfo).items()}
     except Exception:  # a decoder of untrusted metadata raises whatever the damage leads to
         return {}
     plain = {

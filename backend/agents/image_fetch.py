@@ -38,15 +38,13 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 async def resolve_host(host: str, port: int) -> list[str]:
-    """The addresses of `host`, in the order the system prefers. Raises `socket.gaierror` and
-    `UnicodeError`."""
+    """The addresses of `host`, in the order the system prefers. Raises `socket.gaierror` and `UnicodeError`."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
 def is_public(address: str) -> bool:
-    """Whether `address` is reachable from the public internet, also when an IPv4 address hides in an IPv6
-    one."""
+    """Whether `address` is reachable from the public internet, also when an IPv4 address hides in an IPv6 one."""
     try:
         ip: IPAddress = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -94,9 +92,7 @@ async def fetch_image(
         async with asyncio.timeout(timeout):
             return await _fetch(url, max_bytes, transport)
     except TimeoutError:
-        raise ImageFetchError(
-            f"the server did not deliver the picture within {timeout:g} s; try again later"
-        ) from None
+        raise ImageFetchError(f"the server did not deliver the picture within {timeout:g} s; try again later") from None
     except httpx.TimeoutException:
         raise ImageFetchError("the server did not answer in time; try again later") from None
     except httpx.InvalidURL:
@@ -128,7 +124,10 @@ async def _fetch(url: str, max_bytes: int, transport: "CheckedTransport") -> byt
                 if not response.has_redirect_location:
                     _check_status(response)
                     return await _read(response, max_bytes)
-                target = _checked_url(target.join(response.headers["Location"]), redirected=True)
+                try:
+                    target = _checked_url(target.join(response.headers["Location"]), redirected=True)
+                except httpx.InvalidURL:
+                    raise ImageInputError("the server redirected to an address that can't be used") from None
                 transport.redirected = True
     raise ImageInputError(f"the server redirected more than {MAX_REDIRECTS} times; give the final address")
 
@@ -139,6 +138,8 @@ def _checked_url(url: httpx.URL, *, redirected: bool) -> httpx.URL:
         raise ImageInputError(f"{subject} is not http:// or https://")
     if not url.host:
         raise ImageInputError(f"{subject} names no host")
+    if url.port is not None and not 0 < url.port < 65536:
+        raise ImageInputError(f"{subject} has a port that does not exist")
     if url.userinfo:
         raise ImageInputError(f"{subject} holds a user name or a password, which is not accepted")
     return url
@@ -212,8 +213,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` to an address of its host that was checked. Raises `ImageInputError` for a private
-        one."""
+        """Send `request` to an address of its host that was checked. Raises `ImageInputError` for a private one."""
         host = request.url.host
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
         addresses = await _resolved(host, port, self._resolve)
@@ -244,9 +244,7 @@ async def _resolved(host: str, port: int, resolve: Resolve) -> list[str]:
         addresses = await resolve(host, port)
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
-            raise ImageFetchError(
-                "the host's name could not be looked up just now; try again later"
-            ) from None
+            raise ImageFetchError("the host's name could not be looked up just now; try again later") from None
         raise ImageInputError("the host's name does not exist; check it for typing errors") from None
     except (UnicodeError, OSError):
         raise ImageInputError("the host's name is not a valid one; check it for typing errors") from None

@@ -57,8 +57,7 @@ class ImageLimits(Protocol):
 
 LOSSLESS = frozenset({"PNG", "GIF", "BMP", "TIFF"})
 MAX_MODEL_PNG = 4 * 2**20
-"""Bytes above which a lossless picture goes to the model as JPEG: a photograph in PNG costs time, not
-insight."""
+"""Bytes above which a lossless picture goes to the model as JPEG: a photograph in PNG costs time, not insight."""
 JPEG_QUALITY = 90
 
 
@@ -186,11 +185,11 @@ def decode_image(data: bytes, limits: ImageLimits) -> LoadedImage:
         with Image.open(io.BytesIO(data), formats=list(MEDIA_TYPES)) as image:
             # Only the header was read so far: a decompression bomb is refused before it unfolds.
             _check_pixels(image, limits.max_image_pixels)
-            facts = _facts(image, data)
-            image.seek(0)
+            # Before anything else looks at it: a reader of metadata may load a PNG too, and swallow its damage.
             image.load()
             # A GIF's first frame may grow the canvas.
             _check_pixels(image, limits.max_image_pixels)
+            facts = _facts(image, data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(limits.max_image_pixels) from None
     except UnidentifiedImageError:
@@ -200,9 +199,7 @@ def decode_image(data: bytes, limits: ImageLimits) -> LoadedImage:
     except ImageInputError:
         raise
     except Exception as error:  # decoders of untrusted bytes raise whatever the damage leads to
-        raise ImageInputError(
-            "the picture is damaged or cut off and can't be decoded; send it again"
-        ) from error
+        raise ImageInputError("the picture is damaged or cut off and can't be decoded; send it again") from error
     return LoadedImage(facts, data)
 
 
@@ -290,13 +287,10 @@ async def _read_upload(source: str, read_upload: ReadUpload | None) -> bytes:
 
 def _too_large(limit: int) -> ImageInputError:
     return ImageInputError(
-        f"the picture is larger than the limit of {limit} bytes; send a smaller one "
-        "or raise VISUAL_AI_MAX_IMAGE_BYTES"
+        f"the picture is larger than the limit of {limit} bytes; send a smaller one or raise VISUAL_AI_MAX_IMAGE_BYTES"
     )
 
 
 def _too_many_pixels(limit: int, size: str | None = None) -> ImageInputError:
     found = f"the picture has {size} pixels, more than" if size else "the picture has more pixels than"
-    return ImageInputError(
-        f"{found} the limit of {limit}; send a smaller one or raise VISUAL_AI_MAX_IMAGE_PIXELS"
-    )
+    return ImageInputError(f"{found} the limit of {limit}; send a smaller one or raise VISUAL_AI_MAX_IMAGE_PIXELS")

@@ -56,9 +56,7 @@ class LocalChatModel(BaseChatModel):
             content=content,
             additional_kwargs={"analysis": analysis},
             response_metadata={"model_name": self.model, "model_provider": "local"},
-            usage_metadata=UsageMetadata(
-                input_tokens=read, output_tokens=written, total_tokens=read + written
-            ),
+            usage_metadata=UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written),
         )
 
     def _generate(
@@ -106,8 +104,7 @@ class LocalChatModel(BaseChatModel):
 
 
 def _chunks(answer: AIMessage) -> Iterator[ChatGenerationChunk]:
-    """A chunk for each line. The last one carries what may stand only once: usage, analysis, the model's
-    name."""
+    """A chunk for each line. The last one carries what may stand only once: usage, analysis, the model's name."""
     lines = answer.text.splitlines(keepends=True) or [""]
     for line in lines[:-1]:
         yield ChatGenerationChunk(message=AIMessageChunk(content=line))

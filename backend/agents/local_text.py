@@ -40,9 +40,7 @@ class LocalText(LocalChatModel):
     model: str = NAME
 
     def _analyse(self, messages: Sequence[BaseMessage]) -> tuple[str, dict[str, Any]]:
-        prompt = next(
-            (message.text for message in reversed(messages) if isinstance(message, HumanMessage)), ""
-        )
+        prompt = next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")
         query, documents = unfence(prompt)
         text = "\n\n".join(body for _, body in documents)
         language = detect_language(text)

@@ -48,9 +48,7 @@ class LocalVision(LocalChatModel):
         pixels = image.upright()
         measured = measure(pixels)
         regions = read_text(pixels)
-        query = next(
-            (message.text for message in reversed(messages) if isinstance(message, HumanMessage)), ""
-        )
+        query = next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")
         text = joined_text(regions)
         lines = text.splitlines()
         matches = matching_sentences(query, lines, detect_language(query)) if lines else []
@@ -97,9 +95,7 @@ def _picture_bytes(source: str) -> bytes:
     if source.lower().startswith(("http:", "https:", "file:")):
         raise ImageInputError(f"{NAME} fetches nothing; put the picture itself, in base64, into the message")
     try:
-        return base64.b64decode(
-            "".join(source.removeprefix("data:").rpartition(",")[2].split()), validate=True
-        )
+        return base64.b64decode("".join(source.removeprefix("data:").rpartition(",")[2].split()), validate=True)
     except (binascii.Error, ValueError):
         raise ImageInputError("the picture does not hold valid base64; encode it again") from None
 
@@ -111,9 +107,7 @@ def _picture_lines(facts: PictureFacts, measured: Measurements) -> list[str]:
         f"Light: brightness {measured['brightness']:.2f} of 1, contrast {measured['contrast']:.2f}, "
         f"sharpness {measured['sharpness']:.0f} (variance of the Laplacian).",
     ]
-    colours = ", ".join(
-        f"{colour['name']} {colour['hex']} {colour['share']:.0%}" for colour in measured["palette"][:5]
-    )
+    colours = ", ".join(f"{colour['name']} {colour['hex']} {colour['share']:.0%}" for colour in measured["palette"][:5])
     if colours:
         lines.append(f"Colours: {colours}.")
     taken = [f"{tag} {facts.exif[tag]}" for tag in ("Make", "Model", "DateTimeOriginal") if tag in facts.exif]
@@ -133,7 +127,5 @@ def _text_lines(lines: list[str], regions: list[TextRegion]) -> list[str]:
 def _query_lines(query: str, matches: list[str]) -> list[str]:
     question = " ".join(query.split())[:300]
     if not matches:
-        return [
-            f"On “{question}”: no line of text shares its words; the facts above are all there is offline."
-        ]
+        return [f"On “{question}”: no line of text shares its words; the facts above are all there is offline."]
     return [f"On “{question}”, the lines that share its words:", *matches]

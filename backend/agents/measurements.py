@@ -1,5 +1,4 @@
-"""What Pillow and NumPy can measure on a picture: light, contrast, sharpness and colours. Blocking, no
-model."""
+"""What Pillow and NumPy can measure on a picture: light, contrast, sharpness and colours. Blocking, no model."""
 
 import math
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -28,8 +27,7 @@ class PaletteColour(TypedDict):
 
 
 class Measurements(TypedDict):
-    """`brightness` and `contrast` from 0 to 1, `sharpness` from 0 up; `palette` has the largest share
-    first."""
+    """`brightness` and `contrast` from 0 to 1, `sharpness` from 0 up; `palette` has the largest share first."""
 
     brightness: float
     contrast: float
@@ -84,9 +82,7 @@ def _palette(image: "Image.Image") -> list[PaletteColour]:
         else:
             merged[name] = {"hex": f"#{red:02x}{green:02x}{blue:02x}", "share": share, "name": name}
     ranked = sorted(merged.values(), key=lambda colour: -colour["share"])
-    return [
-        {**colour, "share": round(colour["share"], 4)} for colour in ranked if colour["share"] >= MIN_SHARE
-    ]
+    return [{**colour, "share": round(colour["share"], 4)} for colour in ranked if colour["share"] >= MIN_SHARE]
 
 
 def colour_name(colour: tuple[int, int, int]) -> str:

@@ -64,8 +64,7 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """The import package of a provider's integration, and the variables its key may stand in; none: no key
-    needed."""
+    """The import package of a provider's integration, and the variables its key may stand in; none: no key needed."""
 
     module: str
     key_variables: tuple[str, ...] = ()
@@ -96,8 +95,7 @@ PROVIDERS = {
     "together": Provider("langchain_together", ("TOGETHER_API_KEY",)),
     "xai": Provider("langchain_xai", ("XAI_API_KEY",)),
 }
-"""LangChain's names. Those without variables find their credentials themselves (AWS, Google) or need none
-(Ollama)."""
+"""LangChain's names. Those without variables find their credentials themselves (AWS, Google) or need none (Ollama)."""
 
 LOCAL_MODELS: dict[Purpose, str] = {"vision": "local:vision", "text": "local:text"}
 
@@ -191,9 +189,7 @@ def build_model(
     if key is not None:
         arguments["api_key"] = key.get_secret_value()
     try:
-        built: BaseChatModel = init_chat_model(
-            choice.model, model_provider=choice.provider, **{**arguments, **params}
-        )
+        built: BaseChatModel = init_chat_model(choice.model, model_provider=choice.provider, **{**arguments, **params})
     except (ValueError, TypeError) as error:
         # The text of the error may repeat the key among the parameters.
         raise ModelConfigurationError(

@@ -17,9 +17,7 @@ def unfence(prompt: str) -> tuple[str, list[tuple[str | None, str]]]:
     A prompt without any fence is a document itself: somebody who writes to a text model directly sends the
     text.
     """
-    documents = [
-        (match[1] or None, match[2].replace(r"<\/text", "</text")) for match in _ELEMENT.finditer(prompt)
-    ]
+    documents = [(match[1] or None, match[2].replace(r"<\/text", "</text")) for match in _ELEMENT.finditer(prompt)]
     if not documents:
         return "", [(None, prompt.strip())]
     return _ELEMENT.sub("", prompt).strip(), documents

@@ -23,8 +23,7 @@ class UnknownAgentError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class AgentDefinition:
-    """A built-in agent: what kind of model it needs, what input it can't do without, and where its graph
-    is."""
+    """A built-in agent: what kind of model it needs, what input it can't do without, and where its graph is."""
 
     type: str
     purpose: Purpose
@@ -39,9 +38,7 @@ class AgentDefinition:
                 state = "missing" if name not in input_data else "blank"
                 raise InputError(f"is {state}; the {self.type} agent needs it", field=name)
 
-    def build(
-        self, config: AgentConfig | Mapping[str, Any], model: "Model", deps: AgentDeps
-    ) -> "StateGraph[Any]":
+    def build(self, config: AgentConfig | Mapping[str, Any], model: "Model", deps: AgentDeps) -> "StateGraph[Any]":
         """The agent's graph, ready to be compiled. Raises `AgentConfigError` for a wrong `config`.
 
         The temperature and the token limit of `config` are the model's: give `AgentConfig.model_params()` to

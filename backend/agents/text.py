@@ -1,5 +1,4 @@
-"""The text agent: reads one text and answers a question about it, or summarises it. prepare → analyse →
-report."""
+"""The text agent: reads one text and answers a question about it, or summarises it. prepare → analyse → report."""
 
 import asyncio
 from typing import Any, TypedDict
@@ -51,9 +50,7 @@ class TextState(TextInput, TextOutput, total=False):
     reply: AIMessage
 
 
-def build(
-    config: AgentConfig, model: Model, deps: AgentDeps
-) -> StateGraph[TextState, None, TextInput, TextOutput]:
+def build(config: AgentConfig, model: Model, deps: AgentDeps) -> StateGraph[TextState, None, TextInput, TextOutput]:
     """The agent's graph, not compiled: who compiles it adds the checkpointer."""
 
     async def prepare(state: TextState) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 MAX_RANKED = 200
-"""LexRank compares every sentence with every other: 200 take about a quarter of a second, 1,000 would take
-six."""
+"""LexRank compares every sentence with every other: 200 take about a quarter of a second, 1,000 would take six."""
 
 MAX_PHRASE_CHARS = 200_000
 """YAKE takes about 4 µs a character; more text than this adds time, not better phrases."""
@@ -85,8 +84,7 @@ def statistics(text: str, sentences: Sequence[str]) -> dict[str, Any]:
 
 
 def detect_language(text: str) -> str | None:
-    """The ISO 639-1 code of the text's language, judged by its beginning; None when there is too little to go
-    by."""
+    """The ISO 639-1 code of the text's language, judged by its beginning; None when there is too little to go by."""
     sample = text[:LANGUAGE_SAMPLE_CHARS]
     if sum(map(str.isalpha, sample)) < MIN_LANGUAGE_LETTERS:
         return None
@@ -136,9 +134,7 @@ def summarise(sentences: Sequence[str], language: str | None, count: int = 5) ->
     return Summary(tuple(str(sentence) for sentence in best), len(candidates), len(sentences))
 
 
-def matching_sentences(
-    query: str, sentences: Iterable[str], language: str | None, count: int = 5
-) -> list[str]:
+def matching_sentences(query: str, sentences: Iterable[str], language: str | None, count: int = 5) -> list[str]:
     """The sentences that share most of the question's content words, in the order of the text."""
     stem, stop_words = _language_tools(language)
     folded = (word.casefold() for word in split_words(query))
@@ -158,8 +154,7 @@ def matching_sentences(
 def _stretch_winners(sentences: Sequence[str], language: str | None) -> list[str]:
     _, stop_words = _language_tools(language)
     words = [
-        [word for word in map(str.casefold, split_words(sentence)) if word not in stop_words]
-        for sentence in sentences
+        [word for word in map(str.casefold, split_words(sentence)) if word not in stop_words] for sentence in sentences
     ]
     frequency = Counter(word for sentence in words for word in sentence)
     bounds = [len(sentences) * part // MAX_RANKED for part in range(MAX_RANKED + 1)]
