@@ -1,0 +1,109 @@
+"""What a DAG's author can set about a built-in agent, and what its run is given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from backend.agents.image_cache import ImageCache, process_images
+from backend.core.input_error import InputError
+from backend.core.settings import Settings
+
+if TYPE_CHECKING:
+    from backend.agents.images import ReadUpload
+
+MAX_SYSTEM_PROMPT = 20_000
+
+
+class AgentConfigError(InputError):
+    """`agent_config` holds something that it can't. A retry doesn't help."""
+
+    field = "agent_config"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """The parsed `agent_config`. `temperature` is between 0 and 2, `max_tokens` limits the answer."""
+
+    system_prompt: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+    @classmethod
+    def parse(cls, config: Mapping[str, Any]) -> "AgentConfig":
+        """Check a DAG author's dictionary; its "type" was used already. Raises `AgentConfigError` naming the key."""
+        allowed = ("system_prompt", "temperature", "max_tokens")
+        for key in config:
+            if key not in (*allowed, "type"):
+                raise AgentConfigError(f"the key “{key}” is not known; allowed are type, {', '.join(allowed)}")
+        return cls(
+            system_prompt=_text(config.get("system_prompt")),
+            temperature=_number(config.get("temperature")),
+            max_tokens=_count(config.get("max_tokens")),
+        )
+
+    def model_params(self) -> dict[str, Any]:
+        """What concerns the model itself: parameters for `build_model`."""
+        params = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return {name: value for name, value in params.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDeps:
+    """What an agent's nodes need besides the model: settings, uploads, and pictures loaded before.
+
+    `max_image_side`, in pixels, is that of the `ModelChoice`; None means the settings' own.
+    """
+
+    settings: Settings
+    read_upload: "ReadUpload | None" = None
+    max_image_side: int | None = None
+    images: ImageCache = field(default_factory=process_images)
+
+
+def required_text(state: Mapping[str, Any], name: str) -> str:
+    """An input field that has to hold text. Raises `InputError` naming the field."""
+    value = state.get(name)
+    if value is None:
+        raise InputError("is missing; the agent needs it", field=name)
+    if not isinstance(value, str):
+        raise InputError(f"has to be text, not {type(value).__name__}", field=name)
+    if not value.strip():
+        raise InputError("is blank; the agent needs it", field=name)
+    return value
+
+
+def optional_text(state: Mapping[str, Any], name: str) -> str | None:
+    """An input field that may hold text; None for a blank one. Raises `InputError` naming the field."""
+    value = state.get(name)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return required_text(state, name)
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_SYSTEM_PROMPT:
+        raise AgentConfigError(f"system_prompt has to be text of 1 to {MAX_SYSTEM_PROMPT} characters")
+    return value
+
+
+def _number(value: Any) -> float | None:
+    # A templated argument arrives as text.
+    try:
+        number = None if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if value is not None and (number is None or not 0 <= number <= 2):
+        raise AgentConfigError("temperature has to be a number from 0 to 2")
+    return number
+
+
+def _count(value: Any) -> int | None:
+    try:
+        number = None if value is None or isinstance(value, bool | float) else int(value)
+    except (TypeError, ValueError):
+        number = None
+    if value is not None and (number is None or number < 1):
+        raise AgentConfigError("max_tokens has to be a whole number of at least 1")
+    return number

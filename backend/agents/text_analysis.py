@@ -1,0 +1,191 @@
+"""What can be said about a text without a language model: its language, its key phrases, its central
+sentences.
+
+Everything here is blocking, deterministic, works offline and takes time in proportion to the text's length.
+"""
+
+import re
+import textwrap
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+MAX_RANKED = 200
+"""LexRank compares every sentence with every other: 200 take about a quarter of a second, 1,000 would take six."""
+
+MAX_PHRASE_CHARS = 200_000
+"""YAKE takes about 4 µs a character; more text than this adds time, not better phrases."""
+
+MAX_SENTENCE_CHARS = 500
+"""Longer "sentences" are tables, logs or code: they are cut at a space."""
+
+LANGUAGE_SAMPLE_CHARS = 20_000
+MIN_LANGUAGE_LETTERS = 20
+"""With fewer letters a language can only be guessed, so none is given."""
+
+WORDS_PER_MINUTE = 238
+"""Silent reading of English non-fiction: Brysbaert, "How many words do we read per minute?", 2019."""
+
+# Scripts without spaces: a character stands for a word.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+(?:['’][^\W_]+)*")
+_WIDE_STOP = re.compile(r"(?<=[。！？])")
+_ITEM_START = re.compile(r"\n(?=[ \t]{0,8}(?:[-*•#>|]|\d{1,3}[.)][ \t]))")
+
+_load_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The central sentences in the order of the text; `ranked` of `total` sentences were compared."""
+
+    sentences: tuple[str, ...]
+    ranked: int
+    total: int
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text: runs of letters and digits; in scripts without spaces, single characters."""
+    return _WORD.findall(text)
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, none longer than `MAX_SENTENCE_CHARS`.
+
+    A blank line ends one too, and so does the start of a list item, a heading or a table row; any other line
+    break is a space, as in prose wrapped at a fixed width.
+    """
+    from segtok.segmenter import split_multi
+
+    unix = text.replace("\r\n", "\n").replace("\r", "\n")
+    marked = _ITEM_START.sub("\n\n", _WIDE_STOP.sub("\n\n", unix))
+    pieces = (" ".join(piece.split()) for piece in split_multi(marked))
+    sentences: list[str] = []
+    for piece in pieces:
+        if len(piece) <= MAX_SENTENCE_CHARS:
+            sentences.append(piece)
+        else:
+            sentences += textwrap.wrap(piece, MAX_SENTENCE_CHARS, break_on_hyphens=False)
+    return [sentence for sentence in sentences if _WORD.search(sentence)]
+
+
+def statistics(text: str, sentences: Sequence[str]) -> dict[str, Any]:
+    """Counts, and the reading time in minutes at `WORDS_PER_MINUTE`."""
+    words = len(split_words(text))
+    return {
+        "characters": len(text),
+        "words": words,
+        "sentences": len(sentences),
+        "reading_minutes": round(words / WORDS_PER_MINUTE, 1),
+    }
+
+
+def detect_language(text: str) -> str | None:
+    """The ISO 639-1 code of the text's language, judged by its beginning; None when there is too little to go by."""
+    sample = text[:LANGUAGE_SAMPLE_CHARS]
+    if sum(map(str.isalpha, sample)) < MIN_LANGUAGE_LETTERS:
+        return None
+    import py3langid
+
+    with _load_lock:  # the first call loads the model
+        return str(py3langid.classify(sample)[0])
+
+
+def key_phrases(text: str, sentences: Sequence[str], language: str | None, count: int = 10) -> list[str]:
+    """The phrases of up to two words that the text is about (YAKE), the best first.
+
+    A text of more than `MAX_PHRASE_CHARS` is judged by evenly spaced sentences that add up to as much.
+    """
+    import yake
+
+    sample = text
+    if len(text) > MAX_PHRASE_CHARS:
+        step = -(-len(text) // MAX_PHRASE_CHARS)
+        sample = "\n".join(sentences[::step])[:MAX_PHRASE_CHARS]
+    extractor = yake.KeywordExtractor(lan=language or "en", n=2, top=count)
+    return [str(phrase) for phrase, _ in extractor.extract_keywords(sample)]
+
+
+def summarise(sentences: Sequence[str], language: str | None, count: int = 5) -> Summary:
+    """The `count` most central sentences: LexRank (Erkan and Radev, 2004), as sumy implements it.
+
+    Of more than `MAX_RANKED` sentences, so many equal stretches of the text each send their best one, by the
+    mean frequency of its words (SumBasic's measure), so that the whole text stays represented.
+    """
+    unique = list(dict.fromkeys(sentences))
+    candidates = unique if len(unique) <= MAX_RANKED else _stretch_winners(unique, language)
+    if len(candidates) <= count:
+        return Summary(tuple(candidates), len(candidates), len(sentences))
+    import numpy as np
+    from sumy.models.dom import ObjectDocumentModel, Paragraph, Sentence
+    from sumy.summarizers.lex_rank import LexRankSummarizer
+
+    tokenizer = _Tokenizer()
+    document = ObjectDocumentModel([Paragraph([Sentence(text, tokenizer) for text in candidates])])
+    stem, stop_words = _language_tools(language)
+    summarizer = LexRankSummarizer(stem)
+    summarizer.stop_words = stop_words
+    # Sentences that share no word with any other have no rank: 0/0 is meant to be "last".
+    with np.errstate(divide="ignore", invalid="ignore"):
+        best = summarizer(document, count)
+    return Summary(tuple(str(sentence) for sentence in best), len(candidates), len(sentences))
+
+
+def matching_sentences(query: str, sentences: Iterable[str], language: str | None, count: int = 5) -> list[str]:
+    """The sentences that share most of the question's content words, in the order of the text."""
+    stem, stop_words = _language_tools(language)
+    folded = (word.casefold() for word in split_words(query))
+    stems = sorted({stem(word) for word in folded if word not in stop_words and len(word) > 1})
+    if not stems:
+        return []
+    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, stems))})", re.IGNORECASE)
+    unique = enumerate(dict.fromkeys(sentences))
+    scored = [
+        (len({found.casefold() for found in pattern.findall(sentence)}), position, sentence)
+        for position, sentence in unique
+    ]
+    best = sorted((entry for entry in scored if entry[0]), key=lambda entry: (-entry[0], entry[1]))[:count]
+    return [sentence for _, _, sentence in sorted(best, key=lambda entry: entry[1])]
+
+
+def _stretch_winners(sentences: Sequence[str], language: str | None) -> list[str]:
+    _, stop_words = _language_tools(language)
+    words = [
+        [word for word in map(str.casefold, split_words(sentence)) if word not in stop_words] for sentence in sentences
+    ]
+    frequency = Counter(word for sentence in words for word in sentence)
+    bounds = [len(sentences) * part // MAX_RANKED for part in range(MAX_RANKED + 1)]
+
+    def weight(index: int) -> float:
+        # A sentence of one frequent word is a heading, not a statement.
+        return sum(frequency[word] for word in words[index]) / max(len(words[index]), 5)
+
+    return [sentences[max(range(start, end), key=weight)] for start, end in pairwise(bounds)]
+
+
+@lru_cache(maxsize=32)
+def _language_tools(language: str | None) -> tuple[Callable[[str], str], frozenset[str]]:
+    """The stemmer and the stop words of a language; neither, for a language that sumy does not know."""
+    from sumy.nlp.stemmers import Stemmer, null_stemmer
+    from sumy.utils import get_stop_words
+
+    stem, stop_words = null_stemmer, frozenset[str]()
+    try:
+        stop_words = frozenset(get_stop_words(language or "en"))
+        stem = Stemmer(language or "en")
+    except LookupError:
+        pass
+    return stem, stop_words
+
+
+class _Tokenizer:
+    """What sumy asks of a tokenizer; its own would download data."""
+
+    def to_words(self, sentence: str) -> tuple[str, ...]:
+        return tuple(split_words(sentence))
+
+    def to_sentences(self, paragraph: str) -> tuple[str, ...]:
+        return (paragraph,)
