@@ -198,13 +198,13 @@ class AgentObserver(AsyncCallbackHandler):
                 continue
             used = generation.message.usage_metadata
             given, answered = (used["input_tokens"], used["output_tokens"]) if used else (0, 0)
-            cached = (used or {}).get("input_token_details") or {}
+            cached = used.get("input_token_details", {}) if used else {}
             cost = cost_usd(
                 self._model,
                 given,
                 answered,
-                cache_read_tokens=cached.get("cache_read") or 0,
-                cache_write_tokens=cached.get("cache_creation") or 0,
+                cache_read_tokens=cached.get("cache_read", 0) or 0,
+                cache_write_tokens=cached.get("cache_creation", 0) or 0,
             )
             if used is None and cost != 0:
                 cost = None  # without a count there is no price

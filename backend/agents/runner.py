@@ -5,7 +5,7 @@ import logging
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
@@ -68,7 +68,7 @@ class TaskContext:
 
     def run_state(self) -> RunState:
         """The run as far as the task knows it."""
-        return RunState(self.dag_id, self.dag_run_id, "running", self.run_type, self.conf)
+        return RunState(self.dag_id, self.dag_run_id, None, self.run_type, self.conf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +152,9 @@ class AgentRunner:
     ) -> Any:
         config: RunnableConfig = {"callbacks": [observer], "run_name": graph.name}
         output: Any = None
-        stream = graph.astream(
-            dict(input_data), config, stream_mode=["tasks", "messages", "values"], subgraphs=True
-        )
-        async for namespace, mode, chunk in stream:
+        stream = graph.astream(dict(input_data), config, stream_mode=["tasks", "messages", "values"], subgraphs=True)
+        async for part in stream:
+            namespace, mode, chunk = cast(tuple[tuple[str, ...], str, Any], part)
             if mode == "messages":
                 message, metadata = chunk
                 if isinstance(message, AIMessage) and message.text:

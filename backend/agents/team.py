@@ -1,9 +1,9 @@
 """Several agents in one task: who runs when, who gets whose results, and what becomes of it all."""
 
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Protocol, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 
@@ -21,7 +21,12 @@ class TeamState(TypedDict):
     outcomes: Annotated[dict[str, Outcome], lambda before, new: {**before, **new}]
 
 
-Node = Callable[[TeamState], Coroutine[Any, Any, dict[str, Any]]]
+class Node(Protocol):
+    """A node of the team's graph."""
+
+    def __call__(self, state: TeamState) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Run it."""
+        ...
 
 
 async def run_team(

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import uuid
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -83,10 +84,8 @@ class BodyLimit:
             if not refused:
                 await send(message)
 
-        try:
+        with suppress(_BodyTooLarge):
             await self.app(scope, limited_receive, guarded_send)
-        except _BodyTooLarge:
-            pass
         if refused:
             await _refuse(send, limit)
 

@@ -121,4 +121,4 @@ class Settings(BaseSettings):
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """The process's settings, read at the first call. Raises pydantic's `ValidationError` naming the variable."""
-    return Settings()  # type: ignore[call-arg]  # filled from the environment
+    return Settings()

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.redaction import redact, redact_text
+from backend.db.rows import Row, all_rows, one_row
 from backend.db.tables import workflow_errors as errors
 from backend.db.traces import Place
 
@@ -56,15 +57,15 @@ def add(
         )
         .returning(errors)
     )
-    return payload(row.mappings().one())
+    return payload(one_row(row))
 
 
-def list_for(connection: Connection, execution_id: str, *, limit: int = 200) -> list[RowMapping]:
+def list_for(connection: Connection, execution_id: str, *, limit: int = 200) -> list[Row]:
     """The execution's errors, newest first."""
     query = (
         select(errors).where(errors.c.execution_id == execution_id).order_by(errors.c.occurred_at.desc()).limit(limit)
     )
-    return list(connection.execute(query).mappings())
+    return all_rows(connection.execute(query))
 
 
 def payload(error: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, func, literal, or_, select, text, tuple_, update
+from sqlalchemy import Connection, and_, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.events import NewEvent
@@ -21,6 +21,7 @@ from backend.core.states import (
     merge_task,
 )
 from backend.db import events
+from backend.db.rows import Row, all_rows, one_row
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
@@ -30,11 +31,11 @@ SYSTEM_KEY = "_visual_ai"
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What is known of one DAG run. Times are aware."""
+    """What is known of one DAG run. Times are aware; `state` None when only a task of it was seen."""
 
     dag_id: str
     dag_run_id: str
-    state: str
+    state: str | None
     run_type: str | None = None
     conf: Mapping[str, Any] = field(default_factory=dict)
     queued_at: datetime | None = None
@@ -95,7 +96,7 @@ def find_id(connection: Connection, dag_id: str, dag_run_id: str) -> str | None:
     ).scalar_one_or_none()
 
 
-def get(connection: Connection, dag_id: str, dag_run_id: str) -> RowMapping | None:
+def get(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
     """The run's execution row."""
     return (
         connection.execute(
@@ -200,12 +201,12 @@ def add_usage(
     )
 
 
-def list_active(connection: Connection) -> list[RowMapping]:
+def list_active(connection: Connection) -> list[Row]:
     """Ids of all runs that are not over, as far as is known here."""
     query = select(executions.c.id, executions.c.dag_id, executions.c.dag_run_id, executions.c.updated_at).where(
         executions.c.state.in_(sorted(ACTIVE_RUN_STATES))
     )
-    return list(connection.execute(query).mappings())
+    return all_rows(connection.execute(query))
 
 
 def states_of(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -234,7 +235,7 @@ def list_page(
     since: datetime | None,
     before: tuple[datetime, str] | None,
     limit: int,
-) -> list[RowMapping]:
+) -> list[Row]:
     """Executions, newest first, at most `limit`, older than `before` (`queued_at`, `id`).
 
     `owner` restricts the list to runs that user started or that were started for them.
@@ -256,7 +257,7 @@ def list_page(
             tuple_(executions.c.queued_at, executions.c.id)
             < tuple_(literal(before[0]), literal(before[1], executions.c.id.type))
         )
-    return list(connection.execute(query.where(and_(True, *conditions))).mappings())
+    return all_rows(connection.execute(query.where(and_(True, *conditions))))
 
 
 def workflow_payload(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -355,8 +356,10 @@ def _count_tasks(connection: Connection, execution_id: str) -> tuple[int, int]:
     return int(counted[0]), int(counted[1])
 
 
-def _next_state(before: RowMapping, run: RunState, observed_at: datetime | None) -> str:
+def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str:
     known, seen = str(before["state"]), run.state
+    if seen is None:
+        return "running" if known == "queued" else known
     if known == "cancelled" and seen == "failed":
         return known  # Airflow knows a stopped run only as failed
     if observed_at is not None and before["updated_at"] < observed_at:
@@ -368,7 +371,7 @@ def _next_state(before: RowMapping, run: RunState, observed_at: datetime | None)
     return seen
 
 
-def _run_values(before: RowMapping, run: RunState, state: str, progress: Progress, restarted: bool) -> dict[str, Any]:
+def _run_values(before: Row, run: RunState, state: str, progress: Progress, restarted: bool) -> dict[str, Any]:
     terminal = state in TERMINAL_RUN_STATES
     return {
         "state": state,
@@ -382,11 +385,11 @@ def _run_values(before: RowMapping, run: RunState, state: str, progress: Progres
     }
 
 
-def _row(connection: Connection, execution_id: str, *, lock: bool = False) -> RowMapping:
+def _row(connection: Connection, execution_id: str, *, lock: bool = False) -> Row:
     query = select(executions).where(executions.c.id == execution_id)
     if lock:
         query = query.with_for_update()
-    return connection.execute(query).mappings().one()
+    return one_row(connection.execute(query))
 
 
 def _text(value: Any) -> str | None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.redaction import redact
+from backend.db.rows import Row, all_rows
 from backend.db.tables import agent_traces as traces
 
 EXCERPT = 20_000
@@ -70,11 +71,11 @@ def finish(connection: Connection, trace: str, values: Mapping[str, Any]) -> Non
     connection.execute(update(traces).where(traces.c.id == trace).values(kept))
 
 
-def list_agents(connection: Connection, execution_id: str) -> list[RowMapping]:
+def list_agents(connection: Connection, execution_id: str) -> list[Row]:
     """The execution's agent runs and nodes, oldest first, without their inputs and outputs."""
     columns = [column for column in traces.c if column.name not in ("input", "output")]
     query = select(*columns).where(traces.c.execution_id == execution_id).order_by(traces.c.started_at)
-    return list(connection.execute(query).mappings())
+    return all_rows(connection.execute(query))
 
 
 def payload(trace: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +14,7 @@ from backend.core.roles import Principal
 from backend.core.settings import Settings
 from backend.db import errors, executions, traces
 from backend.db.engine import Database
+from backend.db.rows import Row
 from backend.services.airflow_runs import run_state
 
 NOT_FOUND = "There is no such run, or it is not yours."
@@ -24,7 +24,7 @@ NOT_FOUND = "There is no such run, or it is not yours."
 class Snapshot:
     """An execution as it stands: its row, tasks, agents and errors. `row["last_seq"]` is the cursor that follows it."""
 
-    row: Mapping[str, Any]
+    row: Row
     tasks: list[dict[str, Any]]
     agents: list[dict[str, Any]]
     errors: list[dict[str, Any]]
@@ -34,7 +34,7 @@ class Snapshot:
 class Page:
     """Executions, newest first, and the cursor of the next page."""
 
-    rows: list[Mapping[str, Any]]
+    rows: list[Row]
     next_cursor: str | None
 
 
@@ -46,7 +46,7 @@ class Status:
         self._airflow = airflow
         self._link_base = settings.airflow_link_base
 
-    async def row(self, who: Principal, dag_id: str, dag_run_id: str) -> Mapping[str, Any]:
+    async def row(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
         """The execution's row. Raises `NotFound` also when the run belongs to somebody else."""
         row = await self._database.run(executions.get, dag_id, dag_run_id)
         if row is None:
@@ -83,7 +83,7 @@ class Status:
             limit=limit + 1,
         )
         more = len(rows) > limit
-        page: list[Mapping[str, Any]] = list(rows[:limit])
+        page = rows[:limit]
         last = page[-1] if more else None
         return Page(page, _encode_cursor(last["queued_at"], str(last["id"])) if last else None)
 
@@ -91,7 +91,7 @@ class Status:
         """The run's page in Airflow."""
         return f"{self._link_base}/dags/{dag_id}/runs/{dag_run_id}"
 
-    async def _adopt(self, who: Principal, dag_id: str, dag_run_id: str) -> Mapping[str, Any]:
+    async def _adopt(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
         """A run that Airflow has and we have not seen yet is recorded when somebody first asks for it."""
         try:
             run = await self._airflow.dag_run(dag_id, dag_run_id, token=who.airflow_token)
@@ -104,7 +104,7 @@ class Status:
         return row
 
 
-def may_see(who: Principal, row: Mapping[str, Any]) -> bool:
+def may_see(who: Principal, row: Row) -> bool:
     """Whether the run is the user's own, or the user sees all."""
     return who.sees_all or who.username in (row["user_id"], row["triggered_by"])
 
@@ -118,10 +118,7 @@ def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, executi
         row,
         [task.payload() for task in executions.list_tasks(connection, execution_id)],
         [traces.payload(trace) for trace in traces.list_agents(connection, execution_id)],
-        [
-            errors.payload(error)
-            for error in errors.list_for(connection, execution_id)
-        ],
+        [errors.payload(error) for error in errors.list_for(connection, execution_id)],
     )
 
 

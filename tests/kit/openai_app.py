@@ -65,9 +65,7 @@ class Control:
 
     async def post_settings(self, request: Request) -> Response:
         try:
-            self.state.configure(
-                Settings.model_validate({**self.state.settings.model_dump(), **await request.json()})
-            )
+            self.state.configure(Settings.model_validate({**self.state.settings.model_dump(), **await request.json()}))
         except ValidationError as error:
             return JSONResponse({"detail": str(error)}, 422)
         return Response(status_code=204)

@@ -110,27 +110,20 @@ class Behaviour(BaseModel):
         return self.contains is None or self.contains in prompt
 
 
-def error_object(
-    message: str, type_: str | None = None, code: str | None = None, param: str | None = None
-) -> Json:
+def error_object(message: str, type_: str | None = None, code: str | None = None, param: str | None = None) -> Json:
     return {"message": message, "type": type_, "param": param, "code": code}
 
 
-SERVER_ERROR = error_object(
-    "The server had an error while processing your request. Sorry about that!", "server_error"
-)
+SERVER_ERROR = error_object("The server had an error while processing your request. Sorry about that!", "server_error")
 
 _USUAL_ERRORS: dict[int, Json] = {
     400: error_object("Invalid value for 'temperature'.", "invalid_request_error", None, "temperature"),
     401: error_object(
-        "Incorrect API key provided: test. You can find your API key at "
-        "https://platform.openai.com/account/api-keys.",
+        "Incorrect API key provided: test. You can find your API key at https://platform.openai.com/account/api-keys.",
         "invalid_request_error",
         "invalid_api_key",
     ),
-    403: error_object(
-        "Project does not have access to this model.", "invalid_request_error", "model_not_found"
-    ),
+    403: error_object("Project does not have access to this model.", "invalid_request_error", "model_not_found"),
     404: error_object(
         "The model does not exist or you do not have access to it.",
         "invalid_request_error",

@@ -221,9 +221,7 @@ class Exchange:
     async def _error(self, status: int, error: Json, headers: dict[str, str] | None = None) -> None:
         await self._whole(compact({"error": error}), status, headers)
 
-    async def _whole(
-        self, text: str, status: int | None = None, headers: dict[str, str] | None = None
-    ) -> None:
+    async def _whole(self, text: str, status: int | None = None, headers: dict[str, str] | None = None) -> None:
         chosen, data = self.behaviour, text.encode()
         half = data[: len(data) // 2]
         if chosen.malformed:

@@ -62,8 +62,7 @@ def reply_to(request: ModelRequest, behaviour: Behaviour, number: int) -> Reply:
         else:
             text = default_text(request)
     calls = tuple(
-        call if call.id else call.model_copy(update={"id": f"call_{number}_{i}"})
-        for i, call in enumerate(calls)
+        call if call.id else call.model_copy(update={"id": f"call_{number}_{i}"}) for i, call in enumerate(calls)
     )
 
     finish: FinishReason = "tool_calls" if calls else "stop"

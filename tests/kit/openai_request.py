@@ -101,9 +101,7 @@ def read_request(api: Api, body: Any) -> ModelRequest:
         forced_tool=_forced_tool(body.get("tool_choice"), list(tools)),
         schema=format_.get("schema") if format_.get("type") == "json_schema" else None,
         json_mode=format_.get("type") == "json_object",
-        max_tokens=body.get("max_completion_tokens")
-        or body.get("max_tokens")
-        or body.get("max_output_tokens"),
+        max_tokens=body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens"),
         n=body.get("n") or 1,
         params={k: v for k, v in body.items() if k not in ("messages", "input")},
     )

@@ -181,9 +181,7 @@ class OpenAIServer:
         It answers one request unless `times` says otherwise. Raises `KeyError` for an unknown preset and
         pydantic's `ValidationError` for a field that does not exist or does not fit.
         """
-        self._call(
-            "POST", "behaviours", behaviour(preset, **changes).model_dump(mode="json", exclude_unset=True)
-        )
+        self._call("POST", "behaviours", behaviour(preset, **changes).model_dump(mode="json", exclude_unset=True))
 
     def configure(self, **settings: Any) -> None:
         """Change `Settings` until the next reset. Raises `ValueError` for what is no setting."""
@@ -250,9 +248,7 @@ def main(
     ] = None,
     keep_alive: Annotated[bool, typer.Option(help="Keep connections open between requests.")] = True,
     quiet: Annotated[bool, typer.Option(help="No log of requests.")] = False,
-    fd: Annotated[
-        int | None, typer.Option(hidden=True, help="A listening socket; ends when stdin does.")
-    ] = None,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket; ends when stdin does.")] = None,
 ) -> None:
     """Run a fake OpenAI server."""
     settings = Settings(

@@ -94,9 +94,7 @@ class ServerState:
     def choose(self, request: ModelRequest) -> Behaviour:
         """The behaviour for this request; counts it."""
         matching = [
-            s
-            for s in self.scripted
-            if s.behaviour.matches(api=request.api, model=request.model, prompt=request.prompt)
+            s for s in self.scripted if s.behaviour.matches(api=request.api, model=request.model, prompt=request.prompt)
         ]
         for scripted in matching:
             scripted.seen += 1

@@ -102,9 +102,7 @@ def _chat_chunks(request: ModelRequest, reply: Reply) -> Iterator[Json]:
         yield chunk({"refusal": piece})
     for index, call in enumerate(reply.tool_calls):
         function = {"name": call.name, "arguments": ""}
-        yield chunk(
-            {"tool_calls": [{"index": index, "id": call.id, "type": "function", "function": function}]}
-        )
+        yield chunk({"tool_calls": [{"index": index, "id": call.id, "type": "function", "function": function}]})
         for piece in in_tokens(arguments_text(call)):
             yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
     yield chunk({}, reply.finish_reason)
@@ -122,9 +120,7 @@ def _output(reply: Reply) -> list[Json]:
         if reply.refusal is not None:
             part = {"type": "refusal", "refusal": reply.refusal}
         item_id = f"msg_{reply.number}"
-        output.append(
-            {"id": item_id, "type": "message", "status": "completed", "role": "assistant", "content": [part]}
-        )
+        output.append({"id": item_id, "type": "message", "status": "completed", "role": "assistant", "content": [part]})
     output.extend(
         {
             "id": f"fc_{reply.number}_{i}",

@@ -444,9 +444,7 @@ def test_rate_limit_of_the_server(openai_server: OpenAIServer) -> None:
 
 
 def test_options_of_the_command() -> None:
-    assert read_behave("rate_limit:10") == Behaviour(
-        name="rate_limit", status=429, retry_after=1, times=None, every=10
-    )
+    assert read_behave("rate_limit:10") == Behaviour(name="rate_limit", status=429, retry_after=1, times=None, every=10)
 
 
 # Concurrency
@@ -454,9 +452,7 @@ def test_options_of_the_command() -> None:
 
 @pytest.mark.parametrize("script", [{"hold": True}, {"hang": True}, {"token_delay": 0.2}])
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_cancelled_call_is_seen(
-    openai_server: OpenAIServer, script: dict[str, Any], streaming: bool
-) -> None:
+async def test_a_cancelled_call_is_seen(openai_server: OpenAIServer, script: dict[str, Any], streaming: bool) -> None:
     if "token_delay" in script and not streaming:
         script = {"delay": 5}
     openai_server.script(**script)
@@ -484,21 +480,15 @@ async def test_held_requests_are_answered_on_release(openai_server: OpenAIServer
 
 @pytest.fixture
 async def client(openai_server: OpenAIServer) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(
-        base_url=openai_server.base_url, api_key="test", max_retries=0, timeout=60
-    ) as client:
+    async with openai.AsyncOpenAI(base_url=openai_server.base_url, api_key="test", max_retries=0, timeout=60) as client:
         yield client
 
 
-async def test_five_hundred_slow_requests_at_once(
-    openai_server: OpenAIServer, client: openai.AsyncOpenAI
-) -> None:
+async def test_five_hundred_slow_requests_at_once(openai_server: OpenAIServer, client: openai.AsyncOpenAI) -> None:
     """Held, not delayed, so that a slow machine sees the same number."""
     openai_server.script(hold=True, times=None)
     calls = [
-        asyncio.create_task(
-            client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": str(i)}])
-        )
+        asyncio.create_task(client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": str(i)}]))
         for i in range(500)
     ]
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.in_flight == 500, 60)

@@ -1,0 +1,85 @@
+"""Lets several agents work on one input, side by side or in turn, and sums up what they found."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from visual_ai_operators import MultiAgentOperator
+
+with DAG(
+    dag_id="multi_agent_workflow",
+    description="Vision and text agents side by side, then a synthesis",
+    schedule=None,
+    start_date=datetime(2024, 1, 1),
+    catchup=False,
+    max_active_runs=100,
+    default_args={
+        "owner": "visual-ai-team",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
+    tags=["visual-ai", "multi-agent"],
+    params={
+        "query": Param(
+            None,
+            type=["null", "string"],
+            maxLength=20_000,
+            title="Question",
+            description="What you want to know",
+        ),
+        "image_url": Param(
+            None,
+            type=["null", "string"],
+            title="Picture",
+            description="An https://, http:// or data: address, or the image_url of an upload (POST /images)",
+        ),
+        "text": Param(None, type=["null", "string"], title="Text", description="A text to analyse"),
+        "agents": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "object", "required": ["name", "type"]},
+            title="Agents",
+            description="Other agents than those that fit the input, as MultiAgentOperator takes them",
+        ),
+        "orchestration_mode": Param(
+            "parallel",
+            type="string",
+            enum=["parallel", "sequential"],
+            title="Mode",
+            description="All at once, or each with the results before it",
+        ),
+    },
+    doc_md=__doc__,
+) as dag:
+
+    @task(retries=2, retry_delay=timedelta(seconds=5))
+    def validate_input() -> list[dict[str, Any]]:
+        """The agents to run: those of the run's conf, or those that fit its input."""
+        from backend.agents.validation import plan_team
+        from backend.core.input_error import InputError
+
+        try:
+            return plan_team(get_current_context()["params"])
+        except InputError as error:
+            raise AirflowFailException(str(error)) from error
+
+    run_agents = MultiAgentOperator(
+        task_id="run_agents",
+        agents=validate_input(),
+        orchestration_mode="{{ params.orchestration_mode }}",
+    )
+
+    @task(retries=5, retry_delay=timedelta(seconds=5))
+    def store_result(result: dict[str, Any]) -> dict[str, Any]:
+        """Make sure that the result is in the database; unlike the agents' own record this may not be lost."""
+        from backend.agents.results import store
+
+        context = get_current_context()
+        return store(context["ti"].dag_id, context["ti"].run_id, result)
+
+    store_result(run_agents.output)

@@ -1,0 +1,74 @@
+"""Analyses one picture: validate the input, let the vision agent look at it, store the result."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from visual_ai_operators import LangGraphOperator
+
+with DAG(
+    dag_id="visual_ai_workflow",
+    description="Analyses a picture with the vision agent",
+    schedule=None,
+    start_date=datetime(2024, 1, 1),
+    catchup=False,
+    max_active_runs=100,
+    default_args={
+        "owner": "visual-ai-team",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+    },
+    tags=["visual-ai"],
+    params={
+        "query": Param(
+            "Analyze this image and extract insights",
+            type="string",
+            minLength=1,
+            maxLength=20_000,
+            title="Question",
+            description="What you want to know about the picture",
+        ),
+        "image_url": Param(
+            type="string",
+            minLength=1,
+            title="Picture",
+            description="An https://, http:// or data: address, or the image_url of an upload (POST /images)",
+        ),
+    },
+    doc_md=__doc__,
+) as dag:
+
+    @task(retries=2, retry_delay=timedelta(seconds=5))
+    def validate_input() -> dict[str, Any]:
+        """Fetch and decode the picture once, so that a bad one fails here and says why."""
+        from backend.agents.validation import check_picture
+        from backend.core.input_error import InputError
+
+        params = get_current_context()["params"]
+        try:
+            return check_picture(params["image_url"])
+        except InputError as error:
+            raise AirflowFailException(str(error)) from error
+
+    analyse_image = LangGraphOperator(
+        task_id="analyse_image",
+        agent_config={"type": "vision"},
+        input_data={"query": "{{ params.query }}", "image_url": "{{ params.image_url }}"},
+    )
+
+    @task(retries=5, retry_delay=timedelta(seconds=5))
+    def store_result(result: dict[str, Any]) -> dict[str, Any]:
+        """Make sure that the result is in the database; unlike the agent's own record this may not be lost."""
+        from backend.agents.results import store
+
+        context = get_current_context()
+        return store(context["ti"].dag_id, context["ti"].run_id, result)
+
+    validated = validate_input()
+    validated >> analyse_image
+    store_result(analyse_image.output)

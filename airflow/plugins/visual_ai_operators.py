@@ -1,0 +1,202 @@
+"""Operators that run LangGraph agents as Airflow tasks.
+
+Importing this module is cheap: graphs, models and database drivers are loaded when a task runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from backend.agents.specs import AgentSpec, is_template, parse_agent, parse_team, without_ellipsis
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from backend.agents.runner import AgentRunner, TaskContext
+    from backend.agents.task import AgentTask
+
+__all__ = ["LangGraphOperator", "MultiAgentOperator"]
+
+
+class _AgentsOperator(BaseOperator):
+    """What the two operators share: they run agents, stop them, and tell Airflow which errors are final."""
+
+    ui_color = "#e8f1ff"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._agent_task: AgentTask | None = None
+
+    def on_kill(self) -> None:
+        """Stop the agents: the model calls in flight are dropped."""
+        if self._agent_task is not None:
+            self._agent_task.cancel()
+
+    def _run_agents(self, context: Context, work: Callable[[AgentRunner], Any]) -> dict[str, Any]:
+        from backend.agents.runner import is_final
+        from backend.agents.task import AgentTask
+        from backend.core.settings import get_settings
+
+        self._agent_task = AgentTask(get_settings(), _task_context(context))
+        try:
+            return self._agent_task.run(work)
+        except Exception as error:
+            if not is_final(error):
+                raise
+            failure = AirflowFailException(str(error))
+            failure.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
+            raise failure from error
+
+
+class LangGraphOperator(_AgentsOperator):
+    """Runs one agent as a task.
+
+    :param agent_config: which agent, `{"type": "vision" | "text" | "synthesis"}`, and how it is set up:
+        `system_prompt`, `temperature` (0-2), `max_tokens`. Templated.
+    :param input_data: the agent's input, such as `{"image_url": "{{ dag_run.conf.image_url }}"}`; without it the
+        run's own input. Templated.
+    :param model: the model's name as LangChain's `init_chat_model` takes it (`openai:gpt-4.1`); a bare name is
+        OpenAI's. Without it the model that the trigger asked for, or the default. Templated.
+    :param timeout: how long the agent may take, in seconds or as a `timedelta`.
+
+    XCom: `{output, agent, model, usage: {input_tokens, output_tokens}, cost_usd, trace_id, trace_url, attempts, notice}`.
+
+    Wrong arguments raise `ValueError` naming the argument when the DAG is parsed; wrong input fails the task without
+    a retry, and so do errors that the same request would meet again (authentication, quota, context length).
+    """
+
+    template_fields: Sequence[str] = ("agent_config", "input_data", "model")
+    template_fields_renderers = {"agent_config": "json", "input_data": "json"}
+
+    def __init__(
+        self,
+        *,
+        agent_config: Mapping[str, Any],
+        input_data: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        timeout: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agent_config = agent_config
+        self.input_data = without_ellipsis(input_data)
+        self.model = model
+        self.timeout = timeout
+        if not _known_later(agent_config) and not _known_later(self.input_data):
+            _check_fields(self._spec(), "input_data")
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the agent. Raises its error; `AirflowFailException` when a retry can't help."""
+        from backend.agents.runner import run_single
+
+        spec = _parsed(self._spec)
+        return self._run_agents(context, lambda runner: run_single(runner, spec))
+
+    def _spec(self) -> AgentSpec:
+        return parse_agent(self.agent_config, self.input_data, model=self.model, timeout=self.timeout)
+
+
+class MultiAgentOperator(_AgentsOperator):
+    """Runs several agents as one task.
+
+    :param agents: a list of `{"name", "type", "input_data", "model", "required", "timeout"}` and the agent's own
+        configuration; names are unique, `timeout` is in seconds. An agent without `input_data` gets the run's own
+        input. One with `"required": False` may fail without failing the task. Templated.
+    :param orchestration_mode: `parallel` (all at once) or `sequential` (each gets the results before it). Templated.
+    :param model: the model of agents that name none. Templated.
+    :param synthesis: whether an agent sums up the results; a dict (`model`, `system_prompt`, …) sets it up.
+
+    XCom: `{results: {name: output}, summary, agents: {name: {state, model, usage, cost_usd, trace_id}}, usage, cost_usd}`.
+
+    Errors are as with `LangGraphOperator`.
+    """
+
+    template_fields: Sequence[str] = ("agents", "orchestration_mode", "model", "synthesis")
+    template_fields_renderers = {"agents": "json", "synthesis": "json"}
+
+    def __init__(
+        self,
+        *,
+        agents: Sequence[Mapping[str, Any]],
+        orchestration_mode: str = "parallel",
+        model: str | None = None,
+        synthesis: bool | Mapping[str, Any] = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.agents = agents if _known_later(agents) else _plain_agents(agents)
+        self.orchestration_mode = orchestration_mode
+        self.model = model
+        self.synthesis = synthesis
+        if not _known_later(self.agents):
+            mode = "parallel" if is_template(orchestration_mode) else orchestration_mode
+            for index, spec in enumerate(parse_team(self.agents, mode, model=model)):
+                _check_fields(
+                    spec, f"agents[{index}].input_data", chained=mode != "parallel" or mode != orchestration_mode
+                )
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the agents. Raises a required agent's error; `AirflowFailException` when a retry can't help."""
+        from backend.agents.team import run_team, synthesis_spec
+
+        specs = _parsed(lambda: parse_team(self.agents, self.orchestration_mode, model=self.model))
+        synthesis = _parsed(lambda: synthesis_spec(self.synthesis, specs, self.model))
+        return self._run_agents(
+            context, lambda runner: run_team(runner, specs, self.orchestration_mode, synthesis=synthesis)
+        )
+
+
+def _known_later(value: Any) -> bool:
+    """Whether the whole of a value, and not just some texts in it, is only known when the task runs."""
+    return value is not None and not isinstance(value, Mapping | list | tuple) and is_template(value)
+
+
+def _plain_agents(agents: Any) -> Any:
+    if not isinstance(agents, list | tuple):
+        return agents
+    return [
+        {**agent, "input_data": without_ellipsis(agent.get("input_data"))} if isinstance(agent, Mapping) else agent
+        for agent in agents
+    ]
+
+
+def _check_fields(spec: AgentSpec, argument: str, *, chained: bool = False) -> None:
+    """Refuse input that lacks a field the agent can't do without; what the fields hold is checked at run time."""
+    from backend.agents.registry import AGENTS
+    from backend.core.input_error import InputError
+
+    if spec.input_data is None or spec.type not in AGENTS:
+        return
+    missing = [name for name in AGENTS[spec.type].required if name not in spec.input_data]
+    # An agent that follows others may get a text from their results.
+    if missing and not (chained and spec.type in ("text", "synthesis")):
+        raise InputError(f"lacks {missing[0]!r}, which the agent {spec.type!r} needs", field=argument)
+
+
+def _parsed(parse: Callable[[], Any]) -> Any:
+    try:
+        return parse()
+    except ValueError as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def _task_context(context: Context) -> TaskContext:
+    from backend.agents.runner import TaskContext
+
+    task_instance = context["ti"]
+    dag_run = context["dag_run"]
+    conf = dict(dag_run.conf or {})
+    return TaskContext(
+        dag_id=task_instance.dag_id,
+        dag_run_id=task_instance.run_id,
+        task_id=task_instance.task_id,
+        map_index=-1 if task_instance.map_index is None else task_instance.map_index,
+        try_number=task_instance.try_number,
+        conf={**dict(context["params"]), **conf},
+        run_type=str(getattr(dag_run.run_type, "value", dag_run.run_type)),
+    )

@@ -1,0 +1,170 @@
+"""Tells the timeline what happens to runs and tasks, from inside the scheduler and the tasks."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from airflow.listeners import hookimpl
+from airflow.plugins_manager import AirflowPlugin
+
+if TYPE_CHECKING:
+    from airflow.models.dagrun import DagRun
+
+    from backend.core.states import TaskState
+    from backend.db.executions import RunState
+    from backend.services.notices import Notices
+
+log = logging.getLogger(__name__)
+
+TASK_FLUSH_SECONDS = 5.0
+"""How long a task that is over waits for its notice to be written before its process ends."""
+
+
+class TimelineListener:
+    """Airflow's listener hooks. Nothing here raises: a run never fails for its record."""
+
+    @hookimpl
+    def on_dag_run_running(self, dag_run: DagRun, msg: str) -> None:
+        """A run starts, or starts again."""
+        _notice_run(dag_run)
+
+    @hookimpl
+    def on_dag_run_success(self, dag_run: DagRun, msg: str) -> None:
+        """A run ends well."""
+        _notice_run(dag_run)
+
+    @hookimpl
+    def on_dag_run_failed(self, dag_run: DagRun, msg: str) -> None:
+        """A run fails."""
+        _notice_run(dag_run)
+
+    @hookimpl
+    def on_task_instance_running(self, previous_state: Any, task_instance: Any) -> None:
+        """A try starts, in its own process."""
+        _notice_task(task_instance, "running")
+
+    @hookimpl
+    def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
+        """A try ends well."""
+        _notice_task(task_instance, "success", over=True)
+
+    @hookimpl
+    def on_task_instance_skipped(self, previous_state: Any, task_instance: Any) -> None:
+        """A try skips its work."""
+        _notice_task(task_instance, "skipped", over=True)
+
+    @hookimpl
+    def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
+        """A try fails; another may follow."""
+        state = str(getattr(task_instance.state, "value", task_instance.state) or "failed")
+        if state not in ("failed", "up_for_retry"):
+            state = "failed"
+        _notice_task(task_instance, state, error=error if isinstance(error, BaseException) else None, over=True)
+
+
+class VisualAIPlugin(AirflowPlugin):
+    """Registers the listener."""
+
+    name = "visual_ai"
+    listeners = [TimelineListener()]
+
+
+@lru_cache(maxsize=1)
+def _notices() -> Notices:
+    from backend.core.settings import get_settings
+    from backend.services.notices import Notices
+
+    return Notices(get_settings().database_url)
+
+
+def _notice_run(dag_run: DagRun) -> None:
+    try:
+        from backend.services.notices import Notice
+
+        tasks = _task_states(dag_run)
+        _notices().put(Notice(_run_state(dag_run, len(tasks)), tasks))
+    except Exception:
+        log.warning("run %s could not be recorded", dag_run.run_id, exc_info=True)
+
+
+def _notice_task(task_instance: Any, state: str, *, error: BaseException | None = None, over: bool = False) -> None:
+    try:
+        from backend.core.states import TaskState
+        from backend.db.executions import RunState
+        from backend.services.notices import Notice
+
+        started, finished = task_instance.start_date, getattr(task_instance, "end_date", None) if over else None
+        seen = TaskState(
+            task_id=task_instance.task_id,
+            map_index=-1 if task_instance.map_index is None else task_instance.map_index,
+            try_number=task_instance.try_number,
+            state=state,
+            started_at=started,
+            finished_at=finished,
+            duration=(finished - started).total_seconds() if started and finished else None,
+        )
+        server = getattr(task_instance, "_ti_context_from_server", None)
+        dag_run = server.dag_run if server is not None else task_instance.dag_run
+        run = RunState(
+            dag_id=task_instance.dag_id,
+            dag_run_id=task_instance.run_id,
+            state=None,
+            run_type=_value(dag_run.run_type),
+            conf=dag_run.conf or {},
+            started_at=dag_run.start_date,
+        )
+        notices = _notices()
+        action = "task_retry" if state == "up_for_retry" else "fail"
+        notices.put(Notice(run, (seen,), error, action))
+        if over and not notices.flush(TASK_FLUSH_SECONDS):
+            log.warning("the end of task %s was not recorded in time", task_instance.task_id)
+    except Exception:
+        log.warning("task %s could not be recorded", task_instance.task_id, exc_info=True)
+
+
+def _run_state(dag_run: DagRun, tasks_total: int) -> RunState:
+    from backend.db.executions import RunState
+
+    return RunState(
+        dag_id=dag_run.dag_id,
+        dag_run_id=dag_run.run_id,
+        state=str(_value(dag_run.state)),
+        run_type=_value(dag_run.run_type),
+        conf=dag_run.conf or {},
+        queued_at=dag_run.queued_at,
+        started_at=dag_run.start_date,
+        finished_at=dag_run.end_date,
+        tasks_total=tasks_total,
+        user=dag_run.triggering_user_name,
+    )
+
+
+def _task_states(dag_run: DagRun) -> tuple[TaskState, ...]:
+    """All task instances of the run as the scheduler's own transaction sees them."""
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import select
+    from sqlalchemy.orm import object_session
+
+    from backend.core.states import TaskState
+
+    session = object_session(dag_run)
+    if session is None:
+        return ()
+    rows = session.execute(
+        select(
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+            TaskInstance.try_number,
+            TaskInstance.state,
+            TaskInstance.start_date,
+            TaskInstance.end_date,
+            TaskInstance.duration,
+        ).where(TaskInstance.dag_id == dag_run.dag_id, TaskInstance.run_id == dag_run.run_id)
+    )
+    return tuple(TaskState(row[0], row[1], row[2], _value(row[3]), row[4], row[5], row[6]) for row in rows)
+
+
+def _value(state: Any) -> str | None:
+    return None if state is None else str(getattr(state, "value", state))
