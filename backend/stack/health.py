@@ -36,8 +36,8 @@ class Readiness:
         Raises `StackError` with the last lines of the log of a process that fails or isn't ready in `timeout` seconds.
         """
         pending: dict[str, tuple[str, Callable[[], bool]]] = {
-            "Airflow API server": ("api-server", self._api_server),
             "Backend": ("backend", self._backend),
+            "Airflow API server": ("api-server", self._api_server),
             "Execution API warmed up": ("api-server", self._execution_api),
             "Airflow scheduler": ("scheduler", lambda: self._component("scheduler")),
             "Airflow DAG processor": ("dag-processor", lambda: self._component("dag_processor")),

@@ -16,8 +16,8 @@ from supervisor.xmlrpc import SupervisorTransport
 from backend.stack.credentials import write_private
 from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
 
-BACKEND = "backend"
 SCHEDULER = "scheduler"
+API_SERVER = "api-server"
 
 _SUPERVISOR = """\
 [supervisord]
@@ -57,6 +57,18 @@ stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=3
 """
 
+# A group is stopped at once, and the one with the lower number last: tasks that are told to stop still report to the
+# API server.
+_GROUPS = """
+[group:api]
+programs={api}
+priority=10
+
+[group:services]
+programs={services}
+priority=20
+"""
+
 
 @dataclass(frozen=True)
 class ProgramState:
@@ -89,7 +101,8 @@ def render_configuration(layout: Layout, names: list[str]) -> str:
     text = _SUPERVISOR.format(**places)
     for name in names:
         text += _PROGRAM.format(name=name, specification=literal(layout.run / f"{name}.json"), **places)
-    return text
+    services = [name for name in names if name != API_SERVER]
+    return text + _GROUPS.format(api=API_SERVER, services=",".join(services))
 
 
 class Supervisor:
