@@ -1,0 +1,48 @@
+# Run `make help`. Everything works on a fresh clone with Python 3.11 to 3.13, make and git.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell command -v $(name) 2>/dev/null)))
+RUN := .venv/bin/python
+
+# Without compiled bytecode every start of Airflow takes more than twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help install up down status token test lint format bench fake-openai
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## Make or update .venv from requirements.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and no python3 is on PATH." >&2; exit 1; }
+	@$(PYTHON) -I backend/stack/bootstrap.py
+
+up: install ## Set up and start everything; prints addresses, a token and a first request
+	@$(RUN) -m backend up
+
+down: ## Stop everything; the data stay
+	@if [ -x $(RUN) ]; then $(RUN) -m backend down; else echo "Nothing is installed, so nothing runs."; fi
+
+status: install ## Show what runs and where
+	@$(RUN) -m backend status
+
+token: install ## Print an access token of the development user
+	@$(RUN) -m backend token
+
+test: install ## Run all tests
+	@$(RUN) -m pytest $(ARGS)
+
+lint: install ## Check style, formatting, types and import rules
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	.venv/bin/lint-imports
+
+format: install ## Format the code and apply safe fixes
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: install ## Measure: latency, throughput, overhead
+	@$(RUN) -m tests.benchmarks $(ARGS)
+
+fake-openai: install ## Start an OpenAI-compatible server that answers without a model
+	@$(RUN) -m tests.kit.openai_server $(ARGS)

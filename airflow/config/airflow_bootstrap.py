@@ -1,0 +1,98 @@
+"""Brings Airflow's own database up to date and makes its accounts, in one process.
+
+Each command of Airflow's CLI costs seconds to start; this does the work of `db migrate`, `sync-perm`, `roles create`
+and two `users create`. Idempotent. It reads from the environment:
+
+    VISUAL_AI_SETUP_USERNAME, _PASSWORD                   the administrator; _PASSWORD_IS_SET=1 also resets the password
+    VISUAL_AI_SETUP_SERVICE_USERNAME, _SERVICE_PASSWORD   the backend's account, whose password is always set
+"""
+
+import os
+import sys
+from typing import Any
+
+SERVICE_ROLE = "VisualAIService"
+
+SERVICE_PERMISSIONS = [
+    ("can_read", "DAGs"),
+    ("can_edit", "DAGs"),  # Airflow asks for it wherever a run is created or changed
+    ("can_read", "DAG Runs"),
+    ("can_create", "DAG Runs"),
+    ("can_edit", "DAG Runs"),
+    ("can_read", "Task Instances"),
+    ("can_edit", "Task Instances"),  # clearing what failed, to retry it
+    ("can_read", "Task Logs"),
+    ("can_read", "XComs"),
+    ("can_read", "HITL Detail"),
+    ("can_edit", "HITL Detail"),  # hands on a person's answer
+    ("can_read", "ImportError"),
+    ("can_read", "DAG Warnings"),
+    ("can_read", "DAG Versions"),
+    ("can_read", "Users"),  # learns the role of who asks for a token
+    ("can_read", "Roles"),
+]
+
+
+def ensure_user(manager: Any, *, username: str, password: str, role: str, reset: bool, names: tuple[str, str]) -> None:
+    """Make the account, or give it its role again; `reset` also sets the password of one that exists."""
+    found_role = manager.find_role(role)
+    if found_role is None:
+        raise SystemExit(f"Airflow has no role {role}")
+    user = manager.find_user(username=username)
+    if user is None:
+        if not manager.add_user(username, *names, f"{username}@localhost.localdomain", found_role, password):
+            raise SystemExit(f"Airflow didn't make the user {username}")
+        return
+    if found_role not in user.roles:
+        user.roles = [*user.roles, found_role]
+        manager.update_user(user)
+    if reset:
+        manager.reset_password(user.id, password)
+
+
+def restrict_role(manager: Any, role_name: str, permissions: list[tuple[str, str]]) -> None:
+    """Make the role with exactly these permissions: what an older version or a hand has added is taken away."""
+    manager.bulk_sync_roles([{"role": role_name, "perms": permissions}])
+    role = manager.find_role(role_name)
+    for permission in list(role.permissions):
+        if (permission.action.name, permission.resource.name) not in permissions:
+            manager.remove_permission_from_role(role, permission)
+
+
+def main() -> int:
+    """Do it all; raises what Airflow raises."""
+    from airflow.utils import db
+    from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+
+    @providers_configuration_loaded
+    def setup() -> None:
+        db.upgradedb()
+        from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+
+        with get_application_builder() as builder:
+            manager = builder.sm
+            manager.sync_roles()
+            restrict_role(manager, SERVICE_ROLE, SERVICE_PERMISSIONS)
+            ensure_user(
+                manager,
+                username=os.environ["VISUAL_AI_SETUP_USERNAME"],
+                password=os.environ["VISUAL_AI_SETUP_PASSWORD"],
+                role="Admin",
+                reset=os.environ.get("VISUAL_AI_SETUP_PASSWORD_IS_SET") == "1",
+                names=("Airflow", "Admin"),
+            )
+            ensure_user(
+                manager,
+                username=os.environ["VISUAL_AI_SETUP_SERVICE_USERNAME"],
+                password=os.environ["VISUAL_AI_SETUP_SERVICE_PASSWORD"],
+                role=SERVICE_ROLE,
+                reset=True,
+                names=("Visual AI", "Service"),
+            )
+
+    setup()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""The command line: `python -m backend <command>`. Each group of commands is a module of its own."""
+
+import typer
+
+from backend.stack.cli import app as stack_commands
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(stack_commands)  # without a name: its commands are this program's
+
+if __name__ == "__main__":
+    app()

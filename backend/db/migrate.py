@@ -1,0 +1,96 @@
+"""Brings the `visual_ai` schema up to date: plain SQL files, applied in order, each once."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+from sqlalchemy.engine import make_url
+from yoyo import get_backend, read_migrations
+
+from backend.db.roles import BACKEND_ROLE, ROLES, WORKER_ROLE, RoleError, close_defaults, enable_logins, role_password
+
+BOOKKEEPING_SCHEMA = "visual_ai_migrations"
+"""What has been applied. A schema of its own: the roles' rights on `visual_ai` must not reach it."""
+
+_LOCK_KEY = 0x5649_5341_4D49  # any number, the same in every version
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What a migration did. The URLs are SQLAlchemy's, for psycopg 3, and hold passwords."""
+
+    applied: tuple[str, ...]
+    backend_url: str
+    worker_url: str
+    warnings: tuple[str, ...]
+
+
+def migrations_directory() -> Path:
+    """The SQL files: of the checkout, or those that were packed into the wheel."""
+    packed = Path(__file__).parents[1] / "_migrations"
+    return packed if packed.is_dir() else Path(__file__).parents[2] / "database" / "migrations"
+
+
+def migrate(admin_url: str, passwords: Mapping[str, str] | None = None) -> Migrated:
+    """Apply what is missing and make the two roles' logins work. Idempotent, and safe to run at the same time twice.
+
+    `admin_url` is a SQLAlchemy URL of a user who owns the database or is a superuser; `passwords` maps role names to
+    passwords, and what is missing in it is derived (`backend.db.roles.role_password`).
+
+    Raises `RoleError` when the user lacks the right to make or change roles, `psycopg.Error` on everything else;
+    a migration that fails leaves nothing behind.
+    """
+    url = make_url(admin_url)
+    libpq = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    logins = {role: (passwords or {}).get(role) or role_password(url.password or "", role) for role in ROLES}
+
+    with psycopg.connect(libpq, connect_timeout=10, application_name="visual-ai migrate") as connection:
+        # yoyo's own lock is a row, which outlives a process that is killed. This one ends with its connection; while
+        # it is held nobody migrates, so a row that is still there is a dead one's.
+        connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK_KEY])
+        connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(BOOKKEEPING_SCHEMA)))
+        connection.commit()
+        applied = _apply(libpq)
+        enable_logins(connection, logins)
+        warnings = close_defaults(connection)
+
+    def role_url(role: str) -> str:
+        own = url.set(drivername="postgresql+psycopg", username=role, password=logins[role])
+        return own.render_as_string(hide_password=False)
+
+    return Migrated(
+        applied=tuple(applied),
+        backend_url=role_url(BACKEND_ROLE),
+        worker_url=role_url(WORKER_ROLE),
+        warnings=tuple(f"everybody keeps a right in this database that nobody needs; run {line}" for line in warnings),
+    )
+
+
+def _apply(libpq: str) -> list[str]:
+    parts = urlsplit(libpq)
+    query = "&".join(part for part in (parts.query, f"schema={BOOKKEEPING_SCHEMA}") if part)
+    backend = get_backend(urlunsplit(parts._replace(scheme="postgresql+psycopg", query=query)))
+    try:
+        backend.break_lock()
+        with backend.lock():
+            pending = backend.to_apply(read_migrations(str(migrations_directory())))
+            names = [migration.id for migration in pending]
+            log.info("migrations to apply: %s", ", ".join(names) or "none")
+            backend.apply_migrations(pending)
+    except psycopg.errors.InsufficientPrivilege as error:
+        if "role" not in str(error):
+            raise
+        roles = "\n".join(f"  CREATE ROLE {role} LOGIN PASSWORD '…';" for role in ROLES)
+        raise RoleError(
+            "The database user may not create roles. Give it CREATEROLE, or as an administrator run\n"
+            f"{roles}\nand set VISUAL_AI_BACKEND_DB_PASSWORD and VISUAL_AI_WORKER_DB_PASSWORD to the same."
+        ) from None
+    finally:
+        backend.connection.close()
+    return names

@@ -1,0 +1,58 @@
+"""How a person gets in: a token of the backend, and a first request to try it with."""
+
+import json
+from pathlib import Path
+
+import httpx
+
+from backend.stack.layout import StackError
+from backend.stack.options import StackOptions
+
+SAMPLE_PICTURE = Path("docs/samples/invoice.png")
+_QUERY = "What is the total of this invoice?"
+
+
+def fetch_token(options: StackOptions) -> str:
+    """A token for the administrator of the settings. Raises `StackError` when the backend doesn't give one."""
+    try:
+        answer = httpx.post(
+            f"{options.backend_url}/auth/token",
+            json={"username": options.username, "password": options.password.get_secret_value()},
+            timeout=30,
+            trust_env=False,
+        )
+    except httpx.HTTPError as error:
+        raise StackError(f"The backend doesn't answer at {options.backend_url} ({error}); is it running? make up") from error
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        raise StackError(
+            f"Airflow refused user `{options.username}`. If the password was changed, set it in .env: "
+            "_AIRFLOW_WWW_USER_PASSWORD"
+        )
+    if answer.is_error:
+        raise StackError(f"The backend gave no token: {answer.status_code} {answer.reason_phrase}")
+    return str(answer.json()["access_token"])
+
+
+def upload_sample(options: StackOptions, token: str, root: Path) -> str | None:
+    """The address of the sample picture in the backend, or None when it can't be uploaded. Idempotent."""
+    try:
+        answer = httpx.post(
+            f"{options.backend_url}/images",
+            files={"file": (SAMPLE_PICTURE.name, (root / SAMPLE_PICTURE).read_bytes(), "image/png")},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=30,
+            trust_env=False,
+        )
+        answer.raise_for_status()
+        return str(answer.json()["image_url"])
+    except (httpx.HTTPError, OSError, ValueError, KeyError):
+        return None
+
+
+def first_request(options: StackOptions, token: str, image_url: str) -> str:
+    """One line for a shell that triggers the sample workflow."""
+    body = json.dumps({"dag_id": "visual_ai_workflow", "input_data": {"query": _QUERY, "image_url": image_url}})
+    return (
+        f"curl -sS {options.backend_url}/workflows/trigger -H 'Authorization: Bearer {token}' "
+        f"-H 'Content-Type: application/json' -d '{body}'"
+    )

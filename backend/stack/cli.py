@@ -1,0 +1,124 @@
+"""The commands that run the stack."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from backend.stack.layout import Layout, StackError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def up() -> None:
+    """Set up and start everything; return when all is healthy."""
+    stack = _stack()
+    print("Starting LangGraph Flow")
+    try:
+        fresh = stack.up()
+    except StackError as error:
+        raise _fail(error) from None
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        raise typer.Exit(130) from None
+    print("Everything runs.\n" if fresh else "Already running.\n")
+    _welcome(stack)
+
+
+@app.command()
+def down() -> None:
+    """Stop everything; the data stay."""
+    try:
+        stopped = _stack().down()
+    except StackError as error:
+        raise _fail(error) from None
+    print("Stopped." if stopped else "Nothing was running.")
+
+
+@app.command()
+def status() -> None:
+    """Show what runs. Exit code 3 when something doesn't."""
+    now = _stack().status()
+    print(f"  {'database':<16}{now.database}")
+    for program in now.programs:
+        print(f"  {program.name:<16}{program.state.lower():<12}pid {program.pid}, for {program.uptime:.0f} s")
+    if not now.programs:
+        print("  Nothing else runs. Start it: make up")
+    if not now.programs or any(program.state != "RUNNING" for program in now.programs):
+        raise typer.Exit(3)
+
+
+@app.command()
+def token() -> None:
+    """Print an access token of the development user, and nothing else."""
+    from backend.stack.access import fetch_token
+
+    try:
+        print(fetch_token(_stack().options))
+    except StackError as error:
+        raise _fail(error) from None
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the visual_ai schema up to date and make the roles' logins work, as the user of POSTGRES_*."""
+    import psycopg
+
+    from backend.core.settings import get_settings
+    from backend.db.migrate import migrate as run
+    from backend.db.roles import RoleError
+    from backend.stack.control import given_role_passwords
+
+    try:
+        done = run(get_settings().database_url, given_role_passwords(os.environ))
+    except (RoleError, psycopg.Error) as error:
+        raise _fail(error) from None
+    print(f"Applied: {', '.join(done.applied) or 'nothing, all is up to date'}")
+    for warning in done.warnings:
+        print(f"note: {warning}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(envvar="VISUAL_AI_BACKEND_HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="VISUAL_AI_BACKEND_PORT")] = 8000,
+) -> None:
+    """Run the backend in the foreground."""
+    import uvicorn
+
+    uvicorn.run("backend.api.main:create_app", factory=True, host=host, port=port, timeout_graceful_shutdown=5)
+
+
+def _stack():  # type: ignore[no-untyped-def]  # noqa: ANN202  # imported late, `serve` starts without it
+    from backend.stack.control import Stack
+
+    try:
+        return Stack(Layout.find())
+    except StackError as error:
+        raise _fail(error) from None
+
+
+def _fail(error: Exception) -> typer.Exit:
+    typer.echo(f"\n{error}", err=True)
+    return typer.Exit(1)
+
+
+def _welcome(stack) -> None:  # type: ignore[no-untyped-def]
+    from backend.stack.access import fetch_token, first_request, upload_sample
+
+    options = stack.options
+    secret = options.password.get_secret_value()
+    shown = secret if secret == "airflow" else "the one you set"  # noqa: S105  # the documented default
+    print(f"  Airflow      http://localhost:{options.airflow_port}        user {options.username}, password {shown}")
+    print(f"  Backend      http://localhost:{options.backend_port}/docs")
+    print(f"  Logs         {stack.layout.logs}, tasks' logs {stack.layout.airflow_home / 'logs'}")
+    try:
+        token = fetch_token(options)
+    except StackError as error:
+        print(f"\n  No token yet: {error}")
+        return
+    picture = upload_sample(options, token, stack.layout.root) or "https://example.com/image.jpg"
+    print(f"\n  Token (again: make token)\n\n{token}\n")
+    print(f"  Try it\n\n{first_request(options, token, picture)}\n")
+    print("  Stop with `make down`; the data stay.")

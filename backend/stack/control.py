@@ -1,0 +1,235 @@
+"""Starts and stops the whole stack on one machine."""
+
+import fcntl
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import FrameType
+
+import psutil
+import psycopg
+
+from backend.db.migrate import BOOKKEEPING_SCHEMA, Migrated, migrate
+from backend.db.roles import BACKEND_ROLE, WORKER_ROLE, RoleError
+from backend.stack import environment
+from backend.stack.checks import check_ports, check_room
+from backend.stack.credentials import load_credentials
+from backend.stack.health import Readiness
+from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
+from backend.stack.options import StackOptions, read_environment, read_options
+from backend.stack.postgres import Cluster, database_url, plain_url, wait_until_reachable
+from backend.stack.processes import end_all
+from backend.stack.progress import note, step
+from backend.stack.supervision import ProgramState, Supervisor, programs
+
+_AIRFLOW_OWNER = "airflow"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What runs, for `status`."""
+
+    options: StackOptions
+    programs: list[ProgramState]
+    database: str
+
+
+class Stack:
+    """The stack of one checkout."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.options = read_options(layout.root)
+        self._person = read_environment(layout.root)
+        self._supervisor = Supervisor(layout)
+
+    def up(self) -> bool:
+        """Start everything and return when all is healthy; False when it was running already.
+
+        Raises `StackError` when it can't; what had been started is stopped again, also on Ctrl-C.
+        """
+        self.layout.make_directories()
+        with self._alone(), _signals_as_interrupts():
+            credentials = load_credentials(self.layout.secrets)
+            if self._runs_well():
+                self._cluster(credentials).start() if self.options.embedded else None
+                return False
+            self._stop_everything(keep_database=True)
+            database_ran = self.options.embedded and self._cluster(credentials).running()
+            with step("Ports, disk and memory"):
+                check_ports(self.options, database_runs=database_ran)
+                check_room(self.layout)
+            if self.options.compose_host_ignored:
+                note("POSTGRES_HOST=postgres is a name inside docker compose; using the embedded PostgreSQL")
+            try:
+                self._start(credentials)
+            except BaseException:
+                print("Stopping what was started …")
+                self._stop_everything()
+                raise
+            return True
+
+    def down(self) -> bool:
+        """Stop everything, and end what a crash left behind. Returns whether anything was there. Data stay."""
+        if not self.layout.state.is_dir():
+            return end_all(self.layout.identity) > 0
+        self.layout.make_directories()
+        with self._alone():
+            return self._stop_everything()
+
+    def status(self) -> Status:
+        """What runs now."""
+        database = "external"
+        if self.options.embedded:
+            database = "running" if self._cluster(None).running() else "stopped"
+        return Status(self.options, self._supervisor.states() if self._supervisor.running() else [], database)
+
+    def _start(self, credentials: dict[str, str]) -> None:
+        databases, admin_url, migrated = self._prepare_database(credentials)
+        for warning in migrated.warnings:
+            note(warning)
+        airflow = environment.airflow_environment(self.layout, self.options, self._person, credentials, databases)
+        self._prepare_airflow(airflow, credentials, admin_url)
+        environments = dict.fromkeys(programs(self.layout), airflow)
+        environments["backend"] = environment.backend_environment(
+            self.layout, self.options, self._person, credentials, databases
+        )
+        since = datetime.now(UTC)
+        with step("Supervisor"):
+            base = environment.base_environment(self.layout, self.options, {"PATH": os.environ.get("PATH", "")})
+            self._supervisor.start(environments, base)
+        readiness = Readiness(self.layout, self.options, credentials["AIRFLOW_SERVICE_PASSWORD"], since)
+        readiness.wait(self._supervisor, self.options.start_timeout)
+
+    def _prepare_database(self, credentials: Mapping[str, str]) -> tuple[environment.Databases, str, Migrated]:
+        options = self.options
+        if options.embedded:
+            with step("PostgreSQL (embedded)"):
+                cluster = self._cluster(credentials)
+                cluster.start()
+                user, password = _AIRFLOW_OWNER, credentials["POSTGRES_AIRFLOW_PASSWORD"]
+                try:
+                    cluster.ensure_database(options.postgres_db, owner=user, password=password)
+                except psycopg.OperationalError as error:
+                    raise StackError(
+                        f"{self.layout.secrets} doesn't fit the database in {self.layout.postgres}: {error}\n"
+                        "Put the old file back, or remove both to start from nothing."
+                    ) from None
+            admin_url, host = cluster.url(options.postgres_db), "127.0.0.1"
+            passwords = {
+                BACKEND_ROLE: credentials["VISUAL_AI_BACKEND_DB_PASSWORD"],
+                WORKER_ROLE: credentials["VISUAL_AI_WORKER_DB_PASSWORD"],
+            }
+        else:
+            host = options.postgres_host or ""
+            user, password = options.postgres_user, options.postgres_password.get_secret_value()
+            admin_url = database_url(host, options.database_port, options.postgres_db, user, password)
+            with step(f"PostgreSQL at {host}:{options.database_port}"):
+                wait_until_reachable(admin_url, timeout=60)
+            passwords = given_role_passwords(self._person)
+        with step("Database migrations"):
+            try:
+                migrated = migrate(admin_url, passwords)
+            except (RoleError, psycopg.Error) as error:
+                raise StackError(f"The database can't be brought up to date: {error}") from error
+        metadata = database_url(host, options.database_port, options.postgres_db, user, password, driver="psycopg2")
+        return environment.Databases(metadata, migrated.backend_url, migrated.worker_url), admin_url, migrated
+
+    def _prepare_airflow(self, airflow: dict[str, str], credentials: dict[str, str], admin_url: str) -> None:
+        """Airflow's own tables and accounts. It costs seconds of CPU, so a note in the database says it was done."""
+        script = self.layout.root / "airflow" / "config" / "airflow_bootstrap.py"
+        wanted = environment.setup_environment(airflow, self.options, self._person, credentials)
+        digest = hashlib.sha256(script.read_bytes() + (self.layout.root / "requirements.lock").read_bytes())
+        digest.update(repr(sorted((k, v) for k, v in wanted.items() if k.startswith("VISUAL_AI_SETUP_"))).encode())
+        fingerprint = digest.hexdigest()
+        with psycopg.connect(plain_url(admin_url), autocommit=True) as connection:
+            table = f"{BOOKKEEPING_SCHEMA}.airflow_setup"
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (fingerprint text NOT NULL)")  # type: ignore[arg-type]  # constants
+            if (fingerprint,) in connection.execute(f"SELECT fingerprint FROM {table}").fetchall():  # type: ignore[arg-type]  # noqa: S608
+                return
+            (self.layout.airflow_home / "logs").mkdir(parents=True, exist_ok=True)
+            with step("Airflow's database and accounts (once)"):
+                self._run_airflow_setup([sys.executable, str(script)], wanted)
+            with connection.transaction():
+                connection.execute(f"DELETE FROM {table}")  # type: ignore[arg-type]  # noqa: S608
+                connection.execute(f"INSERT INTO {table} VALUES (%s)", [fingerprint])  # type: ignore[arg-type]  # noqa: S608
+
+    def _run_airflow_setup(self, command: list[str], env: dict[str, str]) -> None:
+        log = self.layout.logs / "airflow-setup.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                cwd=self.layout.root, start_new_session=True,
+            )  # fmt: skip
+            try:
+                status = process.wait()
+            except BaseException:
+                process.terminate()
+                process.wait(10)
+                raise
+        if status != 0:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
+            raise StackError(f"Airflow's database can't be set up. The last lines of {log}:\n{tail}")
+
+    def _runs_well(self) -> bool:
+        states = self._supervisor.states() if self._supervisor.running() else []
+        return bool(states) and all(state.state in ("RUNNING", "STARTING") for state in states)
+
+    def _stop_everything(self, *, keep_database: bool = False) -> bool:
+        found = self._supervisor.stop()
+        found |= end_all(self.layout.identity, unless=_is_postgres) > 0
+        if keep_database:
+            return found
+        if (self.layout.postgres / "PG_VERSION").exists():
+            found |= self._cluster(None).stop()
+        return end_all(self.layout.identity) > 0 or found
+
+    def _cluster(self, credentials: Mapping[str, str] | None) -> Cluster:
+        return Cluster(
+            data=self.layout.postgres,
+            port=self.options.database_port,
+            password=(credentials or {}).get("POSTGRES_ADMIN_PASSWORD", ""),
+            environment={MARKER_VARIABLE: self.layout.identity},
+            tell=note,
+        )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one `up` or `down` at a time; the system drops the lock with the process that holds it."""
+        with self.layout.lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StackError("Another `make up` or `make down` of this checkout is at work") from None
+            yield
+
+
+def given_role_passwords(person: Mapping[str, str]) -> dict[str, str]:
+    """The passwords that a person set for the database roles; what is missing is derived."""
+    names = {BACKEND_ROLE: "VISUAL_AI_BACKEND_DB_PASSWORD", WORKER_ROLE: "VISUAL_AI_WORKER_DB_PASSWORD"}
+    return {role: person[name] for role, name in names.items() if person.get(name)}
+
+
+def _is_postgres(process: psutil.Process) -> bool:
+    return process.name().startswith("postgres")
+
+
+@contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """A terminal that closes, or a `kill`, stops a start as cleanly as Ctrl-C."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

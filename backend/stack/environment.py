@@ -1,0 +1,160 @@
+"""The environment of each process: what it needs and no more.
+
+Airflow's processes get the metadata database and the worker role, the backend gets its own role and its service
+account. Neither gets the database's administrator. Secrets travel in the environment only, never in arguments.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.stack.layout import MARKER_VARIABLE, Layout
+from backend.stack.options import StackOptions
+
+SERVICE_USER = "visual_ai_service"
+"""The backend's own account in Airflow."""
+
+_NEVER_PASSED = frozenset(
+    {
+        "PYTHONDONTWRITEBYTECODE",  # doubles the time of every start
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "POSTGRES_PASSWORD",
+        "POSTGRES_USER",
+        "_AIRFLOW_WWW_USER_PASSWORD",
+        "VISUAL_AI_BACKEND_DB_PASSWORD",
+        "VISUAL_AI_WORKER_DB_PASSWORD",
+        "VISUAL_AI_DATABASE_URL",
+        "VISUAL_AI_AIRFLOW_PASSWORD",
+        "VISUAL_AI_JWT_SECRET",
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "MFLAGS",
+    }
+)
+
+# What a person may overrule with an AIRFLOW__ variable of their own.
+_AIRFLOW_DEFAULTS = {
+    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+    # Idle workers of LocalExecutor are real processes: 8 suit a small machine.
+    "AIRFLOW__CORE__PARALLELISM": "8",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    # The default asks DNS for the full name, which takes seconds on some laptops.
+    "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+    "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+    # One-task DAG, trigger to success: 2.2 s with the default of 1 s, 0.6 s with this.
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+    # After a crash: queued tasks are taken over, and tasks whose process is gone are noticed, within a minute.
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+    # A new DAG file shows up within seconds, a changed one soon after.
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+    "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "5",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
+    "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+    # The set-up synchronises the roles; doing it again at each start of the API server costs seconds.
+    "AIRFLOW__FAB__UPDATE_FAB_PERMS": "False",
+    "AIRFLOW__API__EXPOSE_CONFIG": "False",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+    "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+}
+
+
+@dataclass(frozen=True)
+class Databases:
+    """SQLAlchemy URLs with passwords: Airflow's metadata (psycopg 2), and `visual_ai` for its two roles."""
+
+    airflow: str
+    backend: str
+    worker: str
+
+
+def base_environment(layout: Layout, options: StackOptions, person: Mapping[str, str]) -> dict[str, str]:
+    """What every process gets: the person's environment without secrets that are not theirs, and the marker."""
+    kept = {k: v for k, v in person.items() if k not in _NEVER_PASSED and not k.startswith(("AIRFLOW_", "AIRFLOW__"))}
+    return kept | {
+        MARKER_VARIABLE: layout.identity,
+        # Titles of processes must not overwrite the marker in /proc/<pid>/environ.
+        "SPT_NOENV": "1",
+        "PATH": f"{Path(sys.executable).parent}:{person.get('PATH', '')}",
+        "PYTHONUNBUFFERED": "1",
+        "VISUAL_AI_AIRFLOW_PORT": str(options.airflow_port),
+        "VISUAL_AI_BACKEND_PORT": str(options.backend_port),
+        "VISUAL_AI_FRONTEND_PORT": str(options.frontend_port),
+    }
+
+
+def airflow_environment(
+    layout: Layout,
+    options: StackOptions,
+    person: Mapping[str, str],
+    credentials: Mapping[str, str],
+    databases: Databases,
+) -> dict[str, str]:
+    """The environment of Airflow's processes, and with it of every task and trigger."""
+    home, source = layout.airflow_home, layout.root / "airflow"
+    own = {name: value for name, value in person.items() if name.startswith("AIRFLOW__")}
+    return {
+        **base_environment(layout, options, person),
+        **_AIRFLOW_DEFAULTS,
+        **own,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW_CONFIG": str(home / "airflow.cfg"),
+        "PYTHONPATH": str(source / "config"),  # airflow_local_settings, also when AIRFLOW_HOME is elsewhere
+        "AIRFLOW__CORE__DAGS_FOLDER": person.get("AIRFLOW__CORE__DAGS_FOLDER", str(source / "dags")),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(source / "plugins"),
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{options.airflow_url}/execution/",
+        "AIRFLOW__CORE__FERNET_KEY": credentials["AIRFLOW_FERNET_KEY"],
+        "AIRFLOW__FAB__CONFIG_FILE": str(source / "config" / "webserver_config.py"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": databases.airflow,
+        "AIRFLOW__API__BASE_URL": f"http://localhost:{options.airflow_port}",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(options.airflow_port),
+        "AIRFLOW__API__SECRET_KEY": credentials["AIRFLOW_SECRET_KEY"],
+        "AIRFLOW__API_AUTH__JWT_SECRET": credentials["AIRFLOW_JWT_SECRET"],
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(home / "logs" / "dag_processor"),
+        # Not served (logs are on this disk), but asked for a running task: nobody else's server must answer.
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(options.worker_log_port),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(options.triggerer_log_port),
+        "VISUAL_AI_DATABASE_URL": databases.worker,
+    }
+
+
+def setup_environment(
+    airflow: Mapping[str, str], options: StackOptions, person: Mapping[str, str], credentials: Mapping[str, str]
+) -> dict[str, str]:
+    """Airflow's environment plus the accounts to make."""
+    return {
+        **airflow,
+        "VISUAL_AI_SETUP_USERNAME": options.username,
+        "VISUAL_AI_SETUP_PASSWORD": options.password.get_secret_value(),
+        # A password that a person set in the environment is the truth; a default one was perhaps changed in the UI.
+        "VISUAL_AI_SETUP_PASSWORD_IS_SET": "1" if person.get("_AIRFLOW_WWW_USER_PASSWORD") else "",
+        "VISUAL_AI_SETUP_SERVICE_USERNAME": SERVICE_USER,
+        "VISUAL_AI_SETUP_SERVICE_PASSWORD": credentials["AIRFLOW_SERVICE_PASSWORD"],
+    }
+
+
+def backend_environment(
+    layout: Layout,
+    options: StackOptions,
+    person: Mapping[str, str],
+    credentials: Mapping[str, str],
+    databases: Databases,
+) -> dict[str, str]:
+    """The backend's environment: no way into Airflow's database, only its API."""
+    return {
+        **base_environment(layout, options, person),
+        "VISUAL_AI_DATABASE_URL": databases.backend,
+        "VISUAL_AI_AIRFLOW_URL": options.airflow_url,
+        "VISUAL_AI_AIRFLOW_PUBLIC_URL": f"http://localhost:{options.airflow_port}",
+        "VISUAL_AI_AIRFLOW_USERNAME": SERVICE_USER,
+        "VISUAL_AI_AIRFLOW_PASSWORD": credentials["AIRFLOW_SERVICE_PASSWORD"],
+        "VISUAL_AI_PUBLIC_URL": person.get("VISUAL_AI_PUBLIC_URL", f"http://localhost:{options.backend_port}"),
+        "VISUAL_AI_JWT_SECRET": person.get("VISUAL_AI_JWT_SECRET") or credentials["VISUAL_AI_JWT_SECRET"],
+    }

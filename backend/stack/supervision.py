@@ -1,0 +1,194 @@
+"""The supervisor that keeps Airflow and the backend running: its configuration, its start and its end."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from xmlrpc.client import Fault, ServerProxy
+
+import psutil
+from honcho.environ import parse_procfile
+from supervisor.xmlrpc import SupervisorTransport
+
+from backend.stack.credentials import write_private
+from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
+
+SCHEDULER = "scheduler"
+API_SERVER = "api-server"
+
+_SUPERVISOR = """\
+[supervisord]
+logfile={logs}/supervisor.log
+logfile_maxbytes=5MB
+logfile_backups=2
+pidfile={run}/supervisord.pid
+childlogdir={logs}
+directory={root}
+umask=022
+minfds=4096
+
+[unix_http_server]
+file={socket}
+chmod=0700
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+"""
+
+_PROGRAM = """
+[program:{name}]
+command="{python}" "{launcher}" "{specification}"
+directory={root}
+autostart=true
+autorestart=true
+; What lives this long counts as started; what doesn't is tried again, a little later each time.
+startsecs=4
+startretries=20
+stopsignal=TERM
+stopasgroup=true
+killasgroup=true
+stopwaitsecs=12
+redirect_stderr=true
+stdout_logfile={logs}/{name}.log
+stdout_logfile_maxbytes=10MB
+stdout_logfile_backups=3
+"""
+
+# A group is stopped at once, and the one with the lower number last: tasks that are told to stop still report to the
+# API server.
+_GROUPS = """
+[group:api]
+programs={api}
+priority=10
+
+[group:services]
+programs={services}
+priority=20
+"""
+
+
+@dataclass(frozen=True)
+class ProgramState:
+    """What the supervisor says of one process: `state` is its own word (RUNNING, STARTING, BACKOFF, FATAL, …)."""
+
+    name: str
+    state: str
+    pid: int | None
+    uptime: float
+
+
+def programs(layout: Layout) -> dict[str, str]:
+    """The processes of the Procfile and their command lines."""
+    return dict(parse_procfile((layout.root / "Procfile").read_text()).processes)
+
+
+def render_configuration(layout: Layout, names: list[str]) -> str:
+    """The supervisor's configuration. It names no secret and no setting: those stand in the specifications."""
+    def literal(value: object) -> str:
+        return str(value).replace("%", "%%")  # a percent sign starts an expression there
+
+    places = {
+        "root": literal(layout.root),
+        "logs": literal(layout.logs),
+        "run": literal(layout.run),
+        "socket": literal(layout.supervisor_socket),
+        "python": literal(sys.executable),
+        "launcher": literal(Path(__file__).with_name("launch.py")),
+    }
+    text = _SUPERVISOR.format(**places)
+    for name in names:
+        text += _PROGRAM.format(name=name, specification=literal(layout.run / f"{name}.json"), **places)
+    services = [name for name in names if name != API_SERVER]
+    return text + _GROUPS.format(api=API_SERVER, services=",".join(services))
+
+
+class Supervisor:
+    """One stack's supervisor daemon."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._configuration = layout.run / "supervisord.conf"
+
+    def start(self, environments: Mapping[str, Mapping[str, str]], environment: Mapping[str, str]) -> None:
+        """Write the configuration and start the daemon, with it every process.
+
+        `environments` has one environment for each process of the Procfile; `environment` is the daemon's own.
+        Raises `StackError` when it doesn't come up.
+        """
+        commands = programs(self._layout)
+        for name, command in commands.items():
+            specification = {"command": command, "env": dict(environments[name]), "reap": name == SCHEDULER}
+            write_private(self._layout.run / f"{name}.json", json.dumps(specification))
+        write_private(self._configuration, render_configuration(self._layout, list(commands)))
+        self._layout.supervisor_socket.unlink(missing_ok=True)
+        self._pid_file.unlink(missing_ok=True)
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(self._configuration)],
+            env=dict(environment),
+            cwd=self._layout.root,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+        )
+        if result.returncode != 0:
+            raise StackError(f"The supervisor didn't start:\n{result.stderr.strip() or result.stdout.strip()}")
+        deadline = time.monotonic() + 10
+        while not self.running():
+            if time.monotonic() > deadline:
+                raise StackError(f"The supervisor didn't start; see {self._layout.logs / 'supervisor.log'}")
+            time.sleep(0.05)
+
+    def process(self) -> psutil.Process | None:
+        """The daemon's process, if it is alive and this stack's."""
+        try:
+            process = psutil.Process(int(self._pid_file.read_text()))
+            # A stale file may name another program's process.
+            return process if process.environ().get(MARKER_VARIABLE) == self._layout.identity else None
+        except (OSError, ValueError, psutil.Error):
+            return None
+
+    def running(self) -> bool:
+        """Whether the daemon is alive."""
+        return self.process() is not None
+
+    def states(self) -> list[ProgramState]:
+        """The state of every process; none when the daemon can't be asked."""
+        transport = SupervisorTransport(None, None, f"unix://{self._layout.supervisor_socket}")
+        try:
+            with ServerProxy("http://localhost", transport=transport) as server:
+                answer: list[dict[str, object]] = server.supervisor.getAllProcessInfo()  # type: ignore[assignment]
+        except (OSError, Fault):
+            return []
+        return [
+            ProgramState(
+                name=str(info["name"]),
+                state=str(info["statename"]),
+                pid=int(str(info["pid"])) or None,
+                uptime=float(str(info["now"])) - float(str(info["start"])),
+            )
+            for info in answer
+        ]
+
+    def stop(self, *, timeout: float = 30.0) -> bool:
+        """Stop every process as a group and then the daemon. Returns whether it was running.
+
+        What doesn't end in `timeout` seconds is left to `backend.stack.processes.end_all`.
+        """
+        process = self.process()
+        if process is None:
+            return False
+        process.terminate()
+        try:
+            process.wait(timeout)
+        except psutil.TimeoutExpired:
+            process.kill()
+        self._layout.supervisor_socket.unlink(missing_ok=True)
+        return True
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._layout.run / "supervisord.pid"

@@ -1,0 +1,65 @@
+"""Fixtures for all tests: a real PostgreSQL, migrated once and emptied for each test that asks for it."""
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from backend.db.migrate import migrate
+from backend.stack.postgres import Cluster, plain_url
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """SQLAlchemy URLs (psycopg 3) of one migrated database: its superuser's, and the two roles'."""
+
+    admin_url: str
+    backend_url: str
+    worker_url: str
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A running cluster of its own, gone after the tests; roles and databases in it are the test's business."""
+    directory = Path(tempfile.mkdtemp(prefix="visual-ai-pg-"))
+    cluster = Cluster(
+        directory / "data", free_port(), "a superuser's pass/word", durable=False, tell=lambda _: None
+    )
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pg(postgres: Cluster) -> Postgres:
+    """The database `airflow`, owned by role `airflow`, with the `visual_ai` schema."""
+    postgres.ensure_database("airflow", owner="airflow", password="owner")
+    migrated = migrate(postgres.url("airflow"))
+    return Postgres(postgres.url("airflow"), migrated.backend_url, migrated.worker_url)
+
+
+@pytest.fixture
+def database_url(pg: Postgres) -> str:
+    """The backend role's URL of a database whose `visual_ai` tables are empty."""
+    with psycopg.connect(plain_url(pg.admin_url), autocommit=True) as connection:
+        names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'visual_ai'").fetchall()
+        tables = sql.SQL(", ").join(sql.Identifier("visual_ai", str(name)) for (name,) in names)
+        connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(tables))
+    return pg.backend_url

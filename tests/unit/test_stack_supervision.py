@@ -1,0 +1,71 @@
+"""The supervisor's configuration and the checks before a start."""
+
+import configparser
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from backend.stack.checks import check_ports, port_is_free
+from backend.stack.layout import Layout, StackError
+from backend.stack.options import StackOptions
+from backend.stack.supervision import programs, render_configuration
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def taken_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]  # type: ignore[misc]
+
+
+def parsed(layout: Layout) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(" ;",))
+    parser.read_string(render_configuration(layout, list(programs(layout))))
+    return parser
+
+
+def test_every_process_of_the_procfile_is_restarted_and_stopped_as_a_group() -> None:
+    config = parsed(Layout(root=ROOT, state=ROOT / ".stack"))
+    assert set(programs(Layout(ROOT, ROOT / ".stack"))) == {
+        "api-server", "scheduler", "dag-processor", "triggerer", "backend",
+    }  # fmt: skip
+    for name in programs(Layout(ROOT, ROOT / ".stack")):
+        section = config[f"program:{name}"]
+        assert section["autorestart"] == section["stopasgroup"] == section["killasgroup"] == "true"
+        assert section["stdout_logfile"] == str(ROOT / ".stack" / "logs" / f"{name}.log")
+        assert section["stdout_logfile_maxbytes"]
+
+
+def test_the_api_server_is_stopped_last() -> None:
+    config = parsed(Layout(root=ROOT, state=ROOT / ".stack"))
+    assert int(config["group:api"]["priority"]) < int(config["group:services"]["priority"])
+    assert "api-server" not in config["group:services"]["programs"]
+
+
+def test_a_path_with_a_percent_sign_and_a_space_is_taken_literally(tmp_path: Path) -> None:
+    config = parsed(Layout(root=ROOT, state=tmp_path / "50% of it"))
+    assert config["program:backend"]["command"].endswith(f'"{tmp_path}/50%% of it/run/backend.json"')
+
+
+def test_a_taken_port_names_the_variable_and_the_process(taken_port: int) -> None:
+    options = StackOptions(airflow_port=taken_port if taken_port < 64000 else 8080, backend_port=taken_port)
+    if options.airflow_port == taken_port:
+        options = StackOptions(backend_port=taken_port)
+    with pytest.raises(StackError, match=rf"Port {taken_port} is taken \(.*process {os.getpid()}.*VISUAL_AI_BACKEND_PORT="):
+        check_ports(options, database_runs=True)
+
+
+def test_two_services_on_one_port_are_refused() -> None:
+    with pytest.raises(StackError, match="same port"):
+        check_ports(StackOptions(airflow_port=8123, backend_port=8123), database_runs=True)
+
+
+def test_a_port_is_free_again_when_its_server_is_gone(taken_port: int) -> None:
+    assert not port_is_free(taken_port)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert port_is_free(port)
