@@ -1,8 +1,8 @@
 """Figures over many runs: one query for each group of figures.
 
 Runs count in the range in which they were queued, agent runs in which they started, errors in which they
-occurred. Percentiles are `percentile_cont`, which interpolates. Without a row to take them from they are null, as
-is a cost nobody knows.
+occurred. Percentiles are `percentile_cont`, which interpolates. Without a row to take them from they are
+null, as is a cost nobody knows.
 """
 
 from collections.abc import Mapping
@@ -157,7 +157,7 @@ def agent_performance(connection: Connection, window: Window, scope: Scope) -> l
 
 
 def error_groups(connection: Connection, window: Window, scope: Scope) -> list[RowMapping]:
-    """Rows of four kinds, largest first: by `category`, by `agent` (or null), by `dag`, and the one `total`."""
+    """Rows of four kinds, largest first: by `category`, by `agent` (or null), by `dag` and the `total`."""
     grouped = (errors.c.category, errors.c.agent_name, errors.c.dag_id)
     kind = func.grouping(*grouped)  # a bit for each column that was not grouped by
     query = (
@@ -196,7 +196,7 @@ def error_series(connection: Connection, window: Window, scope: Scope) -> list[M
 
 
 def _runs_in(window: Window, scope: Scope) -> list[ColumnElement[bool]]:
-    conditions = [executions.c.queued_at.between(window.since, window.until)]
+    conditions: list[ColumnElement[bool]] = [executions.c.queued_at.between(window.since, window.until)]
     if scope.owner is not None:
         conditions.append(_owned_by(scope.owner))
     if scope.dag_id is not None:

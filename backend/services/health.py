@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class ComponentHealth(BaseModel):
-    """One part. The system is unhealthy when a required one is, degraded when anything else is not healthy."""
+    """One part. The system is unhealthy when a required one is, and degraded when another is not healthy."""
 
     status: Status
     required: bool = False
@@ -255,7 +255,7 @@ def _database_reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {CHECK_TIMEOUT:g} s"
     if isinstance(error, DBAPIError) and error.orig is not None:
-        error = error.orig  # type: ignore[assignment]  # a DBAPI error is an Exception
+        error = error.orig
     log.warning("the database failed its check: %s", type(error).__name__)
     return f"out of reach ({type(error).__name__})"
 

@@ -1,10 +1,10 @@
 """Figures over many runs: what they did, how long they took, what they cost and what went wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
 from backend.core.time_range import bucket_width, parse_time_range
 from backend.db import monitoring as figures
@@ -115,7 +115,7 @@ def _range(time_range: str, window: Window) -> dict[str, Any]:
     return {"time_range": time_range, "since": window.since, "until": window.until}
 
 
-def _dag(row: Mapping[str, Any]) -> DagMetrics:
+def _dag(row: RowMapping) -> DagMetrics:
     return DagMetrics(
         dag_id=row["dag_id"],
         **{name: row[name] for name in ("total", "finished", "success", "failed", "cancelled")},
@@ -125,7 +125,7 @@ def _dag(row: Mapping[str, Any]) -> DagMetrics:
     )
 
 
-def _agent(row: Mapping[str, Any]) -> AgentMetrics:
+def _agent(row: RowMapping) -> AgentMetrics:
     return AgentMetrics(
         agent=row["agent_name"],
         type=row["agent_type"],
@@ -139,7 +139,7 @@ def _agent(row: Mapping[str, Any]) -> AgentMetrics:
     )
 
 
-def _groups(rows: Sequence[Mapping[str, Any]], kind: str, total: int) -> list[ErrorGroup]:
+def _groups(rows: Sequence[RowMapping], kind: str, total: int) -> list[ErrorGroup]:
     return [
         ErrorGroup(
             name=row["name"],
@@ -160,8 +160,8 @@ def _rate(part: int, whole: int) -> float | None:
 
 def _percentiles(values: Sequence[float] | None, *names: str) -> dict[str, float | None]:
     """The percentiles by name; of no values at all the database gives no array."""
-    return dict(zip(names, values or [None] * len(names), strict=True))
+    return dict(zip(names, values, strict=True)) if values else dict.fromkeys(names)
 
 
-def _usage(row: Mapping[str, Any]) -> dict[str, Any]:
+def _usage(row: RowMapping) -> dict[str, Any]:
     return {name: row[name] for name in ("input_tokens", "output_tokens", "cost_usd")}

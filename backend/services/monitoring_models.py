@@ -1,7 +1,7 @@
 """What the monitoring answers look like.
 
-Times are UTC. A rate or share is from 0 to 1. Null means that there is nothing to take the figure from, and for a
-cost also that no price is known; a cost is the sum of the known ones.
+Times are UTC. A rate or share is from 0 to 1. Null means that there is nothing to take the figure from, and
+for a cost also that no price is known; a cost is the sum of the known ones.
 """
 
 from datetime import UTC, datetime
