@@ -31,7 +31,7 @@ def signed_in(request: Request, services: Services) -> Principal:
 
 def reader(request: Request, services: Services) -> Principal:
     """Somebody who may read: a signed-in user or, in development, anybody on this machine without a token."""
-    if _token(request) is None and services.settings.development and _from_loopback(request):
+    if _token(request) is None and services.settings.development and from_loopback(request):
         return Principal("anonymous", Role.VIEWER)
     return signed_in(request, services)
 
@@ -58,7 +58,8 @@ def _token(request: Request) -> str | None:
     return request.cookies.get(COOKIE)
 
 
-def _from_loopback(request: Request) -> bool:
+def from_loopback(request: Request) -> bool:
+    """Whether the request comes from a program on this machine, not through a proxy on it."""
     # A proxy on this machine connects from the loopback too: what it forwards is not local.
     if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
         return False

@@ -1,0 +1,131 @@
+"""Prometheus metrics of one backend process."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from fastapi import FastAPI
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.services.application import Application
+
+__all__ = ["CONTENT_TYPE", "Metrics", "RequestMetrics", "install"]
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """A registry of its own, so that several applications in one process don't share counts."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "visual_ai_http_requests",
+            "Requests answered, by route template.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self.latency = Histogram(
+            "visual_ai_http_request_duration_seconds",
+            "Time to the end of an answer; for an event stream to its beginning.",
+            ("method", "route"),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.streams = Gauge("visual_ai_streams_open", "Event streams being sent.", registry=self.registry)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.registry.register(_ApplicationCollector(app))
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+def install(app: FastAPI) -> None:
+    """Count the requests of `app` from here on; the metrics are found in `app.state.metrics`."""
+    app.state.metrics = Metrics(app)
+    app.add_middleware(RequestMetrics, metrics=app.state.metrics)
+
+
+class RequestMetrics:
+    """Counts and times each request. The labels are bounded: no path or method of a client's invention."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status: int | None = None
+        streaming = False
+
+        def count(code: int) -> None:
+            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+            # The router leaves the route it chose in the scope.
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.requests.labels(method, route, str(code)).inc()
+            self._metrics.latency.labels(method, route).observe(time.perf_counter() - started)
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status, streaming
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                content_type = Headers(raw=message.get("headers", [])).get("content-type", "")
+                if content_type.startswith("text/event-stream"):
+                    streaming = True
+                    self._metrics.streams.inc()
+                    count(status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except asyncio.CancelledError:
+            status = status or 499  # the client went away, in nginx's notation
+            raise
+        finally:
+            if streaming:
+                self._metrics.streams.dec()
+            else:
+                count(status or 500)
+
+
+class _ApplicationCollector(Collector):
+    """Reads what the services know of themselves when a scrape asks for it."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics; none until the services have started."""
+        application: Application | None = getattr(self._app.state, "application", None)
+        if application is None:
+            return
+        yield GaugeMetricFamily(
+            "visual_ai_event_feed_connected",
+            "Whether the event feed hears of new events.",
+            value=float(application.health.feed_connected()),
+        )
+        yield CounterMetricFamily(
+            "visual_ai_airflow_requests", "Requests made to Airflow.", value=application.airflow.calls
+        )

@@ -1,0 +1,72 @@
+"""What runs did, how long they took, what they cost, what went wrong, and how the system is."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response, status
+
+from backend.api.deps import Reader, Services
+from backend.core.roles import Principal
+from backend.services.health import SystemHealth
+from backend.services.monitoring_models import AgentPerformance, ErrorDistribution, WorkflowMetrics
+
+router = APIRouter(prefix="/monitoring", tags=["monitoring"])
+
+TimeRange = Annotated[
+    str,
+    Query(
+        description="How far back: a whole number of minutes, hours or days, up to 366d.",
+        examples=["15m", "1h", "6h", "24h", "7d", "30d", "90d"],
+    ),
+]
+# A NUL can be stored in no name, and the database would refuse the query.
+Name = Annotated[str | None, Query(min_length=1, max_length=250, pattern=r"^[^\x00]*$")]
+
+
+@router.get("/workflow-metrics")
+async def workflow_metrics(
+    services: Services,
+    principal: Reader,
+    time_range: TimeRange = "24h",
+    dag_id: Name = None,
+    user_id: Name = None,
+) -> WorkflowMetrics:
+    """Totals, success rate, durations, throughput, tokens and cost of runs, by DAG and over time.
+
+    The role User sees its own runs only.
+    """
+    return await services.monitoring.workflow_metrics(
+        time_range, dag_id=dag_id, user_id=user_id, owner=_owner(principal)
+    )
+
+
+@router.get("/agent-performance")
+async def agent_performance(
+    services: Services, principal: Reader, time_range: TimeRange = "24h"
+) -> AgentPerformance:
+    """Per agent, type and model: runs, success rate, latency, tokens, cost, retries and fallbacks."""
+    return await services.monitoring.agent_performance(time_range, owner=_owner(principal))
+
+
+@router.get("/error-distribution")
+async def error_distribution(
+    services: Services, principal: Reader, time_range: TimeRange = "24h"
+) -> ErrorDistribution:
+    """Errors by category, agent and DAG, whether runs got over them, and when they occurred."""
+    return await services.monitoring.error_distribution(time_range, owner=_owner(principal))
+
+
+@router.get(
+    "/system-health",
+    responses={503: {"model": SystemHealth, "description": "A required component is unhealthy."}},
+)
+async def system_health(services: Services, _: Reader, response: Response) -> SystemHealth:
+    """The state of the database, each part of Airflow, the event feed, Langfuse and the model provider."""
+    health = await services.health.system()
+    if health.status == "unhealthy":
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    response.headers["Cache-Control"] = "no-store"
+    return health
+
+
+def _owner(principal: Principal) -> str | None:
+    return None if principal.sees_all else principal.username

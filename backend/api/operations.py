@@ -1,0 +1,39 @@
+"""For those who run the service: liveness, readiness and Prometheus metrics."""
+
+from fastapi import APIRouter, Request, Response, status
+
+from backend.api.deps import Services, from_loopback, signed_in
+from backend.api.metrics import CONTENT_TYPE, Metrics
+from backend.core.problems import Forbidden
+from backend.core.roles import Role
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Whether the process answers. Says nothing of what it depends on."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", responses={503: {"description": "The database is out of reach or not migrated."}})
+async def readyz(services: Services, response: Response) -> dict[str, str]:
+    """Whether requests can be served: the database answers and its migrations are applied."""
+    ready, checks = await services.health.ready()
+    if not ready:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    response.headers["Cache-Control"] = "no-store"
+    return {"status": "ready" if ready else "not ready", **checks}
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(request: Request, services: Services) -> Response:
+    """Metrics in Prometheus' text format.
+
+    A scraper on the same machine needs no token; one from elsewhere needs that of an Op or Admin. What comes
+    through a proxy is from elsewhere.
+    """
+    if not from_loopback(request) and signed_in(request, services).role < Role.OP:
+        raise Forbidden("Metrics are for the roles Op and Admin.")
+    collected: Metrics = request.app.state.metrics
+    return Response(collected.render(), media_type=CONTENT_TYPE)

@@ -1,0 +1,24 @@
+"""Whether the database is there and is what this version of the code expects."""
+
+from sqlalchemy import Connection, select, text
+
+from backend.db.tables import metadata
+
+
+def ping(connection: Connection) -> None:
+    """Make one round trip. Raises `sqlalchemy.exc.DBAPIError` when the database is out of reach."""
+    connection.execute(select(1))
+
+
+def missing(connection: Connection) -> list[str]:
+    """The tables that are not there or lack a column, in which case a migration has not been applied yet."""
+    rows = connection.execute(
+        text("SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = :schema"),
+        {"schema": metadata.schema},
+    )
+    found = {(row.table_name, row.column_name) for row in rows}
+    return sorted(
+        table.name
+        for table in metadata.tables.values()
+        if any((table.name, column.name) not in found for column in table.c)
+    )
