@@ -41,7 +41,9 @@ PRELOADED = (
 
 def forks_tasks(arguments: list[str]) -> bool:
     """Whether this command line (`sys.argv`) is of a process that forks tasks."""
-    return "airflow" in Path(arguments[0]).name and (arguments[1:2] == ["scheduler"] or arguments[1:3] == ["celery", "worker"])
+    return "airflow" in Path(arguments[0]).name and (
+        arguments[1:2] == ["scheduler"] or arguments[1:3] == ["celery", "worker"]
+    )
 
 
 def preload(modules: tuple[str, ...] = PRELOADED) -> list[str]:

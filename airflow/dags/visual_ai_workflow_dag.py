@@ -71,4 +71,4 @@ with DAG(
 
     validated = validate_input()
     validated >> analyse_image
-    store_result(analyse_image.output)
+    store_result(analyse_image.output)  # type: ignore[arg-type]  # an XComArg stands for the value it will have

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from backend.agents.specs import AgentSpec, is_template, parse_agent, parse_team, without_ellipsis
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
     from backend.agents.runner import AgentRunner, TaskContext
     from backend.agents.task import AgentTask
@@ -64,20 +64,21 @@ class LangGraphOperator(_AgentsOperator):
         OpenAI's. Without it the model that the trigger asked for, or the default. Templated.
     :param timeout: how long the agent may take, in seconds or as a `timedelta`.
 
-    XCom: `{output, agent, model, usage: {input_tokens, output_tokens}, cost_usd, trace_id, trace_url, attempts, notice}`.
+    XCom: `{output, agent, model, usage: {input_tokens, output_tokens}, cost_usd, trace_id, trace_url, attempts,
+    notice}`.
 
     Wrong arguments raise `ValueError` naming the argument when the DAG is parsed; wrong input fails the task without
     a retry, and so do errors that the same request would meet again (authentication, quota, context length).
     """
 
     template_fields: Sequence[str] = ("agent_config", "input_data", "model")
-    template_fields_renderers = {"agent_config": "json", "input_data": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"agent_config": "json", "input_data": "json"}
 
     def __init__(
         self,
         *,
-        agent_config: Mapping[str, Any],
-        input_data: Mapping[str, Any] | None = None,
+        agent_config: Mapping[str, Any] | XComArg,
+        input_data: Mapping[str, Any] | XComArg | None = None,
         model: str | None = None,
         timeout: float | timedelta | None = None,
         **kwargs: Any,
@@ -111,18 +112,19 @@ class MultiAgentOperator(_AgentsOperator):
     :param model: the model of agents that name none. Templated.
     :param synthesis: whether an agent sums up the results; a dict (`model`, `system_prompt`, …) sets it up.
 
-    XCom: `{results: {name: output}, summary, agents: {name: {state, model, usage, cost_usd, trace_id}}, usage, cost_usd}`.
+    XCom: `{results: {name: output}, summary, agents: {name: {state, model, usage, cost_usd, trace_id}}, usage,
+    cost_usd}`.
 
     Errors are as with `LangGraphOperator`.
     """
 
     template_fields: Sequence[str] = ("agents", "orchestration_mode", "model", "synthesis")
-    template_fields_renderers = {"agents": "json", "synthesis": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"agents": "json", "synthesis": "json"}
 
     def __init__(
         self,
         *,
-        agents: Sequence[Mapping[str, Any]],
+        agents: Sequence[Mapping[str, Any]] | XComArg,
         orchestration_mode: str = "parallel",
         model: str | None = None,
         synthesis: bool | Mapping[str, Any] = True,

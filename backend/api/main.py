@@ -13,6 +13,7 @@ from backend.api import (
     auth,
     errors,
     images,
+    metrics,
     monitoring,
     operations,
     workflow_status,
@@ -63,6 +64,7 @@ def create_app(
             expose_headers=["Location", "Retry-After", "X-Request-ID"],
         )
     app.add_middleware(RequestId)
+    metrics.install(app)
     for router in (
         auth.router,
         workflow_triggers.router,

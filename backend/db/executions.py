@@ -21,7 +21,7 @@ from backend.core.states import (
     merge_task,
 )
 from backend.db import events
-from backend.db.rows import Row, all_rows, one_row
+from backend.db.rows import Row, all_rows, first_row, one_row
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
@@ -98,13 +98,8 @@ def find_id(connection: Connection, dag_id: str, dag_run_id: str) -> str | None:
 
 def get(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
     """The run's execution row."""
-    return (
-        connection.execute(
-            select(executions).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
-        )
-        .mappings()
-        .first()
-    )
+    query = select(executions).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
+    return first_row(connection.execute(query))
 
 
 def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:

@@ -90,7 +90,7 @@ def serve(
     uvicorn.run("backend.api.main:create_app", factory=True, host=host, port=port, timeout_graceful_shutdown=5)
 
 
-def _stack():  # type: ignore[no-untyped-def]  # noqa: ANN202  # imported late, `serve` starts without it
+def _stack():  # type: ignore[no-untyped-def]  # imported late, `serve` starts without it
     from backend.stack.control import Stack
 
     try:

@@ -21,9 +21,7 @@ def marked(identity: str) -> Iterator[psutil.Process]:
             continue
 
 
-def end_all(
-    identity: str, *, unless: Callable[[psutil.Process], bool] = lambda _: False, grace: float = 5.0
-) -> int:
+def end_all(identity: str, *, unless: Callable[[psutil.Process], bool] = lambda _: False, grace: float = 5.0) -> int:
     """End every process of the stack `unless` told otherwise: SIGTERM, and after `grace` seconds SIGKILL.
 
     Returns how many there were.

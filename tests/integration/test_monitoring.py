@@ -218,9 +218,7 @@ async def test_workflow_metrics_add_up(http: httpx.AsyncClient, add_run: Callabl
     assert sum(bucket["cost_usd"] or 0 for bucket in series) == 0.75
 
 
-async def test_workflow_metrics_of_a_dag_and_a_user(
-    http: httpx.AsyncClient, add_run: Callable[..., str]
-) -> None:
+async def test_workflow_metrics_of_a_dag_and_a_user(http: httpx.AsyncClient, add_run: Callable[..., str]) -> None:
     add_run(user_id="ulla", dag_id="photos")
     add_run(user_id="ulla")
     add_run(user_id="victor")
@@ -387,9 +385,7 @@ async def test_a_user_sees_own_runs_only(
     assert sum(bucket["total"] for bucket in errors["time_series"]) == seen
 
 
-async def test_a_filter_does_not_widen_what_a_user_sees(
-    http: httpx.AsyncClient, add_run: Callable[..., str]
-) -> None:
+async def test_a_filter_does_not_widen_what_a_user_sees(http: httpx.AsyncClient, add_run: Callable[..., str]) -> None:
     add_run(user_id="otto")
     assert (await get(http, "workflow-metrics", user="ulla", user_id="otto")).json()["total"] == 0
 
@@ -410,9 +406,7 @@ async def test_a_name_that_cannot_be_is_refused(value: str, http: httpx.AsyncCli
     assert response.json()["errors"][0]["pointer"] == "?dag_id"
 
 
-@pytest.mark.parametrize(
-    "path", ["workflow-metrics", "agent-performance", "error-distribution", "system-health"]
-)
+@pytest.mark.parametrize("path", ["workflow-metrics", "agent-performance", "error-distribution", "system-health"])
 async def test_reading_needs_a_token_in_production(path: str, pg: Postgres) -> None:
     production = {"environment": "production", "jwt_secret": "s" * 32, "airflow_password": "not the default"}
     async with client(pg.backend_url, **production) as http:
