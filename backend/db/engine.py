@@ -6,7 +6,6 @@ Repositories are plain functions on a `Connection`. Asynchronous callers run the
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, create_engine
@@ -55,7 +54,7 @@ class Database:
         Raises `sqlalchemy.exc.OperationalError` when the database is out of reach; a retry may help.
         """
         async with self.engine.begin() as connection:
-            return await connection.run_sync(partial(function, *args, **kwargs))  # type: ignore[arg-type]
+            return await connection.run_sync(function, *args, **kwargs)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:

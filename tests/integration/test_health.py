@@ -21,9 +21,13 @@ from backend.db.engine import Database, make_async_engine
 from backend.services import health as health_module
 from backend.services.health import Health, SystemHealth
 
-Answer = Callable[[httpx.Request], httpx.Response]
-PRODUCTION = {"environment": "production", "jwt_secret": "s" * 32, "airflow_password": "not the default"}
-LANGFUSE = {
+Answer = Callable[[httpx.Request], Any]  # a response, or a coroutine that gives one
+PRODUCTION: dict[str, Any] = {
+    "environment": "production",
+    "jwt_secret": "s" * 32,
+    "airflow_password": "not the default",
+}
+LANGFUSE: dict[str, Any] = {
     "langfuse_host": "https://langfuse.test",
     "langfuse_public_key": "pk-lf-public",
     "langfuse_secret_key": "sk-lf-verysecret",
@@ -73,7 +77,9 @@ def airflow(health: Callable[[], httpx.Response] | None = None) -> Answer:
         if path.startswith("/auth/fab/v1/users/"):
             role = {"victor": "Viewer", "otto": "Op"}.get(path.rpartition("/")[2], "Admin")
             return httpx.Response(200, json={"roles": [{"name": role}]})
-        return httpx.Response(200, json={"dag_runs": [], "task_instances": [], "total_entries": 0})
+        if path.endswith(("/dags/~/dagRuns", "/taskInstances/list")):
+            return httpx.Response(200, json={"dag_runs": [], "task_instances": [], "total_entries": 0})
+        return httpx.Response(404, json={"detail": "Not Found"})
 
     return answer
 
@@ -93,7 +99,7 @@ async def made(
     **changes: Any,
 ) -> AsyncIterator[Health]:
     """The service by itself."""
-    settings = Settings(_env_file=None, database_url_override=database_url, **changes)  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, database_url_override=database_url, **changes)
     database = Database(make_async_engine(settings.database_url, application="test", pool_size=2))
     client = AirflowClient(settings, httpx.MockTransport(airflow_answers or airflow()))
     try:
@@ -115,7 +121,7 @@ async def served(
     database_url: str, airflow_answers: Answer | None = None, *, address: str = "127.0.0.1", **changes: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client at `address` of the whole application."""
-    settings = Settings(_env_file=None, database_url_override=database_url, **changes)  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, database_url_override=database_url, **changes)
     app = create_app(settings, airflow_transport=httpx.MockTransport(airflow_answers or airflow()))
     if not hasattr(app.state, "metrics"):
         metrics.install(app)
@@ -208,8 +214,8 @@ async def test_what_hangs_is_given_up_and_hides_nothing(pg: Postgres, monkeypatc
         await asyncio.sleep(60)
         raise AssertionError
 
-    settings = {"openai_api_key": "sk-verysecretkey", **LANGFUSE}
-    async with made(pg.backend_url, outside=hang, airflow_answers=hang, **settings) as health:  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"openai_api_key": "sk-verysecretkey", **LANGFUSE}
+    async with made(pg.backend_url, outside=hang, airflow_answers=hang, **settings) as health:
         system = await asyncio.wait_for(health.system(), 2)
     assert "database" not in faults(system)
     assert faults(system)["langfuse"] == faults(system)["model_provider"] == "degraded"
@@ -228,7 +234,10 @@ async def test_a_database_that_is_down_is_unhealthy_and_nothing_leaks() -> None:
 
 
 async def test_feed_and_reconciler_only_degrade(pg: Postgres) -> None:
-    services = {"feed": Service(False, "no connection"), "reconciler": Service(False, "Airflow answered 503")}
+    services: dict[str, Any] = {
+        "feed": Service(False, "no connection"),
+        "reconciler": Service(False, "Airflow answered 503"),
+    }
     async with made(pg.backend_url, **services) as health:
         system = await health.system()
     assert (system.status, faults(system)) == ("degraded", {"event_feed": "degraded", "reconciler": "degraded"})
@@ -275,7 +284,7 @@ async def test_model_provider(pg: Postgres, status: int | None, expected: str, o
             raise httpx.ConnectError("models.test refused Bearer sk-verysecretkey")
         return httpx.Response(status, json={"error": "Incorrect API key provided: sk-verysecretkey"})
 
-    settings = {"openai_api_key": "sk-verysecretkey", "openai_base_url": "https://models.test/v1/"}
+    settings: dict[str, Any] = {"openai_api_key": "sk-verysecretkey", "openai_base_url": "https://models.test/v1/"}
     async with made(pg.backend_url, outside=outside, **settings) as health:
         system = await health.system()
     assert called == [("https://models.test/v1/models", "Bearer sk-verysecretkey")]
@@ -291,7 +300,7 @@ async def test_model_provider(pg: Postgres, status: int | None, expected: str, o
         ({"openai_base_url": "http://models.test/v1"}, "http://models.test/v1/models"),
     ],
 )
-async def test_a_key_or_an_address_alone_is_checked(pg: Postgres, settings: dict[str, str], url: str) -> None:
+async def test_a_key_or_an_address_alone_is_checked(pg: Postgres, settings: dict[str, Any], url: str) -> None:
     called = []
 
     def outside(request: httpx.Request) -> httpx.Response:
@@ -322,8 +331,8 @@ async def test_many_who_ask_make_one_call_outside(pg: Postgres) -> None:
         airflow_calls.append(request.url.path)
         return airflow()(request)
 
-    settings = {"openai_api_key": "sk-verysecretkey", **LANGFUSE}
-    async with made(pg.backend_url, outside=outside, airflow_answers=answers, **settings) as health:  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"openai_api_key": "sk-verysecretkey", **LANGFUSE}
+    async with made(pg.backend_url, outside=outside, airflow_answers=answers, **settings) as health:
         systems = await asyncio.gather(*(health.system() for _ in range(50)))
         await health.system()
     assert {system.status for system in systems} == {"healthy"}
@@ -336,7 +345,7 @@ async def test_a_caller_that_leaves_does_not_spoil_the_check(pg: Postgres) -> No
         await asyncio.sleep(0.1)
         return httpx.Response(200)
 
-    async with made(pg.backend_url, outside=outside, openai_api_key="sk-verysecretkey") as health:  # type: ignore[arg-type]
+    async with made(pg.backend_url, outside=outside, openai_api_key="sk-verysecretkey") as health:
         first = asyncio.create_task(health.system())
         second = asyncio.create_task(health.system())
         await asyncio.sleep(0.02)

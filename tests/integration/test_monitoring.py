@@ -38,7 +38,7 @@ def airflow(request: httpx.Request) -> httpx.Response:
 @asynccontextmanager
 async def client(database_url: str, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client on this machine of the application on that database."""
-    settings = Settings(_env_file=None, database_url_override=database_url, **changes)  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, database_url_override=database_url, **changes)
     app = create_app(settings, airflow_transport=httpx.MockTransport(airflow))
     async with (
         app.router.lifespan_context(app),
@@ -410,7 +410,11 @@ async def test_a_name_that_cannot_be_is_refused(value: str, http: httpx.AsyncCli
 
 @pytest.mark.parametrize("path", ["workflow-metrics", "agent-performance", "error-distribution", "system-health"])
 async def test_reading_needs_a_token_in_production(path: str, pg: Postgres) -> None:
-    production = {"environment": "production", "jwt_secret": "s" * 32, "airflow_password": "not the default"}
+    production: dict[str, Any] = {
+        "environment": "production",
+        "jwt_secret": "s" * 32,
+        "airflow_password": "not the default",
+    }
     async with client(pg.backend_url, **production) as http:
         assert (await get(http, path)).status_code == 401
         assert (await get(http, path, user="victor")).status_code != 401
