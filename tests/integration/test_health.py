@@ -123,8 +123,6 @@ async def served(
     """A client at `address` of the whole application."""
     settings = Settings(_env_file=None, database_url_override=database_url, **changes)
     app = create_app(settings, airflow_transport=httpx.MockTransport(airflow_answers or airflow()))
-    if not hasattr(app.state, "metrics"):
-        metrics.install(app)
     transport = httpx.ASGITransport(app, client=(address, 50000))
     async with (
         app.router.lifespan_context(app),
@@ -329,7 +327,8 @@ async def test_many_who_ask_make_one_call_outside(pg: Postgres) -> None:
 
     def answers(request: httpx.Request) -> httpx.Response:
         airflow_calls.append(request.url.path)
-        return airflow()(request)
+        answer: httpx.Response = airflow()(request)
+        return answer
 
     settings: dict[str, Any] = {"openai_api_key": "sk-verysecretkey", **LANGFUSE}
     async with made(pg.backend_url, outside=outside, airflow_answers=answers, **settings) as health:
