@@ -26,9 +26,7 @@ def parse_time_range(text: str) -> timedelta:
     match = _FORM.fullmatch(text)
     span = int(match[1]) * _UNITS[match[2]] if match else None
     if span is None or span > LONGEST:
-        detail = (
-            f"Give a whole number of minutes, hours or days, such as 15m, 24h or 7d, up to {LONGEST.days}d."
-        )
+        detail = f"Give a whole number of minutes, hours or days, such as 15m, 24h or 7d, up to {LONGEST.days}d."
         raise Invalid(f"?time_range: {detail}", errors=[FieldError("?time_range", detail)])
     return span
 

@@ -138,10 +138,7 @@ class Health:
         else:
             return {
                 "airflow_api": watch.component("healthy", required=True),
-                **{
-                    f"airflow_{name}": _airflow_part(name, part, answer)
-                    for name, part in _AIRFLOW_PARTS.items()
-                },
+                **{f"airflow_{name}": _airflow_part(name, part, answer) for name, part in _AIRFLOW_PARTS.items()},
             }
         unknown = "unknown: the Airflow API does not answer"
         return {
@@ -266,9 +263,7 @@ class _Watch:
     def __init__(self) -> None:
         self._started = time.perf_counter()
 
-    def component(
-        self, status: Status, reason: str | None = None, *, required: bool = False
-    ) -> ComponentHealth:
+    def component(self, status: Status, reason: str | None = None, *, required: bool = False) -> ComponentHealth:
         """The checked part."""
         latency = round((time.perf_counter() - self._started) * 1000, 1)
         return ComponentHealth(status=status, required=required, latency_ms=latency, reason=reason)

@@ -66,8 +66,7 @@ class Monitoring:
                 by_dag=[_dag(row) for row in figures.workflow_by_dag(connection, window, scope)],
                 bucket_seconds=int(window.bucket.total_seconds()),
                 time_series=[
-                    RunBucket.model_validate(dict(row))
-                    for row in figures.workflow_series(connection, window, scope)
+                    RunBucket.model_validate(dict(row)) for row in figures.workflow_series(connection, window, scope)
                 ],
             )
 
@@ -103,8 +102,7 @@ class Monitoring:
                 by_dag=_groups(rows, "dag", total["count"]),
                 bucket_seconds=int(window.bucket.total_seconds()),
                 time_series=[
-                    ErrorBucket.model_validate(dict(row))
-                    for row in figures.error_series(connection, window, scope)
+                    ErrorBucket.model_validate(dict(row)) for row in figures.error_series(connection, window, scope)
                 ],
             )
 

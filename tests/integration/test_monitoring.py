@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Protocol
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -36,7 +38,7 @@ def airflow(request: httpx.Request) -> httpx.Response:
 @asynccontextmanager
 async def client(database_url: str, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client on this machine of the application on that database."""
-    settings = Settings(_env_file=None, database_url_override=database_url, **changes)  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, database_url_override=database_url, **changes)
     app = create_app(settings, airflow_transport=httpx.MockTransport(airflow))
     async with (
         app.router.lifespan_context(app),
@@ -137,7 +139,7 @@ def add_error(database: Engine) -> Callable[..., None]:
 
 def _insert(connection: Any, table: Any, row: dict[str, Any]) -> Any:
     # Columns that are not given take the defaults of the migration.
-    return connection.execute(insert(table).values(row).returning(table.c.id)).scalar_one()
+    return connection.execute(insert(table).values(id=str(uuid4()), **row).returning(table.c.id)).scalar_one()
 
 
 async def get(http: httpx.AsyncClient, path: str, *, user: str | None = None, **params: Any) -> httpx.Response:
@@ -207,7 +209,7 @@ async def test_workflow_metrics_add_up(http: httpx.AsyncClient, add_run: Callabl
     }
     assert by_dag[1]["cost_usd"] is None
     starts = [datetime.fromisoformat(bucket["start"]) for bucket in series]
-    assert {after - before for before, after in zip(starts, starts[1:], strict=False)} == {timedelta(minutes=30)}
+    assert {after - before for before, after in pairwise(starts)} == {timedelta(minutes=30)}
     assert since - timedelta(minutes=30) < starts[0] <= since
     assert until - timedelta(minutes=30) < starts[-1] <= until
     assert all(start.minute in (0, 30) and start.second == 0 for start in starts)
@@ -408,7 +410,11 @@ async def test_a_name_that_cannot_be_is_refused(value: str, http: httpx.AsyncCli
 
 @pytest.mark.parametrize("path", ["workflow-metrics", "agent-performance", "error-distribution", "system-health"])
 async def test_reading_needs_a_token_in_production(path: str, pg: Postgres) -> None:
-    production = {"environment": "production", "jwt_secret": "s" * 32, "airflow_password": "not the default"}
+    production: dict[str, Any] = {
+        "environment": "production",
+        "jwt_secret": "s" * 32,
+        "airflow_password": "not the default",
+    }
     async with client(pg.backend_url, **production) as http:
         assert (await get(http, path)).status_code == 401
         assert (await get(http, path, user="victor")).status_code != 401
