@@ -166,6 +166,9 @@ class AgentRunner:
                     observer.node_finished(chunk["id"], chunk.get("error"), chunk.get("result"))
             elif not namespace:
                 output = chunk
+        # The stream gives the whole state; what the graph returns is its output schema.
+        if isinstance(output, Mapping) and not isinstance(graph.output_channels, str):
+            output = {name: output[name] for name in graph.output_channels if name in output}
         return to_jsonable(output)
 
     def _failure(

@@ -5,6 +5,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Double,
+    FetchedValue,
     Integer,
     LargeBinary,
     MetaData,
@@ -23,7 +24,7 @@ _Time = TIMESTAMP(timezone=True)
 workflow_executions = Table(
     "workflow_executions",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", _Id, primary_key=True, server_default=FetchedValue()),
     Column("dag_id", Text, nullable=False),
     Column("dag_run_id", Text, nullable=False),
     Column("run_type", Text),
@@ -68,7 +69,7 @@ workflow_tasks = Table(
 agent_traces = Table(
     "agent_traces",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", _Id, primary_key=True, server_default=FetchedValue()),
     Column("execution_id", _Id, nullable=False),
     Column("task_id", Text, nullable=False),
     Column("map_index", Integer, nullable=False),
@@ -95,7 +96,7 @@ agent_traces = Table(
 workflow_errors = Table(
     "workflow_errors",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", _Id, primary_key=True, server_default=FetchedValue()),
     Column("execution_id", _Id, nullable=False),
     Column("dag_id", Text, nullable=False),
     Column("dag_run_id", Text, nullable=False),
@@ -128,7 +129,7 @@ user_preferences = Table(
 workflow_templates = Table(
     "workflow_templates",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", _Id, primary_key=True, server_default=FetchedValue()),
     Column("name", Text, nullable=False),
     Column("version", Integer, nullable=False),
     Column("dag_id", Text, nullable=False),
@@ -163,7 +164,7 @@ idempotency_keys = Table(
 images = Table(
     "images",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", _Id, primary_key=True, server_default=FetchedValue()),
     Column("user_id", Text, nullable=False),
     Column("media_type", Text, nullable=False),
     Column("width", Integer, nullable=False),
