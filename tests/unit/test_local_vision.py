@@ -1,5 +1,6 @@
 """What the offline vision model reads and measures, and that it says what it can't."""
 
+import asyncio
 import base64
 import json
 import multiprocessing
@@ -129,6 +130,18 @@ async def test_a_stream_adds_up_to_the_answer() -> None:
     assert total.usage_metadata == answer.usage_metadata
 
 
+async def test_waiting_pictures_do_not_hold_up_the_event_loop() -> None:
+    """In the triggerer all agents share one loop, and its few threads look up host names too."""
+    waiting = [asyncio.create_task(LocalVision().ainvoke([_asking("?", invoice())])) for _ in range(12)]
+    await asyncio.sleep(0.05)
+    for _ in range(10):
+        await asyncio.wait_for(asyncio.to_thread(int), timeout=2)
+    assert not all(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
 def test_measurements() -> None:
     grey = measure(Image.new("RGB", (200, 100), (128, 128, 128)))
     assert (grey["brightness"], grey["contrast"], grey["sharpness"]) == (0.502, 0.0, 0.0)
@@ -151,6 +164,19 @@ def test_measurements() -> None:
 )
 def test_colour_names(colour: tuple[int, int, int], name: str) -> None:
     assert colour_name(colour) == name
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 10), (3, 9000), (4000, 100), (31, 31)])
+def test_extreme_shapes_are_only_empty(size: tuple[int, int]) -> None:
+    assert read_text(Image.new("RGB", size, "white")) == []
+
+
+def test_a_long_strip_is_read_and_placed() -> None:
+    strip = Image.new("RGB", (3000, 60), "white")
+    strip.paste(invoice().crop((20, 20, 720, 80)), (2000, 0))
+    regions = read_text(strip)
+    assert [region["text"].replace(" ", "") for region in regions] == ["INVOICE", "No.2026-1147"]
+    assert 1990 < regions[0]["box"][0] < 2060
 
 
 def test_rows_follow_a_slight_slant() -> None:
