@@ -85,18 +85,22 @@ async def fetch_image(
 
     Raises `ImageInputError` when the address or the answer is wrong, `ImageFetchError` when a retry may help.
     """
+    try:
+        target = _checked_url(httpx.URL(url), redirected=False)
+    except httpx.InvalidURL:
+        raise ImageInputError("this is not a usable address; check it for typing errors") from None
     transport = CheckedTransport(
         allow_private=allow_private, resolve=resolve, ssl_context=ssl_context or _default_ssl_context()
     )
     try:
         async with asyncio.timeout(timeout):
-            return await _fetch(url, max_bytes, transport)
+            return await _fetch(target, max_bytes, transport)
     except TimeoutError:
         raise ImageFetchError(f"the server did not deliver the picture within {timeout:g} s; try again later") from None
     except httpx.TimeoutException:
         raise ImageFetchError("the server did not answer in time; try again later") from None
     except httpx.InvalidURL:
-        raise ImageInputError("this is not a usable address; check it for typing errors") from None
+        raise ImageInputError("the server redirected to an address that can't be used") from None
     except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
         raise ImageInputError("the server's answer leads to an address that can't be fetched") from None
     except httpx.TransportError as error:
@@ -108,8 +112,7 @@ async def fetch_image(
         raise ImageFetchError("the connection to the server failed; try again later") from None
 
 
-async def _fetch(url: str, max_bytes: int, transport: "CheckedTransport") -> bytes:
-    target = _checked_url(httpx.URL(url), redirected=False)
+async def _fetch(target: httpx.URL, max_bytes: int, transport: "CheckedTransport") -> bytes:
     client = httpx.AsyncClient(
         transport=transport,
         trust_env=False,
@@ -124,10 +127,7 @@ async def _fetch(url: str, max_bytes: int, transport: "CheckedTransport") -> byt
                 if not response.has_redirect_location:
                     _check_status(response)
                     return await _read(response, max_bytes)
-                try:
-                    target = _checked_url(target.join(response.headers["Location"]), redirected=True)
-                except httpx.InvalidURL:
-                    raise ImageInputError("the server redirected to an address that can't be used") from None
+                target = _checked_url(target.join(response.headers["Location"]), redirected=True)
                 transport.redirected = True
     raise ImageInputError(f"the server redirected more than {MAX_REDIRECTS} times; give the final address")
 

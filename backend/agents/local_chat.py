@@ -1,8 +1,11 @@
 """What the two offline chat models share: parameters, streaming, usage. Subclasses analyse."""
 
 import asyncio
+import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -59,6 +62,10 @@ class LocalChatModel(BaseChatModel):
             usage_metadata=UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written),
         )
 
+    async def _answer_in_thread(self, messages: Sequence[BaseMessage], stop: list[str] | None) -> AIMessage:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_workers(os.getpid()), self._answer, messages, stop)
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -75,7 +82,7 @@ class LocalChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002  # as above
         **_: Any,
     ) -> ChatResult:
-        answer = await asyncio.to_thread(self._answer, messages, stop)
+        answer = await self._answer_in_thread(messages, stop)
         return ChatResult(generations=[ChatGeneration(message=answer)])
 
     def _stream(
@@ -97,10 +104,20 @@ class LocalChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **_: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in _chunks(await asyncio.to_thread(self._answer, messages, stop)):
+        for chunk in _chunks(await self._answer_in_thread(messages, stop)):
             if run_manager is not None:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
+
+
+@lru_cache(maxsize=1)
+def _workers(_process: int) -> ThreadPoolExecutor:
+    """This process's threads for analyses; a forked child has lost its parent's and starts its own.
+
+    Not the event loop's own few threads: a hundred pictures that wait for their turn would keep it from looking up a
+    host's name.
+    """
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="local-model")
 
 
 def _chunks(answer: AIMessage) -> Iterator[ChatGenerationChunk]:

@@ -6,10 +6,21 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 COLUMN_GAP = 1.5
 """A gap between two pieces of a row of more than this many line heights is a column, shown as two spaces."""
+
+
+MAX_SIDE = 2000
+"""Pixels of the longer side that text is looked for in: about 170 dpi of an A4 page. Memory and time grow with it."""
+
+MAX_ASPECT = 3
+MIN_SIDE = 32
+"""A strip gets a margin: the engine enlarges a picture until its shorter side has 736 pixels, whatever becomes of the
+longer one, and fails on a side of less than one."""
 
 
 class TextRegion(TypedDict):
@@ -43,31 +54,46 @@ def read_text(image: "Image.Image") -> list[TextRegion]:
     wait for each other: the engine keeps state between its steps, and one call uses all cores.
     """
     global _engine
-    import numpy as np
-
-    pixels = np.asarray(image.convert("RGB"))[:, :, ::-1]  # the engine takes blue, green, red
+    pixels, scale = _prepared(image)
     with _lock:
         if _engine is None:
             from rapidocr import RapidOCR
 
             _engine = RapidOCR(params={"Global.log_level": "critical"})
-        result = _engine(np.ascontiguousarray(pixels))
+        result = _engine(pixels)
     if result.boxes is None or result.txts is None or result.scores is None:
         return []
     regions: list[TextRegion] = []
     for corners, text, score in zip(result.boxes, result.txts, result.scores, strict=True):
         if not text.strip():
             continue
-        left, top = corners.min(axis=0)
-        right, bottom = corners.max(axis=0)
-        box = [
-            max(0, round(float(left))),
-            max(0, round(float(top))),
-            min(image.width, round(float(right))),
-            min(image.height, round(float(bottom))),
-        ]
+        left, top = (max(0, round(float(edge) / scale)) for edge in corners.min(axis=0))
+        right, bottom = (round(float(edge) / scale) for edge in corners.max(axis=0))
+        box = [left, top, min(image.width, right), min(image.height, bottom)]
         regions.append({"text": text.strip(), "box": box, "confidence": round(float(score), 4)})
     return [region for row in rows(regions) for region in row]
+
+
+def _prepared(image: "Image.Image") -> tuple["NDArray[np.uint8]", float]:
+    """The pixels as the engine takes them, and what one of the picture's pixels became."""
+    import numpy as np
+    from PIL import Image
+
+    scale = min(1.0, MAX_SIDE / max(image.size))
+    small = image.convert("RGB")
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        small = small.resize(size, Image.Resampling.LANCZOS)
+    pixels = np.asarray(small)
+    least = max(MIN_SIDE, max(small.size) // MAX_ASPECT)
+    below, beside = max(0, least - small.height), max(0, least - small.width)
+    if below or beside:
+        # On the right and below, so that no coordinate moves; in the picture's own colour, so that no edge appears.
+        padded = np.empty((small.height + below, small.width + beside, 3), np.uint8)
+        padded[:] = np.median(pixels.reshape(-1, 3), axis=0)
+        padded[: small.height, : small.width] = pixels
+        pixels = padded
+    return np.ascontiguousarray(pixels[:, :, ::-1]), scale  # blue, green, red
 
 
 def rows(regions: list[TextRegion]) -> list[list[TextRegion]]:
