@@ -11,8 +11,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from backend.db.address import plain_url
 from backend.db.migrate import migrate
-from backend.stack.postgres import Cluster, plain_url
+from backend.stack.postgres import Cluster
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,7 @@ def free_port() -> int:
 def postgres() -> Iterator[Cluster]:
     """A running cluster of its own, gone after the tests; roles and databases in it are the test's business."""
     directory = Path(tempfile.mkdtemp(prefix="visual-ai-pg-"))
-    cluster = Cluster(
-        directory / "data", free_port(), "a superuser's pass/word", durable=False, tell=lambda _: None
-    )
+    cluster = Cluster(directory / "data", free_port(), "a superuser's pass/word", durable=False, tell=lambda _: None)
     try:
         cluster.start()
         yield cluster

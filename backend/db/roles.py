@@ -34,9 +34,7 @@ def role_password(admin_password: str, role: str) -> str:
 def set_password(connection: psycopg.Connection, role: str, password: str) -> None:
     """Give `role` a login and `password`. The server sees only its SCRAM verifier, and so do its logs."""
     verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-    connection.execute(
-        sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier))
-    )
+    connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier)))
 
 
 def can_log_in(connection: psycopg.Connection, role: str, password: str) -> bool:

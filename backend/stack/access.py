@@ -22,7 +22,9 @@ def fetch_token(options: StackOptions) -> str:
             trust_env=False,
         )
     except httpx.HTTPError as error:
-        raise StackError(f"The backend doesn't answer at {options.backend_url} ({error}); is it running? make up") from error
+        raise StackError(
+            f"The backend doesn't answer at {options.backend_url} ({error}); is it running? make up"
+        ) from error
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         raise StackError(
             f"Airflow refused user `{options.username}`. If the password was changed, set it in .env: "

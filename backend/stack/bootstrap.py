@@ -37,9 +37,7 @@ def find_python():
             return found
     raise Stop(
         "Python 3.11, 3.12 or 3.13 is needed; `{}` is {}.{} and no other one is on PATH.\n"
-        "Install one, or name it: make up PYTHON=/path/to/python3.12".format(
-            sys.executable, *sys.version_info[:2]
-        )
+        "Install one, or name it: make up PYTHON=/path/to/python3.12".format(sys.executable, *sys.version_info[:2])
     )
 
 

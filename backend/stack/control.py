@@ -15,6 +15,7 @@ from types import FrameType
 import psutil
 import psycopg
 
+from backend.db.address import database_url, plain_url
 from backend.db.migrate import BOOKKEEPING_SCHEMA, Migrated, migrate
 from backend.db.roles import BACKEND_ROLE, WORKER_ROLE, RoleError
 from backend.stack import environment
@@ -23,7 +24,7 @@ from backend.stack.credentials import load_credentials
 from backend.stack.health import Readiness
 from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
 from backend.stack.options import StackOptions, read_environment, read_options
-from backend.stack.postgres import Cluster, database_url, plain_url, wait_until_reachable
+from backend.stack.postgres import Cluster, wait_until_reachable
 from backend.stack.processes import end_all
 from backend.stack.progress import note, step
 from backend.stack.supervision import ProgramState, Supervisor, programs

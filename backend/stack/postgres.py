@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 import psutil
 import psycopg
 from psycopg import sql
 
+from backend.db.address import database_url, plain_url
 from backend.db.roles import set_password
 from backend.stack.layout import StackError
 
@@ -74,7 +74,9 @@ class Cluster:
             return
         self._forget_dead_server()
         self._configure()
-        result = self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.data / "start.log"), "start")
+        result = self._run(
+            "pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.data / "start.log"), "start"
+        )
         if result.returncode != 0:
             raise StackError(f"PostgreSQL didn't start:\n{self.last_log_lines() or result.stdout}")
 
@@ -182,7 +184,12 @@ class Cluster:
     def _configure(self) -> None:
         settings = {**_SETTINGS, "port": str(self.port)}
         if not self.durable:
-            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
+            settings |= {
+                "fsync": "off",
+                "synchronous_commit": "off",
+                "full_page_writes": "off",
+                "shared_buffers": "32MB",
+            }
         lines = [f"{name} = '{value}'\n" for name, value in settings.items()]
         own = self.data / "visual_ai.conf"
         own.write_text("# Written at every start.\n" + "".join(lines))
@@ -235,17 +242,6 @@ def _binaries(data: Path) -> Path:
         raise StackError(f"{data} was made by a version of PostgreSQL that isn't installed any more") from None
 
 
-def database_url(host: str, port: int, database: str, user: str, password: str, driver: str = "psycopg") -> str:
-    """A SQLAlchemy URL with everything quoted."""
-    place = f"[{host}]" if ":" in host else host
-    return f"postgresql+{driver}://{quote(user, safe='')}:{quote(password, safe='')}@{place}:{port}/{quote(database)}"
-
-
-def plain_url(url: str) -> str:
-    """The libpq form of a SQLAlchemy URL."""
-    return "postgresql" + url[url.index("://") :]
-
-
 def wait_until_reachable(url: str, *, timeout: float) -> None:
     """Wait up to `timeout` seconds until `url` accepts a login.
 
@@ -258,7 +254,10 @@ def wait_until_reachable(url: str, *, timeout: float) -> None:
             return
         except psycopg.OperationalError as error:
             reason = str(error).strip()
-            hopeless = any(text in reason for text in ("could not translate", "resolve host", "authentication failed", "does not exist"))
+            hopeless = any(
+                text in reason
+                for text in ("could not translate", "resolve host", "authentication failed", "does not exist")
+            )
             if hopeless or time.monotonic() > deadline:
                 raise StackError(
                     f"The database that POSTGRES_HOST names can't be used: {reason}\n"

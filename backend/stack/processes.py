@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 import psutil
 
@@ -21,9 +22,7 @@ def marked(identity: str) -> Iterator[psutil.Process]:
             continue
 
 
-def end_all(
-    identity: str, *, unless: Callable[[psutil.Process], bool] = lambda _: False, grace: float = 5.0
-) -> int:
+def end_all(identity: str, *, unless: Callable[[psutil.Process], bool] = lambda _: False, grace: float = 5.0) -> int:
     """End every process of the stack `unless` told otherwise: SIGTERM, and after `grace` seconds SIGKILL.
 
     Returns how many there were.
@@ -83,7 +82,5 @@ def _safely(question: Callable[[psutil.Process], bool], process: psutil.Process)
 
 
 def _quietly(action: Callable[[], None]) -> None:
-    try:
+    with suppress(psutil.Error):  # it ended meanwhile
         action()
-    except psutil.Error:
-        pass

@@ -87,6 +87,7 @@ def programs(layout: Layout) -> dict[str, str]:
 
 def render_configuration(layout: Layout, names: list[str]) -> str:
     """The supervisor's configuration. It names no secret and no setting: those stand in the specifications."""
+
     def literal(value: object) -> str:
         return str(value).replace("%", "%%")  # a percent sign starts an expression there
 

@@ -51,14 +51,24 @@ def test_airflow_gets_the_worker_role_and_no_password_of_others() -> None:
     env = airflow()
     assert env["VISUAL_AI_DATABASE_URL"] == DATABASES.worker
     assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == DATABASES.airflow
-    assert not {"admin-secret", "service-secret", "backend-secret", "person-secret", DATABASES.backend} & set(env.values())
+    assert not {"admin-secret", "service-secret", "backend-secret", "person-secret", DATABASES.backend} & set(
+        env.values()
+    )
 
 
 def test_the_backend_has_no_way_into_airflows_database() -> None:
     env = backend()
     assert env["VISUAL_AI_DATABASE_URL"] == DATABASES.backend
     assert not any(name.startswith("AIRFLOW__") for name in env)
-    others = {"admin-secret", "jwt-secret", "fernet-secret", "api-secret", "person-secret", DATABASES.airflow, DATABASES.worker}
+    others = {
+        "admin-secret",
+        "jwt-secret",
+        "fernet-secret",
+        "api-secret",
+        "person-secret",
+        DATABASES.airflow,
+        DATABASES.worker,
+    }
     assert not others & set(env.values())
 
 
@@ -72,7 +82,11 @@ def test_every_process_is_marked_and_may_write_bytecode(build: object) -> None:
 
 def test_models_and_tracing_settings_pass_through() -> None:
     env = airflow()
-    assert (env["OPENAI_API_KEY"], env["OPENAI_BASE_URL"], env["LANGFUSE_SECRET_KEY"]) == ("key", "http://model", "trace")
+    assert (env["OPENAI_API_KEY"], env["OPENAI_BASE_URL"], env["LANGFUSE_SECRET_KEY"]) == (
+        "key",
+        "http://model",
+        "trace",
+    )
 
 
 def test_a_person_may_tune_airflow_but_not_point_it_to_another_database() -> None:

@@ -54,7 +54,9 @@ def test_a_taken_port_names_the_variable_and_the_process(taken_port: int) -> Non
     options = StackOptions(airflow_port=taken_port if taken_port < 64000 else 8080, backend_port=taken_port)
     if options.airflow_port == taken_port:
         options = StackOptions(backend_port=taken_port)
-    with pytest.raises(StackError, match=rf"Port {taken_port} is taken \(.*process {os.getpid()}.*VISUAL_AI_BACKEND_PORT="):
+    with pytest.raises(
+        StackError, match=rf"Port {taken_port} is taken \(.*process {os.getpid()}.*VISUAL_AI_BACKEND_PORT="
+    ):
         check_ports(options, database_runs=True)
 
 
