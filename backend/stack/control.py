@@ -151,15 +151,15 @@ class Stack:
         fingerprint = digest.hexdigest()
         with psycopg.connect(plain_url(admin_url), autocommit=True) as connection:
             table = f"{BOOKKEEPING_SCHEMA}.airflow_setup"
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (fingerprint text NOT NULL)")  # type: ignore[arg-type]  # constants
-            if (fingerprint,) in connection.execute(f"SELECT fingerprint FROM {table}").fetchall():  # type: ignore[arg-type]  # noqa: S608
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (fingerprint text NOT NULL)")
+            if (fingerprint,) in connection.execute(f"SELECT fingerprint FROM {table}").fetchall():  # noqa: S608
                 return
             (self.layout.airflow_home / "logs").mkdir(parents=True, exist_ok=True)
             with step("Airflow's database and accounts (once)"):
                 self._run_airflow_setup([sys.executable, str(script)], wanted)
             with connection.transaction():
-                connection.execute(f"DELETE FROM {table}")  # type: ignore[arg-type]  # noqa: S608
-                connection.execute(f"INSERT INTO {table} VALUES (%s)", [fingerprint])  # type: ignore[arg-type]  # noqa: S608
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608
+                connection.execute(f"INSERT INTO {table} VALUES (%s)", [fingerprint])  # noqa: S608
 
     def _run_airflow_setup(self, command: list[str], env: dict[str, str]) -> None:
         log = self.layout.logs / "airflow-setup.log"

@@ -40,7 +40,7 @@ def worker(pg: Postgres) -> Iterator[psycopg.Connection]:
 
 def refused(connection: psycopg.Connection, statement: str) -> bool:
     try:
-        connection.execute(statement)  # type: ignore[call-overload]  # the tests' own SQL
+        connection.execute(statement)
     except psycopg.errors.InsufficientPrivilege:
         return True
     return False
@@ -147,7 +147,7 @@ def test_two_installations_at_the_same_moment_both_end_migrated(postgres: Cluste
 
 def test_a_migration_that_was_killed_doesnt_lock_the_next_one_out(pg: Postgres) -> None:
     with psycopg.connect(plain_url(pg.admin_url), autocommit=True) as admin:
-        admin.execute(f"INSERT INTO {BOOKKEEPING_SCHEMA}.yoyo_lock (locked, ctime, pid) VALUES (1, now(), 1)")  # type: ignore[call-overload]
+        admin.execute(f"INSERT INTO {BOOKKEEPING_SCHEMA}.yoyo_lock (locked, ctime, pid) VALUES (1, now(), 1)")
     assert migrate(pg.admin_url).applied == ()
 
 
