@@ -11,8 +11,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from backend.db.address import plain_url
 from backend.db.migrate import migrate
-from backend.stack.postgres import Cluster, plain_url
+from backend.stack.postgres import Cluster
 
 
 @dataclass(frozen=True)

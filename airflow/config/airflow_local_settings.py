@@ -1,14 +1,14 @@
 """Loaded by every Airflow process. In the one that forks tasks it imports what agents need, before the fork.
 
-A task that imports langgraph, langchain and langfuse by itself takes 1.9 s; forked from a process that has them it takes
-as long as an empty one. Only the scheduler (LocalExecutor) and Celery's workers fork tasks: the API server, the DAG
-processor and the triggerer must not pay for it.
+A task that imports langgraph, langchain and langfuse by itself takes 1.9 s; forked from a process that has them it
+takes as long as an empty one. Only the scheduler (LocalExecutor) and Celery's workers fork tasks: the API server, the
+DAG processor and the triggerer must not pay for it.
 """
 
 import contextlib
 import importlib
-import importlib.util
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
@@ -49,6 +49,8 @@ def forks_tasks(arguments: list[str]) -> bool:
 def preload(modules: tuple[str, ...] = PRELOADED) -> list[str]:
     """Import what there is; return the names that failed. Nothing that fails here may stop the scheduler."""
     log = logging.getLogger(__name__)
+    # numpy's linear algebra starts a thread per core when it is imported; a user's own value stays.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     threads = threading.active_count()
     failed = []
     for name in modules:

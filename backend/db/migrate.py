@@ -11,6 +11,7 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from yoyo import get_backend, read_migrations
 
+from backend.db.address import plain_url, with_login
 from backend.db.roles import BACKEND_ROLE, ROLES, WORKER_ROLE, RoleError, close_defaults, enable_logins, role_password
 
 BOOKKEEPING_SCHEMA = "visual_ai_migrations"
@@ -46,9 +47,8 @@ def migrate(admin_url: str, passwords: Mapping[str, str] | None = None) -> Migra
     Raises `RoleError` when the user lacks the right to make or change roles, `psycopg.Error` on everything else;
     a migration that fails leaves nothing behind.
     """
-    url = make_url(admin_url)
-    libpq = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    logins = {role: (passwords or {}).get(role) or role_password(url.password or "", role) for role in ROLES}
+    libpq, own_password = plain_url(admin_url), make_url(admin_url).password or ""
+    logins = {role: (passwords or {}).get(role) or role_password(own_password, role) for role in ROLES}
 
     with psycopg.connect(libpq, connect_timeout=10, application_name="visual-ai migrate") as connection:
         # yoyo's own lock is a row, which outlives a process that is killed. This one ends with its connection; while
@@ -60,14 +60,10 @@ def migrate(admin_url: str, passwords: Mapping[str, str] | None = None) -> Migra
         enable_logins(connection, logins)
         warnings = close_defaults(connection)
 
-    def role_url(role: str) -> str:
-        own = url.set(drivername="postgresql+psycopg", username=role, password=logins[role])
-        return own.render_as_string(hide_password=False)
-
     return Migrated(
         applied=tuple(applied),
-        backend_url=role_url(BACKEND_ROLE),
-        worker_url=role_url(WORKER_ROLE),
+        backend_url=with_login(admin_url, BACKEND_ROLE, logins[BACKEND_ROLE]),
+        worker_url=with_login(admin_url, WORKER_ROLE, logins[WORKER_ROLE]),
         warnings=tuple(f"everybody keeps a right in this database that nobody needs; run {line}" for line in warnings),
     )
 

@@ -1,11 +1,14 @@
 """The commands that run the stack."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from backend.stack.layout import Layout, StackError
+
+if TYPE_CHECKING:
+    from backend.stack.control import Stack
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -90,8 +93,8 @@ def serve(
     uvicorn.run("backend.api.main:create_app", factory=True, host=host, port=port, timeout_graceful_shutdown=5)
 
 
-def _stack():  # type: ignore[no-untyped-def]  # imported late, `serve` starts without it
-    from backend.stack.control import Stack
+def _stack() -> "Stack":
+    from backend.stack.control import Stack  # late: `serve` starts without it
 
     try:
         return Stack(Layout.find())
@@ -104,7 +107,7 @@ def _fail(error: Exception) -> typer.Exit:
     return typer.Exit(1)
 
 
-def _welcome(stack) -> None:  # type: ignore[no-untyped-def]
+def _welcome(stack: "Stack") -> None:
     from backend.stack.access import fetch_token, first_request, upload_sample
 
     options = stack.options

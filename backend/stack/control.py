@@ -15,6 +15,7 @@ from types import FrameType
 import psutil
 import psycopg
 
+from backend.db.address import database_url, plain_url
 from backend.db.migrate import BOOKKEEPING_SCHEMA, Migrated, migrate
 from backend.db.roles import BACKEND_ROLE, WORKER_ROLE, RoleError
 from backend.stack import environment
@@ -23,7 +24,7 @@ from backend.stack.credentials import load_credentials
 from backend.stack.health import Readiness
 from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
 from backend.stack.options import StackOptions, read_environment, read_options
-from backend.stack.postgres import Cluster, database_url, plain_url, wait_until_reachable
+from backend.stack.postgres import Cluster, wait_until_reachable
 from backend.stack.processes import end_all
 from backend.stack.progress import note, step
 from backend.stack.supervision import ProgramState, Supervisor, programs
@@ -150,15 +151,15 @@ class Stack:
         fingerprint = digest.hexdigest()
         with psycopg.connect(plain_url(admin_url), autocommit=True) as connection:
             table = f"{BOOKKEEPING_SCHEMA}.airflow_setup"
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (fingerprint text NOT NULL)")  # type: ignore[arg-type]  # constants
-            if (fingerprint,) in connection.execute(f"SELECT fingerprint FROM {table}").fetchall():  # type: ignore[arg-type]  # noqa: S608
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (fingerprint text NOT NULL)")
+            if (fingerprint,) in connection.execute(f"SELECT fingerprint FROM {table}").fetchall():  # noqa: S608
                 return
             (self.layout.airflow_home / "logs").mkdir(parents=True, exist_ok=True)
             with step("Airflow's database and accounts (once)"):
                 self._run_airflow_setup([sys.executable, str(script)], wanted)
             with connection.transaction():
-                connection.execute(f"DELETE FROM {table}")  # type: ignore[arg-type]  # noqa: S608
-                connection.execute(f"INSERT INTO {table} VALUES (%s)", [fingerprint])  # type: ignore[arg-type]  # noqa: S608
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608
+                connection.execute(f"INSERT INTO {table} VALUES (%s)", [fingerprint])  # noqa: S608
 
     def _run_airflow_setup(self, command: list[str], env: dict[str, str]) -> None:
         log = self.layout.logs / "airflow-setup.log"

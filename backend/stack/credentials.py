@@ -3,6 +3,7 @@
 import base64
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -14,7 +15,7 @@ def _fernet_key() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
-_GENERATORS = {
+_GENERATORS: dict[str, Callable[[], str]] = {
     "POSTGRES_ADMIN_PASSWORD": lambda: secrets.token_hex(24),
     "POSTGRES_AIRFLOW_PASSWORD": lambda: secrets.token_hex(24),
     "VISUAL_AI_BACKEND_DB_PASSWORD": lambda: secrets.token_hex(24),

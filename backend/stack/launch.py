@@ -14,7 +14,7 @@ def main(specification: str) -> None:
     """Become the process: `exec` of the command line of the Procfile by `sh`, which expands its variables."""
     wanted = json.loads(Path(specification).read_text())
     if wanted["reap"]:
-        from backend.stack.processes import end_idle_task_workers  # needed by the scheduler only
+        from backend.stack.processes import end_idle_task_workers  # only the scheduler needs it
 
         end_idle_task_workers(wanted["env"])
     os.execve("/bin/sh", ["sh", "-c", f"exec {wanted['command']}"], wanted["env"])  # noqa: S606  # its own Procfile

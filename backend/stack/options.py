@@ -77,7 +77,7 @@ class StackOptions(BaseSettings):
 def read_options(root: Path) -> StackOptions:
     """The options of the checkout at `root`. Raises `StackError` naming the variable that is wrong."""
     try:
-        return StackOptions(_env_file=root / ".env")  # type: ignore[call-arg]  # filled from the environment
+        return StackOptions(_env_file=root / ".env")
     except ValidationError as error:
         problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise StackError(f"The settings don't fit:\n{problems}") from None

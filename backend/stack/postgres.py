@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 import psutil
 import psycopg
 from psycopg import sql
 
+from backend.db.address import database_url, plain_url
 from backend.db.roles import set_password
 from backend.stack.layout import StackError
 
@@ -240,17 +240,6 @@ def _binaries(data: Path) -> Path:
         return installed[max(installed)]
     except (KeyError, ValueError):
         raise StackError(f"{data} was made by a version of PostgreSQL that isn't installed any more") from None
-
-
-def database_url(host: str, port: int, database: str, user: str, password: str, driver: str = "psycopg") -> str:
-    """A SQLAlchemy URL with everything quoted."""
-    place = f"[{host}]" if ":" in host else host
-    return f"postgresql+{driver}://{quote(user, safe='')}:{quote(password, safe='')}@{place}:{port}/{quote(database)}"
-
-
-def plain_url(url: str) -> str:
-    """The libpq form of a SQLAlchemy URL."""
-    return "postgresql" + url[url.index("://") :]
 
 
 def wait_until_reachable(url: str, *, timeout: float) -> None:

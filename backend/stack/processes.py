@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 import psutil
 
@@ -81,7 +82,5 @@ def _safely(question: Callable[[psutil.Process], bool], process: psutil.Process)
 
 
 def _quietly(action: Callable[[], None]) -> None:
-    try:
+    with suppress(psutil.Error):  # it ended meanwhile
         action()
-    except psutil.Error:
-        pass

@@ -1,4 +1,4 @@
-"""The whole stack, started once for all end-to-end tests, on free ports and with its state in a directory of its own."""
+"""The whole stack, started once for all end-to-end tests, on free ports and with a state directory of its own."""
 
 import os
 import shutil

@@ -3,6 +3,7 @@
 import configparser
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def taken_port() -> int:
+def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]  # type: ignore[misc]
+        yield server.getsockname()[1]
 
 
 def parsed(layout: Layout) -> configparser.RawConfigParser:
