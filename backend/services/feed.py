@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psycopg
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.core.events import CHANNEL, Event
 from backend.core.jsonable import dumps
 from backend.db import events
+from backend.db.address import plain_url
 from backend.db.engine import Database
 
 log = logging.getLogger(__name__)
@@ -93,8 +93,7 @@ class EventFeed:
     """
 
     def __init__(self, database_url: str, database: Database) -> None:
-        url = make_url(database_url).set(drivername="postgresql")
-        self._conninfo = url.render_as_string(hide_password=False)
+        self._conninfo = plain_url(database_url)
         self._database = database
         self._channels: dict[str, _Channel] = {}
         self._dirty: set[str] = set()

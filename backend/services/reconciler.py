@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowRefused
 from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES
 from backend.db import executions
+from backend.db.address import plain_url
 from backend.db.engine import Database
 from backend.services.airflow_runs import run_state, task_state
 
@@ -42,8 +42,7 @@ class Reconciler:
     """
 
     def __init__(self, settings: Settings, airflow: AirflowClient, database: Database) -> None:
-        url = make_url(settings.database_url).set(drivername="postgresql")
-        self._conninfo = url.render_as_string(hide_password=False)
+        self._conninfo = plain_url(settings.database_url)
         self._interval = settings.reconcile_interval
         self._airflow = airflow
         self._database = database
