@@ -1,10 +1,13 @@
 """Several agents in one task: who runs when, who gets whose results, and what becomes of it all."""
 
+import asyncio
 import json
 from collections.abc import Coroutine, Mapping
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Annotated, Any, Protocol, TypedDict
 
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph import END, START, StateGraph
 
 from backend.agents.observer import Usage
@@ -77,7 +80,7 @@ def _agent_node(runner: AgentRunner, spec: AgentSpec, specs: list[AgentSpec], *,
         given = dict(runner.task.run_input if spec.input_data is None else spec.input_data)
         if chained:
             given = _with_results(spec, given, _outputs(state["outcomes"]))
-        return {"outcomes": {spec.name: await runner.run(spec, given)}}
+        return {"outcomes": {spec.name: await _alone(runner, spec, given)}}
 
     return run
 
@@ -88,9 +91,16 @@ def _synthesis_node(runner: AgentRunner, synthesis: AgentSpec, specs: list[Agent
         if not results or _fatal(specs, state["outcomes"]) is not None:
             return {"outcomes": {}}
         given = {"query": runner.task.run_input.get("query"), "results": results}
-        return {"outcomes": {synthesis.name: await runner.run(synthesis, given)}}
+        return {"outcomes": {synthesis.name: await _alone(runner, synthesis, given)}}
 
     return run
+
+
+async def _alone(runner: AgentRunner, spec: AgentSpec, given: Mapping[str, Any]) -> Outcome:
+    """Run an agent as a graph of its own: LangGraph would take it for a subgraph of the node that it is run in."""
+    context = copy_context()
+    context.run(var_child_runnable_config.set, None)
+    return await asyncio.create_task(runner.run(spec, given), context=context)
 
 
 def synthesis_spec(given: Any, specs: list[AgentSpec], model: str | None) -> AgentSpec | None:
