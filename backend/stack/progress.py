@@ -23,14 +23,14 @@ def step(name: str) -> Iterator[None]:
         outcome = ""
     finally:
         _open_steps.pop()
-        print(f"{time.monotonic() - started:6.1f} s{outcome}")
+        print(f"{time.monotonic() - started:6.1f} s{outcome}", flush=True)
         while _waiting_notes:
             note(_waiting_notes.pop(0))
 
 
 def done(name: str, seconds: float) -> None:
     """Show a step that was measured elsewhere."""
-    print(f"  {name:<{_WIDTH}}{seconds:6.1f} s")
+    print(f"  {name:<{_WIDTH}}{seconds:6.1f} s", flush=True)
 
 
 def note(text: str) -> None:
@@ -38,4 +38,4 @@ def note(text: str) -> None:
     if _open_steps:
         _waiting_notes.append(text)
     else:
-        print(f"  note: {text}")
+        print(f"  note: {text}", flush=True)
