@@ -33,11 +33,14 @@ with DAG(
             title="Question",
             description="What you want to know about the picture",
         ),
+        # A run from Airflow's own form or command line starts with the sample; the API insists on a picture.
         "image_url": Param(
+            "sample://invoice",
             type="string",
             minLength=1,
             title="Picture",
             description="An https://, http:// or data: address, or the image_url of an upload (POST /images)",
+            **{"x-required": True},
         ),
     },
     doc_md=__doc__,
