@@ -10,6 +10,9 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from visual_ai_operators import LangGraphOperator
 
+# A run from Airflow's own form or command line starts with the sample picture; the API insists on one.
+INSISTED_ON: dict[str, Any] = {"x-required": True}
+
 with DAG(
     dag_id="visual_ai_workflow",
     description="Analyses a picture with the vision agent",
@@ -33,14 +36,13 @@ with DAG(
             title="Question",
             description="What you want to know about the picture",
         ),
-        # A run from Airflow's own form or command line starts with the sample; the API insists on a picture.
         "image_url": Param(
             "sample://invoice",
             type="string",
             minLength=1,
             title="Picture",
             description="An https://, http:// or data: address, or the image_url of an upload (POST /images)",
-            **{"x-required": True},
+            **INSISTED_ON,
         ),
     },
     doc_md=__doc__,
