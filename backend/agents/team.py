@@ -41,6 +41,13 @@ async def run_team(
     those that run already go on to their end, no other starts, and its error is raised. `synthesis`, if given, sums
     up the results.
     """
+    members = [*specs, *([synthesis] if synthesis is not None else [])]
+    asked = [
+        [spec.name, spec.type, runner.task.run_input if spec.input_data is None else spec.input_data]
+        for spec in members
+    ]
+    await runner.claim([spec.name for spec in members], [mode, asked])
+    # The team keeps no checkpoint of its own: an agent that came to its end gives its result again from its thread.
     graph = _graph(runner, specs, mode, synthesis).compile(name="team")
     state = await graph.ainvoke({"outcomes": {}}, {"recursion_limit": len(specs) + 10})
     outcomes: dict[str, Outcome] = state["outcomes"]
