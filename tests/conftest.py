@@ -15,6 +15,8 @@ from backend.db.address import plain_url
 from backend.db.migrate import migrate
 from backend.stack.postgres import Cluster
 
+pytest_plugins = ("tests.kit.fixtures",)
+
 
 @dataclass(frozen=True)
 class Postgres:

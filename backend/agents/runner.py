@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -27,7 +27,8 @@ from backend.core.input_error import InputError
 from backend.core.jsonable import dumps, to_jsonable
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import Classified, classify
-from backend.db import executions, images, threads, traces
+from backend.db import executions, images, traces
+from backend.db import threads as task_threads
 from backend.db.engine import Database
 from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.traces import Place
@@ -103,6 +104,7 @@ class AgentRunner:
         self._resources = AsyncExitStack()
         self._saver: FencedSaver | None = None
         self._going_on = False
+        self._threads: dict[str, str] = {}
 
     async def __aenter__(self) -> "AgentRunner":
         await self._resources.enter_async_context(self._recorder)
@@ -111,15 +113,17 @@ class AgentRunner:
     async def __aexit__(self, *error: Any) -> None:
         await self._resources.__aexit__(*error)
 
-    async def claim(self, agents: Sequence[str], given: Any) -> None:
+    async def claim(self, threads: Mapping[str, str], given: Any) -> None:
         """Take the task's threads for this try, so that agents go on where an earlier try stopped.
 
-        `given` is all that the agents are asked to do; a try with another one starts from nothing. Without a database
-        the agents run without checkpoints. Raises `SupersededError` when a later try has begun.
+        `threads` maps each agent to its LangGraph thread. `given` is all that the agents are asked to do; a try with
+        another one starts from nothing. Without a database the agents run without checkpoints. Raises
+        `SupersededError` when a later try has begun.
         """
         digest = sha256(dumps(given).encode()).hexdigest()
+        self._threads = dict(threads)
         try:
-            self._going_on = await self._database.run(self._begin, [self.thread(name) for name in agents], digest)
+            self._going_on = await self._database.run(self._begin, list(threads.values()), digest)
         except (SQLAlchemyError, OSError) as error:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
@@ -128,10 +132,6 @@ class AgentRunner:
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
 
-    def thread(self, agent: str) -> str:
-        """The LangGraph thread of one of the task's agents."""
-        return f"{self.task.thread_id}/{agent}"
-
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
         task, kept = self.task, self._saver is not None
@@ -139,7 +139,7 @@ class AgentRunner:
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
             executions.set_result(connection, execution_id, result)
             if kept:
-                threads.complete(connection, task.thread_id, task.try_number)
+                task_threads.complete(connection, task.thread_id, task.try_number)
             return []
 
         self._recorder.put(write)
@@ -147,7 +147,7 @@ class AgentRunner:
     def _begin(self, connection: Connection, agents: list[str], digest: str) -> bool:
         execution_id = executions.ensure(connection, self.task.run_state())
         traces.supersede(connection, execution_id, self.task.place())
-        return threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
+        return task_threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
 
     async def run(self, spec: AgentSpec, input_data: Mapping[str, Any]) -> Outcome:
         """Run one agent to its end. A failure is recorded and given back in the outcome, not raised."""
@@ -174,7 +174,9 @@ class AgentRunner:
             if self._going_on:
                 observer.used_before(await self._used_before(place))
             async with asyncio.timeout(spec.timeout):
-                output = await self._stream(graph, self.thread(spec.name), input_data, observer)
+                output = await self._stream(
+                    graph, self._threads.get(spec.name, self.task.thread_id), input_data, observer
+                )
         except Exception as error:
             if isinstance(error, TimeoutError) and spec.timeout is not None:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
@@ -256,7 +258,7 @@ def action(found: Classified) -> str:
 async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
     """Run the one agent of a task; gives the task's XCom. Raises the agent's error, which is recorded."""
     given = runner.task.run_input if spec.input_data is None else spec.input_data
-    await runner.claim([spec.name], [spec.type, given])
+    await runner.claim({spec.name: runner.task.thread_id}, [spec.type, given])
     outcome = await runner.run(spec, given)
     if outcome.error is not None:
         raise outcome.error

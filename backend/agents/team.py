@@ -42,11 +42,9 @@ async def run_team(
     up the results.
     """
     members = [*specs, *([synthesis] if synthesis is not None else [])]
-    asked = [
-        [spec.name, spec.type, runner.task.run_input if spec.input_data is None else spec.input_data]
-        for spec in members
-    ]
-    await runner.claim([spec.name for spec in members], [mode, asked])
+    asked = [[spec.name, spec.type, spec.input_data] for spec in members]
+    threads = {spec.name: f"{runner.task.thread_id}/{spec.name}" for spec in members}
+    await runner.claim(threads, [mode, asked, runner.task.run_input])
     # The team keeps no checkpoint of its own: an agent that came to its end gives its result again from its thread.
     graph = _graph(runner, specs, mode, synthesis).compile(name="team")
     state = await graph.ainvoke({"outcomes": {}}, {"recursion_limit": len(specs) + 10})
