@@ -117,7 +117,7 @@ async def _remember(state: Fanned, runtime: Runtime[Language]) -> Fanned:
 
 _fan = StateGraph(Fanned, context_schema=Language)
 _fan.add_node("spread", lambda _: {})
-_fan.add_node("measure", _measure)  # type: ignore[arg-type]  # LangGraph types a Send's input as the state
+_fan.add_node("measure", _measure)  # type: ignore[type-var]  # LangGraph types a Send's input as the state
 _fan.add_node("judge", _judge)
 _fan.add_node("remember", _remember)
 _fan.add_edge(START, "spread")
