@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, literal, or_, select, text, tuple_, update
@@ -159,6 +159,26 @@ def observe(
     if new_events:
         events.append(connection, execution_id, new_events)
     return execution_id
+
+
+def request_cancel(connection: Connection, execution_id: str) -> None:
+    """Somebody wants the run stopped: agents in flight see it within a second."""
+    connection.execute(
+        update(executions).where(executions.c.id == execution_id).values(cancel_requested_at=func.clock_timestamp())
+    )
+
+
+def withdraw_cancel(connection: Connection, execution_id: str) -> None:
+    """The run could not be stopped and goes on."""
+    connection.execute(update(executions).where(executions.c.id == execution_id).values(cancel_requested_at=None))
+
+
+def cancelled_among(connection: Connection, execution_ids: Iterable[str]) -> set[str]:
+    """Those of the executions that are to be stopped."""
+    query = select(executions.c.id).where(
+        executions.c.id.in_(list(execution_ids)), executions.c.cancel_requested_at.is_not(None)
+    )
+    return set(connection.execute(query).scalars())
 
 
 def set_result(connection: Connection, execution_id: str, result: Any, *, trace_url: str | None = None) -> None:
@@ -355,8 +375,8 @@ def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str
     known, seen = str(before["state"]), run.state
     if seen is None:
         return "running" if known == "queued" else known
-    if known == "cancelled" and seen == "failed":
-        return known  # Airflow knows a stopped run only as failed
+    if seen == "failed" and (known == "cancelled" or before["cancel_requested_at"] is not None):
+        return "cancelled"  # Airflow knows a stopped run only as failed
     if observed_at is not None and before["updated_at"] < observed_at:
         return seen
     if seen == "queued":
@@ -376,7 +396,8 @@ def _run_values(before: Row, run: RunState, state: str, progress: Progress, rest
         "attempt": before["attempt"] + 1 if restarted else before["attempt"],
         "run_type": before["run_type"] or run.run_type,
         "started_at": run.started_at or (None if restarted else before["started_at"]),
-        "finished_at": (run.finished_at or before["finished_at"]) if terminal else None,
+        "finished_at": (run.finished_at or before["finished_at"] or datetime.now(UTC)) if terminal else None,
+        "cancel_requested_at": None if restarted else before["cancel_requested_at"],
     }
 
 
