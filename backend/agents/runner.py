@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.cancellation import CancelWatch, RunCancelledError
 from backend.agents.checkpoints import FencedSaver, open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
@@ -107,6 +108,8 @@ class AgentRunner:
         self._store: AsyncPostgresStore | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
+        self._watch = CancelWatch(database)
+        self._execution_id: str | None = None
 
     async def __aenter__(self) -> "AgentRunner":
         await self._resources.enter_async_context(self._recorder)
@@ -134,6 +137,13 @@ class AgentRunner:
         self._store = AsyncPostgresStore(pool)
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
+        if self._execution_id is not None and (current := asyncio.current_task()) is not None:
+            await self._resources.enter_async_context(self._watch.watching(self._execution_id, current))
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody cancelled the run."""
+        return self._execution_id in self._watch.cancelled
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
@@ -148,7 +158,7 @@ class AgentRunner:
         self._recorder.put(write)
 
     def _begin(self, connection: Connection, agents: list[str], digest: str) -> bool:
-        execution_id = executions.ensure(connection, self.task.run_state())
+        execution_id = self._execution_id = executions.ensure(connection, self.task.run_state())
         traces.supersede(connection, execution_id, self.task.place())
         return task_threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
 
@@ -189,6 +199,8 @@ class AgentRunner:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
             return self._failure(observer, error)
         except asyncio.CancelledError:
+            if self.cancelled:
+                observer.failed(classify(RunCancelledError()), "fail")
             observer.finish("cancelled", None)
             raise
         observer.finish("success", output)

@@ -29,7 +29,17 @@ Category = Literal[
 ]
 
 FINAL: frozenset[Category] = frozenset(
-    {"auth", "quota", "bad_request", "content_filter", "context_length", "invalid_output", "budget", "input"}
+    {
+        "auth",
+        "quota",
+        "bad_request",
+        "content_filter",
+        "context_length",
+        "invalid_output",
+        "budget",
+        "input",
+        "cancelled",
+    }
 )
 """Categories that the same request meets again: the task fails at once, whatever its `retries` say."""
 
@@ -47,6 +57,7 @@ _BY_TYPE: tuple[tuple[str, Category], ...] = (
     ("APITimeoutError", "timeout"),
     ("OutputParserException", "invalid_output"),
     ("ToolException", "tool"),
+    ("RunCancelledError", "cancelled"),
 )
 _BY_CODE: dict[str, Category] = {
     "context_length_exceeded": "context_length",
