@@ -136,9 +136,10 @@ def observe(
     execution_id = ensure(connection, run)
     before = _row(connection, execution_id, lock=True)
     new_events: list[NewEvent] = []
-    _merge_tasks(connection, execution_id, seen, observed_at, new_events)
     state = _next_state(before, run, observed_at)
     restarted = before["state"] in TERMINAL_RUN_STATES and state in ACTIVE_RUN_STATES
+    # Whoever sees a run start again sees which of its tasks were cleared.
+    _merge_tasks(connection, execution_id, seen, observed_at, new_events, certain=restarted)
     listed, done = _count_tasks(connection, execution_id)
     progress = measure_progress(
         listed,
@@ -299,6 +300,8 @@ def _merge_tasks(
     seen: Iterable[TaskState],
     observed_at: datetime | None,
     new_events: list[NewEvent],
+    *,
+    certain: bool,
 ) -> None:
     seen = list(seen)
     if not seen:
@@ -326,7 +329,7 @@ def _merge_tasks(
     known = {key: state for key, (state, _) in written.items()}
     changed: list[TaskState] = []
     for task in seen:
-        fresh = observed_at is not None and (task.key not in written or written[task.key][1] < observed_at)
+        fresh = certain or (observed_at is not None and (task.key not in written or written[task.key][1] < observed_at))
         merged = merge_task(known.get(task.key), task, authoritative=fresh)
         if merged is None:
             continue

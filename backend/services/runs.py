@@ -1,17 +1,25 @@
 """Stops runs and starts them again where they failed."""
 
 from collections.abc import Awaitable
+from typing import TypeVar
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
 from backend.core.problems import Conflict, Forbidden
 from backend.core.roles import Principal, Role
-from backend.core.states import TERMINAL_RUN_STATES
+from backend.core.states import FAILED_TASK_STATES, TERMINAL_RUN_STATES, TaskState
 from backend.db import executions
 from backend.db.engine import Database
 from backend.db.executions import RunState
 from backend.db.rows import Row
+from backend.services.airflow_runs import task_state
 from backend.services.catalog import refusal, unreachable
 from backend.services.status import Status
+
+T = TypeVar("T")
+
+_FAILED: frozenset[str | None] = frozenset(FAILED_TASK_STATES)
+# Airflow skips what had not begun when a run is stopped.
+_NOT_REACHED: frozenset[str | None] = frozenset({"skipped", None})
 
 
 class Runs:
@@ -51,9 +59,15 @@ class Runs:
         row = await self._changeable(who, dag_id, dag_run_id)
         if row["state"] not in ("failed", "cancelled"):
             raise Conflict(f"Only a run that failed or was cancelled can be run again; this one is {row['state']}.")
-        await self._ask(self._airflow.clear_failed(dag_id, dag_run_id, token=who.airflow_token))
+        redone = _FAILED | _NOT_REACHED if row["state"] == "cancelled" else _FAILED
+        tasks = [task for task in await self._tasks(dag_id, dag_run_id) if task.state in redone]
+        if not tasks:
+            raise Conflict("No task of the run failed, so there is nothing to run again.")
+        keys = [task.key for task in tasks]
+        await self._ask(self._airflow.clear_tasks(dag_id, dag_run_id, keys, token=who.airflow_token))
         now = await self._database.run(executions.clock)
-        await self._database.run(executions.observe, RunState(dag_id, dag_run_id, "queued"), observed_at=now)
+        seen = await self._tasks(dag_id, dag_run_id)
+        await self._database.run(executions.observe, RunState(dag_id, dag_run_id, "queued"), seen, observed_at=now)
         return await self._status.row(who, dag_id, dag_run_id)
 
     async def _changeable(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
@@ -63,10 +77,13 @@ class Runs:
             raise Forbidden("The role User may change its own runs only; Op and Admin all.")
         return row
 
+    async def _tasks(self, dag_id: str, dag_run_id: str) -> list[TaskState]:
+        return [task_state(task) for task in await self._ask(self._airflow.task_instances([(dag_id, dag_run_id)]))]
+
     @staticmethod
-    async def _ask(call: Awaitable[object]) -> None:
+    async def _ask(call: Awaitable[T]) -> T:
         try:
-            await call
+            return await call
         except AirflowRefused as refused:
             if refused.status == 409:
                 raise Conflict(f"Airflow refuses: {refused.detail}") from refused
