@@ -34,9 +34,7 @@ def parse_agent(
 ) -> AgentSpec:
     """The agent of a `LangGraphOperator`. Raises `InputError` naming the argument."""
     config = _mapping(agent_config, "agent_config")
-    return _spec(
-        {**config, "name": name or config.get("type")}, input_data, model, True, timeout, "agent_config", "input_data"
-    )
+    return _spec({**config, "name": name or config.get("type")}, input_data, model, True, timeout, "agent_config", "")
 
 
 def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
@@ -67,7 +65,7 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
                 required,
                 given.pop("timeout", None),
                 field_name,
-                f"{field_name}.input_data",
+                f"{field_name}.",
             )
         )
     return specs
@@ -98,7 +96,7 @@ def _spec(
     required: bool,
     timeout: Any,
     config_field: str,
-    input_field: str,
+    prefix: str,
 ) -> AgentSpec:
     # Here, because it knows the graphs: only DAG files that name an agent need it.
     from backend.agents.agent_config import AgentConfig
@@ -117,15 +115,15 @@ def _spec(
             except InputError as error:
                 raise InputError(error.message, field=config_field) from None
     if model is not None and not isinstance(model, str):
-        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field="model")
+        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field=f"{prefix}model")
     return AgentSpec(
         name=str(config.get("name") or kind),
         type=kind,
         config=own,
-        input_data=None if input_data is None else dict(_mapping(input_data, input_field)),
+        input_data=None if input_data is None else dict(_mapping(input_data, f"{prefix}input_data")),
         model=model or None,
         required=required,
-        timeout=_seconds(timeout, config_field),
+        timeout=_seconds(timeout, f"{prefix}timeout"),
     )
 
 
@@ -141,6 +139,7 @@ def _seconds(value: Any, field_name: str) -> float | None:
     if value is None:
         return None
     seconds = value.total_seconds() if hasattr(value, "total_seconds") else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
-        raise InputError("has to be a number of seconds above 0 or a timedelta", field=f"{field_name}.timeout")
+    # NaN is not above 0 either.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InputError("has to be a number of seconds above 0 or a timedelta", field=field_name)
     return float(seconds)
