@@ -9,6 +9,8 @@ from backend.core.input_error import InputError
 Mode = Literal["parallel", "sequential"]
 MODES: tuple[str, ...] = get_args(Mode)
 
+SYNTHESIS = "synthesis"
+
 AGENT_KEYS = frozenset({"name", "type", "input_data", "model", "required", "timeout"})
 """What an entry of `agents` may hold besides the agent's own configuration."""
 
@@ -69,6 +71,28 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
             )
         )
     return specs
+
+
+def synthesis_spec(given: Any, specs: Sequence[AgentSpec], model: Any) -> AgentSpec | None:
+    """The agent that sums up a team's results: `True` for the built-in one, a dict to set it up, `False` for none.
+
+    Raises `InputError` naming `synthesis`.
+    """
+    if isinstance(given, str) and given.strip().lower() in ("true", "false"):  # a template's result
+        given = given.strip().lower() == "true"
+    if given is False:
+        return None
+    if given is not True and not isinstance(given, Mapping):
+        raise InputError("has to be True, False or a dict", field=SYNTHESIS)
+    config = {} if given is True else dict(_mapping(given, SYNTHESIS))
+    own_model, timeout = config.pop("model", None), config.pop("timeout", None)
+    if unknown := sorted(AGENT_KEYS.intersection(config)):
+        raise InputError(f"can't set {unknown[0]!r}", field=SYNTHESIS)
+    name = SYNTHESIS
+    while any(spec.name == name for spec in specs):
+        name += "_"
+    config |= {"type": SYNTHESIS, "name": name}
+    return _spec(config, None, own_model or model, True, timeout, SYNTHESIS, f"{SYNTHESIS}." if own_model else "")
 
 
 def is_template(value: Any) -> bool:
