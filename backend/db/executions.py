@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, and_, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.events import NewEvent
-from backend.core.jsonable import to_jsonable
+from backend.core.jsonable import storable, to_jsonable
 from backend.core.redaction import redact
 from backend.core.states import (
     ACTIVE_RUN_STATES,
@@ -67,11 +68,11 @@ def ensure(connection: Connection, run: RunState) -> str:
         "input_data": redact({key: value for key, value in run.conf.items() if key != SYSTEM_KEY}),
         "idempotency_key": _text(system.get("idempotency_key")),
         "template_name": _text(system.get("template")),
-        "template_version": system.get("template_version"),
+        "template_version": _count(system.get("template_version")),
         "queued_at": run.queued_at or func.now(),
         "tasks_total": run.tasks_total,
     }
-    if wanted := _text(system.get("execution_id")):
+    if wanted := _uuid(system.get("execution_id")):
         values["id"] = wanted
     made = connection.execute(
         insert(executions).values(values).on_conflict_do_nothing().returning(executions.c.id)
@@ -129,7 +130,8 @@ def observe(
 ) -> str:
     """Record what was seen of a run and its task instances; gives the execution's id.
 
-    Only what differs from what is known becomes an event. Without `observed_at` it is a notification: it moves things
+    Only what differs from what is known becomes an event, and nothing follows a run's `end` but another end or a new
+    start: what its tasks still tell is only kept. Without `observed_at` it is a notification: it moves things
     forward and may come late or twice. With `observed_at`, the moment (by the database's clock) before a reading of
     Airflow began, it is authoritative for everything that was last written before that moment.
     """
@@ -157,7 +159,8 @@ def observe(
             new_events.append(NewEvent("workflow_update", workflow_payload(after)))
         if state in TERMINAL_RUN_STATES and before["state"] != state:
             new_events.append(NewEvent("end", {"state": state}))
-    if new_events:
+    still_over = before["state"] in TERMINAL_RUN_STATES and before["state"] == state
+    if new_events and not still_over:
         events.append(connection, execution_id, new_events)
     return execution_id
 
@@ -384,9 +387,16 @@ def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str
         return seen
     if seen == "queued":
         return known  # a late notification
-    if observed_at is not None and known in TERMINAL_RUN_STATES:
-        return known  # the reading began before the end was written
+    if known in TERMINAL_RUN_STATES and (observed_at is not None or _started_before_end(before, run)):
+        # The reading began before the end was written; or it is the word of another scheduler, come late.
+        return seen if seen in TERMINAL_RUN_STATES and observed_at is None else known
     return seen
+
+
+def _started_before_end(before: Row, run: RunState) -> bool:
+    """Whether what was seen is the attempt that is over: a cleared run starts after its end."""
+    end = before["finished_at"] or before["started_at"]
+    return run.started_at is not None and end is not None and run.started_at <= end
 
 
 def _run_values(before: Row, run: RunState, state: str, progress: Progress, restarted: bool) -> dict[str, Any]:
@@ -411,5 +421,19 @@ def _row(connection: Connection, execution_id: str, *, lock: bool = False) -> Ro
     return one_row(connection.execute(query))
 
 
+# What stands in a run's conf may be anybody's: of the wrong kind it is ignored.
+
+
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return storable(value) or None if isinstance(value, str) else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and 0 < value < 2**31 else None
+
+
+def _uuid(value: Any) -> str | None:
+    try:
+        return str(UUID(value)) if isinstance(value, str) else None
+    except ValueError:
+        return None

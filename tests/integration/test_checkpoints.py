@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from backend.agents.checkpoints import FencedSaver, open_pool
 from backend.agents.runner import AgentRunner, TaskContext, run_single
-from backend.agents.specs import parse_agent, parse_team
-from backend.agents.team import run_team, synthesis_spec
+from backend.agents.specs import parse_agent, parse_team, synthesis_spec
+from backend.agents.team import run_team
 from backend.core.settings import Settings
 from backend.db import threads
 from backend.db.engine import Database, make_async_engine
