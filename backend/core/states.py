@@ -58,8 +58,8 @@ class TaskState:
             "map_index": self.map_index,
             "state": self.state,
             "try_number": self.try_number,
-            "started_at": _iso(self.started_at),
-            "finished_at": _iso(self.finished_at),
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
             "duration": self.duration,
         }
 
@@ -113,7 +113,3 @@ def measure_progress(listed: int, done: int, *, run_state: str, known_total: int
         return Progress(total, done, 100)
     percent = min(99, done * 100 // total) if total else 0
     return Progress(total, done, max(percent, known_percent))
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
