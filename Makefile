@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status token test lint format bench fake-openai
+.PHONY: help install up down status token airflow test lint format bench fake-openai
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,3 +46,6 @@ bench: install ## Measure: latency, throughput, overhead
 
 fake-openai: install ## Start an OpenAI-compatible server that answers without a model
 	@$(RUN) -m tests.kit.openai_server $(ARGS)
+
+airflow: install ## Run Airflow's command line on the running stack: make airflow ARGS="dags list"
+	@$(RUN) -m backend airflow $(ARGS)

@@ -104,7 +104,7 @@ def preload(modules: tuple[str, ...] = PRELOADED, functions: tuple[str, ...] = P
 def _threads() -> int:
     """The process's threads, also those that Python doesn't know of where the system tells."""
     try:
-        return len(os.listdir("/proc/self/task"))
+        return len(list(Path("/proc/self/task").iterdir()))
     except OSError:
         return threading.active_count()
 

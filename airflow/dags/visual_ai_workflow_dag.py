@@ -10,6 +10,9 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from visual_ai_operators import LangGraphOperator
 
+# A run from Airflow's own form or command line starts with the sample picture; the API insists on one.
+INSISTED_ON: dict[str, Any] = {"x-required": True}
+
 with DAG(
     dag_id="visual_ai_workflow",
     description="Analyses a picture with the vision agent",
@@ -34,10 +37,12 @@ with DAG(
             description="What you want to know about the picture",
         ),
         "image_url": Param(
+            "sample://invoice",
             type="string",
             minLength=1,
             title="Picture",
             description="An https://, http:// or data: address, or the image_url of an upload (POST /images)",
+            **INSISTED_ON,
         ),
     },
     doc_md=__doc__,

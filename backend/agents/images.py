@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
@@ -54,6 +55,9 @@ class ImageLimits(Protocol):
     @property
     def max_image_pixels(self) -> int: ...
 
+
+SAMPLES = ("invoice",)
+"""Pictures to try things out with, by the name behind `sample://`."""
 
 LOSSLESS = frozenset({"PNG", "GIF", "BMP", "TIFF"})
 MAX_MODEL_PNG = 4 * 2**20
@@ -139,7 +143,7 @@ async def load_image(
     resolve: "Resolve | None" = None,
 ) -> LoadedImage:
     """The picture behind `https://`, `http://`, `data:image/…;base64,` or `upload://<uuid>`, checked and
-    decoded.
+    decoded; `sample://invoice` is one that comes with the package.
 
     Limits, in bytes, pixels and seconds, are those of `settings`. Raises `ImageInputError` when the picture
     or its address is wrong (a retry doesn't help) and `ImageFetchError` when the server is (it may).
@@ -160,6 +164,8 @@ async def load_image(
         data = await asyncio.to_thread(_decode_data_url, source, settings.max_image_bytes)
     elif scheme == "upload":
         data = await _read_upload(source, read_upload)
+    elif scheme == "sample":
+        data = await asyncio.to_thread(_read_sample, source)
     else:
         raise ImageInputError(
             "give the address of a picture that starts with https://, http://, data:image/ or upload://"
@@ -270,6 +276,13 @@ def _decode_data_url(source: str, max_bytes: int) -> bytes:
         return base64.b64decode(raw, validate=True)
     except binascii.Error:
         raise ImageInputError("the data URL does not hold valid base64; encode the picture again") from None
+
+
+def _read_sample(source: str) -> bytes:
+    name = source[len("sample://") :]
+    if name not in SAMPLES:
+        raise ImageInputError(f"there is no such sample; there is {', '.join(SAMPLES)}")
+    return (files("backend.agents") / "samples" / f"{name}.png").read_bytes()
 
 
 async def _read_upload(source: str, read_upload: ReadUpload | None) -> bytes:

@@ -98,15 +98,28 @@ class AgentObserver(AsyncCallbackHandler):
         self._model = model
         self._trace_id = trace_id
         self._agent = _Span(place, None, model, notice, trace_id)
+        self._before = Usage()
+        self._loose = Usage()  # of calls that belong to no node
         self._nodes: dict[str, _Span] = {}
         self._call_nodes: dict[uuid.UUID, str] = {}
         self._tokens: dict[str, list[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    def used_before(self, usage: Usage) -> None:
+        """Count what earlier tries of the task used; the run's totals have it already."""
+        self._before = usage
+
     @property
-    def usage(self) -> Usage:
-        """What the agent used so far."""
-        return self._agent.usage
+    def total_usage(self) -> Usage:
+        """What the agent used in all tries of the task."""
+        now, before = self._agent.usage, self._before
+        cost = None if now.cost is None or (before.calls and before.cost is None) else now.cost + (before.cost or 0)
+        return Usage(
+            now.input_tokens + before.input_tokens,
+            now.output_tokens + before.output_tokens,
+            cost,
+            now.calls + before.calls,
+        )
 
     def begin(self, given: Any) -> None:
         """The agent starts with this input."""
@@ -124,6 +137,7 @@ class AgentObserver(AsyncCallbackHandler):
             self._flush_tokens()
             span.close("failed" if error else "success")
             self._finish(span, output)
+            self._add_to_run(span.usage)
 
     def token(self, node: str, text: str) -> None:
         """A piece of a model's answer; pieces are sent together every 50 ms."""
@@ -137,23 +151,11 @@ class AgentObserver(AsyncCallbackHandler):
         for span in self._nodes.values():
             span.close(state)
             self._finish(span, None)
+            self._add_to_run(span.usage)
         self._nodes.clear()
         self._agent.close(state)
         self._finish(self._agent, output)
-        usage = self._agent.usage
-        total = usage.cost if usage.calls else None
-
-        def add(connection: Connection, execution_id: str) -> list[NewEvent]:
-            executions.add_usage(
-                connection,
-                execution_id,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                cost_usd=total,
-            )
-            return []
-
-        self._recorder.put(add)
+        self._add_to_run(self._loose)
 
     def failed(self, found: Classified, action: str) -> None:
         """Record the error that ended the agent."""
@@ -208,8 +210,8 @@ class AgentObserver(AsyncCallbackHandler):
             )
             if used is None and cost != 0:
                 cost = None  # without a count there is no price
-            for target in filter(None, (self._agent, span)):
-                target.usage.add(given, answered, cost)
+            for usage in (self._agent.usage, span.usage if span is not None else self._loose):
+                usage.add(given, answered, cost)
             if span is not None:
                 span.model = self._model
 
@@ -253,6 +255,22 @@ class AgentObserver(AsyncCallbackHandler):
         def write(connection: Connection, _execution_id: str) -> list[NewEvent]:
             traces.finish(connection, span.id, values)
             return [event]
+
+        self._recorder.put(write)
+
+    def _add_to_run(self, usage: Usage) -> None:
+        if not usage.calls:
+            return
+
+        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
+            executions.add_usage(
+                connection,
+                execution_id,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cost_usd=usage.cost,
+            )
+            return []
 
         self._recorder.put(write)
 

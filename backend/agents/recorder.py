@@ -49,15 +49,15 @@ class Recorder:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._writer is not None
-        try:
-            async with asyncio.timeout(FLUSH_SECONDS):
-                await self._queue.put(None)
-                await self._writer
-        except TimeoutError:
-            self.dropped += self._queue.qsize()
-        finally:
-            self._writer.cancel()
+        if self._writer is not None:
+            try:
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._queue.put(None)
+                    await self._writer
+            except TimeoutError:
+                self.dropped += self._queue.qsize()
+            finally:
+                self._writer.cancel()
         if self.dropped:
             log.error("%s records of this task could not be written to the visual_ai database", self.dropped)
 

@@ -4,15 +4,19 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.checkpoints import FencedSaver, open_pool
 from backend.agents.models import build_model, resolve_model
 from backend.agents.observer import AgentObserver, Usage, node_path
 from backend.agents.recorder import Recorder
@@ -20,10 +24,11 @@ from backend.agents.registry import get_agent
 from backend.agents.specs import AgentSpec
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
-from backend.core.jsonable import to_jsonable
+from backend.core.jsonable import dumps, to_jsonable
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import Classified, classify
-from backend.db import executions, images
+from backend.db import executions, images, traces
+from backend.db import threads as task_threads
 from backend.db.engine import Database
 from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.traces import Place
@@ -96,22 +101,53 @@ class AgentRunner:
         self._database = database
         self.task = task
         self._recorder = Recorder(database, task.place(), task.run_state())
+        self._resources = AsyncExitStack()
+        self._saver: FencedSaver | None = None
+        self._going_on = False
+        self._threads: dict[str, str] = {}
 
     async def __aenter__(self) -> "AgentRunner":
-        await self._recorder.__aenter__()
+        await self._resources.enter_async_context(self._recorder)
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        await self._recorder.__aexit__(*error)
+        await self._resources.__aexit__(*error)
+
+    async def claim(self, threads: Mapping[str, str], given: Any) -> None:
+        """Take the task's threads for this try, so that agents go on where an earlier try stopped.
+
+        `threads` maps each agent to its LangGraph thread. `given` is all that the agents are asked to do; a try with
+        another one starts from nothing. Without a database the agents run without checkpoints. Raises
+        `SupersededError` when a later try has begun.
+        """
+        digest = sha256(dumps(given).encode()).hexdigest()
+        self._threads = dict(threads)
+        try:
+            self._going_on = await self._database.run(self._begin, list(threads.values()), digest)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
+            return
+        pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
+        self._saver = FencedSaver(pool, self.task.thread_id, self.task.try_number)
+        if self._going_on:
+            log.info("going on from the checkpoints of an earlier try")
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
+        task, kept = self.task, self._saver is not None
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
             executions.set_result(connection, execution_id, result)
+            if kept:
+                task_threads.complete(connection, task.thread_id, task.try_number)
             return []
 
         self._recorder.put(write)
+
+    def _begin(self, connection: Connection, agents: list[str], digest: str) -> bool:
+        execution_id = executions.ensure(connection, self.task.run_state())
+        traces.supersede(connection, execution_id, self.task.place())
+        return task_threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
 
     async def run(self, spec: AgentSpec, input_data: Mapping[str, Any]) -> Outcome:
         """Run one agent to its end. A failure is recorded and given back in the outcome, not raised."""
@@ -134,9 +170,13 @@ class AgentRunner:
         try:
             definition.check_input(input_data)
             deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side)
-            graph = definition.build(config, model, deps).compile(name=spec.name)
+            graph = definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
+            if self._going_on:
+                observer.used_before(await self._used_before(place))
             async with asyncio.timeout(spec.timeout):
-                output = await self._stream(graph, input_data, observer)
+                output = await self._stream(
+                    graph, self._threads.get(spec.name, self.task.thread_id), input_data, observer
+                )
         except Exception as error:
             if isinstance(error, TimeoutError) and spec.timeout is not None:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
@@ -145,14 +185,27 @@ class AgentRunner:
             observer.finish("cancelled", None)
             raise
         observer.finish("success", output)
-        return Outcome("success", output, choice.name, choice.notice, observer.usage, trace_id)
+        return Outcome("success", output, choice.name, choice.notice, observer.total_usage, trace_id)
 
     async def _stream(
-        self, graph: CompiledStateGraph[Any, Any, Any, Any], input_data: Mapping[str, Any], observer: AgentObserver
+        self,
+        graph: CompiledStateGraph[Any, Any, Any, Any],
+        thread: str,
+        input_data: Mapping[str, Any],
+        observer: AgentObserver,
     ) -> Any:
-        config: RunnableConfig = {"callbacks": [observer], "run_name": graph.name}
+        config: RunnableConfig = {
+            "callbacks": [observer],
+            "run_name": graph.name,
+            "configurable": {"thread_id": thread},
+        }
+        given: dict[str, Any] | None = dict(input_data)
         output: Any = None
-        stream = graph.astream(dict(input_data), config, stream_mode=["tasks", "messages", "values"], subgraphs=True)
+        if self._going_on and (kept := await graph.aget_state(config)).created_at is not None:
+            if not kept.next:  # it came to its end; only the task did not
+                return _returned(graph, kept.values)
+            given = None  # LangGraph goes on with what failed
+        stream = graph.astream(given, config, stream_mode=["tasks", "messages", "values"], subgraphs=True)
         async for part in stream:
             namespace, mode, chunk = cast(tuple[tuple[str, ...], str, Any], part)
             if mode == "messages":
@@ -166,10 +219,15 @@ class AgentRunner:
                     observer.node_finished(chunk["id"], chunk.get("error"), chunk.get("result"))
             elif not namespace:
                 output = chunk
-        # The stream gives the whole state; what the graph returns is its output schema.
-        if isinstance(output, Mapping) and not isinstance(graph.output_channels, str):
-            output = {name: output[name] for name in graph.output_channels if name in output}
-        return to_jsonable(output)
+        return _returned(graph, output)
+
+    async def _used_before(self, place: Place) -> Usage:
+        def read(connection: Connection) -> Usage:
+            execution_id = executions.ensure(connection, self.task.run_state())
+            used = traces.used_before(connection, execution_id, place)
+            return Usage(input_tokens=used[0], output_tokens=used[1], cost=used[2], calls=used[3])
+
+        return await self._database.run(read)
 
     def _failure(
         self, observer: AgentObserver, error: Exception, model: str | None, notice: str | None, trace_id: str
@@ -178,11 +236,18 @@ class AgentRunner:
         observer.failed(found, action(found))
         observer.finish("failed", None)
         error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
-        return Outcome("failed", None, model, notice, observer.usage, trace_id, error)
+        return Outcome("failed", None, model, notice, observer.total_usage, trace_id, error)
 
     async def _read_upload(self, image_id: uuid.UUID) -> bytes | None:
         image = await self._database.run(images.get, str(image_id))
         return image.content if image else None
+
+
+def _returned(graph: CompiledStateGraph[Any, Any, Any, Any], state: Any) -> Any:
+    """What the graph returns of its state, by its output schema, as JSON."""
+    if isinstance(state, Mapping) and not isinstance(graph.output_channels, str):
+        state = {name: state[name] for name in graph.output_channels if name in state}
+    return to_jsonable(state)
 
 
 def action(found: Classified) -> str:
@@ -192,7 +257,9 @@ def action(found: Classified) -> str:
 
 async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
     """Run the one agent of a task; gives the task's XCom. Raises the agent's error, which is recorded."""
-    outcome = await runner.run(spec, runner.task.run_input if spec.input_data is None else spec.input_data)
+    given = runner.task.run_input if spec.input_data is None else spec.input_data
+    await runner.claim({spec.name: runner.task.thread_id}, [spec.type, given])
+    outcome = await runner.run(spec, given)
     if outcome.error is not None:
         raise outcome.error
     result = {

@@ -1,10 +1,13 @@
 """Several agents in one task: who runs when, who gets whose results, and what becomes of it all."""
 
+import asyncio
 import json
 from collections.abc import Coroutine, Mapping
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Annotated, Any, Protocol, TypedDict
 
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph import END, START, StateGraph
 
 from backend.agents.observer import Usage
@@ -38,6 +41,11 @@ async def run_team(
     those that run already go on to their end, no other starts, and its error is raised. `synthesis`, if given, sums
     up the results.
     """
+    members = [*specs, *([synthesis] if synthesis is not None else [])]
+    asked = [[spec.name, spec.type, spec.input_data] for spec in members]
+    threads = {spec.name: f"{runner.task.thread_id}/{spec.name}" for spec in members}
+    await runner.claim(threads, [mode, asked, runner.task.run_input])
+    # The team keeps no checkpoint of its own: an agent that came to its end gives its result again from its thread.
     graph = _graph(runner, specs, mode, synthesis).compile(name="team")
     state = await graph.ainvoke({"outcomes": {}}, {"recursion_limit": len(specs) + 10})
     outcomes: dict[str, Outcome] = state["outcomes"]
@@ -77,7 +85,7 @@ def _agent_node(runner: AgentRunner, spec: AgentSpec, specs: list[AgentSpec], *,
         given = dict(runner.task.run_input if spec.input_data is None else spec.input_data)
         if chained:
             given = _with_results(spec, given, _outputs(state["outcomes"]))
-        return {"outcomes": {spec.name: await runner.run(spec, given)}}
+        return {"outcomes": {spec.name: await _alone(runner, spec, given)}}
 
     return run
 
@@ -88,9 +96,16 @@ def _synthesis_node(runner: AgentRunner, synthesis: AgentSpec, specs: list[Agent
         if not results or _fatal(specs, state["outcomes"]) is not None:
             return {"outcomes": {}}
         given = {"query": runner.task.run_input.get("query"), "results": results}
-        return {"outcomes": {synthesis.name: await runner.run(synthesis, given)}}
+        return {"outcomes": {synthesis.name: await _alone(runner, synthesis, given)}}
 
     return run
+
+
+async def _alone(runner: AgentRunner, spec: AgentSpec, given: Mapping[str, Any]) -> Outcome:
+    """Run an agent as a graph of its own: LangGraph would take it for a subgraph of the node that it is run in."""
+    context = copy_context()
+    context.run(var_child_runnable_config.set, None)
+    return await asyncio.create_task(runner.run(spec, given), context=context)
 
 
 def synthesis_spec(given: Any, specs: list[AgentSpec], model: str | None) -> AgentSpec | None:

@@ -90,22 +90,30 @@ class Classified:
 def classify(error: BaseException) -> Classified:
     """The category of an error, found on it or on what caused it."""
     causes = list(_causes(error))
-    category: Category = "internal"
-    for cause in causes:
-        found = _category(cause)
-        if found is not None:
-            category = found
-            break
+    telling, category = causes[0], _category(causes[0])
+    for cause in causes[1:]:
+        if category is None and (found := _category(cause)) is not None:
+            telling, category = cause, found
+    if category is None:
+        telling = next((cause for cause in causes if not _is_airflows(cause)), telling)
+        category = "internal"
     return Classified(
         category=category,
-        exception_type=_name(type(error)),
-        message=str(error) or type(error).__name__,
+        exception_type=_name(type(telling)),
+        message=str(telling) or type(telling).__name__,
         final=category in FINAL,
-        chain=tuple(f"{_name(type(cause))}: {cause}" for cause in causes[1:]),
+        chain=tuple(f"{_name(type(cause))}: {cause}" for cause in causes if cause is not telling),
     )
 
 
+def _is_airflows(error: BaseException) -> bool:
+    """Airflow's own exceptions wrap what happened, and all of them carry the status 500."""
+    return any(base.__name__ == "AirflowException" for base in type(error).__mro__)
+
+
 def _category(error: BaseException) -> Category | None:
+    if _is_airflows(error):
+        return None
     if isinstance(error, InputError):
         return "input"
     if isinstance(error, asyncio.CancelledError):

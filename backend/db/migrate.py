@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 from sqlalchemy.engine import make_url
 from yoyo import get_backend, read_migrations
 
@@ -16,6 +19,9 @@ from backend.db.roles import BACKEND_ROLE, ROLES, WORKER_ROLE, RoleError, close_
 
 BOOKKEEPING_SCHEMA = "visual_ai_migrations"
 """What has been applied. A schema of its own: the roles' rights on `visual_ai` must not reach it."""
+
+CHECKPOINT_TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "store")
+"""LangGraph's own tables; tasks read, write and delete in them."""
 
 _LOCK_KEY = 0x5649_5341_4D49  # any number, the same in every version
 
@@ -57,6 +63,7 @@ def migrate(admin_url: str, passwords: Mapping[str, str] | None = None) -> Migra
         connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(BOOKKEEPING_SCHEMA)))
         connection.commit()
         applied = _apply(libpq)
+        applied += _make_checkpoint_tables(connection, libpq)
         enable_logins(connection, logins)
         warnings = close_defaults(connection)
 
@@ -66,6 +73,35 @@ def migrate(admin_url: str, passwords: Mapping[str, str] | None = None) -> Migra
         worker_url=with_login(admin_url, WORKER_ROLE, logins[WORKER_ROLE]),
         warnings=tuple(f"everybody keeps a right in this database that nobody needs; run {line}" for line in warnings),
     )
+
+
+def _make_checkpoint_tables(connection: psycopg.Connection[Any], libpq: str) -> list[str]:
+    """The tables of LangGraph's checkpointer and store, by their own migrations, once for each version of theirs."""
+    wanted = f"langgraph-checkpoint-postgres {version('langgraph-checkpoint-postgres')}"
+    table = sql.Identifier(BOOKKEEPING_SCHEMA, "checkpoint_tables")
+    connection.execute(sql.SQL("CREATE TABLE IF NOT EXISTS {} (version text NOT NULL)").format(table))
+    done = connection.execute(sql.SQL("SELECT 1 FROM {} WHERE version = %s").format(table), [wanted]).fetchone()
+    connection.commit()
+    if done:
+        return []
+    from langgraph.checkpoint.postgres import PostgresSaver  # half a second that most starts need not pay
+    from langgraph.store.postgres import PostgresStore
+
+    with psycopg.connect(
+        libpq, autocommit=True, row_factory=dict_row, options="-c search_path=visual_ai", connect_timeout=10
+    ) as own:
+        PostgresSaver(own).setup()
+        PostgresStore(own).setup()
+        for name in CHECKPOINT_TABLES:
+            own.execute(
+                sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}, {}").format(
+                    sql.Identifier("visual_ai", name), sql.Identifier(BACKEND_ROLE), sql.Identifier(WORKER_ROLE)
+                )
+            )
+    connection.execute(sql.SQL("DELETE FROM {}").format(table))
+    connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(table), [wanted])
+    connection.commit()
+    return [wanted]
 
 
 def _apply(libpq: str) -> list[str]:

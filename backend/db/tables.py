@@ -14,7 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, UUID
 
 metadata = MetaData(schema="visual_ai")
 
@@ -147,6 +147,18 @@ workflow_events = Table(
     Column("event_type", Text, nullable=False),
     Column("payload", JSONB, nullable=False),
     Column("created_at", _Time, nullable=False),
+)
+
+workflow_threads = Table(
+    "workflow_threads",
+    metadata,
+    Column("thread_id", Text, primary_key=True),
+    Column("execution_id", _Id, nullable=False),
+    Column("try_number", Integer, nullable=False),
+    Column("agents", ARRAY(Text), nullable=False),
+    Column("input_hash", Text, nullable=False),
+    Column("completed", Boolean, nullable=False),
+    Column("updated_at", _Time, nullable=False),
 )
 
 idempotency_keys = Table(

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.redaction import redact
@@ -69,6 +70,44 @@ def finish(connection: Connection, trace: str, values: Mapping[str, Any]) -> Non
     if "output" in kept:
         kept["output"] = redact(kept["output"], limit=EXCERPT)
     connection.execute(update(traces).where(traces.c.id == trace).values(kept))
+
+
+def supersede(connection: Connection, execution_id: str, place: Place) -> None:
+    """End what earlier tries of the task instance left open: their process is gone."""
+    connection.execute(
+        update(traces)
+        .where(
+            traces.c.execution_id == execution_id,
+            traces.c.task_id == place.task_id,
+            traces.c.map_index == place.map_index,
+            traces.c.try_number < place.try_number,
+            traces.c.state == "running",
+        )
+        .values(state="cancelled", finished_at=func.clock_timestamp())
+    )
+
+
+def used_before(connection: Connection, execution_id: str, place: Place) -> tuple[int, int, Decimal | None, int]:
+    """What the agent's nodes used in earlier tries: input and output tokens, cost (None when unknown), and nodes that
+    called a model."""
+    called = traces.c.model.is_not(None)
+    row = connection.execute(
+        select(
+            func.coalesce(func.sum(traces.c.input_tokens), 0),
+            func.coalesce(func.sum(traces.c.output_tokens), 0),
+            func.sum(traces.c.cost_usd),
+            func.count().filter(called),
+            func.count().filter(called & traces.c.cost_usd.is_(None)),
+        ).where(
+            traces.c.execution_id == execution_id,
+            traces.c.task_id == place.task_id,
+            traces.c.map_index == place.map_index,
+            traces.c.try_number < place.try_number,
+            traces.c.agent_name == place.agent,
+            traces.c.node.is_not(None),
+        )
+    ).one()
+    return int(row[0]), int(row[1]), None if row[4] else row[2], int(row[3])
 
 
 def list_agents(connection: Connection, execution_id: str) -> list[Row]:

@@ -135,8 +135,8 @@ def _triggerable(dag: dict[str, Any]) -> bool:
 def input_schema(params: dict[str, Any]) -> dict[str, Any]:
     """The JSON Schema of a run's input from the DAG's params as Airflow's API gives them.
 
-    A param is required when it has no default and does not take null. Keys that are no param are let through, as in
-    Airflow.
+    A param is required when it has no default and does not take null, or when its schema says `"x-required": true`: its
+    default is then only for Airflow's own form. Keys that are no param are let through, as in Airflow.
     """
     properties: dict[str, Any] = {}
     required = []
@@ -145,7 +145,9 @@ def input_schema(params: dict[str, Any]) -> dict[str, Any]:
         if param.get("description"):
             schema.setdefault("description", param["description"])
         value = param.get("value")
-        if value is not None:
+        if schema.pop("x-required", False):
+            required.append(name)
+        elif value is not None:
             schema["default"] = value
         elif schema and not Draft202012Validator(schema).is_valid(None):
             required.append(name)

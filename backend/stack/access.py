@@ -1,14 +1,13 @@
 """How a person gets in: a token of the backend, and a first request to try it with."""
 
 import json
-from pathlib import Path
 
 import httpx
 
 from backend.stack.layout import StackError
 from backend.stack.options import StackOptions
 
-SAMPLE_PICTURE = Path("docs/samples/invoice.png")
+SAMPLE_PICTURE = "sample://invoice"
 _QUERY = "What is the total of this invoice?"
 
 
@@ -35,25 +34,9 @@ def fetch_token(options: StackOptions) -> str:
     return str(answer.json()["access_token"])
 
 
-def upload_sample(options: StackOptions, token: str, root: Path) -> str | None:
-    """The address of the sample picture in the backend, or None when it can't be uploaded. Idempotent."""
-    try:
-        answer = httpx.post(
-            f"{options.backend_url}/images",
-            files={"file": (SAMPLE_PICTURE.name, (root / SAMPLE_PICTURE).read_bytes(), "image/png")},
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=30,
-            trust_env=False,
-        )
-        answer.raise_for_status()
-        return str(answer.json()["image_url"])
-    except (httpx.HTTPError, OSError, ValueError, KeyError):
-        return None
-
-
-def first_request(options: StackOptions, token: str, image_url: str) -> str:
+def first_request(options: StackOptions, token: str) -> str:
     """One line for a shell that triggers the sample workflow."""
-    body = json.dumps({"dag_id": "visual_ai_workflow", "input_data": {"query": _QUERY, "image_url": image_url}})
+    body = json.dumps({"dag_id": "visual_ai_workflow", "input_data": {"query": _QUERY, "image_url": SAMPLE_PICTURE}})
     return (
         f"curl -sS {options.backend_url}/workflows/trigger -H 'Authorization: Bearer {token}' "
         f"-H 'Content-Type: application/json' -d '{body}'"

@@ -1,6 +1,7 @@
 """The commands that run the stack."""
 
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,6 +64,16 @@ def token() -> None:
         raise _fail(error) from None
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def airflow(context: typer.Context) -> None:
+    """Run Airflow's own command line against the stack, as in `airflow dags test visual_ai_workflow`."""
+    try:
+        environment = _stack().airflow_environment()
+    except StackError as error:
+        raise _fail(error) from None
+    os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], environment)  # noqa: S606  # the user's own command
+
+
 @app.command()
 def migrate() -> None:
     """Bring the visual_ai schema up to date and make the roles' logins work, as the user of POSTGRES_*."""
@@ -108,7 +119,7 @@ def _fail(error: Exception) -> typer.Exit:
 
 
 def _welcome(stack: "Stack") -> None:
-    from backend.stack.access import fetch_token, first_request, upload_sample
+    from backend.stack.access import fetch_token, first_request
 
     options = stack.options
     secret = options.password.get_secret_value()
@@ -121,7 +132,6 @@ def _welcome(stack: "Stack") -> None:
     except StackError as error:
         print(f"\n  No token yet: {error}")
         return
-    picture = upload_sample(options, token, stack.layout.root) or "https://example.com/image.jpg"
     print(f"\n  Token (again: make token)\n\n{token}\n")
-    print(f"  Try it\n\n{first_request(options, token, picture)}\n")
+    print(f"  Try it\n\n{first_request(options, token)}\n")
     print("  Stop with `make down`; the data stay.")

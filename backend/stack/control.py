@@ -27,7 +27,7 @@ from backend.stack.options import StackOptions, read_environment, read_options
 from backend.stack.postgres import Cluster, wait_until_reachable
 from backend.stack.processes import end_all
 from backend.stack.progress import note, step
-from backend.stack.supervision import ProgramState, Supervisor, programs
+from backend.stack.supervision import SCHEDULER, ProgramState, Supervisor, programs
 
 _AIRFLOW_OWNER = "airflow"
 
@@ -90,6 +90,12 @@ class Stack:
         if self.options.embedded:
             database = "running" if self._cluster(None).running() else "stopped"
         return Status(self.options, self._supervisor.states() if self._supervisor.running() else [], database)
+
+    def airflow_environment(self) -> dict[str, str]:
+        """The environment of Airflow's processes. Raises `StackError` when the stack isn't running."""
+        if not self._supervisor.running():
+            raise StackError("The stack isn't running. Start it: make up")
+        return self._supervisor.environment(SCHEDULER)
 
     def _start(self, credentials: dict[str, str]) -> None:
         databases, admin_url, migrated = self._prepare_database(credentials)

@@ -6,27 +6,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _WIDTH = 46
+_waiting_notes: list[str] = []
+_open_steps: list[str] = []
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Show `name` while the block runs, then its seconds, or that it failed."""
+    """Show `name` while the block runs, then its seconds, or that it failed; notes of the block follow."""
     sys.stdout.write(f"  {name:<{_WIDTH}}")
     sys.stdout.flush()
+    _open_steps.append(name)
     started = time.monotonic()
+    outcome = "  failed"
     try:
         yield
-    except BaseException:
-        print(f"{time.monotonic() - started:6.1f} s  failed")
-        raise
-    print(f"{time.monotonic() - started:6.1f} s")
+        outcome = ""
+    finally:
+        _open_steps.pop()
+        print(f"{time.monotonic() - started:6.1f} s{outcome}", flush=True)
+        while _waiting_notes:
+            note(_waiting_notes.pop(0))
 
 
 def done(name: str, seconds: float) -> None:
     """Show a step that was measured elsewhere."""
-    print(f"  {name:<{_WIDTH}}{seconds:6.1f} s")
+    print(f"  {name:<{_WIDTH}}{seconds:6.1f} s", flush=True)
 
 
 def note(text: str) -> None:
-    """Show something worth knowing that stops nothing."""
-    print(f"  note: {text}")
+    """Show something worth knowing that stops nothing, after the line of the step that is being done."""
+    if _open_steps:
+        _waiting_notes.append(text)
+    else:
+        print(f"  note: {text}", flush=True)

@@ -113,6 +113,11 @@ class Supervisor:
         self._layout = layout
         self._configuration = layout.run / "supervisord.conf"
 
+    def environment(self, name: str) -> dict[str, str]:
+        """The environment that a process of the Procfile was started with."""
+        specification = json.loads((self._layout.run / f"{name}.json").read_text())
+        return dict(specification["env"])
+
     def start(self, environments: Mapping[str, Mapping[str, str]], environment: Mapping[str, str]) -> None:
         """Write the configuration and start the daemon, with it every process.
 

@@ -1,7 +1,6 @@
 """`python -m tests.benchmarks [NAME …]`: run benchmarks on a stack of their own, print and keep what they find."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -41,7 +40,7 @@ def main(
 
     def keep(result: Result) -> None:
         results.append(result)
-        print(f"  {result.name}: {report.write(result, RESULTS).relative_to(ROOT)}", file=sys.stderr)
+        typer.echo(f"  {result.name}: {report.write(result, RESULTS).relative_to(ROOT)}", err=True)
 
     for name in (name for name in ALONE if name in wanted):
         keep(ALONE[name]())

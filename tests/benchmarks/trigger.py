@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 
@@ -19,7 +20,7 @@ def measure(stack: RunningStack, *, requests: int = REQUESTS) -> Result:
     with stack.airflow() as airflow, stack.backend() as backend:
         wait_for_dag(airflow, DAG_ID)
         ours = {"dag_id": DAG_ID, "input_data": {}}
-        direct = {"logical_date": None, "conf": {}}
+        direct: dict[str, Any] = {"logical_date": None, "conf": {}}
         samples: dict[str, list[float]] = {"airflow_ms": [], "trigger_ms": []}
         for turn in range(WARM_UP + requests):
             airflow_ms = _timed(lambda: airflow.post(f"/api/v2/dags/{DAG_ID}/dagRuns", json=direct))
@@ -49,8 +50,7 @@ def _let_end(airflow: httpx.Client) -> None:
     """The next benchmark shall not meet the runs of this one."""
 
     def over() -> bool:
-        query = {"state": ["queued", "running"], "limit": 1}
-        answer = airflow.get(f"/api/v2/dags/{DAG_ID}/dagRuns", params=query).raise_for_status()
-        return answer.json()["total_entries"] == 0
+        answer = airflow.get(f"/api/v2/dags/{DAG_ID}/dagRuns?state=queued&state=running&limit=1").raise_for_status()
+        return bool(answer.json()["total_entries"] == 0)
 
     wait_until(over, timeout=180, poll=1, what="the end of all runs")

@@ -13,13 +13,13 @@ import pytest
 from psycopg.rows import dict_row
 
 from backend.db.address import plain_url
-from tests.kit.runs import Event, check_order, follow, latest, of_type, snapshot, trigger, upload
+from tests.kit.runs import Event, check_order, events, follow, latest, of_type, snapshot, trigger, upload
 from tests.kit.stack import ROOT, RunningStack, finished_run, start_run, wait_until
 from tests.unit import pictures
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-PHOTO = ROOT / "docs" / "samples" / "rocket.jpg"
+PHOTO = Path(__file__).parent / "pictures" / "rocket.jpg"
 TEXT = (
     "The harbour of Bergen was quiet that morning. Three fishing boats lay at the pier and waited for the tide. "
     "The harbour master counted the boats and wrote the number into his book."
@@ -100,8 +100,6 @@ def test_the_snapshot_equals_the_stream(invoice: InvoiceRun) -> None:
 
 
 def test_a_finished_run_is_told_to_who_comes_late(backend: httpx.Client, invoice: InvoiceRun) -> None:
-    from tests.kit.runs import events
-
     late = list(events(backend, invoice.accepted["stream_url"]))
     assert late[0].type == "workflow_update"
     assert late[0].data["state"] == "success"

@@ -37,8 +37,6 @@ from pydantic import BaseModel, Field, ValidationError
 from tests.kit.json_example import example
 from tests.kit.openai_server import PRESETS, Behaviour, OpenAIServer, Preset, Stats, read_behave
 
-pytest_plugins = ("tests.kit.fixtures",)
-
 MODEL = "gpt-4o-mini"
 APIS = ("chat", "responses")
 

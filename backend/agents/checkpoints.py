@@ -1,0 +1,62 @@
+"""Checkpoints in Postgres, which only the latest try of a task can write."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from backend.db.address import plain_url
+
+Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
+
+
+@asynccontextmanager
+async def open_pool(database_url: str, *, max_size: int) -> AsyncIterator[Pool]:
+    """Connections for checkpoints and the store, as LangGraph wants them, in the schema `visual_ai`.
+
+    The first connection is made when it is needed.
+    """
+    async with AsyncConnectionPool(
+        plain_url(database_url),
+        connection_class=AsyncConnection[DictRow],
+        min_size=0,
+        max_size=max_size,
+        timeout=10,
+        open=False,
+        kwargs={
+            "autocommit": True,
+            "prepare_threshold": 0,
+            "row_factory": dict_row,
+            "connect_timeout": 5,
+            "application_name": "visual_ai_checkpoints",
+            "options": "-c search_path=visual_ai",
+        },
+    ) as pool:
+        yield pool
+
+
+class FencedSaver(AsyncPostgresSaver):
+    """LangGraph's saver, whose every write first makes sure, in the same transaction, that the try holds the thread.
+
+    A write of a superseded try raises `psycopg.errors.SerializationFailure`.
+    """
+
+    def __init__(self, pool: Pool, thread_id: str, try_number: int) -> None:
+        # Agents' states hold messages and plain data; what else a user's graph keeps is its own choice.
+        super().__init__(pool, serde=JsonPlusSerializer())
+        self._fence = (thread_id, try_number)
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
+        async with super()._cursor(pipeline=pipeline) as cursor:
+            # The saver asks for a pipeline for just those statements that change something.
+            if not pipeline:
+                yield cursor
+                return
+            async with cursor.connection.transaction():
+                await cursor.execute("SELECT visual_ai.hold_thread(%s, %s)", self._fence)
+                yield cursor

@@ -1,0 +1,84 @@
+"""Threads: whether the agents of a task instance begin anew or go on where an earlier try stopped."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from backend.db.tables import workflow_threads as threads
+
+_CHECKPOINT_TABLES = ("checkpoint_writes", "checkpoint_blobs", "checkpoints")
+
+
+class SupersededError(RuntimeError):
+    """A later try of the task has begun; this one has lost its place. A retry doesn't help."""
+
+
+def begin(
+    connection: Connection, execution_id: str, thread_id: str, try_number: int, agents: Sequence[str], input_hash: str
+) -> bool:
+    """Take the thread for a try; says whether there is something to go on from.
+
+    Earlier tries can write no more. What they left is deleted when it was for another input, or when the task had
+    returned its result: then somebody wants it done again. Raises `SupersededError` when a later try has the thread.
+    """
+    known = connection.execute(select(threads).where(threads.c.thread_id == thread_id).with_for_update()).first()
+    if known is not None and known.try_number > try_number:
+        raise SupersededError(f"try {try_number} of {thread_id} was superseded by try {known.try_number}")
+    going_on = known is not None and not known.completed and known.input_hash == input_hash
+    if known is not None and not going_on:
+        forget(connection, [*known.agents])
+    statement = insert(threads).values(
+        thread_id=thread_id,
+        execution_id=execution_id,
+        try_number=try_number,
+        agents=list(agents),
+        input_hash=input_hash,
+        completed=False,
+        updated_at=func.clock_timestamp(),
+    )
+    columns = ("execution_id", "try_number", "agents", "input_hash", "completed", "updated_at")
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["thread_id"], set_={name: statement.excluded[name] for name in columns}
+        )
+    )
+    return going_on
+
+
+def complete(connection: Connection, thread_id: str, try_number: int) -> None:
+    """The task returned its result."""
+    connection.execute(
+        update(threads)
+        .where(threads.c.thread_id == thread_id, threads.c.try_number == try_number)
+        .values(completed=True, updated_at=func.clock_timestamp())
+    )
+
+
+def forget(connection: Connection, agent_threads: Sequence[str]) -> None:
+    """Delete the checkpoints of LangGraph threads."""
+    for table in _CHECKPOINT_TABLES:
+        connection.execute(
+            text(f"DELETE FROM visual_ai.{table} WHERE thread_id = ANY(:ids)"),  # noqa: S608  # a constant's names
+            {"ids": list(agent_threads)},
+        )
+
+
+_PRUNE = text(
+    """
+    SELECT t.thread_id, t.agents FROM visual_ai.workflow_threads t
+    JOIN visual_ai.workflow_executions e ON e.id = t.execution_id
+    WHERE e.state IN ('success', 'failed', 'cancelled') AND e.finished_at < now() - make_interval(secs => :seconds)
+    ORDER BY e.finished_at LIMIT :limit
+    FOR UPDATE OF t SKIP LOCKED
+    """
+)
+
+
+def prune(connection: Connection, *, older_than: float, limit: int) -> int:
+    """Delete the checkpoints of at most `limit` task instances whose runs ended more than `older_than` seconds ago."""
+    found = connection.execute(_PRUNE, {"seconds": older_than, "limit": limit}).all()
+    if found:
+        forget(connection, [agent for row in found for agent in row.agents])
+        connection.execute(delete(threads).where(threads.c.thread_id.in_([row.thread_id for row in found])))
+    return len(found)

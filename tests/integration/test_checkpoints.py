@@ -1,0 +1,157 @@
+"""A retry goes on where the try before it stopped, and a superseded try can write nothing."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import psycopg
+import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+from sqlalchemy import text
+
+from backend.agents.checkpoints import FencedSaver, open_pool
+from backend.agents.runner import AgentRunner, TaskContext, run_single
+from backend.agents.specs import parse_agent, parse_team
+from backend.agents.team import run_team, synthesis_spec
+from backend.core.settings import Settings
+from backend.db import threads
+from backend.db.engine import Database, make_async_engine
+from backend.db.threads import SupersededError
+from tests.conftest import Postgres
+from tests.kit.openai_server import OpenAIServer
+
+TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
+
+MakeRunner = Callable[..., AgentRunner]
+
+
+@pytest.fixture
+async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
+    """Runners of successive tries of one task, with the worker's rights and the test's model server."""
+    settings = Settings(
+        database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
+    )
+    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
+    run_id = uuid.uuid4().hex
+
+    def make(try_number: int, conf: dict[str, Any] | None = None) -> AgentRunner:
+        task = TaskContext("dag", run_id, "task", -1, try_number, conf or {"query": "What happened?"})
+        return AgentRunner(settings, database, task)
+
+    yield make
+    await database.close()
+
+
+async def trace_nodes(runner: AgentRunner) -> list[tuple[int, str, str, str]]:
+    query = text(
+        "SELECT try_number, agent_name, node, state FROM visual_ai.agent_traces"
+        " WHERE node IS NOT NULL ORDER BY started_at"
+    )
+    async with runner._database.engine.connect() as connection:
+        return [tuple(row) for row in await connection.execute(query)]
+
+
+async def test_a_retry_runs_only_the_failed_node_and_counts_all_tokens(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    spec = parse_agent({"type": "text"}, {"text": TEXT, "query": "Where did the third ship go?"})
+    openai_server.script("server_error")
+    async with make_runner(1) as first:
+        with pytest.raises(Exception, match="500"):
+            await run_single(first, spec)
+    async with make_runner(2) as second:
+        result = await run_single(second, spec)
+    assert await trace_nodes(second) == [
+        (1, "text", "prepare", "success"),
+        (1, "text", "analyse", "failed"),
+        (2, "text", "analyse", "success"),
+        (2, "text", "report", "success"),
+    ]
+    assert result["usage"]["output_tokens"] > 0
+    assert len(openai_server.requests) == 2
+
+
+async def test_finished_agents_of_a_team_are_not_run_again(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    specs = parse_team(
+        [
+            {"name": "good", "type": "text", "input_data": {"text": TEXT, "query": "first question"}},
+            {"name": "bad", "type": "text", "input_data": {"text": TEXT, "query": "second question"}},
+        ],
+        "parallel",
+    )
+    openai_server.script(contains="first question", content="The first answer.")
+    openai_server.script("server_error", contains="second question")
+    openai_server.script(contains="second question", content="The second answer.")
+    synthesis = synthesis_spec(True, specs, None)
+    async with make_runner(1) as first:
+        with pytest.raises(Exception, match="500"):
+            await run_team(first, specs, "parallel", synthesis=synthesis)
+    asked_before = len(openai_server.requests)
+    async with make_runner(2) as second:
+        result = await run_team(second, specs, "parallel", synthesis=synthesis)
+    asked = [request.prompt for request in openai_server.requests[asked_before:]]
+    assert not any("first question" in prompt for prompt in asked)
+    assert len(asked) == 2  # the failed agent and the synthesis
+    assert set(result["results"]) == {"good", "bad"}
+    assert result["agents"]["good"]["usage"]["output_tokens"] > 0
+
+
+async def test_another_input_starts_from_nothing(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+    openai_server.script("server_error")
+    async with make_runner(1) as first:
+        with pytest.raises(Exception, match="500"):
+            await run_single(first, parse_agent({"type": "text"}, {"text": TEXT}))
+    async with make_runner(2) as second:
+        await run_single(second, parse_agent({"type": "text"}, {"text": "Another text about the sea and its tides."}))
+    assert [row[2] for row in await trace_nodes(second) if row[0] == 2] == ["prepare", "analyse", "report"]
+    assert "tides" in openai_server.requests[-1].prompt
+
+
+async def test_a_task_that_returned_its_result_is_done_again_when_cleared(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    spec = parse_agent({"type": "text"}, {"text": TEXT})
+    for try_number in (1, 2):
+        async with make_runner(try_number) as runner:
+            await run_single(runner, spec)
+    assert len(openai_server.requests) == 2
+
+
+async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner, pg: Postgres) -> None:
+    older, newer = make_runner(1), make_runner(2)
+    thread = older.task.thread_id
+    async with older, newer:
+        await older.claim({"text": thread}, "input")
+        await newer.claim({"text": thread}, "input")
+        with pytest.raises(SupersededError):
+            await make_runner(1).claim({"text": thread}, "input")
+        async with open_pool(pg.worker_url, max_size=1) as pool:
+            config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+            stale, current = FencedSaver(pool, thread, 1), FencedSaver(pool, thread, 2)
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                await stale.aput(config, empty_checkpoint(), {}, {})
+            assert await current.aget_tuple(config) is None
+            kept = await current.aput(config, empty_checkpoint(), {}, {})
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                await stale.aput_writes(kept, [("channel", "value")], "task")
+            await current.aput_writes(kept, [("channel", "value")], "task")
+            found = await current.aget_tuple(config)
+            assert found is not None
+            assert found.pending_writes == [("task", "channel", "value")]
+
+
+async def test_checkpoints_of_finished_runs_are_pruned_by_age(make_runner: MakeRunner, pg: Postgres) -> None:
+    async with make_runner(1) as runner:
+        await run_single(runner, parse_agent({"type": "text"}, {"text": TEXT}))
+        database = runner._database
+        ended = text(
+            "UPDATE visual_ai.workflow_executions SET state = 'success', finished_at = now() - interval '2 days'"
+        )
+        await database.run(lambda connection: connection.execute(ended))
+        assert await database.run(threads.prune, older_than=3 * 86400, limit=10) == 0
+        assert await database.run(threads.prune, older_than=86400, limit=10) == 1
+        count = text("SELECT count(*) FROM visual_ai.checkpoints")
+        left = await database.run(lambda connection: connection.execute(count).scalar_one())
+        assert left == 0
