@@ -2,7 +2,7 @@
 
 import base64
 import json
-import subprocess
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from backend.db.address import plain_url
 from tests.kit.runs import Event, check_order, events, follow, latest, of_type, snapshot, trigger, upload
-from tests.kit.stack import ROOT, RunningStack, finished_run, start_run, wait_until
+from tests.kit.stack import RunningStack, finished_run, start_run, wait_until
 from tests.unit import pictures
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -278,12 +278,8 @@ def test_runs_of_airflows_other_clients_are_recorded_like_triggered_ones(
     dag_id = "trusting_workflow"
     given = {"query": "What is the total?", "image_url": upload(backend, pictures.encode(pictures.invoice()))}
     by_rest = start_run(airflow, dag_id, given)
-    by_cli = "by_the_command_line"
-    done = subprocess.run(
-        [Path(stack.specification("scheduler")["PATH"].split(":")[0]) / "airflow", "dags", "trigger", dag_id,
-         "--run-id", by_cli, "--conf", json.dumps(given)],
-        env=stack.specification("scheduler"), cwd=ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    by_cli = f"by_hand_{secrets.token_hex(4)}"
+    done = stack.command("airflow", "dags", "trigger", dag_id, "--run-id", by_cli, "--conf", json.dumps(given))
     assert done.returncode == 0, done.stderr
     triggered = trigger(backend, dag_id, given)
     runs = [triggered["dag_run_id"], by_rest, by_cli]
