@@ -63,6 +63,13 @@ class LangGraphOperator(_AgentsOperator):
     :param model: the model's name as LangChain's `init_chat_model` takes it (`openai:gpt-4.1`); a bare name is
         OpenAI's. Without it the model that the trigger asked for, or the default. Templated.
     :param timeout: how long the agent may take, in seconds or as a `timedelta`.
+    :param graph: the user's own graph instead of `agent_config`: `"package.module:attribute"` (a `StateGraph`, a
+        compiled graph, or a function that returns one) or a name in the `langgraph.json` that
+        `VISUAL_AI_LANGGRAPH_JSON` points to. `input_data` is its input. Templated.
+    :param context: the graph's runtime context. Templated.
+    :param configurable: further entries of `config["configurable"]`. Templated.
+    :param output_mapping: parts of the graph's output under names of one's own, such as
+        `{"answer": "messages.-1.content"}`.
 
     XCom: `{output, agent, model, usage: {input_tokens, output_tokens}, cost_usd, trace_id, trace_url, attempts,
     notice}`.
@@ -71,20 +78,28 @@ class LangGraphOperator(_AgentsOperator):
     a retry, and so do errors that the same request would meet again (authentication, quota, context length).
     """
 
-    template_fields: Sequence[str] = ("agent_config", "input_data", "model")
+    template_fields: Sequence[str] = ("agent_config", "input_data", "model", "graph", "context", "configurable")
     template_fields_renderers: ClassVar[dict[str, str]] = {"agent_config": "json", "input_data": "json"}
 
     def __init__(
         self,
         *,
-        agent_config: Mapping[str, Any] | XComArg,
+        agent_config: Mapping[str, Any] | XComArg | None = None,
         input_data: Mapping[str, Any] | XComArg | None = None,
         model: str | None = None,
         timeout: float | timedelta | None = None,
+        graph: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        configurable: Mapping[str, Any] | None = None,
+        output_mapping: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.agent_config = agent_config
+        self.graph = graph
+        self.context = context
+        self.configurable = configurable
+        self.output_mapping = output_mapping
         self.input_data = without_ellipsis(input_data)
         self.model = model
         self.timeout = timeout
@@ -99,7 +114,16 @@ class LangGraphOperator(_AgentsOperator):
         return self._run_agents(context, lambda runner: run_single(runner, spec))
 
     def _spec(self) -> AgentSpec:
-        return parse_agent(self.agent_config, self.input_data, model=self.model, timeout=self.timeout)
+        return parse_agent(
+            self.agent_config,
+            self.input_data,
+            model=self.model,
+            timeout=self.timeout,
+            graph=self.graph,
+            context=self.context,
+            configurable=self.configurable,
+            output_mapping=self.output_mapping,
+        )
 
 
 class MultiAgentOperator(_AgentsOperator):

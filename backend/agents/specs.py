@@ -9,7 +9,8 @@ from backend.core.input_error import InputError
 Mode = Literal["parallel", "sequential"]
 MODES: tuple[str, ...] = get_args(Mode)
 
-AGENT_KEYS = frozenset({"name", "type", "input_data", "model", "required", "timeout"})
+OWN_GRAPH_KEYS = ("graph", "context", "configurable", "output_mapping")
+AGENT_KEYS = frozenset({"name", "type", "input_data", "model", "required", "timeout", *OWN_GRAPH_KEYS})
 """What an entry of `agents` may hold besides the agent's own configuration."""
 
 
@@ -18,6 +19,8 @@ class AgentSpec:
     """One agent of a task.
 
     `input_data` None means the run's own input. `timeout` is in seconds. A `required` agent that fails fails the task.
+    `graph` names the user's own graph, whose `type` is `graph`; `context` and `configurable` are passed to it, and
+    `output_mapping` picks parts of what it returns.
     """
 
     name: str
@@ -27,16 +30,33 @@ class AgentSpec:
     model: str | None = None
     required: bool = True
     timeout: float | None = None
+    graph: str | None = None
+    context: dict[str, Any] | None = None
+    configurable: dict[str, Any] = field(default_factory=dict)
+    output_mapping: dict[str, str] | None = None
 
 
 def parse_agent(
-    agent_config: Any, input_data: Any, *, model: Any = None, timeout: Any = None, name: str | None = None
+    agent_config: Any,
+    input_data: Any,
+    *,
+    model: Any = None,
+    timeout: Any = None,
+    graph: Any = None,
+    context: Any = None,
+    configurable: Any = None,
+    output_mapping: Any = None,
 ) -> AgentSpec:
     """The agent of a `LangGraphOperator`. Raises `InputError` naming the argument."""
-    config = _mapping(agent_config, "agent_config")
-    return _spec(
-        {**config, "name": name or config.get("type")}, input_data, model, True, timeout, "agent_config", "input_data"
-    )
+    if agent_config is None and graph is None:
+        raise InputError(
+            "is missing; give agent_config={'type': …} or graph='package.module:attribute'", field="agent_config"
+        )
+    config = {} if agent_config is None else dict(_mapping(agent_config, "agent_config"))
+    config.setdefault("name", str(graph).rpartition(":")[2] if graph is not None else config.get("type"))
+    own = {"graph": graph, "context": context, "configurable": configurable, "output_mapping": output_mapping}
+    given = {**config, **{key: value for key, value in own.items() if value is not None}}
+    return _spec(given, input_data, model, True, timeout, "agent_config", "input_data")
 
 
 def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
@@ -104,6 +124,10 @@ def _spec(
     from backend.agents.agent_config import AgentConfig
     from backend.agents.registry import AGENTS
 
+    if model is not None and not isinstance(model, str):
+        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field="model")
+    if config.get("graph") is not None:
+        return _own_graph(config, input_data, model, required, timeout, config_field, input_field)
     kind = config.get("type")
     if not isinstance(kind, str) or not kind:
         raise InputError(f"is missing; it has to be one of {', '.join(AGENTS)}", field=f"{config_field}.type")
@@ -116,8 +140,6 @@ def _spec(
                 AgentConfig.parse(own)
             except InputError as error:
                 raise InputError(error.message, field=config_field) from None
-    if model is not None and not isinstance(model, str):
-        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field="model")
     return AgentSpec(
         name=str(config.get("name") or kind),
         type=kind,
@@ -126,6 +148,45 @@ def _spec(
         model=model or None,
         required=required,
         timeout=_seconds(timeout, config_field),
+    )
+
+
+def _own_graph(
+    config: dict[str, Any],
+    input_data: Any,
+    model: Any,
+    required: bool,
+    timeout: Any,
+    config_field: str,
+    input_field: str,
+) -> AgentSpec:
+    from backend.agents.graph_project import check_reference
+    from backend.core.settings import get_settings
+
+    if config.get("type") not in (None, "graph"):
+        raise InputError("can't be given together with graph", field=f"{config_field}.type")
+    graph = config["graph"]
+    if not is_template(graph):
+        check_reference(graph, get_settings().langgraph_json)
+    mapping = config.get("output_mapping")
+    if mapping is not None and not all(isinstance(path, str) for path in _mapping(mapping, "output_mapping").values()):
+        raise InputError("has to map names to paths such as 'messages.-1.content'", field="output_mapping")
+    unknown = config.keys() - AGENT_KEYS
+    if unknown:
+        detail = f"has {min(unknown)!r}, which a graph of one's own doesn't take; pass it in configurable or context"
+        raise InputError(detail, field=config_field)
+    context, configurable = config.get("context"), config.get("configurable")
+    return AgentSpec(
+        name=str(config.get("name") or "graph"),
+        type="graph",
+        input_data=None if input_data is None else dict(_mapping(input_data, input_field)),
+        model=model or None,
+        required=required,
+        timeout=_seconds(timeout, config_field),
+        graph=graph,
+        context=None if context is None else dict(_mapping(context, "context")),
+        configurable={} if configurable is None else dict(_mapping(configurable, "configurable")),
+        output_mapping=None if mapping is None else dict(mapping),
     )
 
 
