@@ -3,7 +3,6 @@
 import atexit
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from psycopg import sql
 from backend.db.address import plain_url
 from backend.db.migrate import migrate
 from backend.stack.postgres import Cluster
+from tests.kit.stack import free_port
 
 pytest_plugins = ("tests.kit.fixtures",)
 
@@ -33,14 +33,6 @@ class Postgres:
     admin_url: str
     backend_url: str
     worker_url: str
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from backend.db.address import plain_url
 from backend.db.migrate import BOOKKEEPING_SCHEMA, migrate
 from backend.db.roles import RoleError, role_password
 from backend.stack.postgres import Cluster
-from tests.conftest import Postgres, free_port
+from tests.conftest import Postgres
+from tests.kit.stack import free_port
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from backend.core.input_error import InputError
 @pytest.mark.parametrize(
     ("arguments", "field", "says"),
     [
-        ({"agent_config": None}, "agent_config", "has to be a dict"),
+        ({"agent_config": None}, "agent_config", "is missing"),
         ({"agent_config": "vision"}, "agent_config", "not str"),
         ({"agent_config": {1: 2}}, "agent_config", "no string"),
         ({"agent_config": {}}, "agent_config.type", "one of vision, text, synthesis"),
@@ -83,7 +83,7 @@ def test_one_agent() -> None:
 
 
 def test_a_team() -> None:
-    given = [
+    given: list[dict[str, Any]] = [
         {"name": "eyes", "type": "vision", "required": False, "timeout": 5, "temperature": 0, "model": "own"},
         {"name": "words", "type": "text", "input_data": {"text": "t"}},
     ]

@@ -101,15 +101,15 @@ def test_an_unknown_state_counts_as_under_way() -> None:
     assert task("some_day").rank == task("running").rank < task("removed").rank
 
 
-def test_the_payload_holds_times_as_text() -> None:
+def test_the_payload_holds_times() -> None:
     seen = TaskState("work", 3, 2, "success", NOON, NOON + timedelta(seconds=1.5), 1.5)
     assert seen.payload() == {
         "task_id": "work",
         "map_index": 3,
         "state": "success",
         "try_number": 2,
-        "started_at": "2026-01-01T12:00:00+00:00",
-        "finished_at": "2026-01-01T12:00:01.500000+00:00",
+        "started_at": NOON,
+        "finished_at": NOON + timedelta(seconds=1.5),
         "duration": 1.5,
     }
 
@@ -143,3 +143,13 @@ def test_progress_never_falls_and_only_success_is_a_hundred() -> None:
             progress = measure_progress(listed, done, run_state="running", known_total=0, known_percent=percent)
             assert percent <= progress.percent < 100
             percent = progress.percent
+
+
+@pytest.mark.parametrize("authoritative", [True, False])
+@pytest.mark.parametrize("over", ["success", "failed"])
+def test_a_try_that_said_how_it_ended_does_not_run_again(over: str, authoritative: bool) -> None:
+    assert merge_task(task(over), task("running"), authoritative=authoritative) is None
+
+
+def test_airflow_corrects_how_a_try_ended() -> None:
+    assert merge_task(task("success"), task("failed"), authoritative=True) == task("failed")

@@ -117,6 +117,7 @@ class ErrorOut(BaseModel):
     map_index: int
     try_number: int | None
     agent: str | None
+    node: str | None
     model: str | None
     category: str
     exception_type: str
