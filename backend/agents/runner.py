@@ -24,6 +24,7 @@ from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.registry import get_agent
 from backend.agents.specs import AgentSpec
+from backend.agents.usage_counting import ask_for_usage
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
@@ -222,6 +223,8 @@ class AgentRunner:
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
 
     async def _own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
+        if self._settings.stream_usage:
+            ask_for_usage()
         return await load_graph(
             str(spec.graph),
             config=config,
