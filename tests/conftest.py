@@ -1,5 +1,7 @@
 """Fixtures for all tests: a real PostgreSQL, migrated once and emptied for each test that asks for it."""
 
+import atexit
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +18,12 @@ from backend.stack.postgres import Cluster
 from tests.kit.stack import free_port
 
 pytest_plugins = ("tests.kit.fixtures",)
+
+
+# Airflow reads it when it is imported, and would otherwise write to the home directory of whoever runs the tests.
+if "AIRFLOW_HOME" not in os.environ:
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="visual-ai-airflow-")
+    atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from backend.agents.specs import AgentSpec, is_template, parse_agent, parse_team, without_ellipsis
+from backend.agents.specs import AgentSpec, is_template, parse_agent, parse_team, synthesis_spec, without_ellipsis
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -171,6 +171,8 @@ class MultiAgentOperator(_AgentsOperator):
         self.orchestration_mode = orchestration_mode
         self.model = model
         self.synthesis = synthesis
+        if not _known_later(synthesis):
+            synthesis_spec(synthesis, (), model)
         if not _known_later(self.agents):
             mode = "parallel" if is_template(orchestration_mode) else orchestration_mode
             for index, spec in enumerate(parse_team(self.agents, mode, model=model)):
@@ -180,7 +182,7 @@ class MultiAgentOperator(_AgentsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agents. Raises a required agent's error; `AirflowFailException` when a retry can't help."""
-        from backend.agents.team import run_team, synthesis_spec
+        from backend.agents.team import run_team
 
         specs = _parsed(lambda: parse_team(self.agents, self.orchestration_mode, model=self.model))
         synthesis = _parsed(lambda: synthesis_spec(self.synthesis, specs, self.model))

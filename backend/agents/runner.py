@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.cancellation import CancelWatch, RunCancelledError
 from backend.agents.checkpoints import FencedSaver, open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
@@ -54,7 +55,7 @@ class TaskContext:
     @property
     def thread_id(self) -> str:
         """The same for all tries of the task instance."""
-        return f"{self.dag_id}/{self.dag_run_id}/{self.task_id}/{self.map_index}"
+        return task_threads.thread_of(self.dag_id, self.dag_run_id, self.task_id, self.map_index)
 
     @property
     def run_input(self) -> dict[str, Any]:
@@ -107,6 +108,8 @@ class AgentRunner:
         self._store: AsyncPostgresStore | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
+        self._watch = CancelWatch(database)
+        self._execution_id: str | None = None
 
     async def __aenter__(self) -> "AgentRunner":
         await self._resources.enter_async_context(self._recorder)
@@ -134,21 +137,25 @@ class AgentRunner:
         self._store = AsyncPostgresStore(pool)
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
+        if self._execution_id is not None and (current := asyncio.current_task()) is not None:
+            await self._resources.enter_async_context(self._watch.watching(self._execution_id, current))
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody cancelled the run."""
+        return self._execution_id in self._watch.cancelled
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
-        task, kept = self.task, self._saver is not None
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
             executions.set_result(connection, execution_id, result)
-            if kept:
-                task_threads.complete(connection, task.thread_id, task.try_number)
             return []
 
         self._recorder.put(write)
 
     def _begin(self, connection: Connection, agents: list[str], digest: str) -> bool:
-        execution_id = executions.ensure(connection, self.task.run_state())
+        execution_id = self._execution_id = executions.ensure(connection, self.task.run_state())
         traces.supersede(connection, execution_id, self.task.place())
         return task_threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
 
@@ -189,6 +196,8 @@ class AgentRunner:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
             return self._failure(observer, error)
         except asyncio.CancelledError:
+            if self.cancelled:
+                observer.failed(classify(RunCancelledError()), "fail")
             observer.finish("cancelled", None)
             raise
         observer.finish("success", output)
