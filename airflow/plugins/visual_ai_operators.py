@@ -38,19 +38,31 @@ class _AgentsOperator(BaseOperator):
             self._agent_task.cancel()
 
     def _run_agents(self, context: Context, work: Callable[[AgentRunner], Any]) -> dict[str, Any]:
+        from airflow.sdk.log import mask_secret
+
+        from backend.agents.models import provider_keys
         from backend.agents.runner import is_final
         from backend.agents.task import AgentTask
+        from backend.core.redaction import redact_text
         from backend.core.settings import get_settings
+        from backend.core.workflow_error_handler import error_chain
 
-        self._agent_task = AgentTask(get_settings(), _task_context(context))
+        settings = get_settings()
+        keys = provider_keys(settings)
+        for key in keys:
+            mask_secret(key)
+        self._agent_task = AgentTask(settings, _task_context(context))
         try:
             return self._agent_task.run(work)
         except Exception as error:
             if not is_final(error):
                 raise
-            failure = AirflowFailException(str(error))
+            failure = AirflowFailException(redact_text(str(error)))
             failure.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
-            raise failure from error
+            # A provider may repeat the key it refuses; LocalExecutor writes a task's exceptions, with all that led to
+            # them, into the scheduler's log, where Airflow masks nothing.
+            repeated = any(key in str(cause) for cause in error_chain(error) for key in keys)
+            raise failure from (None if repeated else error)
 
 
 class LangGraphOperator(_AgentsOperator):

@@ -202,6 +202,15 @@ def build_model(
     return built
 
 
+def provider_keys(settings: Settings) -> list[str]:
+    """The keys of all model providers that this process has: what may stand in no log."""
+    names = {variable for provider in PROVIDERS.values() for variable in provider.key_variables}
+    found = {os.environ.get(name) for name in names}
+    for secret in (settings.openai_api_key, settings.langfuse_secret_key):
+        found.add(secret.get_secret_value() if secret else None)
+    return sorted(filter(None, found))
+
+
 def _split(asked: str) -> tuple[str, str]:
     """ "provider:model" in two; a bare name, also one of OpenAI's fine-tuned ones ("ft:…"), is OpenAI's."""
     prefix, colon, rest = asked.partition(":")

@@ -56,7 +56,7 @@ class TaskContext:
     @property
     def thread_id(self) -> str:
         """The same for all tries of the task instance."""
-        return f"{self.dag_id}/{self.dag_run_id}/{self.task_id}/{self.map_index}"
+        return task_threads.thread_of(self.dag_id, self.dag_run_id, self.task_id, self.map_index)
 
     @property
     def run_input(self) -> dict[str, Any]:
@@ -148,12 +148,9 @@ class AgentRunner:
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
-        task, kept = self.task, self._saver is not None
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
             executions.set_result(connection, execution_id, result)
-            if kept:
-                task_threads.complete(connection, task.thread_id, task.try_number)
             return []
 
         self._recorder.put(write)

@@ -102,7 +102,7 @@ class Classified:
 
 def classify(error: BaseException) -> Classified:
     """The category of an error, found on it or on what caused it."""
-    causes = list(_causes(error))
+    causes = list(error_chain(error))
     telling, category = causes[0], _category(causes[0])
     for cause in causes[1:]:
         if category is None and (found := _category(cause)) is not None:
@@ -183,7 +183,8 @@ def _code(error: BaseException) -> str | None:
     return code if isinstance(code, str) else None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def error_chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it, the outermost first."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:

@@ -21,7 +21,7 @@ from backend.core.states import (
     measure_progress,
     merge_task,
 )
-from backend.db import events
+from backend.db import events, threads
 from backend.db.rows import Row, all_rows, first_row, one_row
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
@@ -300,6 +300,7 @@ def workflow_payload(row: Mapping[str, Any]) -> dict[str, Any]:
 def _merge_tasks(
     connection: Connection,
     execution_id: str,
+    run: RunState,
     seen: Iterable[TaskState],
     observed_at: datetime | None,
     new_events: list[NewEvent],
@@ -339,6 +340,9 @@ def _merge_tasks(
         first_sight_of_nothing = task.key not in known and merged.state is None
         known[task.key] = merged
         changed.append(merged)
+        if merged.state == "success":
+            thread = threads.thread_of(run.dag_id, run.dag_run_id, merged.task_id, merged.map_index)
+            threads.complete(connection, thread, merged.try_number)
         if not first_sight_of_nothing:
             new_events.append(NewEvent("task_update", merged.payload()))
     if changed:
