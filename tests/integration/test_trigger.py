@@ -157,7 +157,8 @@ async def test_no_token(http: httpx.AsyncClient, airflow: FakeAirflow, database_
 
 
 async def test_an_expired_token(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:
-    airflow.token_lifetime = 0.5
+    await sign_in(http, "ulla")  # the service account has its token now
+    airflow.token_lifetime = 1
     headers = await sign_in(http, "ulla")
     await asyncio.sleep(1.1)
     is_problem(await send(http, headers), 401)
