@@ -161,9 +161,7 @@ async def test_a_cleared_run_starts_again(reconciler: Reconciler, airflow: FakeA
 
 
 @pytest.mark.parametrize("set_to", ["success", "failed"])
-async def test_a_state_set_by_hand(
-    reconciler: Reconciler, airflow: FakeAirflow, engine: Engine, set_to: str
-) -> None:
+async def test_a_state_set_by_hand(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine, set_to: str) -> None:
     was = "failed" if set_to == "success" else "success"
     airflow.add_run(DAG, "run", was, {"a": was})
     await reconciler.reconcile()
@@ -246,9 +244,7 @@ async def test_a_pass_costs_the_same_whatever_is_over(database_url: str, airflow
         for more in (0, 2, 100):
             for number in range(more):
                 airflow.add_run(DAG, f"active {number}", "running", {"a": "running", "b": None})
-                airflow.set_run(
-                    DAG, f"active {number}", "running", updated_at=datetime.now(UTC) - timedelta(hours=1)
-                )
+                airflow.set_run(DAG, f"active {number}", "running", updated_at=datetime.now(UTC) - timedelta(hours=1))
             for run_id in [key for key in airflow.runs if key[1].startswith("done")]:
                 old = datetime.now(UTC) - timedelta(hours=1)
                 airflow.set_run(*run_id, "success", updated_at=old)

@@ -297,9 +297,7 @@ async def test_a_burst_larger_than_a_page_is_told_live(http: httpx.AsyncClient, 
         assert await reading == stored(database, execution_id)[1:]
 
 
-async def test_a_hundred_subscribers_while_four_write(
-    http: httpx.AsyncClient, app: FastAPI, database: Engine
-) -> None:
+async def test_a_hundred_subscribers_while_four_write(http: httpx.AsyncClient, app: FastAPI, database: Engine) -> None:
     execution_id = observe(database, "running")
     reading = [asyncio.create_task(all_of(stream(http, 0 if i % 2 else None))) for i in range(100)]
 
