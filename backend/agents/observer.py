@@ -99,6 +99,7 @@ class AgentObserver(AsyncCallbackHandler):
         self._trace_id = trace_id
         self._agent = _Span(place, None, model, notice, trace_id)
         self._nodes: dict[str, _Span] = {}
+        self._failed_node: str | None = None
         self._call_nodes: dict[uuid.UUID, str] = {}
         self._tokens: dict[str, list[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -123,6 +124,8 @@ class AgentObserver(AsyncCallbackHandler):
         if span is not None:
             self._flush_tokens()
             span.close("failed" if error else "success")
+            if error:
+                self._failed_node = span.node
             self._finish(span, output)
 
     def token(self, node: str, text: str) -> None:
@@ -158,7 +161,7 @@ class AgentObserver(AsyncCallbackHandler):
     def failed(self, found: Classified, action: str) -> None:
         """Record the error that ended the agent."""
         model, place = self._model, self._place
-        node = next((span.node for span in self._nodes.values()), None)
+        node = self._failed_node or next((span.node for span in self._nodes.values()), None)
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
             payload = errors.add(

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 from sqlalchemy import Connection
 
@@ -151,6 +152,25 @@ class AgentRunner:
         self, graph: CompiledStateGraph[Any, Any, Any, Any], input_data: Mapping[str, Any], observer: AgentObserver
     ) -> Any:
         config: RunnableConfig = {"callbacks": [observer], "run_name": graph.name}
+        # In a team this runs inside a node of the team's graph: it is a run of its own all the same, not a subgraph.
+        outer = var_child_runnable_config.set(None)
+        try:
+            output = await self._follow(graph, input_data, config, observer)
+        finally:
+            var_child_runnable_config.reset(outer)
+        # The stream gives the whole state; what the graph returns is its output schema.
+        if isinstance(output, Mapping) and not isinstance(graph.output_channels, str):
+            output = {name: output[name] for name in graph.output_channels if name in output}
+        return to_jsonable(output)
+
+    async def _follow(
+        self,
+        graph: CompiledStateGraph[Any, Any, Any, Any],
+        input_data: Mapping[str, Any],
+        config: RunnableConfig,
+        observer: AgentObserver,
+    ) -> Any:
+        """Run the graph and tell the observer; gives its last state."""
         output: Any = None
         stream = graph.astream(dict(input_data), config, stream_mode=["tasks", "messages", "values"], subgraphs=True)
         async for part in stream:
@@ -166,10 +186,7 @@ class AgentRunner:
                     observer.node_finished(chunk["id"], chunk.get("error"), chunk.get("result"))
             elif not namespace:
                 output = chunk
-        # The stream gives the whole state; what the graph returns is its output schema.
-        if isinstance(output, Mapping) and not isinstance(graph.output_channels, str):
-            output = {name: output[name] for name in graph.output_channels if name in output}
-        return to_jsonable(output)
+        return output
 
     def _failure(
         self, observer: AgentObserver, error: Exception, model: str | None, notice: str | None, trace_id: str
