@@ -17,7 +17,6 @@ from backend.db.address import plain_url
 from backend.db.migrate import migrate
 from backend.stack.postgres import Cluster
 
-
 # Airflow reads it when it is imported, and would otherwise write to the home directory of whoever runs the tests.
 if "AIRFLOW_HOME" not in os.environ:
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="visual-ai-airflow-")

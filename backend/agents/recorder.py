@@ -50,15 +50,17 @@ class Recorder:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._writer is not None
+        writer = self._writer
+        if writer is None:
+            return
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self._queue.put(None)
-                await self._writer
+                await writer
         except TimeoutError:
             self.dropped += self._queue.qsize()
         finally:
-            self._writer.cancel()
+            writer.cancel()
         if self.dropped:
             log.error("%s records of this task could not be written to the visual_ai database", self.dropped)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine
 
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps

@@ -108,7 +108,9 @@ def told(engine: Engine) -> list[str]:
     """What was told of agents and nodes, runs of tokens as one."""
     short: list[str] = []
     for kind, payload in log_of(engine):
-        line = kind if kind == "token" else f"{kind} {payload.get('agent')}/{payload.get('node')} {payload.get('state')}"
+        line = (
+            kind if kind == "token" else f"{kind} {payload.get('agent')}/{payload.get('node')} {payload.get('state')}"
+        )
         if kind in ("agent_update", "token", "error") and line != (short[-1:] or [""])[0]:
             short.append(line)
     return short
@@ -127,7 +129,12 @@ async def test_one_agent(openai_server: OpenAIServer, worker_url: str, engine: E
     assert result["notice"] is None
 
     agent, *nodes = rows(engine, agent_traces)
-    assert (agent["node"], agent["agent_name"], agent["agent_type"], agent["state"]) == (None, "text", "text", "success")
+    assert (agent["node"], agent["agent_name"], agent["agent_type"], agent["state"]) == (
+        None,
+        "text",
+        "text",
+        "success",
+    )
     assert (agent["input_tokens"], agent["output_tokens"]) == (1000, 200)
     assert float(agent["cost_usd"]) == result["cost_usd"]
     assert agent["trace_id"] == result["trace_id"]
@@ -286,7 +293,7 @@ async def test_bad_input_fails_for_good(
 
 async def test_a_timeout(openai_server: OpenAIServer, worker_url: str, engine: Engine) -> None:
     openai_server.script(hold=True)
-    with pytest.raises(TimeoutError, match="longer than its timeout of 0.3 s"):
+    with pytest.raises(TimeoutError, match=r"longer than its timeout of 0\.3 s"):
         await alone(online(worker_url, openai_server), timeout=0.3)
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.disconnected == 1)
     [error] = rows(engine, workflow_errors)
@@ -336,7 +343,9 @@ async def test_cancelling_before_the_start(openai_server: OpenAIServer, worker_u
     task = AgentTask(online(worker_url, openai_server), TASK)
     task.cancel()
     spec = parse_agent(TEXT, None)
-    assert isinstance(await in_thread(lambda: task.run(lambda runner: run_single(runner, spec))), asyncio.CancelledError)
+    assert isinstance(
+        await in_thread(lambda: task.run(lambda runner: run_single(runner, spec))), asyncio.CancelledError
+    )
     assert openai_server.requests == []
 
 
@@ -499,8 +508,9 @@ async def test_an_optional_agent_may_fail(
 ) -> None:
     secret = {"message": f"no: {KEY}", "code": None}
     openai_server.script(status=400, error=secret, contains="text of a")
-    agents = [{"name": name, **TEXT, "input_data": {"text": f"text of {name}"}} for name in "ab"]
-    agents[0]["required"] = False
+    agents: list[dict[str, Any]] = [
+        {"name": name, **TEXT, "input_data": {"text": f"text of {name}"}, "required": name != "a"} for name in "ab"
+    ]
     result = await together(online(worker_url, openai_server), agents, mode, synthesis=True)
     assert result["results"]["a"] is None
     assert result["results"]["b"]["answer"]
@@ -560,9 +570,7 @@ async def test_no_picture_bytes_are_recorded(openai_server: OpenAIServer, worker
 
 
 @pytest.fixture
-def environment(
-    openai_server: OpenAIServer, worker_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def environment(openai_server: OpenAIServer, worker_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The settings of a task's process."""
     monkeypatch.setenv("VISUAL_AI_DATABASE_URL", worker_url)
     monkeypatch.setenv("OPENAI_BASE_URL", openai_server.base_url)

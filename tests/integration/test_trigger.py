@@ -266,7 +266,9 @@ async def test_a_body_that_is_no_request(
     assert pointers(response) == expected
 
 
-@pytest.mark.parametrize("value", ["NaN", "[Infinity]", '{"deep": [-Infinity]}', "1e999", '"\\u0000"', '"\\ud83d"', '{"\\udc00": 1}'])
+@pytest.mark.parametrize(
+    "value", ["NaN", "[Infinity]", '{"deep": [-Infinity]}', "1e999", '"\\u0000"', '"\\ud83d"', '{"\\udc00": 1}']
+)
 async def test_what_is_no_json_is_refused(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, value: str
 ) -> None:
@@ -450,9 +452,7 @@ async def test_the_answer_was_lost_once(http: httpx.AsyncClient, ulla: Headers, 
 
 
 @pytest.mark.parametrize("paused_since", [False, True])
-async def test_the_answer_was_lost_for_good(
-    database_url: str, airflow: FakeAirflow, paused_since: bool
-) -> None:
+async def test_the_answer_was_lost_for_good(database_url: str, airflow: FakeAirflow, paused_since: bool) -> None:
     """The client's retry, after a restart of the service, finds the run that was started."""
     airflow.fail("/dags/~/")  # so that nobody else records the run
     airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", lose_answer=True)

@@ -337,5 +337,3 @@ def _page(request: httpx.Request, items: list[Json]) -> list[Json]:
 
 def _refused(status: int, detail: Any) -> httpx.Response:
     return httpx.Response(status, json={"detail": detail})
-
-

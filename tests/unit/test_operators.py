@@ -130,7 +130,9 @@ def test_templates_are_rendered_in_every_argument() -> None:
     assert (one.input_data, one.model) == ({"text": "hello", "inner": ["text"]}, "local:text")
 
     several = team(
-        agents=[{"name": "{{ params.said }}", "type": "{{ params.kind }}", "input_data": {"text": "{{ params.said }}"}}],
+        agents=[
+            {"name": "{{ params.said }}", "type": "{{ params.kind }}", "input_data": {"text": "{{ params.said }}"}}
+        ],
         orchestration_mode="{{ params.mode }}",
         model="{{ params.model }}",
         synthesis={"system_prompt": "{{ params.said }}"},

@@ -83,7 +83,7 @@ def test_one_agent() -> None:
 
 
 def test_a_team() -> None:
-    given = [
+    given: list[dict[str, Any]] = [
         {"name": "eyes", "type": "vision", "required": False, "timeout": 5, "temperature": 0, "model": "own"},
         {"name": "words", "type": "text", "input_data": {"text": "t"}},
     ]
