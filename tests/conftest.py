@@ -19,7 +19,6 @@ from tests.kit.stack import free_port
 
 pytest_plugins = ("tests.kit.fixtures",)
 
-
 # Airflow reads it when it is imported, and would otherwise write to the home directory of whoever runs the tests.
 if "AIRFLOW_HOME" not in os.environ:
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="visual-ai-airflow-")

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from backend.core.events import NewEvent
 from backend.db import events, executions
@@ -83,15 +84,19 @@ class Recorder:
         for delay in (*_RETRY_DELAYS, None):
             try:
                 await self._database.run(self._carry_out, operations)
-            except (SQLAlchemyError, OSError) as error:
+            except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
                 if delay is None:
                     self.dropped += len(operations)
                     log.warning("a record could not be written: %s", type(error).__name__)
                 else:
                     await asyncio.sleep(delay)
             except Exception:
-                self.dropped += len(operations)
-                log.exception("a record could not be written")
+                if len(operations) > 1:  # what can't be written does not take the others with it
+                    for operation in operations:
+                        await self._write([operation])
+                else:
+                    self.dropped += 1
+                    log.exception("a record could not be written")
                 return
             else:
                 return

@@ -1,6 +1,6 @@
 """Has streamed answers count their tokens also where a user's graph makes its model itself.
 
-LangGraph streams every model call of a graph that is watched. `ChatOpenAI` asks for the usage of a stream by itself only
+LangGraph streams every model call of a graph that is watched. `ChatOpenAI` asks for a stream's usage by itself only
 at OpenAI's own address; elsewhere tokens, and so cost, would be lost. The servers that speak OpenAI's protocol (vLLM,
 LiteLLM, Ollama, llama.cpp, …) know `stream_options.include_usage`; for one that doesn't, VISUAL_AI_STREAM_USAGE=false
 leaves the default as it is.

@@ -140,7 +140,8 @@ def forged(secret: str = SECRET, algorithm: str = "HS256", **changes: Any) -> st
         "iss": "langgraph-flow", "sub": "anna", "role": "Admin", "iat": now, "exp": now + 60, "aft": "x", **changes,
     }  # fmt: skip
     claims = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode(claims, secret if algorithm != "none" else "", algorithm=algorithm)
+    key: Any = secret if algorithm != "none" else None
+    return jwt.encode(claims, key, algorithm=algorithm)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """What is recorded comes to agree with Airflow, whoever did what there and whatever was lost."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -20,6 +20,7 @@ from backend.db.executions import RunState
 from backend.services.reconciler import Reconciler
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import make_settings
+from tests.kit.waiting import eventually
 
 DAG = "some_dag"
 
@@ -270,6 +271,10 @@ async def test_airflow_is_down(reconciler: Reconciler, airflow: FakeAirflow, eng
     assert state(engine) == ("running", {"a": "running"})
 
 
+def goes_well(reconciler: Reconciler) -> bool:
+    return reconciler.state()[0]
+
+
 async def test_one_leads_and_another_takes_over(pg: Any, database_url: str, airflow: FakeAirflow) -> None:
     async with AsyncExitStack() as stack:
         both = []
@@ -277,9 +282,7 @@ async def test_one_leads_and_another_takes_over(pg: Any, database_url: str, airf
             reconciler, _ = await stack.enter_async_context(made(database_url, airflow, reconcile_interval=0.05))
             await stack.enter_async_context(reconciler.running())
             both.append(reconciler)
-            async with asyncio.timeout(10):
-                while not reconciler.state()[0]:
-                    await asyncio.sleep(0.01)
+            await eventually(partial(goes_well, reconciler))
         first, second = both
         assert (first.leading, second.leading) == (True, False)
         assert second.state() == (True, "another replica reconciles")
@@ -287,30 +290,22 @@ async def test_one_leads_and_another_takes_over(pg: Any, database_url: str, airf
         engine = create_engine(database_url)
         stack.callback(engine.dispose)
         airflow.add_run(DAG, "run", "running")
-        async with asyncio.timeout(10):
-            while state(engine) is None:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: state(engine))
 
         with psycopg.connect(plain_url(pg.admin_url), autocommit=True) as connection:
             killed = connection.execute(
                 "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted"
             ).rowcount
         assert killed == 1
-        async with asyncio.timeout(10):
-            while not second.leading:
-                await asyncio.sleep(0.01)
-            airflow.set_run(DAG, "run", "success")
-            while (state(engine) or ("",))[0] != "success" or first.leading:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: second.leading)
+        airflow.set_run(DAG, "run", "success")
+        await eventually(lambda: state(engine) == ("success", {}) and not first.leading)
         assert (first.leading, second.leading) == (False, True)
 
 
 async def test_the_loop_survives_an_airflow_that_is_down(database_url: str, airflow: FakeAirflow) -> None:
     airflow.fail("/dags", 503)
     async with made(database_url, airflow, reconcile_interval=0.05) as (reconciler, _), reconciler.running():
-        async with asyncio.timeout(10):
-            while reconciler.state() != (False, "Airflow answered 503"):
-                await asyncio.sleep(0.02)
-            airflow.heal()
-            while not reconciler.state()[0]:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: reconciler.state() == (False, "Airflow answered 503"))
+        airflow.heal()
+        await eventually(lambda: reconciler.state()[0])

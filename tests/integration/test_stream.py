@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from backend.db.executions import RunState
 from backend.services import feed as feed_module
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, served, sign_in
+from tests.kit.waiting import eventually
 
 DAG = "visual_ai_workflow"
 
@@ -129,7 +130,7 @@ async def stream(
     run_id: str = "run",
     headers: Mapping[str, str] | None = None,
     parser: Parser | None = None,
-) -> AsyncIterator[Got]:
+) -> AsyncGenerator[Got]:
     """The events of a stream until the server closes it."""
     parser = parser or Parser()
     own = {"Last-Event-ID": str(cursor)} if cursor is not None else {}
@@ -305,9 +306,7 @@ async def test_a_hundred_subscribers_while_four_write(http: httpx.AsyncClient, a
         for number in range(40):
             say(database, execution_id, f"{writer}: {number}")
 
-    async with asyncio.timeout(20):
-        while app.state.application.streams.open_streams < 50:  # the others come while it is written
-            await asyncio.sleep(0.01)
+    await eventually(lambda: app.state.application.streams.open_streams >= 50)  # the others come meanwhile
     await asyncio.gather(*(asyncio.to_thread(write, writer) for writer in range(4)))
     observe(database, "success")
     log = stored(database, execution_id)
@@ -341,9 +340,7 @@ async def test_a_feed_that_loses_its_connection_loses_nothing(
             assert kill(pg.admin_url, "visual_ai_feed") == 1
             say(database, execution_id, f"while nobody listens {number}")
             assert await until(frames, 1) == stored(database, execution_id)[-1:]
-            async with asyncio.timeout(10):
-                while not app.state.application.health.feed_connected():
-                    await asyncio.sleep(0.02)
+            await eventually(app.state.application.health.feed_connected)
         observe(database, "success")
         assert [got.type for got in await all_of(frames)] == ["workflow_update", "end"]
 
@@ -375,9 +372,7 @@ async def test_a_slow_subscriber_is_dropped_and_resumes(
         assert [frame.id for frame in await reading] == [str(seq) for seq in range(3, 103)]
         got += await all_of(slow)
         assert 1 < len(got) < 100, "it was dropped, not served to the end"
-        async with asyncio.timeout(10):
-            while streams.open_streams > 1:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: streams.open_streams == 1)
         observe(database, "success")
         assert [frame.type for frame in await all_of(fast)] == ["workflow_update", "end"]
     got += await all_of(stream(http, got[-1].id))
@@ -390,9 +385,7 @@ async def test_a_client_that_leaves_is_forgotten(http: httpx.AsyncClient, app: F
     async with aclosing(stream(http)) as frames:
         await until(frames, 1)
         assert streams.open_streams == 1
-    async with asyncio.timeout(5):
-        while streams.open_streams:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not streams.open_streams)
 
 
 async def test_a_heartbeat_keeps_proxies_awake(http: httpx.AsyncClient, database: Engine) -> None:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from backend.api.main import create_app
 from backend.core.settings import Settings
 from tests.kit.airflow import PASSWORD, FakeAirflow
+from tests.kit.waiting import eventually
 
 PRODUCTION: dict[str, Any] = {
     "environment": "production",
@@ -58,8 +59,7 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve([listener]))  # `serve` would take over the process's signals
     try:
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: server.started)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = server.force_exit = True
