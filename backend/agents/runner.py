@@ -38,6 +38,9 @@ from backend.db.traces import Place
 
 log = logging.getLogger(__name__)
 
+CLAIM_SECONDS = 10.0
+"""How long a task waits for its threads; a database that hangs longer costs the checkpoints, not the task."""
+
 _TRACE_NAMESPACE = uuid.UUID("0f2f4c38-6a3e-4d5f-9d53-5f0f0a9f7e11")
 
 
@@ -129,7 +132,8 @@ class AgentRunner:
         digest = sha256(dumps(given).encode()).hexdigest()
         self._threads = dict(threads)
         try:
-            self._going_on = await self._database.run(self._begin, list(threads.values()), digest)
+            async with asyncio.timeout(CLAIM_SECONDS):
+                self._going_on = await self._database.run(self._begin, list(threads.values()), digest)
         except (SQLAlchemyError, OSError) as error:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
