@@ -88,6 +88,17 @@ def optional_text(state: Mapping[str, Any], name: str) -> str | None:
     return required_text(state, name)
 
 
+def check_length(text: str, deps: AgentDeps, field: str = "text") -> None:
+    """Refuse a text over the settings' limit. Raises `InputError` naming the field."""
+    limit = deps.settings.max_text_chars
+    if len(text) > limit:
+        raise InputError(
+            f"has {len(text)} characters, more than the limit of {limit}; send a shorter one "
+            "or raise VISUAL_AI_MAX_TEXT_CHARS",
+            field=field,
+        )
+
+
 def _text(value: Any) -> str | None:
     if value is None:
         return None

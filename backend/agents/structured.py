@@ -83,9 +83,13 @@ def _data(reply: AIMessage) -> Any:
     text = _written(reply)
     fenced = _FENCED.fullmatch(text)
     try:
-        return json.loads(fenced[1] if fenced else text)
+        return json.loads(fenced[1] if fenced else text, parse_constant=_refuse)
     except ValueError as error:
         raise DataError(f"it is no JSON: {error}") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON value")
 
 
 def _written(reply: AIMessage) -> str:
