@@ -24,8 +24,8 @@ _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _URI = re.compile(r"https?://[^\s<>\"')\]]+[^\s<>\"')\].,;:!?]")
 _ISO_DATE = re.compile(r"(?<![\d-])(\d{4})-(\d{2})-(\d{2})(?![\d-])")
 _NUMERIC_DATE = re.compile(r"(?<![\d./])(\d{1,2})([./])(\d{1,2})\2(\d{4})(?![\d/])")
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-_MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"({'|'.join(_MONTHS)})[a-z]*\.?"
 _DAY_MONTH = re.compile(rf"(?i)\b(\d{{1,2}})(?:st|nd|rd|th)?\.?\s+(?:of\s+)?{_MONTH},?\s+(\d{{4}})\b")
 _MONTH_DAY = re.compile(rf"(?i)\b{_MONTH}\s+(\d{{1,2}})(?:st|nd|rd|th)?,?\s+(\d{{4}})\b")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -123,10 +123,11 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(_SAME.get(word, word) for word in map(str.casefold, words))
 
 
-def _resolved(part: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolved(given: Any, root: Mapping[str, Any]) -> dict[str, Any]:
     """A property's schema without references, and without the alternative null."""
-    if not isinstance(part, Mapping):
+    if not isinstance(given, Mapping):
         return {}
+    part = dict(given)
     for _ in range(10):
         options = part.get("anyOf") or part.get("oneOf")
         if "$ref" in part:
@@ -167,7 +168,7 @@ def _reader(part: Mapping[str, Any]) -> Callable[[str], Any]:
         return lambda text: _only(_URI.findall(text))
     if kind == "string":
         return lambda text: text if len(text) <= MAX_VALUE_CHARS else None
-    return lambda text: None
+    return lambda _: None
 
 
 def _pattern(part: Mapping[str, Any], names: set[tuple[str, ...]]) -> Callable[[str], list[str]] | None:

@@ -26,7 +26,8 @@ class AgentDefinition:
     """A built-in agent: what kind of model it needs, what input it can't do without, and where its graph is.
 
     `required` holds a tuple of names where one of several fields is enough. `schema` tells whether an `output_schema`
-    gives the agent's `data` their form. `description` tells a supervisor what the agent is for.
+    gives the agent's `data` their form, `blank_allowed` that a blank field is as good as any. `description` tells a
+    supervisor what the agent is for.
     """
 
     type: str
@@ -35,11 +36,13 @@ class AgentDefinition:
     module: str
     description: str
     schema: Literal["optional", "required", "none"] = "optional"
+    blank_allowed: bool = False
 
     def check_input(self, input_data: Mapping[str, Any]) -> None:
         """Raise `InputError` naming the first required field that is missing or blank."""
         for names in self._requirements():
-            if all(_is_blank(input_data.get(name)) for name in names):
+            values = [input_data.get(name) for name in names]
+            if all(value is None if self.blank_allowed else _is_blank(value) for value in values):
                 state = "blank" if any(name in input_data for name in names) else "missing"
                 others = "".join(f", or {name}" for name in names[1:])
                 raise InputError(f"is {state}; the {self.type} agent needs it{others}", field=names[0])
@@ -86,6 +89,7 @@ AGENTS = {
             "backend.agents.review",
             "judges the results so far",
             "none",
+            blank_allowed=True,
         ),
         AgentDefinition("supervisor", "text", ("agents",), "backend.agents.supervisor", "picks an agent", "none"),
     )

@@ -148,9 +148,7 @@ def build(
         count = len(text.split())
         findings = [
             Finding(criterion=NOT_EMPTY, ok=True, comment=f"{len(text)} characters."),
-            Finding(
-                criterion=f"It has at least {MIN_WORDS} words.", ok=count >= MIN_WORDS, comment=f"{count} words."
-            ),
+            Finding(criterion=f"It has at least {MIN_WORDS} words.", ok=count >= MIN_WORDS, comment=f"{count} words."),
         ]
         for criterion in state.get("criteria") or ():
             absent = [word for stem, word in content_words(criterion, language).items() if stem not in words]

@@ -43,7 +43,9 @@ async def ask(model: Model, messages: Sequence[BaseMessage], schema: OutputSchem
             return schema.fit(_data(reply))
         except DataError as error:
             if last:
-                raise InvalidOutputError(f"the answer does not fit the schema, also when asked again: {error}") from None
+                raise InvalidOutputError(
+                    f"the answer does not fit the schema, also when asked again: {error}"
+                ) from None
             asked.append(HumanMessage(_repair(reply, str(error))))
     raise AssertionError("the loop returns or raises")
 

@@ -1,7 +1,8 @@
 """The vision agent: looks at one picture and answers a question about it.
 
-load_image → analyse → report, and structure when there is an `output_schema`. The state holds facts, never bytes, so that checkpoints stay small; a later
-node takes the picture from the process's cache, or fetches it again when the run was resumed elsewhere.
+load_image → analyse → report, and structure when there is an `output_schema`. The state holds facts, never bytes, so
+that checkpoints stay small; a later node takes the picture from the process's cache, or fetches it again when the run
+was resumed elsewhere.
 """
 
 import asyncio
