@@ -86,7 +86,7 @@ def _supervisor_node(
         decision = {key: outcome.output[key] for key in ("next", "instruction", "reason")}
         if decision["next"] != FINISH and len(worked) >= max_steps:
             raise StepLimitError(
-                f"the supervisor called agents {max_steps} times and wants {decision['next']!r} to go on; raise "
+                f"the supervisor has made its {max_steps} calls and wants {decision['next']!r} to go on; raise "
                 "max_steps or give it a request that the agents can answer"
             )
         goto = END if decision["next"] == FINISH else nodes[decision["next"]]

@@ -3,9 +3,11 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 from sqlalchemy import text
 
 from backend.agents.runner import AgentRunner, TaskContext, is_final
@@ -13,11 +15,12 @@ from backend.agents.specs import MODES, AgentSpec, parse_supervisor, parse_team
 from backend.agents.supervisor import NOTICE
 from backend.agents.team import run_team, synthesis_spec
 from backend.core.agent_errors import InvalidOutputError, StepLimitError
-from backend.core.settings import Settings
+from backend.core.settings import Settings, get_settings
 from backend.core.workflow_error_handler import classify
 from backend.db.engine import Database, make_async_engine
 from tests.conftest import Postgres
 from tests.kit.openai_server import OpenAIServer
+from visual_ai_operators import MultiAgentOperator
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 
@@ -42,8 +45,8 @@ async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServ
 
 
 def agent(name: str, **more: Any) -> dict[str, Any]:
-    """A text agent whose one request says "question <name>"; with `text=None` it reads the results before it."""
-    given = {"text": more.pop("text", TEXT), "query": f"question {name}."}
+    """A text agent whose one request says "inquiry <name>"; with `text=None` it reads the results before it."""
+    given = {"text": more.pop("text", TEXT), "query": f"inquiry {name}."}
     return {"name": name, "type": "text", "input_data": {k: v for k, v in given.items() if v is not None}, **more}
 
 
@@ -60,8 +63,13 @@ def asked(server: OpenAIServer, start: int = 0) -> list[str]:
         if "Calls so far:" in request.prompt:
             names.append("decision")
         else:
-            names.append(request.prompt.split("question ")[1].partition(".")[0])
+            names.append(request.prompt.split("inquiry ")[1].partition(".")[0])
     return names
+
+
+async def waiting(server: OpenAIServer, requests: int, *, in_flight: int) -> None:
+    """Until so many requests have come, and so many of them have no answer yet."""
+    await asyncio.to_thread(server.wait_for, lambda stats: stats.requests == requests and stats.in_flight == in_flight)
 
 
 def decide(server: OpenAIServer, *chosen: str, instruction: str | None = None, **more: Any) -> None:
@@ -88,9 +96,9 @@ async def test_an_agent_starts_as_soon_as_those_it_depends_on_have_ended(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
     """`after_quick` doesn't wait for `slow`, which nothing connects it with; `last` waits for both."""
-    openai_server.script(contains="question quick.", content="The quick answer.")
-    openai_server.script(contains="question slow.", content="The slow answer.", hold=True)
-    openai_server.script(contains="question after_quick.", content="The second answer.", hold=True)
+    openai_server.script(contains="inquiry quick.", content="The quick answer.")
+    openai_server.script(contains="inquiry slow.", content="The slow answer.", hold=True)
+    openai_server.script(contains="inquiry after_quick.", content="The second answer.", hold=True)
     agents = [
         agent("last", text=None, depends_on=["slow", "after_quick"]),
         agent("quick"),
@@ -98,7 +106,7 @@ async def test_an_agent_starts_as_soon_as_those_it_depends_on_have_ended(
         agent("after_quick", text=None, depends_on=["quick"]),
     ]
     running = asyncio.create_task(run(make_runner(), agents, "graph"))
-    await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.requests == 3 and stats.in_flight == 2)
+    await waiting(openai_server, 3, in_flight=2)
     assert sorted(asked(openai_server)) == ["after_quick", "quick", "slow"]
     openai_server.release()
     result = await running
@@ -116,9 +124,7 @@ async def test_branches_run_side_by_side(make_runner: MakeRunner, openai_server:
     agents = [agent("a"), agent("b"), agent("c", depends_on=["a"]), agent("d", depends_on=["b"])]
     running = asyncio.create_task(run(make_runner(), agents, "graph"))
     for requests in (2, 4):
-        await asyncio.to_thread(
-            openai_server.wait_for, lambda stats, n=requests: stats.requests == n and stats.in_flight == 2
-        )
+        await waiting(openai_server, requests, in_flight=2)
         openai_server.release()
     await running
     assert openai_server.max_in_flight == 2
@@ -127,8 +133,8 @@ async def test_branches_run_side_by_side(make_runner: MakeRunner, openai_server:
 async def test_a_dependent_of_an_optional_agent_goes_on_without_it(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
-    openai_server.script(contains="question a.", content="The answer of a.")
-    openai_server.script("auth", contains="question b.")
+    openai_server.script(contains="inquiry a.", content="The answer of a.")
+    openai_server.script("auth", contains="inquiry b.")
     agents = [agent("a"), agent("b", required=False), agent("c", text=None, depends_on=["a", "b"])]
     result = await run(make_runner(), agents, "graph")
     assert {name: entry["state"] for name, entry in result["agents"].items()} == {
@@ -144,8 +150,8 @@ async def test_a_dependent_of_an_optional_agent_goes_on_without_it(
 async def test_dependents_of_a_required_agent_are_skipped_and_done_by_the_retry(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
-    openai_server.script(contains="question slow.", content="The slow answer.", hold=True)
-    openai_server.script("server_error", contains="question bad.")
+    openai_server.script(contains="inquiry slow.", content="The slow answer.", hold=True)
+    openai_server.script("server_error", contains="inquiry bad.")
     agents = [
         agent("slow"),
         agent("bad"),
@@ -173,7 +179,7 @@ async def test_dependents_of_a_required_agent_are_skipped_and_done_by_the_retry(
 
 
 async def test_other_dependencies_start_from_nothing(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
-    openai_server.script("server_error", contains="question b.")
+    openai_server.script("server_error", contains="inquiry b.")
     with pytest.raises(Exception, match="500"):
         await run(make_runner(1), [agent("a"), agent("b", depends_on=["a"])], "graph")
     await run(make_runner(2), [agent("a", depends_on=["b"]), agent("b")], "graph")
@@ -186,7 +192,7 @@ async def test_other_dependencies_start_from_nothing(make_runner: MakeRunner, op
 async def test_in_sequence_none_starts_after_a_required_agents_failure(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
-    openai_server.script("server_error", contains="question b.")
+    openai_server.script("server_error", contains="inquiry b.")
     agents = [agent("a"), agent("b"), agent("c", text=None)]
     first = make_runner(1)
     with pytest.raises(Exception, match="500"):
@@ -195,9 +201,7 @@ async def test_in_sequence_none_starts_after_a_required_agents_failure(
     await run(make_runner(2), agents, "sequential")
     assert asked(openai_server) == ["a", "b", "b", "c"]
     # All results before it, in the order of the agents.
-    assert openai_server.requests[-1].prompt.index("question a.") < openai_server.requests[-1].prompt.index(
-        "question b."
-    )
+    assert openai_server.requests[-1].prompt.index("inquiry a.") < openai_server.requests[-1].prompt.index("inquiry b.")
 
 
 # each mode
@@ -207,7 +211,7 @@ async def test_in_sequence_none_starts_after_a_required_agents_failure(
 async def test_an_optional_agents_timeout_does_not_sink_the_others(
     make_runner: MakeRunner, openai_server: OpenAIServer, mode: str
 ) -> None:
-    openai_server.script("timeout", contains="question a.")
+    openai_server.script("timeout", contains="inquiry a.")
     decide(openai_server, "a", "b", "FINISH")
     result = await run(make_runner(), [agent("a", required=False, timeout=0.3), agent("b", model="gpt-4o")], mode)
     assert result["agents"]["a"]["state"] == "failed"
@@ -219,8 +223,8 @@ async def test_an_optional_agents_timeout_does_not_sink_the_others(
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_synthesis_gets_what_there_is(make_runner: MakeRunner, openai_server: OpenAIServer, mode: str) -> None:
-    openai_server.script("auth", contains="question a.")
-    openai_server.script(contains="question b.", content="The answer of b.")
+    openai_server.script("auth", contains="inquiry a.")
+    openai_server.script(contains="inquiry b.", content="The answer of b.")
     openai_server.script(contains="Several agents worked", content="All in all.")
     decide(openai_server, "a", "b", "FINISH")
     agents = [agent("a", required=False), agent("b")]
@@ -228,6 +232,22 @@ async def test_a_synthesis_gets_what_there_is(make_runner: MakeRunner, openai_se
     assert result["summary"] == "All in all."
     assert '<text name="b">\nThe answer of b.\n</text>' in openai_server.requests[-1].prompt
     assert '<text name="a">' not in openai_server.requests[-1].prompt
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_cancelling_a_team_drops_its_model_calls(
+    make_runner: MakeRunner, openai_server: OpenAIServer, mode: str
+) -> None:
+    decide(openai_server, "a")
+    openai_server.script("timeout", contains="inquiry a.")
+    runner = make_runner()
+    running = asyncio.create_task(run(runner, [agent("a")], mode))
+    await waiting(openai_server, 2 if mode == "supervisor" else 1, in_flight=1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.disconnected == 1)
+    assert (await agent_states(runner, 1))["a"] == "cancelled"
 
 
 # supervisor
@@ -238,9 +258,9 @@ async def test_a_supervisor_picks_until_it_finishes(make_runner: MakeRunner, ope
     decide(openai_server, "a")
     decide(openai_server, "b", instruction="Look for the captain.")
     decide(openai_server, "FINISH")
-    openai_server.script(contains="question b.", content="The first answer of b.")
-    openai_server.script(contains="question b.", content="The second answer of b.")
-    openai_server.script(contains="question a.", content="The answer of a.")
+    openai_server.script(contains="inquiry b.", content="The first answer of b.")
+    openai_server.script(contains="inquiry b.", content="The second answer of b.")
+    openai_server.script(contains="inquiry a.", content="The answer of a.")
     agents = [agent("a", description="knows the harbour"), agent("b"), agent("never")]
     runner = make_runner()
     result = await run(runner, agents, "supervisor")
@@ -253,7 +273,7 @@ async def test_a_supervisor_picks_until_it_finishes(make_runner: MakeRunner, ope
     assert "The latest result of b:" in decisions[3]
     assert "The second answer of b." in decisions[3]
     assert "The first answer of b." not in decisions[3]
-    assert "question b.\n\nLook for the captain." in openai_server.requests[5].prompt
+    assert "inquiry b.\n\nLook for the captain." in openai_server.requests[5].prompt
     assert [one["next"] for one in result["decisions"]] == ["b", "a", "b", "FINISH"]
     assert result["decisions"][2] == {
         "next": "b",
@@ -282,7 +302,7 @@ async def test_a_supervisor_that_does_not_finish_spends_its_steps(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
     decide(openai_server, "a", times=None)
-    with pytest.raises(StepLimitError, match="called agents 2 times and wants 'a' to go on; raise max_steps") as caught:
+    with pytest.raises(StepLimitError, match="has made its 2 calls and wants 'a' to go on; raise max_steps") as caught:
         await run(make_runner(), [agent("a"), agent("b")], "supervisor", max_steps=2)
     assert asked(openai_server) == ["decision", "a", "decision", "a", "decision"]
     assert "Calls left: 0; only FINISH can be chosen." in openai_server.requests[-1].prompt
@@ -318,7 +338,7 @@ async def test_a_second_wrong_choice_is_an_invalid_output(make_runner: MakeRunne
 
 async def test_a_supervisor_is_told_of_a_failure(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     decide(openai_server, "a", "b", "FINISH")
-    openai_server.script("auth", contains="question a.")
+    openai_server.script("auth", contains="inquiry a.")
     result = await run(make_runner(), [agent("a", required=False), agent("b")], "supervisor")
     assert "The last call of a failed:\n" in openai_server.requests[2].prompt
     assert result["agents"]["a"]["state"] == "failed"
@@ -331,7 +351,7 @@ async def test_a_retry_of_a_supervised_team_pays_for_nothing_twice(
 ) -> None:
     decide(openai_server, "a", "b")
     if failing == "agent":
-        openai_server.script("server_error", contains="question b.")
+        openai_server.script("server_error", contains="inquiry b.")
     else:
         openai_server.script("server_error", contains="Calls so far: a, b.")
     agents = [agent("a"), agent("b")]
@@ -357,3 +377,32 @@ async def test_offline_each_agent_works_once_and_the_notice_says_so(
     assert [one["next"] for one in result["decisions"]] == ["b", "a", "FINISH"]
     assert result["agents"]["supervisor"]["notice"] == NOTICE
     assert openai_server.requests == []
+
+
+def test_the_operator_hands_everything_on(
+    pg: Postgres, database_url: str, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL_AI_DATABASE_URL", pg.worker_url)
+    monkeypatch.setenv("OPENAI_BASE_URL", openai_server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    get_settings.cache_clear()
+    decide(openai_server, "a", times=None)
+    operator = MultiAgentOperator(
+        task_id="team",
+        agents=[agent("a")],
+        orchestration_mode="supervisor",
+        supervisor={"model": "gpt-4o", "system_prompt": "You are the captain."},
+        max_steps=1,
+        synthesis=False,
+    )
+    task_instance = SimpleNamespace(dag_id="dag", run_id="run", task_id="team", map_index=-1, try_number=1)
+    dag_run = SimpleNamespace(conf={"query": "What happened?"}, run_type="manual")
+    context: Any = {"ti": task_instance, "dag_run": dag_run, "params": {}}
+    try:
+        with pytest.raises(AirflowFailException, match="has made its 1 calls and wants 'a' to go on"):
+            operator.execute(context)
+    finally:
+        get_settings.cache_clear()
+    assert asked(openai_server) == ["decision", "a", "decision"]
+    assert openai_server.requests[0].model == "gpt-4o"
+    assert openai_server.requests[0].prompt.startswith("You are the captain.")

@@ -155,13 +155,13 @@ async def test_bad_input_names_the_field(given: dict[str, Any], message: str) ->
 
 
 def test_without_a_schema_there_is_nothing_to_extract() -> None:
-    with pytest.raises(InputError, match="^output_schema: is missing; the extraction agent needs it"):
+    with pytest.raises(InputError, match=r"^output_schema: is missing; the extraction agent needs it"):
         get_agent("extraction").build({}, LocalVision(), DEPS)
 
 
 @pytest.mark.parametrize("kind", ["vision", "text", "synthesis"])
 def test_other_agents_fill_no_schema_offline(kind: str) -> None:
-    with pytest.raises(InputError, match="^output_schema: needs a hosted model"):
+    with pytest.raises(InputError, match=r"^output_schema: needs a hosted model"):
         get_agent(kind).build({"output_schema": {"type": "object"}}, LocalVision(), DEPS)
 
 

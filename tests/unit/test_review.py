@@ -71,9 +71,9 @@ def test_one_of_several_fields_is_enough() -> None:
     definition = get_agent("review")
     definition.check_input({"text": ""})
     definition.check_input({"results": {"a": 1}})
-    with pytest.raises(InputError, match="^subject: is missing; the review agent needs it, or text, or results"):
+    with pytest.raises(InputError, match=r"^subject: is missing; the review agent needs it, or text, or results"):
         definition.check_input({})
-    with pytest.raises(InputError, match="^text: is blank; the extraction agent needs it, or image_url"):
+    with pytest.raises(InputError, match=r"^text: is blank; the extraction agent needs it, or image_url"):
         get_agent("extraction").check_input({"text": " "})
     assert definition.lacks({"criteria": []}) == "subject or text or results"
     assert definition.lacks({"subject": ""}) is None

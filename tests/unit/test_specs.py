@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from visual_ai_operators import LangGraphOperator, MultiAgentOperator
 
 from backend.agents.specs import MODES, parse_agent, parse_max_steps, parse_supervisor, parse_team
 from backend.core.input_error import InputError
+from visual_ai_operators import LangGraphOperator, MultiAgentOperator
 
 SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
 
@@ -121,7 +121,7 @@ def test_what_an_output_schema_refuses(schema: Any, message: str) -> None:
 
 
 def test_two_output_schemas_are_one_too_many() -> None:
-    with pytest.raises(InputError, match="^output_schema: is another one than that of agent_config"):
+    with pytest.raises(InputError, match=r"^output_schema: is another one than that of agent_config"):
         parse_agent({"type": "text", "output_schema": SCHEMA}, None, output_schema="a:B")
 
 
@@ -170,7 +170,7 @@ def test_what_a_supervisor_refuses(given: Any, message: str) -> None:
 
 
 def test_operators_check_when_the_dag_is_parsed() -> None:
-    with pytest.raises(InputError, match="^output_schema: has to describe an object"):
+    with pytest.raises(InputError, match=r"^output_schema: has to describe an object"):
         LangGraphOperator(task_id="t", agent_config={"type": "text"}, output_schema={"type": "string"})
     with pytest.raises(InputError, match="lacks 'text or image_url', which the agent 'extraction' needs"):
         LangGraphOperator(
@@ -182,9 +182,9 @@ def test_operators_check_when_the_dag_is_parsed() -> None:
             agents=[agent("a", depends_on=["b"]), agent("b", depends_on=["a"])],
             orchestration_mode="graph",
         )
-    with pytest.raises(InputError, match="^max_steps: is for the mode 'supervisor'"):
+    with pytest.raises(InputError, match=r"^max_steps: is for the mode 'supervisor'"):
         MultiAgentOperator(task_id="t", agents=[agent("a")], max_steps=3)
-    with pytest.raises(InputError, match="^supervisor: the key “speed” is not known"):
+    with pytest.raises(InputError, match=r"^supervisor: the key “speed” is not known"):
         MultiAgentOperator(task_id="t", agents=[agent("a")], supervisor={"speed": 1})
 
 
