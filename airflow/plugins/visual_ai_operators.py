@@ -13,12 +13,14 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from backend.agents.specs import (
+    SUPERVISOR,
     AgentSpec,
     is_template,
     parse_agent,
     parse_max_steps,
     parse_supervisor,
     parse_team,
+    synthesis_spec,
     without_ellipsis,
 )
 
@@ -46,19 +48,31 @@ class _AgentsOperator(BaseOperator):
             self._agent_task.cancel()
 
     def _run_agents(self, context: Context, work: Callable[[AgentRunner], Any]) -> dict[str, Any]:
+        from airflow.sdk.log import mask_secret
+
+        from backend.agents.models import provider_keys
         from backend.agents.runner import is_final
         from backend.agents.task import AgentTask
+        from backend.core.redaction import redact_text
         from backend.core.settings import get_settings
+        from backend.core.workflow_error_handler import error_chain
 
-        self._agent_task = AgentTask(get_settings(), _task_context(context))
+        settings = get_settings()
+        keys = provider_keys(settings)
+        for key in keys:
+            mask_secret(key)
+        self._agent_task = AgentTask(settings, _task_context(context))
         try:
             return self._agent_task.run(work)
         except Exception as error:
             if not is_final(error):
                 raise
-            failure = AirflowFailException(str(error))
+            failure = AirflowFailException(redact_text(str(error)))
             failure.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
-            raise failure from error
+            # A provider may repeat the key it refuses; LocalExecutor writes a task's exceptions, with all that led to
+            # them, into the scheduler's log, where Airflow masks nothing.
+            repeated = any(key in str(cause) for cause in error_chain(error) for key in keys)
+            raise failure from (None if repeated else error)
 
 
 class LangGraphOperator(_AgentsOperator):
@@ -74,6 +88,13 @@ class LangGraphOperator(_AgentsOperator):
         "package.module:Class". An answer that doesn't fit is asked for once more, then the task fails without a retry
         (`invalid_output`). The agent `extraction` needs one; others need a hosted model for it. Templated.
     :param timeout: how long the agent may take, in seconds or as a `timedelta`.
+    :param graph: the user's own graph instead of `agent_config`: `"package.module:attribute"` (a `StateGraph`, a
+        compiled graph, or a function that returns one) or a name in the `langgraph.json` that
+        `VISUAL_AI_LANGGRAPH_JSON` points to. `input_data` is its input. Templated.
+    :param context: the graph's runtime context. Templated.
+    :param configurable: further entries of `config["configurable"]`. Templated.
+    :param output_mapping: parts of the graph's output under names of one's own, such as
+        `{"answer": "messages.-1.content"}`.
 
     XCom: `{output, agent, model, usage: {input_tokens, output_tokens}, cost_usd, trace_id, trace_url, attempts,
     notice}`.
@@ -82,7 +103,15 @@ class LangGraphOperator(_AgentsOperator):
     a retry, and so do errors that the same request would meet again (authentication, quota, context length).
     """
 
-    template_fields: Sequence[str] = ("agent_config", "input_data", "model", "output_schema")
+    template_fields: Sequence[str] = (
+        "agent_config",
+        "input_data",
+        "model",
+        "graph",
+        "context",
+        "configurable",
+        "output_schema",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "agent_config": "json",
         "input_data": "json",
@@ -92,15 +121,23 @@ class LangGraphOperator(_AgentsOperator):
     def __init__(
         self,
         *,
-        agent_config: Mapping[str, Any] | XComArg,
+        agent_config: Mapping[str, Any] | XComArg | None = None,
         input_data: Mapping[str, Any] | XComArg | None = None,
         model: str | None = None,
         output_schema: Mapping[str, Any] | str | None = None,
         timeout: float | timedelta | None = None,
+        graph: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        configurable: Mapping[str, Any] | None = None,
+        output_mapping: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.agent_config = agent_config
+        self.graph = graph
+        self.context = context
+        self.configurable = configurable
+        self.output_mapping = output_mapping
         self.input_data = without_ellipsis(input_data)
         self.model = model
         self.output_schema = output_schema
@@ -121,6 +158,10 @@ class LangGraphOperator(_AgentsOperator):
             self.input_data,
             model=self.model,
             timeout=self.timeout,
+            graph=self.graph,
+            context=self.context,
+            configurable=self.configurable,
+            output_mapping=self.output_mapping,
             output_schema=self.output_schema,
         )
 
@@ -174,25 +215,26 @@ class MultiAgentOperator(_AgentsOperator):
         self.synthesis = synthesis
         self.supervisor = supervisor
         self.max_steps = max_steps
-        mode = None if is_template(orchestration_mode) else orchestration_mode
+        if not _known_later(synthesis):
+            synthesis_spec(synthesis, (), model)
         if not _known_later(self.agents):
-            for index, spec in enumerate(parse_team(self.agents, mode, model=model)):
-                chained = mode not in ("parallel", "graph") or bool(spec.depends_on)
+            for index, spec in enumerate(parse_team(self.agents, orchestration_mode, model=model)):
+                chained = orchestration_mode not in ("parallel", "graph") or bool(spec.depends_on)
                 _check_fields(spec, f"agents[{index}].input_data", chained=chained)
         if not is_template(max_steps):
-            parse_max_steps(max_steps, mode, agents=1)
+            parse_max_steps(max_steps, orchestration_mode, agents=1)
         if supervisor is not None and not _known_later(supervisor):
             parse_supervisor(supervisor, model=model)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agents. Raises a required agent's error; `AirflowFailException` when a retry can't help."""
-        from backend.agents.team import run_team, synthesis_spec
+        from backend.agents.team import run_team
 
         specs = _parsed(lambda: parse_team(self.agents, self.orchestration_mode, model=self.model))
         synthesis = _parsed(lambda: synthesis_spec(self.synthesis, specs, self.model))
         supervisor = _parsed(lambda: parse_supervisor(self.supervisor, model=self.model))
-        # Its mode may be another one now that it is known; then it has no meaning.
-        max_steps = _parsed(lambda: parse_max_steps(self.max_steps, None, agents=len(specs)))
+        # The mode may be another one now that it is known; then this has no meaning.
+        max_steps = _parsed(lambda: parse_max_steps(self.max_steps, SUPERVISOR, agents=len(specs)))
         return self._run_agents(
             context,
             lambda runner: run_team(

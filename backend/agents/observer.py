@@ -104,16 +104,16 @@ class AgentObserver(AsyncCallbackHandler):
     raise_error = False
     run_inline = True  # in order, on the graph's own loop
 
-    def __init__(self, recorder: Recorder, place: Place, *, model: str, notice: str | None, trace_id: str) -> None:
+    def __init__(self, recorder: Recorder, place: Place, *, model: str | None, trace_id: str) -> None:
         self._recorder = recorder
         self._place = place
-        self._model = model
-        self._trace_id = trace_id
-        self._agent = _Span(place, None, model, notice, trace_id)
+        self.trace_id = trace_id
+        self._agent = _Span(place, None, model, None, trace_id)
         self._before = Usage()
+        self._failed_node: str | None = None
         self._loose = Usage()  # of calls that belong to no node
         self._nodes: dict[str, _Span] = {}
-        self._call_nodes: dict[uuid.UUID, str] = {}
+        self._calls: dict[uuid.UUID, tuple[str, str | None]] = {}  # the node and the model of calls under way
         self._tokens: dict[str, list[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -133,13 +133,27 @@ class AgentObserver(AsyncCallbackHandler):
             now.calls + before.calls,
         )
 
+    @property
+    def model(self) -> str | None:
+        """The model that the agent uses; of a graph that uses several, the first."""
+        return self._agent.model
+
+    @property
+    def notice(self) -> str | None:
+        """What the user has to know about the choice of the model."""
+        return self._agent.notice
+
+    def uses(self, model: str | None, notice: str | None) -> None:
+        """The model that was chosen, before the agent begins."""
+        self._agent.model, self._agent.notice = model, notice
+
     def begin(self, given: Any) -> None:
         """The agent starts with this input."""
         self._start(self._agent, given)
 
     def node_started(self, key: str, name: str, given: Any) -> None:
         """A node's execution begins; `key` is LangGraph's id of it."""
-        span = self._nodes[key] = _Span(self._place, name, None, None, self._trace_id)
+        span = self._nodes[key] = _Span(self._place, name, None, None, self.trace_id)
         self._start(span, given)
 
     def node_finished(self, key: str, error: Any, output: Any) -> None:
@@ -148,6 +162,8 @@ class AgentObserver(AsyncCallbackHandler):
         if span is not None:
             self._flush_tokens()
             span.close("failed" if error else "success")
+            if error:
+                self._failed_node = span.node
             self._finish(span, output)
             self._add_to_run(span.usage)
 
@@ -171,8 +187,8 @@ class AgentObserver(AsyncCallbackHandler):
 
     def failed(self, found: Classified, action: str) -> None:
         """Record the error that ended the agent."""
-        model, place = self._model, self._place
-        node = next((span.node for span in self._nodes.values()), None)
+        model, place = self._agent.model, self._place
+        node = self._failed_node or next((span.node for span in self._nodes.values()), None)
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
             payload = errors.add(
@@ -202,11 +218,17 @@ class AgentObserver(AsyncCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Remember which node calls the model."""
-        self._call_nodes[run_id] = _task_key(metadata or {})
+        known = metadata or {}
+        name = known.get("ls_model_name")
+        model = f"{known.get('ls_provider', 'unknown')}:{name}" if name else self._agent.model
+        if self._agent.model is None:
+            self._agent.model = model
+        self._calls[run_id] = (_task_key(known), model)
 
     async def on_llm_end(self, response: LLMResult, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """Count what the call used."""
-        span = self._nodes.get(self._call_nodes.pop(run_id, ""))
+        key, model = self._calls.pop(run_id, ("", self._agent.model))
+        span = self._nodes.get(key)
         for generation in (item for batch in response.generations for item in batch):
             if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
                 continue
@@ -214,7 +236,7 @@ class AgentObserver(AsyncCallbackHandler):
             given, answered = (used["input_tokens"], used["output_tokens"]) if used else (0, 0)
             cached = used.get("input_token_details", {}) if used else {}
             cost = cost_usd(
-                self._model,
+                model or "",
                 given,
                 answered,
                 cache_read_tokens=cached.get("cache_read", 0) or 0,
@@ -225,11 +247,11 @@ class AgentObserver(AsyncCallbackHandler):
             for usage in (self._agent.usage, span.usage if span is not None else self._loose):
                 usage.add(given, answered, cost)
             if span is not None:
-                span.model = self._model
+                span.model = model
 
     async def on_llm_error(self, error: BaseException, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """Forget the call; the node's failure is recorded with the node."""
-        self._call_nodes.pop(run_id, None)
+        self._calls.pop(run_id, None)
 
     def _start(self, span: _Span, given: Any) -> None:
         event = span.event()

@@ -7,24 +7,27 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any
 
-from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.graph.state import CompiledStateGraph
+from langgraph.store.postgres.aio import AsyncPostgresStore
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.cancellation import CancelWatch, RunCancelledError
 from backend.agents.checkpoints import FencedSaver, open_pool
+from backend.agents.graph_run import Graph, mapped, run_graph
+from backend.agents.graph_source import load_graph
 from backend.agents.models import build_model, resolve_model
-from backend.agents.observer import AgentObserver, Usage, node_path
+from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.registry import get_agent
 from backend.agents.specs import AgentSpec
+from backend.agents.usage_counting import ask_for_usage
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
-from backend.core.jsonable import dumps, to_jsonable
+from backend.core.jsonable import dumps
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import Classified, classify
 from backend.db import executions, images, traces
@@ -53,7 +56,7 @@ class TaskContext:
     @property
     def thread_id(self) -> str:
         """The same for all tries of the task instance."""
-        return f"{self.dag_id}/{self.dag_run_id}/{self.task_id}/{self.map_index}"
+        return task_threads.thread_of(self.dag_id, self.dag_run_id, self.task_id, self.map_index)
 
     @property
     def run_input(self) -> dict[str, Any]:
@@ -103,8 +106,11 @@ class AgentRunner:
         self._recorder = Recorder(database, task.place(), task.run_state())
         self._resources = AsyncExitStack()
         self._saver: FencedSaver | None = None
+        self._store: AsyncPostgresStore | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
+        self._watch = CancelWatch(database)
+        self._execution_id: str | None = None
 
     async def __aenter__(self) -> "AgentRunner":
         await self._resources.enter_async_context(self._recorder)
@@ -130,23 +136,28 @@ class AgentRunner:
             return
         pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
         self._saver = FencedSaver(pool, self.task.thread_id, self.task.try_number)
+        self._store = AsyncPostgresStore(pool)
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
+        if self._execution_id is not None and (current := asyncio.current_task()) is not None:
+            await self._resources.enter_async_context(self._watch.watching(self._execution_id, current))
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody cancelled the run."""
+        return self._execution_id in self._watch.cancelled
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
-        task, kept = self.task, self._saver is not None
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
             executions.set_result(connection, execution_id, result)
-            if kept:
-                task_threads.complete(connection, task.thread_id, task.try_number)
             return []
 
         self._recorder.put(write)
 
     def _begin(self, connection: Connection, agents: list[str], digest: str) -> bool:
-        execution_id = executions.ensure(connection, self.task.run_state())
+        execution_id = self._execution_id = executions.ensure(connection, self.task.run_state())
         traces.supersede(connection, execution_id, self.task.place())
         return task_threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
 
@@ -158,81 +169,83 @@ class AgentRunner:
         trace_id = uuid.uuid5(_TRACE_NAMESPACE, f"{self.task.thread_id}/{spec.name}").hex
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
         requested = spec.model or self.task.run_model
+        observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
+        config: RunnableConfig = {
+            "callbacks": [observer],
+            "run_name": spec.name,
+            "configurable": {
+                **spec.configurable,
+                "thread_id": call_thread(self._threads.get(spec.name, self.task.thread_id), call),
+            },
+        }
         try:
-            definition = get_agent(spec.type)
-            config = AgentConfig.parse(spec.config)
-            purpose = definition.purpose_for(input_data)
-            choice = resolve_model(requested, purpose=purpose, settings=self._settings)
-            model = build_model(choice, self._settings, **config.model_params())
-        except Exception as error:
-            observer = AgentObserver(
-                self._recorder, place, model=requested or "unknown", notice=None, trace_id=trace_id
-            )
-            observer.begin(input_data)
-            return self._failure(observer, error, requested, None, trace_id)
-        observer = AgentObserver(self._recorder, place, model=choice.name, notice=choice.notice, trace_id=trace_id)
-        observer.begin(input_data)
-        try:
-            definition.check_input(input_data)
-            deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
-            graph = definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
+            if spec.graph is None:
+                graph = self._built_in(spec, requested, observer, input_data)
+            else:
+                observer.begin(input_data)
+                graph = await self._own(spec, config)
             if self._going_on and call == 1:  # what earlier tries used is counted by agent, not by call
                 observer.used_before(await self._used_before(place))
-            thread = call_thread(self._threads.get(spec.name, self.task.thread_id), call)
             async with asyncio.timeout(spec.timeout):
-                output = await self._stream(graph, thread, input_data, observer)
+                output = await run_graph(
+                    graph,
+                    config,
+                    dict(input_data),
+                    observer,
+                    context=spec.context,
+                    going_on=self._going_on,
+                )
+            output = mapped(output, spec.output_mapping)
         except Exception as error:
             if isinstance(error, TimeoutError) and spec.timeout is not None:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
-            return self._failure(observer, error, choice.name, choice.notice, trace_id)
+            return self._failure(observer, error)
         except asyncio.CancelledError:
+            if self.cancelled:
+                observer.failed(classify(RunCancelledError()), "fail")
             observer.finish("cancelled", None)
             raise
         observer.finish("success", output)
-        return Outcome("success", output, choice.name, choice.notice, observer.total_usage, trace_id)
+        return self._outcome(observer, "success", output)
 
     def skip(self, spec: AgentSpec, reason: str) -> None:
         """Record that an agent was not run, and why."""
         trace_id = uuid.uuid5(_TRACE_NAMESPACE, f"{self.task.thread_id}/{spec.name}").hex
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
-        model = spec.model or self.task.run_model or "none"
-        observer = AgentObserver(self._recorder, place, model=model, notice=reason, trace_id=trace_id)
+        requested = spec.model or self.task.run_model
+        observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
+        observer.uses(requested, reason)
         observer.begin(None)
         observer.finish("skipped", None)
 
-    async def _stream(
-        self,
-        graph: CompiledStateGraph[Any, Any, Any, Any],
-        thread: str,
-        input_data: Mapping[str, Any],
-        observer: AgentObserver,
-    ) -> Any:
-        config: RunnableConfig = {
-            "callbacks": [observer],
-            "run_name": graph.name,
-            "configurable": {"thread_id": thread},
-        }
-        given: dict[str, Any] | None = dict(input_data)
-        output: Any = None
-        if self._going_on and (kept := await graph.aget_state(config)).created_at is not None:
-            if not kept.next:  # it came to its end; only the task did not
-                return _returned(graph, kept.values)
-            given = None  # LangGraph goes on with what failed
-        stream = graph.astream(given, config, stream_mode=["tasks", "messages", "values"], subgraphs=True)
-        async for part in stream:
-            namespace, mode, chunk = cast(tuple[tuple[str, ...], str, Any], part)
-            if mode == "messages":
-                message, metadata = chunk
-                if isinstance(message, AIMessage) and message.text:
-                    observer.token(node_path((), str(metadata.get("langgraph_node", ""))), message.text)
-            elif mode == "tasks":
-                if "triggers" in chunk:
-                    observer.node_started(chunk["id"], node_path(namespace, chunk["name"]), chunk["input"])
-                else:
-                    observer.node_finished(chunk["id"], chunk.get("error"), chunk.get("result"))
-            elif not namespace:
-                output = chunk
-        return _returned(graph, output)
+    def _built_in(
+        self, spec: AgentSpec, requested: str | None, observer: AgentObserver, input_data: Mapping[str, Any]
+    ) -> Graph:
+        try:
+            definition = get_agent(spec.type)
+            config = AgentConfig.parse(spec.config)
+            purpose = definition.purpose_for(input_data)
+            choice = resolve_model(requested, purpose=purpose, settings=self._settings)
+            observer.uses(choice.name, choice.notice)
+        finally:
+            observer.begin(input_data)
+        model = build_model(choice, self._settings, **config.model_params())
+        definition.check_input(input_data)
+        deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
+        return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
+
+    async def _own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
+        if self._settings.stream_usage:
+            ask_for_usage()
+        return await load_graph(
+            str(spec.graph),
+            config=config,
+            project_file=self._settings.langgraph_json,
+            resources=self._resources,
+            saver=self._saver,
+            store=self._store,
+            name=spec.name,
+        )
 
     async def _used_before(self, place: Place) -> Usage:
         def read(connection: Connection) -> Usage:
@@ -242,25 +255,20 @@ class AgentRunner:
 
         return await self._database.run(read)
 
-    def _failure(
-        self, observer: AgentObserver, error: Exception, model: str | None, notice: str | None, trace_id: str
-    ) -> Outcome:
+    def _failure(self, observer: AgentObserver, error: Exception) -> Outcome:
         found = classify(error)
         observer.failed(found, action(found))
         observer.finish("failed", None)
         error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
-        return Outcome("failed", None, model, notice, observer.total_usage, trace_id, error)
+        return self._outcome(observer, "failed", None, error)
+
+    @staticmethod
+    def _outcome(observer: AgentObserver, state: str, output: Any, error: Exception | None = None) -> Outcome:
+        return Outcome(state, output, observer.model, observer.notice, observer.total_usage, observer.trace_id, error)
 
     async def _read_upload(self, image_id: uuid.UUID) -> bytes | None:
         image = await self._database.run(images.get, str(image_id))
         return image.content if image else None
-
-
-def _returned(graph: CompiledStateGraph[Any, Any, Any, Any], state: Any) -> Any:
-    """What the graph returns of its state, by its output schema, as JSON."""
-    if isinstance(state, Mapping) and not isinstance(graph.output_channels, str):
-        state = {name: state[name] for name in graph.output_channels if name in state}
-    return to_jsonable(state)
 
 
 def call_thread(thread: str, call: int) -> str:

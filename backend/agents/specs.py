@@ -10,16 +10,20 @@ from backend.core.input_error import InputError
 Mode = Literal["parallel", "sequential", "graph", "supervisor"]
 MODES: tuple[str, ...] = get_args(Mode)
 
-AGENT_KEYS = frozenset({"name", "type", "input_data", "model", "required", "timeout", "depends_on", "description"})
-"""What an entry of `agents` may hold besides the agent's own configuration."""
+SYNTHESIS = "synthesis"
+SUPERVISOR = "supervisor"
+FINISH = "FINISH"
+"""What a supervisor says when the work is done."""
 
 MAX_NAME_CHARS = 100
 MAX_DESCRIPTION_CHARS = 2_000
 MAX_STEPS = 200
 
-SUPERVISOR = "supervisor"
-FINISH = "FINISH"
-"""What a supervisor says when the work is done."""
+OWN_GRAPH_KEYS = ("graph", "context", "configurable", "output_mapping")
+AGENT_KEYS = frozenset(
+    {"name", "type", "input_data", "model", "required", "timeout", "depends_on", "description", *OWN_GRAPH_KEYS}
+)
+"""What an entry of `agents` may hold besides the agent's own configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,9 @@ class AgentSpec:
     """One agent of a task.
 
     `input_data` None means the run's own input. `timeout` is in seconds. A `required` agent that fails fails the task.
-    `depends_on` names the agents whose results it gets in the mode `graph`; `description` tells a supervisor what it is
-    for.
+    `graph` names the user's own graph, whose `type` is `graph`; `context` and `configurable` are passed to it, and
+    `output_mapping` picks parts of what it returns. `depends_on` names the agents whose results it gets in the mode
+    `graph`; `description` tells a supervisor what it is for.
     """
 
     name: str
@@ -38,6 +43,10 @@ class AgentSpec:
     model: str | None = None
     required: bool = True
     timeout: float | None = None
+    graph: str | None = None
+    context: dict[str, Any] | None = None
+    configurable: dict[str, Any] = field(default_factory=dict)
+    output_mapping: dict[str, str] | None = None
     depends_on: tuple[str, ...] = ()
     description: str | None = None
 
@@ -48,30 +57,38 @@ def parse_agent(
     *,
     model: Any = None,
     timeout: Any = None,
-    name: str | None = None,
+    graph: Any = None,
+    context: Any = None,
+    configurable: Any = None,
+    output_mapping: Any = None,
     output_schema: Any = None,
 ) -> AgentSpec:
     """The agent of a `LangGraphOperator`. Raises `InputError` naming the argument.
 
     `output_schema` is the same as the key of that name in `agent_config`.
     """
-    given = _mapping(agent_config, "agent_config")
-    config = {**given, "name": name or given.get("type")}
-    schema_field = "agent_config.output_schema"
+    if agent_config is None and graph is None:
+        raise InputError(
+            "is missing; give agent_config={'type': …} or graph='package.module:attribute'", field="agent_config"
+        )
+    config = {} if agent_config is None else dict(_mapping(agent_config, "agent_config"))
+    config.setdefault("name", str(graph).rpartition(":")[2] if graph is not None else config.get("type"))
+    own = {"graph": graph, "context": context, "configurable": configurable, "output_mapping": output_mapping}
+    given = {**config, **{key: value for key, value in own.items() if value is not None}}
+    schema_field = None
     if output_schema is not None:
         if config.get("output_schema") not in (None, output_schema):
             raise InputError("is another one than that of agent_config; give it once", field="output_schema")
-        config["output_schema"] = output_schema
-        schema_field = "output_schema"
-    return _spec(config, input_data, model, True, timeout, "agent_config", "input_data", schema_field)
+        given["output_schema"], schema_field = output_schema, "output_schema"
+    return _spec(given, input_data, model, True, timeout, "agent_config", "", schema_field)
 
 
 def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
     """The agents of a `MultiAgentOperator`, in order. Raises `InputError` naming the argument and the entry.
 
-    `mode` None stands for one that is only known when the task runs: what depends on it isn't checked.
+    Of a mode that is a template nothing is known: what depends on it is checked when the task runs.
     """
-    if mode is not None and mode not in MODES:
+    if mode not in MODES and not is_template(mode):
         raise InputError(f"is {mode!r}; it has to be one of {', '.join(MODES)}", field="orchestration_mode")
     if isinstance(agents, str | Mapping) or not isinstance(agents, Sequence):
         raise InputError("has to be a list of agents", field="agents")
@@ -86,7 +103,7 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
         if not isinstance(required, bool):
             raise InputError("has to be True or False", field=f"{field_name}.required")
         depends_on = _names(given.pop("depends_on", None), f"{field_name}.depends_on")
-        if depends_on and mode not in (None, "graph"):
+        if depends_on and mode != "graph" and not is_template(mode):
             raise InputError(f"is for the mode 'graph', not {mode!r}", field=f"{field_name}.depends_on")
         spec = _spec(
             given,
@@ -95,8 +112,7 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
             required,
             given.pop("timeout", None),
             field_name,
-            f"{field_name}.input_data",
-            f"{field_name}.output_schema",
+            f"{field_name}.",
         )
         description = _description(given.pop("description", None), f"{field_name}.description")
         specs.append(replace(spec, depends_on=depends_on, description=description))
@@ -107,11 +123,11 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
 def parse_max_steps(value: Any, mode: Any, *, agents: int) -> int:
     """How often a supervisor may call an agent: at most `MAX_STEPS`, by default twice for each agent and two more.
 
-    Raises `InputError` naming `max_steps`; also when it is given for another mode (None: one that is known later).
+    Raises `InputError` naming `max_steps`; also when it is given for another mode.
     """
     if value is None:
         return min(2 * agents + 2, MAX_STEPS)
-    if mode not in (None, SUPERVISOR):
+    if mode != SUPERVISOR and not is_template(mode):
         raise InputError(f"is for the mode 'supervisor', not {mode!r}", field="max_steps")
     # A templated argument arrives as text.
     steps = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
@@ -121,16 +137,38 @@ def parse_max_steps(value: Any, mode: Any, *, agents: int) -> int:
 
 
 def parse_supervisor(given: Any, *, model: Any = None) -> AgentSpec:
-    """The supervisor of a team: None for the built-in one as it is, a dict to set it up. Raises `InputError`."""
-    config = {} if given is None else dict(_mapping(given, "supervisor"))
-    if "type" in config:
-        raise InputError("is not needed; it is always a supervisor", field="supervisor.type")
-    own_model, timeout = config.pop("model", None) or model, config.pop("timeout", None)
-    try:
-        return parse_agent({**config, "type": SUPERVISOR}, None, model=own_model, timeout=timeout)
-    except InputError as error:
-        field_name = error.field.replace("agent_config", SUPERVISOR)
-        raise InputError(error.message, field=field_name if "." in field_name else SUPERVISOR) from None
+    """The supervisor of a team: None for the built-in one as it is, a dict to set it up.
+
+    Raises `InputError` naming `supervisor`.
+    """
+    config = {} if given is None else dict(_mapping(given, SUPERVISOR))
+    own_model, timeout = config.pop("model", None), config.pop("timeout", None)
+    if unknown := sorted(AGENT_KEYS.intersection(config)):
+        raise InputError(f"can't set {unknown[0]!r}", field=SUPERVISOR)
+    config |= {"type": SUPERVISOR, "name": SUPERVISOR}
+    return _spec(config, None, own_model or model, True, timeout, SUPERVISOR, f"{SUPERVISOR}.")
+
+
+def synthesis_spec(given: Any, specs: Sequence[AgentSpec], model: Any) -> AgentSpec | None:
+    """The agent that sums up a team's results: `True` for the built-in one, a dict to set it up, `False` for none.
+
+    Raises `InputError` naming `synthesis`.
+    """
+    if isinstance(given, str) and given.strip().lower() in ("true", "false"):  # a template's result
+        given = given.strip().lower() == "true"
+    if given is False:
+        return None
+    if given is not True and not isinstance(given, Mapping):
+        raise InputError("has to be True, False or a dict", field=SYNTHESIS)
+    config = {} if given is True else dict(_mapping(given, SYNTHESIS))
+    own_model, timeout = config.pop("model", None), config.pop("timeout", None)
+    if unknown := sorted(AGENT_KEYS.intersection(config)):
+        raise InputError(f"can't set {unknown[0]!r}", field=SYNTHESIS)
+    name = SYNTHESIS
+    while any(spec.name == name for spec in specs):
+        name += "_"
+    config |= {"type": SYNTHESIS, "name": name}
+    return _spec(config, None, own_model or model, True, timeout, SYNTHESIS, f"{SYNTHESIS}." if own_model else "")
 
 
 def is_template(value: Any) -> bool:
@@ -158,13 +196,20 @@ def _spec(
     required: bool,
     timeout: Any,
     config_field: str,
-    input_field: str,
-    schema_field: str,
+    prefix: str,
+    schema_field: str | None = None,
 ) -> AgentSpec:
     # Here, because it knows the graphs: only DAG files that name an agent need it.
     from backend.agents.agent_config import AgentConfig
     from backend.agents.registry import AGENTS
 
+    if model is not None and not isinstance(model, str):
+        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field=f"{prefix}model")
+    schema_field = schema_field or f"{config_field}.output_schema"
+    if config.get("graph") is not None:
+        if config.get("output_schema") is not None:
+            raise InputError("is not for a graph of one's own, whose output has its own form", field=schema_field)
+        return _own_graph(config, input_data, model, required, timeout, config_field, prefix)
     kind = config.get("type")
     if not isinstance(kind, str) or not kind:
         raise InputError(f"is missing; it has to be one of {', '.join(AGENTS)}", field=f"{config_field}.type")
@@ -178,16 +223,55 @@ def _spec(
                 AgentConfig.parse(own)
             except InputError as error:
                 raise InputError(error.message, field=config_field) from None
-    if model is not None and not isinstance(model, str):
-        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field="model")
     return AgentSpec(
         name=str(config.get("name") or kind),
         type=kind,
         config=own,
-        input_data=None if input_data is None else dict(_mapping(input_data, input_field)),
+        input_data=None if input_data is None else dict(_mapping(input_data, f"{prefix}input_data")),
         model=model or None,
         required=required,
-        timeout=_seconds(timeout, config_field),
+        timeout=_seconds(timeout, f"{prefix}timeout"),
+    )
+
+
+def _own_graph(
+    config: dict[str, Any],
+    input_data: Any,
+    model: Any,
+    required: bool,
+    timeout: Any,
+    config_field: str,
+    prefix: str,
+) -> AgentSpec:
+    from backend.agents.graph_project import check_reference
+    from backend.core.settings import get_settings
+
+    if config.get("type") not in (None, "graph"):
+        raise InputError("can't be given together with graph", field=f"{config_field}.type")
+    graph = config["graph"]
+    if not is_template(graph):
+        check_reference(graph, get_settings().langgraph_json)
+    mapping = config.get("output_mapping")
+    if mapping is not None and not all(
+        isinstance(path, str) for path in _mapping(mapping, f"{prefix}output_mapping").values()
+    ):
+        raise InputError("has to map names to paths such as 'messages.-1.content'", field=f"{prefix}output_mapping")
+    unknown = config.keys() - AGENT_KEYS
+    if unknown:
+        detail = f"has {min(unknown)!r}, which a graph of one's own doesn't take; pass it in configurable or context"
+        raise InputError(detail, field=config_field)
+    context, configurable = config.get("context"), config.get("configurable")
+    return AgentSpec(
+        name=str(config.get("name") or "graph"),
+        type="graph",
+        input_data=None if input_data is None else dict(_mapping(input_data, f"{prefix}input_data")),
+        model=model or None,
+        required=required,
+        timeout=_seconds(timeout, f"{prefix}timeout"),
+        graph=graph,
+        context=None if context is None else dict(_mapping(context, f"{prefix}context")),
+        configurable={} if configurable is None else dict(_mapping(configurable, f"{prefix}configurable")),
+        output_mapping=None if mapping is None else dict(mapping),
     )
 
 
@@ -279,6 +363,7 @@ def _seconds(value: Any, field_name: str) -> float | None:
     if value is None:
         return None
     seconds = value.total_seconds() if hasattr(value, "total_seconds") else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
-        raise InputError("has to be a number of seconds above 0 or a timedelta", field=f"{field_name}.timeout")
+    # NaN is not above 0 either.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InputError("has to be a number of seconds above 0 or a timedelta", field=field_name)
     return float(seconds)

@@ -3,19 +3,16 @@
 Who runs when is the business of `team_order` (parallel, sequential, graph) and `team_supervisor`.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
 from backend.agents.observer import Usage
 from backend.agents.runner import AgentRunner, Outcome
-from backend.agents.specs import SUPERVISOR, AgentSpec, parse_agent, parse_max_steps, parse_supervisor
+from backend.agents.specs import SUPERVISOR, AgentSpec, parse_max_steps, parse_supervisor
 from backend.agents.team_order import run_in_order
 from backend.agents.team_results import Outcomes, fatal_error, outputs
 from backend.agents.team_supervisor import run_supervised
 from backend.core.redaction import redact_text
-
-SYNTHESIS = "synthesis"
 
 
 async def run_team(
@@ -57,18 +54,6 @@ async def run_team(
         result["decisions"] = decisions
     runner.keep_result(result)
     return result
-
-
-def synthesis_spec(given: Any, specs: list[AgentSpec], model: str | None) -> AgentSpec | None:
-    """The agent that sums up: `True` for the built-in one, a dict to set it up, `False` for none."""
-    if given is False:
-        return None
-    config = dict(given) if isinstance(given, Mapping) else {}
-    own_model = config.pop("model", None) or model
-    name = SYNTHESIS
-    while any(spec.name == name for spec in specs):
-        name += "_"
-    return replace(parse_agent({**config, "type": SYNTHESIS}, None, model=own_model), name=name)
 
 
 def _asked(members: Iterable[AgentSpec]) -> list[Any]:

@@ -11,9 +11,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from sqlalchemy import text
 
 from backend.agents.runner import AgentRunner, TaskContext, is_final
-from backend.agents.specs import MODES, AgentSpec, parse_supervisor, parse_team
+from backend.agents.specs import MODES, AgentSpec, parse_supervisor, parse_team, synthesis_spec
 from backend.agents.supervisor import NOTICE
-from backend.agents.team import run_team, synthesis_spec
+from backend.agents.team import run_team
 from backend.core.agent_errors import InvalidOutputError, StepLimitError
 from backend.core.settings import Settings, get_settings
 from backend.core.workflow_error_handler import classify

@@ -1,0 +1,180 @@
+"""Graphs as users write them, knowing nothing of this project."""
+
+import operator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict
+
+from langchain.chat_models import init_chat_model
+from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import tool
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
+from langgraph.runtime import Runtime
+from langgraph.types import Command, Send, interrupt
+
+runs: list[str] = []
+"""The nodes that ran, in order, for tests in the same process."""
+
+
+class Counted(TypedDict, total=False):
+    """A number that nodes add to."""
+
+    value: int
+    fail_once: bool
+
+
+failures = {"left": 0}
+
+
+def add_one(state: Counted) -> Counted:
+    runs.append("add_one")
+    return {"value": state["value"] + 1}
+
+
+def double(state: Counted) -> Counted:
+    runs.append("double")
+    if failures["left"]:
+        failures["left"] -= 1
+        raise RuntimeError("the second node failed")
+    return {"value": state["value"] * 2}
+
+
+builder = StateGraph(Counted)
+builder.add_node(add_one)
+builder.add_node(double)
+builder.add_edge(START, "add_one")
+builder.add_edge("add_one", "double")
+builder.add_edge("double", END)
+
+compiled = builder.compile()
+
+
+def factory() -> StateGraph[Counted, None, Counted, Counted]:
+    return builder
+
+
+async def async_factory(config: RunnableConfig) -> CompiledStateGraph[Counted, None, Counted, Counted]:
+    step = config["configurable"]["step"]
+
+    def add(state: Counted) -> Counted:
+        return {"value": state["value"] + step}
+
+    graph = StateGraph(Counted)
+    graph.add_node("add", add)
+    graph.add_edge(START, "add")
+    graph.add_edge("add", END)
+    return graph.compile()
+
+
+closed: list[str] = []
+
+
+@asynccontextmanager
+async def resourceful() -> AsyncIterator[StateGraph[Counted, None, Counted, Counted]]:
+    yield builder
+    closed.append("resourceful")
+
+
+@dataclass
+class Language:
+    """A runtime context."""
+
+    name: str
+
+
+class Fanned(TypedDict, total=False):
+    """Words that are worked on side by side."""
+
+    words: list[str]
+    lengths: Annotated[list[int], operator.add]
+    verdict: str
+    memory: Any
+
+
+def _spread(state: Fanned) -> list[Send]:
+    return [Send("measure", {"word": word}) for word in state["words"]]
+
+
+def _measure(state: dict[str, str]) -> Fanned:
+    return {"lengths": [len(state["word"])]}
+
+
+async def _judge(state: Fanned, runtime: Runtime[Language]) -> Command[Literal["remember", "__end__"]]:
+    verdict = f"{sum(state['lengths'])} letters in {runtime.context.name}"
+    return Command(update={"verdict": verdict}, goto="remember")
+
+
+async def _remember(state: Fanned, runtime: Runtime[Language]) -> Fanned:
+    assert runtime.store is not None
+    await runtime.store.aput(("words",), "last", {"verdict": state["verdict"]})
+    item = await runtime.store.aget(("words",), "last")
+    return {"memory": item.value if item else None}
+
+
+_fan = StateGraph(Fanned, context_schema=Language)
+_fan.add_node("spread", lambda _: {})
+_fan.add_node("measure", _measure)  # type: ignore[type-var]  # LangGraph types a Send's input as the state
+_fan.add_node("judge", _judge)
+_fan.add_node("remember", _remember)
+_fan.add_edge(START, "spread")
+_fan.add_conditional_edges("spread", _spread, ["measure"])
+_fan.add_edge("measure", "judge")
+fanned = _fan.compile()
+
+
+@tool
+def weather(city: str) -> str:
+    """The weather in a city."""
+    return f"It rains in {city}."
+
+
+async def _chat(state: MessagesState) -> dict[str, list[AnyMessage]]:
+    model = init_chat_model("openai:gpt-4.1-mini", max_retries=0, stream_usage=True).bind_tools([weather])
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+
+def assistant() -> StateGraph[MessagesState, None, MessagesState, MessagesState]:
+    graph = StateGraph(MessagesState)
+    graph.add_node("chat", _chat)
+    graph.add_node("tools", ToolNode([weather]))
+    graph.add_edge(START, "chat")
+    graph.add_conditional_edges("chat", tools_condition)
+    graph.add_edge("tools", "chat")
+    return graph
+
+
+class Outer(TypedDict, total=False):
+    """A question that a subgraph answers."""
+
+    question: str
+    answer: str
+
+
+async def _inside(state: Outer) -> Outer:
+    reply = await assistant().compile().ainvoke({"messages": [HumanMessage(state["question"])]})
+    return {"answer": reply["messages"][-1].content}
+
+
+nested = StateGraph(Outer)
+nested.add_node("inside", _inside)
+nested.add_edge(START, "inside")
+nested.add_edge("inside", END)
+
+
+def _ask(state: Counted) -> Counted:
+    return {"value": interrupt("How many?")}
+
+
+asking = StateGraph(Counted)
+asking.add_node("ask", _ask)
+asking.add_edge(START, "ask")
+
+broken = 42
+
+
+def failing_factory() -> None:
+    raise KeyError("no such setting")
