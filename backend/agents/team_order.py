@@ -13,7 +13,7 @@ async def run_in_order(runner: AgentRunner, specs: list[AgentSpec], mode: str) -
     """Run each agent as soon as those it waits for have ended; gives how each ended.
 
     An agent gets the results of those it waits for. After a required agent's failure none starts any more: the others
-    are recorded as skipped and are not among the outcomes.
+    are not among the outcomes, and in the mode `graph`, where it isn't plain from the order, are recorded as skipped.
 
     The agents are tasks of LangGraph's functional interface. Nodes of a `StateGraph` would run in steps, and an agent
     whose own dependencies have ended would wait for the slowest of all that run beside them.
@@ -34,7 +34,7 @@ async def run_in_order(runner: AgentRunner, specs: list[AgentSpec], mode: str) -
                 await ended[one.name].wait()
             if fatal_error(specs, outcomes) is None:
                 outcomes[spec.name] = await work(spec, outcomes)
-            else:
+            elif mode == "graph":
                 runner.skip(spec, "skipped: a required agent failed")
             ended[spec.name].set()
 

@@ -197,7 +197,7 @@ async def test_in_sequence_none_starts_after_a_required_agents_failure(
     first = make_runner(1)
     with pytest.raises(Exception, match="500"):
         await run(first, agents, "sequential")
-    assert await agent_states(first, 1) == {"a": "success", "b": "failed", "c": "skipped"}
+    assert await agent_states(first, 1) == {"a": "success", "b": "failed"}
     await run(make_runner(2), agents, "sequential")
     assert asked(openai_server) == ["a", "b", "b", "c"]
     # All results before it, in the order of the agents.
