@@ -122,18 +122,19 @@ class AgentRunner:
     async def __aexit__(self, *error: Any) -> None:
         await self._resources.__aexit__(*error)
 
-    async def claim(self, threads: Mapping[str, str], given: Any) -> None:
+    async def claim(self, threads: Mapping[str, str], given: Any, *, calls: int = 1) -> None:
         """Take the task's threads for this try, so that agents go on where an earlier try stopped.
 
-        `threads` maps each agent to its LangGraph thread. `given` is all that the agents are asked to do; a try with
-        another one starts from nothing. Without a database the agents run without checkpoints. Raises
-        `SupersededError` when a later try has begun.
+        `threads` maps each agent to the LangGraph thread of its first call; there are at most `calls` of each. `given`
+        is all that the agents are asked to do; a try with another one starts from nothing. Without a database the
+        agents run without checkpoints. Raises `SupersededError` when a later try has begun.
         """
         digest = sha256(dumps(given).encode()).hexdigest()
         self._threads = dict(threads)
         try:
+            every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
             async with asyncio.timeout(CLAIM_SECONDS):
-                self._going_on = await self._database.run(self._begin, list(threads.values()), digest)
+                self._going_on = await self._database.run(self._begin, every, digest)
         except (SQLAlchemyError, OSError) as error:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
@@ -164,8 +165,11 @@ class AgentRunner:
         traces.supersede(connection, execution_id, self.task.place())
         return task_threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
 
-    async def run(self, spec: AgentSpec, input_data: Mapping[str, Any]) -> Outcome:
-        """Run one agent to its end. A failure is recorded and given back in the outcome, not raised."""
+    async def run(self, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1) -> Outcome:
+        """Run one agent to its end. A failure is recorded and given back in the outcome, not raised.
+
+        `call` counts an agent's calls in a team where it may work several times; each has a thread of its own.
+        """
         trace_id = uuid.uuid5(_TRACE_NAMESPACE, f"{self.task.thread_id}/{spec.name}").hex
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
         requested = spec.model or self.task.run_model
@@ -175,7 +179,7 @@ class AgentRunner:
             "run_name": spec.name,
             "configurable": {
                 **spec.configurable,
-                "thread_id": self._threads.get(spec.name, self.task.thread_id),
+                "thread_id": call_thread(self._threads.get(spec.name, self.task.thread_id), call),
             },
         }
         try:
@@ -184,7 +188,7 @@ class AgentRunner:
             else:
                 observer.begin(input_data)
                 graph = await self._own(spec, config)
-            if self._going_on:
+            if self._going_on and call == 1:  # what earlier tries used is counted by agent, not by call
                 observer.used_before(await self._used_before(place))
             async with asyncio.timeout(spec.timeout):
                 output = await run_graph(
@@ -208,19 +212,30 @@ class AgentRunner:
         observer.finish("success", output)
         return self._outcome(observer, "success", output)
 
+    def skip(self, spec: AgentSpec, reason: str) -> None:
+        """Record that an agent was not run, and why."""
+        trace_id = uuid.uuid5(_TRACE_NAMESPACE, f"{self.task.thread_id}/{spec.name}").hex
+        place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
+        requested = spec.model or self.task.run_model
+        observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
+        observer.uses(requested, reason)
+        observer.begin(None)
+        observer.finish("skipped", None)
+
     def _built_in(
         self, spec: AgentSpec, requested: str | None, observer: AgentObserver, input_data: Mapping[str, Any]
     ) -> Graph:
         try:
             definition = get_agent(spec.type)
             config = AgentConfig.parse(spec.config)
-            choice = resolve_model(requested, purpose=definition.purpose, settings=self._settings)
+            purpose = definition.purpose_for(input_data)
+            choice = resolve_model(requested, purpose=purpose, settings=self._settings)
             observer.uses(choice.name, choice.notice)
         finally:
             observer.begin(input_data)
         model = build_model(choice, self._settings, **config.model_params())
         definition.check_input(input_data)
-        deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side)
+        deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
 
     async def _own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
@@ -260,6 +275,11 @@ class AgentRunner:
         return image.content if image else None
 
 
+def call_thread(thread: str, call: int) -> str:
+    """The LangGraph thread of an agent's call, which counts from 1."""
+    return thread if call == 1 else f"{thread}/{call}"
+
+
 def action(found: Classified) -> str:
     """What happens after an error that ended an agent."""
     return "fail" if found.final else "task_retry"
@@ -268,7 +288,7 @@ def action(found: Classified) -> str:
 async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
     """Run the one agent of a task; gives the task's XCom. Raises the agent's error, which is recorded."""
     given = runner.task.run_input if spec.input_data is None else spec.input_data
-    await runner.claim({spec.name: runner.task.thread_id}, [spec.type, given])
+    await runner.claim({spec.name: runner.task.thread_id}, [spec.type, given, spec.config.get("output_schema")])
     outcome = await runner.run(spec, given)
     if outcome.error is not None:
         raise outcome.error

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from backend.core.agent_errors import InvalidOutputError, StepLimitError
 from backend.core.input_error import InputError
 
 Category = Literal[
@@ -56,6 +57,7 @@ _BY_TYPE: tuple[tuple[str, Category], ...] = (
     ("ModelTimeoutError", "timeout"),
     ("APITimeoutError", "timeout"),
     ("OutputParserException", "invalid_output"),
+    ("LengthFinishReasonError", "invalid_output"),  # a structured answer that the token limit cut off
     ("ToolException", "tool"),
     ("RunCancelledError", "cancelled"),
 )
@@ -129,6 +131,10 @@ def _category(error: BaseException) -> Category | None:
         return None
     if isinstance(error, InputError):
         return "input"
+    if isinstance(error, InvalidOutputError):
+        return "invalid_output"
+    if isinstance(error, StepLimitError):
+        return "budget"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
     code = _code(error)
