@@ -141,7 +141,7 @@ def observe(
     state = _next_state(before, run, observed_at)
     restarted = before["state"] in TERMINAL_RUN_STATES and state in ACTIVE_RUN_STATES
     # Whoever sees a run start again sees which of its tasks were cleared.
-    _merge_tasks(connection, execution_id, seen, observed_at, new_events, certain=restarted)
+    _merge_tasks(connection, execution_id, run, seen, observed_at, new_events, certain=restarted)
     listed, done = _count_tasks(connection, execution_id)
     progress = measure_progress(
         listed,
