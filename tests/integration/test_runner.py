@@ -39,8 +39,6 @@ from tests.kit.openai_server import OpenAIServer
 from tests.unit.pictures import encode, photo
 from visual_ai_operators import LangGraphOperator, MultiAgentOperator
 
-pytest_plugins = ["tests.kit.fixtures"]
-
 TASK = TaskContext("dag", "run", "work", -1, 1, {"query": "What is this?", "text": "A text."}, "manual")
 TEXT = {"type": "text"}
 KEY = "sk-test-abcdefgh12345678"

@@ -15,8 +15,6 @@ from backend.core.settings import Settings
 from backend.core.workflow_error_handler import FINAL, Category, classify
 from tests.kit.openai_server import OpenAIServer, Preset
 
-pytest_plugins = ["tests.kit.fixtures"]
-
 # What each preset of the server is, with a whole answer and with a stream; None: no error at all.
 EXPECTED: dict[Preset, tuple[Category | None, Category | None]] = {
     "rate_limit": ("rate_limit", "rate_limit"),
