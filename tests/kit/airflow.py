@@ -227,6 +227,8 @@ class FakeAirflow:
             ("POST", r"/api/v2/dags/([^/~]+)/dagRuns", self._trigger),
             ("GET", r"/api/v2/dags/~/dagRuns", self._list_runs),
             ("GET", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._run),
+            ("PATCH", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._stop),
+            ("POST", r"/api/v2/dags/([^/~]+)/clearTaskInstances", self._clear),
             ("POST", r"/api/v2/dags/~/dagRuns/~/taskInstances/list", self._list_tasks),
         ):
             if request.method == method and (match := re.fullmatch(pattern, path)):
@@ -302,6 +304,25 @@ class FakeAirflow:
         if run is None:
             return _refused(404, f"The DagRun with dag_id: `{dag_id}` and run_id: `{dag_run_id}` was not found")
         return httpx.Response(200, json=run.shown)
+
+    def _stop(self, request: httpx.Request, name: str, dag_id: str, dag_run_id: str) -> httpx.Response:
+        """As Airflow does it: what runs fails, what has not begun is skipped."""
+        if (dag_id, dag_run_id) in self.runs and json.loads(request.content) == {"state": "failed"}:
+            for (task_id, map_index), task in list(self.runs[dag_id, dag_run_id].tasks.items()):
+                if task["state"] in (None, "queued", "scheduled", "running"):
+                    state = "failed" if task["state"] == "running" else "skipped"
+                    self.set_task(dag_id, dag_run_id, task_id, state, map_index=map_index)
+            self.set_run(dag_id, dag_run_id, "failed")
+        return self._run(request, name, dag_id, dag_run_id)
+
+    def _clear(self, request: httpx.Request, _: str, dag_id: str) -> httpx.Response:
+        wanted = json.loads(request.content)
+        dag_run_id = wanted["dag_run_id"]
+        cleared = [(entry, -1) if isinstance(entry, str) else tuple(entry) for entry in wanted["task_ids"]]
+        for task_id, map_index in cleared:
+            self.set_task(dag_id, dag_run_id, task_id, None, map_index=map_index)
+        self.set_run(dag_id, dag_run_id, "queued")
+        return httpx.Response(200, json={"task_instances": [], "total_entries": len(cleared)})
 
     def _list_runs(self, request: httpx.Request, _: str) -> httpx.Response:
         wanted = request.url.params
