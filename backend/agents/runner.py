@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.store.postgres.aio import AsyncPostgresStore
@@ -15,13 +15,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
-from backend.agents.checkpoints import FencedSaver, open_pool
+from backend.agents.checkpoints import FencedSaver, Pool, open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
-from backend.agents.models import build_model, resolve_model
+from backend.agents.models import ModelChoice, build_model, resolve_model
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
-from backend.agents.registry import get_agent
+from backend.agents.registry import AgentDefinition, get_agent
 from backend.agents.specs import AgentSpec
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
@@ -35,6 +35,8 @@ from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.traces import Place
 
 log = logging.getLogger(__name__)
+
+Saver = TypeVar("Saver", bound=FencedSaver)
 
 _TRACE_NAMESPACE = uuid.UUID("0f2f4c38-6a3e-4d5f-9d53-5f0f0a9f7e11")
 
@@ -94,14 +96,24 @@ class Outcome:
         return {"input_tokens": self.usage.input_tokens, "output_tokens": self.usage.output_tokens}
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An agent's graph, compiled once for any number of inputs. `definition` is that of a built-in agent."""
+
+    graph: Graph
+    definition: AgentDefinition | None
+    model: str | None
+    notice: str | None
+
+
 class AgentRunner:
     """Runs the agents of one try of a task and records what they do."""
 
     def __init__(self, settings: Settings, database: Database, task: TaskContext) -> None:
         self._settings = settings
-        self._database = database
+        self._database = self.database = database
         self.task = task
-        self._recorder = Recorder(database, task.place(), task.run_state())
+        self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
         self._resources = AsyncExitStack()
         self._saver: FencedSaver | None = None
         self._store: AsyncPostgresStore | None = None
@@ -129,9 +141,7 @@ class AgentRunner:
         except (SQLAlchemyError, OSError) as error:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
-        pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
-        self._saver = FencedSaver(pool, self.task.thread_id, self.task.try_number)
-        self._store = AsyncPostgresStore(pool)
+        await self.open_checkpoints(lambda pool: FencedSaver(pool, self.task.thread_id, self.task.try_number))
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
 
@@ -154,7 +164,7 @@ class AgentRunner:
 
     async def run(self, spec: AgentSpec, input_data: Mapping[str, Any]) -> Outcome:
         """Run one agent to its end. A failure is recorded and given back in the outcome, not raised."""
-        trace_id = uuid.uuid5(_TRACE_NAMESPACE, f"{self.task.thread_id}/{spec.name}").hex
+        trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
         requested = spec.model or self.task.run_model
         observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
@@ -194,18 +204,40 @@ class AgentRunner:
         observer.finish("success", output)
         return self._outcome(observer, "success", output)
 
+    async def open_checkpoints(self, make: Callable[[Pool], Saver]) -> Saver:
+        """Have the task's graphs keep their checkpoints with a saver of one's own making."""
+        pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
+        self._saver = saver = make(pool)
+        self._store = AsyncPostgresStore(pool)
+        return saver
+
+    async def prepare(self, spec: AgentSpec) -> Prepared:
+        """Choose the model and compile the graph. Raises what makes that impossible for any input."""
+        requested = spec.model or self.task.run_model
+        if spec.graph is not None:
+            graph = await self._own(spec, {"configurable": dict(spec.configurable)})
+            return Prepared(graph, None, requested, None)
+        definition, config, choice = self._choose(spec, requested)
+        return Prepared(self._compile(spec, definition, config, choice), definition, choice.name, choice.notice)
+
     def _built_in(
         self, spec: AgentSpec, requested: str | None, observer: AgentObserver, input_data: Mapping[str, Any]
     ) -> Graph:
         try:
-            definition = get_agent(spec.type)
-            config = AgentConfig.parse(spec.config)
-            choice = resolve_model(requested, purpose=definition.purpose, settings=self._settings)
+            definition, config, choice = self._choose(spec, requested)
             observer.uses(choice.name, choice.notice)
         finally:
             observer.begin(input_data)
-        model = build_model(choice, self._settings, **config.model_params())
         definition.check_input(input_data)
+        return self._compile(spec, definition, config, choice)
+
+    def _choose(self, spec: AgentSpec, requested: str | None) -> tuple[AgentDefinition, AgentConfig, ModelChoice]:
+        definition = get_agent(spec.type)
+        config = AgentConfig.parse(spec.config)
+        return definition, config, resolve_model(requested, purpose=definition.purpose, settings=self._settings)
+
+    def _compile(self, spec: AgentSpec, definition: AgentDefinition, config: AgentConfig, choice: ModelChoice) -> Graph:
+        model = build_model(choice, self._settings, **config.model_params())
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side)
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
 
@@ -242,6 +274,11 @@ class AgentRunner:
     async def _read_upload(self, image_id: uuid.UUID) -> bytes | None:
         image = await self._database.run(images.get, str(image_id))
         return image.content if image else None
+
+
+def trace_id_of(name: str) -> str:
+    """The trace id of an agent, the same in all tries of its task."""
+    return uuid.uuid5(_TRACE_NAMESPACE, name).hex
 
 
 def action(found: Classified) -> str:
