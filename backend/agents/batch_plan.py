@@ -8,7 +8,8 @@ from backend.core.input_error import InputError
 
 OnItemError = Literal["fail", "continue"]
 
-MAX_CONCURRENCY = 2_000
+MAX_CONCURRENCY = 1_000
+"""As many connections as OpenAI's client opens."""
 DEFAULT_CONCURRENCY = 50
 
 

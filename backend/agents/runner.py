@@ -18,7 +18,7 @@ from backend.agents.agent_config import AgentConfig, AgentDeps
 from backend.agents.checkpoints import FencedSaver, Pool, open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
-from backend.agents.models import ModelChoice, build_model, resolve_model
+from backend.agents.models import ModelChoice, build_model, many_calls_client, resolve_model
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.registry import AgentDefinition, get_agent
@@ -218,7 +218,11 @@ class AgentRunner:
             graph = await self._own(spec, {"configurable": dict(spec.configurable)})
             return Prepared(graph, None, requested, None)
         definition, config, choice = self._choose(spec, requested)
-        return Prepared(self._compile(spec, definition, config, choice), definition, choice.name, choice.notice)
+        client: dict[str, Any] = {}
+        if choice.provider == "openai":
+            client["http_async_client"] = await self._resources.enter_async_context(many_calls_client())
+        graph = self._compile(spec, definition, config, choice, **client)
+        return Prepared(graph, definition, choice.name, choice.notice)
 
     def _built_in(
         self, spec: AgentSpec, requested: str | None, observer: AgentObserver, input_data: Mapping[str, Any]
@@ -236,8 +240,10 @@ class AgentRunner:
         config = AgentConfig.parse(spec.config)
         return definition, config, resolve_model(requested, purpose=definition.purpose, settings=self._settings)
 
-    def _compile(self, spec: AgentSpec, definition: AgentDefinition, config: AgentConfig, choice: ModelChoice) -> Graph:
-        model = build_model(choice, self._settings, **config.model_params())
+    def _compile(
+        self, spec: AgentSpec, definition: AgentDefinition, config: AgentConfig, choice: ModelChoice, **client: Any
+    ) -> Graph:
+        model = build_model(choice, self._settings, **config.model_params(), **client)
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side)
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
 

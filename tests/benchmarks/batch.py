@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import resource
 import shutil
 import tempfile
@@ -89,6 +90,7 @@ def measure(name: str, urls: tuple[str, str], *, items: int, concurrency: int, l
         async def work(runner: AgentRunner) -> dict[str, Any]:
             return await run_batch(runner, spec, inputs, BatchPlan(concurrency))
 
+        importlib.import_module("langchain_openai")  # the process that forks tasks has it loaded
         used = time.process_time()
         began = time.monotonic()
         with Peak() as peak:
