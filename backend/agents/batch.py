@@ -150,6 +150,7 @@ class _Batch:
         """Run what is left; gives the task's XCom."""
         runner, progress = self._runner, self._progress
         runner.recorder.interval = RECORDER_INTERVAL
+        await runner.open_budgets()
         begun = await runner.database.run(self._begin, self._digest())
         progress.succeeded = len(begun.done)
         for used in begun.used.values():
@@ -245,7 +246,7 @@ class _Batch:
         if (used := begun.used.get(index)) is not None:
             observer.used_before(Usage(*used))
         config: RunnableConfig = {
-            "callbacks": [observer],
+            "callbacks": self._runner.callbacks(observer),
             "run_name": spec.name,
             "configurable": {**spec.configurable, "thread_id": thread},
         }

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, TypeVar
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 from langgraph.store.postgres.aio import AsyncPostgresStore
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.checkpoints import FencedSaver, Pool, open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
@@ -23,6 +25,7 @@ from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.registry import AgentDefinition, get_agent
 from backend.agents.specs import AgentSpec
+from backend.core.budget import Budget, parse_budget
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
@@ -70,6 +73,13 @@ class TaskContext:
         model = system.get("model") if isinstance(system, Mapping) else None
         return model if isinstance(model, str) else None
 
+    @property
+    def run_budget(self) -> Budget | None:
+        """The budget of the whole run, if the trigger gave one. Raises `InputError` for a wrong one."""
+        system = self.conf.get(SYSTEM_KEY)
+        given = system.get("budget") if isinstance(system, Mapping) else None
+        return parse_budget(given, field=f"{SYSTEM_KEY}.budget")
+
     def place(self) -> Place:
         """Where records of this try belong."""
         return Place(self.dag_id, self.dag_run_id, self.task_id, self.map_index, self.try_number)
@@ -109,8 +119,13 @@ class Prepared:
 class AgentRunner:
     """Runs the agents of one try of a task and records what they do."""
 
-    def __init__(self, settings: Settings, database: Database, task: TaskContext) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, task: TaskContext, *, budget: Budget | None = None
+    ) -> None:
+        """`budget` is the task's own, over all its tries; the run's is found in its conf."""
         self._settings = settings
+        self._budget = budget
+        self._purse = Purse(())
         self._database = self.database = database
         self.task = task
         self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
@@ -134,6 +149,7 @@ class AgentRunner:
         another one starts from nothing. Without a database the agents run without checkpoints. Raises
         `SupersededError` when a later try has begun.
         """
+        await self.open_budgets()
         digest = sha256(dumps(given).encode()).hexdigest()
         self._threads = dict(threads)
         try:
@@ -144,6 +160,33 @@ class AgentRunner:
         await self.open_checkpoints(lambda pool: FencedSaver(pool, self.task.thread_id, self.task.try_number))
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
+
+    async def open_budgets(self) -> None:
+        """Find out what the task's and the run's budgets have left, before the first agent begins.
+
+        Raises `InputError` for a wrong budget in the run's conf and `sqlalchemy.exc.OperationalError` when what was
+        used can't be read: a budget is never guessed.
+        """
+        run_budget = self.task.run_budget
+        ledgers: list[Ledger] = []
+        if self._budget is not None:
+            ledgers.append(Ledger(self._budget, "the task's budget", await self._spent(False)))
+        if run_budget is not None:
+            ledgers.append(Ledger(run_budget, "the run's budget", await self._spent(True)))
+        self._purse = Purse(ledgers)
+        if run_budget is not None:
+            await self._resources.enter_async_context(self._purse.following(ledgers[-1], lambda: self._spent(True)))
+
+    def callbacks(self, observer: AgentObserver) -> list[BaseCallbackHandler]:
+        """What watches an agent: the observer and, if there is a budget, its guard."""
+        return [observer, *([Guard(self._purse, model=observer.model)] if self._purse else [])]
+
+    async def _spent(self, whole_run: bool) -> Spent:
+        def read(connection: Connection) -> Spent:
+            execution_id = executions.ensure(connection, self.task.run_state())
+            return Spent(*traces.spent_before(connection, execution_id, self.task.place(), whole_run=whole_run))
+
+        return await self._database.run(read)
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
@@ -169,7 +212,7 @@ class AgentRunner:
         requested = spec.model or self.task.run_model
         observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
         config: RunnableConfig = {
-            "callbacks": [observer],
+            "callbacks": [],
             "run_name": spec.name,
             "configurable": {
                 **spec.configurable,
@@ -182,6 +225,7 @@ class AgentRunner:
             else:
                 observer.begin(input_data)
                 graph = await self._own(spec, config)
+            config["callbacks"] = self.callbacks(observer)
             if self._going_on:
                 observer.used_before(await self._used_before(place))
             async with asyncio.timeout(spec.timeout):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from backend.core.budget import BudgetExceededError
 from backend.core.input_error import InputError
 
 Category = Literal[
@@ -116,6 +117,8 @@ def _category(error: BaseException) -> Category | None:
         return None
     if isinstance(error, InputError):
         return "input"
+    if isinstance(error, BudgetExceededError):
+        return "budget"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
     code = _code(error)

@@ -124,6 +124,36 @@ def used_before(connection: Connection, execution_id: str, place: Place) -> tupl
     return int(row[0]), int(row[1]), None if row[4] else row[2], int(row[3])
 
 
+_SPENT = text(
+    """
+    SELECT coalesce(sum(input_tokens + output_tokens), 0), coalesce(sum(cost_usd), 0),
+        bool_or(model IS NOT NULL AND cost_usd IS NULL), count(*)
+    FROM visual_ai.agent_traces
+    WHERE execution_id = CAST(:execution_id AS uuid) AND node IS NOT NULL
+      AND (:whole_run OR (task_id = :task_id AND map_index = :map_index))
+      AND NOT (task_id = :task_id AND map_index = :map_index AND try_number = :try_number)
+    """
+)
+
+
+def spent_before(
+    connection: Connection, execution_id: str, place: Place, *, whole_run: bool
+) -> tuple[int, Decimal | None, int]:
+    """What nodes used outside this try, in earlier tries of the task or in the whole run: tokens, cost (None when some
+    of it has no known price) and the number of nodes' executions."""
+    row = connection.execute(
+        _SPENT,
+        {
+            "execution_id": execution_id,
+            "whole_run": whole_run,
+            "task_id": place.task_id,
+            "map_index": place.map_index,
+            "try_number": place.try_number,
+        },
+    ).one()
+    return int(row[0]), None if row[2] else row[1], int(row[3])
+
+
 def used_by_items(connection: Connection, execution_id: str, place: Place) -> dict[int, tuple[int, int, Any, int]]:
     """What each item of a batch used in earlier tries, as `used_before` gives it."""
     called = traces.c.model.is_not(None)

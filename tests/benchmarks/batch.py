@@ -7,7 +7,6 @@ traced in it.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import importlib
 import resource
@@ -76,7 +75,9 @@ class Peak:
             self.most = max(self.most, self._process.memory_info().rss / MIB)
 
 
-def measure(name: str, urls: tuple[str, str], *, items: int, concurrency: int, latency: float, graph: str | None) -> None:
+def measure(
+    name: str, urls: tuple[str, str], *, items: int, concurrency: int, latency: float, graph: str | None
+) -> None:
     with OpenAIServer.subprocess(latency=latency) as server:
         settings = Settings(database_url_override=urls[1], openai_base_url=server.base_url, openai_api_key="test-key")
         task = TaskContext("bench", uuid.uuid4().hex, "batch", -1, 1, {})
@@ -124,17 +125,18 @@ def main(
     """Print items a second and peak memory."""
     with database() as urls:
         if only in (None, "slow"):
-            measure(
-                "2 s agent", urls, items=items or 1000, concurrency=concurrency or 500, latency=2.0, graph=None
-            )
+            measure("2 s agent", urls, items=items or 1000, concurrency=concurrency or 500, latency=2.0, graph=None)
         if only in (None, "quick"):
-            measure(
-                "quick agent", urls, items=items or 10_000, concurrency=concurrency or 100, latency=0.0, graph=None
-            )
+            measure("quick agent", urls, items=items or 10_000, concurrency=concurrency or 100, latency=0.0, graph=None)
         if only in (None, "graph"):
             graph = "tests.kit.user_graphs:builder"
             measure(
-                "graph without a model", urls, items=items or 10_000, concurrency=concurrency or 100, latency=0, graph=graph
+                "graph without a model",
+                urls,
+                items=items or 10_000,
+                concurrency=concurrency or 100,
+                latency=0,
+                graph=graph,
             )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak of the process: {peak:.0f} MiB")  # noqa: T201  # a console program
