@@ -13,6 +13,7 @@ import logging
 import math
 import threading
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -249,7 +250,12 @@ class Guard(BaseCallbackHandler):
         known = metadata or {}
         name = known.get("ls_model_name")
         model = f"{known.get('ls_provider', 'unknown')}:{name}" if name else self._model or ""
-        self._calls[run_id] = self._purse.reserve(model, tokens)
+        try:
+            self._calls[run_id] = self._purse.reserve(model, tokens)
+        except BudgetExceededError:
+            # LangChain drops what it had prepared for the handlers behind this one: nothing that a log needs.
+            warnings.filterwarnings("ignore", "coroutine 'ahandle_event' was never awaited", RuntimeWarning)
+            raise
 
 
 def estimate_messages(messages: Iterable[BaseMessage]) -> int:
