@@ -1,7 +1,8 @@
 """Fixtures for all tests: a real PostgreSQL, migrated once and emptied for each test that asks for it."""
 
+import atexit
+import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +15,14 @@ from psycopg import sql
 from backend.db.address import plain_url
 from backend.db.migrate import migrate
 from backend.stack.postgres import Cluster
+from tests.kit.stack import free_port
 
 pytest_plugins = ("tests.kit.fixtures",)
+
+# Airflow reads it when it is imported, and would otherwise write to the home directory of whoever runs the tests.
+if "AIRFLOW_HOME" not in os.environ:
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="visual-ai-airflow-")
+    atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -25,14 +32,6 @@ class Postgres:
     admin_url: str
     backend_url: str
     worker_url: str
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 __all__: list[str] = []  # nothing here is a setting or a policy
 
-# Imported, never called: no client, connection or thread may exist before the fork. OCR is left out on purpose; its
-# runtime starts a thread pool.
+# No client, connection or thread may exist before the fork. onnxruntime, and with it OCR, is left out on purpose: its
+# import starts a thread.
 PRELOADED = (
     "airflow.sdk.execution_time.task_runner",
     "psycopg",
@@ -24,19 +24,48 @@ PRELOADED = (
     "sqlalchemy.dialects.postgresql.psycopg",
     "httpx",
     "pydantic_settings",
+    "numpy",
     "langgraph.graph",
     "langgraph.checkpoint.postgres.aio",
     "langchain.chat_models",
+    "langchain_core.messages.block_translators.langchain_v0",
+    "langchain_core.tracers.context",
+    "langchain_core.tracers.run_collector",
+    "langchain_core.tracers.stdout",
     "langchain_openai",
     "langfuse",
     "langfuse.langchain",
+    "genai_prices",
     "PIL.Image",
+    "PIL.PngImagePlugin",
+    "PIL.JpegImagePlugin",
+    "webcolors",
+    "cv2",
+    "segtok.segmenter",
+    "py3langid",
+    "yake",
+    "sumy.nlp.stemmers",
+    "sumy.summarizers.lex_rank",
     "backend.core.settings",
     "backend.db.engine",
-    "backend.agents.runner",
+    "backend.services.notices",
     "backend.agents.registry",
+    "backend.agents.results",
+    "backend.agents.runner",
+    "backend.agents.task",
+    "backend.agents.team",
+    "backend.agents.validation",
+    "backend.agents.image_fetch",
+    "backend.agents.local_text",
+    "backend.agents.local_vision",
+    "backend.agents.text",
+    "backend.agents.vision",
+    "backend.agents.synthesis",
     "visual_ai_operators",
 )
+
+PREPARED = ("backend.agents.text_analysis:prepare",)
+"""Functions that load data, which all tasks then share: module and name."""
 
 
 def forks_tasks(arguments: list[str]) -> bool:
@@ -46,26 +75,38 @@ def forks_tasks(arguments: list[str]) -> bool:
     )
 
 
-def preload(modules: tuple[str, ...] = PRELOADED) -> list[str]:
+def preload(modules: tuple[str, ...] = PRELOADED, functions: tuple[str, ...] = PREPARED) -> list[str]:
     """Import what there is; return the names that failed. Nothing that fails here may stop the scheduler."""
     log = logging.getLogger(__name__)
     # numpy's linear algebra starts a thread per core when it is imported; a user's own value stays.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    threads = threading.active_count()
+    threads = _threads()
     failed = []
-    for name in modules:
+    for name in (*modules, *functions):
+        module, _, function = name.partition(":")
         try:
-            importlib.import_module(name)
+            loaded = importlib.import_module(module)
+            if function:
+                getattr(loaded, function)()
         except ModuleNotFoundError as error:
-            if not (error.name and name.startswith(error.name)):  # present, but broken
+            if not (error.name and module.startswith(error.name)):  # present, but broken
                 log.warning("preload of %s failed", name, exc_info=True)
             failed.append(name)
         except Exception:
             log.warning("preload of %s failed", name, exc_info=True)
             failed.append(name)
-    if threading.active_count() > threads:
-        log.warning("a preloaded module started a thread; forked tasks may hang: %s", threading.enumerate())
+        if _threads() > threads:
+            log.warning("the preloaded %s started a thread; forked tasks may hang", name)
+            threads = _threads()
     return failed
+
+
+def _threads() -> int:
+    """The process's threads, also those that Python doesn't know of where the system tells."""
+    try:
+        return len(list(Path("/proc/self/task").iterdir()))
+    except OSError:
+        return threading.active_count()
 
 
 if forks_tasks(sys.argv):

@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from backend.agents.batch_plan import DEFAULT_CONCURRENCY, parse_inputs, parse_plan
-from backend.agents.specs import AgentSpec, is_template, parse_agent, parse_team, without_ellipsis
+from backend.agents.specs import AgentSpec, is_template, parse_agent, parse_team, synthesis_spec, without_ellipsis
 from backend.core.budget import parse_budget
 
 if TYPE_CHECKING:
@@ -43,20 +43,32 @@ class _AgentsOperator(BaseOperator):
             self._agent_task.cancel()
 
     def _run_agents(self, context: Context, work: Callable[[AgentRunner], Any]) -> dict[str, Any]:
+        from airflow.sdk.log import mask_secret
+
+        from backend.agents.models import provider_keys
         from backend.agents.runner import is_final
         from backend.agents.task import AgentTask
+        from backend.core.redaction import redact_text
         from backend.core.settings import get_settings
+        from backend.core.workflow_error_handler import error_chain
 
         budget = _parsed(lambda: parse_budget(self.budget))
-        self._agent_task = AgentTask(get_settings(), _task_context(context), budget=budget)
+        settings = get_settings()
+        keys = provider_keys(settings)
+        for key in keys:
+            mask_secret(key)
+        self._agent_task = AgentTask(settings, _task_context(context), budget=budget)
         try:
             return self._agent_task.run(work)
         except Exception as error:
             if not is_final(error):
                 raise
-            failure = AirflowFailException(str(error))
+            failure = AirflowFailException(redact_text(str(error)))
             failure.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
-            raise failure from error
+            # A provider may repeat the key it refuses; LocalExecutor writes a task's exceptions, with all that led to
+            # them, into the scheduler's log, where Airflow masks nothing.
+            repeated = any(key in str(cause) for cause in error_chain(error) for key in keys)
+            raise failure from (None if repeated else error)
 
 
 class LangGraphOperator(_AgentsOperator):
@@ -214,6 +226,8 @@ class MultiAgentOperator(_AgentsOperator):
         self.orchestration_mode = orchestration_mode
         self.model = model
         self.synthesis = synthesis
+        if not _known_later(synthesis):
+            synthesis_spec(synthesis, (), model)
         if not _known_later(self.agents):
             mode = "parallel" if is_template(orchestration_mode) else orchestration_mode
             for index, spec in enumerate(parse_team(self.agents, mode, model=model)):
@@ -223,7 +237,7 @@ class MultiAgentOperator(_AgentsOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agents. Raises a required agent's error; `AirflowFailException` when a retry can't help."""
-        from backend.agents.team import run_team, synthesis_spec
+        from backend.agents.team import run_team
 
         specs = _parsed(lambda: parse_team(self.agents, self.orchestration_mode, model=self.model))
         synthesis = _parsed(lambda: synthesis_spec(self.synthesis, specs, self.model))

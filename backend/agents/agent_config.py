@@ -1,15 +1,18 @@
-"""What a DAG's author can set about a built-in agent, and what its run is given."""
+"""What a DAG's author can set about a built-in agent, and what its run is given. Light to import: DAG files pay for
+it."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from backend.agents.image_cache import ImageCache, process_images
 from backend.core.input_error import InputError
-from backend.core.settings import Settings
 
 if TYPE_CHECKING:
+    from backend.agents.image_cache import ImageCache
     from backend.agents.images import ReadUpload
+    from backend.core.settings import Settings
 
 MAX_SYSTEM_PROMPT = 20_000
 
@@ -29,7 +32,7 @@ class AgentConfig:
     max_tokens: int | None = None
 
     @classmethod
-    def parse(cls, config: Mapping[str, Any]) -> "AgentConfig":
+    def parse(cls, config: Mapping[str, Any]) -> AgentConfig:
         """Check a DAG author's dictionary; its "type" was used already. Raises `AgentConfigError` naming the key."""
         allowed = ("system_prompt", "temperature", "max_tokens")
         for key in config:
@@ -47,6 +50,12 @@ class AgentConfig:
         return {name: value for name, value in params.items() if value is not None}
 
 
+def _process_images() -> ImageCache:
+    from backend.agents.image_cache import process_images
+
+    return process_images()
+
+
 @dataclass(frozen=True, slots=True)
 class AgentDeps:
     """What an agent's nodes need besides the model: settings, uploads, and pictures loaded before.
@@ -55,9 +64,9 @@ class AgentDeps:
     """
 
     settings: Settings
-    read_upload: "ReadUpload | None" = None
+    read_upload: ReadUpload | None = None
     max_image_side: int | None = None
-    images: ImageCache = field(default_factory=process_images)
+    images: ImageCache = field(default_factory=_process_images)
 
 
 def required_text(state: Mapping[str, Any], name: str) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from backend.agents.batch_plan import BatchPlan
+from backend.agents.cancellation import RunCancelledError
 from backend.agents.graph_run import mapped, run_graph
 from backend.agents.group_saver import GroupSaver
 from backend.agents.observer import AgentObserver, Usage
@@ -145,6 +146,7 @@ class _Batch:
         self._place = replace(runner.task.place(), agent=spec.name, agent_type=spec.type)
         self._progress = _Progress(len(inputs))
         self._told: tuple[int, ...] = ()
+        self._cancelled = False
 
     async def run(self, plan: BatchPlan, write_to: Callable[[], TextIO] | None) -> dict[str, Any]:
         """Run what is left; gives the task's XCom."""
@@ -152,6 +154,7 @@ class _Batch:
         runner.recorder.interval = RECORDER_INTERVAL
         await runner.open_budgets()
         begun = await runner.database.run(self._begin, self._digest())
+        await runner.watch(begun.execution_id)
         progress.succeeded = len(begun.done)
         for used in begun.used.values():
             _add(progress.used, Usage(*used))
@@ -271,6 +274,9 @@ class _Batch:
                 error = TimeoutError(f"{spec.name}[{index}] took longer than its timeout of {spec.timeout:g} s")
             return self._failed(index, observer, error, began)
         except asyncio.CancelledError:
+            if self._runner.cancelled and not self._cancelled:  # one row tells it for all items
+                self._cancelled = True
+                observer.failed(classify(RunCancelledError()), "fail")
             observer.finish("cancelled", None)
             raise
         observer.finish("success", output)

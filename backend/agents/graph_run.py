@@ -42,6 +42,8 @@ async def run_graph(
         if not kept.next:
             return returned(graph, kept.values)
         given = None
+    if context is None and graph.context_schema is not None:
+        context = _default_context(graph.context_schema)
     output: Any = None
     modes: list[StreamMode] = ["tasks", "messages", "values"] if tokens else ["tasks", "values"]
     stream = graph.astream(given, config, context=context, stream_mode=modes, subgraphs=True)
@@ -63,6 +65,15 @@ async def run_graph(
     if interrupted:
         raise GraphInterruptError("stopped at interrupt() to ask a person; such graphs can't be run as a task yet")
     return returned(graph, output)
+
+
+def _default_context(schema: Any) -> dict[str, Any] | None:
+    """An empty context when all of its fields have defaults, as LangGraph's server passes one."""
+    try:
+        schema()
+    except (TypeError, ValueError):
+        return None
+    return {}
 
 
 def returned(graph: Graph, state: Any) -> Any:

@@ -79,6 +79,8 @@ def _module(name: str) -> ModuleType:
 
 def _file_module(file: Path) -> ModuleType:
     file = file.resolve()
+    if (file.parent / "__init__.py").is_file():
+        return _package_module(file)
     name = "langgraph_project_" + re.sub(r"\W", "_", str(file))
     if name in sys.modules:
         return sys.modules[name]
@@ -92,6 +94,20 @@ def _file_module(file: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    return module
+
+
+def _package_module(file: Path) -> ModuleType:
+    """A file of a package is imported under its own name, so that its relative imports work and it exists once."""
+    names, root = [file.stem], file.parent
+    while (root / "__init__.py").is_file():
+        names.insert(0, root.name)
+        root = root.parent
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    module = importlib.import_module(".".join(names))
+    if module.__file__ is None or Path(module.__file__).resolve() != file:
+        raise GraphLoadError(f"{'.'.join(names)} is another module already ({module.__file__}); rename the package")
     return module
 
 

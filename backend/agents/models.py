@@ -1,5 +1,7 @@
 """Which model answers, and how it is made. Light to import: LangChain is loaded when a model is built."""
 
+from __future__ import annotations
+
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -11,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import SecretStr
 
 from backend.core.input_error import InputError
-from backend.core.settings import Settings
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+    from backend.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +169,7 @@ def build_model(
     *,
     credentials: ModelCredentials | None = None,
     **params: Any,
-) -> "BaseChatModel":
+) -> BaseChatModel:
     """Make the chosen model; `params` are LangChain's standard ones (temperature, max_tokens, …).
 
     It does not retry by itself: the one policy for that lies around the model call. Its timeout, in seconds,
@@ -214,6 +217,15 @@ async def many_calls_client() -> AsyncIterator[Any]:
         yield client
     finally:
         await client.aclose()
+
+
+def provider_keys(settings: Settings) -> list[str]:
+    """The keys of all model providers that this process has: what may stand in no log."""
+    names = {variable for provider in PROVIDERS.values() for variable in provider.key_variables}
+    found = {os.environ.get(name) for name in names}
+    for secret in (settings.openai_api_key, settings.langfuse_secret_key):
+        found.add(secret.get_secret_value() if secret else None)
+    return sorted(filter(None, found))
 
 
 def _split(asked: str) -> tuple[str, str]:
@@ -286,7 +298,7 @@ def _check_installed(provider: str) -> None:
         )
 
 
-def _build_local(choice: ModelChoice, settings: Settings, params: dict[str, Any]) -> "BaseChatModel":
+def _build_local(choice: ModelChoice, settings: Settings, params: dict[str, Any]) -> BaseChatModel:
     from backend.agents.local_text import LocalText
     from backend.agents.local_vision import LocalVision
 

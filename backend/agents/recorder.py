@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from backend.core.events import NewEvent
 from backend.db import events, executions, traces
@@ -116,23 +117,19 @@ class Recorder:
         for delay in (*_RETRY_DELAYS, None):
             try:
                 await self._database.run(self._carry_out, records)
-            except (DataError, IntegrityError) as error:
-                if len(records) == 1:
-                    self.dropped += 1
-                    log.warning("a record could not be written: %s", type(error).__name__)
-                else:  # one that doesn't fit must not take the others with it
-                    await self._write(records[: len(records) // 2])
-                    await self._write(records[len(records) // 2 :])
-                return
-            except (SQLAlchemyError, OSError) as error:
+            except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
                 if delay is None:
                     self.dropped += len(records)
                     log.warning("a record could not be written: %s", type(error).__name__)
                 else:
                     await asyncio.sleep(delay)
             except Exception:
-                self.dropped += len(records)
-                log.exception("a record could not be written")
+                if len(records) > 1:  # what can't be written does not take the others with it
+                    await self._write(records[: len(records) // 2])
+                    await self._write(records[len(records) // 2 :])
+                else:
+                    self.dropped += 1
+                    log.exception("a record could not be written")
                 return
             else:
                 return

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
 from backend.agents.budget import Guard, Ledger, Purse, Spent
+from backend.agents.cancellation import CancelWatch, RunCancelledError
 from backend.agents.checkpoints import FencedSaver, Pool, open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
@@ -25,6 +26,7 @@ from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.registry import AgentDefinition, get_agent
 from backend.agents.specs import AgentSpec
+from backend.agents.usage_counting import ask_for_usage
 from backend.core.budget import Budget, parse_budget
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
@@ -59,7 +61,7 @@ class TaskContext:
     @property
     def thread_id(self) -> str:
         """The same for all tries of the task instance."""
-        return f"{self.dag_id}/{self.dag_run_id}/{self.task_id}/{self.map_index}"
+        return task_threads.thread_of(self.dag_id, self.dag_run_id, self.task_id, self.map_index)
 
     @property
     def run_input(self) -> dict[str, Any]:
@@ -134,6 +136,8 @@ class AgentRunner:
         self._store: AsyncPostgresStore | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
+        self._watch = CancelWatch(database)
+        self._execution_id: str | None = None
 
     async def __aenter__(self) -> "AgentRunner":
         await self._resources.enter_async_context(self._recorder)
@@ -160,6 +164,19 @@ class AgentRunner:
         await self.open_checkpoints(lambda pool: FencedSaver(pool, self.task.thread_id, self.task.try_number))
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
+        if self._execution_id is not None:
+            await self.watch(self._execution_id)
+
+    async def watch(self, execution_id: str) -> None:
+        """Stop the present asyncio task when somebody cancels the run."""
+        self._execution_id = execution_id
+        if (current := asyncio.current_task()) is not None:
+            await self._resources.enter_async_context(self._watch.watching(execution_id, current))
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody cancelled the run."""
+        return self._execution_id in self._watch.cancelled
 
     async def open_budgets(self) -> None:
         """Find out what the task's and the run's budgets have left, before the first agent begins.
@@ -190,18 +207,15 @@ class AgentRunner:
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
-        task, kept = self.task, self._saver is not None
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
             executions.set_result(connection, execution_id, result)
-            if kept:
-                task_threads.complete(connection, task.thread_id, task.try_number)
             return []
 
         self._recorder.put(write)
 
     def _begin(self, connection: Connection, agents: list[str], digest: str) -> bool:
-        execution_id = executions.ensure(connection, self.task.run_state())
+        execution_id = self._execution_id = executions.ensure(connection, self.task.run_state())
         traces.supersede(connection, execution_id, self.task.place())
         return task_threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
 
@@ -243,6 +257,8 @@ class AgentRunner:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
             return self._failure(observer, error)
         except asyncio.CancelledError:
+            if self.cancelled:
+                observer.failed(classify(RunCancelledError()), "fail")
             observer.finish("cancelled", None)
             raise
         observer.finish("success", output)
@@ -292,6 +308,8 @@ class AgentRunner:
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
 
     async def _own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
+        if self._settings.stream_usage:
+            ask_for_usage()
         return await load_graph(
             str(spec.graph),
             config=config,

@@ -9,6 +9,8 @@ from backend.core.input_error import InputError
 Mode = Literal["parallel", "sequential"]
 MODES: tuple[str, ...] = get_args(Mode)
 
+SYNTHESIS = "synthesis"
+
 OWN_GRAPH_KEYS = ("graph", "context", "configurable", "output_mapping")
 AGENT_KEYS = frozenset({"name", "type", "input_data", "model", "required", "timeout", *OWN_GRAPH_KEYS})
 """What an entry of `agents` may hold besides the agent's own configuration."""
@@ -56,7 +58,7 @@ def parse_agent(
     config.setdefault("name", str(graph).rpartition(":")[2] if graph is not None else config.get("type"))
     own = {"graph": graph, "context": context, "configurable": configurable, "output_mapping": output_mapping}
     given = {**config, **{key: value for key, value in own.items() if value is not None}}
-    return _spec(given, input_data, model, True, timeout, "agent_config", "input_data")
+    return _spec(given, input_data, model, True, timeout, "agent_config", "")
 
 
 def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
@@ -87,10 +89,32 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
                 required,
                 given.pop("timeout", None),
                 field_name,
-                f"{field_name}.input_data",
+                f"{field_name}.",
             )
         )
     return specs
+
+
+def synthesis_spec(given: Any, specs: Sequence[AgentSpec], model: Any) -> AgentSpec | None:
+    """The agent that sums up a team's results: `True` for the built-in one, a dict to set it up, `False` for none.
+
+    Raises `InputError` naming `synthesis`.
+    """
+    if isinstance(given, str) and given.strip().lower() in ("true", "false"):  # a template's result
+        given = given.strip().lower() == "true"
+    if given is False:
+        return None
+    if given is not True and not isinstance(given, Mapping):
+        raise InputError("has to be True, False or a dict", field=SYNTHESIS)
+    config = {} if given is True else dict(_mapping(given, SYNTHESIS))
+    own_model, timeout = config.pop("model", None), config.pop("timeout", None)
+    if unknown := sorted(AGENT_KEYS.intersection(config)):
+        raise InputError(f"can't set {unknown[0]!r}", field=SYNTHESIS)
+    name = SYNTHESIS
+    while any(spec.name == name for spec in specs):
+        name += "_"
+    config |= {"type": SYNTHESIS, "name": name}
+    return _spec(config, None, own_model or model, True, timeout, SYNTHESIS, f"{SYNTHESIS}." if own_model else "")
 
 
 def is_template(value: Any) -> bool:
@@ -118,16 +142,16 @@ def _spec(
     required: bool,
     timeout: Any,
     config_field: str,
-    input_field: str,
+    prefix: str,
 ) -> AgentSpec:
     # Here, because it knows the graphs: only DAG files that name an agent need it.
     from backend.agents.agent_config import AgentConfig
     from backend.agents.registry import AGENTS
 
     if model is not None and not isinstance(model, str):
-        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field="model")
+        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field=f"{prefix}model")
     if config.get("graph") is not None:
-        return _own_graph(config, input_data, model, required, timeout, config_field, input_field)
+        return _own_graph(config, input_data, model, required, timeout, config_field, prefix)
     kind = config.get("type")
     if not isinstance(kind, str) or not kind:
         raise InputError(f"is missing; it has to be one of {', '.join(AGENTS)}", field=f"{config_field}.type")
@@ -144,10 +168,10 @@ def _spec(
         name=str(config.get("name") or kind),
         type=kind,
         config=own,
-        input_data=None if input_data is None else dict(_mapping(input_data, input_field)),
+        input_data=None if input_data is None else dict(_mapping(input_data, f"{prefix}input_data")),
         model=model or None,
         required=required,
-        timeout=_seconds(timeout, config_field),
+        timeout=_seconds(timeout, f"{prefix}timeout"),
     )
 
 
@@ -158,7 +182,7 @@ def _own_graph(
     required: bool,
     timeout: Any,
     config_field: str,
-    input_field: str,
+    prefix: str,
 ) -> AgentSpec:
     from backend.agents.graph_project import check_reference
     from backend.core.settings import get_settings
@@ -169,8 +193,10 @@ def _own_graph(
     if not is_template(graph):
         check_reference(graph, get_settings().langgraph_json)
     mapping = config.get("output_mapping")
-    if mapping is not None and not all(isinstance(path, str) for path in _mapping(mapping, "output_mapping").values()):
-        raise InputError("has to map names to paths such as 'messages.-1.content'", field="output_mapping")
+    if mapping is not None and not all(
+        isinstance(path, str) for path in _mapping(mapping, f"{prefix}output_mapping").values()
+    ):
+        raise InputError("has to map names to paths such as 'messages.-1.content'", field=f"{prefix}output_mapping")
     unknown = config.keys() - AGENT_KEYS
     if unknown:
         detail = f"has {min(unknown)!r}, which a graph of one's own doesn't take; pass it in configurable or context"
@@ -179,13 +205,13 @@ def _own_graph(
     return AgentSpec(
         name=str(config.get("name") or "graph"),
         type="graph",
-        input_data=None if input_data is None else dict(_mapping(input_data, input_field)),
+        input_data=None if input_data is None else dict(_mapping(input_data, f"{prefix}input_data")),
         model=model or None,
         required=required,
-        timeout=_seconds(timeout, config_field),
+        timeout=_seconds(timeout, f"{prefix}timeout"),
         graph=graph,
-        context=None if context is None else dict(_mapping(context, "context")),
-        configurable={} if configurable is None else dict(_mapping(configurable, "configurable")),
+        context=None if context is None else dict(_mapping(context, f"{prefix}context")),
+        configurable={} if configurable is None else dict(_mapping(configurable, f"{prefix}configurable")),
         output_mapping=None if mapping is None else dict(mapping),
     )
 
@@ -202,6 +228,7 @@ def _seconds(value: Any, field_name: str) -> float | None:
     if value is None:
         return None
     seconds = value.total_seconds() if hasattr(value, "total_seconds") else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
-        raise InputError("has to be a number of seconds above 0 or a timedelta", field=f"{field_name}.timeout")
+    # NaN is not above 0 either.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InputError("has to be a number of seconds above 0 or a timedelta", field=field_name)
     return float(seconds)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from backend.agents.cancellation import RunCancelledError
 from backend.agents.runner import AgentRunner, TaskContext
 from backend.core.budget import Budget
 from backend.core.settings import Settings
@@ -26,7 +27,8 @@ class AgentTask:
         self._cancelled = False
 
     def run(self, work: Work) -> dict[str, Any]:
-        """Carry out `work` and write all records. Raises what it raises, `CancelledError` after `cancel()`."""
+        """Carry out `work` and write all records. Raises what it raises, and `RunCancelledError` after
+        `cancel()` or when somebody cancelled the run."""
         return asyncio.run(self._run(work))
 
     def cancel(self) -> None:
@@ -45,6 +47,11 @@ class AgentTask:
                     self._loop, self._running = asyncio.get_running_loop(), running
                     if self._cancelled:
                         running.cancel()
-                return await running
+                try:
+                    return await running
+                except asyncio.CancelledError:
+                    if self._cancelled or runner.cancelled:
+                        raise RunCancelledError from None
+                    raise
         finally:
             await database.close()

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Coroutine, Mapping
 from contextvars import copy_context
-from dataclasses import replace
 from typing import Annotated, Any, Protocol, TypedDict
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -12,9 +11,8 @@ from langgraph.graph import END, START, StateGraph
 
 from backend.agents.observer import Usage
 from backend.agents.runner import AgentRunner, Outcome
-from backend.agents.specs import AgentSpec
+from backend.agents.specs import SYNTHESIS, AgentSpec
 
-SYNTHESIS = "synthesis"
 _CONTEXT_LIMIT = 20_000
 
 
@@ -106,20 +104,6 @@ async def _alone(runner: AgentRunner, spec: AgentSpec, given: Mapping[str, Any])
     context = copy_context()
     context.run(var_child_runnable_config.set, None)
     return await asyncio.create_task(runner.run(spec, given), context=context)
-
-
-def synthesis_spec(given: Any, specs: list[AgentSpec], model: str | None) -> AgentSpec | None:
-    """The agent that sums up: `True` for the built-in one, a dict to set it up, `False` for none."""
-    if given is False:
-        return None
-    from backend.agents.specs import parse_agent
-
-    config = dict(given) if isinstance(given, Mapping) else {}
-    own_model = config.pop("model", None) or model
-    name = SYNTHESIS
-    while any(spec.name == name for spec in specs):
-        name += "_"
-    return replace(parse_agent({**config, "type": SYNTHESIS}, None, model=own_model), name=name)
 
 
 def _with_results(spec: AgentSpec, given: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,14 @@ _ITEM_START = re.compile(r"\n(?=[ \t]{0,8}(?:[-*•#>|]|\d{1,3}[.)][ \t]))")
 _load_lock = threading.Lock()
 
 
+def prepare() -> None:
+    """Load the libraries' data now: a process that forks others has them share it. Starts no thread."""
+    sentence = "The harbour was quiet, and three boats lay at the pier."
+    detect_language(sentence)
+    key_phrases(sentence, [sentence], "en")
+    _language_tools("en")
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The central sentences in the order of the text; `ranked` of `total` sentences were compared."""

@@ -3,7 +3,7 @@
 import ipaddress
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 
 from backend.core.problems import Forbidden, Unauthorized
 from backend.core.roles import Principal, Role
@@ -42,6 +42,10 @@ def starter(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
         raise Forbidden("The role Viewer may not trigger workflows; the role User or higher is needed.")
     return principal
 
+
+# A NUL can be stored in no name, and the database would refuse the query.
+Name = Annotated[str | None, Query(min_length=1, max_length=250, pattern=r"^[^\x00]*$")]
+"""A query parameter that narrows a list to the things of that name."""
 
 Reader = Annotated[Principal, Depends(reader)]
 SignedIn = Annotated[Principal, Depends(signed_in)]

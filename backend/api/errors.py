@@ -37,7 +37,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [FieldError(_pointer(fault["loc"]), str(fault["msg"])) for fault in error.errors()]
+        faults = [FieldError(_pointer(fault["loc"], fault["type"]), str(fault["msg"])) for fault in error.errors()]
         first = faults[0]
         return problem_response(Invalid(f"{first.pointer or 'The body'}: {first.detail}", errors=faults))
 
@@ -60,12 +60,17 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def on_anything(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem_response(Problem("Something went wrong here; the log has the details."))
+        response = problem_response(Problem("Something went wrong here; the log has the details."))
+        # This handler answers outside of all middleware.
+        response.headers["X-Request-ID"] = getattr(request.state, "request_id", "")
+        return response
 
 
-def _pointer(location: tuple[Any, ...]) -> str:
+def _pointer(location: tuple[Any, ...], kind: str) -> str:
     """A JSON pointer; a query parameter is named as `?name`."""
     source, *path = location
+    if kind == "json_invalid":  # the location is a place in a text that is no document
+        return ""
     if source == "query":
-        return "?" + ".".join(map(str, path))
+        return f"?{path[0]}"
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)

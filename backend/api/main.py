@@ -16,6 +16,7 @@ from backend.api import (
     metrics,
     monitoring,
     operations,
+    workflow_runs,
     workflow_status,
     workflow_triggers,
     workflows,
@@ -68,6 +69,7 @@ def create_app(
     for router in (
         auth.router,
         workflow_triggers.router,
+        workflow_runs.router,
         workflows.router,
         workflow_status.router,
         monitoring.router,

@@ -31,6 +31,7 @@ class RequestId:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _ACCEPTABLE_ID.match(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -43,10 +44,10 @@ class RequestId:
         try:
             await self.app(scope, receive, send_with_id)
         except Exception:
-            # The handler for unexpected errors has answered already and raises again for the server's log.
             if not started:
                 raise
-            log.debug("request %s failed after its response began", request_id)
+            # Too late for a problem: the connection ends without the rest.
+            log.warning("request %s failed after its response began", request_id, exc_info=True)
 
 
 class BodyLimit:

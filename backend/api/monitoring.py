@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, status
 
-from backend.api.deps import Reader, Services
+from backend.api.deps import Name, Reader, Services
 from backend.core.roles import Principal
 from backend.services.health import SystemHealth
 from backend.services.monitoring_models import AgentPerformance, ErrorDistribution, WorkflowMetrics
@@ -18,8 +18,6 @@ TimeRange = Annotated[
         examples=["15m", "1h", "6h", "24h", "7d", "30d", "90d"],
     ),
 ]
-# A NUL can be stored in no name, and the database would refuse the query.
-Name = Annotated[str | None, Query(min_length=1, max_length=250, pattern=r"^[^\x00]*$")]
 
 
 @router.get("/workflow-metrics")

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime
 from sse_starlette import EventSourceResponse
 
 from backend.api.addresses import status_url, stream_url
-from backend.api.deps import Reader, Services
+from backend.api.deps import Name, Reader, Services
 from backend.api.schemas.workflows import (
     AgentOut,
     ErrorOut,
@@ -38,9 +38,9 @@ STREAM_DOC = {
 async def list_executions(
     who: Reader,
     services: Services,
-    dag_id: str | None = None,
+    dag_id: Name = None,
     state: Annotated[list[State] | None, Query()] = None,
-    user_id: str | None = None,
+    user_id: Name = None,
     since: AwareDatetime | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,

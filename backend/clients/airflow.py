@@ -119,8 +119,25 @@ class AirflowClient:
 
     async def dag_run(self, dag_id: str, dag_run_id: str, *, token: str | None = None) -> dict[str, Any]:
         """One run. `AirflowRefused` 404: there is none."""
-        path = f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(dag_run_id, safe='')}"
-        return await self._read("GET", path, token=token)
+        return await self._read("GET", _run_path(dag_id, dag_run_id), token=token)
+
+    async def fail_run(self, dag_id: str, dag_run_id: str, *, token: str | None) -> dict[str, Any]:
+        """Stop a run: Airflow marks it and its unfinished task instances as failed. Safe to repeat."""
+        return await self._read("PATCH", _run_path(dag_id, dag_run_id), token=token, json={"state": "failed"})
+
+    async def clear_tasks(
+        self, dag_id: str, dag_run_id: str, tasks: Iterable[tuple[str, int]], *, token: str | None
+    ) -> dict[str, Any]:
+        """Have task instances (`task_id`, `map_index`) of a run run again, and the run go on."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": dag_run_id,
+            "task_ids": [task_id if map_index < 0 else [task_id, map_index] for task_id, map_index in tasks],
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        path = f"/api/v2/dags/{quote(dag_id, safe='')}/clearTaskInstances"
+        return await self._send("POST", path, token=token or await self._token(), json=body)
 
     async def runs_updated_since(self, moment: datetime) -> list[dict[str, Any]]:
         """All runs of all DAGs that changed at or after `moment`, oldest change first."""
@@ -216,6 +233,10 @@ class AirflowClient:
         if not isinstance(answer, dict):
             raise AirflowUnavailable("Airflow's answer is not a JSON object")
         return answer
+
+
+def _run_path(dag_id: str, dag_run_id: str) -> str:
+    return f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(dag_run_id, safe='')}"
 
 
 def _detail(response: httpx.Response) -> str:

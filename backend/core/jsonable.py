@@ -20,7 +20,17 @@ def to_jsonable(value: Any) -> Any:
 
 
 def dumps(value: Any) -> str:
-    """Compact JSON text that `jsonb` accepts; NUL characters are dropped."""
+    """Compact JSON text that `jsonb` accepts; NUL characters are dropped, halves of surrogate pairs become `?`."""
     encoded = json.dumps(to_jsonable(value), separators=(",", ":"), ensure_ascii=False)
     # ensure_ascii=False still writes U+0000 as an escape.
-    return _NUL.sub(r"\1", encoded)
+    return _whole(_NUL.sub(r"\1", encoded))
+
+
+def storable(text: str) -> str:
+    """`text` as a text column accepts it, changed in the same way."""
+    return _whole(text.replace("\x00", ""))
+
+
+def _whole(text: str) -> str:
+    # Half of a pair, which JSON may hold as an escape, has no form in UTF-8.
+    return text.encode("utf-8", "replace").decode()

@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
 
+    stream_usage: bool = Field(True, validation_alias="VISUAL_AI_STREAM_USAGE")
     langgraph_json: str | None = Field(None, validation_alias="VISUAL_AI_LANGGRAPH_JSON")
 
     checkpoint_retention_days: float = Field(7.0, validation_alias="VISUAL_AI_CHECKPOINT_RETENTION_DAYS", ge=0)

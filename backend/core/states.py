@@ -58,8 +58,8 @@ class TaskState:
             "map_index": self.map_index,
             "state": self.state,
             "try_number": self.try_number,
-            "started_at": _iso(self.started_at),
-            "finished_at": _iso(self.finished_at),
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
             "duration": self.duration,
         }
 
@@ -69,22 +69,26 @@ def merge_task(known: TaskState | None, seen: TaskState, *, authoritative: bool)
 
     A notification (`authoritative=False`) only moves a try forward or starts a later one, so that it may come late
     or twice. A reading of Airflow itself that began after the known state was written (`authoritative=True`)
-    always wins: it alone can tell that a task was cleared or its state set by hand.
+    wins: it alone can tell that a task was cleared or its state set by hand. But Airflow goes on calling a try
+    `running` until its process is gone, some time after the try itself has said how it ended.
     """
     if known is None:
         return seen
+    same_try = seen.try_number == known.try_number
+    if same_try and seen.state == "running" and known.state in TERMINAL_TASK_STATES:
+        return None
     if not authoritative:
         if seen.try_number < known.try_number:
             return None
         # `running` and `deferred` share a rank: within it the later word counts.
-        if seen.try_number == known.try_number and seen.rank < known.rank:
+        if same_try and seen.rank < known.rank:
             return None
     merged = TaskState(
         seen.task_id,
         seen.map_index,
         seen.try_number,
         seen.state,
-        seen.started_at or (known.started_at if seen.try_number == known.try_number else None),
+        seen.started_at or (known.started_at if same_try else None),
         seen.finished_at,
         seen.duration,
     )
@@ -113,7 +117,3 @@ def measure_progress(listed: int, done: int, *, run_state: str, known_total: int
         return Progress(total, done, 100)
     percent = min(99, done * 100 // total) if total else 0
     return Progress(total, done, max(percent, known_percent))
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None

@@ -30,7 +30,17 @@ Category = Literal[
 ]
 
 FINAL: frozenset[Category] = frozenset(
-    {"auth", "quota", "bad_request", "content_filter", "context_length", "invalid_output", "budget", "input"}
+    {
+        "auth",
+        "quota",
+        "bad_request",
+        "content_filter",
+        "context_length",
+        "invalid_output",
+        "budget",
+        "input",
+        "cancelled",
+    }
 )
 """Categories that the same request meets again: the task fails at once, whatever its `retries` say."""
 
@@ -48,6 +58,7 @@ _BY_TYPE: tuple[tuple[str, Category], ...] = (
     ("APITimeoutError", "timeout"),
     ("OutputParserException", "invalid_output"),
     ("ToolException", "tool"),
+    ("RunCancelledError", "cancelled"),
 )
 _BY_CODE: dict[str, Category] = {
     "context_length_exceeded": "context_length",
@@ -75,6 +86,8 @@ _BY_STATUS: dict[int, Category] = {
 # Names of connection-level failures of httpx, httpcore and the providers' clients.
 _TIMEOUTS = ("TimeoutException", "ConnectTimeout", "ReadTimeout", "WriteTimeout", "PoolTimeout")
 _CONNECTION = ("APIConnectionError", "TransportError", "NetworkError", "RemoteProtocolError", "ModelConnectionError")
+# Modules that read a provider's answer: what they can't make sense of is the server's fault.
+_CLIENTS = ("openai.", "anthropic.", "httpx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +103,7 @@ class Classified:
 
 def classify(error: BaseException) -> Classified:
     """The category of an error, found on it or on what caused it."""
-    causes = list(_causes(error))
+    causes = list(error_chain(error))
     telling, category = causes[0], _category(causes[0])
     for cause in causes[1:]:
         if category is None and (found := _category(cause)) is not None:
@@ -130,18 +143,34 @@ def _category(error: BaseException) -> Category | None:
             return category
     status = _status(error)
     if status is not None:
-        return _BY_STATUS.get(status) or ("server" if status >= 500 else "bad_request" if status >= 400 else None)
+        return _BY_STATUS.get(status) or ("server" if status >= 500 else "bad_request")
     if isinstance(error, TimeoutError) or names.intersection(_TIMEOUTS):
         return "timeout"
-    if isinstance(error, ConnectionError) or names.intersection(_CONNECTION):
+    if isinstance(error, ConnectionError) or names.intersection(_CONNECTION) or _unreadable_answer(error, names):
         return "server"
     return None
+
+
+def _unreadable_answer(error: BaseException, names: set[str]) -> bool:
+    """Whether a provider answered, but with no status to go by: an error in mid-stream, broken JSON, or nothing."""
+    if "APIError" in names:
+        return True
+    if "JSONDecodeError" in names:
+        # A graph may read JSON of its own: the client's is told by who read it.
+        reader, frame = "", error.__traceback__
+        while frame is not None:
+            name = str(frame.tb_frame.f_globals.get("__name__", ""))
+            reader = reader if name.startswith("json") else name
+            frame = frame.tb_next
+        return reader.startswith(_CLIENTS)
+    return isinstance(error, ValueError) and str(error).startswith("No generation chunks were returned")
 
 
 def _status(error: BaseException) -> int | None:
     for holder in (error, getattr(error, "response", None)):
         status = getattr(holder, "status_code", None)
-        if isinstance(status, int) and 100 <= status < 600:
+        # LangChain hangs the response also on errors that it is not the cause of.
+        if isinstance(status, int) and 400 <= status < 600:
             return status
     return None
 
@@ -157,7 +186,8 @@ def _code(error: BaseException) -> str | None:
     return code if isinstance(code, str) else None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def error_chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it, the outermost first."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:

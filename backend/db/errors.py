@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
+from backend.core.jsonable import storable
 from backend.core.redaction import redact, redact_text
 from backend.db.rows import Row, all_rows, one_row
 from backend.db.tables import workflow_errors as errors
@@ -49,7 +50,7 @@ def add(
             node=node,
             category=category,
             exception_type=exception_type,
-            message=redact_text(message, limit=MESSAGE_LIMIT),
+            message=storable(redact_text(message, limit=MESSAGE_LIMIT)),
             action=action,
             attempt=attempt,
             retry_in=retry_in,

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, and_, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.events import NewEvent
-from backend.core.jsonable import to_jsonable
+from backend.core.jsonable import storable, to_jsonable
 from backend.core.redaction import redact
 from backend.core.states import (
     ACTIVE_RUN_STATES,
@@ -20,7 +21,7 @@ from backend.core.states import (
     measure_progress,
     merge_task,
 )
-from backend.db import events
+from backend.db import events, threads
 from backend.db.rows import Row, all_rows, first_row, one_row
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
@@ -67,11 +68,11 @@ def ensure(connection: Connection, run: RunState) -> str:
         "input_data": redact({key: value for key, value in run.conf.items() if key != SYSTEM_KEY}),
         "idempotency_key": _text(system.get("idempotency_key")),
         "template_name": _text(system.get("template")),
-        "template_version": system.get("template_version"),
+        "template_version": _count(system.get("template_version")),
         "queued_at": run.queued_at or func.now(),
         "tasks_total": run.tasks_total,
     }
-    if wanted := _text(system.get("execution_id")):
+    if wanted := _uuid(system.get("execution_id")):
         values["id"] = wanted
     made = connection.execute(
         insert(executions).values(values).on_conflict_do_nothing().returning(executions.c.id)
@@ -129,16 +130,18 @@ def observe(
 ) -> str:
     """Record what was seen of a run and its task instances; gives the execution's id.
 
-    Only what differs from what is known becomes an event. Without `observed_at` it is a notification: it moves things
+    Only what differs from what is known becomes an event, and nothing follows a run's `end` but another end or a new
+    start: what its tasks still tell is only kept. Without `observed_at` it is a notification: it moves things
     forward and may come late or twice. With `observed_at`, the moment (by the database's clock) before a reading of
     Airflow began, it is authoritative for everything that was last written before that moment.
     """
     execution_id = ensure(connection, run)
     before = _row(connection, execution_id, lock=True)
     new_events: list[NewEvent] = []
-    _merge_tasks(connection, execution_id, seen, observed_at, new_events)
     state = _next_state(before, run, observed_at)
     restarted = before["state"] in TERMINAL_RUN_STATES and state in ACTIVE_RUN_STATES
+    # Whoever sees a run start again sees which of its tasks were cleared.
+    _merge_tasks(connection, execution_id, run, seen, observed_at, new_events, certain=restarted)
     listed, done = _count_tasks(connection, execution_id)
     progress = measure_progress(
         listed,
@@ -156,9 +159,30 @@ def observe(
             new_events.append(NewEvent("workflow_update", workflow_payload(after)))
         if state in TERMINAL_RUN_STATES and before["state"] != state:
             new_events.append(NewEvent("end", {"state": state}))
-    if new_events:
+    still_over = before["state"] in TERMINAL_RUN_STATES and before["state"] == state
+    if new_events and not still_over:
         events.append(connection, execution_id, new_events)
     return execution_id
+
+
+def request_cancel(connection: Connection, execution_id: str) -> None:
+    """Somebody wants the run stopped: agents in flight see it within a second."""
+    connection.execute(
+        update(executions).where(executions.c.id == execution_id).values(cancel_requested_at=func.clock_timestamp())
+    )
+
+
+def withdraw_cancel(connection: Connection, execution_id: str) -> None:
+    """The run could not be stopped and goes on."""
+    connection.execute(update(executions).where(executions.c.id == execution_id).values(cancel_requested_at=None))
+
+
+def cancelled_among(connection: Connection, execution_ids: Iterable[str]) -> set[str]:
+    """Those of the executions that are to be stopped."""
+    query = select(executions.c.id).where(
+        executions.c.id.in_(list(execution_ids)), executions.c.cancel_requested_at.is_not(None)
+    )
+    return set(connection.execute(query).scalars())
 
 
 def set_result(connection: Connection, execution_id: str, result: Any, *, trace_url: str | None = None) -> None:
@@ -276,9 +300,12 @@ def workflow_payload(row: Mapping[str, Any]) -> dict[str, Any]:
 def _merge_tasks(
     connection: Connection,
     execution_id: str,
+    run: RunState,
     seen: Iterable[TaskState],
     observed_at: datetime | None,
     new_events: list[NewEvent],
+    *,
+    certain: bool,
 ) -> None:
     seen = list(seen)
     if not seen:
@@ -306,13 +333,16 @@ def _merge_tasks(
     known = {key: state for key, (state, _) in written.items()}
     changed: list[TaskState] = []
     for task in seen:
-        fresh = observed_at is not None and (task.key not in written or written[task.key][1] < observed_at)
+        fresh = certain or (observed_at is not None and (task.key not in written or written[task.key][1] < observed_at))
         merged = merge_task(known.get(task.key), task, authoritative=fresh)
         if merged is None:
             continue
         first_sight_of_nothing = task.key not in known and merged.state is None
         known[task.key] = merged
         changed.append(merged)
+        if merged.state == "success":
+            thread = threads.thread_of(run.dag_id, run.dag_run_id, merged.task_id, merged.map_index)
+            threads.complete(connection, thread, merged.try_number)
         if not first_sight_of_nothing:
             new_events.append(NewEvent("task_update", merged.payload()))
     if changed:
@@ -355,15 +385,22 @@ def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str
     known, seen = str(before["state"]), run.state
     if seen is None:
         return "running" if known == "queued" else known
-    if known == "cancelled" and seen == "failed":
-        return known  # Airflow knows a stopped run only as failed
+    if seen == "failed" and (known == "cancelled" or before["cancel_requested_at"] is not None):
+        return "cancelled"  # Airflow knows a stopped run only as failed
     if observed_at is not None and before["updated_at"] < observed_at:
         return seen
     if seen == "queued":
         return known  # a late notification
-    if observed_at is not None and known in TERMINAL_RUN_STATES:
-        return known  # the reading began before the end was written
+    if known in TERMINAL_RUN_STATES and (observed_at is not None or _started_before_end(before, run)):
+        # The reading began before the end was written; or it is the word of another scheduler, come late.
+        return seen if seen in TERMINAL_RUN_STATES and observed_at is None else known
     return seen
+
+
+def _started_before_end(before: Row, run: RunState) -> bool:
+    """Whether what was seen is the attempt that is over: a cleared run starts after its end."""
+    end = before["finished_at"] or before["started_at"]
+    return run.started_at is not None and end is not None and run.started_at <= end
 
 
 def _run_values(before: Row, run: RunState, state: str, progress: Progress, restarted: bool) -> dict[str, Any]:
@@ -376,7 +413,8 @@ def _run_values(before: Row, run: RunState, state: str, progress: Progress, rest
         "attempt": before["attempt"] + 1 if restarted else before["attempt"],
         "run_type": before["run_type"] or run.run_type,
         "started_at": run.started_at or (None if restarted else before["started_at"]),
-        "finished_at": (run.finished_at or before["finished_at"]) if terminal else None,
+        "finished_at": (run.finished_at or before["finished_at"] or datetime.now(UTC)) if terminal else None,
+        "cancel_requested_at": None if restarted else before["cancel_requested_at"],
     }
 
 
@@ -387,5 +425,19 @@ def _row(connection: Connection, execution_id: str, *, lock: bool = False) -> Ro
     return one_row(connection.execute(query))
 
 
+# What stands in a run's conf may be anybody's: of the wrong kind it is ignored.
+
+
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return storable(value) or None if isinstance(value, str) else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and 0 < value < 2**31 else None
+
+
+def _uuid(value: Any) -> str | None:
+    try:
+        return str(UUID(value)) if isinstance(value, str) else None
+    except ValueError:
+        return None

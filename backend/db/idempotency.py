@@ -31,8 +31,9 @@ def claim(connection: Connection, user_id: str, key: str, wanted: Claim) -> tupl
             execution_id=wanted.execution_id,
         )
         .on_conflict_do_nothing()
-    )
-    if made.rowcount:
+        .returning(keys.c.key)
+    ).first()
+    if made is not None:
         return wanted, True
     known = find(connection, user_id, key)
     if known is None:  # released between the two statements

@@ -50,6 +50,7 @@ workflow_executions = Table(
     Column("pruned_seq", BigInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("updated_at", _Time, nullable=False),
+    Column("cancel_requested_at", _Time),
 )
 
 workflow_tasks = Table(

@@ -20,7 +20,7 @@ def begin(
     """Take the thread for a try; says whether there is something to go on from.
 
     Earlier tries can write no more. What they left is deleted when it was for another input, or when the task had
-    returned its result: then somebody wants it done again. Raises `SupersededError` when a later try has the thread.
+    succeeded: then somebody wants it done again. Raises `SupersededError` when a later try has the thread.
     """
     known = connection.execute(select(threads).where(threads.c.thread_id == thread_id).with_for_update()).first()
     if known is not None and known.try_number > try_number:
@@ -46,8 +46,13 @@ def begin(
     return going_on
 
 
+def thread_of(dag_id: str, dag_run_id: str, task_id: str, map_index: int) -> str:
+    """The thread of a task instance, the same for all its tries."""
+    return f"{dag_id}/{dag_run_id}/{task_id}/{map_index}"
+
+
 def complete(connection: Connection, thread_id: str, try_number: int) -> None:
-    """The task returned its result."""
+    """The task succeeded in this try. Not before Airflow has its result: a try that dies until then is gone on from."""
     connection.execute(
         update(threads)
         .where(threads.c.thread_id == thread_id, threads.c.try_number == try_number)

@@ -17,6 +17,7 @@ from backend.services.health import Health
 from backend.services.images import Images
 from backend.services.monitoring import Monitoring
 from backend.services.reconciler import Reconciler
+from backend.services.runs import Runs
 from backend.services.status import Status
 from backend.services.stream import Streams
 from backend.services.trigger import Triggers
@@ -33,6 +34,7 @@ class Application:
     catalog: Catalog
     triggers: Triggers
     status: Status
+    runs: Runs
     streams: Streams
     images: Images
     monitoring: Monitoring
@@ -70,6 +72,7 @@ async def run_application(
             catalog=catalog,
             triggers=Triggers(settings, airflow, database, catalog),
             status=status,
+            runs=Runs(airflow, database, status),
             streams=Streams(settings, database, feed, status),
             images=Images(settings, database),
             monitoring=Monitoring(database),

@@ -1,6 +1,7 @@
 """Sign-in with Airflow's users, and the tokens that stand for it."""
 
 import base64
+import logging
 import time
 from hashlib import sha256
 
@@ -10,6 +11,8 @@ from cryptography.fernet import Fernet, InvalidToken
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
 from backend.core.problems import Forbidden, Unauthorized, Unavailable
 from backend.core.roles import Principal, Role
+
+log = logging.getLogger(__name__)
 
 _ALGORITHM = "HS256"
 _ISSUER = "langgraph-flow"
@@ -37,11 +40,10 @@ class Authenticator:
         does not answer.
         """
         try:
-            airflow_token = await self._airflow.login(username, password)
+            airflow_token = await self._log_in(username, password)
             role = Role.highest(await self._airflow.user_roles(username))
-        except AirflowRefused as refused:
-            if refused.status in (400, 401, 422):
-                raise Unauthorized("Airflow does not accept this username and password.") from refused
+        except AirflowRefused as refused:  # the service account's fault, whatever the status
+            log.error("Airflow refused to tell a user's role: %s", refused)
             raise Unavailable("Airflow refused to tell this user's role.", retry_after=30) from refused
         except AirflowUnavailable as error:
             raise Unavailable("Airflow is out of reach; sign in again shortly.", retry_after=5) from error
@@ -62,6 +64,14 @@ class Authenticator:
             algorithm=_ALGORITHM,
         )
         return token, expires - now, role
+
+    async def _log_in(self, username: str, password: str) -> str:
+        try:
+            return await self._airflow.login(username, password)
+        except AirflowRefused as refused:
+            if refused.status in (400, 401, 422):
+                raise Unauthorized("Airflow does not accept this username and password.") from refused
+            raise
 
     def verify(self, token: str) -> Principal:
         """Who the token stands for. Raises `Unauthorized` when it is malformed, forged or expired."""

@@ -57,6 +57,8 @@ class Catalog:
 
     async def get(self, dag_id: str, token: str | None) -> Workflow:
         """One workflow. Raises `NotFound`, `Forbidden` or `Unavailable`."""
+        if "\x00" in dag_id:  # no name holds it, and Airflow's database would refuse the query
+            raise NotFound(f"There is no workflow {dag_id!r}.")
         key = (sha256((token or "").encode()).hexdigest(), dag_id)
         cached = self._details.get(key)
         now = time.monotonic()

@@ -26,6 +26,9 @@ BATCH = 500
 
 _RECONNECT_DELAY = 1.0
 
+# No line breaks to the standard, but to Python's `splitlines`, with which many clients read.
+_LINE_BREAKS_ELSEWHERE = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -44,7 +47,8 @@ def encode(event: Event) -> Frame:
 def encode_frame(event_type: str, payload: object, *, seq: int | None = None) -> bytes:
     """One server-sent event (WHATWG HTML, section 9.2.5). JSON text has no line break, so `data` is one line."""
     head = f"id: {seq}\n" if seq is not None else ""
-    return f"{head}event: {event_type}\ndata: {dumps(payload)}\n\n".encode()
+    data = dumps(payload).translate(_LINE_BREAKS_ELSEWHERE)
+    return f"{head}event: {event_type}\ndata: {data}\n\n".encode()
 
 
 class Subscription:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowRefused
 from backend.core.settings import Settings
@@ -47,7 +47,7 @@ class Reconciler:
         self._airflow = airflow
         self._database = database
         self._since: datetime | None = None
-        self._seen: dict[Key, int] = {}
+        self._seen: dict[Key, tuple[int, bool]] = {}
         self._ok = False
         self._reason = "not started"
         self.leading = False
@@ -136,7 +136,8 @@ class Reconciler:
             if refused.status != 404:
                 raise
         # Deleted in Airflow: it will not go on.
-        return {"dag_id": key[0], "dag_run_id": key[1], "state": "cancelled", "found": False}
+        now = datetime.now(UTC).isoformat()
+        return {"dag_id": key[0], "dag_run_id": key[1], "state": "cancelled", "end_date": now, "found": False}
 
     async def _write(
         self,
@@ -148,10 +149,18 @@ class Reconciler:
     ) -> None:
         states = [task_state(task) for task in tasks]
         print_of_it = hash((run["state"], stored, tuple((*task.key, task.state, task.try_number) for task in states)))
-        if self._seen.get(key) == print_of_it:
+        known, settled = self._seen.get(key, (None, False))
+        if settled and known == print_of_it:
             return
-        await self._database.run(executions.observe, run_state(run), states, observed_at=observed_at)
-        self._seen[key] = print_of_it
+        try:
+            await self._database.run(executions.observe, run_state(run), states, observed_at=observed_at)
+        except (OperationalError, InterfaceError):
+            raise  # the database's fault, not this run's
+        except (DBAPIError, LookupError, TypeError, ValueError):
+            log.exception("run %s of %s could not be recorded", key[1], key[0])
+            known = print_of_it  # not again until it changes
+        # What was noticed during the first pass that saw it may have stood above it: only a second one settles it.
+        self._seen[key] = (print_of_it, known == print_of_it)
 
 
 async def _taken(connection: psycopg.AsyncConnection[Any]) -> bool:

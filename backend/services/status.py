@@ -5,10 +5,11 @@ import binascii
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection
 
-from backend.clients.airflow import AirflowClient, AirflowError
+from backend.clients.airflow import AirflowClient, AirflowError, AirflowUnavailable
 from backend.core.problems import FieldError, Invalid, NotFound
 from backend.core.roles import Principal
 from backend.core.settings import Settings
@@ -16,6 +17,7 @@ from backend.db import errors, executions, traces
 from backend.db.engine import Database
 from backend.db.rows import Row
 from backend.services.airflow_runs import run_state
+from backend.services.catalog import unreachable
 
 NOT_FOUND = "There is no such run, or it is not yours."
 
@@ -47,7 +49,10 @@ class Status:
         self._link_base = settings.airflow_link_base
 
     async def row(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
-        """The execution's row. Raises `NotFound` also when the run belongs to somebody else."""
+        """The execution's row. Raises `NotFound` also when the run belongs to somebody else, and `Unavailable` when
+        only Airflow could know of it and does not answer."""
+        if "\x00" in dag_id + dag_run_id:  # the database would refuse the query
+            raise NotFound(NOT_FOUND)
         row = await self._database.run(executions.get, dag_id, dag_run_id)
         if row is None:
             row = await self._adopt(who, dag_id, dag_run_id)
@@ -95,6 +100,8 @@ class Status:
         """A run that Airflow has and we have not seen yet is recorded when somebody first asks for it."""
         try:
             run = await self._airflow.dag_run(dag_id, dag_run_id, token=who.airflow_token)
+        except AirflowUnavailable as error:
+            raise unreachable() from error
         except AirflowError as error:
             raise NotFound(NOT_FOUND) from error
         await self._database.run(executions.observe, run_state(run))
@@ -130,8 +137,9 @@ def _decode_cursor(cursor: str) -> tuple[datetime, str]:
     try:
         moment, _, execution_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("|")
         parsed = datetime.fromisoformat(moment)
-        if len(execution_id) != 36 or parsed.tzinfo is None:
+        if parsed.tzinfo is None:
             raise ValueError(cursor)
+        execution_id = str(UUID(execution_id))
     except (ValueError, binascii.Error) as error:
         detail = "is not a cursor of this list; take it from `next_cursor` of the page before"
         raise Invalid(f"?cursor: {detail}", errors=[FieldError("?cursor", detail)]) from error

@@ -12,7 +12,7 @@ from typing import Any
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
@@ -23,6 +23,7 @@ from backend.db import executions, idempotency
 from backend.db.engine import Database
 from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.idempotency import Claim
+from backend.services.airflow_runs import run_state
 from backend.services.catalog import Catalog, refusal, unreachable
 
 log = logging.getLogger(__name__)
@@ -111,8 +112,19 @@ class Triggers:
         self._check_same(claim, request)
         row = await self._database.run(executions.get, claim.dag_id, claim.dag_run_id)
         if row is None:
-            return None  # claimed, but perhaps never started
+            return await self._find_started(who, claim)
         return Started(str(row["id"]), claim.dag_id, claim.dag_run_id, str(row["state"]))
+
+    async def _find_started(self, who: Principal, claim: Claim) -> Started | None:
+        """The run of a key whose first request got no answer; None when Airflow has never heard of it."""
+        try:
+            run = run_state(await self._airflow.dag_run(claim.dag_id, claim.dag_run_id, token=who.airflow_token))
+        except AirflowRefused:
+            return None
+        except AirflowUnavailable as error:
+            raise unreachable() from error
+        execution_id = await self._database.run(executions.observe, run)
+        return Started(execution_id, claim.dag_id, claim.dag_run_id, str(run.state))
 
     @staticmethod
     def _check_same(claim: Claim, request: TriggerRequest) -> None:
@@ -165,15 +177,18 @@ class Triggers:
                         token=who.airflow_token,
                     )
                 except AirflowRefused as refused:
-                    if refused.status != 409:
-                        raise
+                    if refused.status == 409:
+                        return
+                    if attempt.retry_state.attempt_number > 1:  # an attempt before may have taken effect
+                        raise AirflowUnavailable(str(refused)) from refused
+                    raise
 
     async def _record(self, wanted: Claim, conf: dict[str, Any]) -> Started:
         run = RunState(wanted.dag_id, wanted.dag_run_id, "queued", "manual", conf, datetime.now(UTC))
         execution_id = wanted.execution_id
         try:
             execution_id = await self._database.run(executions.ensure, run)
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             # Airflow has it: the listener and the reconciler write the row, under the id in the run's conf.
             log.warning("run %s is started but not recorded yet: %s", wanted.dag_run_id, type(error).__name__)
         return Started(execution_id, wanted.dag_id, wanted.dag_run_id, "queued")

@@ -8,7 +8,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.conftest import RunningStack
+from tests.kit.stack import RunningStack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -18,19 +18,12 @@ def pids(stack: RunningStack) -> dict[str, int]:
     return {line.split()[0]: int(line.split()[3].rstrip(",")) for line in lines if " pid " in line}
 
 
-def login(stack: RunningStack, username: str, password: str) -> httpx.Client:
-    answer = httpx.post(f"{stack.airflow_url}/auth/token", json={"username": username, "password": password})
-    answer.raise_for_status()
-    token = answer.json()["access_token"]
-    return httpx.Client(base_url=stack.airflow_url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
-
-
 @pytest.fixture
 def service(stack: RunningStack) -> httpx.Client:
     """The backend's own account in Airflow."""
     lines = (stack.state / "secrets.env").read_text().splitlines()
     secrets = dict(line.split("=", 1) for line in lines)
-    return login(stack, "visual_ai_service", secrets["AIRFLOW_SERVICE_PASSWORD"])
+    return stack.airflow("visual_ai_service", secrets["AIRFLOW_SERVICE_PASSWORD"])
 
 
 def test_everything_is_healthy(stack: RunningStack) -> None:
@@ -41,7 +34,7 @@ def test_everything_is_healthy(stack: RunningStack) -> None:
 
 
 def test_a_person_logs_in_to_airflow(stack: RunningStack) -> None:
-    with login(stack, stack.username, stack.password) as client:
+    with stack.airflow() as client:
         assert client.get("/api/v2/dags").status_code == httpx.codes.OK
 
 

@@ -163,7 +163,7 @@ async def test_a_batch_stopped_in_the_middle_goes_on(
     openai_server.script(hold=True, contains="number 005")
     running = asyncio.create_task(batch(questions(12), max_concurrency=3))
     async with asyncio.timeout(30):
-        while (await rows(database, "SELECT count(*) FROM visual_ai.batch_items"))[0][0] < 11:
+        while (await rows(database, "SELECT count(*) FROM visual_ai.batch_items"))[0][0] < 11:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -184,8 +184,14 @@ async def test_no_more_items_run_at_once_than_allowed(batch: Batch, openai_serve
     assert openai_server.max_in_flight == 5
 
 
-async def test_other_inputs_and_a_finished_batch_begin_anew(batch: Batch, openai_server: OpenAIServer) -> None:
+async def test_other_inputs_and_a_finished_batch_begin_anew(
+    batch: Batch, database: Database, openai_server: OpenAIServer
+) -> None:
     await batch(questions(3))
+    await batch(questions(3), try_number=2)  # the process died before Airflow had the result
+    assert len(openai_server.requests) == 3
+    thread = (await rows(database, "SELECT thread_id FROM visual_ai.workflow_threads"))[0][0]
+    await database.run(threads.complete, thread, 2)
     await batch(questions(3), try_number=2)  # cleared by somebody
     assert len(openai_server.requests) == 6
     openai_server.script("server_error", contains="number 000")

@@ -11,10 +11,11 @@ from sqlalchemy import text
 
 from backend.agents.checkpoints import FencedSaver, open_pool
 from backend.agents.runner import AgentRunner, TaskContext, run_single
-from backend.agents.specs import parse_agent, parse_team
-from backend.agents.team import run_team, synthesis_spec
+from backend.agents.specs import parse_agent, parse_team, synthesis_spec
+from backend.agents.team import run_team
 from backend.core.settings import Settings
-from backend.db import threads
+from backend.core.states import TaskState
+from backend.db import executions, threads
 from backend.db.engine import Database, make_async_engine
 from backend.db.threads import SupersededError
 from tests.conftest import Postgres
@@ -109,14 +110,28 @@ async def test_another_input_starts_from_nothing(make_runner: MakeRunner, openai
     assert "tides" in openai_server.requests[-1].prompt
 
 
-async def test_a_task_that_returned_its_result_is_done_again_when_cleared(
+async def test_a_task_that_succeeded_is_done_again_when_cleared(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
     spec = parse_agent({"type": "text"}, {"text": TEXT})
     for try_number in (1, 2):
         async with make_runner(try_number) as runner:
             await run_single(runner, spec)
+        seen = TaskState("task", -1, try_number, "success")
+        await runner._database.run(executions.observe, runner.task.run_state(), [seen])
     assert len(openai_server.requests) == 2
+
+
+async def test_a_task_that_died_before_airflow_had_its_result_pays_no_model_twice(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    spec = parse_agent({"type": "text"}, {"text": TEXT})
+    results = []
+    for try_number in (1, 2):
+        async with make_runner(try_number) as runner:
+            results.append(await run_single(runner, spec))
+    assert len(openai_server.requests) == 1
+    assert results[0]["output"] == results[1]["output"]
 
 
 async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner, pg: Postgres) -> None:

@@ -17,7 +17,7 @@ import pytest
 from backend.db.address import plain_url
 from backend.stack.layout import StackError
 from backend.stack.postgres import Cluster, wait_until_reachable
-from tests.conftest import free_port
+from tests.kit.stack import free_port
 
 
 @pytest.fixture

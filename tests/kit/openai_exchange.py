@@ -153,6 +153,7 @@ class Exchange:
         record.model, record.stream, record.params = request.model, request.stream, request.params
         record.prompt, record.prompt_length = request.prompt[:EXCERPT], len(request.prompt)
         record.images, record.tools = [str(image) for image in request.images], list(request.tools)
+        record.image_pixels = [image.pixels for image in request.images]
         return request
 
     async def _held(self) -> None:

@@ -25,6 +25,7 @@ class RequestRecord(BaseModel):
     """The beginning of the text of all messages."""
     prompt_length: int = 0
     images: list[str] = Field(default_factory=list)
+    image_pixels: list[tuple[int, int] | None] = Field(default_factory=list)
     tools: list[str] = Field(default_factory=list)
     params: Json = Field(default_factory=dict)
     """The body without the messages."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from dataclasses import dataclass, field
 from typing import Any
+
+import PIL.Image
 
 from tests.kit.openai_behaviour import Api, Json
 
@@ -22,10 +26,12 @@ class InvalidRequestError(ValueError):
 
 @dataclass(frozen=True)
 class Image:
-    """`size` is the number of bytes of a data URL's content, and None of a picture at an address."""
+    """`size` is the number of bytes of a data URL's content, and None of a picture at an address; `pixels` are its
+    width and height, None of what Pillow can't read."""
 
     mime_type: str
     size: int | None
+    pixels: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         return self.mime_type if self.size is None else f"{self.mime_type} {self.size} bytes"
@@ -35,7 +41,17 @@ class Image:
         if not url.startswith("data:"):
             return cls(url, None)
         head, _, data = url.partition(",")
-        return cls(head.removeprefix("data:").split(";")[0], len(data) * 3 // 4 - data[-2:].count("="))
+        size = len(data) * 3 // 4 - data[-2:].count("=")
+        return cls(head.removeprefix("data:").split(";")[0], size, _pixels(data))
+
+
+def _pixels(data: str) -> tuple[int, int] | None:
+    """From the beginning of the file, where all formats in use say it."""
+    try:
+        with PIL.Image.open(io.BytesIO(base64.b64decode(data[:65_536]))) as opened:
+            return opened.size
+    except (ValueError, OSError, SyntaxError):
+        return None
 
 
 @dataclass(frozen=True)

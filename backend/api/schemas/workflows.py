@@ -1,9 +1,14 @@
 """Workflows, triggers and the state of runs."""
 
+import json
 from datetime import datetime
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+
+from backend.core.jsonable import dumps
+
+_NO_NUL = r"^[^\x00]*$"
 
 
 class TriggerBody(BaseModel):
@@ -25,11 +30,25 @@ class TriggerBody(BaseModel):
 
     dag_id: str = Field(min_length=1, max_length=250)
     input_data: dict[str, Any]
-    user_id: str | None = Field(None, min_length=1, max_length=256, description="On whose behalf; default: you")
+    user_id: str | None = Field(
+        None, min_length=1, max_length=256, pattern=_NO_NUL, description="On whose behalf; default: you"
+    )
     model: str | None = Field(
-        None, min_length=1, max_length=256, description="The model of all agents whose task names none"
+        None, min_length=1, max_length=256, pattern=_NO_NUL, description="The model of all agents whose task names none"
     )
     run_after: AwareDatetime | None = Field(None, description="Not before this time")
+
+    @field_validator("input_data")
+    @classmethod
+    def _can_be_passed_on(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Python reads more than JSON allows, and JSON holds more than Postgres does."""
+        try:
+            kept = dumps(value) == json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        except ValueError:
+            kept = False
+        if not kept:
+            raise ValueError("holds NaN, an infinity, a NUL character or half of a surrogate pair")
+        return value
 
 
 class Accepted(BaseModel):
@@ -98,6 +117,7 @@ class ErrorOut(BaseModel):
     map_index: int
     try_number: int | None
     agent: str | None
+    node: str | None
     model: str | None
     category: str
     exception_type: str

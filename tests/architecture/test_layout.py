@@ -1,0 +1,159 @@
+"""What holds for the repository as a whole."""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.engine import Engine
+from starlette.routing import Route
+
+from backend.core.settings import Settings
+from backend.db.tables import metadata
+from tests.kit.airflow import FakeAirflow
+from tests.kit.application import PRODUCTION, application, client_of, sign_in
+
+ROOT = Path(__file__).parents[2]
+
+# The contract's paths that exist; a path that comes is added here, and none goes.
+CONTRACT = {
+    ("POST", "/auth/token"),
+    ("POST", "/workflows/trigger"),
+    ("GET", "/workflows"),
+    ("GET", "/workflows/{dag_id}"),
+    ("GET", "/workflow-status"),
+    ("GET", "/workflow-status/{dag_id}/{dag_run_id}"),
+    ("GET", "/workflow-status/stream/{dag_id}/{dag_run_id}"),
+    ("GET", "/monitoring/workflow-metrics"),
+    ("GET", "/monitoring/agent-performance"),
+    ("GET", "/monitoring/error-distribution"),
+    ("GET", "/monitoring/system-health"),
+    ("POST", "/images"),
+    ("GET", "/images/{image_id}"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+}
+PUBLIC = {
+    ("POST", "/auth/token"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/docs"),
+    ("GET", "/docs/oauth2-redirect"),
+    ("GET", "/redoc"),
+    ("GET", "/openapi.json"),
+}
+
+
+def test_the_airflow_folder_is_no_package() -> None:
+    """With an `__init__.py` it would hide Airflow itself."""
+    assert not list((ROOT / "airflow").rglob("__init__.py"))
+    assert not (ROOT / "tests/airflow").exists()
+    import airflow.sdk
+
+    assert not Path(str(airflow.sdk.__file__)).is_relative_to(ROOT / "airflow")
+
+
+def test_the_plugin_scan_leaves_the_operators_alone() -> None:
+    ignored = (ROOT / "airflow/plugins/.airflowignore").read_text().split()
+    assert any(re.search(pattern, "visual_ai_operators.py") for pattern in ignored)
+    assert not any(re.search(pattern, "visual_ai_plugin.py") for pattern in ignored)
+
+
+@pytest.fixture
+def engine(pg: Any) -> Iterator[Engine]:
+    engine = create_engine(pg.admin_url)
+    yield engine
+    engine.dispose()
+
+
+def test_the_tables_are_those_of_the_migrations(engine: Engine) -> None:
+    found = MetaData(schema="visual_ai")
+    found.reflect(engine)
+
+    def columns(tables: MetaData) -> dict[str, dict[str, tuple[str, bool, bool]]]:
+        return {
+            name: {
+                column.name: (
+                    str(column.type.compile(engine.dialect)), bool(column.nullable), bool(column.primary_key),
+                )
+                for column in table.c
+            }
+            for name, table in tables.tables.items()
+        }  # fmt: skip
+
+    assert columns(metadata) == columns(found)
+
+
+def test_the_lock_names_no_host() -> None:
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if line and not line.lstrip().startswith("#"):
+            assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*(\[[a-z0-9,._-]+\])?==[^\s;@/]+( ; .+)?", line), line
+    for name in ("pyproject.toml", "requirements.lock", "Makefile"):
+        content = (ROOT / name).read_text()
+        assert not re.search(r"index-url|extra-index|find-links|files\.pythonhosted", content), name
+
+
+def test_every_setting_stands_in_the_example() -> None:
+    """Commented out or not, so that nobody has to read the code to learn what can be set."""
+    named = set(re.findall(r"^(?:# )?([A-Z_]+[A-Z0-9_]*)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    aliases = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    assert aliases - named == set()
+
+
+def test_the_example_is_a_configuration() -> None:
+    settings = Settings(_env_file=ROOT / ".env.example")
+    assert settings.environment == "development"
+
+
+@pytest.fixture
+async def app(database_url: str) -> AsyncIterator[FastAPI]:
+    async with application(database_url, FakeAirflow(), **PRODUCTION) as app:
+        yield app
+
+
+@pytest.fixture
+async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(app, address="192.0.2.7", base_url="https://api.test") as http:
+        yield http
+
+
+async def test_openapi_has_every_path_of_the_contract(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    found = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
+    assert found == CONTRACT
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert operation.get("description"), f"{method} {path} says nothing of itself"
+
+
+async def test_everything_but_the_public_list_needs_a_token(app: FastAPI, http: httpx.AsyncClient) -> None:
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    assert len(routes) == len(app.routes), "something answers that this test does not know how to call"
+    calls = {(method, route.path) for route in routes for method in (route.methods or ()) if method != "HEAD"}
+    assert calls >= CONTRACT | PUBLIC
+    for method, path in sorted(calls):
+        address = re.sub(r"\{\w+\}", "x", path)
+        for headers in ({}, {"Authorization": "Bearer forged"}, {"Cookie": "visual_ai_session=forged"}):
+            body = {"dag_id": "x", "input_data": {}} if method == "POST" else None
+            response = await http.request(method, address, headers=headers, json=body)
+            if (method, path) in PUBLIC:
+                assert response.status_code in (200, 422, 503), (method, path)
+            else:
+                assert response.status_code == 401, (method, path)
+                assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("username", ["victor", "ulla", "otto", "anna"])
+async def test_what_each_role_may(http: httpx.AsyncClient, username: str) -> None:
+    headers = await sign_in(http, username)
+    assert (await http.get("/workflow-status", headers=headers)).status_code == 200
+    body = {"dag_id": "none", "input_data": {}}
+    triggered = await http.post("/workflows/trigger", json=body, headers=headers)
+    assert triggered.status_code == (403 if username == "victor" else 404)
+    measured = await http.get("/metrics", headers=headers)
+    assert measured.status_code == (200 if username in ("otto", "anna") else 403)

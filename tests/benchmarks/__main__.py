@@ -1,0 +1,60 @@
+"""`python -m tests.benchmarks [NAME …]`: run benchmarks on a stack of their own, print and keep what they find."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tests.benchmarks import import_cost, report, task_overhead, trigger
+from tests.benchmarks.report import Result
+from tests.kit.stack import ROOT, RunningStack, running_stack
+
+ON_A_STACK: dict[str, Callable[[RunningStack], Result]] = {
+    "task_overhead": task_overhead.measure,
+    "trigger": trigger.measure,
+}
+"""Benchmarks that need a running stack; the DAGs they use are in `dags/`."""
+
+ALONE: dict[str, Callable[[], Result]] = {
+    "import_cost": import_cost.measure,
+}
+"""Benchmarks that need nothing. They run first, while nothing else does."""
+
+RESULTS = ROOT / "bench-results"
+DAGS = Path(__file__).with_name("dags")
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="Which ones; all without a name.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 when a goal is missed.")] = False,
+) -> None:
+    """Measure latency and overhead."""
+    known = [*ALONE, *ON_A_STACK]
+    if unknown := [name for name in names or [] if name not in known]:
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(known)}")
+    wanted = names or known
+    results: list[Result] = []
+
+    def keep(result: Result) -> None:
+        results.append(result)
+        typer.echo(f"  {result.name}: {report.write(result, RESULTS).relative_to(ROOT)}", err=True)
+
+    for name in (name for name in ALONE if name in wanted):
+        keep(ALONE[name]())
+    on_a_stack = [name for name in ON_A_STACK if name in wanted]
+    with running_stack() if on_a_stack else nullcontext() as stack:
+        if stack is not None:
+            shutil.copytree(DAGS, stack.dags, dirs_exist_ok=True)
+        for name in on_a_stack:
+            assert stack is not None
+            keep(ON_A_STACK[name](stack))
+    report.show(results)
+    if strict and not all(goal.met for result in results for goal in result.goals):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

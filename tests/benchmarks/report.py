@@ -1,0 +1,98 @@
+"""What a benchmark gives back, and how it is kept and shown."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+PACKAGES = ("apache-airflow", "langgraph", "langchain-core", "fastapi", "sqlalchemy", "psycopg")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure that may not be above `limit`."""
+
+    name: str
+    value: float
+    limit: float
+
+    @property
+    def met(self) -> bool:
+        """Whether it is not."""
+        return self.value <= self.limit
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one benchmark found: figures by name (their units in the name), and the samples behind them."""
+
+    name: str
+    figures: dict[str, float]
+    goals: Sequence[Goal] = ()
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """By linear interpolation between the closest ranks."""
+    return float(np.percentile(np.asarray(values, dtype=float), percent))
+
+
+def median(values: Sequence[float]) -> float:
+    """The 50th percentile."""
+    return percentile(values, 50)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 1024**3, 1),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def write(result: Result, directory: Path) -> Path:
+    """Keep a result as JSON; the file's name says which benchmark and when."""
+    directory.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    path = directory / f"{result.name}-{now:%Y%m%dT%H%M%SZ}.json"
+    goals = [{**asdict(goal), "met": goal.met} for goal in result.goals]
+    content = {**asdict(result), "goals": goals, "measured_at": now.isoformat(), "machine": machine()}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def show(results: Sequence[Result]) -> None:
+    """Print the figures and whether the goals were met."""
+    console = Console()
+    table = Table(title="Figures", title_justify="left")
+    table.add_column("benchmark")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for result in results:
+        for name, value in result.figures.items():
+            table.add_row(result.name, name, f"{value:,.3f}")
+    console.print(table)
+    goals = Table(title="Goals", title_justify="left")
+    for column in ("benchmark", "goal", "value", "limit", ""):
+        goals.add_column(column, justify="right" if column in ("value", "limit") else "left")
+    for result in results:
+        for goal in result.goals:
+            verdict = "[green]met[/green]" if goal.met else "[red]missed[/red]"
+            goals.add_row(result.name, goal.name, f"{goal.value:,.3f}", f"{goal.limit:,.3f}", verdict)
+    if goals.row_count:
+        console.print(goals)

@@ -1,0 +1,339 @@
+"""An Airflow in memory: the endpoints of its REST API that the backend calls, with faults on request.
+
+In a test::
+
+    airflow = FakeAirflow()
+    airflow.add_dag("visual_ai_workflow", params=...)
+    app = create_app(settings, airflow_transport=airflow.transport)
+    airflow.fail("dagRuns", lose_answer=True)   # the next trigger takes effect, its answer is lost
+
+Answers have the shape and the status codes of Airflow 3.3. Not thread-safe: use it on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+import jwt
+from jsonschema import Draft202012Validator
+
+Json = dict[str, Any]
+SECRET = "the secret of the Airflow in memory, which nobody needs"
+PASSWORD = "correct horse"
+
+VISUAL_PARAMS: Json = {
+    "query": {"value": "Analyze this image", "description": "What", "schema": {"type": "string", "minLength": 1}},
+    "image_url": {"value": None, "description": None, "schema": {"type": "string", "minLength": 1}},
+    "options": {
+        "value": {},
+        "description": None,
+        "schema": {
+            "type": "object",
+            "properties": {"a/b": {"type": "integer"}, "sizes": {"type": "array", "items": {"type": "integer"}}},
+        },
+    },
+}
+"""Params as `/details` shows them, much like those of `visual_ai_workflow`."""
+
+
+@dataclass
+class User:
+    """A user of Airflow; `forbidden` ones may sign in and nothing else."""
+
+    password: str
+    roles: list[str]
+    forbidden: bool = False
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests whose `METHOD path` contains `where`. Without a status the connection fails."""
+
+    where: str
+    status: int | None = None
+    times: int | None = None
+    lose_answer: bool = False
+    delay: float = 0.0
+    detail: Any = "a fault"
+
+
+@dataclass
+class Run:
+    """A DAG run and its task instances, as the API shows them."""
+
+    shown: Json
+    updated_at: datetime
+    tasks: dict[tuple[str, int], Json] = field(default_factory=dict)
+
+
+class FakeAirflow:
+    """The server. Users: `airflow` (the service account, Admin), `victor`, `ulla`, `uwe`, `otto`, `anna`, `nora`."""
+
+    def __init__(self) -> None:
+        self.users = {
+            "airflow": User("airflow", ["Admin"]),
+            "victor": User(PASSWORD, ["Viewer"]),
+            "ulla": User(PASSWORD, ["User"]),
+            "uwe": User(PASSWORD, ["User", "Viewer"]),
+            "otto": User(PASSWORD, ["Op"]),
+            "anna": User(PASSWORD, ["Admin"]),
+            "nora": User(PASSWORD, ["Public", "Data Scientist"]),
+        }
+        self.dags: dict[str, Json] = {}
+        self.runs: dict[tuple[str, str], Run] = {}
+        self.log: list[str] = []
+        """`METHOD path` of each request, oldest first."""
+        self.triggers: list[tuple[str, Json]] = []
+        """Who sent each trigger, and its body, accepted or not."""
+        self.token_lifetime = 24 * 3600.0
+        self._faults: list[Fault] = []
+        self.transport = httpx.MockTransport(self._answer)
+
+    # What a test sets up
+
+    def add_dag(self, dag_id: str, *, params: Json | None = None, **shown: Any) -> None:
+        """A DAG; `shown` replaces fields of its details, such as `is_paused`."""
+        self.dags[dag_id] = {
+            "dag_id": dag_id,
+            "dag_display_name": dag_id,
+            "description": None,
+            "tags": [{"name": "visual-ai"}],
+            "is_paused": False,
+            "is_stale": False,
+            "has_import_errors": False,
+            "allowed_run_types": None,
+            "last_parsed_time": datetime.now(UTC).isoformat(),
+            "params": VISUAL_PARAMS if params is None else params,
+            **shown,
+        }
+
+    def add_run(
+        self,
+        dag_id: str,
+        dag_run_id: str,
+        state: str = "running",
+        tasks: Mapping[str, str | None] | None = None,
+        **shown: Any,
+    ) -> None:
+        """A run that somebody else started, with the states of its tasks."""
+        now = datetime.now(UTC)
+        self.runs[dag_id, dag_run_id] = Run(
+            {
+                "dag_id": dag_id,
+                "dag_run_id": dag_run_id,
+                "state": state,
+                "run_type": "scheduled",
+                "conf": {},
+                "queued_at": now.isoformat(),
+                "start_date": None if state == "queued" else now.isoformat(),
+                "end_date": now.isoformat() if state in ("success", "failed") else None,
+                "triggering_user_name": None,
+                **shown,
+            },
+            now,
+        )
+        for task_id, task_state in (tasks or {}).items():
+            self.set_task(dag_id, dag_run_id, task_id, task_state)
+
+    def set_run(self, dag_id: str, dag_run_id: str, state: str, *, updated_at: datetime | None = None) -> None:
+        """Change a run's state."""
+        run, now = self.runs[dag_id, dag_run_id], datetime.now(UTC)
+        ended = run.shown["end_date"] is not None
+        run.shown["state"] = state
+        if state in ("success", "failed"):
+            run.shown["end_date"] = now.isoformat()
+        elif state == "running" and (ended or run.shown["start_date"] is None):
+            run.shown |= {"start_date": now.isoformat(), "end_date": None}
+        elif state == "queued":
+            run.shown |= {"start_date": None, "end_date": None}
+        run.updated_at = updated_at or now
+
+    def set_task(
+        self, dag_id: str, dag_run_id: str, task_id: str, state: str | None, *, try_number: int = 1, map_index: int = -1
+    ) -> None:
+        """Make or change a task instance."""
+        run, now = self.runs[dag_id, dag_run_id], datetime.now(UTC).isoformat()
+        run.tasks[task_id, map_index] = {
+            "dag_id": dag_id,
+            "dag_run_id": dag_run_id,
+            "task_id": task_id,
+            "map_index": map_index,
+            "try_number": try_number,
+            "state": state,
+            "start_date": now if state is not None else None,
+            "end_date": now if state in ("success", "failed") else None,
+            "duration": 0.5 if state in ("success", "failed") else None,
+        }
+
+    def delete_run(self, dag_id: str, dag_run_id: str) -> None:
+        """As if somebody deleted it in Airflow's UI."""
+        del self.runs[dag_id, dag_run_id]
+
+    def fail(self, where: str = "", status: int | None = None, *, times: int | None = None, **more: Any) -> Fault:
+        """From now on requests fail, `times` of them or all until `heal`."""
+        fault = Fault(where, status, times, **more)
+        self._faults.append(fault)
+        return fault
+
+    def heal(self) -> None:
+        """No more faults."""
+        self._faults.clear()
+
+    # What it answers
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        call = f"{request.method} {request.url.path}"
+        self.log.append(call)
+        fault = next((fault for fault in self._faults if fault.where in call), None)
+        if fault is None:
+            return self._route(request)
+        if fault.times is not None:
+            fault.times -= 1
+            if not fault.times:
+                self._faults.remove(fault)
+        if fault.delay:
+            await asyncio.sleep(fault.delay)
+        if fault.lose_answer:
+            self._route(request)
+            raise httpx.ReadError("the answer was lost", request=request)
+        if fault.status is None:
+            raise httpx.ConnectError("10.9.8.7: connection refused", request=request)
+        return httpx.Response(fault.status, json={"detail": fault.detail})
+
+    def _route(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.raw_path.decode().partition("?")[0]
+        if path == "/auth/token":
+            return self._login(json.loads(request.content))
+        if path == "/api/v2/monitor/health":
+            return self._health()
+        name = self._user(request)
+        if name is None:
+            return _refused(401, "Invalid JWT token")
+        if self.users[name].forbidden:
+            return _refused(403, "Forbidden")
+        for method, pattern, handler in (
+            ("GET", r"/auth/fab/v1/users/([^/]+)", self._user_details),
+            ("GET", r"/api/v2/dags", self._list_dags),
+            ("GET", r"/api/v2/dags/([^/~]+)/details", self._details),
+            ("POST", r"/api/v2/dags/([^/~]+)/dagRuns", self._trigger),
+            ("GET", r"/api/v2/dags/~/dagRuns", self._list_runs),
+            ("GET", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._run),
+            ("POST", r"/api/v2/dags/~/dagRuns/~/taskInstances/list", self._list_tasks),
+        ):
+            if request.method == method and (match := re.fullmatch(pattern, path)):
+                return handler(request, name, *map(unquote, match.groups()))
+        return _refused(404, "Not Found")
+
+    def _login(self, body: Json) -> httpx.Response:
+        user = self.users.get(body["username"])
+        if user is None or user.password != body["password"]:
+            return _refused(401, "Invalid credentials")
+        claims = {"sub": body["username"], "exp": time.time() + self.token_lifetime}
+        return httpx.Response(201, json={"access_token": jwt.encode(claims, SECRET, algorithm="HS256")})
+
+    def _user(self, request: httpx.Request) -> str | None:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        try:
+            name = str(jwt.decode(token, SECRET, algorithms=["HS256"])["sub"])
+        except jwt.InvalidTokenError:
+            return None
+        return name if name in self.users else None
+
+    def _health(self) -> httpx.Response:
+        beat = datetime.now(UTC).isoformat()
+        parts: Json = {"metadatabase": {"status": "healthy"}}
+        for name in ("scheduler", "triggerer", "dag_processor"):
+            parts[name] = {"status": "healthy", f"latest_{name}_heartbeat": beat}
+        return httpx.Response(200, json=parts)
+
+    def _user_details(self, _: httpx.Request, asking: str, name: str) -> httpx.Response:
+        if name not in self.users:
+            return _refused(404, f"The User with username `{name}` was not found")
+        if "Admin" not in self.users[asking].roles:
+            return _refused(403, "Forbidden")
+        roles = [{"name": role} for role in self.users[name].roles]
+        return httpx.Response(200, json={"username": name, "roles": roles})
+
+    def _list_dags(self, request: httpx.Request, _: str) -> httpx.Response:
+        page = _page(request, [self.dags[name] for name in sorted(self.dags)])
+        return httpx.Response(200, json={"dags": page, "total_entries": len(self.dags)})
+
+    def _details(self, _: httpx.Request, __: str, dag_id: str) -> httpx.Response:
+        if dag_id not in self.dags:
+            return _refused(404, f"The Dag with ID: `{dag_id}` was not found")
+        return httpx.Response(200, json=self.dags[dag_id])
+
+    def _trigger(self, request: httpx.Request, name: str, dag_id: str) -> httpx.Response:
+        body = json.loads(request.content)
+        self.triggers.append((name, body))
+        if "Viewer" in self.users[name].roles and len(self.users[name].roles) == 1:
+            return _refused(403, "Forbidden")
+        if dag_id not in self.dags:
+            return _refused(404, f"Dag with dag_id: '{dag_id}' not found")
+        if "logical_date" not in body:
+            return _refused(422, [{"loc": ["body", "logical_date"], "msg": "Field required", "type": "missing"}])
+        if (dag_id, body["dag_run_id"]) in self.runs:
+            return _refused(409, {"reason": "Unique constraint violation", "statement": "hidden"})
+        for key, param in self.dags[dag_id]["params"].items():
+            value = body["conf"].get(key, param["value"])
+            if not Draft202012Validator(param["schema"]).is_valid(value):
+                return _refused(400, f"Invalid input for param {key}")
+        self.add_run(
+            dag_id,
+            body["dag_run_id"],
+            "queued",
+            run_type="manual",
+            conf=body["conf"],
+            triggering_user_name=name,
+        )
+        return httpx.Response(200, json=self.runs[dag_id, body["dag_run_id"]].shown)
+
+    def _run(self, _: httpx.Request, __: str, dag_id: str, dag_run_id: str) -> httpx.Response:
+        run = self.runs.get((dag_id, dag_run_id))
+        if run is None:
+            return _refused(404, f"The DagRun with dag_id: `{dag_id}` and run_id: `{dag_run_id}` was not found")
+        return httpx.Response(200, json=run.shown)
+
+    def _list_runs(self, request: httpx.Request, _: str) -> httpx.Response:
+        wanted = request.url.params
+        since = wanted.get("updated_at_gte")
+        states = wanted.get_list("state")
+        runs: Iterable[Run] = self.runs.values()
+        if since is not None:
+            runs = [run for run in runs if run.updated_at >= datetime.fromisoformat(since)]
+        if states:
+            runs = [run for run in runs if run.shown["state"] in states]
+        if wanted.get("order_by") == "updated_at":
+            runs = sorted(runs, key=lambda run: run.updated_at)
+        found = [run.shown for run in runs]
+        return httpx.Response(200, json={"dag_runs": _page(request, found), "total_entries": len(found)})
+
+    def _list_tasks(self, request: httpx.Request, _: str) -> httpx.Response:
+        wanted = json.loads(request.content)
+        found = [
+            task
+            for (dag_id, dag_run_id), run in self.runs.items()
+            if dag_id in wanted["dag_ids"] and dag_run_id in wanted["dag_run_ids"]
+            for task in run.tasks.values()
+        ]
+        start = wanted["page_offset"]
+        page = found[start : start + min(wanted["page_limit"], 100)]
+        return httpx.Response(200, json={"task_instances": page, "total_entries": len(found)})
+
+
+def _page(request: httpx.Request, items: list[Json]) -> list[Json]:
+    limit, offset = int(request.url.params.get("limit", 50)), int(request.url.params.get("offset", 0))
+    return items[offset : offset + min(limit, 100)]  # `[api] maximum_page_limit`
+
+
+def _refused(status: int, detail: Any) -> httpx.Response:
+    return httpx.Response(status, json={"detail": detail})

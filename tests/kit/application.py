@@ -1,0 +1,75 @@
+"""The whole backend in a test: in the test's own loop, or behind a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from backend.api.main import create_app
+from backend.core.settings import Settings
+from tests.kit.airflow import PASSWORD, FakeAirflow
+from tests.kit.waiting import eventually
+
+PRODUCTION: dict[str, Any] = {
+    "environment": "production",
+    "jwt_secret": "s" * 32,
+    "airflow_password": "not the default",
+}
+
+
+def make_settings(database_url: str, **changes: Any) -> Settings:
+    """Settings of the test alone; nothing is reconciled after the first pass."""
+    changes = {"reconcile_interval": 3600.0, **changes}
+    return Settings(_env_file=None, database_url_override=database_url, **changes)
+
+
+@asynccontextmanager
+async def application(database_url: str, airflow: FakeAirflow, **changes: Any) -> AsyncIterator[FastAPI]:
+    """The application with its services running."""
+    settings = make_settings(database_url, **changes)
+    airflow.users["airflow"].password = settings.airflow_password.get_secret_value()
+    app = create_app(settings, airflow_transport=airflow.transport)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@asynccontextmanager
+async def client_of(
+    app: FastAPI, *, address: str = "127.0.0.1", base_url: str = "http://localhost"
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client at `address` that calls the application without a network; a failure is answered, not raised."""
+    transport = httpx.ASGITransport(app, client=(address, 50000), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=base_url) as http:
+        yield http
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """The address of a real server of the application."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    config = uvicorn.Config(app, lifespan="off", log_level="critical", timeout_graceful_shutdown=2)
+    config.log_config = None
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve([listener]))  # `serve` would take over the process's signals
+    try:
+        await eventually(lambda: server.started)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = server.force_exit = True
+        await task
+        listener.close()
+
+
+async def sign_in(http: httpx.AsyncClient, username: str) -> Mapping[str, str]:
+    """The headers of a user's requests. The session cookie is not kept."""
+    response = await http.post("/auth/token", json={"username": username, "password": PASSWORD})
+    assert response.status_code == 200, response.text
+    http.cookies.clear()
+    return {"Authorization": f"Bearer {response.json()['access_token']}"}

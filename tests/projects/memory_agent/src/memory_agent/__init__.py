@@ -1,0 +1,1 @@
+"""An agent that remembers what its user tells it."""

@@ -1,0 +1,106 @@
+"""Whatever an agent returns becomes JSON that Postgres accepts."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePosixPath
+from typing import Any
+from uuid import UUID
+
+import pytest
+from langchain_core.messages import AIMessage
+from pydantic import BaseModel, SecretStr
+
+from backend.core.jsonable import dumps, to_jsonable
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Model(BaseModel):
+    name: str
+    when: date
+
+
+@dataclass
+class Record:
+    size: int
+
+
+class Odd:
+    def __repr__(self) -> str:
+        return "an odd one"
+
+
+class Broken:
+    def __repr__(self) -> str:
+        raise RuntimeError("no name")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), None),
+        ([float("inf"), float("-inf"), 1.5], [None, None, 1.5]),
+        (Decimal("0.10"), "0.10"),
+        (b"\x00\xff", "AP8="),
+        ({1, }, [1]),
+        ((1, "a"), [1, "a"]),
+        (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00Z"),
+        (timedelta(seconds=90), "PT1M30S"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (PurePosixPath("a/b"), "a/b"),
+        (Colour.RED, "red"),
+        (Model(name="x", when=date(2026, 1, 1)), {"name": "x", "when": "2026-01-01"}),
+        (Record(3), {"size": 3}),
+        ({1: "a", None: "b"}, {"1": "a", "None": "b"}),
+        (Odd(), "an odd one"),
+        (2**70, 2**70),
+    ],
+)  # fmt: skip
+def test_values(value: Any, expected: Any) -> None:
+    assert to_jsonable(value) == expected
+    assert json.loads(dumps(value)) == expected
+
+
+def test_what_can_not_even_be_named_is_no_error() -> None:
+    assert isinstance(to_jsonable(Broken()), str)
+
+
+def test_messages_and_secrets() -> None:
+    told = to_jsonable({"messages": [AIMessage("hello")], "key": SecretStr("sk-secret")})
+    assert told["messages"][0]["content"] == "hello"
+    assert "sk-secret" not in dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\x00b", "ab"),
+        ("\x00", ""),
+        ("\x00\x00\x00", ""),
+        ("\\u0000", "\\u0000"),  # six characters, none of them NUL
+        ("\\\x00", "\\"),
+        ("\\\\\x00u0000", "\\\\u0000"),
+        ("\n\t\x1f\u2028ü🙂", "\n\t\x1f\u2028ü🙂"),
+    ],
+)
+def test_only_nul_characters_are_dropped(text: str, expected: str) -> None:
+    assert json.loads(dumps(text)) == expected
+    assert json.loads(dumps({text: [text]})) == {expected: [expected]}
+
+
+@pytest.mark.parametrize("text", ["half a pair: \ud83d", "\udc80", "\ud83d\x00"])
+def test_half_a_surrogate_pair_can_be_stored(text: str) -> None:
+    """Models stream them: JSON may hold one escaped half of an emoji."""
+    stored = dumps({"text": text})
+    stored.encode("utf-8")
+    assert json.loads(stored)["text"].startswith(text[:-1].rstrip("\ud83d"))
+
+
+def test_the_text_is_one_line() -> None:
+    assert "\n" not in dumps({"a": "1\n2\r3", "b": [1, 2]})
+    assert dumps({"a": 1, "b": [1, 2]}) == '{"a":1,"b":[1,2]}'
