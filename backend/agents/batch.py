@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, TextIO
+from urllib.parse import quote
 
 from langchain_core.runnables import RunnableConfig
 from sqlalchemy import Connection
@@ -429,30 +430,13 @@ async def run_batch(
     return result
 
 
-def item_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An item as files and the API give it."""
-    return {
-        "index": row["item_index"],
-        "state": row["state"],
-        "output": row["output"],
-        "error": row["error"],
-        "category": row["category"],
-        "model": row["model"],
-        "input_tokens": row["input_tokens"],
-        "output_tokens": row["output_tokens"],
-        "cost_usd": float(row["cost_usd"]) if row["cost_usd"] is not None else None,
-        "latency_ms": row["latency_ms"],
-        "try_number": row["try_number"],
-        "trace_id": row["trace_id"],
-    }
-
-
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(item_json(row), ensure_ascii=False, separators=(",", ":")) + "\n"
+    return json.dumps(batch_items.item_json(row), ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def _results_url(task: TaskContext) -> str:
-    return f"/workflow-status/{task.dag_id}/{task.dag_run_id}/items/{task.task_id}?map_index={task.map_index}"
+    path = "/".join(quote(part, safe="") for part in (task.dag_id, task.dag_run_id, "items", task.task_id))
+    return f"/workflow-status/{path}?map_index={task.map_index}"
 
 
 def _add(total: Usage, used: Usage) -> None:

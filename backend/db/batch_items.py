@@ -104,6 +104,24 @@ def read_page(connection: Connection, execution_id: str, place: Place, *, after:
     return all_rows(connection.execute(query))
 
 
+def item_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An item as files and the API give it."""
+    return {
+        "index": row["item_index"],
+        "state": row["state"],
+        "output": row["output"],
+        "error": row["error"],
+        "category": row["category"],
+        "model": row["model"],
+        "input_tokens": row["input_tokens"],
+        "output_tokens": row["output_tokens"],
+        "cost_usd": float(row["cost_usd"]) if row["cost_usd"] is not None else None,
+        "latency_ms": row["latency_ms"],
+        "try_number": row["try_number"],
+        "trace_id": row["trace_id"],
+    }
+
+
 def with_checkpoints(connection: Connection, threads: Sequence[str]) -> set[str]:
     """Which of these LangGraph threads have a checkpoint to go on from."""
     query = text("SELECT DISTINCT thread_id FROM visual_ai.checkpoints WHERE thread_id = ANY(:ids)")

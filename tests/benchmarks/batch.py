@@ -33,7 +33,7 @@ from backend.core.settings import Settings
 from backend.db.address import plain_url
 from backend.db.migrate import migrate
 from backend.stack.postgres import Cluster
-from tests.conftest import free_port
+from tests.kit.stack import free_port
 from tests.kit.openai_server import OpenAIServer
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."

@@ -194,6 +194,7 @@ async def test_other_inputs_and_a_finished_batch_begin_anew(
     await database.run(threads.complete, thread, 2)
     await batch(questions(3), try_number=2)  # cleared by somebody
     assert len(openai_server.requests) == 6
+    await database.run(threads.complete, thread, 2)
     openai_server.script("server_error", contains="number 000")
     with pytest.raises(BatchFailedError):
         await batch(questions(3), try_number=3)
@@ -250,7 +251,7 @@ async def test_memory_and_events_dont_grow_with_the_number_of_items(batch: Batch
 async def test_results_are_written_as_json_lines(batch: Batch) -> None:
     class File(io.StringIO):
         def close(self) -> None:
-            lines.extend(self.getvalue().splitlines())
+            lines[:] = self.getvalue().splitlines()
 
     lines: list[str] = []
     await batch([{"value": index} for index in range(1_100)], graph=COUNTED, write_to=File)
