@@ -1,4 +1,4 @@
-"""Lets several agents work on one input, side by side or in turn, and sums up what they found."""
+"""Lets several agents work on one input, side by side, in turn or as a model decides, and sums up their findings."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ with DAG(
         "orchestration_mode": Param(
             "parallel",
             type="string",
-            enum=["parallel", "sequential"],
+            enum=["parallel", "sequential", "graph", "supervisor"],
             title="Mode",
-            description="All at once, or each with the results before it",
+            description="All at once; each with the results before it; by depends_on; or as a model decides",
         ),
     },
     doc_md=__doc__,

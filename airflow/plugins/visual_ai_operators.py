@@ -13,7 +13,17 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from backend.agents.batch_plan import DEFAULT_CONCURRENCY, parse_inputs, parse_plan
-from backend.agents.specs import AgentSpec, is_template, parse_agent, parse_team, synthesis_spec, without_ellipsis
+from backend.agents.specs import (
+    SUPERVISOR,
+    AgentSpec,
+    is_template,
+    parse_agent,
+    parse_max_steps,
+    parse_supervisor,
+    parse_team,
+    synthesis_spec,
+    without_ellipsis,
+)
 from backend.core.budget import parse_budget
 
 if TYPE_CHECKING:
@@ -74,12 +84,15 @@ class _AgentsOperator(BaseOperator):
 class LangGraphOperator(_AgentsOperator):
     """Runs one agent as a task.
 
-    :param agent_config: which agent, `{"type": "vision" | "text" | "synthesis"}`, and how it is set up:
-        `system_prompt`, `temperature` (0-2), `max_tokens`. Templated.
+    :param agent_config: which agent, `{"type": "vision" | "text" | "extraction" | "synthesis" | "review" |
+        "supervisor"}`, and how it is set up: `system_prompt`, `temperature` (0-2), `max_tokens`. Templated.
     :param input_data: the agent's input, such as `{"image_url": "{{ dag_run.conf.image_url }}"}`; without it the
         run's own input. Templated.
     :param model: the model's name as LangChain's `init_chat_model` takes it (`openai:gpt-4.1`); a bare name is
         OpenAI's. Without it the model that the trigger asked for, or the default. Templated.
+    :param output_schema: the form of the output's `data`: a JSON Schema of an object, or a Pydantic model as
+        "package.module:Class". An answer that doesn't fit is asked for once more, then the task fails without a retry
+        (`invalid_output`). The agent `extraction` needs one; others need a hosted model for it. Templated.
     :param timeout: how long the agent may take, in seconds or as a `timedelta`.
     :param graph: the user's own graph instead of `agent_config`: `"package.module:attribute"` (a `StateGraph`, a
         compiled graph, or a function that returns one) or a name in the `langgraph.json` that
@@ -119,8 +132,13 @@ class LangGraphOperator(_AgentsOperator):
         "max_concurrency",
         "results_path",
         "budget",
+        "output_schema",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {"agent_config": "json", "input_data": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "agent_config": "json",
+        "input_data": "json",
+        "output_schema": "json",
+    }
 
     def __init__(
         self,
@@ -128,6 +146,7 @@ class LangGraphOperator(_AgentsOperator):
         agent_config: Mapping[str, Any] | XComArg | None = None,
         input_data: Mapping[str, Any] | XComArg | None = None,
         model: str | None = None,
+        output_schema: Mapping[str, Any] | str | None = None,
         timeout: float | timedelta | None = None,
         graph: str | None = None,
         context: Mapping[str, Any] | None = None,
@@ -151,6 +170,7 @@ class LangGraphOperator(_AgentsOperator):
         self.output_mapping = output_mapping
         self.input_data = without_ellipsis(input_data)
         self.model = model
+        self.output_schema = output_schema
         self.timeout = timeout
         parse_plan(DEFAULT_CONCURRENCY if is_template(max_concurrency) else max_concurrency, on_item_error)
         if inputs is not None and not _known_later(inputs):
@@ -189,28 +209,49 @@ class LangGraphOperator(_AgentsOperator):
             context=self.context,
             configurable=self.configurable,
             output_mapping=self.output_mapping,
+            output_schema=self.output_schema,
         )
 
 
 class MultiAgentOperator(_AgentsOperator):
     """Runs several agents as one task.
 
-    :param agents: a list of `{"name", "type", "input_data", "model", "required", "timeout"}` and the agent's own
-        configuration; names are unique, `timeout` is in seconds. An agent without `input_data` gets the run's own
-        input. One with `"required": False` may fail without failing the task. Templated.
-    :param orchestration_mode: `parallel` (all at once) or `sequential` (each gets the results before it). Templated.
+    :param agents: a list of `{"name", "type", "input_data", "model", "required", "timeout", "depends_on",
+        "description", "output_schema"}` and the agent's own configuration; names are unique, `timeout` is in seconds.
+        An agent without `input_data` gets the run's own input. One with `"required": False` may fail without failing
+        the task; its error stays in its place and the others go on without its result. After the failure of another one
+        those that run go on to their end, no other starts, and the task fails. Templated.
+    :param orchestration_mode: Templated.
+
+        - `parallel`: all at once.
+        - `sequential`: each gets the results before it.
+        - `graph`: each gets the results of the agents that its `depends_on` names, as soon as they are there.
+        - `supervisor`: a model picks who works next, from the run's `query`, each agent's `description` and the results
+          so far, until it finishes; an agent may work several times. Offline each works once, in the order given.
     :param model: the model of agents that name none. Templated.
     :param budget: as with `LangGraphOperator`, for all agents together.
     :param synthesis: whether an agent sums up the results; a dict (`model`, `system_prompt`, …) sets it up.
+    :param supervisor: sets up the supervisor (`model`, `system_prompt`, `timeout`, …). Templated.
+    :param max_steps: how often the supervisor may call an agent, at most 200; by default twice for each agent and two
+        more. A supervisor that wants to go on fails the task without a retry (`budget`). Templated.
 
     XCom: `{results: {name: output}, summary, agents: {name: {state, model, usage, cost_usd, trace_id}}, usage,
-    cost_usd}`.
+    cost_usd}`, in the mode `supervisor` also `decisions: [{next, instruction, reason}]`.
 
-    Errors are as with `LangGraphOperator`.
+    A retry takes up each agent where it stopped: those that came to their end are not run, or paid for, again. Errors
+    are as with `LangGraphOperator`.
     """
 
-    template_fields: Sequence[str] = ("agents", "orchestration_mode", "model", "synthesis", "budget")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"agents": "json", "synthesis": "json"}
+    template_fields: Sequence[str] = (
+        "agents",
+        "orchestration_mode",
+        "model",
+        "synthesis",
+        "supervisor",
+        "max_steps",
+        "budget",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"agents": "json", "synthesis": "json", "supervisor": "json"}
 
     def __init__(
         self,
@@ -219,6 +260,8 @@ class MultiAgentOperator(_AgentsOperator):
         orchestration_mode: str = "parallel",
         model: str | None = None,
         synthesis: bool | Mapping[str, Any] = True,
+        supervisor: Mapping[str, Any] | None = None,
+        max_steps: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -226,14 +269,18 @@ class MultiAgentOperator(_AgentsOperator):
         self.orchestration_mode = orchestration_mode
         self.model = model
         self.synthesis = synthesis
+        self.supervisor = supervisor
+        self.max_steps = max_steps
         if not _known_later(synthesis):
             synthesis_spec(synthesis, (), model)
         if not _known_later(self.agents):
-            mode = "parallel" if is_template(orchestration_mode) else orchestration_mode
-            for index, spec in enumerate(parse_team(self.agents, mode, model=model)):
-                _check_fields(
-                    spec, f"agents[{index}].input_data", chained=mode != "parallel" or mode != orchestration_mode
-                )
+            for index, spec in enumerate(parse_team(self.agents, orchestration_mode, model=model)):
+                chained = orchestration_mode not in ("parallel", "graph") or bool(spec.depends_on)
+                _check_fields(spec, f"agents[{index}].input_data", chained=chained)
+        if not is_template(max_steps):
+            parse_max_steps(max_steps, orchestration_mode, agents=1)
+        if supervisor is not None and not _known_later(supervisor):
+            parse_supervisor(supervisor, model=model)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agents. Raises a required agent's error; `AirflowFailException` when a retry can't help."""
@@ -241,8 +288,19 @@ class MultiAgentOperator(_AgentsOperator):
 
         specs = _parsed(lambda: parse_team(self.agents, self.orchestration_mode, model=self.model))
         synthesis = _parsed(lambda: synthesis_spec(self.synthesis, specs, self.model))
+        supervisor = _parsed(lambda: parse_supervisor(self.supervisor, model=self.model))
+        # The mode may be another one now that it is known; then this has no meaning.
+        max_steps = _parsed(lambda: parse_max_steps(self.max_steps, SUPERVISOR, agents=len(specs)))
         return self._run_agents(
-            context, lambda runner: run_team(runner, specs, self.orchestration_mode, synthesis=synthesis)
+            context,
+            lambda runner: run_team(
+                runner,
+                specs,
+                self.orchestration_mode,
+                synthesis=synthesis,
+                supervisor=supervisor,
+                max_steps=max_steps,
+            ),
         )
 
 
@@ -267,10 +325,10 @@ def _check_fields(spec: AgentSpec, argument: str, *, chained: bool = False) -> N
 
     if spec.input_data is None or spec.type not in AGENTS:
         return
-    missing = [name for name in AGENTS[spec.type].required if name not in spec.input_data]
+    missing = AGENTS[spec.type].lacks(spec.input_data)
     # An agent that follows others may get a text from their results.
-    if missing and not (chained and spec.type in ("text", "synthesis")):
-        raise InputError(f"lacks {missing[0]!r}, which the agent {spec.type!r} needs", field=argument)
+    if missing is not None and not (chained and spec.type not in ("vision", "supervisor")):
+        raise InputError(f"lacks {missing!r}, which the agent {spec.type!r} needs", field=argument)
 
 
 def _parsed(parse: Callable[[], Any]) -> Any:

@@ -25,16 +25,21 @@ class AgentConfigError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """The parsed `agent_config`. `temperature` is between 0 and 2, `max_tokens` limits the answer."""
+    """The parsed `agent_config`.
+
+    `temperature` is between 0 and 2, `max_tokens` limits the answer, `output_schema` gives the agent's `data` its form:
+    a JSON Schema, or a Pydantic model as "package.module:Class".
+    """
 
     system_prompt: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
+    output_schema: dict[str, Any] | str | None = None
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> AgentConfig:
         """Check a DAG author's dictionary; its "type" was used already. Raises `AgentConfigError` naming the key."""
-        allowed = ("system_prompt", "temperature", "max_tokens")
+        allowed = ("system_prompt", "temperature", "max_tokens", "output_schema")
         for key in config:
             if key not in (*allowed, "type"):
                 raise AgentConfigError(f"the key “{key}” is not known; allowed are type, {', '.join(allowed)}")
@@ -42,6 +47,7 @@ class AgentConfig:
             system_prompt=_text(config.get("system_prompt")),
             temperature=_number(config.get("temperature")),
             max_tokens=_count(config.get("max_tokens")),
+            output_schema=_schema(config.get("output_schema")),
         )
 
     def model_params(self) -> dict[str, Any]:
@@ -60,13 +66,15 @@ def _process_images() -> ImageCache:
 class AgentDeps:
     """What an agent's nodes need besides the model: settings, uploads, and pictures loaded before.
 
-    `max_image_side`, in pixels, is that of the `ModelChoice`; None means the settings' own.
+    `max_image_side`, in pixels, is that of the `ModelChoice`; None means the settings' own. `offline` tells that the
+    model is one of ours, which can be given no schema to answer in.
     """
 
     settings: Settings
     read_upload: ReadUpload | None = None
     max_image_side: int | None = None
     images: ImageCache = field(default_factory=_process_images)
+    offline: bool = False
 
 
 def required_text(state: Mapping[str, Any], name: str) -> str:
@@ -89,12 +97,31 @@ def optional_text(state: Mapping[str, Any], name: str) -> str | None:
     return required_text(state, name)
 
 
+def check_length(text: str, deps: AgentDeps, field: str = "text") -> None:
+    """Refuse a text over the settings' limit. Raises `InputError` naming the field."""
+    limit = deps.settings.max_text_chars
+    if len(text) > limit:
+        raise InputError(
+            f"has {len(text)} characters, more than the limit of {limit}; send a shorter one "
+            "or raise VISUAL_AI_MAX_TEXT_CHARS",
+            field=field,
+        )
+
+
 def _text(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value.strip() or len(value) > MAX_SYSTEM_PROMPT:
         raise AgentConfigError(f"system_prompt has to be text of 1 to {MAX_SYSTEM_PROMPT} characters")
     return value
+
+
+def _schema(value: Any) -> dict[str, Any] | str | None:
+    if value is None:
+        return None
+    from backend.agents.output_schema import check_output_schema  # jsonschema takes a moment
+
+    return check_output_schema(value)
 
 
 def _number(value: Any) -> float | None:

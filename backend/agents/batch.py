@@ -25,6 +25,7 @@ from backend.agents.cancellation import RunCancelledError
 from backend.agents.graph_run import mapped, run_graph
 from backend.agents.group_saver import GroupSaver
 from backend.agents.observer import AgentObserver, Usage
+from backend.agents.registry import get_agent
 from backend.agents.runner import AgentRunner, Prepared, TaskContext, action, trace_id_of
 from backend.agents.specs import AgentSpec
 from backend.core.events import NewEvent
@@ -148,6 +149,8 @@ class _Batch:
         self._progress = _Progress(len(inputs))
         self._told: tuple[int, ...] = ()
         self._cancelled = False
+        self._prepared: dict[str | None, Prepared] = {}
+        self._preparing = asyncio.Lock()
 
     async def run(self, plan: BatchPlan, write_to: Callable[[], TextIO] | None) -> dict[str, Any]:
         """Run what is left; gives the task's XCom."""
@@ -164,12 +167,12 @@ class _Batch:
                 lambda pool: GroupSaver(pool, self._task.thread_id, self._task.try_number, begun.known)
             )
             await stack.enter_async_context(saver.writing())
-            prepared = await runner.prepare(self._spec)
-            progress.model = prepared.model
+            if self._inputs:  # what is wrong with the agent itself is told before any item begins
+                progress.model = (await self._prepare(self._given(0))).model
             results = _Results(runner.database, begun.execution_id, self._place, self._task.thread_id)
             stack.callback(results.abandon)
             left = (index for index in range(len(self._inputs)) if index not in begun.done)
-            await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), prepared, begun, results)
+            await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), begun, results)
             await results.close()
         failed = bool(progress.failures) and plan.on_item_error == "fail"
         self._tell("failed" if failed or progress.stop else "success")
@@ -207,9 +210,7 @@ class _Batch:
     def _thread(self, index: int) -> str:
         return f"{self._task.thread_id}/{index}"
 
-    async def _run_items(
-        self, left: Iterator[int], workers: int, prepared: Prepared, begun: _Begun, results: _Results
-    ) -> None:
+    async def _run_items(self, left: Iterator[int], workers: int, begun: _Begun, results: _Results) -> None:
         progress = self._progress
 
         async def work() -> None:
@@ -219,7 +220,7 @@ class _Batch:
                     return
                 progress.running += 1
                 try:
-                    row = await self._run_item(index, prepared, begun)
+                    row = await self._run_item(index, begun)
                 finally:
                     progress.running -= 1
                 await results.add(row)
@@ -234,9 +235,20 @@ class _Batch:
         finally:
             ticker.cancel()
 
-    async def _run_item(self, index: int, prepared: Prepared, begun: _Begun) -> dict[str, Any]:
-        spec, thread = self._spec, self._thread(index)
-        given = {**(spec.input_data or {}), **self._inputs[index]}
+    def _given(self, index: int) -> dict[str, Any]:
+        return {**(self._spec.input_data or {}), **self._inputs[index]}
+
+    async def _prepare(self, given: Mapping[str, Any]) -> Prepared:
+        """The compiled graph for an input: one for all, or one for pictures and one for texts."""
+        purpose = None if self._spec.graph is not None else get_agent(self._spec.type).purpose_for(given)
+        async with self._preparing:
+            if purpose not in self._prepared:
+                self._prepared[purpose] = await self._runner.prepare(self._spec, purpose)
+        return self._prepared[purpose]
+
+    async def _run_item(self, index: int, begun: _Begun) -> dict[str, Any]:
+        spec, thread, given = self._spec, self._thread(index), self._given(index)
+        prepared = await self._prepare(given)
         brief = index >= SHOWN_ITEMS
         observer = AgentObserver(
             self._runner.recorder,

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -40,6 +40,18 @@ class Usage:
         self.input_tokens += input_tokens
         self.output_tokens += output_tokens
         self.cost = None if self.cost is None or cost is None else self.cost + cost
+
+    @classmethod
+    def sum(cls, usages: Iterable["Usage"]) -> "Usage":
+        """What several used together; the cost is unknown as soon as one of those that called a model is."""
+        total = cls()
+        for usage in usages:
+            total.input_tokens += usage.input_tokens
+            total.output_tokens += usage.output_tokens
+            total.calls += usage.calls
+            if usage.calls:
+                total.cost = None if total.cost is None or usage.cost is None else total.cost + usage.cost
+        return total
 
     @property
     def cost_usd(self) -> float | None:
@@ -159,7 +171,7 @@ class AgentObserver(AsyncCallbackHandler):
         """What the user has to know about the choice of the model."""
         return self._agent.notice
 
-    def uses(self, model: str, notice: str | None) -> None:
+    def uses(self, model: str | None, notice: str | None) -> None:
         """The model that was chosen, before the agent begins."""
         self._agent.model, self._agent.notice = model, notice
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
 from backend.agents.models import Purpose
@@ -23,20 +23,44 @@ class UnknownAgentError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class AgentDefinition:
-    """A built-in agent: what kind of model it needs, what input it can't do without, and where its graph is."""
+    """A built-in agent: what kind of model it needs, what input it can't do without, and where its graph is.
+
+    `required` holds a tuple of names where one of several fields is enough. `schema` tells whether an `output_schema`
+    gives the agent's `data` their form, `blank_allowed` that a blank field is as good as any. `description` tells a
+    supervisor what the agent is for.
+    """
 
     type: str
     purpose: Purpose
-    required: tuple[str, ...]
+    required: tuple[str | tuple[str, ...], ...]
     module: str
+    description: str
+    schema: Literal["optional", "required", "none"] = "optional"
+    blank_allowed: bool = False
 
     def check_input(self, input_data: Mapping[str, Any]) -> None:
         """Raise `InputError` naming the first required field that is missing or blank."""
-        for name in self.required:
-            value = input_data.get(name)
-            if value is None or (isinstance(value, str | dict) and not str(value).strip("{} \t\r\n")):
-                state = "missing" if name not in input_data else "blank"
-                raise InputError(f"is {state}; the {self.type} agent needs it", field=name)
+        for names in self._requirements():
+            values = [input_data.get(name) for name in names]
+            if all(value is None if self.blank_allowed else _is_blank(value) for value in values):
+                state = "blank" if any(name in input_data for name in names) else "missing"
+                others = "".join(f", or {name}" for name in names[1:])
+                raise InputError(f"is {state}; the {self.type} agent needs it{others}", field=names[0])
+
+    def lacks(self, input_data: Mapping[str, Any]) -> str | None:
+        """The first required field that isn't there at all, whatever the others hold: "text or image_url"."""
+        for names in self._requirements():
+            if not any(name in input_data for name in names):
+                return " or ".join(names)
+        return None
+
+    def purpose_for(self, input_data: Mapping[str, Any]) -> Purpose:
+        """What kind of model this input needs: without a picture, an agent that can do without needs no vision."""
+        needs_picture = "image_url" in self.required or not _is_blank(input_data.get("image_url"))
+        return self.purpose if needs_picture else "text"
+
+    def _requirements(self) -> list[tuple[str, ...]]:
+        return [(names,) if isinstance(names, str) else names for names in self.required]
 
     def build(self, config: AgentConfig | Mapping[str, Any], model: "Model", deps: AgentDeps) -> "StateGraph[Any]":
         """The agent's graph, ready to be compiled. Raises `AgentConfigError` for a wrong `config`.
@@ -52,11 +76,28 @@ class AgentDefinition:
 AGENTS = {
     agent.type: agent
     for agent in (
-        AgentDefinition("vision", "vision", ("image_url",), "backend.agents.vision"),
-        AgentDefinition("text", "text", ("text",), "backend.agents.text"),
-        AgentDefinition("synthesis", "text", ("results",), "backend.agents.synthesis"),
+        AgentDefinition("vision", "vision", ("image_url",), "backend.agents.vision", "answers from its picture"),
+        AgentDefinition("text", "text", ("text",), "backend.agents.text", "answers from its text, or from the results"),
+        AgentDefinition(
+            "extraction", "vision", (("text", "image_url"),), "backend.agents.extraction", "fills a form", "required"
+        ),
+        AgentDefinition("synthesis", "text", ("results",), "backend.agents.synthesis", "sums up the results so far"),
+        AgentDefinition(
+            "review",
+            "text",
+            (("subject", "text", "results"),),
+            "backend.agents.review",
+            "judges the results so far",
+            "none",
+            blank_allowed=True,
+        ),
+        AgentDefinition("supervisor", "text", ("agents",), "backend.agents.supervisor", "picks an agent", "none"),
     )
 }
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str | dict) and not str(value).strip("{} \t\r\n"))
 
 
 def get_agent(name: str) -> AgentDefinition:

@@ -21,7 +21,7 @@ from backend.agents.cancellation import CancelWatch, RunCancelledError
 from backend.agents.checkpoints import FencedSaver, Pool, open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
-from backend.agents.models import ModelChoice, build_model, many_calls_client, resolve_model
+from backend.agents.models import ModelChoice, Purpose, build_model, many_calls_client, resolve_model
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.registry import AgentDefinition, get_agent
@@ -42,6 +42,9 @@ from backend.db.traces import Place
 log = logging.getLogger(__name__)
 
 Saver = TypeVar("Saver", bound=FencedSaver)
+
+CLAIM_SECONDS = 10.0
+"""How long a task waits for its threads; a database that hangs longer costs the checkpoints, not the task."""
 
 _TRACE_NAMESPACE = uuid.UUID("0f2f4c38-6a3e-4d5f-9d53-5f0f0a9f7e11")
 
@@ -146,18 +149,20 @@ class AgentRunner:
     async def __aexit__(self, *error: Any) -> None:
         await self._resources.__aexit__(*error)
 
-    async def claim(self, threads: Mapping[str, str], given: Any) -> None:
+    async def claim(self, threads: Mapping[str, str], given: Any, *, calls: int = 1) -> None:
         """Take the task's threads for this try, so that agents go on where an earlier try stopped.
 
-        `threads` maps each agent to its LangGraph thread. `given` is all that the agents are asked to do; a try with
-        another one starts from nothing. Without a database the agents run without checkpoints. Raises
-        `SupersededError` when a later try has begun.
+        `threads` maps each agent to the LangGraph thread of its first call; there are at most `calls` of each. `given`
+        is all that the agents are asked to do; a try with another one starts from nothing. Without a database the
+        agents run without checkpoints. Raises `SupersededError` when a later try has begun.
         """
         await self.open_budgets()
         digest = sha256(dumps(given).encode()).hexdigest()
         self._threads = dict(threads)
         try:
-            self._going_on = await self._database.run(self._begin, list(threads.values()), digest)
+            every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
+            async with asyncio.timeout(CLAIM_SECONDS):
+                self._going_on = await self._database.run(self._begin, every, digest)
         except (SQLAlchemyError, OSError) as error:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
@@ -219,8 +224,11 @@ class AgentRunner:
         traces.supersede(connection, execution_id, self.task.place())
         return task_threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
 
-    async def run(self, spec: AgentSpec, input_data: Mapping[str, Any]) -> Outcome:
-        """Run one agent to its end. A failure is recorded and given back in the outcome, not raised."""
+    async def run(self, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1) -> Outcome:
+        """Run one agent to its end. A failure is recorded and given back in the outcome, not raised.
+
+        `call` counts an agent's calls in a team where it may work several times; each has a thread of its own.
+        """
         trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
         requested = spec.model or self.task.run_model
@@ -230,7 +238,7 @@ class AgentRunner:
             "run_name": spec.name,
             "configurable": {
                 **spec.configurable,
-                "thread_id": self._threads.get(spec.name, self.task.thread_id),
+                "thread_id": call_thread(self._threads.get(spec.name, self.task.thread_id), call),
             },
         }
         try:
@@ -240,7 +248,7 @@ class AgentRunner:
                 observer.begin(input_data)
                 graph = await self._own(spec, config)
             config["callbacks"] = self.callbacks(observer)
-            if self._going_on:
+            if self._going_on and call == 1:  # what earlier tries used is counted by agent, not by call
                 observer.used_before(await self._used_before(place))
             async with asyncio.timeout(spec.timeout):
                 output = await run_graph(
@@ -271,40 +279,55 @@ class AgentRunner:
         self._store = AsyncPostgresStore(pool)
         return saver
 
-    async def prepare(self, spec: AgentSpec) -> Prepared:
-        """Choose the model and compile the graph. Raises what makes that impossible for any input."""
+    async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
+        """Choose the model for a purpose and compile the graph; a user's own graph has none.
+
+        Raises what makes that impossible for any input.
+        """
         requested = spec.model or self.task.run_model
-        if spec.graph is not None:
+        if purpose is None:
             graph = await self._own(spec, {"configurable": dict(spec.configurable)})
             return Prepared(graph, None, requested, None)
-        definition, config, choice = self._choose(spec, requested)
+        definition, config, choice = self._choose(spec, requested, purpose)
         client: dict[str, Any] = {}
         if choice.provider == "openai":
             client["http_async_client"] = await self._resources.enter_async_context(many_calls_client())
         graph = self._compile(spec, definition, config, choice, **client)
         return Prepared(graph, definition, choice.name, choice.notice)
 
+    def skip(self, spec: AgentSpec, reason: str) -> None:
+        """Record that an agent was not run, and why."""
+        trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
+        place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
+        requested = spec.model or self.task.run_model
+        observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
+        observer.uses(requested, reason)
+        observer.begin(None)
+        observer.finish("skipped", None)
+
     def _built_in(
         self, spec: AgentSpec, requested: str | None, observer: AgentObserver, input_data: Mapping[str, Any]
     ) -> Graph:
         try:
-            definition, config, choice = self._choose(spec, requested)
+            purpose = get_agent(spec.type).purpose_for(input_data)
+            definition, config, choice = self._choose(spec, requested, purpose)
             observer.uses(choice.name, choice.notice)
         finally:
             observer.begin(input_data)
         definition.check_input(input_data)
         return self._compile(spec, definition, config, choice)
 
-    def _choose(self, spec: AgentSpec, requested: str | None) -> tuple[AgentDefinition, AgentConfig, ModelChoice]:
-        definition = get_agent(spec.type)
-        config = AgentConfig.parse(spec.config)
-        return definition, config, resolve_model(requested, purpose=definition.purpose, settings=self._settings)
+    def _choose(
+        self, spec: AgentSpec, requested: str | None, purpose: Purpose
+    ) -> tuple[AgentDefinition, AgentConfig, ModelChoice]:
+        choice = resolve_model(requested, purpose=purpose, settings=self._settings)
+        return get_agent(spec.type), AgentConfig.parse(spec.config), choice
 
     def _compile(
         self, spec: AgentSpec, definition: AgentDefinition, config: AgentConfig, choice: ModelChoice, **client: Any
     ) -> Graph:
         model = build_model(choice, self._settings, **config.model_params(), **client)
-        deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side)
+        deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
 
     async def _own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
@@ -349,6 +372,11 @@ def trace_id_of(name: str) -> str:
     return uuid.uuid5(_TRACE_NAMESPACE, name).hex
 
 
+def call_thread(thread: str, call: int) -> str:
+    """The LangGraph thread of an agent's call, which counts from 1."""
+    return thread if call == 1 else f"{thread}/{call}"
+
+
 def action(found: Classified) -> str:
     """What happens after an error that ended an agent."""
     return "fail" if found.final else "task_retry"
@@ -357,7 +385,7 @@ def action(found: Classified) -> str:
 async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
     """Run the one agent of a task; gives the task's XCom. Raises the agent's error, which is recorded."""
     given = runner.task.run_input if spec.input_data is None else spec.input_data
-    await runner.claim({spec.name: runner.task.thread_id}, [spec.type, given])
+    await runner.claim({spec.name: runner.task.thread_id}, [spec.type, given, spec.config.get("output_schema")])
     outcome = await runner.run(spec, given)
     if outcome.error is not None:
         raise outcome.error

@@ -1,15 +1,19 @@
-"""The synthesis agent: makes one answer of what several agents found. combine → report."""
+"""The synthesis agent: makes one answer of what several agents found.
+
+combine → report, and structure when there is an `output_schema`.
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 
 from backend.agents.agent_config import AgentConfig, AgentDeps, optional_text
 from backend.agents.model_reply import Model, local_analysis
 from backend.agents.prompt_text import fence
+from backend.agents.structured import add_structure
 from backend.core.input_error import InputError
 
 SYSTEM_PROMPT = (
@@ -32,12 +36,16 @@ class SynthesisInput(TypedDict, total=False):
 
 
 class SynthesisOutput(TypedDict, total=False):
-    """`summary` combines the results of `sources`; `offline` and `notice` are those of the other agents."""
+    """`summary` combines the results of `sources`; `offline` and `notice` are those of the other agents.
+
+    `data` is the summary in the form of the `output_schema`, if there is one.
+    """
 
     summary: str
     sources: list[str]
     offline: bool
     notice: str | None
+    data: dict[str, Any]
 
 
 class SynthesisState(SynthesisInput, SynthesisOutput, total=False):
@@ -47,11 +55,9 @@ class SynthesisState(SynthesisInput, SynthesisOutput, total=False):
 
 
 def build(
-    config: AgentConfig,
-    model: Model,
-    deps: AgentDeps,  # noqa: ARG001  # every agent is built in the same way
+    config: AgentConfig, model: Model, deps: AgentDeps
 ) -> StateGraph[SynthesisState, None, SynthesisInput, SynthesisOutput]:
-    """The agent's graph, not compiled: who compiles it adds the checkpointer. It needs nothing of `deps`."""
+    """The agent's graph, not compiled: who compiles it adds the checkpointer."""
 
     async def combine(state: SynthesisState) -> dict[str, Any]:
         results = required_results(state)
@@ -74,7 +80,7 @@ def build(
     graph.add_node("report", report)
     graph.add_edge(START, "combine")
     graph.add_edge("combine", "report")
-    graph.add_edge("report", END)
+    add_structure(graph, "report", "summary", config, model, deps)
     return graph
 
 

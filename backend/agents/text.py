@@ -1,16 +1,19 @@
-"""The text agent: reads one text and answers a question about it, or summarises it. prepare → analyse → report."""
+"""The text agent: reads one text and answers a question about it, or summarises it.
+
+prepare → analyse → report, and structure when there is an `output_schema`.
+"""
 
 import asyncio
 from typing import Any, TypedDict
 
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 
-from backend.agents.agent_config import AgentConfig, AgentDeps, optional_text, required_text
+from backend.agents.agent_config import AgentConfig, AgentDeps, check_length, optional_text, required_text
 from backend.agents.model_reply import Model, local_analysis
 from backend.agents.prompt_text import fence
+from backend.agents.structured import add_structure
 from backend.agents.text_analysis import detect_language, key_phrases, split_sentences, statistics
-from backend.core.input_error import InputError
 
 SYSTEM_PROMPT = (
     "You read the text inside the <text> element and answer the question about it, in the question's "
@@ -32,7 +35,7 @@ class TextOutput(TypedDict, total=False):
 
     `summary` is the extract of an offline model, else the answer itself. `language` is an ISO 639-1 code;
     `statistics` counts characters, words and sentences. `offline` tells that no language model was involved;
-    `notice` then says what that means.
+    `notice` then says what that means. `data` is the answer in the form of the `output_schema`, if there is one.
     """
 
     answer: str
@@ -42,6 +45,7 @@ class TextOutput(TypedDict, total=False):
     statistics: dict[str, Any]
     offline: bool
     notice: str | None
+    data: dict[str, Any]
 
 
 class TextState(TextInput, TextOutput, total=False):
@@ -56,13 +60,7 @@ def build(config: AgentConfig, model: Model, deps: AgentDeps) -> StateGraph[Text
     async def prepare(state: TextState) -> dict[str, Any]:
         text = required_text(state, "text")
         optional_text(state, "query")
-        limit = deps.settings.max_text_chars
-        if len(text) > limit:
-            raise InputError(
-                f"has {len(text)} characters, more than the limit of {limit}; send a shorter one "
-                "or raise VISUAL_AI_MAX_TEXT_CHARS",
-                field="text",
-            )
+        check_length(text, deps)
         return await asyncio.to_thread(_measured, text)
 
     async def analyse(state: TextState) -> dict[str, Any]:
@@ -88,7 +86,7 @@ def build(config: AgentConfig, model: Model, deps: AgentDeps) -> StateGraph[Text
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "analyse")
     graph.add_edge("analyse", "report")
-    graph.add_edge("report", END)
+    add_structure(graph, "report", "answer", config, model, deps)
     return graph
 
 

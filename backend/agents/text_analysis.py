@@ -142,11 +142,16 @@ def summarise(sentences: Sequence[str], language: str | None, count: int = 5) ->
     return Summary(tuple(str(sentence) for sentence in best), len(candidates), len(sentences))
 
 
+def content_words(text: str, language: str | None) -> dict[str, str]:
+    """The words of a text that say something, in lower case, by their stems; none of a single letter."""
+    stem, stop_words = _language_tools(language)
+    folded = dict.fromkeys(word.casefold() for word in split_words(text))
+    return {stem(word): word for word in folded if word not in stop_words and len(word) > 1}
+
+
 def matching_sentences(query: str, sentences: Iterable[str], language: str | None, count: int = 5) -> list[str]:
     """The sentences that share most of the question's content words, in the order of the text."""
-    stem, stop_words = _language_tools(language)
-    folded = (word.casefold() for word in split_words(query))
-    stems = sorted({stem(word) for word in folded if word not in stop_words and len(word) > 1})
+    stems = sorted(content_words(query, language))
     if not stems:
         return []
     pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, stems))})", re.IGNORECASE)

@@ -42,9 +42,10 @@ def plan_team(params: Mapping[str, Any]) -> list[dict[str, Any]]:
         agents = _fitting(shared)
     for index, spec in enumerate(parse_team(agents, mode)):
         given = spec.input_data or {}
-        if mode == "parallel" or index == 0:
+        # What an agent lacks may be in the results of those before it.
+        if mode == "parallel" or (mode == "sequential" and index == 0) or (mode == "graph" and not spec.depends_on):
             AGENTS[spec.type].check_input(given)
-        if spec.type == "vision":
+        if spec.type == "vision" or (spec.type == "extraction" and given.get("image_url")):
             check_picture(given.get("image_url"))
     return agents
 

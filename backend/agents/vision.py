@@ -1,22 +1,24 @@
 """The vision agent: looks at one picture and answers a question about it.
 
-load_image → analyse → report. The state holds facts, never bytes, so that checkpoints stay small; a later
-node takes the picture from the process's cache, or fetches it again when the run was resumed elsewhere.
+load_image → analyse → report, and structure when there is an `output_schema`. The state holds facts, never bytes, so
+that checkpoints stay small; a later node takes the picture from the process's cache, or fetches it again when the run
+was resumed elsewhere.
 """
 
 import asyncio
-import base64
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 
 from backend.agents.agent_config import AgentConfig, AgentDeps, optional_text, required_text
 from backend.agents.images import LoadedImage
 from backend.agents.measurements import PaletteColour, measure
 from backend.agents.model_reply import Model, local_analysis
 from backend.agents.ocr import TextRegion
+from backend.agents.prompt_image import image_block
+from backend.agents.structured import add_structure
 
 SYSTEM_PROMPT = (
     "You analyse one picture. Answer the question from what is visible; say so when something can't be seen "
@@ -38,7 +40,8 @@ class VisionOutput(TypedDict, total=False):
 
     `image` holds the facts of `PictureFacts`. Boxes are `[left, top, right, bottom]` in the pixels of
     `image.width` × `image.height`. `text` is None and `text_regions` empty unless the text was read by OCR.
-    `offline` tells that no vision model was involved; `notice` then says what that means.
+    `offline` tells that no vision model was involved; `notice` then says what that means. `data` is the answer in the
+    form of the `output_schema`, if there is one.
     """
 
     answer: str
@@ -51,6 +54,7 @@ class VisionOutput(TypedDict, total=False):
     sharpness: float
     offline: bool
     notice: str | None
+    data: dict[str, Any]
 
 
 class VisionState(VisionInput, VisionOutput, total=False):
@@ -76,18 +80,11 @@ def build(
 
     async def analyse(state: VisionState) -> dict[str, Any]:
         picture = await loaded(state)
-        data, media_type = await asyncio.to_thread(picture.for_model, max_side)
-        encoded = base64.b64encode(data).decode("ascii")
         query = optional_text(state, "query") or DEFAULT_QUERY
         reply = await model.ainvoke(
             [
                 SystemMessage(config.system_prompt or SYSTEM_PROMPT),
-                HumanMessage(
-                    [
-                        {"type": "text", "text": query},
-                        {"type": "image", "base64": encoded, "mime_type": media_type},
-                    ]
-                ),
+                HumanMessage([{"type": "text", "text": query}, await image_block(picture, max_side)]),
             ]
         )
         # Fetched again after a resume, the address may show another picture: the facts are those of what was
@@ -115,7 +112,7 @@ def build(
     graph.add_edge(START, "load_image")
     graph.add_edge("load_image", "analyse")
     graph.add_edge("analyse", "report")
-    graph.add_edge("report", END)
+    add_structure(graph, "report", "answer", config, model, deps)
     return graph
 
 

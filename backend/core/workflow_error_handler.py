@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from backend.core.agent_errors import InvalidOutputError, StepLimitError
 from backend.core.budget import BudgetExceededError
 from backend.core.input_error import InputError
 
@@ -57,6 +58,7 @@ _BY_TYPE: tuple[tuple[str, Category], ...] = (
     ("ModelTimeoutError", "timeout"),
     ("APITimeoutError", "timeout"),
     ("OutputParserException", "invalid_output"),
+    ("LengthFinishReasonError", "invalid_output"),  # a structured answer that the token limit cut off
     ("ToolException", "tool"),
     ("RunCancelledError", "cancelled"),
 )
@@ -130,7 +132,9 @@ def _category(error: BaseException) -> Category | None:
         return None
     if isinstance(error, InputError):
         return "input"
-    if isinstance(error, BudgetExceededError):
+    if isinstance(error, InvalidOutputError):
+        return "invalid_output"
+    if isinstance(error, BudgetExceededError | StepLimitError):
         return "budget"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"

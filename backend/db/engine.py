@@ -25,6 +25,7 @@ def make_engine(url: str, *, application: str) -> Engine:
         url,
         poolclass=NullPool,
         json_serializer=dumps,
+        use_native_hstore=False,  # not used, and asked of the server by every new engine: two round trips
         connect_args={"application_name": application, "connect_timeout": 5},
     )
 
@@ -38,6 +39,7 @@ def make_async_engine(url: str, *, application: str, pool_size: int) -> AsyncEng
         pool_pre_ping=True,
         pool_timeout=10,
         json_serializer=dumps,
+        use_native_hstore=False,  # not used, and asked of the server by every new engine: two round trips
         connect_args={"application_name": application, "connect_timeout": 5},
     )
 

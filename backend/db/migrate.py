@@ -1,6 +1,7 @@
 """Brings the `visual_ai` schema up to date: plain SQL files, applied in order, each once."""
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -59,7 +60,7 @@ def migrate(admin_url: str, passwords: Mapping[str, str] | None = None) -> Migra
     with psycopg.connect(libpq, connect_timeout=10, application_name="visual-ai migrate") as connection:
         # yoyo's own lock is a row, which outlives a process that is killed. This one ends with its connection; while
         # it is held nobody migrates, so a row that is still there is a dead one's.
-        connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK_KEY])
+        _wait_for_lock(connection)
         connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(BOOKKEEPING_SCHEMA)))
         connection.commit()
         applied = _apply(libpq)
@@ -73,6 +74,17 @@ def migrate(admin_url: str, passwords: Mapping[str, str] | None = None) -> Migra
         worker_url=with_login(admin_url, WORKER_ROLE, logins[WORKER_ROLE]),
         warnings=tuple(f"everybody keeps a right in this database that nobody needs; run {line}" for line in warnings),
     )
+
+
+def _wait_for_lock(connection: psycopg.Connection[Any]) -> None:
+    # Asked for again and again: who waits inside a statement holds a snapshot, for which the other's
+    # CREATE INDEX CONCURRENTLY would wait in turn.
+    while True:
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK_KEY]).fetchone()
+        connection.commit()
+        if row and row[0]:
+            return
+        time.sleep(0.1)
 
 
 def _make_checkpoint_tables(connection: psycopg.Connection[Any], libpq: str) -> list[str]:

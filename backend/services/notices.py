@@ -111,6 +111,7 @@ class Notices:
                 max_overflow=0,
                 pool_pre_ping=True,
                 json_serializer=dumps,
+                use_native_hstore=False,
                 connect_args={"application_name": "visual_ai_listener", "connect_timeout": 3},
             )
         try:

@@ -51,7 +51,9 @@ class BatchTriggers:
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
-    async def _all(self, who: Principal, requests: Sequence[TriggerRequest], key: str | None) -> list[Started | Problem]:
+    async def _all(
+        self, who: Principal, requests: Sequence[TriggerRequest], key: str | None
+    ) -> list[Started | Problem]:
         return await asyncio.gather(
             *(
                 self._one(who, request, None if key is None else f"{key}#{index}")

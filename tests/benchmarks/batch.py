@@ -33,8 +33,8 @@ from backend.core.settings import Settings
 from backend.db.address import plain_url
 from backend.db.migrate import migrate
 from backend.stack.postgres import Cluster
-from tests.kit.stack import free_port
 from tests.kit.openai_server import OpenAIServer
+from tests.kit.stack import free_port
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 MIB = 2**20

@@ -15,9 +15,13 @@ PLAIN, AGENT = "benchmark_task", "benchmark_agent"
 
 
 def measure(stack: RunningStack, *, pairs: int = PAIRS) -> Result:
-    """Times are Airflow's own: `run` from queued to the run's end, `task` from the task's start to its end."""
+    """Times are Airflow's own: `run` from queued to the run's end, `task` from the task's start to its end.
+
+    What the agent itself computes is in its nodes; the goal is held against the whole.
+    """
     samples: dict[str, list[float]] = {
-        name: [] for name in ("plain_run_s", "agent_run_s", "plain_task_s", "agent_task_s", "agent_latency_ms")
+        name: []
+        for name in ("plain_run_s", "agent_run_s", "plain_task_s", "agent_task_s", "agent_latency_ms", "agent_nodes_ms")
     }
     with stack.airflow() as airflow, stack.backend() as backend:
         for dag_id in (PLAIN, AGENT):
@@ -29,11 +33,14 @@ def measure(stack: RunningStack, *, pairs: int = PAIRS) -> Result:
                 continue
             snapshot = backend.get(f"/workflow-status/{AGENT}/{run_id}").raise_for_status().json()
             latency = next(agent["latency_ms"] for agent in snapshot["agents"] if agent["node"] is None)
-            taken = (plain_run, agent_run, plain_task, agent_task, latency)
+            nodes = sum(agent["latency_ms"] for agent in snapshot["agents"] if agent["node"] is not None)
+            taken = (plain_run, agent_run, plain_task, agent_task, latency, nodes)
             for name, value in zip(samples, taken, strict=True):
                 samples[name].append(value)
     figures = {name: median(values) for name, values in samples.items()}
     figures["run_ratio"] = figures["agent_run_s"] / figures["plain_run_s"]
+    net = figures["agent_run_s"] - figures["agent_nodes_ms"] / 1000
+    figures["run_ratio_without_nodes"] = net / figures["plain_run_s"]
     figures["run_overhead_s"] = figures["agent_run_s"] - figures["plain_run_s"]
     figures["task_overhead_s"] = figures["agent_task_s"] - figures["plain_task_s"]
     goals = [Goal("an agent's run against a plain one's", figures["run_ratio"], GOAL)]

@@ -13,8 +13,6 @@ import pytest
 from tests.kit.openai_server import OpenAIServer
 from tests.kit.stack import RunningStack, running_stack
 
-pytest_plugins = ["tests.kit.fixtures"]
-
 OPENAI_KEY = "sk-proj-e2eSecretThatMayStandNowhere0123456789"
 
 

@@ -275,8 +275,7 @@ def as_recorded(now: dict[str, Any]) -> dict[str, Any]:
 def test_runs_of_airflows_other_clients_are_recorded_like_triggered_ones(
     stack: RunningStack, backend: httpx.Client, airflow: httpx.Client
 ) -> None:
-    dag_id = "trusting_workflow"
-    given = {"query": "What is the total?", "image_url": upload(backend, pictures.encode(pictures.invoice()))}
+    dag_id, given = "multi_agent_workflow", {"query": "What lay there?", "text": TEXT}
     by_rest = start_run(airflow, dag_id, given)
     by_cli = f"by_hand_{secrets.token_hex(4)}"
     done = stack.command("airflow", "dags", "trigger", dag_id, "--run-id", by_cli, "--conf", json.dumps(given))

@@ -76,6 +76,8 @@ def test_a_run_outlives_the_scheduler(
     found = follow(backend, accepted)
     check_order(found)
     now = snapshot(backend, accepted)
+    # The task's process may be lost with the scheduler; its next try goes on from the checkpoints.
     assert now["result"]["results"]["text"]["answer"] == WORDS
+    assert len([request for request in openai_server.requests if "Three boats" in request.prompt]) <= 2
     assert {task["state"] for task in now["tasks"]} == {"success"}
     assert pid_of(stack, "scheduler") != victim

@@ -247,8 +247,8 @@ async def test_a_pass_costs_the_same_whatever_is_over(database_url: str, airflow
                 airflow.add_run(DAG, f"active {number}", "running", {"a": "running", "b": None})
                 airflow.set_run(DAG, f"active {number}", "running", updated_at=datetime.now(UTC) - timedelta(hours=1))
             for run_id in [key for key in airflow.runs if key[1].startswith("done")]:
-                old = datetime.now(UTC) - timedelta(hours=1)
-                airflow.set_run(*run_id, "success", updated_at=old)
+                a_while_ago = datetime.now(UTC) - timedelta(minutes=5)  # the first pass looked back as far
+                airflow.set_run(*run_id, "success", updated_at=a_while_ago)
             before = client.calls
             await reconciler.reconcile()
             costs.append(client.calls - before)

@@ -19,6 +19,8 @@ from sqlalchemy import Engine, create_engine, select, text
 
 from backend.agents import recorder as recorder_module
 from backend.agents import results
+from backend.agents import runner as runner_module
+from backend.agents.cancellation import RunCancelledError
 from backend.agents.runner import AgentRunner, TaskContext, run_single
 from backend.agents.specs import parse_agent, parse_team, synthesis_spec
 from backend.agents.task import AgentTask
@@ -202,7 +204,8 @@ async def test_the_triggers_model_is_for_agents_that_name_none(openai_server: Op
     task = replace(TASK, conf={**TASK.conf, "_visual_ai": {"model": "gpt-4.1"}})
     settings = online(worker_url, openai_server)
     assert (await alone(settings, task))["model"] == "openai:gpt-4.1"
-    assert (await alone(settings, task, model="gpt-4.1-nano"))["model"] == "openai:gpt-4.1-nano"
+    other = replace(task, dag_run_id="other")
+    assert (await alone(settings, other, model="gpt-4.1-nano"))["model"] == "openai:gpt-4.1-nano"
     assert [request.model for request in openai_server.requests] == ["gpt-4.1", "gpt-4.1-nano"]
     assert "_visual_ai" not in str([request.prompt for request in openai_server.requests])
 
@@ -331,7 +334,7 @@ async def test_cancelling_closes_the_connection(openai_server: OpenAIServer, wor
     ended = asyncio.create_task(in_thread(lambda: task.run(lambda runner: run_single(runner, spec))))
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.in_flight == 1)
     task.cancel()
-    assert isinstance(await ended, asyncio.CancelledError)
+    assert isinstance(await ended, RunCancelledError)
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.in_flight == 0)
     assert [request.client_disconnected for request in openai_server.requests] == [True]
     assert [row["state"] for row in rows(engine, agent_traces)] == ["cancelled", "success", "cancelled"]
@@ -343,9 +346,8 @@ async def test_cancelling_before_the_start(openai_server: OpenAIServer, worker_u
     task = AgentTask(online(worker_url, openai_server), TASK)
     task.cancel()
     spec = parse_agent(TEXT, None)
-    assert isinstance(
-        await in_thread(lambda: task.run(lambda runner: run_single(runner, spec))), asyncio.CancelledError
-    )
+    ended = await in_thread(lambda: task.run(lambda runner: run_single(runner, spec)))
+    assert isinstance(ended, RunCancelledError)
     assert openai_server.requests == []
 
 
@@ -364,6 +366,7 @@ async def test_a_database_that_hangs_holds_no_agent_up_for_long(
     openai_server: OpenAIServer, worker_url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 0.5)
+    monkeypatch.setattr(runner_module, "CLAIM_SECONDS", 0.5)
     with engine.begin() as connection:
         connection.execute(text("LOCK TABLE visual_ai.workflow_executions"))
         async with asyncio.timeout(5):
@@ -627,7 +630,7 @@ async def test_killing_an_operator(environment: None, openai_server: OpenAIServe
     ended = asyncio.create_task(in_thread(lambda: operator.execute(context({"text": "x"}))))
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.in_flight == 1)
     operator.on_kill()
-    assert isinstance(await ended, asyncio.CancelledError)
+    assert isinstance(await ended, AirflowFailException)  # it is not tried again
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.disconnected == 1)
 
 

@@ -345,6 +345,27 @@ async def test_a_feed_that_loses_its_connection_loses_nothing(
         assert [got.type for got in await all_of(frames)] == ["workflow_update", "end"]
 
 
+async def test_what_happens_while_the_feed_connects_again_is_told(
+    pg: Any, http: httpx.AsyncClient, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_RECONNECT_DELAY", 0.1)
+    execution_id = observe(database, "running")
+    real = psycopg.AsyncConnection.connect
+
+    async def connect(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("application_name") == "visual_ai_feed":
+            await asyncio.sleep(0.3)  # the feed has read the log once more, and does not listen yet
+            say(database, execution_id, "in between")
+        return await real(*args, **kwargs)
+
+    async with aclosing(stream(http)) as frames:
+        await until(frames, 1)
+        monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
+        kill(pg.admin_url, "visual_ai_feed")
+        async with asyncio.timeout(5):
+            assert (await until(frames, 1))[0].data == {"text": "in between"}
+
+
 async def test_pooled_connections_that_die_are_replaced(
     pg: Any, http: httpx.AsyncClient, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,7 +379,11 @@ async def test_pooled_connections_that_die_are_replaced(
 
 
 async def test_a_slow_subscriber_is_dropped_and_resumes(
-    http: httpx.AsyncClient, app: FastAPI, database: Engine, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient,
+    app: FastAPI,
+    database: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(feed_module, "QUEUE_LIMIT", 50)
     execution_id = observe(database, "running")
@@ -377,6 +402,7 @@ async def test_a_slow_subscriber_is_dropped_and_resumes(
         assert [frame.type for frame in await all_of(fast)] == ["workflow_update", "end"]
     got += await all_of(stream(http, got[-1].id))
     assert got[1:] == stored(database, execution_id)[2:]
+    assert caplog.text == "", "being slow is no error"
 
 
 async def test_a_client_that_leaves_is_forgotten(http: httpx.AsyncClient, app: FastAPI, database: Engine) -> None:

@@ -15,7 +15,7 @@ from backend.core.input_error import InputError
         ({"agent_config": None}, "agent_config", "is missing"),
         ({"agent_config": "vision"}, "agent_config", "not str"),
         ({"agent_config": {1: 2}}, "agent_config", "no string"),
-        ({"agent_config": {}}, "agent_config.type", "one of vision, text, synthesis"),
+        ({"agent_config": {}}, "agent_config.type", "one of vision, text, extraction"),
         ({"agent_config": {"type": None}}, "agent_config.type", "is missing"),
         ({"agent_config": {"type": "visoin"}}, "agent_config.type", "'visoin'"),
         ({"agent_config": {"type": "text", "temprature": 1}}, "agent_config", "temprature"),
