@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from backend.agents.batch_plan import DEFAULT_CONCURRENCY, parse_inputs, parse_plan
 from backend.agents.specs import (
     SUPERVISOR,
     AgentSpec,
@@ -23,6 +24,7 @@ from backend.agents.specs import (
     synthesis_spec,
     without_ellipsis,
 )
+from backend.core.budget import parse_budget
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -38,8 +40,11 @@ class _AgentsOperator(BaseOperator):
 
     ui_color = "#e8f1ff"
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, budget: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.budget = budget
+        if not is_template(budget):
+            parse_budget(budget)
         self._agent_task: AgentTask | None = None
 
     def on_kill(self) -> None:
@@ -57,11 +62,12 @@ class _AgentsOperator(BaseOperator):
         from backend.core.settings import get_settings
         from backend.core.workflow_error_handler import error_chain
 
+        budget = _parsed(lambda: parse_budget(self.budget))
         settings = get_settings()
         keys = provider_keys(settings)
         for key in keys:
             mask_secret(key)
-        self._agent_task = AgentTask(settings, _task_context(context))
+        self._agent_task = AgentTask(settings, _task_context(context), budget=budget)
         try:
             return self._agent_task.run(work)
         except Exception as error:
@@ -96,8 +102,20 @@ class LangGraphOperator(_AgentsOperator):
     :param output_mapping: parts of the graph's output under names of one's own, such as
         `{"answer": "messages.-1.content"}`.
 
+    :param budget: what the task may use over all its tries: `max_tokens` (input and output), `max_cost_usd` and
+        `max_steps` (executions of nodes), any of them. A model call or step that would go over it isn't made and fails
+        the task without a retry. Templated.
+    :param inputs: makes the task a batch: a list of inputs that the agent works on side by side, each with its own
+        checkpoints, trace and errors; what `input_data` holds is common to all. May be another task's output.
+        Templated.
+    :param max_concurrency: how many inputs at once, 1 to 1,000.
+    :param on_item_error: `fail` fails the task when all inputs have come to their end and some have failed, and a
+        retry runs only those; `continue` lets it succeed and lists them.
+    :param results_path: a file or object storage address (`s3://…`) that gets the items as JSON lines. Templated.
+
     XCom: `{output, agent, model, usage: {input_tokens, output_tokens}, cost_usd, trace_id, trace_url, attempts,
-    notice}`.
+    notice}`. Of a batch: `{batch: {items, succeeded, failed, failures}, agent, model, usage, cost_usd, results_url,
+    attempts}` and, for up to 100 items and 1 MiB, `results`: the outputs in order, None for a failed item.
 
     Wrong arguments raise `ValueError` naming the argument when the DAG is parsed; wrong input fails the task without
     a retry, and so do errors that the same request would meet again (authentication, quota, context length).
@@ -110,6 +128,10 @@ class LangGraphOperator(_AgentsOperator):
         "graph",
         "context",
         "configurable",
+        "inputs",
+        "max_concurrency",
+        "results_path",
+        "budget",
         "output_schema",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
@@ -130,9 +152,17 @@ class LangGraphOperator(_AgentsOperator):
         context: Mapping[str, Any] | None = None,
         configurable: Mapping[str, Any] | None = None,
         output_mapping: Mapping[str, str] | None = None,
+        inputs: Sequence[Mapping[str, Any]] | XComArg | str | None = None,
+        max_concurrency: int | str = DEFAULT_CONCURRENCY,
+        on_item_error: str = "fail",
+        results_path: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.inputs = inputs
+        self.max_concurrency = max_concurrency
+        self.on_item_error = on_item_error
+        self.results_path = results_path
         self.agent_config = agent_config
         self.graph = graph
         self.context = context
@@ -142,15 +172,32 @@ class LangGraphOperator(_AgentsOperator):
         self.model = model
         self.output_schema = output_schema
         self.timeout = timeout
+        parse_plan(DEFAULT_CONCURRENCY if is_template(max_concurrency) else max_concurrency, on_item_error)
+        if inputs is not None and not _known_later(inputs):
+            parse_inputs(inputs)
         if not _known_later(agent_config) and not _known_later(self.input_data):
-            _check_fields(self._spec(), "input_data")
+            spec = self._spec()
+            if inputs is None:
+                _check_fields(spec, "input_data")
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agent. Raises its error; `AirflowFailException` when a retry can't help."""
         from backend.agents.runner import run_single
 
         spec = _parsed(self._spec)
+        if self.inputs is not None:
+            return self._run_batch(context, spec)
         return self._run_agents(context, lambda runner: run_single(runner, spec))
+
+    def _run_batch(self, context: Context, spec: AgentSpec) -> dict[str, Any]:
+        from backend.agents.batch import run_batch
+
+        # What another task hands on may be a lazy sequence.
+        inputs = _parsed(lambda: parse_inputs(self.inputs))
+        plan = _parsed(lambda: parse_plan(self.max_concurrency, self.on_item_error))
+        path = self.results_path
+        write_to = (lambda: _open_for_writing(path)) if path else None
+        return self._run_agents(context, lambda runner: run_batch(runner, spec, inputs, plan, write_to=write_to))
 
     def _spec(self) -> AgentSpec:
         return parse_agent(
@@ -182,6 +229,7 @@ class MultiAgentOperator(_AgentsOperator):
         - `supervisor`: a model picks who works next, from the run's `query`, each agent's `description` and the results
           so far, until it finishes; an agent may work several times. Offline each works once, in the order given.
     :param model: the model of agents that name none. Templated.
+    :param budget: as with `LangGraphOperator`, for all agents together.
     :param synthesis: whether an agent sums up the results; a dict (`model`, `system_prompt`, …) sets it up.
     :param supervisor: sets up the supervisor (`model`, `system_prompt`, `timeout`, …). Templated.
     :param max_steps: how often the supervisor may call an agent, at most 200; by default twice for each agent and two
@@ -194,7 +242,15 @@ class MultiAgentOperator(_AgentsOperator):
     are as with `LangGraphOperator`.
     """
 
-    template_fields: Sequence[str] = ("agents", "orchestration_mode", "model", "synthesis", "supervisor", "max_steps")
+    template_fields: Sequence[str] = (
+        "agents",
+        "orchestration_mode",
+        "model",
+        "synthesis",
+        "supervisor",
+        "max_steps",
+        "budget",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {"agents": "json", "synthesis": "json", "supervisor": "json"}
 
     def __init__(
@@ -280,6 +336,16 @@ def _parsed(parse: Callable[[], Any]) -> Any:
         return parse()
     except ValueError as error:
         raise AirflowFailException(str(error)) from error
+
+
+def _open_for_writing(path: str) -> TextIO:
+    from airflow.sdk import ObjectStoragePath
+
+    target = ObjectStoragePath(path)
+    if target.protocol in ("", "file"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    file: TextIO = target.open("w", encoding="utf-8")  # type: ignore[no-untyped-call]  # Airflow's isn't typed
+    return file
 
 
 def _task_context(context: Context) -> TaskContext:

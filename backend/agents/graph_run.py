@@ -6,6 +6,7 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
+from langgraph.types import StreamMode
 
 from backend.agents.observer import AgentObserver, node_path
 from backend.core.input_error import InputError
@@ -28,8 +29,11 @@ async def run_graph(
     *,
     context: Mapping[str, Any] | None,
     going_on: bool,
+    tokens: bool = True,
 ) -> Any:
     """What the graph returns, as JSON; nodes, tokens and usage go to the observer.
+
+    Without `tokens` models aren't made to stream their answers, which saves most of what an answer costs here.
 
     With `going_on`, LangGraph runs only what is left of the thread; nothing when it came to its end already. Raises
     whatever a node raises.
@@ -41,7 +45,8 @@ async def run_graph(
     if context is None and graph.context_schema is not None:
         context = _default_context(graph.context_schema)
     output: Any = None
-    stream = graph.astream(given, config, context=context, stream_mode=["tasks", "messages", "values"], subgraphs=True)
+    modes: list[StreamMode] = ["tasks", "messages", "values"] if tokens else ["tasks", "values"]
+    stream = graph.astream(given, config, context=context, stream_mode=modes, subgraphs=True)
     interrupted = False
     async for part in stream:
         namespace, mode, chunk = cast(tuple[tuple[str, ...], str, Any], part)

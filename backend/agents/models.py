@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -200,6 +201,22 @@ def build_model(
             f"{', '.join(sorted(params)) or '(none were given)'} ({type(error).__name__})"
         ) from None
     return built
+
+
+@asynccontextmanager
+async def many_calls_client() -> AsyncIterator[Any]:
+    """An HTTP client for `build_model(…, http_async_client=…)` of OpenAI's models, for hundreds of calls at once.
+
+    The default one looks through all its connections before and after each call; aiohttp's takes less than half the
+    time at 500 at once.
+    """
+    from openai import DefaultAioHttpClient
+
+    client = DefaultAioHttpClient()
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 def provider_keys(settings: Settings) -> list[str]:

@@ -15,10 +15,10 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from sqlalchemy import Connection
 
 from backend.agents.prices import cost_usd
-from backend.agents.recorder import Recorder
+from backend.agents.recorder import Recorder, RunUsage, TraceRow
 from backend.core.events import NewEvent
 from backend.core.workflow_error_handler import Classified
-from backend.db import errors, executions, traces
+from backend.db import errors, traces
 from backend.db.traces import Place
 
 TOKEN_INTERVAL = 0.05
@@ -72,8 +72,10 @@ class _Span:
     state: str = "running"
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
+    finished_at: datetime | None = None
     latency_ms: float | None = None
     usage: Usage = field(default_factory=Usage)
+    given: Any = None
 
     def close(self, state: str) -> None:
         self.state = state
@@ -86,6 +88,7 @@ class _Span:
             "try_number": self.place.try_number,
             "agent_name": self.place.agent,
             "agent_type": self.place.agent_type,
+            "item_index": self.place.item,
             "node": self.node,
             "state": self.state,
             "model": self.model,
@@ -97,6 +100,22 @@ class _Span:
         }
         return NewEvent("agent_update", traces.payload(row))
 
+    def values(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "node": self.node,
+            "model": self.model,
+            "state": self.state,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "latency_ms": self.latency_ms,
+            "input_tokens": self.usage.input_tokens,
+            "output_tokens": self.usage.output_tokens,
+            "cost_usd": self.usage.cost if self.usage.calls else None,
+            "notice": self.notice,
+            "trace_id": self.trace_id,
+        }
+
 
 class AgentObserver(AsyncCallbackHandler):
     """Also the LangChain callback handler that counts what the models used, in whatever node they were called."""
@@ -104,8 +123,12 @@ class AgentObserver(AsyncCallbackHandler):
     raise_error = False
     run_inline = True  # in order, on the graph's own loop
 
-    def __init__(self, recorder: Recorder, place: Place, *, model: str | None, trace_id: str) -> None:
+    def __init__(
+        self, recorder: Recorder, place: Place, *, model: str | None, trace_id: str, brief: bool = False
+    ) -> None:
+        """`brief` writes each row once, when it is complete, and tells the stream nothing: for one of very many."""
         self._recorder = recorder
+        self._brief = brief
         self._place = place
         self.trace_id = trace_id
         self._agent = _Span(place, None, model, None, trace_id)
@@ -120,6 +143,11 @@ class AgentObserver(AsyncCallbackHandler):
     def used_before(self, usage: Usage) -> None:
         """Count what earlier tries of the task used; the run's totals have it already."""
         self._before = usage
+
+    @property
+    def usage(self) -> Usage:
+        """What the agent used in this try."""
+        return self._agent.usage
 
     @property
     def total_usage(self) -> Usage:
@@ -185,8 +213,8 @@ class AgentObserver(AsyncCallbackHandler):
         self._finish(self._agent, output)
         self._add_to_run(self._loose)
 
-    def failed(self, found: Classified, action: str) -> None:
-        """Record the error that ended the agent."""
+    def failed(self, found: Classified, action: str, *, silent: bool = False) -> None:
+        """Record the error that ended the agent; a `silent` one isn't told on the stream."""
         model, place = self._agent.model, self._place
         node = self._failed_node or next((span.node for span in self._nodes.values()), None)
 
@@ -204,7 +232,7 @@ class AgentObserver(AsyncCallbackHandler):
                 node=node,
                 context={"chain": list(found.chain)},
             )
-            return [NewEvent("error", payload)]
+            return [] if silent else [NewEvent("error", payload)]
 
         self._recorder.put(write)
 
@@ -254,59 +282,25 @@ class AgentObserver(AsyncCallbackHandler):
         self._calls.pop(run_id, None)
 
     def _start(self, span: _Span, given: Any) -> None:
-        event = span.event()
-
-        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
-            traces.start(
-                connection,
-                execution_id,
-                span.id,
-                span.place,
-                node=span.node,
-                model=span.model,
-                started_at=span.started_at,
-                trace_id=span.trace_id,
-                given=given,
-            )
-            return [event]
-
-        self._recorder.put(write)
+        span.given = given
+        if not self._brief:
+            self._put(span, given, None)
 
     def _finish(self, span: _Span, output: Any) -> None:
-        event = span.event()
-        values = {
-            "state": span.state,
-            "model": span.model,
-            "finished_at": datetime.now(UTC),
-            "latency_ms": span.latency_ms,
-            "input_tokens": span.usage.input_tokens,
-            "output_tokens": span.usage.output_tokens,
-            "cost_usd": span.usage.cost if span.usage.calls else None,
-            "notice": span.notice,
-            "output": output,
-        }
+        span.finished_at = datetime.now(UTC)
+        self._put(span, span.given if self._brief else None, output)
+        span.given = None
 
-        def write(connection: Connection, _execution_id: str) -> list[NewEvent]:
-            traces.finish(connection, span.id, values)
-            return [event]
-
-        self._recorder.put(write)
+    def _put(self, span: _Span, given: Any, output: Any) -> None:
+        # The row as it is now; redacting its input and output can wait until it is written.
+        values = span.values()
+        place = span.place
+        event = None if self._brief else span.event()
+        self._recorder.put(TraceRow(lambda: traces.row(place, **values, input=given, output=output), event))
 
     def _add_to_run(self, usage: Usage) -> None:
-        if not usage.calls:
-            return
-
-        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
-            executions.add_usage(
-                connection,
-                execution_id,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                cost_usd=usage.cost,
-            )
-            return []
-
-        self._recorder.put(write)
+        if usage.calls:
+            self._recorder.put(RunUsage(usage.input_tokens, usage.output_tokens, usage.cost))
 
     def _flush_tokens(self) -> None:
         if self._timer is not None:
@@ -320,7 +314,7 @@ class AgentObserver(AsyncCallbackHandler):
                     "task_id": self._place.task_id,
                     "map_index": self._place.map_index,
                     "try_number": self._place.try_number,
-                    "agent": self._place.agent,
+                    "agent": traces.label(self._place.agent, self._place.item),
                     "node": node,
                     "text": "".join(pieces),
                 },

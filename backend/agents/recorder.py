@@ -3,15 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from backend.core.events import NewEvent
-from backend.db import events, executions
+from backend.db import events, executions, traces
 from backend.db.engine import Database
 from backend.db.executions import RunState
 from backend.db.traces import Place
@@ -21,7 +23,29 @@ log = logging.getLogger(__name__)
 Operation = Callable[[Connection, str], list[NewEvent]]
 """Writes rows for the execution of that id and gives the events that tell of them."""
 
+
+@dataclass(frozen=True, slots=True)
+class TraceRow:
+    """A row of `agent_traces` in its present state; all that wait go into one statement. `values` makes the row."""
+
+    values: Callable[[], dict[str, Any]]
+    event: NewEvent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunUsage:
+    """Tokens and cost (US dollars, None when unknown) to add to the run's totals; added up before they are written."""
+
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal | None
+
+
+Record = Operation | TraceRow | RunUsage
+
 QUEUE_LIMIT = 10_000
+TRANSACTION_LIMIT = 2_000
+"""Records written in one transaction: it holds the execution's row lock."""
 FLUSH_SECONDS = 15.0
 _RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
@@ -37,11 +61,13 @@ class Recorder:
         self._database = database
         self._place = place
         self._run = run
-        self._queue: asyncio.Queue[Operation | None] = asyncio.Queue(QUEUE_LIMIT)
+        self._queue: asyncio.Queue[Record | None] = asyncio.Queue(QUEUE_LIMIT)
         self._execution_id: str | None = None
         self._writer: asyncio.Task[None] | None = None
         self.dropped = 0
-        """Operations that could not be written."""
+        """Records that could not be written."""
+        self.interval = 0.0
+        """Seconds between two transactions: with many agents at once, larger ones cost less."""
 
     async def __aenter__(self) -> Self:
         self._writer = asyncio.create_task(self._write_all())
@@ -62,38 +88,45 @@ class Recorder:
         if self.dropped:
             log.error("%s records of this task could not be written to the visual_ai database", self.dropped)
 
-    def put(self, operation: Operation) -> None:
+    def put(self, record: Record) -> None:
         """Have something written, in order, soon."""
         try:
-            self._queue.put_nowait(operation)
+            self._queue.put_nowait(record)
         except asyncio.QueueFull:
             self.dropped += 1
+
+    async def room(self) -> None:
+        """Wait until the queue is at most half full, so that nothing has to be dropped."""
+        while self._queue.qsize() > QUEUE_LIMIT // 2:  # noqa: ASYNC110  # an event for each record would cost more
+            await asyncio.sleep(0.02)
 
     async def _write_all(self) -> None:
         ended = False
         while not ended:
             batch = [await self._queue.get()]
-            while not self._queue.empty():
+            if self.interval and batch[0] is not None:
+                await asyncio.sleep(self.interval)
+            while not self._queue.empty() and len(batch) < TRANSACTION_LIMIT:
                 batch.append(self._queue.get_nowait())
             ended = None in batch
-            operations = [operation for operation in batch if operation is not None]
-            if operations:
-                await self._write(operations)
+            records = [record for record in batch if record is not None]
+            if records:
+                await self._write(records)
 
-    async def _write(self, operations: list[Operation]) -> None:
+    async def _write(self, records: list[Record]) -> None:
         for delay in (*_RETRY_DELAYS, None):
             try:
-                await self._database.run(self._carry_out, operations)
+                await self._database.run(self._carry_out, records)
             except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
                 if delay is None:
-                    self.dropped += len(operations)
+                    self.dropped += len(records)
                     log.warning("a record could not be written: %s", type(error).__name__)
                 else:
                     await asyncio.sleep(delay)
             except Exception:
-                if len(operations) > 1:  # what can't be written does not take the others with it
-                    for operation in operations:
-                        await self._write([operation])
+                if len(records) > 1:  # what can't be written does not take the others with it
+                    await self._write(records[: len(records) // 2])
+                    await self._write(records[len(records) // 2 :])
                 else:
                     self.dropped += 1
                     log.exception("a record could not be written")
@@ -101,11 +134,30 @@ class Recorder:
             else:
                 return
 
-    def _carry_out(self, connection: Connection, operations: list[Operation]) -> None:
+    def _carry_out(self, connection: Connection, records: list[Record]) -> None:
         execution_id = self._execution_id or executions.ensure(connection, self._run)
         new: list[NewEvent] = []
-        for operation in operations:
-            new.extend(operation(connection, execution_id))
+        rows: list[dict[str, Any]] = []
+        used: list[RunUsage] = []
+        for record in records:
+            if isinstance(record, TraceRow):
+                rows.append(record.values())
+                if record.event is not None:
+                    new.append(record.event)
+            elif isinstance(record, RunUsage):
+                used.append(record)
+            else:
+                new.extend(record(connection, execution_id))
+        traces.write(connection, execution_id, rows)
+        if used:
+            costs = [usage.cost for usage in used if usage.cost is not None]
+            executions.add_usage(
+                connection,
+                execution_id,
+                input_tokens=sum(usage.input_tokens for usage in used),
+                output_tokens=sum(usage.output_tokens for usage in used),
+                cost_usd=sum(costs) if costs else None,
+            )
         if new:
             place = self._place
             events.append_from_try(

@@ -3,28 +3,31 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 from langgraph.store.postgres.aio import AsyncPostgresStore
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.cancellation import CancelWatch, RunCancelledError
-from backend.agents.checkpoints import FencedSaver, open_pool
+from backend.agents.checkpoints import FencedSaver, Pool, open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
-from backend.agents.models import build_model, resolve_model
+from backend.agents.models import ModelChoice, Purpose, build_model, many_calls_client, resolve_model
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
-from backend.agents.registry import get_agent
+from backend.agents.registry import AgentDefinition, get_agent
 from backend.agents.specs import AgentSpec
 from backend.agents.usage_counting import ask_for_usage
+from backend.core.budget import Budget, parse_budget
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
@@ -37,6 +40,8 @@ from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.traces import Place
 
 log = logging.getLogger(__name__)
+
+Saver = TypeVar("Saver", bound=FencedSaver)
 
 CLAIM_SECONDS = 10.0
 """How long a task waits for its threads; a database that hangs longer costs the checkpoints, not the task."""
@@ -73,6 +78,13 @@ class TaskContext:
         model = system.get("model") if isinstance(system, Mapping) else None
         return model if isinstance(model, str) else None
 
+    @property
+    def run_budget(self) -> Budget | None:
+        """The budget of the whole run, if the trigger gave one. Raises `InputError` for a wrong one."""
+        system = self.conf.get(SYSTEM_KEY)
+        given = system.get("budget") if isinstance(system, Mapping) else None
+        return parse_budget(given, field=f"{SYSTEM_KEY}.budget")
+
     def place(self) -> Place:
         """Where records of this try belong."""
         return Place(self.dag_id, self.dag_run_id, self.task_id, self.map_index, self.try_number)
@@ -99,14 +111,29 @@ class Outcome:
         return {"input_tokens": self.usage.input_tokens, "output_tokens": self.usage.output_tokens}
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An agent's graph, compiled once for any number of inputs. `definition` is that of a built-in agent."""
+
+    graph: Graph
+    definition: AgentDefinition | None
+    model: str | None
+    notice: str | None
+
+
 class AgentRunner:
     """Runs the agents of one try of a task and records what they do."""
 
-    def __init__(self, settings: Settings, database: Database, task: TaskContext) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, task: TaskContext, *, budget: Budget | None = None
+    ) -> None:
+        """`budget` is the task's own, over all its tries; the run's is found in its conf."""
         self._settings = settings
-        self._database = database
+        self._budget = budget
+        self._purse = Purse(())
+        self._database = self.database = database
         self.task = task
-        self._recorder = Recorder(database, task.place(), task.run_state())
+        self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
         self._resources = AsyncExitStack()
         self._saver: FencedSaver | None = None
         self._store: AsyncPostgresStore | None = None
@@ -129,6 +156,7 @@ class AgentRunner:
         is all that the agents are asked to do; a try with another one starts from nothing. Without a database the
         agents run without checkpoints. Raises `SupersededError` when a later try has begun.
         """
+        await self.open_budgets()
         digest = sha256(dumps(given).encode()).hexdigest()
         self._threads = dict(threads)
         try:
@@ -138,18 +166,49 @@ class AgentRunner:
         except (SQLAlchemyError, OSError) as error:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
-        pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
-        self._saver = FencedSaver(pool, self.task.thread_id, self.task.try_number)
-        self._store = AsyncPostgresStore(pool)
+        await self.open_checkpoints(lambda pool: FencedSaver(pool, self.task.thread_id, self.task.try_number))
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
-        if self._execution_id is not None and (current := asyncio.current_task()) is not None:
-            await self._resources.enter_async_context(self._watch.watching(self._execution_id, current))
+        if self._execution_id is not None:
+            await self.watch(self._execution_id)
+
+    async def watch(self, execution_id: str) -> None:
+        """Stop the present asyncio task when somebody cancels the run."""
+        self._execution_id = execution_id
+        if (current := asyncio.current_task()) is not None:
+            await self._resources.enter_async_context(self._watch.watching(execution_id, current))
 
     @property
     def cancelled(self) -> bool:
         """Whether somebody cancelled the run."""
         return self._execution_id in self._watch.cancelled
+
+    async def open_budgets(self) -> None:
+        """Find out what the task's and the run's budgets have left, before the first agent begins.
+
+        Raises `InputError` for a wrong budget in the run's conf and `sqlalchemy.exc.OperationalError` when what was
+        used can't be read: a budget is never guessed.
+        """
+        run_budget = self.task.run_budget
+        ledgers: list[Ledger] = []
+        if self._budget is not None:
+            ledgers.append(Ledger(self._budget, "the task's budget", await self._spent(False)))
+        if run_budget is not None:
+            ledgers.append(Ledger(run_budget, "the run's budget", await self._spent(True)))
+        self._purse = Purse(ledgers)
+        if run_budget is not None:
+            await self._resources.enter_async_context(self._purse.following(ledgers[-1], lambda: self._spent(True)))
+
+    def callbacks(self, observer: AgentObserver) -> list[BaseCallbackHandler]:
+        """What watches an agent: the observer and, if there is a budget, its guard."""
+        return [observer, *([Guard(self._purse, model=observer.model)] if self._purse else [])]
+
+    async def _spent(self, whole_run: bool) -> Spent:
+        def read(connection: Connection) -> Spent:
+            execution_id = executions.ensure(connection, self.task.run_state())
+            return Spent(*traces.spent_before(connection, execution_id, self.task.place(), whole_run=whole_run))
+
+        return await self._database.run(read)
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
@@ -170,12 +229,12 @@ class AgentRunner:
 
         `call` counts an agent's calls in a team where it may work several times; each has a thread of its own.
         """
-        trace_id = uuid.uuid5(_TRACE_NAMESPACE, f"{self.task.thread_id}/{spec.name}").hex
+        trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
         requested = spec.model or self.task.run_model
         observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
         config: RunnableConfig = {
-            "callbacks": [observer],
+            "callbacks": [],
             "run_name": spec.name,
             "configurable": {
                 **spec.configurable,
@@ -188,6 +247,7 @@ class AgentRunner:
             else:
                 observer.begin(input_data)
                 graph = await self._own(spec, config)
+            config["callbacks"] = self.callbacks(observer)
             if self._going_on and call == 1:  # what earlier tries used is counted by agent, not by call
                 observer.used_before(await self._used_before(place))
             async with asyncio.timeout(spec.timeout):
@@ -212,9 +272,32 @@ class AgentRunner:
         observer.finish("success", output)
         return self._outcome(observer, "success", output)
 
+    async def open_checkpoints(self, make: Callable[[Pool], Saver]) -> Saver:
+        """Have the task's graphs keep their checkpoints with a saver of one's own making."""
+        pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
+        self._saver = saver = make(pool)
+        self._store = AsyncPostgresStore(pool)
+        return saver
+
+    async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
+        """Choose the model for a purpose and compile the graph; a user's own graph has none.
+
+        Raises what makes that impossible for any input.
+        """
+        requested = spec.model or self.task.run_model
+        if purpose is None:
+            graph = await self._own(spec, {"configurable": dict(spec.configurable)})
+            return Prepared(graph, None, requested, None)
+        definition, config, choice = self._choose(spec, requested, purpose)
+        client: dict[str, Any] = {}
+        if choice.provider == "openai":
+            client["http_async_client"] = await self._resources.enter_async_context(many_calls_client())
+        graph = self._compile(spec, definition, config, choice, **client)
+        return Prepared(graph, definition, choice.name, choice.notice)
+
     def skip(self, spec: AgentSpec, reason: str) -> None:
         """Record that an agent was not run, and why."""
-        trace_id = uuid.uuid5(_TRACE_NAMESPACE, f"{self.task.thread_id}/{spec.name}").hex
+        trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
         requested = spec.model or self.task.run_model
         observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
@@ -226,15 +309,24 @@ class AgentRunner:
         self, spec: AgentSpec, requested: str | None, observer: AgentObserver, input_data: Mapping[str, Any]
     ) -> Graph:
         try:
-            definition = get_agent(spec.type)
-            config = AgentConfig.parse(spec.config)
-            purpose = definition.purpose_for(input_data)
-            choice = resolve_model(requested, purpose=purpose, settings=self._settings)
+            purpose = get_agent(spec.type).purpose_for(input_data)
+            definition, config, choice = self._choose(spec, requested, purpose)
             observer.uses(choice.name, choice.notice)
         finally:
             observer.begin(input_data)
-        model = build_model(choice, self._settings, **config.model_params())
         definition.check_input(input_data)
+        return self._compile(spec, definition, config, choice)
+
+    def _choose(
+        self, spec: AgentSpec, requested: str | None, purpose: Purpose
+    ) -> tuple[AgentDefinition, AgentConfig, ModelChoice]:
+        choice = resolve_model(requested, purpose=purpose, settings=self._settings)
+        return get_agent(spec.type), AgentConfig.parse(spec.config), choice
+
+    def _compile(
+        self, spec: AgentSpec, definition: AgentDefinition, config: AgentConfig, choice: ModelChoice, **client: Any
+    ) -> Graph:
+        model = build_model(choice, self._settings, **config.model_params(), **client)
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
 
@@ -273,6 +365,11 @@ class AgentRunner:
     async def _read_upload(self, image_id: uuid.UUID) -> bytes | None:
         image = await self._database.run(images.get, str(image_id))
         return image.content if image else None
+
+
+def trace_id_of(name: str) -> str:
+    """The trace id of an agent, the same in all tries of its task."""
+    return uuid.uuid5(_TRACE_NAMESPACE, name).hex
 
 
 def call_thread(thread: str, call: int) -> str:

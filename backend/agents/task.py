@@ -7,6 +7,7 @@ from typing import Any
 
 from backend.agents.cancellation import RunCancelledError
 from backend.agents.runner import AgentRunner, TaskContext
+from backend.core.budget import Budget
 from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
 
@@ -16,8 +17,9 @@ Work = Callable[[AgentRunner], Awaitable[dict[str, Any]]]
 class AgentTask:
     """One run of a task's agents that another thread or a signal handler can stop."""
 
-    def __init__(self, settings: Settings, task: TaskContext) -> None:
+    def __init__(self, settings: Settings, task: TaskContext, *, budget: Budget | None = None) -> None:
         self._settings = settings
+        self._budget = budget
         self._task = task
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -39,7 +41,7 @@ class AgentTask:
     async def _run(self, work: Work) -> dict[str, Any]:
         database = Database(make_async_engine(self._settings.database_url, application="visual_ai_worker", pool_size=2))
         try:
-            async with AgentRunner(self._settings, database, self._task) as runner:
+            async with AgentRunner(self._settings, database, self._task, budget=self._budget) as runner:
                 running = asyncio.ensure_future(work(runner))
                 with self._lock:
                     self._loop, self._running = asyncio.get_running_loop(), running

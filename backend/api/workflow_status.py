@@ -15,11 +15,14 @@ from backend.api.schemas.workflows import (
     ErrorOut,
     ExecutionList,
     ExecutionOut,
+    ItemList,
+    ItemOut,
     SnapshotOut,
     TaskOut,
     Usage,
 )
 from backend.core.problems import FieldError, Invalid
+from backend.db.batch_items import item_json
 from backend.services.application import Application
 
 router = APIRouter(prefix="/workflow-status", tags=["status"])
@@ -98,6 +101,23 @@ async def get_snapshot(dag_id: str, dag_run_id: str, who: Reader, services: Serv
         result=snapshot.row["output_data"],
         last_event_id=snapshot.row["last_seq"],
     )
+
+
+@router.get("/{dag_id}/{dag_run_id}/items/{task_id}")
+async def list_items(
+    dag_id: str,
+    dag_run_id: str,
+    task_id: str,
+    who: Reader,
+    services: Services,
+    map_index: Annotated[int, Query(ge=-1)] = -1,
+    after: Annotated[int, Query(ge=-1, description="Items behind this position; -1: from the first")] = -1,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> ItemList:
+    """What became of a batch task's inputs, in order. Give `next_after` as `after` for the next page."""
+    rows = await services.status.items(who, dag_id, dag_run_id, task_id, map_index, after=after, limit=limit + 1)
+    page = [ItemOut(**item_json(row)) for row in rows[:limit]]
+    return ItemList(items=page, next_after=page[-1].index if len(rows) > limit else None)
 
 
 def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:

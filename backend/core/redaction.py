@@ -17,11 +17,23 @@ _COUNTS = re.compile(r"(?i)(input|output|total|max|cached|reasoning|prompt|compl
 
 REDACTED = "[redacted]"
 
+_PREFIXES = ("sk", "pk", "rk", "xoxa", "xoxb", "xoxp", "ghp", "gho", "glpat")
+_MARKS = ("bearer", "eyj", "://", *(prefix + joint for prefix in _PREFIXES for joint in "-_"))
+"""One of these stands in each text that `_SECRETS` matches; to look for them is twenty times as fast."""
+
+_SHORTEST = 3
+"""Characters of the shortest text that either pattern matches: `a:b` before an `@` in a URL."""
+
 
 def redact_text(text: str, *, limit: int | None = None) -> str:
     """`text` without secrets and embedded pictures, cut to `limit` characters."""
-    text = _DATA_URL.sub(_describe, text)
-    text = _SECRETS.sub(REDACTED, text)
+    # Most texts are short names and states, and most others hold no picture.
+    if len(text) >= _SHORTEST:
+        if ";base64," in text:
+            text = _DATA_URL.sub(_describe, text)
+        lowered = text.lower()
+        if any(mark in lowered for mark in _MARKS):
+            text = _SECRETS.sub(REDACTED, text)
     if limit is not None and len(text) > limit:
         return f"{text[:limit]}… ({len(text)} characters)"
     return text
@@ -44,6 +56,8 @@ def redact(value: Any, *, limit: int | None = None) -> Any:
         return [redact(item, limit=limit) for item in value]
     if value is None or isinstance(value, bool | int):
         return value
+    if hasattr(value, "model_dump"):  # a message or another pydantic model
+        return redact(value.model_dump(), limit=limit)
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None  # JSON has no NaN
     return redact_text(str(value), limit=limit)

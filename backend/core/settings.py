@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     cors_origins: tuple[str, ...] = Field((), validation_alias="VISUAL_AI_CORS_ORIGINS")
     max_body_bytes: int = Field(5 * 2**20, validation_alias="VISUAL_AI_MAX_BODY_BYTES", ge=1024)
     trigger_rate_per_minute: int = Field(6000, validation_alias="VISUAL_AI_TRIGGER_RATE_PER_MINUTE", ge=0)
+    batch_trigger_limit: int = Field(1000, validation_alias="VISUAL_AI_BATCH_TRIGGER_LIMIT", ge=1)
+    batch_trigger_concurrency: int = Field(8, validation_alias="VISUAL_AI_BATCH_TRIGGER_CONCURRENCY", ge=1, le=50)
     stream_heartbeat: float = Field(15.0, validation_alias="VISUAL_AI_STREAM_HEARTBEAT", gt=0)
     streams_per_user: int = Field(10_000, validation_alias="VISUAL_AI_STREAMS_PER_USER", ge=1)
     reconcile_interval: float = Field(2.0, validation_alias="VISUAL_AI_RECONCILE_INTERVAL", gt=0)

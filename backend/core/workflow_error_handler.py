@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from backend.core.agent_errors import InvalidOutputError, StepLimitError
+from backend.core.budget import BudgetExceededError
 from backend.core.input_error import InputError
 
 Category = Literal[
@@ -133,7 +134,7 @@ def _category(error: BaseException) -> Category | None:
         return "input"
     if isinstance(error, InvalidOutputError):
         return "invalid_output"
-    if isinstance(error, StepLimitError):
+    if isinstance(error, BudgetExceededError | StepLimitError):
         return "budget"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"

@@ -10,7 +10,7 @@ from backend.core.jsonable import storable
 from backend.core.redaction import redact, redact_text
 from backend.db.rows import Row, all_rows, one_row
 from backend.db.tables import workflow_errors as errors
-from backend.db.traces import Place
+from backend.db.traces import Place, label
 
 MESSAGE_LIMIT = 4_000
 
@@ -45,6 +45,7 @@ def add(
             map_index=place.map_index,
             try_number=place.try_number,
             agent_name=place.agent,
+            item_index=place.item,
             model=model,
             node=node,
             category=category,
@@ -75,7 +76,7 @@ def payload(error: Mapping[str, Any]) -> dict[str, Any]:
         "task_id": error["task_id"],
         "map_index": error["map_index"],
         "try_number": error["try_number"],
-        "agent": error["agent_name"],
+        "agent": label(error["agent_name"], error["item_index"]),
         "model": error["model"],
         "node": error["node"],
         "category": error["category"],

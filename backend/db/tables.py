@@ -92,6 +92,7 @@ agent_traces = Table(
     Column("trace_id", Text),
     Column("input", JSONB),
     Column("output", JSONB),
+    Column("item_index", Integer),
 )
 
 workflow_errors = Table(
@@ -116,6 +117,7 @@ workflow_errors = Table(
     Column("recovered", Boolean, nullable=False),
     Column("context", JSONB, nullable=False),
     Column("occurred_at", _Time, nullable=False),
+    Column("item_index", Integer),
 )
 
 user_preferences = Table(
@@ -160,6 +162,27 @@ workflow_threads = Table(
     Column("input_hash", Text, nullable=False),
     Column("completed", Boolean, nullable=False),
     Column("updated_at", _Time, nullable=False),
+)
+
+batch_items = Table(
+    "batch_items",
+    metadata,
+    Column("execution_id", _Id, primary_key=True),
+    Column("task_id", Text, primary_key=True),
+    Column("map_index", Integer, primary_key=True),
+    Column("item_index", Integer, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("try_number", Integer, nullable=False),
+    Column("output", JSONB),
+    Column("error", Text),
+    Column("category", Text),
+    Column("model", Text),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_usd", Numeric(18, 8)),
+    Column("latency_ms", Double),
+    Column("trace_id", Text),
+    Column("finished_at", _Time, nullable=False),
 )
 
 idempotency_keys = Table(

@@ -1,20 +1,22 @@
 """Agent traces: one row for each agent run and one for each node of its graph."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, func, or_, select, text, update
 
+from backend.core.jsonable import dumps
 from backend.core.redaction import redact
 from backend.db.rows import Row, all_rows
 from backend.db.tables import agent_traces as traces
 
 EXCERPT = 20_000
 """The longest string kept of an agent's input or output, in characters."""
+
+SHOWN_ITEMS = 50
+"""So many inputs of a batch, from the first, are shown one by one in streams and snapshots. All have their rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,48 +30,59 @@ class Place:
     try_number: int
     agent: str | None = None
     agent_type: str | None = None
+    item: int | None = None
+    """The input's position in a batch."""
 
 
-def start(
-    connection: Connection,
-    execution_id: str,
-    trace: str,
-    place: Place,
-    *,
-    node: str | None,
-    model: str | None,
-    started_at: datetime,
-    trace_id: str | None,
-    given: Any,
-) -> None:
-    """Write the row of an agent run (`node=None`) or a node that begins."""
-    connection.execute(
-        insert(traces)
-        .values(
-            id=trace,
-            execution_id=execution_id,
-            task_id=place.task_id,
-            map_index=place.map_index,
-            try_number=place.try_number,
-            agent_name=place.agent,
-            agent_type=place.agent_type,
-            node=node,
-            model=model,
-            state="running",
-            started_at=started_at,
-            trace_id=trace_id,
-            input=redact(given, limit=EXCERPT),
-        )
-        .on_conflict_do_nothing()
-    )
+_WRITE = text(
+    """
+    INSERT INTO visual_ai.agent_traces (
+        id, execution_id, task_id, map_index, try_number, agent_name, agent_type, item_index, node, model, state,
+        started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd, notice, trace_id, input, output)
+    SELECT
+        id, CAST(:execution_id AS uuid), task_id, map_index, try_number, agent_name, agent_type, item_index, node,
+        model, state, started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd, notice, trace_id,
+        input, output
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+        id uuid, task_id text, map_index integer, try_number integer, agent_name text, agent_type text,
+        item_index integer, node text, model text, state text, started_at timestamptz, finished_at timestamptz,
+        latency_ms double precision, input_tokens bigint, output_tokens bigint, cost_usd numeric, notice text,
+        trace_id text, input jsonb, output jsonb)
+    ON CONFLICT (id) DO UPDATE SET
+        state = excluded.state, model = excluded.model, finished_at = excluded.finished_at,
+        latency_ms = excluded.latency_ms, input_tokens = excluded.input_tokens,
+        output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd, notice = excluded.notice,
+        output = excluded.output
+    """
+)
 
 
-def finish(connection: Connection, trace: str, values: Mapping[str, Any]) -> None:
-    """Complete a row with what became of it; `output` is redacted and cut."""
-    kept = dict(values)
-    if "output" in kept:
-        kept["output"] = redact(kept["output"], limit=EXCERPT)
-    connection.execute(update(traces).where(traces.c.id == trace).values(kept))
+def write(connection: Connection, execution_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of agent runs (`node` None) and nodes, as `row` makes them, all in one statement.
+
+    A row that is there already, or comes again, is completed: only its input stays what it was.
+    """
+    merged: dict[str, Mapping[str, Any]] = {}
+    for new in rows:
+        known = merged.get(new["id"])
+        merged[new["id"]] = new if known is None else {**new, "input": known["input"]}
+    if merged:
+        connection.execute(_WRITE, {"execution_id": execution_id, "rows": dumps(list(merged.values()))})
+
+
+def row(place: Place, **values: Any) -> dict[str, Any]:
+    """A row for `write`; `input` and `output` are redacted and cut."""
+    return {
+        "task_id": place.task_id,
+        "map_index": place.map_index,
+        "try_number": place.try_number,
+        "agent_name": place.agent,
+        "agent_type": place.agent_type,
+        "item_index": place.item,
+        **values,
+        "input": redact(values.get("input"), limit=EXCERPT),
+        "output": redact(values.get("output"), limit=EXCERPT),
+    }
 
 
 def supersede(connection: Connection, execution_id: str, place: Place) -> None:
@@ -104,17 +117,84 @@ def used_before(connection: Connection, execution_id: str, place: Place) -> tupl
             traces.c.map_index == place.map_index,
             traces.c.try_number < place.try_number,
             traces.c.agent_name == place.agent,
+            traces.c.item_index.is_not_distinct_from(place.item),
             traces.c.node.is_not(None),
         )
     ).one()
     return int(row[0]), int(row[1]), None if row[4] else row[2], int(row[3])
 
 
+_SPENT = text(
+    """
+    SELECT coalesce(sum(input_tokens + output_tokens), 0), coalesce(sum(cost_usd), 0),
+        bool_or(model IS NOT NULL AND cost_usd IS NULL), count(*)
+    FROM visual_ai.agent_traces
+    WHERE execution_id = CAST(:execution_id AS uuid) AND node IS NOT NULL
+      AND (:whole_run OR (task_id = :task_id AND map_index = :map_index))
+      AND NOT (task_id = :task_id AND map_index = :map_index AND try_number = :try_number)
+    """
+)
+
+
+def spent_before(
+    connection: Connection, execution_id: str, place: Place, *, whole_run: bool
+) -> tuple[int, Decimal | None, int]:
+    """What nodes used outside this try, in earlier tries of the task or in the whole run: tokens, cost (None when some
+    of it has no known price) and the number of nodes' executions."""
+    row = connection.execute(
+        _SPENT,
+        {
+            "execution_id": execution_id,
+            "whole_run": whole_run,
+            "task_id": place.task_id,
+            "map_index": place.map_index,
+            "try_number": place.try_number,
+        },
+    ).one()
+    return int(row[0]), None if row[2] else row[1], int(row[3])
+
+
+def used_by_items(connection: Connection, execution_id: str, place: Place) -> dict[int, tuple[int, int, Any, int]]:
+    """What each item of a batch used in earlier tries, as `used_before` gives it."""
+    called = traces.c.model.is_not(None)
+    query = (
+        select(
+            traces.c.item_index,
+            func.sum(traces.c.input_tokens),
+            func.sum(traces.c.output_tokens),
+            func.sum(traces.c.cost_usd),
+            func.count().filter(called),
+            func.count().filter(called & traces.c.cost_usd.is_(None)),
+        )
+        .where(
+            traces.c.execution_id == execution_id,
+            traces.c.task_id == place.task_id,
+            traces.c.map_index == place.map_index,
+            traces.c.try_number < place.try_number,
+            traces.c.item_index.is_not(None),
+            traces.c.node.is_not(None),
+        )
+        .group_by(traces.c.item_index)
+    )
+    return {
+        row[0]: (int(row[1]), int(row[2]), None if row[5] else row[3], int(row[4])) for row in connection.execute(query)
+    }
+
+
 def list_agents(connection: Connection, execution_id: str) -> list[Row]:
-    """The execution's agent runs and nodes, oldest first, without their inputs and outputs."""
+    """The execution's agent runs and nodes, oldest first, without their inputs and outputs.
+
+    Of batches only the first `SHOWN_ITEMS` inputs: those that the stream tells of, too.
+    """
     columns = [column for column in traces.c if column.name not in ("input", "output")]
-    query = select(*columns).where(traces.c.execution_id == execution_id).order_by(traces.c.started_at)
+    shown = or_(traces.c.item_index.is_(None), traces.c.item_index < SHOWN_ITEMS)
+    query = select(*columns).where(traces.c.execution_id == execution_id, shown).order_by(traces.c.started_at)
     return all_rows(connection.execute(query))
+
+
+def label(agent: str | None, item: int | None) -> str | None:
+    """What events and snapshots call an agent: in a batch with the input's position, as in `vision[7]`."""
+    return agent if item is None else f"{agent}[{item}]"
 
 
 def payload(trace: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +203,7 @@ def payload(trace: Mapping[str, Any]) -> dict[str, Any]:
         "task_id": trace["task_id"],
         "map_index": trace["map_index"],
         "try_number": trace["try_number"],
-        "agent": trace["agent_name"],
+        "agent": label(trace["agent_name"], trace["item_index"]),
         "type": trace["agent_type"],
         "node": trace["node"],
         "state": trace["state"],

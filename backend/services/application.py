@@ -21,6 +21,7 @@ from backend.services.runs import Runs
 from backend.services.status import Status
 from backend.services.stream import Streams
 from backend.services.trigger import Triggers
+from backend.services.trigger_batch import BatchTriggers
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Application:
     authenticator: Authenticator
     catalog: Catalog
     triggers: Triggers
+    batch_triggers: BatchTriggers
     status: Status
     runs: Runs
     streams: Streams
@@ -64,13 +66,16 @@ async def run_application(
         reconciler = Reconciler(settings, airflow, database)
         catalog = Catalog(airflow)
         status = Status(settings, database, airflow)
+        triggers = Triggers(settings, airflow, database, catalog)
+        batch_triggers = BatchTriggers(settings, triggers)
         application = Application(
             settings=settings,
             airflow=airflow,
             database=database,
             authenticator=Authenticator(secret, settings.token_lifetime, airflow),
             catalog=catalog,
-            triggers=Triggers(settings, airflow, database, catalog),
+            triggers=triggers,
+            batch_triggers=batch_triggers,
             status=status,
             runs=Runs(airflow, database, status),
             streams=Streams(settings, database, feed, status),
@@ -80,4 +85,5 @@ async def run_application(
         )
         await stack.enter_async_context(feed.running())
         await stack.enter_async_context(reconciler.running())
+        await stack.enter_async_context(batch_triggers.running())
         yield application

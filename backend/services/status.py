@@ -13,9 +13,10 @@ from backend.clients.airflow import AirflowClient, AirflowError, AirflowUnavaila
 from backend.core.problems import FieldError, Invalid, NotFound
 from backend.core.roles import Principal
 from backend.core.settings import Settings
-from backend.db import errors, executions, traces
+from backend.db import batch_items, errors, executions, traces
 from backend.db.engine import Database
 from backend.db.rows import Row
+from backend.db.traces import Place
 from backend.services.airflow_runs import run_state
 from backend.services.catalog import unreachable
 
@@ -64,6 +65,14 @@ class Status:
         """The execution as it stands. Raises `NotFound`."""
         row = await self.row(who, dag_id, dag_run_id)
         return await self._database.run(_read_snapshot, dag_id, dag_run_id, str(row["id"]))
+
+    async def items(
+        self, who: Principal, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, after: int, limit: int
+    ) -> list[Row]:
+        """Items of a batch task behind the position `after`, in order. Raises `NotFound`."""
+        row = await self.row(who, dag_id, dag_run_id)
+        place = Place(dag_id, dag_run_id, task_id, map_index, 0)
+        return await self._database.run(batch_items.read_page, str(row["id"]), place, after=after, limit=limit)
 
     async def list_page(
         self,

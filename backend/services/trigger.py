@@ -38,6 +38,7 @@ class TriggerRequest:
     user_id: str | None = None
     model: str | None = None
     run_after: datetime | None = None
+    budget: dict[str, Any] | None = None
 
     def fingerprint(self) -> str:
         """The same for the same request only."""
@@ -48,6 +49,8 @@ class TriggerRequest:
             self.model,
             self.run_after.isoformat() if self.run_after else None,
         ]
+        if self.budget:  # appended, so that the keys of requests without one stay good
+            content.append(self.budget)
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -205,6 +208,7 @@ def _system_values(who: Principal, request: TriggerRequest, wanted: Claim, key: 
         "user_id": request.user_id or who.username,
         "triggered_by": who.username,
         "model": request.model,
+        "budget": request.budget,
         "idempotency_key": key,
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -2,16 +2,60 @@
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from backend.core.jsonable import dumps
 
 _NO_NUL = r"^[^\x00]*$"
 
 
-class TriggerBody(BaseModel):
+class BudgetBody(BaseModel):
+    """What all agents of a run may use together; a model call or step that would go over it isn't made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_tokens: int | None = Field(None, ge=0, strict=True, description="Input and output")
+    max_cost_usd: float | None = Field(None, ge=0, allow_inf_nan=False, description="US dollars")
+    max_steps: int | None = Field(None, ge=0, strict=True, description="Executions of graphs' nodes")
+
+
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    """Python reads more than JSON allows, and JSON holds more than Postgres does."""
+    try:
+        kept = dumps(value) == json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        kept = False
+    if not kept:
+        raise ValueError("holds NaN, an infinity, a NUL character or half of a surrogate pair")
+    return value
+
+
+InputData = Annotated[dict[str, Any], AfterValidator(_storable)]
+
+
+class RunOptions(BaseModel):
+    """What can be said about a run besides its input."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dag_id: str = Field(min_length=1, max_length=250)
+    user_id: str | None = Field(
+        None, min_length=1, max_length=256, pattern=_NO_NUL, description="On whose behalf; default: you"
+    )
+    model: str | None = Field(
+        None, min_length=1, max_length=256, pattern=_NO_NUL, description="The model of all agents whose task names none"
+    )
+    run_after: AwareDatetime | None = Field(None, description="Not before this time")
+    budget: BudgetBody | None = None
+
+    def budget_json(self) -> dict[str, Any] | None:
+        """The budget as it goes into the run's conf."""
+        return (self.budget.model_dump(exclude_none=True) or None) if self.budget else None
+
+
+class TriggerBody(RunOptions):
     """A run to start. `input_data` becomes `dag_run.conf` and must fit the DAG's parameter schema."""
 
     model_config = ConfigDict(
@@ -28,27 +72,26 @@ class TriggerBody(BaseModel):
         },
     )
 
-    dag_id: str = Field(min_length=1, max_length=250)
-    input_data: dict[str, Any]
-    user_id: str | None = Field(
-        None, min_length=1, max_length=256, pattern=_NO_NUL, description="On whose behalf; default: you"
-    )
-    model: str | None = Field(
-        None, min_length=1, max_length=256, pattern=_NO_NUL, description="The model of all agents whose task names none"
-    )
-    run_after: AwareDatetime | None = Field(None, description="Not before this time")
+    input_data: InputData
 
-    @field_validator("input_data")
-    @classmethod
-    def _can_be_passed_on(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """Python reads more than JSON allows, and JSON holds more than Postgres does."""
-        try:
-            kept = dumps(value) == json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        except ValueError:
-            kept = False
-        if not kept:
-            raise ValueError("holds NaN, an infinity, a NUL character or half of a surrogate pair")
-        return value
+
+class BatchBody(RunOptions):
+    """Runs of one DAG to start, one for each of `inputs`; everything else is as for a single one."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "dag_id": "visual_ai_workflow",
+                "inputs": [
+                    {"query": "What is the total?", "image_url": "https://example.com/1.jpg"},
+                    {"query": "What is the total?", "image_url": "https://example.com/2.jpg"},
+                ],
+            }
+        },
+    )
+
+    inputs: list[InputData] = Field(min_length=1)
 
 
 class Accepted(BaseModel):
@@ -61,6 +104,64 @@ class Accepted(BaseModel):
     status_url: str
     stream_url: str
     airflow_url: str
+
+
+class AcceptedEntry(Accepted):
+    """An input of a batch whose run Airflow has accepted."""
+
+    index: int
+    status: Literal["accepted"] = "accepted"
+
+
+class ProblemOut(BaseModel):
+    """Problem details (RFC 9457); `retry_after` is in seconds."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] = []
+    retry_after: float | None = None
+
+
+class RefusedEntry(BaseModel):
+    """An input of a batch that started no run, and why."""
+
+    index: int
+    status: Literal["refused"] = "refused"
+    problem: ProblemOut
+
+
+class BatchAccepted(BaseModel):
+    """One entry for each input, in order."""
+
+    accepted: int
+    refused: int
+    entries: list[Annotated[AcceptedEntry | RefusedEntry, Field(discriminator="status")]]
+
+
+class ItemOut(BaseModel):
+    """An item of a batch task that came to its end; `latency_ms` is in milliseconds."""
+
+    index: int
+    state: Literal["success", "failed"]
+    output: Any
+    error: str | None
+    category: str | None
+    model: str | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    latency_ms: float | None
+    try_number: int
+    trace_id: str | None
+
+
+class ItemList(BaseModel):
+    """A page of a batch's items by position; `next_after` is null on the last."""
+
+    items: list[ItemOut]
+    next_after: int | None
 
 
 class WorkflowOut(BaseModel):

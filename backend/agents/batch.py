@@ -1,0 +1,459 @@
+"""Many inputs for one agent in one task: side by side on one event loop, each with its own thread and its own end.
+
+Whatever the number, memory holds only the inputs, the items under way and a few hundred rows on their way to the
+database: outputs are rows of `batch_items` as soon as they are known.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any, TextIO
+from urllib.parse import quote
+
+from langchain_core.runnables import RunnableConfig
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from backend.agents.batch_plan import BatchPlan
+from backend.agents.cancellation import RunCancelledError
+from backend.agents.graph_run import mapped, run_graph
+from backend.agents.group_saver import GroupSaver
+from backend.agents.observer import AgentObserver, Usage
+from backend.agents.registry import get_agent
+from backend.agents.runner import AgentRunner, Prepared, TaskContext, action, trace_id_of
+from backend.agents.specs import AgentSpec
+from backend.core.events import NewEvent
+from backend.core.jsonable import dumps
+from backend.core.workflow_error_handler import Category, classify
+from backend.db import batch_items, executions, threads, traces
+from backend.db.engine import Database
+from backend.db.rows import Row
+from backend.db.traces import SHOWN_ITEMS, Place
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 0.5
+"""At most one event about the whole batch in this time."""
+RECORDER_INTERVAL = 0.25
+RESULT_ITEMS = 100
+RESULT_BYTES = 2**20
+"""What is larger than these isn't handed on in XCom; the outputs are rows of `batch_items`."""
+NAMED_FAILURES = 20
+
+_STOPS: frozenset[Category] = frozenset({"auth", "quota", "budget"})
+"""Errors that every further item would meet, too."""
+_PAGE = 500
+_WRITE_INTERVAL = 0.1
+_WRITE_LIMIT = 500
+_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
+
+
+class BatchFailedError(RuntimeError):
+    """Items of a batch have failed; its cause is the error that says whether a retry helps."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How the batch stands."""
+
+    items: int
+    succeeded: int = 0
+    failed: int = 0
+    running: int = 0
+    failures: list[tuple[int, Exception]] = field(default_factory=list)  # the first ones
+    retryable: Exception | None = None  # the first error that another try may get past
+    stop: Exception | None = None  # the error that every further item would meet
+    used: Usage = field(default_factory=Usage)
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What earlier tries have left."""
+
+    execution_id: str
+    done: set[int]
+    known: set[str]
+    used: dict[int, tuple[int, int, Any, int]]
+
+
+class _Results:
+    """Writes items' rows, many in one transaction. Unlike the recorder it may lose none: `add` and `close` raise."""
+
+    def __init__(self, database: Database, execution_id: str, place: Place, thread_id: str) -> None:
+        self._database = database
+        self._target = (execution_id, place, thread_id)
+        self._queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(2 * _WRITE_LIMIT)
+        self._writer = asyncio.create_task(self._write_all())
+        self._error: Exception | None = None
+
+    async def add(self, row: dict[str, Any]) -> None:
+        """Have a row written soon; waits while too many do."""
+        if self._error is not None:
+            raise self._error
+        await self._queue.put(row)
+
+    async def close(self) -> None:
+        """Wait until all is written."""
+        await self._queue.put(None)
+        await self._writer
+        if self._error is not None:
+            raise self._error
+
+    def abandon(self) -> None:
+        """Stop writing."""
+        self._writer.cancel()
+
+    async def _write_all(self) -> None:
+        ended = False
+        while not ended:
+            rows = [await self._queue.get()]
+            if rows[0] is not None:
+                await asyncio.sleep(_WRITE_INTERVAL)
+            while not self._queue.empty() and len(rows) < _WRITE_LIMIT:
+                rows.append(self._queue.get_nowait())
+            ended = None in rows
+            given = [row for row in rows if row is not None]
+            if given and self._error is None:
+                await self._write(given)
+
+    async def _write(self, rows: list[dict[str, Any]]) -> None:
+        for delay in (*_RETRY_DELAYS, None):
+            try:
+                await self._database.run(batch_items.write, *self._target, rows)
+            except Exception as error:
+                # A serialization failure says that a later try has begun.
+                superseded = getattr(getattr(error, "orig", None), "sqlstate", None) == "40001"
+                if delay is not None and isinstance(error, OperationalError | OSError) and not superseded:
+                    await asyncio.sleep(delay)
+                    continue
+                self._error = error
+            return
+
+
+class _Batch:
+    """One try of a batch."""
+
+    def __init__(self, runner: AgentRunner, spec: AgentSpec, inputs: Sequence[Mapping[str, Any]]) -> None:
+        self._runner = runner
+        self._spec = spec
+        self._inputs = inputs
+        self._task = runner.task
+        self._place = replace(runner.task.place(), agent=spec.name, agent_type=spec.type)
+        self._progress = _Progress(len(inputs))
+        self._told: tuple[int, ...] = ()
+        self._cancelled = False
+        self._prepared: dict[str | None, Prepared] = {}
+        self._preparing = asyncio.Lock()
+
+    async def run(self, plan: BatchPlan, write_to: Callable[[], TextIO] | None) -> dict[str, Any]:
+        """Run what is left; gives the task's XCom."""
+        runner, progress = self._runner, self._progress
+        runner.recorder.interval = RECORDER_INTERVAL
+        await runner.open_budgets()
+        begun = await runner.database.run(self._begin, self._digest())
+        await runner.watch(begun.execution_id)
+        progress.succeeded = len(begun.done)
+        for used in begun.used.values():
+            _add(progress.used, Usage(*used))
+        async with AsyncExitStack() as stack:
+            saver = await runner.open_checkpoints(
+                lambda pool: GroupSaver(pool, self._task.thread_id, self._task.try_number, begun.known)
+            )
+            await stack.enter_async_context(saver.writing())
+            if self._inputs:  # what is wrong with the agent itself is told before any item begins
+                progress.model = (await self._prepare(self._given(0))).model
+            results = _Results(runner.database, begun.execution_id, self._place, self._task.thread_id)
+            stack.callback(results.abandon)
+            left = (index for index in range(len(self._inputs)) if index not in begun.done)
+            await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), begun, results)
+            await results.close()
+        failed = bool(progress.failures) and plan.on_item_error == "fail"
+        self._tell("failed" if failed or progress.stop else "success")
+        if progress.stop is not None:
+            raise progress.stop
+        if failed:
+            raise self._failure()
+        result = await self._result(begun.execution_id)
+        if write_to is not None:
+            await self._write_lines(begun.execution_id, write_to)
+        return result
+
+    def _begin(self, connection: Connection, digest: str) -> _Begun:
+        task, place = self._task, self._place
+        execution_id = executions.ensure(connection, task.run_state())
+        traces.supersede(connection, execution_id, place)
+        names = [self._thread(index) for index in range(len(self._inputs))]
+        going_on = threads.begin(connection, execution_id, task.thread_id, task.try_number, names, digest)
+        used = traces.used_by_items(connection, execution_id, place) if task.try_number > 1 else {}
+        if not going_on:
+            batch_items.supersede(connection, execution_id, place)
+            return _Begun(execution_id, set(), set(), used)
+        done = batch_items.done(connection, execution_id, place)
+        left = [name for index, name in enumerate(names) if index not in done]
+        known = batch_items.with_checkpoints(connection, left)
+        log.info("going on: %s of %s items are done, %s have checkpoints", len(done), len(names), len(known))
+        return _Begun(execution_id, done, known, used)
+
+    def _digest(self) -> str:
+        digest = sha256(dumps(["batch", self._spec.type, self._spec.graph, self._spec.input_data]).encode())
+        for given in self._inputs:
+            digest.update(dumps(given).encode())
+        return digest.hexdigest()
+
+    def _thread(self, index: int) -> str:
+        return f"{self._task.thread_id}/{index}"
+
+    async def _run_items(self, left: Iterator[int], workers: int, begun: _Begun, results: _Results) -> None:
+        progress = self._progress
+
+        async def work() -> None:
+            for index in left:
+                await self._runner.recorder.room()
+                if progress.stop is not None:
+                    return
+                progress.running += 1
+                try:
+                    row = await self._run_item(index, begun)
+                finally:
+                    progress.running -= 1
+                await results.add(row)
+
+        ticker = asyncio.create_task(self._tick())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(work())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            ticker.cancel()
+
+    def _given(self, index: int) -> dict[str, Any]:
+        return {**(self._spec.input_data or {}), **self._inputs[index]}
+
+    async def _prepare(self, given: Mapping[str, Any]) -> Prepared:
+        """The compiled graph for an input: one for all, or one for pictures and one for texts."""
+        purpose = None if self._spec.graph is not None else get_agent(self._spec.type).purpose_for(given)
+        async with self._preparing:
+            if purpose not in self._prepared:
+                self._prepared[purpose] = await self._runner.prepare(self._spec, purpose)
+        return self._prepared[purpose]
+
+    async def _run_item(self, index: int, begun: _Begun) -> dict[str, Any]:
+        spec, thread, given = self._spec, self._thread(index), self._given(index)
+        prepared = await self._prepare(given)
+        brief = index >= SHOWN_ITEMS
+        observer = AgentObserver(
+            self._runner.recorder,
+            replace(self._place, item=index),
+            model=prepared.model,
+            trace_id=trace_id_of(thread),
+            brief=brief,
+        )
+        if prepared.definition is not None:
+            observer.uses(prepared.model or "", prepared.notice)
+        if (used := begun.used.get(index)) is not None:
+            observer.used_before(Usage(*used))
+        config: RunnableConfig = {
+            "callbacks": self._runner.callbacks(observer),
+            "run_name": spec.name,
+            "configurable": {**spec.configurable, "thread_id": thread},
+        }
+        began = time.monotonic()
+        observer.begin(given)
+        try:
+            if prepared.definition is not None:
+                prepared.definition.check_input(given)
+            async with asyncio.timeout(spec.timeout):
+                output = await run_graph(
+                    prepared.graph,
+                    config,
+                    given,
+                    observer,
+                    context=spec.context,
+                    going_on=thread in begun.known,
+                    tokens=False,
+                )
+            output = mapped(output, spec.output_mapping)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and spec.timeout is not None:
+                error = TimeoutError(f"{spec.name}[{index}] took longer than its timeout of {spec.timeout:g} s")
+            return self._failed(index, observer, error, began)
+        except asyncio.CancelledError:
+            if self._runner.cancelled and not self._cancelled:  # one row tells it for all items
+                self._cancelled = True
+                observer.failed(classify(RunCancelledError()), "fail")
+            observer.finish("cancelled", None)
+            raise
+        observer.finish("success", output)
+        self._progress.succeeded += 1
+        return self._row(index, observer, began, "success", output)
+
+    def _failed(self, index: int, observer: AgentObserver, error: Exception, began: float) -> dict[str, Any]:
+        progress, found = self._progress, classify(error)
+        progress.failed += 1
+        if len(progress.failures) < NAMED_FAILURES:
+            progress.failures.append((index, error))
+        if not found.final and progress.retryable is None:
+            progress.retryable = error
+        if found.category in _STOPS and progress.stop is None:
+            progress.stop = error
+            error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
+        observer.failed(found, action(found), silent=progress.failed > SHOWN_ITEMS)
+        observer.finish("failed", None)
+        return {
+            **self._row(index, observer, began, "failed", None),
+            "error": f"{found.exception_type}: {found.message}",
+            "category": found.category,
+        }
+
+    def _row(self, index: int, observer: AgentObserver, began: float, state: str, output: Any) -> dict[str, Any]:
+        used = observer.total_usage
+        _add(self._progress.used, observer.usage)
+        self._progress.model = self._progress.model or observer.model
+        return {
+            "item_index": index,
+            "state": state,
+            "output": output,
+            "error": None,
+            "category": None,
+            "model": observer.model,
+            "input_tokens": used.input_tokens,
+            "output_tokens": used.output_tokens,
+            "cost_usd": used.cost if used.calls else None,
+            "latency_ms": round((time.monotonic() - began) * 1000, 3),
+            "trace_id": observer.trace_id,
+        }
+
+    async def _tick(self) -> None:
+        while True:
+            self._tell("running")
+            await asyncio.sleep(PROGRESS_SECONDS)
+
+    def _tell(self, state: str) -> None:
+        """One event about the batch as a whole, when it has something new to say."""
+        progress = self._progress
+        now = (progress.succeeded, progress.failed, progress.running)
+        if state == "running" and now == self._told:
+            return
+        self._told = now
+        place = self._place
+        payload = {
+            "task_id": place.task_id,
+            "map_index": place.map_index,
+            "try_number": place.try_number,
+            "agent": place.agent,
+            "type": place.agent_type,
+            "node": None,
+            "state": state,
+            "model": progress.model,
+            "input_tokens": progress.used.input_tokens,
+            "output_tokens": progress.used.output_tokens,
+            "cost_usd": progress.used.cost_usd,
+            "latency_ms": None,
+            "notice": None,
+            "batch": {
+                "items": progress.items,
+                "succeeded": progress.succeeded,
+                "failed": progress.failed,
+                "running": progress.running,
+            },
+        }
+        self._runner.recorder.put(lambda _connection, _execution_id: [NewEvent("agent_update", payload)])
+
+    def _failure(self) -> BatchFailedError:
+        progress = self._progress
+        named = "; ".join(f"[{index}] {classify(error).message[:200]}" for index, error in progress.failures[:5])
+        more = f"; and {progress.failed - 5} more" if progress.failed > 5 else ""
+        failure = BatchFailedError(f"{progress.failed} of {progress.items} items failed: {named}{more}")
+        failure.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
+        failure.__cause__ = progress.retryable or progress.failures[0][1]
+        return failure
+
+    async def _result(self, execution_id: str) -> dict[str, Any]:
+        progress, task, place = self._progress, self._task, self._place
+        counts = await self._runner.database.run(batch_items.count, execution_id, place)
+        result: dict[str, Any] = {
+            "batch": {
+                "items": progress.items,
+                "succeeded": counts.succeeded,
+                "failed": counts.failed,
+                "failures": [
+                    {"index": index, "category": found.category, "error": found.message[:500]}
+                    for index, found in ((index, classify(error)) for index, error in progress.failures)
+                ],
+            },
+            "agent": self._spec.name,
+            "model": progress.model,
+            "usage": {"input_tokens": progress.used.input_tokens, "output_tokens": progress.used.output_tokens},
+            "cost_usd": progress.used.cost_usd,
+            "results_url": _results_url(task),
+            "trace_url": None,
+            "attempts": task.try_number,
+        }
+        if progress.items <= RESULT_ITEMS and counts.output_bytes <= RESULT_BYTES:
+            outputs: list[Any] = [None] * progress.items
+            for row in await self._page(execution_id, -1):
+                outputs[row["item_index"]] = row["output"]
+            result["results"] = outputs
+        return result
+
+    async def _page(self, execution_id: str, after: int) -> list[Row]:
+        return await self._runner.database.run(
+            batch_items.read_page, execution_id, self._place, after=after, limit=_PAGE
+        )
+
+    async def _write_lines(self, execution_id: str, write_to: Callable[[], TextIO]) -> None:
+        """Stream all items to a file, one JSON object a line, in order."""
+        file = await asyncio.to_thread(write_to)
+        with contextlib.closing(file):
+            after = -1
+            while rows := await self._page(execution_id, after):
+                await asyncio.to_thread(file.write, "".join(_line(row) for row in rows))
+                after = rows[-1]["item_index"]
+
+
+async def run_batch(
+    runner: AgentRunner,
+    spec: AgentSpec,
+    inputs: Sequence[Mapping[str, Any]],
+    plan: BatchPlan,
+    *,
+    write_to: Callable[[], TextIO] | None = None,
+) -> dict[str, Any]:
+    """Run one agent for each of `inputs`; gives the task's XCom.
+
+    An item's input is laid over the spec's `input_data`. A try that follows another runs only the items that have not
+    succeeded, those that had begun from their checkpoints. `write_to` opens a file for the items as JSON lines.
+
+    With `on_item_error="fail"` raises `BatchFailedError` when all items have come to their end and some have failed.
+    An error that every further item would meet (authentication, quota, budget) ends the batch as soon as the items
+    under way are done, and is raised. Without the database it can't be run: a batch's results are rows.
+    """
+    result = await _Batch(runner, spec, inputs).run(plan, write_to)
+    runner.keep_result(result)
+    return result
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(batch_items.item_json(row), ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _results_url(task: TaskContext) -> str:
+    path = "/".join(quote(part, safe="") for part in (task.dag_id, task.dag_run_id, "items", task.task_id))
+    return f"/workflow-status/{path}?map_index={task.map_index}"
+
+
+def _add(total: Usage, used: Usage) -> None:
+    if used.calls:
+        total.cost = None if total.cost is None or used.cost is None else total.cost + used.cost
+    total.calls += used.calls
+    total.input_tokens += used.input_tokens
+    total.output_tokens += used.output_tokens

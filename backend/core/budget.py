@@ -1,0 +1,73 @@
+"""Budgets: how many tokens, US dollars and steps agents may use. Light to import: DAG files pay for it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from backend.core.input_error import InputError
+
+
+class BudgetExceededError(RuntimeError):
+    """The next model call or step would go over the budget; it was not made. A retry doesn't help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Upper limits; None is no limit.
+
+    `max_tokens` counts input and output, `max_cost_usd` is in US dollars, `max_steps` counts executions of graphs'
+    nodes.
+    """
+
+    max_tokens: int | None = None
+    max_cost_usd: Decimal | None = None
+    max_steps: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `parse_budget` makes the same budget of."""
+        values = {key: value for key, value in asdict(self).items() if value is not None}
+        return {key: float(value) if isinstance(value, Decimal) else value for key, value in values.items()}
+
+
+def parse_budget(given: Any, *, field: str = "budget") -> Budget | None:
+    """The budget of `{"max_tokens", "max_cost_usd", "max_steps"}`, any of them; None without one.
+
+    Raises `InputError` naming the key that is unknown or no number from 0 up. Numbers may come as text, of a template.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise InputError(f"has to be a dict, not {type(given).__name__}", field=field)
+    known = ("max_tokens", "max_cost_usd", "max_steps")
+    for key in given:
+        if key not in known:
+            raise InputError(f"is not known; a budget has {', '.join(known)}", field=f"{field}.{key}")
+    budget = Budget(
+        max_tokens=_count(given.get("max_tokens"), f"{field}.max_tokens"),
+        max_cost_usd=_amount(given.get("max_cost_usd"), f"{field}.max_cost_usd"),
+        max_steps=_count(given.get("max_steps"), f"{field}.max_steps"),
+    )
+    return budget if budget != Budget() else None
+
+
+def _count(value: Any, field: str) -> int | None:
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise InputError("has to be a whole number from 0 up", field=field)
+    return value
+
+
+def _amount(value: Any, field: str) -> Decimal | None:
+    if value is None:
+        return None
+    amount: Decimal | None = None
+    if not isinstance(value, bool) and isinstance(value, int | float | str | Decimal):
+        try:
+            amount = Decimal(str(value).strip())
+        except InvalidOperation:
+            amount = None
+    if amount is None or not amount.is_finite() or amount < 0:
+        raise InputError("has to be a number of US dollars from 0 up", field=field)
+    return amount
