@@ -5,13 +5,14 @@ Agents use that server unless a run asks for an offline model (`model="local:vis
 
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.kit.openai_server import OpenAIServer
-from tests.kit.stack import RunningStack, running_stack
+from tests.kit.stack import RunningStack, running_stack, wait_until
 
 OPENAI_KEY = "sk-proj-e2eSecretThatMayStandNowhere0123456789"
 
@@ -22,7 +23,19 @@ def stack(running_openai_server: OpenAIServer) -> Iterator[RunningStack]:
     environment = {"OPENAI_BASE_URL": running_openai_server.base_url, "OPENAI_API_KEY": OPENAI_KEY}
     with running_stack(environment) as running:
         shutil.copytree(Path(__file__).with_name("dags"), running.dags, dirs_exist_ok=True)
+        with running.airflow() as airflow:
+            wait_until(lambda: _scheduled_work_is_done(airflow), timeout=90, what="the scheduled runs of the start")
         yield running
+
+
+def _scheduled_work_is_done(airflow: httpx.Client) -> bool:
+    """Whether the daily maintenance, whose first run begins by itself, is over: tests count rows."""
+    dag = airflow.get("/api/v2/dags/visual_ai_maintenance").json()
+    due = dag.get("next_dagrun_run_after")
+    if due is None or datetime.fromisoformat(due) <= datetime.now(UTC):
+        return False
+    active = {"state": ["queued", "running"]}
+    return airflow.get("/api/v2/dags/visual_ai_maintenance/dagRuns", params=active).json()["total_entries"] == 0
 
 
 @pytest.fixture(scope="session")

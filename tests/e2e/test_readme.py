@@ -50,7 +50,7 @@ def test_the_quick_start(stack: RunningStack, backend: httpx.Client) -> None:
     watched = shell(stack, blocks("bash", "workflow-status/stream")[0], TOKEN=token, DAG_RUN_ID=found.group(1))
     assert "event: end" in watched
     assert '"state":"success"' in watched
-    assert "event: token" in watched
+    assert "event: agent_update" in watched
 
 
 def test_the_python_client_and_the_monitoring(stack: RunningStack, backend: httpx.Client) -> None:
