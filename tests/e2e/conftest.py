@@ -35,7 +35,8 @@ def _scheduled_work_is_done(airflow: httpx.Client) -> bool:
     if due is None or datetime.fromisoformat(due) <= datetime.now(UTC):
         return False
     active = {"state": ["queued", "running"]}
-    return airflow.get("/api/v2/dags/visual_ai_maintenance/dagRuns", params=active).json()["total_entries"] == 0
+    left = airflow.get("/api/v2/dags/visual_ai_maintenance/dagRuns", params=active).json()
+    return bool(left["total_entries"] == 0)
 
 
 @pytest.fixture(scope="session")
