@@ -177,9 +177,8 @@ async def test_items_of_a_batch_task_are_listed(
     with engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO visual_ai.batch_items"
-                " (execution_id, task_id, item_index, state, try_number, output, error)"
-                " SELECT :id, 'work', n, CASE n WHEN 3 THEN 'failed' ELSE 'success' END, 1, to_jsonb(n), NULL"
+                "INSERT INTO visual_ai.batch_items (execution_id, task_id, item_index, state, try_number, output)"
+                " SELECT :id, 'work', n, CASE n WHEN 3 THEN 'failed' ELSE 'success' END, 1, to_jsonb(n)"
                 " FROM generate_series(0, 6) AS n"
             ),
             {"id": run["execution_id"]},
