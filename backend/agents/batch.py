@@ -6,6 +6,7 @@ database: outputs are rows of `batch_items` as soon as they are known.
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import time
@@ -172,6 +173,7 @@ class _Batch:
             results = _Results(runner.database, begun.execution_id, self._place, self._task.thread_id)
             stack.callback(results.abandon)
             left = (index for index in range(len(self._inputs)) if index not in begun.done)
+            stack.enter_context(_rare_collections())
             await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), begun, results)
             await results.close()
         failed = bool(progress.failures) and plan.on_item_error == "fail"
@@ -440,6 +442,19 @@ async def run_batch(
     result = await _Batch(runner, spec, inputs).run(plan, write_to)
     runner.keep_result(result)
     return result
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look for reference cycles less often: it took a quarter of a batch's time, among objects that stay."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _line(row: Mapping[str, Any]) -> str:
