@@ -13,7 +13,6 @@ import logging
 import math
 import threading
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -166,7 +165,8 @@ class Guard(BaseCallbackHandler):
     """LangChain's callback handler that keeps one agent within the task's budgets, in sync and async nodes alike."""
 
     raise_error = True  # what it raises ends the call before it is made
-    run_inline = True
+    # Beside the other handlers, not before them: LangChain would leave theirs as coroutines that nobody awaits.
+    run_inline = False
 
     def __init__(self, purse: Purse, *, model: str | None) -> None:
         self._purse = purse
@@ -250,12 +250,7 @@ class Guard(BaseCallbackHandler):
         known = metadata or {}
         name = known.get("ls_model_name")
         model = f"{known.get('ls_provider', 'unknown')}:{name}" if name else self._model or ""
-        try:
-            self._calls[run_id] = self._purse.reserve(model, tokens)
-        except BudgetExceededError:
-            # LangChain drops what it had prepared for the handlers behind this one: nothing that a log needs.
-            warnings.filterwarnings("ignore", "coroutine 'ahandle_event' was never awaited", RuntimeWarning)
-            raise
+        self._calls[run_id] = self._purse.reserve(model, tokens)
 
 
 def estimate_messages(messages: Iterable[BaseMessage]) -> int:
