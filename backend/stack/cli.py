@@ -46,7 +46,8 @@ def status() -> None:
     now = _stack().status()
     print(f"  {'database':<16}{now.database}")
     for program in now.programs:
-        print(f"  {program.name:<16}{program.state.lower():<12}pid {program.pid}, for {program.uptime:.0f} s")
+        running = f"pid {program.pid}, for {program.uptime:.0f} s" if program.pid else ""  # it is being started again
+        print(f"  {program.name:<16}{program.state.lower():<12}{running}".rstrip())
     if not now.programs:
         print("  Nothing else runs. Start it: make up")
     if not now.programs or any(program.state != "RUNNING" for program in now.programs):

@@ -20,8 +20,11 @@ TEXT = {"text": "Three boats lay at the pier."}
 
 
 def pid_of(stack: RunningStack, name: str) -> int:
-    lines = stack.command("status").stdout.splitlines()
-    return next(int(line.split()[3].rstrip(",")) for line in lines if line.split()[0] == name)
+    def ask() -> int | None:
+        lines = [line for line in stack.command("status").stdout.splitlines() if " pid " in line]
+        return next((int(line.split()[3].rstrip(",")) for line in lines if line.split()[0] == name), None)
+
+    return wait_until(ask, timeout=60, what=f"the process {name}")
 
 
 def test_a_client_resumes_after_the_backend_was_killed(
