@@ -7,50 +7,159 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import Asset, AssetAlias, BaseOperator, Connection
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, TaskDeferralTimeout
+from airflow.triggers.base import StartTriggerArgs
 
 from backend.agents.specs import AgentSpec, is_template, parse_agent, parse_team, without_ellipsis
+from visual_ai_deferral import TRIGGER, plain, plain_or_none, renders_in_triggerer
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from backend.agents.runner import AgentRunner, TaskContext
-    from backend.agents.task import AgentTask
+    from backend.agents.models import ModelCredentials
+    from backend.agents.runner import TaskContext
+    from backend.agents.task import AgentTask, Work
 
 __all__ = ["LangGraphOperator", "MultiAgentOperator"]
 
 
 class _AgentsOperator(BaseOperator):
-    """What the two operators share: they run agents, stop them, and tell Airflow which errors are final."""
+    """What the two operators share: they run agents here or in the triggerer, stop them, and tell Airflow which errors
+    are final.
+
+    :param deferrable: whether the agents run in the triggerer, where a waiting agent costs no worker. The task starts
+        there when its templates can be rendered there, and in a worker otherwise.
+    :param llm_conn_id: the Airflow connection with the models' key and address, of the common-ai provider's type
+        `langchain`. Without it the environment's. It is for built-in agents. Templated.
+    """
 
     ui_color = "#e8f1ff"
 
-    def __init__(self, **kwargs: Any) -> None:
+    arguments: ClassVar[tuple[str, ...]] = ()
+    """The names of the attributes that say what the agents are to do."""
+
+    def __init__(self, *, deferrable: bool | None = None, llm_conn_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.llm_conn_id = llm_conn_id
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
         self._agent_task: AgentTask | None = None
+
+    @staticmethod
+    def work(arguments: Mapping[str, Any]) -> Work:
+        """What is to be done, from rendered arguments. Raises `ValueError` naming the one that is wrong."""
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the agents. Raises a required agent's error; `AirflowFailException` when a retry can't help."""
+        arguments = self._arguments()
+        if self.deferrable and (handed_on := plain_or_none(arguments)) is not None:
+            self._defer(context, handed_on)
+        work = _parsed(lambda: self.work(arguments))
+        return self._run_agents(context, work)
+
+    def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Go on in a worker when the agents are done in the triggerer: give their result, or raise their error."""
+        if event["error"] is None:
+            return self._done(context, event["result"], event["execution_id"])
+        from backend.agents.failure import unpack
+
+        error = unpack(event["error"])
+        if event["error"]["final"]:
+            raise _final(event["error"]["message"], recorded=event["error"]["recorded"]) from error
+        raise error
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Airflow's way back from the triggerer."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout as error:
+            raise TimeoutError(
+                f"the task took longer than its execution_timeout of {self.execution_timeout}"
+            ) from error
 
     def on_kill(self) -> None:
         """Stop the agents: the model calls in flight are dropped."""
         if self._agent_task is not None:
             self._agent_task.cancel()
 
-    def _run_agents(self, context: Context, work: Callable[[AgentRunner], Any]) -> dict[str, Any]:
+    def _start_in_triggerer(self) -> None:
+        """Let the task start in the triggerer, if it can. Called at the end of each operator's `__init__`."""
+        handed_on = plain_or_none(self._arguments()) if self.deferrable else None
+        if handed_on is None or self._starts_with_code():
+            return
+        if not renders_in_triggerer([handed_on, self.llm_conn_id], self.get_dag()):
+            return
+        self.start_from_trigger = True
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=TRIGGER, trigger_kwargs=self._trigger_arguments(handed_on), next_method="resume"
+        )
+
+    def _defer(self, context: Context, arguments: dict[str, Any]) -> NoReturn:
+        from visual_ai_triggers import AgentTrigger
+
+        task = task_context(context)
+        self.defer(
+            trigger=AgentTrigger(
+                **self._trigger_arguments(arguments), conf=plain(dict(task.conf)), run_type=task.run_type
+            ),
+            method_name="resume",
+            timeout=self.execution_timeout,
+        )
+
+    def _trigger_arguments(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "operator": self._kind().__name__,
+            "arguments": arguments,
+            "llm_conn_id": self.llm_conn_id,
+            "ends_task": not (
+                self.outlets or self.multiple_outputs or self.returns_dag_result or self._post_execute_hook
+            ),
+            "pushes_xcom": self.do_xcom_push,
+        }
+
+    @classmethod
+    def _kind(cls) -> type[_AgentsOperator]:
+        """The operator itself, also of a class that is made from it."""
+        return next(base for base in cls.__mro__ if base.__module__ == __name__ and base.__name__ in __all__)
+
+    def _starts_with_code(self) -> bool:
+        """Whether the author's own code runs before the agents."""
+        return bool(self._pre_execute_hook or self.on_execute_callback) or type(self) is not self._kind()
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.arguments}
+
+    def _run_agents(self, context: Context, work: Work) -> dict[str, Any]:
         from backend.agents.runner import is_final
         from backend.agents.task import AgentTask
         from backend.core.settings import get_settings
 
-        self._agent_task = AgentTask(get_settings(), _task_context(context))
+        credentials = None
+        if self.llm_conn_id:
+            credentials = credentials_of(_connection(self.llm_conn_id))
+        self._agent_task = AgentTask(get_settings(), task_context(context), credentials=credentials)
         try:
-            return self._agent_task.run(work)
+            result = self._agent_task.run(work)
         except Exception as error:
             if not is_final(error):
                 raise
-            failure = AirflowFailException(str(error))
-            failure.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
-            raise failure from error
+            raise _final(str(error), recorded=True) from error
+        return self._done(context, result, self._agent_task.execution_id)
+
+    def _done(self, context: Context, result: dict[str, Any], execution_id: str | None) -> dict[str, Any]:
+        """Tell with the task's assets where they come from."""
+        told = {"agent", "agents", "model", "usage", "cost_usd", "trace_url"}
+        extra = {"execution_id": execution_id, **{key: value for key, value in result.items() if key in told}}
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset | AssetAlias):
+                context["outlet_events"][outlet].extra.update(extra)
+        return result
 
 
 class LangGraphOperator(_AgentsOperator):
@@ -78,7 +187,25 @@ class LangGraphOperator(_AgentsOperator):
     a retry, and so do errors that the same request would meet again (authentication, quota, context length).
     """
 
-    template_fields: Sequence[str] = ("agent_config", "input_data", "model", "graph", "context", "configurable")
+    arguments = (
+        "agent_config",
+        "input_data",
+        "model",
+        "timeout",
+        "graph",
+        "context",
+        "configurable",
+        "output_mapping",
+    )
+    template_fields: Sequence[str] = (
+        "agent_config",
+        "input_data",
+        "model",
+        "graph",
+        "context",
+        "configurable",
+        "llm_conn_id",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {"agent_config": "json", "input_data": "json"}
 
     def __init__(
@@ -104,26 +231,17 @@ class LangGraphOperator(_AgentsOperator):
         self.model = model
         self.timeout = timeout
         if not _known_later(agent_config) and not _known_later(self.input_data):
-            _check_fields(self._spec(), "input_data")
+            _check_fields(parse_agent(**self._arguments()), "input_data")
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Run the agent. Raises its error; `AirflowFailException` when a retry can't help."""
+        self._start_in_triggerer()
+
+    @staticmethod
+    def work(arguments: Mapping[str, Any]) -> Work:
+        """What is to be done, from rendered arguments. Raises `ValueError` naming the one that is wrong."""
         from backend.agents.runner import run_single
 
-        spec = _parsed(self._spec)
-        return self._run_agents(context, lambda runner: run_single(runner, spec))
-
-    def _spec(self) -> AgentSpec:
-        return parse_agent(
-            self.agent_config,
-            self.input_data,
-            model=self.model,
-            timeout=self.timeout,
-            graph=self.graph,
-            context=self.context,
-            configurable=self.configurable,
-            output_mapping=self.output_mapping,
-        )
+        spec = parse_agent(**arguments)
+        return lambda runner: run_single(runner, spec)
 
 
 class MultiAgentOperator(_AgentsOperator):
@@ -142,7 +260,8 @@ class MultiAgentOperator(_AgentsOperator):
     Errors are as with `LangGraphOperator`.
     """
 
-    template_fields: Sequence[str] = ("agents", "orchestration_mode", "model", "synthesis")
+    arguments = ("agents", "orchestration_mode", "model", "synthesis")
+    template_fields: Sequence[str] = ("agents", "orchestration_mode", "model", "synthesis", "llm_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"agents": "json", "synthesis": "json"}
 
     def __init__(
@@ -166,15 +285,41 @@ class MultiAgentOperator(_AgentsOperator):
                     spec, f"agents[{index}].input_data", chained=mode != "parallel" or mode != orchestration_mode
                 )
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Run the agents. Raises a required agent's error; `AirflowFailException` when a retry can't help."""
+        self._start_in_triggerer()
+
+    @staticmethod
+    def work(arguments: Mapping[str, Any]) -> Work:
+        """What is to be done, from rendered arguments. Raises `ValueError` naming the one that is wrong."""
         from backend.agents.team import run_team, synthesis_spec
 
-        specs = _parsed(lambda: parse_team(self.agents, self.orchestration_mode, model=self.model))
-        synthesis = _parsed(lambda: synthesis_spec(self.synthesis, specs, self.model))
-        return self._run_agents(
-            context, lambda runner: run_team(runner, specs, self.orchestration_mode, synthesis=synthesis)
-        )
+        mode, model = arguments["orchestration_mode"], arguments["model"]
+        specs = parse_team(arguments["agents"], mode, model=model)
+        synthesis = synthesis_spec(arguments["synthesis"], specs, model)
+        return lambda runner: run_team(runner, specs, mode, synthesis=synthesis)
+
+
+def credentials_of(connection: Any) -> ModelCredentials:
+    """What an Airflow connection says of models."""
+    from backend.agents.models import ModelCredentials
+
+    address = connection.host
+    if address and "://" not in address:
+        address = f"https://{address}" + (f":{connection.port}" if connection.port else "")
+    return ModelCredentials.of_connection(
+        conn_type=connection.conn_type, password=connection.password, address=address, extra=connection.extra_dejson
+    )
+
+
+def no_connection(conn_id: str) -> AirflowFailException:
+    """The error for a connection that isn't there."""
+    return _final(f"llm_conn_id: there is no connection {conn_id!r}", recorded=False)
+
+
+def _connection(conn_id: str) -> Any:
+    try:
+        return Connection.get(conn_id)
+    except AirflowNotFoundException:
+        raise no_connection(conn_id) from None
 
 
 def _known_later(value: Any) -> bool:
@@ -211,7 +356,14 @@ def _parsed(parse: Callable[[], Any]) -> Any:
         raise AirflowFailException(str(error)) from error
 
 
-def _task_context(context: Context) -> TaskContext:
+def _final(message: str, *, recorded: bool) -> AirflowFailException:
+    failure = AirflowFailException(message)
+    failure.visual_ai_recorded = recorded  # type: ignore[attr-defined]  # read by the listener
+    return failure
+
+
+def task_context(context: Context) -> TaskContext:
+    """The task as the runner knows it."""
     from backend.agents.runner import TaskContext
 
     task_instance = context["ti"]

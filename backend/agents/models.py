@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,11 +31,29 @@ class ModelConfigurationError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class ModelCredentials:
-    """A key and an address that come from elsewhere than the environment: an Airflow connection."""
+    """A key and an address that come from elsewhere than the environment: an Airflow connection.
+
+    `model` answers where neither the agent nor the run names one.
+    """
 
     provider: str = "openai"
     api_key: SecretStr | None = None
     base_url: str | None = None
+    model: str | None = None
+
+    @classmethod
+    def of_connection(
+        cls, *, conn_type: str | None, password: str | None, address: str | None, extra: Mapping[str, Any]
+    ) -> "ModelCredentials":
+        """What an Airflow connection says, as the common-ai provider's connection type `langchain` has it: the key in
+        the password, the address in the host, `{"model": "provider:name"}` in the extra."""
+        model = extra.get("model")
+        model = model if isinstance(model, str) and model.strip() else None
+        named = str(extra.get("provider") or (conn_type if conn_type in PROVIDERS else "") or "openai")
+        if model is not None and ":" not in model:
+            model = f"{named}:{model}"
+        provider = named if model is None else _split(model)[0]
+        return cls(provider, SecretStr(password) if password else None, address or None, model)
 
 
 @dataclass(frozen=True, slots=True)

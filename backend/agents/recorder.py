@@ -13,6 +13,7 @@ from backend.core.events import NewEvent
 from backend.db import events, executions
 from backend.db.engine import Database
 from backend.db.executions import RunState
+from backend.db.threads import Claim, holds
 from backend.db.traces import Place
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ class Recorder:
         self._queue: asyncio.Queue[Operation | None] = asyncio.Queue(QUEUE_LIMIT)
         self._execution_id: str | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._batch: list[Operation | None] = []
+        self.claim: Claim | None = None
+        """The try's claim, if it has one; once it is lost, no event is appended any more."""
         self.dropped = 0
         """Operations that could not be written."""
 
@@ -53,7 +57,9 @@ class Recorder:
             try:
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self._queue.put(None)
-                    await self._writer
+                    await asyncio.wait([self._writer])
+                    if self._writer.cancelled():  # the loop is being closed: it cancelled all its tasks
+                        await self._write_all()
             except TimeoutError:
                 self.dropped += self._queue.qsize()
             finally:
@@ -71,13 +77,15 @@ class Recorder:
     async def _write_all(self) -> None:
         ended = False
         while not ended:
-            batch = [await self._queue.get()]
+            if not self._batch:  # what a cancelled writer had in hand comes first
+                self._batch.append(await self._queue.get())
             while not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            ended = None in batch
-            operations = [operation for operation in batch if operation is not None]
+                self._batch.append(self._queue.get_nowait())
+            ended = None in self._batch
+            operations = [operation for operation in self._batch if operation is not None]
             if operations:
                 await self._write(operations)
+            self._batch = []
 
     async def _write(self, operations: list[Operation]) -> None:
         for delay in (*_RETRY_DELAYS, None):
@@ -101,7 +109,7 @@ class Recorder:
         new: list[NewEvent] = []
         for operation in operations:
             new.extend(operation(connection, execution_id))
-        if new:
+        if new and (self.claim is None or holds(connection, self.claim)):
             place = self._place
             events.append_from_try(
                 connection,

@@ -6,33 +6,39 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.store.base import BaseStore
 from langgraph.store.postgres.aio import AsyncPostgresStore
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.blocking import AGENT_KEY
 from backend.agents.cancellation import CancelWatch, RunCancelledError
 from backend.agents.checkpoints import FencedSaver, open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
-from backend.agents.models import build_model, resolve_model
+from backend.agents.models import ModelCredentials, build_model, resolve_model
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.registry import get_agent
+from backend.agents.shared import SharedResources
 from backend.agents.specs import AgentSpec
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
 from backend.core.settings import Settings
+from backend.core.states import TaskState
 from backend.core.workflow_error_handler import Classified, classify
 from backend.db import executions, images, traces
 from backend.db import threads as task_threads
 from backend.db.engine import Database
 from backend.db.executions import SYSTEM_KEY, RunState
+from backend.db.threads import Claim
 from backend.db.traces import Place
 
 log = logging.getLogger(__name__)
@@ -98,17 +104,32 @@ class Outcome:
 class AgentRunner:
     """Runs the agents of one try of a task and records what they do."""
 
-    def __init__(self, settings: Settings, database: Database, task: TaskContext) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        task: TaskContext,
+        *,
+        shared: SharedResources | None = None,
+        credentials: ModelCredentials | None = None,
+    ) -> None:
+        """With `shared` it uses what the agents of one event loop have in common, and closes none of it.
+
+        `credentials` are for the models of built-in agents; a graph of the user's own makes its models itself.
+        """
+        self._credentials = credentials
         self._settings = settings
         self._database = database
         self.task = task
         self._recorder = Recorder(database, task.place(), task.run_state())
         self._resources = AsyncExitStack()
+        self._shared = shared
         self._saver: FencedSaver | None = None
-        self._store: AsyncPostgresStore | None = None
+        self._store: BaseStore | None = None
+        self._claim: Claim | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
-        self._watch = CancelWatch(database)
+        self._watch = shared.watch if shared is not None else CancelWatch(database)
         self._execution_id: str | None = None
 
     async def __aenter__(self) -> "AgentRunner":
@@ -128,36 +149,77 @@ class AgentRunner:
         digest = sha256(dumps(given).encode()).hexdigest()
         self._threads = dict(threads)
         try:
-            self._going_on = await self._database.run(self._begin, list(threads.values()), digest)
+            claim = await self._database.run(self._begin, list(threads.values()), digest)
         except (SQLAlchemyError, OSError) as error:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
-        pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
-        self._saver = FencedSaver(pool, self.task.thread_id, self.task.try_number)
-        self._store = AsyncPostgresStore(pool)
+        self._claim = self._recorder.claim = claim
+        self._going_on = claim.going_on
+        if self._shared is None:
+            pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
+            self._store = AsyncPostgresStore(pool)
+        else:
+            pool, self._store = self._shared.pool, self._shared.store
+        self._saver = FencedSaver(pool, claim)
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
         if self._execution_id is not None and (current := asyncio.current_task()) is not None:
             await self._resources.enter_async_context(self._watch.watching(self._execution_id, current))
 
     @property
+    def execution_id(self) -> str | None:
+        """The run's id in our records; known once the threads are claimed."""
+        return self._execution_id
+
+    @property
     def cancelled(self) -> bool:
         """Whether somebody cancelled the run."""
         return self._execution_id in self._watch.cancelled
 
-    def keep_result(self, result: dict[str, Any]) -> None:
-        """Record what the task returns as the run's result."""
-        task, kept = self.task, self._saver is not None
+    async def superseded(self) -> bool:
+        """Whether the task is somebody else's by now: a later try's, or the same one's in another triggerer."""
+        if self._claim is None:
+            return False
+        try:
+            return not await self._database.run(task_threads.holds, self._claim)
+        except (SQLAlchemyError, OSError):
+            return False
 
-        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
-            executions.set_result(connection, execution_id, result)
-            if kept:
-                task_threads.complete(connection, task.thread_id, task.try_number)
+    def tell_state(self, state: str, *, started_at: datetime, finished_at: datetime | None = None) -> None:
+        """Record the task's state, for tasks that end in the triggerer: Airflow calls no listener for them."""
+        task = self.task
+        seen = TaskState(
+            task.task_id,
+            task.map_index,
+            task.try_number,
+            state,
+            started_at,
+            finished_at,
+            (finished_at - started_at).total_seconds() if finished_at is not None else None,
+        )
+
+        def write(connection: Connection, _execution_id: str) -> list[NewEvent]:
+            if self._claim is None or task_threads.holds(connection, self._claim):
+                executions.observe(connection, task.run_state(), [seen])
             return []
 
         self._recorder.put(write)
 
-    def _begin(self, connection: Connection, agents: list[str], digest: str) -> bool:
+    def keep_result(self, result: dict[str, Any]) -> None:
+        """Record what the task returns as the run's result."""
+        claim = self._claim
+
+        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
+            if claim is not None:
+                if not task_threads.holds(connection, claim):
+                    return []
+                task_threads.complete(connection, claim)
+            executions.set_result(connection, execution_id, result)
+            return []
+
+        self._recorder.put(write)
+
+    def _begin(self, connection: Connection, agents: list[str], digest: str) -> Claim:
         execution_id = self._execution_id = executions.ensure(connection, self.task.run_state())
         traces.supersede(connection, execution_id, self.task.place())
         return task_threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
@@ -167,10 +229,13 @@ class AgentRunner:
         trace_id = uuid.uuid5(_TRACE_NAMESPACE, f"{self.task.thread_id}/{spec.name}").hex
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
         requested = spec.model or self.task.run_model
+        if requested is None and self._credentials is not None and spec.graph is None:
+            requested = self._credentials.model
         observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
         config: RunnableConfig = {
             "callbacks": [observer],
             "run_name": spec.name,
+            "metadata": {AGENT_KEY: spec.name},
             "configurable": {
                 **spec.configurable,
                 "thread_id": self._threads.get(spec.name, self.task.thread_id),
@@ -212,11 +277,13 @@ class AgentRunner:
         try:
             definition = get_agent(spec.type)
             config = AgentConfig.parse(spec.config)
-            choice = resolve_model(requested, purpose=definition.purpose, settings=self._settings)
+            choice = resolve_model(
+                requested, purpose=definition.purpose, settings=self._settings, credentials=self._credentials
+            )
             observer.uses(choice.name, choice.notice)
         finally:
             observer.begin(input_data)
-        model = build_model(choice, self._settings, **config.model_params())
+        model = build_model(choice, self._settings, credentials=self._credentials, **config.model_params())
         definition.check_input(input_data)
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side)
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)

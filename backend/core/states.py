@@ -51,6 +51,11 @@ class TaskState:
         """How far the try has come; a larger number is later."""
         return _TERMINAL_RANK if self.state in TERMINAL_TASK_STATES else _RANK.get(self.state, 3)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether the try runs, or has run to its end."""
+        return self.state == "running" or self.state in TERMINAL_TASK_STATES
+
     def payload(self) -> dict[str, Any]:
         """The data of a `task_update` event."""
         return {
@@ -69,10 +74,13 @@ def merge_task(known: TaskState | None, seen: TaskState, *, authoritative: bool)
 
     A notification (`authoritative=False`) only moves a try forward or starts a later one, so that it may come late
     or twice. A reading of Airflow itself that began after the known state was written (`authoritative=True`)
-    always wins: it alone can tell that a task was cleared or its state set by hand.
+    always wins: it alone can tell that a task was cleared or its state set by hand. But Airflow calls a try `deferred`
+    all the time that it works in the triggerer, and for a moment after it has ended there.
     """
     if known is None:
         return seen
+    if authoritative and seen.state == "deferred" and seen.try_number == known.try_number and known.at_work:
+        return None
     if not authoritative:
         if seen.try_number < known.try_number:
             return None

@@ -156,6 +156,7 @@ workflow_threads = Table(
     Column("thread_id", Text, primary_key=True),
     Column("execution_id", _Id, nullable=False),
     Column("try_number", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
     Column("agents", ARRAY(Text), nullable=False),
     Column("input_hash", Text, nullable=False),
     Column("completed", Boolean, nullable=False),

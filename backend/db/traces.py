@@ -73,14 +73,15 @@ def finish(connection: Connection, trace: str, values: Mapping[str, Any]) -> Non
 
 
 def supersede(connection: Connection, execution_id: str, place: Place) -> None:
-    """End what earlier tries of the task instance left open: their process is gone."""
+    """End what earlier tries, or this one in another triggerer, left open: their process is gone. Call it before the
+    try writes anything itself."""
     connection.execute(
         update(traces)
         .where(
             traces.c.execution_id == execution_id,
             traces.c.task_id == place.task_id,
             traces.c.map_index == place.map_index,
-            traces.c.try_number < place.try_number,
+            traces.c.try_number <= place.try_number,
             traces.c.state == "running",
         )
         .values(state="cancelled", finished_at=func.clock_timestamp())
@@ -88,7 +89,7 @@ def supersede(connection: Connection, execution_id: str, place: Place) -> None:
 
 
 def used_before(connection: Connection, execution_id: str, place: Place) -> tuple[int, int, Decimal | None, int]:
-    """What the agent's nodes used in earlier tries: input and output tokens, cost (None when unknown), and nodes that
+    """What the agent's nodes used in all tries so far: input and output tokens, cost (None when unknown), and how many
     called a model."""
     called = traces.c.model.is_not(None)
     row = connection.execute(
@@ -102,7 +103,7 @@ def used_before(connection: Connection, execution_id: str, place: Place) -> tupl
             traces.c.execution_id == execution_id,
             traces.c.task_id == place.task_id,
             traces.c.map_index == place.map_index,
-            traces.c.try_number < place.try_number,
+            traces.c.try_number <= place.try_number,
             traces.c.agent_name == place.agent,
             traces.c.node.is_not(None),
         )
