@@ -1,22 +1,32 @@
-"""Tells the timeline what happens to runs and tasks, from inside the scheduler and the tasks."""
+"""Tells the timeline what happens to runs and tasks, from inside the scheduler and the tasks; links to it."""
 
 from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
+from airflow.sdk import BaseOperatorLink
+
+from visual_ai_decorators import DecoratedLangGraphOperator
+from visual_ai_operators import LangGraphOperator, MultiAgentOperator
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
 
     from backend.core.states import TaskState
     from backend.db.executions import RunState
     from backend.services.notices import Notices
 
 log = logging.getLogger(__name__)
+
+OPERATORS = (LangGraphOperator, MultiAgentOperator, DecoratedLangGraphOperator)
+"""The classes of all tasks that run agents."""
 
 TASK_FLUSH_SECONDS = 5.0
 """How long a task that is over waits for its notice to be written before its process ends."""
@@ -64,11 +74,65 @@ class TimelineListener:
         _notice_task(task_instance, state, error=error if isinstance(error, BaseException) else None, over=True)
 
 
+class TimelineLink(BaseOperatorLink):
+    """A button at the agents' tasks: the run's status page, also while it runs."""
+
+    operators: ClassVar[list[type[BaseOperator]]] = [*OPERATORS]
+
+    @property
+    def name(self) -> str:
+        """What stands on the button."""
+        return "Workflow status"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The run's page."""
+        from backend.core.settings import get_settings
+
+        place = f"{quote(ti_key.dag_id, safe='')}/{quote(ti_key.run_id, safe='')}"
+        return f"{get_settings().public_url.rstrip('/')}/workflow-status/{place}"
+
+
+class TraceLink(BaseOperatorLink):
+    """A button at the agents' tasks: the trace of what they did, if there is one."""
+
+    operators: ClassVar[list[type[BaseOperator]]] = [*OPERATORS]
+
+    @property
+    def name(self) -> str:
+        """What stands on the button."""
+        return "Agent trace"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The trace's address as the task's result has it; empty, which Airflow shows as no link, when it has none."""
+        import json
+
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            found = session.execute(
+                XComModel.get_many(
+                    key="return_value",
+                    run_id=ti_key.run_id,
+                    dag_ids=ti_key.dag_id,
+                    task_ids=ti_key.task_id,
+                    map_indexes=ti_key.map_index,
+                    limit=1,
+                ).with_only_columns(XComModel.value)
+            ).scalar()
+        try:
+            result = json.loads(found) if isinstance(found, str) else found
+        except ValueError:
+            return ""
+        return str(result.get("trace_url") or "") if isinstance(result, dict) else ""
+
+
 class VisualAIPlugin(AirflowPlugin):
-    """Registers the listener."""
+    """Registers the listener and the links."""
 
     name = "visual_ai"
     listeners = [TimelineListener()]
+    operator_extra_links = [TimelineLink(), TraceLink()]
 
 
 @lru_cache(maxsize=1)

@@ -79,6 +79,7 @@ class _Begun:
     """What earlier tries have left."""
 
     execution_id: str
+    claim: threads.Claim
     done: set[int]
     known: set[str]
     used: dict[int, tuple[int, int, Any, int]]
@@ -164,9 +165,7 @@ class _Batch:
         for used in begun.used.values():
             _add(progress.used, Usage(*used))
         async with AsyncExitStack() as stack:
-            saver = await runner.open_checkpoints(
-                lambda pool: GroupSaver(pool, self._task.thread_id, self._task.try_number, begun.known)
-            )
+            saver = await runner.open_checkpoints(lambda pool: GroupSaver(pool, begun.claim, begun.known))
             await stack.enter_async_context(saver.writing())
             if self._inputs:  # what is wrong with the agent itself is told before any item begins
                 progress.model = (await self._prepare(self._given(0))).model
@@ -192,16 +191,16 @@ class _Batch:
         execution_id = executions.ensure(connection, task.run_state())
         traces.supersede(connection, execution_id, place)
         names = [self._thread(index) for index in range(len(self._inputs))]
-        going_on = threads.begin(connection, execution_id, task.thread_id, task.try_number, names, digest)
+        claim = threads.begin(connection, execution_id, task.thread_id, task.try_number, names, digest)
         used = traces.used_by_items(connection, execution_id, place) if task.try_number > 1 else {}
-        if not going_on:
+        if not claim.going_on:
             batch_items.supersede(connection, execution_id, place)
-            return _Begun(execution_id, set(), set(), used)
+            return _Begun(execution_id, claim, set(), set(), used)
         done = batch_items.done(connection, execution_id, place)
         left = [name for index, name in enumerate(names) if index not in done]
         known = batch_items.with_checkpoints(connection, left)
         log.info("going on: %s of %s items are done, %s have checkpoints", len(done), len(names), len(known))
-        return _Begun(execution_id, done, known, used)
+        return _Begun(execution_id, claim, done, known, used)
 
     def _digest(self) -> str:
         digest = sha256(dumps(["batch", self._spec.type, self._spec.graph, self._spec.input_data]).encode())

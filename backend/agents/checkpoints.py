@@ -1,4 +1,4 @@
-"""Checkpoints in Postgres, which only the latest try of a task can write."""
+"""Checkpoints in Postgres, which only the latest claim on a task's thread can write."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,22 +10,23 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from backend.db.address import plain_url
+from backend.db.threads import Claim
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 
 @asynccontextmanager
-async def open_pool(database_url: str, *, max_size: int) -> AsyncIterator[Pool]:
+async def open_pool(database_url: str, *, max_size: int, wait: float = 10) -> AsyncIterator[Pool]:
     """Connections for checkpoints and the store, as LangGraph wants them, in the schema `visual_ai`.
 
-    The first connection is made when it is needed.
+    The first connection is made when it is needed. `wait` is how long, in seconds, one is waited for.
     """
     async with AsyncConnectionPool(
         plain_url(database_url),
         connection_class=AsyncConnection[DictRow],
         min_size=0,
         max_size=max_size,
-        timeout=10,
+        timeout=wait,
         open=False,
         kwargs={
             "autocommit": True,
@@ -40,15 +41,15 @@ async def open_pool(database_url: str, *, max_size: int) -> AsyncIterator[Pool]:
 
 
 class FencedSaver(AsyncPostgresSaver):
-    """LangGraph's saver, whose every write first makes sure, in the same transaction, that the try holds the thread.
+    """LangGraph's saver, whose every write first makes sure, in the same transaction, that the claim still lasts.
 
-    A write of a superseded try raises `psycopg.errors.SerializationFailure`.
+    A write of a superseded claim raises `psycopg.errors.SerializationFailure`.
     """
 
-    def __init__(self, pool: Pool, thread_id: str, try_number: int) -> None:
+    def __init__(self, pool: Pool, claim: Claim) -> None:
         # Agents' states hold messages and plain data; what else a user's graph keeps is its own choice.
         super().__init__(pool, serde=JsonPlusSerializer())
-        self._fence = (thread_id, try_number)
+        self._fence = (claim.thread_id, claim.try_number, claim.epoch)
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
@@ -58,5 +59,5 @@ class FencedSaver(AsyncPostgresSaver):
                 yield cursor
                 return
             async with cursor.connection.transaction():
-                await cursor.execute("SELECT visual_ai.hold_thread(%s, %s)", self._fence)
+                await cursor.execute("SELECT visual_ai.hold_thread(%s, %s, %s)", self._fence)
                 yield cursor

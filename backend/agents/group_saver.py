@@ -19,6 +19,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from backend.agents.checkpoints import FencedSaver, Pool
 from backend.core.jsonable import dumps
+from backend.db.threads import Claim
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,8 @@ class GroupSaver(FencedSaver):
     LangGraph's own saver.
     """
 
-    def __init__(self, pool: Pool, thread_id: str, try_number: int, known: Collection[str] = ()) -> None:
-        super().__init__(pool, thread_id, try_number)
+    def __init__(self, pool: Pool, claim: Claim, known: Collection[str] = ()) -> None:
+        super().__init__(pool, claim)
         self._known = set(known)
         self._group = _Group()
         self._waiting = asyncio.Event()

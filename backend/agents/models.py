@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -35,11 +35,29 @@ class ModelConfigurationError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class ModelCredentials:
-    """A key and an address that come from elsewhere than the environment: an Airflow connection."""
+    """A key and an address that come from elsewhere than the environment: an Airflow connection.
+
+    `model` answers where neither the agent nor the run names one.
+    """
 
     provider: str = "openai"
     api_key: SecretStr | None = None
     base_url: str | None = None
+    model: str | None = None
+
+    @classmethod
+    def of_connection(
+        cls, *, conn_type: str | None, password: str | None, address: str | None, extra: Mapping[str, Any]
+    ) -> ModelCredentials:
+        """What an Airflow connection says, as the common-ai provider's connection type `langchain` has it: the key in
+        the password, the address in the host, `{"model": "provider:name"}` in the extra."""
+        model = extra.get("model")
+        model = model if isinstance(model, str) and model.strip() else None
+        named = str(extra.get("provider") or (conn_type if conn_type in PROVIDERS else "") or "openai")
+        if model is not None and ":" not in model:
+            model = f"{named}:{model}"
+        provider = named if model is None else _split(model)[0]
+        return cls(provider, SecretStr(password) if password else None, address or None, model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +237,14 @@ async def many_calls_client() -> AsyncIterator[Any]:
         await client.aclose()
 
 
-def provider_keys(settings: Settings) -> list[str]:
+def provider_keys(settings: Settings, credentials: ModelCredentials | None = None) -> list[str]:
     """The keys of all model providers that this process has: what may stand in no log."""
     names = {variable for provider in PROVIDERS.values() for variable in provider.key_variables}
     found = {os.environ.get(name) for name in names}
     for secret in (settings.openai_api_key, settings.langfuse_secret_key):
         found.add(secret.get_secret_value() if secret else None)
+    if credentials is not None and credentials.api_key is not None:
+        found.add(credentials.api_key.get_secret_value())
     return sorted(filter(None, found))
 
 

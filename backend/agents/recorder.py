@@ -16,6 +16,7 @@ from backend.core.events import NewEvent
 from backend.db import events, executions, traces
 from backend.db.engine import Database
 from backend.db.executions import RunState
+from backend.db.threads import Claim, holds
 from backend.db.traces import Place
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,9 @@ class Recorder:
         self._queue: asyncio.Queue[Record | None] = asyncio.Queue(QUEUE_LIMIT)
         self._execution_id: str | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._batch: list[Record | None] = []
+        self.claim: Claim | None = None
+        """The try's claim, if it has one; once it is lost, no event is appended any more."""
         self.dropped = 0
         """Records that could not be written."""
         self.interval = 0.0
@@ -80,7 +84,9 @@ class Recorder:
             try:
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self._queue.put(None)
-                    await self._writer
+                    await asyncio.wait([self._writer])
+                    if self._writer.cancelled():  # the loop is being closed: it cancelled all its tasks
+                        await self._write_all()
             except TimeoutError:
                 self.dropped += self._queue.qsize()
             finally:
@@ -103,7 +109,9 @@ class Recorder:
     async def _write_all(self) -> None:
         ended = False
         while not ended:
-            batch = [await self._queue.get()]
+            batch = self._batch  # not empty when a writer was cancelled that had it in hand
+            if not batch:
+                batch.append(await self._queue.get())
             if self.interval and batch[0] is not None:
                 await asyncio.sleep(self.interval)
             while not self._queue.empty() and len(batch) < TRANSACTION_LIMIT:
@@ -112,6 +120,7 @@ class Recorder:
             records = [record for record in batch if record is not None]
             if records:
                 await self._write(records)
+            self._batch = []
 
     async def _write(self, records: list[Record]) -> None:
         for delay in (*_RETRY_DELAYS, None):
@@ -158,7 +167,7 @@ class Recorder:
                 output_tokens=sum(usage.output_tokens for usage in used),
                 cost_usd=sum(costs) if costs else None,
             )
-        if new:
+        if new and (self.claim is None or holds(connection, self.claim)):
             place = self._place
             events.append_from_try(
                 connection,

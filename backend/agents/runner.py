@@ -6,25 +6,29 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
+from langgraph.store.base import BaseStore
 from langgraph.store.postgres.aio import AsyncPostgresStore
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.cancellation import CancelWatch, RunCancelledError
 from backend.agents.checkpoints import FencedSaver, Pool, open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
-from backend.agents.models import ModelChoice, Purpose, build_model, many_calls_client, resolve_model
+from backend.agents.models import ModelChoice, ModelCredentials, Purpose, build_model, many_calls_client, resolve_model
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.registry import AgentDefinition, get_agent
+from backend.agents.shared import SharedResources
 from backend.agents.specs import AgentSpec
 from backend.agents.usage_counting import ask_for_usage
 from backend.core.budget import Budget, parse_budget
@@ -32,11 +36,13 @@ from backend.core.events import NewEvent
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
 from backend.core.settings import Settings
+from backend.core.states import TaskState
 from backend.core.workflow_error_handler import Classified, classify
 from backend.db import executions, images, traces
 from backend.db import threads as task_threads
 from backend.db.engine import Database
 from backend.db.executions import SYSTEM_KEY, RunState
+from backend.db.threads import Claim
 from backend.db.traces import Place
 
 log = logging.getLogger(__name__)
@@ -60,6 +66,8 @@ class TaskContext:
     try_number: int
     conf: Mapping[str, Any]
     run_type: str | None = None
+    instance: str | None = None
+    """Airflow's id of the task instance."""
 
     @property
     def thread_id(self) -> str:
@@ -125,9 +133,23 @@ class AgentRunner:
     """Runs the agents of one try of a task and records what they do."""
 
     def __init__(
-        self, settings: Settings, database: Database, task: TaskContext, *, budget: Budget | None = None
+        self,
+        settings: Settings,
+        database: Database,
+        task: TaskContext,
+        *,
+        budget: Budget | None = None,
+        credentials: ModelCredentials | None = None,
+        shared: SharedResources | None = None,
     ) -> None:
-        """`budget` is the task's own, over all its tries; the run's is found in its conf."""
+        """`budget` is the task's own, over all its tries; the run's is found in its conf.
+
+        `credentials` are for the models of built-in agents; a graph of the user's own makes its models itself. With
+        `shared` it uses what the agents of one event loop have in common, and closes none of it.
+        """
+        self._credentials = credentials
+        self._shared = shared
+        self._began = datetime.now(UTC)
         self._settings = settings
         self._budget = budget
         self._purse = Purse(())
@@ -136,10 +158,11 @@ class AgentRunner:
         self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
         self._resources = AsyncExitStack()
         self._saver: FencedSaver | None = None
-        self._store: AsyncPostgresStore | None = None
+        self._store: BaseStore | None = None
+        self._claim: Claim | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
-        self._watch = CancelWatch(database)
+        self._watch = shared.watch if shared is not None else CancelWatch(database)
         self._execution_id: str | None = None
 
     async def __aenter__(self) -> "AgentRunner":
@@ -162,21 +185,32 @@ class AgentRunner:
         try:
             every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
             async with asyncio.timeout(CLAIM_SECONDS):
-                self._going_on = await self._database.run(self._begin, every, digest)
+                claim = await self._database.run(self._begin, every, digest)
         except (SQLAlchemyError, OSError) as error:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
-        await self.open_checkpoints(lambda pool: FencedSaver(pool, self.task.thread_id, self.task.try_number))
+        self.hold(claim)
+        await self.open_checkpoints(lambda pool: FencedSaver(pool, claim))
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
         if self._execution_id is not None:
             await self.watch(self._execution_id)
+
+    def hold(self, claim: Claim) -> None:
+        """The task's thread is this try's."""
+        self._claim = self._recorder.claim = claim
+        self._going_on = claim.going_on
 
     async def watch(self, execution_id: str) -> None:
         """Stop the present asyncio task when somebody cancels the run."""
         self._execution_id = execution_id
         if (current := asyncio.current_task()) is not None:
             await self._resources.enter_async_context(self._watch.watching(execution_id, current))
+
+    @property
+    def execution_id(self) -> str | None:
+        """The run's id in our records; known once the threads are claimed."""
+        return self._execution_id
 
     @property
     def cancelled(self) -> bool:
@@ -206,23 +240,58 @@ class AgentRunner:
     async def _spent(self, whole_run: bool) -> Spent:
         def read(connection: Connection) -> Spent:
             execution_id = executions.ensure(connection, self.task.run_state())
-            return Spent(*traces.spent_before(connection, execution_id, self.task.place(), whole_run=whole_run))
+            return Spent(
+                *traces.spent_before(connection, execution_id, self.task.place(), self._began, whole_run=whole_run)
+            )
 
         return await self._database.run(read)
+
+    async def superseded(self) -> bool:
+        """Whether the task is somebody else's by now: a later try's, or the same one's in another triggerer."""
+        if self._claim is None:
+            return False
+        try:
+            return not await self._database.run(task_threads.holds, self._claim)
+        except (SQLAlchemyError, OSError):
+            return False
+
+    def tell_state(self, state: str, *, started_at: datetime, finished_at: datetime | None = None) -> None:
+        """Record the task's state, for tasks that end in the triggerer: Airflow calls no listener for them."""
+        task = self.task
+        seen = TaskState(
+            task.task_id,
+            task.map_index,
+            task.try_number,
+            state,
+            started_at,
+            finished_at,
+            (finished_at - started_at).total_seconds() if finished_at is not None else None,
+        )
+
+        def write(connection: Connection, _execution_id: str) -> list[NewEvent]:
+            if self._claim is None or task_threads.holds(connection, self._claim):
+                executions.observe(connection, task.run_state(), [seen])
+            return []
+
+        self._recorder.put(write)
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
-            executions.set_result(connection, execution_id, result)
+            if self._claim is None or task_threads.holds(connection, self._claim):
+                executions.set_result(connection, execution_id, result)
             return []
 
         self._recorder.put(write)
 
-    def _begin(self, connection: Connection, agents: list[str], digest: str) -> bool:
+    def _begin(self, connection: Connection, agents: list[str], digest: str) -> Claim:
         execution_id = self._execution_id = executions.ensure(connection, self.task.run_state())
         traces.supersede(connection, execution_id, self.task.place())
-        return task_threads.begin(connection, execution_id, self.task.thread_id, self.task.try_number, agents, digest)
+        task = self.task
+        return task_threads.begin(
+            connection, execution_id, task.thread_id, task.try_number, agents, digest, instance=task.instance
+        )
 
     async def run(self, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1) -> Outcome:
         """Run one agent to its end. A failure is recorded and given back in the outcome, not raised.
@@ -231,11 +300,12 @@ class AgentRunner:
         """
         trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
-        requested = spec.model or self.task.run_model
+        requested = self._requested(spec)
         observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
         config: RunnableConfig = {
             "callbacks": [],
             "run_name": spec.name,
+            "metadata": {AGENT_KEY: spec.name},
             "configurable": {
                 **spec.configurable,
                 "thread_id": call_thread(self._threads.get(spec.name, self.task.thread_id), call),
@@ -274,9 +344,12 @@ class AgentRunner:
 
     async def open_checkpoints(self, make: Callable[[Pool], Saver]) -> Saver:
         """Have the task's graphs keep their checkpoints with a saver of one's own making."""
-        pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
+        if self._shared is None:
+            pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
+            self._store = AsyncPostgresStore(pool)
+        else:
+            pool, self._store = self._shared.pool, self._shared.store
         self._saver = saver = make(pool)
-        self._store = AsyncPostgresStore(pool)
         return saver
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
@@ -284,7 +357,7 @@ class AgentRunner:
 
         Raises what makes that impossible for any input.
         """
-        requested = spec.model or self.task.run_model
+        requested = self._requested(spec)
         if purpose is None:
             graph = await self._own(spec, {"configurable": dict(spec.configurable)})
             return Prepared(graph, None, requested, None)
@@ -299,7 +372,7 @@ class AgentRunner:
         """Record that an agent was not run, and why."""
         trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
-        requested = spec.model or self.task.run_model
+        requested = self._requested(spec)
         observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
         observer.uses(requested, reason)
         observer.begin(None)
@@ -317,16 +390,22 @@ class AgentRunner:
         definition.check_input(input_data)
         return self._compile(spec, definition, config, choice)
 
+    def _requested(self, spec: AgentSpec) -> str | None:
+        asked = spec.model or self.task.run_model
+        if asked is None and spec.graph is None and self._credentials is not None:
+            return self._credentials.model
+        return asked
+
     def _choose(
         self, spec: AgentSpec, requested: str | None, purpose: Purpose
     ) -> tuple[AgentDefinition, AgentConfig, ModelChoice]:
-        choice = resolve_model(requested, purpose=purpose, settings=self._settings)
+        choice = resolve_model(requested, purpose=purpose, settings=self._settings, credentials=self._credentials)
         return get_agent(spec.type), AgentConfig.parse(spec.config), choice
 
     def _compile(
         self, spec: AgentSpec, definition: AgentDefinition, config: AgentConfig, choice: ModelChoice, **client: Any
     ) -> Graph:
-        model = build_model(choice, self._settings, **config.model_params(), **client)
+        model = build_model(choice, self._settings, credentials=self._credentials, **config.model_params(), **client)
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from backend.agents.cancellation import RunCancelledError
+from backend.agents.models import ModelCredentials
 from backend.agents.runner import AgentRunner, TaskContext
 from backend.core.budget import Budget
 from backend.core.settings import Settings
@@ -17,7 +18,17 @@ Work = Callable[[AgentRunner], Awaitable[dict[str, Any]]]
 class AgentTask:
     """One run of a task's agents that another thread or a signal handler can stop."""
 
-    def __init__(self, settings: Settings, task: TaskContext, *, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        task: TaskContext,
+        *,
+        budget: Budget | None = None,
+        credentials: ModelCredentials | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self.execution_id: str | None = None
+        """The run's id in our records, when the task has run."""
         self._settings = settings
         self._budget = budget
         self._task = task
@@ -41,7 +52,9 @@ class AgentTask:
     async def _run(self, work: Work) -> dict[str, Any]:
         database = Database(make_async_engine(self._settings.database_url, application="visual_ai_worker", pool_size=2))
         try:
-            async with AgentRunner(self._settings, database, self._task, budget=self._budget) as runner:
+            async with AgentRunner(
+                self._settings, database, self._task, budget=self._budget, credentials=self._credentials
+            ) as runner:
                 running = asyncio.ensure_future(work(runner))
                 with self._lock:
                     self._loop, self._running = asyncio.get_running_loop(), running
@@ -53,5 +66,7 @@ class AgentTask:
                     if self._cancelled or runner.cancelled:
                         raise RunCancelledError from None
                     raise
+                finally:
+                    self.execution_id = runner.execution_id
         finally:
             await database.close()

@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
 
+    # Agents that run in the triggerer
+    triggerer_connections: int = Field(10, validation_alias="VISUAL_AI_TRIGGERER_CONNECTIONS", ge=1, le=200)
+    triggerer_threads: int = Field(32, validation_alias="VISUAL_AI_TRIGGERER_THREADS", ge=1, le=1000)
+    blocking_warning: float = Field(1.0, validation_alias="VISUAL_AI_BLOCKING_WARNING", gt=0)
+
     stream_usage: bool = Field(True, validation_alias="VISUAL_AI_STREAM_USAGE")
     langgraph_json: str | None = Field(None, validation_alias="VISUAL_AI_LANGGRAPH_JSON")
 

@@ -51,6 +51,11 @@ class TaskState:
         """How far the try has come; a larger number is later."""
         return _TERMINAL_RANK if self.state in TERMINAL_TASK_STATES else _RANK.get(self.state, 3)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether the try runs, or has run to its end."""
+        return self.state == "running" or self.state in TERMINAL_TASK_STATES
+
     def payload(self) -> dict[str, Any]:
         """The data of a `task_update` event."""
         return {
@@ -70,12 +75,15 @@ def merge_task(known: TaskState | None, seen: TaskState, *, authoritative: bool)
     A notification (`authoritative=False`) only moves a try forward or starts a later one, so that it may come late
     or twice. A reading of Airflow itself that began after the known state was written (`authoritative=True`)
     wins: it alone can tell that a task was cleared or its state set by hand. But Airflow goes on calling a try
-    `running` until its process is gone, some time after the try itself has said how it ended.
+    `running` until its process is gone, some time after the try itself has said how it ended, and `deferred`
+    all the time that it works in the triggerer.
     """
     if known is None:
         return seen
     same_try = seen.try_number == known.try_number
     if same_try and seen.state == "running" and known.state in TERMINAL_TASK_STATES:
+        return None
+    if same_try and authoritative and seen.state == "deferred" and known.at_work:
         return None
     if not authoritative:
         if seen.try_number < known.try_number:

@@ -105,6 +105,9 @@ class Classified:
 
 def classify(error: BaseException) -> Classified:
     """The category of an error, found on it or on what caused it."""
+    known = getattr(error, "visual_ai_classified", None)
+    if isinstance(known, Classified):  # in another process, where there was more to see
+        return known
     causes = list(error_chain(error))
     telling, category = causes[0], _category(causes[0])
     for cause in causes[1:]:

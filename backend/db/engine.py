@@ -4,8 +4,11 @@ Repositories are plain functions on a `Connection`. Asynchronous callers run the
 `await connection.run_sync(function, ...)`, so that each statement is written once.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, create_engine
@@ -67,3 +70,47 @@ class Database:
     async def close(self) -> None:
         """Close all pooled connections."""
         await self.engine.dispose()
+
+
+class ThreadedDatabase(Database):
+    """The same for a busy event loop: transactions run in threads, so that none of them holds a lock while the loop
+    gets round to its next statement. Waiting for one of the connections has no limit: hundreds may ask at once.
+    """
+
+    def __init__(self, url: str, *, application: str, connections: int) -> None:
+        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="visual-ai-database")
+        self._engine = create_engine(
+            url,
+            pool_size=connections,
+            max_overflow=0,
+            pool_pre_ping=True,
+            json_serializer=dumps,
+            connect_args={"application_name": application, "connect_timeout": 5},
+        )
+
+    async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function(connection, …)` in one transaction and commit it.
+
+        A transaction that has begun is not given up: who is cancelled meanwhile is told when it has ended.
+        """
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._threads, partial(self._carry_out, function, *args, **kwargs))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError as cancelled:
+            if running.cancelled():
+                raise
+            await asyncio.wait([running])
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+                task.cancel(*cancelled.args)  # at its next step
+            return running.result()
+
+    async def close(self) -> None:
+        """Close all pooled connections."""
+        self._threads.shutdown(wait=False)
+        self._engine.dispose()
+
+    def _carry_out(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._engine.begin() as connection:
+            return function(connection, *args, **kwargs)

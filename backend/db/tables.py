@@ -158,6 +158,8 @@ workflow_threads = Table(
     Column("thread_id", Text, primary_key=True),
     Column("execution_id", _Id, nullable=False),
     Column("try_number", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("instance", Text),
     Column("agents", ARRAY(Text), nullable=False),
     Column("input_hash", Text, nullable=False),
     Column("completed", Boolean, nullable=False),

@@ -1,6 +1,7 @@
 """Threads: whether the agents of a task instance begin anew or go on where an earlier try stopped."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -14,36 +15,68 @@ class SupersededError(RuntimeError):
     """A later try of the task has begun; this one has lost its place. A retry doesn't help."""
 
 
-def begin(
-    connection: Connection, execution_id: str, thread_id: str, try_number: int, agents: Sequence[str], input_hash: str
-) -> bool:
-    """Take the thread for a try; says whether there is something to go on from.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A try's right to write to a thread. It lasts until the next claim, of a later try or of the same one: the latter
+    when another triggerer takes it over."""
 
-    Earlier tries can write no more. What they left is deleted when it was for another input, or when the task had
+    thread_id: str
+    try_number: int
+    epoch: int
+    going_on: bool
+    """Whether an earlier claim left something to go on from."""
+
+
+def begin(
+    connection: Connection,
+    execution_id: str,
+    thread_id: str,
+    try_number: int,
+    agents: Sequence[str],
+    input_hash: str,
+    *,
+    instance: str | None = None,
+) -> Claim:
+    """Take the thread for a try.
+
+    Earlier claims can write no more. What they left is deleted when it was for another input, or when the task had
     succeeded: then somebody wants it done again. Raises `SupersededError` when a later try has the thread.
+    `instance` is Airflow's id of the task instance.
     """
     known = connection.execute(select(threads).where(threads.c.thread_id == thread_id).with_for_update()).first()
     if known is not None and known.try_number > try_number:
         raise SupersededError(f"try {try_number} of {thread_id} was superseded by try {known.try_number}")
-    going_on = known is not None and not known.completed and known.input_hash == input_hash
+    # The same instance succeeded, but comes back: its triggerer died before Airflow heard of it.
+    finished = known is not None and known.completed and (instance is None or known.instance != instance)
+    going_on = known is not None and not finished and known.input_hash == input_hash
     if known is not None and not going_on:
         forget(connection, [*known.agents])
+    epoch = 1 if known is None else known.epoch + 1
     statement = insert(threads).values(
         thread_id=thread_id,
         execution_id=execution_id,
         try_number=try_number,
+        epoch=epoch,
+        instance=instance,
         agents=list(agents),
         input_hash=input_hash,
         completed=False,
         updated_at=func.clock_timestamp(),
     )
-    columns = ("execution_id", "try_number", "agents", "input_hash", "completed", "updated_at")
+    columns = ("execution_id", "try_number", "epoch", "instance", "agents", "input_hash", "completed", "updated_at")
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["thread_id"], set_={name: statement.excluded[name] for name in columns}
         )
     )
-    return going_on
+    return Claim(thread_id, try_number, epoch, going_on)
+
+
+def holds(connection: Connection, claim: Claim) -> bool:
+    """Whether the claim still lasts; until the transaction ends, it then goes on lasting."""
+    query = select(threads.c.try_number, threads.c.epoch).where(threads.c.thread_id == claim.thread_id)
+    row = connection.execute(query.with_for_update(read=True)).first()
+    return row is not None and (row.try_number, row.epoch) == (claim.try_number, claim.epoch)
 
 
 def thread_of(dag_id: str, dag_run_id: str, task_id: str, map_index: int) -> str:

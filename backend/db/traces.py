@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -86,14 +87,15 @@ def row(place: Place, **values: Any) -> dict[str, Any]:
 
 
 def supersede(connection: Connection, execution_id: str, place: Place) -> None:
-    """End what earlier tries of the task instance left open: their process is gone."""
+    """End what earlier tries, or this one in another triggerer, left open: their process is gone. Call it before the
+    try writes anything itself."""
     connection.execute(
         update(traces)
         .where(
             traces.c.execution_id == execution_id,
             traces.c.task_id == place.task_id,
             traces.c.map_index == place.map_index,
-            traces.c.try_number < place.try_number,
+            traces.c.try_number <= place.try_number,
             traces.c.state == "running",
         )
         .values(state="cancelled", finished_at=func.clock_timestamp())
@@ -101,7 +103,7 @@ def supersede(connection: Connection, execution_id: str, place: Place) -> None:
 
 
 def used_before(connection: Connection, execution_id: str, place: Place) -> tuple[int, int, Decimal | None, int]:
-    """What the agent's nodes used in earlier tries: input and output tokens, cost (None when unknown), and nodes that
+    """What the agent's nodes used in all tries so far: input and output tokens, cost (None when unknown), and how many
     called a model."""
     called = traces.c.model.is_not(None)
     row = connection.execute(
@@ -115,7 +117,7 @@ def used_before(connection: Connection, execution_id: str, place: Place) -> tupl
             traces.c.execution_id == execution_id,
             traces.c.task_id == place.task_id,
             traces.c.map_index == place.map_index,
-            traces.c.try_number < place.try_number,
+            traces.c.try_number <= place.try_number,
             traces.c.agent_name == place.agent,
             traces.c.item_index.is_not_distinct_from(place.item),
             traces.c.node.is_not(None),
@@ -131,15 +133,17 @@ _SPENT = text(
     FROM visual_ai.agent_traces
     WHERE execution_id = CAST(:execution_id AS uuid) AND node IS NOT NULL
       AND (:whole_run OR (task_id = :task_id AND map_index = :map_index))
-      AND NOT (task_id = :task_id AND map_index = :map_index AND try_number = :try_number)
+      AND NOT (task_id = :task_id AND map_index = :map_index AND try_number = :try_number
+        AND started_at >= :since)
     """
 )
 
 
 def spent_before(
-    connection: Connection, execution_id: str, place: Place, *, whole_run: bool
+    connection: Connection, execution_id: str, place: Place, since: datetime, *, whole_run: bool
 ) -> tuple[int, Decimal | None, int]:
-    """What nodes used outside this try, in earlier tries of the task or in the whole run: tokens, cost (None when some
+    """What nodes used outside this try, in earlier tries of the task or in the whole run, or in this one before
+    `since`, when it was another triggerer's: tokens, cost (None when some
     of it has no known price) and the number of nodes' executions."""
     row = connection.execute(
         _SPENT,
@@ -149,6 +153,7 @@ def spent_before(
             "task_id": place.task_id,
             "map_index": place.map_index,
             "try_number": place.try_number,
+            "since": since,
         },
     ).one()
     return int(row[0]), None if row[2] else row[1], int(row[3])

@@ -125,6 +125,7 @@ def airflow_environment(
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(options.worker_log_port),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(options.triggerer_log_port),
         "VISUAL_AI_DATABASE_URL": databases.worker,
+        "VISUAL_AI_PUBLIC_URL": person.get("VISUAL_AI_PUBLIC_URL", f"http://localhost:{options.backend_port}"),
     }
 
 

@@ -17,7 +17,7 @@ from backend.core.settings import Settings
 from backend.core.states import TaskState
 from backend.db import executions, threads
 from backend.db.engine import Database, make_async_engine
-from backend.db.threads import SupersededError
+from backend.db.threads import Claim, SupersededError
 from tests.conftest import Postgres
 from tests.kit.openai_server import OpenAIServer
 
@@ -144,7 +144,7 @@ async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner,
             await make_runner(1).claim({"text": thread}, "input")
         async with open_pool(pg.worker_url, max_size=1) as pool:
             config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
-            stale, current = FencedSaver(pool, thread, 1), FencedSaver(pool, thread, 2)
+            stale, current = (FencedSaver(pool, Claim(thread, number, number, False)) for number in (1, 2))
             with pytest.raises(psycopg.errors.SerializationFailure):
                 await stale.aput(config, empty_checkpoint(), {}, {})
             assert await current.aget_tuple(config) is None
@@ -160,13 +160,11 @@ async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner,
 async def test_checkpoints_of_finished_runs_are_pruned_by_age(make_runner: MakeRunner, pg: Postgres) -> None:
     async with make_runner(1) as runner:
         await run_single(runner, parse_agent({"type": "text"}, {"text": TEXT}))
-        database = runner._database
-        ended = text(
-            "UPDATE visual_ai.workflow_executions SET state = 'success', finished_at = now() - interval '2 days'"
-        )
-        await database.run(lambda connection: connection.execute(ended))
-        assert await database.run(threads.prune, older_than=3 * 86400, limit=10) == 0
-        assert await database.run(threads.prune, older_than=86400, limit=10) == 1
-        count = text("SELECT count(*) FROM visual_ai.checkpoints")
-        left = await database.run(lambda connection: connection.execute(count).scalar_one())
-        assert left == 0
+    database = runner._database
+    ended = text("UPDATE visual_ai.workflow_executions SET state = 'success', finished_at = now() - interval '2 days'")
+    await database.run(lambda connection: connection.execute(ended))
+    assert await database.run(threads.prune, older_than=3 * 86400, limit=10) == 0
+    assert await database.run(threads.prune, older_than=86400, limit=10) == 1
+    count = text("SELECT count(*) FROM visual_ai.checkpoints")
+    left = await database.run(lambda connection: connection.execute(count).scalar_one())
+    assert left == 0

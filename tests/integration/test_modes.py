@@ -395,7 +395,7 @@ def test_the_operator_hands_everything_on(
         max_steps=1,
         synthesis=False,
     )
-    task_instance = SimpleNamespace(dag_id="dag", run_id="run", task_id="team", map_index=-1, try_number=1)
+    task_instance = SimpleNamespace(dag_id="dag", run_id="run", task_id="team", map_index=-1, try_number=1, id="id")
     dag_run = SimpleNamespace(conf={"query": "What happened?"}, run_type="manual")
     context: Any = {"ti": task_instance, "dag_run": dag_run, "params": {}}
     try:

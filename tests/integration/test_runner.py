@@ -584,7 +584,7 @@ def environment(openai_server: OpenAIServer, worker_url: str, monkeypatch: pytes
 def context(conf: dict[str, Any], **params: Any) -> Any:
     """What Airflow gives a task, as far as it is used."""
     return {
-        "ti": SimpleNamespace(dag_id="dag", run_id="run", task_id="work", map_index=None, try_number=3),
+        "ti": SimpleNamespace(dag_id="dag", run_id="run", task_id="work", map_index=None, try_number=3, id="id"),
         "dag_run": SimpleNamespace(conf=conf, run_type="manual", start_date=datetime.now(UTC)),
         "params": params,
     }

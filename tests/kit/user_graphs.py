@@ -1,6 +1,8 @@
 """Graphs as users write them, knowing nothing of this project."""
 
+import asyncio
 import operator
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -178,3 +180,27 @@ broken = 42
 
 def failing_factory() -> None:
     raise KeyError("no such setting")
+
+
+async def hesitate(state: Counted) -> Counted:
+    runs.append("hesitate")
+    if failures.get("hesitate"):
+        failures["hesitate"] -= 1
+        await asyncio.Event().wait()
+    return {"value": state["value"] * 2}
+
+
+async def stare(state: Counted) -> Counted:
+    time.sleep(1.0)  # noqa: ASYNC251  # what nobody should do
+    return state
+
+
+hesitant = StateGraph(Counted)
+hesitant.add_node(add_one)
+hesitant.add_node(hesitate)
+hesitant.add_edge(START, "add_one")
+hesitant.add_edge("add_one", "hesitate")
+
+blocking = StateGraph(Counted)
+blocking.add_node(stare)
+blocking.add_edge(START, "stare")

@@ -1,0 +1,79 @@
+"""What of a task can be handed to the triggerer, which has neither the DAG's code nor its objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from backend.agents.specs import is_template
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+TRIGGER = "visual_ai_triggers.AgentTrigger"
+
+RENDERED_IN_TRIGGERER = frozenset(
+    {
+        *("dag_run", "run_id", "params", "macros", "task_instance_key_str", "partition_key", "partition_date"),
+        *("logical_date", "ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"),
+        *("data_interval_start", "data_interval_end"),
+    }
+)
+"""What templates may use in the triggerer. The rest asks Airflow questions that a trigger may not ask, or needs the
+DAG's own code."""
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it. Raises `TypeError` for what JSON has not."""
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a key is no string")
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def plain_or_none(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arguments as the triggerer can get them, or None: then the agents run, or start, in a worker."""
+    try:
+        return {name: plain(value) for name, value in arguments.items()}
+    except TypeError:
+        return None
+
+
+def renders_in_triggerer(value: Any, dag: DAG | None) -> bool:
+    """Whether templates in a value mean the same in the triggerer, which has not the DAG's code."""
+    if not is_template(value):
+        return True
+    if dag is not None and (
+        dag.render_template_as_native_obj
+        or dag.user_defined_macros
+        or dag.user_defined_filters
+        or dag.jinja_environment_kwargs
+    ):
+        return False
+    from jinja2 import Environment, TemplateSyntaxError, meta
+
+    environment = Environment(autoescape=False)  # noqa: S701  # nothing is rendered with it
+    try:
+        return all(
+            meta.find_undeclared_variables(environment.parse(text)) <= RENDERED_IN_TRIGGERER
+            for text in _templates(value)
+        )
+    except TemplateSyntaxError:
+        return False
+
+
+def _templates(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value] if is_template(value) else []
+    if isinstance(value, Mapping):
+        return [text for item in value.values() for text in _templates(item)]
+    return [text for item in value for text in _templates(item)] if isinstance(value, list) else []
