@@ -21,10 +21,10 @@ from backend.api.schemas.workflows import (
     TaskOut,
     Usage,
 )
+from backend.core.log_text import as_text
 from backend.core.problems import FieldError, Invalid
 from backend.db.batch_items import item_json
 from backend.services.application import Application
-from backend.services.log_lines import as_text
 
 router = APIRouter(prefix="/workflow-status", tags=["status"])
 

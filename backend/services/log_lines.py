@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 LONGEST = 2**20
 """A longer line, in bytes, is left out: no line may fill the memory."""
@@ -51,35 +50,6 @@ class TaskLines:
             else:
                 yield line
             first = False
-
-
-def as_text(line: bytes) -> str:
-    """One line for people: time, level, logger, what happened and what else is known of it; then an exception."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        entry = None
-    if not isinstance(entry, dict):
-        return line.decode(errors="replace")
-    rest = {name: value for name, value in entry.items() if value is not None}
-    head = [str(rest.pop("timestamp", "")), str(rest.pop("level", "")).upper(), str(rest.pop("logger", ""))]
-    event, errors = rest.pop("event", ""), rest.pop("error_detail", None)
-    for noise in ("filename", "lineno"):  # of the call that wrote the line
-        rest.pop(noise, None)
-    shown = [part for part in (*head, str(event)) if part]
-    shown += [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in rest.items()]
-    return "\n".join([" ".join(shown), *_traceback(errors)])
-
-
-def _traceback(errors: Any) -> list[str]:
-    shown: list[str] = []
-    for error in errors if isinstance(errors, list) else []:
-        if not isinstance(error, dict):
-            continue
-        for frame in error.get("frames") or []:
-            shown.append(f"  File {frame.get('filename')!r}, line {frame.get('lineno')}, in {frame.get('name')}")
-        shown.append(f"{error.get('exc_type')}: {error.get('exc_value')}")
-    return shown
 
 
 def _left_out(size: int) -> bytes:

@@ -1,0 +1,34 @@
+"""An entry of a task's log as people read it."""
+
+import json
+from typing import Any
+
+
+def as_text(line: bytes) -> str:
+    """One line of Airflow's newline-delimited JSON as text: time, level, logger, what happened and what else is known
+    of it; an exception takes further lines. What is no JSON object stays as it is."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict):
+        return line.decode(errors="replace")
+    rest = {name: value for name, value in entry.items() if value is not None}
+    head = [str(rest.pop("timestamp", "")), str(rest.pop("level", "")).upper(), str(rest.pop("logger", ""))]
+    event, errors = rest.pop("event", ""), rest.pop("error_detail", None)
+    for noise in ("filename", "lineno"):  # of the call that wrote the line
+        rest.pop(noise, None)
+    shown = [part for part in (*head, str(event)) if part]
+    shown += [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in rest.items()]
+    return "\n".join([" ".join(shown), *_traceback(errors)])
+
+
+def _traceback(errors: Any) -> list[str]:
+    shown: list[str] = []
+    for error in errors if isinstance(errors, list) else []:
+        if not isinstance(error, dict):
+            continue
+        for frame in error.get("frames") or []:
+            shown.append(f"  File {frame.get('filename')!r}, line {frame.get('lineno')}, in {frame.get('name')}")
+        shown.append(f"{error.get('exc_type')}: {error.get('exc_value')}")
+    return shown
