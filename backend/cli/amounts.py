@@ -23,10 +23,11 @@ def tokens(count: int) -> str:
 
 
 def cost(usd: float | None) -> str:
-    """`$0.0123`, with as many digits as it takes; nothing is known of None."""
+    """`$12.30`, `$0.0123`, `$0.000042`; nothing is known of None."""
     if usd is None:
         return NOTHING
-    return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}" if usd >= 0.0001 else f"${usd:.2g}"
+    digits = 2 if usd >= 1 or usd == 0 else 4 if usd >= 0.0001 else 6
+    return f"${usd:,.{digits}f}"
 
 
 def moment(iso: str | None) -> str:
