@@ -191,8 +191,8 @@ async def get_logs(
 
 async def _text(lines: AsyncIterator[bytes]) -> AsyncIterator[str]:
     async for line in lines:
-        if line:
-            yield as_text(line) + "\n"
+        if line and (text := as_text(line)):
+            yield text + "\n"
 
 
 def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:

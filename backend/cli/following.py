@@ -115,7 +115,18 @@ async def _conclude(backend: Backend, run: Timeline, *, brief: bool) -> None:
 
 
 def _show_result(result: Any) -> None:
-    lines = harmless(json.dumps(result, indent=2, ensure_ascii=False)).splitlines()
-    print("\n".join(lines[:RESULT_LINES]))
+    lines = harmless(_answer(result)).splitlines()
+    print("\n" + "\n".join(lines[:RESULT_LINES]), flush=True)
     if len(lines) > RESULT_LINES:
         print(f"… {len(lines) - RESULT_LINES} more lines", flush=True)
+
+
+def _answer(result: Any) -> str:
+    """What of a result people want to read first: a team's summary, an agent's answer, or else all of its output."""
+    found = result if isinstance(result, dict) else {}
+    output = found.get("output", result)
+    fields = output if isinstance(output, dict) else {}
+    for text in (found.get("summary"), fields.get("answer"), fields.get("summary"), output):
+        if isinstance(text, str) and text.strip():
+            return text
+    return json.dumps(output, indent=2, ensure_ascii=False)

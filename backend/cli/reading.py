@@ -165,7 +165,9 @@ class LogReading:
                 self._patience.rewarded()
                 if line:
                     self._printed += 1
-                    print(line.decode(errors="replace") if self._as_json else harmless(as_text(line)), flush=True)
+                    text = line.decode(errors="replace") if self._as_json else harmless(as_text(line))
+                    if text:
+                        print(text, flush=True)
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:

@@ -413,7 +413,7 @@ async def test_a_terminal_shows_a_tree_that_lives(shell: CommandLine, run: Recor
         end(run)
         await terminal.shows(
             "100 %   2/2 tasks", "1,234 tokens", "$0.0123", "✓ vision  success  openai:gpt-4.1  1,234 tokens",
-            '"answer": "79.50 EUR"', "The whole result: python -m backend result",
+            '\n79.50 EUR', "The whole result: python -m backend result",
         )  # fmt: skip
         assert await terminal.ended() == 0
 

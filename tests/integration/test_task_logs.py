@@ -24,6 +24,8 @@ Headers = Mapping[str, str]
 
 SAID: list[dict[str, Any] | bytes] = [
     {"timestamp": "2026-11-22T10:00:00Z", "level": "info", "logger": "task", "event": "It begins.", "agent": "vision"},
+    {"event": "::group::Pre Execute", "ti_id": "1", "dag_id": "d", "run_id": "r", "task_id": "t", "try_number": 1},
+    {"event": "::endgroup::", "ti_id": "1"},
     {"timestamp": "2026-11-22T10:00:01Z", "level": "warning", "event": "zwölf\u2028Boote\x85", "lineno": 7},
     {
         "timestamp": "2026-11-22T10:00:02Z",
@@ -83,7 +85,7 @@ async def test_a_log_comes_as_airflow_has_it(http: httpx.AsyncClient, ulla: Head
     assert response.headers["x-try-number"] == "1"
     assert entries(response) == SAID
     assert entries(await http.get(LOGS, params={"after": 2}, headers={**ulla, **NDJSON})) == SAID[2:]
-    assert not (await http.get(LOGS, params={"after": 3}, headers={**ulla, **NDJSON})).content
+    assert not (await http.get(LOGS, params={"after": 5}, headers={**ulla, **NDJSON})).content
 
 
 async def test_a_log_comes_as_text_for_people(http: httpx.AsyncClient, ulla: Headers) -> None:
@@ -91,6 +93,7 @@ async def test_a_log_comes_as_text_for_people(http: httpx.AsyncClient, ulla: Hea
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     assert response.text.split("\n") == [
         "2026-11-22T10:00:00Z INFO task It begins. agent=vision",
+        "Pre Execute",
         "2026-11-22T10:00:01Z WARNING zwölf\u2028Boote\x85",
         "2026-11-22T10:00:02Z ERROR Task failed",
         "  File '/app/a.py', line 3, in look",
@@ -195,7 +198,7 @@ async def test_an_empty_log_says_where_airflow_looked(
 async def test_a_cut_connection_to_airflow_is_made_up_for(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, quickly: None
 ) -> None:
-    airflow.fail("/logs/", times=1, cut_after=5)
+    airflow.fail("/logs/", times=1, cut_after=7)
     airflow.fail("/logs/", times=1, cut_after=4)
     airflow.fail("/logs/", times=1, status=500)
     assert entries(await http.get(LOGS, headers={**ulla, **NDJSON})) == SAID
@@ -308,7 +311,7 @@ async def test_a_follower_is_kept_awake_and_ends_with_its_token(
         headers = {**await sign_in(http, "ulla"), **NDJSON}
         got = b""
         with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012  # it breaks while it is read
-            async with http.stream("GET", LOGS, params={"follow": True, "after": 3}, headers=headers) as response:
+            async with http.stream("GET", LOGS, params={"follow": True, "after": 9}, headers=headers) as response:
                 async for piece in response.aiter_bytes():
                     got += piece
         assert set(got) == set(b"\n")
