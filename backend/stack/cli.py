@@ -125,7 +125,7 @@ def _fail(error: Exception) -> typer.Exit:
 
 
 def _welcome(stack: "Stack") -> None:
-    from backend.stack.access import fetch_token, first_request
+    from backend.stack.access import fetch_token, first_command, first_request
 
     options = stack.options
     secret = options.password.get_secret_value()
@@ -140,4 +140,5 @@ def _welcome(stack: "Stack") -> None:
         return
     print(f"\n  Token (again: make token)\n\n{token}\n")
     print(f"  Try it\n\n{first_request(options, token)}\n")
+    print(f"  Or watch it at work\n\n{first_command(stack.layout)}\n")
     print("  Stop with `make down`; the data stay.")
