@@ -24,7 +24,7 @@ from sqlalchemy.exc import OperationalError
 from backend.agents.batch_plan import BatchPlan
 from backend.agents.cancellation import RunCancelledError
 from backend.agents.graph_run import mapped, run_graph
-from backend.agents.group_saver import GroupSaver
+from backend.agents.group_saver import BATCH_GATHER_SECONDS
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.registry import get_agent
 from backend.agents.runner import AgentRunner, Prepared, TaskContext, action, trace_id_of
@@ -165,8 +165,7 @@ class _Batch:
         for used in begun.used.values():
             _add(progress.used, Usage(*used))
         async with AsyncExitStack() as stack:
-            saver = await runner.open_checkpoints(lambda pool: GroupSaver(pool, begun.claim, begun.known))
-            await stack.enter_async_context(saver.writing())
+            await runner.open_checkpoints(begun.claim, begun.known, gather=BATCH_GATHER_SECONDS)
             if self._inputs:  # what is wrong with the agent itself is told before any item begins
                 progress.model = (await self._prepare(self._given(0))).model
             results = _Results(runner.database, begun.execution_id, self._place, self._task.thread_id)

@@ -1,4 +1,4 @@
-"""Checkpoints of very many threads at once: what waits to be written goes into one transaction."""
+"""Checkpoints in few transactions: what waits to be written goes into one, be it of one thread or of thousands."""
 
 import asyncio
 import logging
@@ -16,6 +16,9 @@ from langgraph.checkpoint.base import (
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from psycopg import OperationalError
+from psycopg.errors import SerializationFailure
+from psycopg_pool import PoolTimeout
 
 from backend.agents.checkpoints import FencedSaver, Pool
 from backend.core.jsonable import dumps
@@ -23,8 +26,9 @@ from backend.db.threads import Claim
 
 log = logging.getLogger(__name__)
 
-GATHER_SECONDS = 0.05
-"""How long a write waits for others to share its transaction. Graphs don't wait for it between their nodes."""
+BATCH_GATHER_SECONDS = 0.05
+"""How long the writes of a batch wait for others' to share a transaction. Graphs don't wait for it between nodes."""
+_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
 GROUP_LIMIT = 500
 """Checkpoints and sets of writes in one transaction."""
 
@@ -66,15 +70,17 @@ class _Group:
 
 
 class GroupSaver(FencedSaver):
-    """A `FencedSaver` for a batch: same tables, same fence, but one transaction for many threads' writes.
+    """A `FencedSaver` with the same tables and the same fence, but one transaction for many writes.
 
     `known` are the threads that have checkpoints already; for any other nothing needs to be looked up before its
-    first write. Use as `async with saver.writing()`. A write that fails raises in the graph that waits for it, as with
-    LangGraph's own saver.
+    first write. A write waits `gather` seconds for others; those that come while a transaction runs share the next.
+    Use as `async with saver.writing()`. A write that fails raises in the graph that waits for it, as with LangGraph's
+    own saver, but a database that is away for some seconds is waited for.
     """
 
-    def __init__(self, pool: Pool, claim: Claim, known: Collection[str] = ()) -> None:
+    def __init__(self, pool: Pool, claim: Claim, known: Collection[str] = (), *, gather: float = 0) -> None:
         super().__init__(pool, claim)
+        self._gather = gather
         self._known = set(known)
         self._group = _Group()
         self._waiting = asyncio.Event()
@@ -164,7 +170,7 @@ class GroupSaver(FencedSaver):
         while True:
             await self._waiting.wait()
             if self._group.size < GROUP_LIMIT:
-                await asyncio.sleep(GATHER_SECONDS)
+                await asyncio.sleep(self._gather)
             group, self._group = self._group, _Group()
             self._waiting.clear()
             try:
@@ -179,6 +185,19 @@ class GroupSaver(FencedSaver):
                 group.written.set_result(None)
 
     async def _write(self, group: _Group) -> None:
+        for delay in _RETRY_DELAYS:
+            try:
+                await self._insert(group)
+            except SerializationFailure:  # the claim is lost
+                raise
+            except (OperationalError, PoolTimeout) as error:
+                log.warning("checkpoints are written again in %g s: %s", delay, type(error).__name__)
+                await asyncio.sleep(delay)
+            else:
+                return
+        await self._insert(group)
+
+    async def _insert(self, group: _Group) -> None:
         async with self._cursor(pipeline=True) as cursor:
             for statement, rows in (
                 (_BLOBS, group.blobs),

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
@@ -21,9 +21,10 @@ from backend.agents.agent_config import AgentConfig, AgentDeps
 from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.cancellation import CancelWatch, RunCancelledError
-from backend.agents.checkpoints import FencedSaver, Pool, open_pool
+from backend.agents.checkpoints import open_pool
 from backend.agents.graph_run import Graph, mapped, run_graph
 from backend.agents.graph_source import load_graph
+from backend.agents.group_saver import GroupSaver
 from backend.agents.models import ModelChoice, ModelCredentials, Purpose, build_model, many_calls_client, resolve_model
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
@@ -46,8 +47,6 @@ from backend.db.threads import Claim
 from backend.db.traces import Place
 
 log = logging.getLogger(__name__)
-
-Saver = TypeVar("Saver", bound=FencedSaver)
 
 CLAIM_SECONDS = 10.0
 """How long a task waits for its threads; a database that hangs longer costs the checkpoints, not the task."""
@@ -157,7 +156,7 @@ class AgentRunner:
         self.task = task
         self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
         self._resources = AsyncExitStack()
-        self._saver: FencedSaver | None = None
+        self._saver: GroupSaver | None = None
         self._store: BaseStore | None = None
         self._claim: Claim | None = None
         self._going_on = False
@@ -190,7 +189,7 @@ class AgentRunner:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
         self.hold(claim)
-        await self.open_checkpoints(lambda pool: FencedSaver(pool, claim))
+        await self.open_checkpoints(claim, every if claim.going_on else ())
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
         if self._execution_id is not None:
@@ -342,15 +341,15 @@ class AgentRunner:
         observer.finish("success", output)
         return self._outcome(observer, "success", output)
 
-    async def open_checkpoints(self, make: Callable[[Pool], Saver]) -> Saver:
-        """Have the task's graphs keep their checkpoints with a saver of one's own making."""
+    async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
+        """Have the task's graphs keep their checkpoints; `known` and `gather` are `GroupSaver`'s."""
         if self._shared is None:
             pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
             self._store = AsyncPostgresStore(pool)
         else:
             pool, self._store = self._shared.pool, self._shared.store
-        self._saver = saver = make(pool)
-        return saver
+        saver = GroupSaver(pool, claim, known, gather=gather)
+        self._saver = await self._resources.enter_async_context(saver.writing())
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has none.
