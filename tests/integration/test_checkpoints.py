@@ -15,7 +15,7 @@ from backend.agents.specs import parse_agent, parse_team, synthesis_spec
 from backend.agents.team import run_team
 from backend.core.settings import Settings
 from backend.core.states import TaskState
-from backend.db import executions, threads
+from backend.db import observations, threads
 from backend.db.engine import Database, make_async_engine
 from backend.db.threads import Claim, SupersededError
 from tests.conftest import Postgres
@@ -118,7 +118,7 @@ async def test_a_task_that_succeeded_is_done_again_when_cleared(
         async with make_runner(try_number) as runner:
             await run_single(runner, spec)
         seen = TaskState("task", -1, try_number, "success")
-        await runner._database.run(executions.observe, runner.task.run_state(), [seen])
+        await runner._database.run(observations.observe, runner.task.run_state(), [seen])
     assert len(openai_server.requests) == 2
 
 
