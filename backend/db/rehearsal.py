@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from backend.core.events import NewEvent
 from backend.core.settings import get_settings
 from backend.core.states import TaskState
-from backend.db import events, executions, threads, traces
+from backend.db import events, executions, observations, threads, traces
 from backend.db.engine import task_engine
 from backend.db.executions import RunState
 from backend.db.traces import Place
@@ -42,7 +42,7 @@ def _act(connection: Connection) -> None:
     run = RunState(f"rehearsal-{uuid.uuid4()}", "rehearsal", None, conf={"text": "rehearsal"}, started_at=now)
     place = Place(run.dag_id, run.dag_run_id, "task", -1, 1, "agent", "text")
     task = TaskState("task", -1, 1, "running", now, None, None)
-    executions.observe(connection, run, [task])
+    observations.observe(connection, run, [task])
     execution_id = executions.ensure(connection, run)
     traces.supersede(connection, execution_id, place)
     thread = threads.thread_of(run.dag_id, run.dag_run_id, task.task_id, task.map_index)
@@ -61,4 +61,4 @@ def _act(connection: Connection) -> None:
     )
     executions.cancelled_among(connection, [execution_id])
     executions.set_result(connection, execution_id, {})
-    executions.observe(connection, run, [TaskState("task", -1, 1, "success", now, now, 0.1)])
+    observations.observe(connection, run, [TaskState("task", -1, 1, "success", now, now, 0.1)])

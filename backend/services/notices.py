@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import classify
-from backend.db import errors, events, executions
+from backend.db import errors, events, executions, observations
 from backend.db.engine import make_engine, task_engine
 from backend.db.executions import RunState
 from backend.db.traces import Place
@@ -122,7 +122,7 @@ def record(connection: Connection, notice: Notice) -> None:
     """Write a notice: its error first, so that it stands before the state it led to."""
     if notice.error is not None and notice.tasks and not getattr(notice.error, "visual_ai_recorded", False):
         _record_error(connection, notice, notice.error)
-    executions.observe(connection, notice.run, notice.tasks)
+    observations.observe(connection, notice.run, notice.tasks)
 
 
 def _record_error(connection: Connection, notice: Notice, error: BaseException) -> None:
