@@ -56,6 +56,7 @@ class GraphMaker:
         self.saver: FencedSaver | None = None
         self.pool: Pool | None = None
         self.store: BaseStore | None = None
+        self._http: Any = None
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has none.
@@ -84,7 +85,7 @@ class GraphMaker:
         finally:
             observer.begin(input_data)
         definition.check_input(input_data)
-        return self._compile(spec, definition, config, choice)
+        return self._compile(spec, definition, config, choice, **self._client(choice))
 
     def requested(self, spec: AgentSpec) -> str | None:
         """The name of the model that is asked for, if any is."""
@@ -105,6 +106,18 @@ class GraphMaker:
         model = build_model(choice, self._settings, credentials=self._credentials, **config.model_params(), **client)
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
         return definition.build(config, model, deps).compile(checkpointer=self.saver, name=spec.name)
+
+    def _client(self, choice: ModelChoice) -> dict[str, Any]:
+        """An HTTP client that ends with the task. LangChain's own is kept for the process, and of no use to the next
+        event loop there: a second task under `airflow dags test` would fail."""
+        if choice.provider != "openai":
+            return {}
+        if self._http is None:
+            from openai import DefaultAsyncHttpxClient
+
+            self._http = DefaultAsyncHttpxClient()
+            self._resources.push_async_callback(self._http.aclose)
+        return {"http_async_client": self._http}
 
     async def own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
         """The user's own graph. `config` is for a function that makes one."""
