@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from backend.agents.limit_store import LimitStore
 from backend.core import limit_changes
@@ -17,6 +18,8 @@ from backend.core.surge import Surge
 
 log = logging.getLogger(__name__)
 
+Outcome = Literal["ok", "rate_limited", "down", "other"]
+
 FRESH_SECONDS = 1.0
 """How old, at most, what a call relies on may be: others may have met a 429 since."""
 TRUSTED_CALLS = 2
@@ -24,6 +27,8 @@ TRUSTED_SECONDS = (0.05, 0.5)
 """How old what a turn relies on may be: the time of so many calls, but at least and at most so long."""
 BATCH_SECONDS = 0.1
 """Turns that are taken together are of at most this time, or a ramp's burst."""
+PROMPT_SECONDS = 0.05
+"""A turn that comes so soon comes at once, also for a call that can't wait."""
 LATE_SECONDS = 0.5
 """How much later than its time a waiting call is sent away, if the store keeps everybody waiting."""
 COUNTED_SECONDS = 0.1
@@ -69,7 +74,7 @@ class Lane:
         if self._passes(now):
             return self._epoch()
         max_wait = min(max(0.0, max_wait), LONGEST_WAIT)
-        if self._fresh(now) and (wait := self._expected(len(self._queue))) > max_wait:
+        if self._fresh(now) and (wait := self._expected(len(self._queue))) > max(max_wait, PROMPT_SECONDS):
             raise self._held_back(wait)
         waiter = _Waiter(tokens, now, now + max_wait, asyncio.get_running_loop().create_future())
         self._queue.append(waiter)
@@ -212,7 +217,7 @@ class Lane:
         calls = 1
         if self._tokens_per_second is None:
             calls = min(len(self._queue), max(state.pace.burst, int(BATCH_SECONDS / self._each()), 1))
-        wanted = self._wanted(calls, max(0.0, head.deadline - self._now()), head.tokens + owed)
+        wanted = self._wanted(calls, max(PROMPT_SECONDS, head.deadline - self._now()), head.tokens + owed)
         counts, self._uncounted = self._uncounted, Counts()
         taken, seen = await self._store.reserve(self._model, wanted, counts)
         self._learn(seen)
@@ -273,7 +278,7 @@ class Lane:
         now, each = self._now(), self._each()
         for position, waiter in enumerate(list(self._queue)):
             wait = first + position * each
-            if now + wait > waiter.deadline:
+            if wait > PROMPT_SECONDS and now + wait > waiter.deadline:
                 self._queue.remove(waiter)
                 self._send_away(waiter, self._held_back(wait))
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-STORE_TIMEOUT = 2.0
+STORE_TIMEOUT = 5.0
 """Seconds after which a store that doesn't answer is given up for a while."""
 FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 30.0
@@ -83,9 +83,7 @@ class MemoryStore:
         time = first_time(state, wanted, now)
         taken = (state.pace.rate is not None) == wanted.paced and time <= now + wanted.within
         if taken:
-            state = replace(
-                state, pace=replace(state.pace, active_at=now), admitted=state.admitted + wanted.calls
-            )
+            state = replace(state, pace=replace(state.pace, active_at=now), admitted=state.admitted + wanted.calls)
             if wanted.paced:
                 state = replace(state, tail=max(state.tail, state.counter(now)) + wanted.calls)
             if wanted.interval:
@@ -147,9 +145,7 @@ class PostgresStore:
 
     async def swap(self, model: str, version: int | None, change: Change, counts: Counts) -> tuple[bool, Seen]:
         """Change pace and circuit, if `version` is still theirs."""
-        return await self._within_time(
-            self._database.run_autocommit(model_limits.swap, model, version, change, counts)
-        )
+        return await self._within_time(self._database.run_autocommit(model_limits.swap, model, version, change, counts))
 
     async def add(self, model: str, counts: Counts) -> Seen:
         """Count; gives the state."""
@@ -183,10 +179,10 @@ class PostgresStore:
 class SteadyStore:
     """A shared store, and this process's own in its place while that one is out of reach. Never raises."""
 
-    def __init__(self, shared: LimitStore, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, shared: LimitStore, clock: Callable[[], float] = time.time) -> None:
+        """`clock` is about the shared store's."""
         self._shared = shared
-        self._own = MemoryStore()
-        self._clock = clock
+        self._own = MemoryStore(clock)
         self._pause = 0.0
         self._away_until = 0.0
         self._known: dict[str, LimitState] = {}
@@ -218,7 +214,7 @@ class SteadyStore:
         await self._shared.close()
 
     async def _either(self, call: Callable[[LimitStore], Coroutine[Any, Any, T]]) -> T:
-        if self._clock() >= self._away_until:
+        if asyncio.get_running_loop().time() >= self._away_until:
             try:
                 answer = await call(self._shared)
             except StoreUnavailableError as error:
@@ -236,7 +232,7 @@ class SteadyStore:
             for model, state in self._known.items():
                 self._own.put(model, state)
         self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self._pause))
-        self._away_until = self._clock() + self._pause
+        self._away_until = asyncio.get_running_loop().time() + self._pause
 
     def _keep(self, model: str, seen: Seen) -> Seen:
         if seen.state is not None:

@@ -1,14 +1,13 @@
 """The gate that all agents of all processes share: one turn after the other where a model is limited, none at all while
 its provider is down, and no delay where nothing limits it."""
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from uuid import uuid4
 
-from backend.agents.gate_lane import Lane
+from backend.agents.gate_lane import Lane, Outcome
 from backend.agents.limit_store import LimitStore
 from backend.core.model_gate import CircuitOpenError, HeldBackError
 from backend.core.model_limits import ModelLimit, limit_of
@@ -72,8 +71,11 @@ class SharedGate:
             try:
                 await lane.close()
             except Exception as error:
-                log.warning("the gate of %s was not closed: %s", model, type(error).__name__)
-        await self._store.close()
+                log.warning("what was counted of %s is lost: %s", model, type(error).__name__)
+        try:
+            await self._store.close()
+        except Exception as error:
+            log.warning("the store of models' limits was not closed: %s", type(error).__name__)
 
     def _lane(self, model: str) -> Lane:
         lane = self._lanes.get(model)

@@ -1,8 +1,8 @@
 """The circuit breaker of a model: when several callers in a row find its provider down, the others need not try.
 
-Closed, until `FAILURES` calls of several callers have failed in a row; then open: every call is refused at once. After a
-time one call is let through as a probe. If the provider answers, the circuit is closed; if not, it stays open for twice as
-long. Everything here is a function of a circuit and a time, in seconds of the clock that all callers share.
+Closed, until `FAILURES` calls of several callers have failed in a row; then open: every call is refused at once. After
+a time one call is let through as a probe. If the provider answers, the circuit is closed; if not, it stays open for
+twice as long. Everything here is a function of a circuit and a time, in seconds of the clock that all callers share.
 """
 
 from dataclasses import dataclass, replace
@@ -26,8 +26,8 @@ PROBE_PAUSE = 5.0
 class Circuit:
     """The state of a model's breaker; `opened_at` tells since when the provider has been down.
 
-    `failed_by` are the callers of the failures in a row, as far as they must be known. `open_until` is when the next probe
-    may go; with `probing`, when the one under way is given up.
+    `failed_by` are the callers of the failures in a row, as far as they must be known. `open_until` is when the next
+    probe may go; with `probing`, when the one under way is given up.
     """
 
     failures: int = 0

@@ -2,9 +2,9 @@
 
 Times are seconds since 1970 by the clock of whoever keeps the state, so that callers' own clocks don't matter.
 
-Turns are numbers, not times: a counter runs through them at the pace's rate. So the order in which callers came stays as
-it is when the rate changes, and a turn that was given away needs no correction. Turns under a limit that is configured, and
-so never changes, are times.
+Turns are numbers, not times: a counter runs through them at the pace's rate. So the order in which callers came stays
+as it is when the rate changes, and a turn that was given away needs no correction. Turns under a limit that is
+configured, and so never changes, are times.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +14,9 @@ from backend.core.pacing import Pace
 
 TOLERANCE_SECONDS = 1.0
 """How much of a configured limit may be used at once, in seconds' worth. What needs more goes when nothing is owed."""
+
+KEPT_SECONDS = 30 * 86_400.0
+"""For how long a model is told of that nobody calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class LimitState:
     """The shared state of one model.
 
     `version` changes with pace, circuit and counter, not with turns that are taken. The counter stands at `turn` until
-    `turn_at` and runs from then on. `tail` is the next turn that nobody has, `admitted` the number that were given away.
+    `turn_at` and runs from then on. `tail` is the next turn that nobody has, `admitted` how many were given away.
     `next_request` and `next_tokens` are when the configured limits allow the next call.
     """
 
@@ -92,8 +95,8 @@ class Change:
 class Reservation:
     """Turns that are wanted: for so many calls, the first of them within so many seconds.
 
-    `paced` tells whether a pace was seen that limits; `interval` (seconds a call) and `token_seconds` (seconds' worth of
-    all the calls) are what they take of configured limits, 0 without.
+    `paced` tells whether a pace was seen that limits; `interval` (seconds a call) and `token_seconds` (seconds' worth
+    of all the calls) are what they take of configured limits, 0 without.
     """
 
     calls: int

@@ -37,7 +37,9 @@ def check_names(limits: Mapping[str, ModelLimit]) -> None:
     for name in limits:
         provider, colon, model = name.partition(":")
         if name != name.strip() or not provider or (colon and not model):
-            raise ValueError(f"“{name}” names no model: write provider:name, or provider:{ANY_MODEL} for all others of one")
+            raise ValueError(
+                f"“{name}” names no model: write provider:name, or provider:{ANY_MODEL} for all others of one"
+            )
 
 
 def limit_of(limits: Mapping[str, ModelLimit], model: str) -> ModelLimit | None:

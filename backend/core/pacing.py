@@ -2,16 +2,16 @@
 
 A model's pace goes through three phases:
 
-- `ramp`: nothing is known. A few calls at once, then a rate that rises several times a second while callers wait for it,
-  as TCP begins: the first 429 comes while only a few calls are on their way.
+- `ramp`: nothing is known. A few calls at once, then a rate that rises several times a second while callers wait for
+  it, as TCP begins: the first 429 comes while only a few calls are on their way.
 - `open`: the ramp met no limit. Nobody waits.
 - `learned`: a 429 came. Between two of them, with callers waiting all the time, as many calls were answered as the
   provider allows: that is the rate, a little less at first, then rising by small steps that grow until the next 429.
   Steps are counted in calls, so that the part of them that is refused is the same at three a minute and at hundreds
   a second.
 
-Everything here is a function of a pace and a time. Times are seconds of the clock that all callers share; rates are calls
-a second; `served` is the number of calls that have had their turn.
+Everything here is a function of a pace and a time. Times are seconds of the clock that all callers share; rates are
+calls a second; `served` is the number of calls that have had their turn.
 """
 
 import math
@@ -51,9 +51,10 @@ GROWTH_OF_GROWTH = 1.2
 MAX_GROWTH = 0.25
 CLIMB = 4
 """After so many rises in a row the mean rate since the last 429 says little of the present one."""
-HOLD_SECONDS = 1.0
+HOLD_SECONDS, HOLD_CALLS = 1.0, 5
+"""For how long nobody calls after a 429 that doesn't say: the time of so many calls at a learned rate, if it is less."""
 LEAST_HOLD = 0.1
-"""For how long nobody calls after a 429 that doesn't say, and after any: calls under way have to come to their ends."""
+"""For how long after any 429: calls under way have to come to their ends."""
 LONGER_HOLD = 0.25
 """By how many seconds a call that was under way must be told to wait longer than the others to hold up all."""
 MAX_HOLD = 3600.0
@@ -138,16 +139,18 @@ def cut(
 ) -> Pace:
     """The pace after a 429 of a call that was admitted in the epoch `admitted` (None: unknown).
 
-    One that was admitted before the last cut changes nothing but the time until which nobody calls. `local_rate` is that
-    of the process that met it: all that is known of a model that was open.
+    One that was admitted before the last cut changes nothing but the time until which nobody calls. `local_rate` is
+    that of the process that met it: all that is known of a model that was open.
     """
-    hold = min(MAX_HOLD, HOLD_SECONDS if retry_after is None else max(LEAST_HOLD, retry_after))
+    hold = min(MAX_HOLD, max(LEAST_HOLD, _unasked_hold(pace) if retry_after is None else retry_after))
     stale = now - pace.limited_at < UNKNOWN_GRACE if admitted is None else admitted < pace.epoch
     if stale:
         asked = now + hold if retry_after is not None else 0.0
         longer = asked > pace.held_until + LONGER_HOLD
         return replace(pace, held_until=asked, limited_at=now) if longer else pace
     held = max(pace.held_until, now + hold)
+    # A provider that asks for a pause counts it in; the one that we add passes without a call that was allowed.
+    measured_at = now + hold - min(hold, retry_after or 0.0)
     if pace.rate is None:
         again = begin(now, served, epoch=pace.epoch + 1, burst=1, rate=local_rate * RAMP_CUT)
         return replace(again, held_until=held, limited_at=now)
@@ -160,9 +163,15 @@ def cut(
         active_at=now,
         changed_at=now,
         changed_served=served,
-        measured_at=now,
+        measured_at=measured_at,
         measured_served=served,
     )
+
+
+def _unasked_hold(pace: Pace) -> float:
+    if pace.phase != "learned" or pace.rate is None:
+        return HOLD_SECONDS
+    return min(HOLD_SECONDS, HOLD_CALLS / pace.rate)
 
 
 def _rate_left(pace: Pace, rate: float, now: float, served: int) -> float:

@@ -4,8 +4,10 @@ from functools import lru_cache
 from typing import Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, computed_field, model_validator
+from pydantic import Field, SecretStr, computed_field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backend.core.model_limits import ModelLimit, check_names
 
 MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key has at least the size of the hash."""
@@ -40,6 +42,7 @@ class Settings(BaseSettings):
     postgres_user: str = Field("airflow", validation_alias="POSTGRES_USER")
     postgres_password: SecretStr = Field(SecretStr("airflow"), validation_alias="POSTGRES_PASSWORD")
     database_url_override: SecretStr | None = Field(None, validation_alias="VISUAL_AI_DATABASE_URL")
+    redis_url: SecretStr | None = Field(None, validation_alias="REDIS_URL")
     database_pool_size: int = Field(10, validation_alias="VISUAL_AI_DATABASE_POOL_SIZE", ge=1, le=200)
 
     # Airflow
@@ -67,6 +70,9 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
+
+    rate_limiter: bool = Field(True, validation_alias="VISUAL_AI_RATE_LIMITER")
+    model_limits: dict[str, ModelLimit] = Field({}, validation_alias="VISUAL_AI_MODEL_LIMITS")
 
     # Agents that run in the triggerer
     triggerer_connections: int = Field(10, validation_alias="VISUAL_AI_TRIGGERER_CONNECTIONS", ge=1, le=200)
@@ -104,6 +110,11 @@ class Settings(BaseSettings):
         return f"postgresql+psycopg://{user}:{password}@{address}"
 
     @property
+    def redis_address(self) -> str | None:
+        """The URL of the Redis that processes share, with its password; None: they share Postgres."""
+        return self.redis_url.get_secret_value() if self.redis_url is not None else None
+
+    @property
     def airflow_link_base(self) -> str:
         """Where a person's browser finds Airflow, without a trailing slash."""
         return (self.airflow_public_url or self.airflow_url).rstrip("/")
@@ -112,6 +123,12 @@ class Settings(BaseSettings):
     def development(self) -> bool:
         """Whether this is a developer's machine, where the loopback may read without a token."""
         return self.environment == "development"
+
+    @field_validator("model_limits")
+    @classmethod
+    def _check_model_names(cls, limits: dict[str, ModelLimit]) -> dict[str, ModelLimit]:
+        check_names(limits)
+        return limits
 
     @model_validator(mode="after")
     def _refuse_weak_secrets(self) -> Self:

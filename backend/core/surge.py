@@ -1,7 +1,7 @@
 """How quickly one process may call a model more often than it has lately, while no limit of the model is known.
 
-Not one limit has been met then, but five hundred calls at once would meet it five hundred times. So the number of calls in
-a fifth of a second may be twice the most of the last minutes: from nothing to five hundred in a second.
+Five hundred calls at once would meet a limit five hundred times before anybody has heard of it. So the calls of a fifth
+of a second may be twice as many as the most of the last minute or two: from nothing to five hundred in a second.
 """
 
 from backend.core.pacing import IDLE_SECONDS, RAMP_STEP

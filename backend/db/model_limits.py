@@ -7,11 +7,11 @@ other one: run them with `Database.run_autocommit`.
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Interval, delete, func, literal, select, update
+from sqlalchemy import Connection, Interval, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.circuit import Circuit
-from backend.core.limit_state import TOLERANCE_SECONDS, Change, Counts, LimitState, Reservation, Seen
+from backend.core.limit_state import KEPT_SECONDS, TOLERANCE_SECONDS, Change, Counts, LimitState, Reservation, Seen
 from backend.core.pacing import Pace
 from backend.db.rows import Row, all_rows, first_row
 from backend.db.tables import model_limits as limits
@@ -28,8 +28,9 @@ def read(connection: Connection, model: str) -> Seen:
 
 
 def read_all(connection: Connection) -> dict[str, Seen]:
-    """The state of every model that was called in the last while, by name."""
-    rows = all_rows(connection.execute(select(limits, _NOW).order_by(limits.c.model)))
+    """The state of every model that was called in the last month, by name."""
+    recent = limits.c.active_at > func.clock_timestamp() - _seconds(KEPT_SECONDS)
+    rows = all_rows(connection.execute(select(limits, _NOW).where(recent).order_by(limits.c.model)))
     return {row["model"]: _seen(row) for row in rows}
 
 
@@ -72,9 +73,7 @@ def reserve(connection: Connection, model: str, wanted: Reservation, counts: Cou
     return False, add(connection, model, counts) if counts else read(connection, model)
 
 
-def swap(
-    connection: Connection, model: str, version: int | None, change: Change, counts: Counts
-) -> tuple[bool, Seen]:
+def swap(connection: Connection, model: str, version: int | None, change: Change, counts: Counts) -> tuple[bool, Seen]:
     """Put a new pace and circuit in place of those of `version` (None: of none at all).
 
     Gives whether that was still the version, and the state afterwards. `counts` are added only if so.
@@ -109,9 +108,7 @@ def swap(
     else:
         changed = update(limits).where(limits.c.model == model, limits.c.version == version)
         row = first_row(
-            connection.execute(
-                changed.values(version=version + 1, **values, **_added(counts)).returning(limits, _NOW)
-            )
+            connection.execute(changed.values(version=version + 1, **values, **_added(counts)).returning(limits, _NOW))
         )
     return (True, _seen(row)) if row is not None else (False, read(connection, model))
 
@@ -124,13 +121,6 @@ def add(connection: Connection, model: str, counts: Counts) -> Seen:
         )
     )
     return _seen(row) if row is not None else read(connection, model)
-
-
-def prune(connection: Connection, *, older_than: float) -> int:
-    """Forget models that nobody has called for so many seconds; gives their number."""
-    return connection.execute(
-        delete(limits).where(limits.c.active_at < func.clock_timestamp() - _seconds(older_than))
-    ).rowcount
 
 
 def _seen(row: Row) -> Seen:

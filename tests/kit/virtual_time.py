@@ -1,9 +1,10 @@
-"""An event loop whose clock jumps to the next timer whenever nothing is ready: hours pass in milliseconds, and a test with
-timers gives the same result each time."""
+"""An event loop whose clock jumps to the next timer whenever nothing is ready: hours pass in milliseconds, and a test
+with timers gives the same result each time."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -12,6 +13,10 @@ T = TypeVar("T")
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """For code that only waits for timers and other tasks: it must not wait for threads, processes or the network."""
+
+    # asyncio's own, the same since 3.4
+    _ready: Any
+    _scheduled: list[asyncio.TimerHandle]
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,8 +27,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._moment
 
     def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]  # asyncio's own, the same since 3.4
-            self._moment = max(self._moment, self._scheduled[0].when())  # type: ignore[attr-defined]
+        while self._scheduled and self._scheduled[0].cancelled():
+            heapq.heappop(self._scheduled)._scheduled = False  # type: ignore[attr-defined]
+        if not self._ready and self._scheduled:
+            self._moment = max(self._moment, self._scheduled[0].when())
         super()._run_once()  # type: ignore[misc]
 
 
