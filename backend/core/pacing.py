@@ -52,7 +52,7 @@ MAX_GROWTH = 0.25
 CLIMB = 4
 """After so many rises in a row the mean rate since the last 429 says little of the present one."""
 HOLD_SECONDS, HOLD_CALLS = 1.0, 5
-"""For how long nobody calls after a 429 that doesn't say: the time of so many calls at a learned rate, if it is less."""
+"""For how long nobody calls after a 429 that doesn't say; or for the time of so many calls at a learned rate."""
 LEAST_HOLD = 0.1
 """For how long after any 429: calls under way have to come to their ends."""
 LONGER_HOLD = 0.25

@@ -1,4 +1,4 @@
-"""A model's provider that allows so many calls a second, on an event loop with virtual time, and agents that call it."""
+"""A provider that allows so many calls a second, on an event loop with virtual time, and agents that call it."""
 
 from __future__ import annotations
 

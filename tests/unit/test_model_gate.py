@@ -1,9 +1,9 @@
-"""The shared gate in virtual time: callers of several processes, a provider that limits them, and nothing that waits."""
+"""The shared gate in virtual time: callers of several processes, and a provider that limits them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -27,7 +27,7 @@ class Store:
         self.trips = 0
         self.error: Exception | None = None
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
         method = getattr(self.kept, name)
 
         async def call(*args: Any) -> Any:
@@ -503,7 +503,7 @@ def test_a_gate_that_is_broken_lets_calls_pass(caplog: pytest.LogCaptureFixture)
         (gate,) = store.gates(1)
         await asyncio.gather(*(gate.admit(MODEL, tokens=1, max_wait=1) for _ in range(5)))
         for outcome in ("ok", "rate_limited", "down", "other"):
-            await gate.report(MODEL, outcome)  # type: ignore[arg-type]
+            await gate.report(MODEL, outcome)
         await gate.close()
 
     run_virtually(run())
