@@ -124,6 +124,13 @@ class Settings(BaseSettings):
         """Whether this is a developer's machine, where the loopback may read without a token."""
         return self.environment == "development"
 
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("write redis://host:6379/0, with rediss:// for TLS or unix:// for a socket")
+        return url
+
     @field_validator("model_limits")
     @classmethod
     def _check_model_names(cls, limits: dict[str, ModelLimit]) -> dict[str, ModelLimit]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -21,12 +21,6 @@ NOTHING = Counts()
 ACTIVE = float(int(time.time()))
 
 
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture(params=["memory", "postgres", "postgres in threads", "redis"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[LimitStore]:
     async with AsyncExitStack() as stack:
@@ -35,7 +29,6 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[LimitStore]:
             made = MemoryStore()
         elif request.param == "redis":
             server: RedisServer = request.getfixturevalue("redis_server")
-            server.empty()
             made = RedisStore(server.url)
         else:
             url = request.getfixturevalue("database_url")

@@ -1,6 +1,6 @@
 """Processes full of agents that call a model through the shared gate, or without one.
 
-Each is `python -m tests.kit.gated_callers`; they begin together. An agent does what the model call wrapper does: it asks
+Each is `python -m tests.kit.gated_callers`; they begin together. An agent does what the model call wrapper does: asks
 the gate, calls, tells the gate, waits as long as the provider asks and tries again.
 """
 
