@@ -147,8 +147,11 @@ class Lane:
         return self._surge.take(now) == 0.0
 
     def _wanted(self, calls: int, within: float, tokens: int) -> Reservation:
-        token_seconds = max(1, tokens) / self._tokens_per_second if self._tokens_per_second is not None else 0.0
-        return Reservation(calls, within, self._state().pace.rate is not None, self._interval, token_seconds)
+        paced = self._state().pace.rate is not None
+        if self._tokens_per_second is None:
+            return Reservation(calls, within, paced, self._interval)
+        token_seconds, debt = max(1, tokens) / self._tokens_per_second, self._tokens_owed / self._tokens_per_second
+        return Reservation(calls, within, paced, self._interval, token_seconds, debt)
 
     def _each(self) -> float:
         """How many seconds apart calls have their turns."""
@@ -213,11 +216,12 @@ class Lane:
     async def _take_turns(self, state: LimitState) -> None:
         if not self._queue:
             return
-        head, owed = self._queue[0], self._tokens_owed
+        head = self._queue[0]
+        owed = self._tokens_owed
         calls = 1
         if self._tokens_per_second is None:
             calls = min(len(self._queue), max(state.pace.burst, int(BATCH_SECONDS / self._each()), 1))
-        wanted = self._wanted(calls, max(PROMPT_SECONDS, head.deadline - self._now()), head.tokens + owed)
+        wanted = self._wanted(calls, max(PROMPT_SECONDS, head.deadline - self._now()), head.tokens)
         counts, self._uncounted = self._uncounted, Counts()
         taken, seen = await self._store.reserve(self._model, wanted, counts)
         self._learn(seen)
@@ -238,8 +242,8 @@ class Lane:
 
     async def _comes(self, turn: Turn) -> bool:
         """Wait for a turn; says whether it came while somebody wanted it."""
-        while self._queue:
-            state, now = self._state(), self._shared_now()
+        while self._queue and self._known is not None and self._known.state is not None:
+            state, now = self._known.state, self._shared_now()
             if state.circuit.is_open:
                 return False
             wait = max(turn.not_before, state.pace.held_until, state.time_of(turn.number)) - now

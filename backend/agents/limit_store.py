@@ -90,7 +90,8 @@ class MemoryStore:
                 used = wanted.calls * wanted.interval
                 state = replace(state, next_request=max(state.next_request, time) + used)
             if wanted.token_seconds:
-                state = replace(state, next_tokens=max(state.next_tokens, time) + wanted.token_seconds)
+                due = max(state.next_tokens + wanted.token_debt, time)
+                state = replace(state, next_tokens=due + wanted.token_seconds)
         self._states[model] = state = replace(state, counts=state.counts + counts)
         return taken, Seen(state, now)
 

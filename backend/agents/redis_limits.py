@@ -40,15 +40,17 @@ _READ = _PRELUDE + "return answer(0)"
 # KEYS: the model's. ARGV: three counts.
 _ADD = _PRELUDE + "if redis.call('EXISTS', KEYS[1]) == 1 then count(0) end return answer(0)"
 
-# KEYS: the model's. ARGV: calls, within, paced, interval, token_seconds, tolerance of both limits, three counts.
+# KEYS: the model's. ARGV: calls, within, paced, interval, token_seconds, token_debt, tolerance of both limits, three
+# counts.
 # The same as `first_time` and `MemoryStore.reserve`.
 _RESERVE = (
     _PRELUDE
     + """
 if redis.call('EXISTS', KEYS[1]) == 0 then return answer(0) end
-count(7)
+count(8)
 local calls, within, paced = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local interval, token_seconds = tonumber(ARGV[4]), tonumber(ARGV[5])
+local tokens_due = number('next_tokens') + tonumber(ARGV[6])
 local rate, first, turn = number('rate'), math.max(now, number('held_until')), 0
 if (rate > 0) ~= paced then return answer(0) end
 if paced then
@@ -56,12 +58,12 @@ if paced then
   turn = math.max(number('tail'), counter)
   first = math.max(first, number('turn_at') + (turn - (number('burst') - 1) - number('turn')) / rate)
 end
-if interval > 0 then first = math.max(first, number('next_request') - tonumber(ARGV[6])) end
-if token_seconds > 0 then first = math.max(first, number('next_tokens') - tonumber(ARGV[7])) end
+if interval > 0 then first = math.max(first, number('next_request') - tonumber(ARGV[7])) end
+if token_seconds > 0 then first = math.max(first, tokens_due - tonumber(ARGV[8])) end
 if first > now + within then return answer(0) end
 if paced then put('tail', turn + calls) end
 if interval > 0 then put('next_request', math.max(number('next_request'), first) + calls * interval) end
-if token_seconds > 0 then put('next_tokens', math.max(number('next_tokens'), first) + token_seconds) end
+if token_seconds > 0 then put('next_tokens', math.max(tokens_due, first) + token_seconds) end
 redis.call('HINCRBY', KEYS[1], 'admitted', calls)
 put('active_at', now)
 return answer(1)
@@ -116,6 +118,7 @@ class RedisStore:
             int(wanted.paced),
             wanted.interval,
             wanted.token_seconds,
+            wanted.token_debt,
             wanted.tolerance,
             TOLERANCE_SECONDS,
             *_counted(counts),

@@ -14,6 +14,9 @@ from backend.core.model_limits import ModelLimit, limit_of
 
 log = logging.getLogger(__name__)
 
+OWN_MACHINE = "local:"
+"""Models that nobody limits."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Admission:
@@ -38,6 +41,8 @@ class SharedGate:
 
     async def admit(self, model: str, *, tokens: int, max_wait: float) -> None:
         """Wait for the call's turn; see `ModelGate`."""
+        if model.startswith(OWN_MACHINE):
+            return
         before = _admission.get()
         epoch = 0
         try:
@@ -52,15 +57,19 @@ class SharedGate:
         self, model: str, outcome: Outcome, *, retry_after: float | None = None, tokens: int | None = None
     ) -> None:
         """Tell how an admitted call went; see `ModelGate`."""
-        admission = _admission.get()
-        known = admission is not None and admission.model == model
+        if model.startswith(OWN_MACHINE):
+            return
+        latest = _admission.get()
+        admission = latest if latest is not None and latest.model == model else None
+        if tokens is None and outcome != "ok":  # nothing was used
+            tokens = 0
         try:
             await self._lane(model).report(
                 outcome,
-                caller=admission.caller if admission is not None else uuid4().hex[:12],
-                admitted=admission.epoch if admission is not None and known else None,
+                caller=latest.caller if latest is not None else uuid4().hex[:12],
+                admitted=admission.epoch if admission is not None else None,
                 retry_after=retry_after,
-                more_tokens=tokens - admission.tokens if admission is not None and known and tokens is not None else 0,
+                more_tokens=tokens - admission.tokens if admission is not None and tokens is not None else 0,
             )
         except Exception:
             log.exception("the gate of %s could not be told of a call", model)

@@ -96,7 +96,8 @@ class Reservation:
     """Turns that are wanted: for so many calls, the first of them within so many seconds.
 
     `paced` tells whether a pace was seen that limits; `interval` (seconds a call) and `token_seconds` (seconds' worth
-    of all the calls) are what they take of configured limits, 0 without.
+    of all the calls) are what they take of configured limits, 0 without. `token_debt` is what earlier calls have used
+    more of the tokens' limit than they had taken, or less.
     """
 
     calls: int
@@ -104,6 +105,7 @@ class Reservation:
     paced: bool
     interval: float = 0.0
     token_seconds: float = 0.0
+    token_debt: float = 0.0
 
     @property
     def tolerance(self) -> float:
@@ -127,7 +129,7 @@ def first_time(state: LimitState, wanted: Reservation, now: float) -> float:
     if wanted.interval:
         time = max(time, state.next_request - wanted.tolerance)
     if wanted.token_seconds:
-        time = max(time, state.next_tokens - TOLERANCE_SECONDS)
+        time = max(time, state.next_tokens + wanted.token_debt - TOLERANCE_SECONDS)
     return time
 
 

@@ -51,8 +51,9 @@ def reserve(connection: Connection, model: str, wanted: Reservation, counts: Cou
     if wanted.interval:
         time = func.greatest(time, limits.c.next_request - _seconds(wanted.tolerance))
     if wanted.token_seconds:
-        time = func.greatest(time, limits.c.next_tokens - _seconds(TOLERANCE_SECONDS))
-        values["next_tokens"] = func.greatest(limits.c.next_tokens, time) + _seconds(wanted.token_seconds)
+        due = limits.c.next_tokens + _seconds(wanted.token_debt)
+        time = func.greatest(time, due - _seconds(TOLERANCE_SECONDS))
+        values["next_tokens"] = func.greatest(due, time) + _seconds(wanted.token_seconds)
     if wanted.interval:
         used = _seconds(wanted.calls * wanted.interval)
         values["next_request"] = func.greatest(limits.c.next_request, time) + used

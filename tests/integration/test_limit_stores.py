@@ -208,6 +208,16 @@ async def test_configured_tokens_are_owed(store: LimitStore) -> None:
     assert first_time(known(seen), large, seen.now) - seen.now == pytest.approx(39.0, abs=1.0)
 
 
+async def test_what_was_used_otherwise_than_expected_is_settled_by_the_next(store: LimitStore) -> None:
+    await begin(store, paced(None))
+    call = wanted(paced=False, token_seconds=40.0)
+    await store.reserve(MODEL, call, NOTHING)
+    for debt, expected in ((25.0, 64.0), (-60.0, 44.0)):
+        taken, seen = await store.reserve(MODEL, replace(call, token_debt=debt), NOTHING)
+        assert taken
+        assert turns(known(seen), call, seen.now)[0].not_before - seen.now == pytest.approx(expected, abs=1.0)
+
+
 async def test_counts_add_up(store: LimitStore) -> None:
     await begin(store, paced(None))
     await asyncio.gather(*(store.add(MODEL, Counts(1, 2, 3)) for _ in range(5)))
