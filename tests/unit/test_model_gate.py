@@ -458,7 +458,8 @@ def test_a_probe_whose_process_dies_is_followed_by_another() -> None:
     run_virtually(run())
 
 
-def test_a_call_from_before_says_nothing_of_the_provider_now() -> None:
+@pytest.mark.parametrize("during_a_probe", [False, True])
+def test_a_call_from_before_says_nothing_of_the_provider_now(during_a_probe: bool) -> None:
     async def run() -> None:
         gates = Store().gates(2)
         begun, ended = asyncio.Event(), asyncio.Event()
@@ -472,6 +473,9 @@ def test_a_call_from_before_says_nothing_of_the_provider_now() -> None:
         call = asyncio.create_task(long_call())
         await begun.wait()
         await agents_fail(gates, 5)
+        if during_a_probe:
+            await asyncio.sleep(10)
+            await gates[1].admit(MODEL, tokens=1, max_wait=60)
         ended.set()
         await call
         with pytest.raises(CircuitOpenError):
