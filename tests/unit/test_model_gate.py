@@ -465,10 +465,10 @@ def test_a_call_from_before_says_nothing_of_the_provider_now(during_a_probe: boo
         begun, ended = asyncio.Event(), asyncio.Event()
 
         async def long_call() -> None:
-            await gates[0].admit(MODEL, tokens=1, max_wait=60)
+            await gates[1].admit(MODEL, tokens=1, max_wait=60)
             begun.set()
             await ended.wait()
-            await gates[0].report(MODEL, "ok")
+            await gates[1].report(MODEL, "ok")
 
         call = asyncio.create_task(long_call())
         await begun.wait()
