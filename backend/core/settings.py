@@ -1,11 +1,12 @@
 """The settings, read once from the environment (and `.env`)."""
 
+import json
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, computed_field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.core.model_limits import ModelLimit, check_names
 
@@ -72,7 +73,7 @@ class Settings(BaseSettings):
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
 
     rate_limiter: bool = Field(True, validation_alias="VISUAL_AI_RATE_LIMITER")
-    model_limits: dict[str, ModelLimit] = Field({}, validation_alias="VISUAL_AI_MODEL_LIMITS")
+    model_limits: Annotated[dict[str, ModelLimit], NoDecode] = Field({}, validation_alias="VISUAL_AI_MODEL_LIMITS")
 
     # Agents that run in the triggerer
     triggerer_connections: int = Field(10, validation_alias="VISUAL_AI_TRIGGERER_CONNECTIONS", ge=1, le=200)
@@ -130,6 +131,16 @@ class Settings(BaseSettings):
         if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("write redis://host:6379/0, with rediss:// for TLS or unix:// for a socket")
         return url
+
+    @field_validator("model_limits", mode="before")
+    @classmethod
+    def _read_model_limits(cls, limits: Any) -> Any:
+        if not isinstance(limits, str):
+            return limits
+        try:
+            return json.loads(limits)
+        except ValueError as error:
+            raise ValueError(f"this is no JSON: {error}") from None
 
     @field_validator("model_limits")
     @classmethod
