@@ -50,4 +50,5 @@ def first_command(layout: Layout) -> str:
     """The same as a command that shows the run until it is over."""
     python = Path(sys.executable)
     shown = python.relative_to(layout.root) if python.is_relative_to(layout.root) else python
-    return f"{shown} -m backend run visual_ai_workflow --input query={shlex.quote(_QUERY)} --image {SAMPLE_PICTURE} --watch"
+    order = f"--input query={shlex.quote(_QUERY)} --image {SAMPLE_PICTURE} --watch"
+    return f"{shown} -m backend run visual_ai_workflow {order}"

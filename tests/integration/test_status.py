@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine
 
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
-from backend.db import batch_items, executions, threads
+from backend.db import batch_items, executions, observations, threads
 from backend.db.executions import RunState
 from backend.db.traces import Place
 from tests.kit.airflow import FakeAirflow
@@ -57,11 +57,11 @@ def run(
     """A run of `user`'s as it would be recorded."""
     with database.begin() as connection:
         seen = RunState(dag_id, run_id, "running", conf={"_visual_ai": {"user_id": user}}, **more)
-        execution_id = executions.observe(connection, seen, tasks)
+        execution_id = observations.observe(connection, seen, tasks)
         if result is not None:
             executions.set_result(connection, execution_id, result)
         if state != "running":
-            executions.observe(connection, RunState(dag_id, run_id, state))
+            observations.observe(connection, RunState(dag_id, run_id, state))
         return execution_id
 
 

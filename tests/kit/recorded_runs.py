@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from backend.core.events import Event, NewEvent
 from backend.core.states import TaskState
-from backend.db import events, executions, traces
+from backend.db import events, executions, observations, traces
 from backend.db.executions import RunState
 from backend.db.traces import Place
 
@@ -29,7 +29,7 @@ class RecordedRun:
         """The run's and its tasks' states were seen; gives the execution's id."""
         with self._database.begin() as connection:
             seen = RunState(self.dag_id, self.dag_run_id, state, conf=self._conf)
-            return executions.observe(connection, seen, tasks)
+            return observations.observe(connection, seen, tasks)
 
     def task(self, task_id: str, state: str | None, *, try_number: int = 1, map_index: int = -1) -> None:
         """A task instance's state was seen."""
