@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
-from backend.core.problems import NotFound, Unauthorized
+from backend.core.problems import NotFound, TooManyRequests, Unauthorized
 from backend.core.roles import Principal
 from backend.core.states import TERMINAL_RUN_STATES, TERMINAL_TASK_STATES
 from backend.services.airflow_runs import task_state
@@ -20,6 +22,12 @@ HEARTBEAT = 15.0
 
 PAUSE = 1.0
 """So many seconds pass between two readings of a log that grows; up to five times as many when it doesn't."""
+
+AT_ONCE = 8
+"""So many logs are read from Airflow at once on behalf of one user: who reads slowly keeps only themselves waiting."""
+
+TURN_TIMEOUT = 10.0
+"""Seconds to wait for one's turn."""
 
 _PATIENCE = 12
 """So many readings may fail in a row before a log that has begun breaks off: about a minute."""
@@ -56,6 +64,7 @@ class TaskLogs:
     def __init__(self, airflow: AirflowClient, status: Status) -> None:
         self._airflow = airflow
         self._status = status
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def open(
         self,
@@ -72,7 +81,8 @@ class TaskLogs:
         """The lines behind the first `after` of a try's log, by default the latest try's; with `follow` until it ends.
 
         Raises `NotFound` for a run, task, instance or try that is not there, `Unavailable` when Airflow is out of
-        reach, `Forbidden`. Once that is past, an Airflow that goes away is waited for, about a minute.
+        reach, `TooManyRequests` when the user reads too many, `Forbidden`. Once that is past, an Airflow that goes away
+        is waited for, about a minute.
         """
         row = await self._status.row(who, dag_id, dag_run_id)
         wanted = _Try(who, dag_id, dag_run_id, task_id, map_index, try_number or 1)
@@ -100,10 +110,13 @@ class TaskLogs:
             known = position
             try:
                 over = not follow or await self._is_over(wanted)
-                async with self._airflow.task_log(
-                    wanted.dag_id, wanted.dag_run_id, wanted.task_id, wanted.map_index, wanted.number,
-                    token=wanted.who.airflow_token,
-                ) as pieces:  # fmt: skip
+                async with (
+                    self._turn(wanted.who),
+                    self._airflow.task_log(
+                        wanted.dag_id, wanted.dag_run_id, wanted.task_id, wanted.map_index, wanted.number,
+                        token=wanted.who.airflow_token,
+                    ) as pieces,
+                ):  # fmt: skip
                     if not begun:
                         begun = True
                         yield b""
@@ -159,6 +172,20 @@ class TaskLogs:
                 yield b""
         async for line in self._lines(wanted, after, follow=True):
             yield line
+
+    @asynccontextmanager
+    async def _turn(self, who: Principal) -> AsyncIterator[None]:
+        turn = self._turns.setdefault(who.username, asyncio.Semaphore(AT_ONCE))
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT):
+                await turn.acquire()
+        except TimeoutError:
+            detail = f"{AT_ONCE} logs are being read for you; read them to their end, or try again."
+            raise TooManyRequests(detail, retry_after=5) from None
+        try:
+            yield
+        finally:
+            turn.release()
 
     async def _is_over(self, wanted: _Try) -> bool:
         instance = await self._instance(wanted)

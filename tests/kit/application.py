@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from backend.api.main import create_app
 from backend.core.settings import Settings
@@ -32,10 +33,11 @@ def make_settings(database_url: str, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def application(database_url: str, airflow: FakeAirflow, **changes: Any) -> AsyncIterator[FastAPI]:
-    """The application with its services running."""
+    """The application with its services running. With an `airflow_url` it calls what is served there."""
     settings = make_settings(database_url, **changes)
     airflow.users["airflow"].password = settings.airflow_password.get_secret_value()
-    app = create_app(settings, airflow_transport=airflow.transport)
+    transport = airflow.transport if "airflow_url" not in changes else None
+    app = create_app(settings, airflow_transport=transport)
     async with app.router.lifespan_context(app):
         yield app
 
@@ -51,7 +53,7 @@ async def client_of(
 
 
 @asynccontextmanager
-async def served(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
+async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
     """The address of a real server of the application; with a `port`, that of one that was served before."""
     listener = socket.create_server(("127.0.0.1", port), backlog=512)
     config = uvicorn.Config(app, lifespan="off", log_level="critical", timeout_graceful_shutdown=2)
