@@ -18,7 +18,7 @@ from backend.services.log_lines import TaskLines
 from backend.services.status import Status, no_such_task
 
 HEARTBEAT = 15.0
-"""After so many seconds without a line, an empty one keeps a follower's connection."""
+"""After so many seconds without a line something else keeps a follower's connection."""
 
 PAUSE = 1.0
 """So many seconds pass between two readings of a log that grows; up to five times as many when it doesn't."""
@@ -38,10 +38,11 @@ _ACTIVE = frozenset({"scheduled", "queued", "running", "deferred", "restarting",
 
 @dataclass(frozen=True, slots=True)
 class TaskLog:
-    """The log of one try: `lines` are JSON objects; an empty one only says that the connection lives."""
+    """The log of one try. Its lines, which are JSON objects, come some at a time; none only say that the connection
+    lives."""
 
     try_number: int
-    lines: AsyncIterator[bytes]
+    lines: AsyncIterator[list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,8 @@ class TaskLogs:
         await anext(lines)  # what is to be refused, is before the answer begins
         return TaskLog(wanted.number, lines)
 
-    async def _lines(self, wanted: _Try, after: int, *, follow: bool) -> AsyncIterator[bytes]:
-        """The lines, and in front of them an empty one as soon as Airflow gives the log."""
+    async def _lines(self, wanted: _Try, after: int, *, follow: bool) -> AsyncIterator[list[bytes]]:
+        """The lines, and in front of them none as soon as Airflow gives the log."""
         position, pause, told = after, PAUSE, time.monotonic()
         begun, failures, readings, last_readings = False, 0, 0, 0
         while True:
@@ -119,13 +120,13 @@ class TaskLogs:
                 ):  # fmt: skip
                     if not begun:
                         begun = True
-                        yield b""
+                        yield []
                     task_lines, index = TaskLines(pieces), 0
-                    async for line in task_lines:
-                        index += 1
-                        if index > position:
-                            position = index
-                            yield line
+                    async for lines in task_lines:
+                        if fresh := lines[max(position - index, 0) :]:
+                            position = index + len(lines)
+                            yield fresh
+                        index += len(lines)
             except AirflowRefused as refused:
                 raise refusal(refused, f"Airflow has no try {wanted.number} of {wanted.task_id!r}.") from refused
             except AirflowUnavailable as error:
@@ -138,9 +139,8 @@ class TaskLogs:
                 last_readings += over
                 # A try's last lines are written after the state that says it is over.
                 if over and (not follow or readings == 1 or last_readings == 2):
-                    if not position:
-                        for line in task_lines.sources:
-                            yield line
+                    if not position and task_lines.sources:
+                        yield task_lines.sources
                     return
             now = time.monotonic()
             if position > known:
@@ -149,12 +149,12 @@ class TaskLogs:
                 pause = min(pause * 1.5, 5 * PAUSE)
                 if now - told > HEARTBEAT:
                     told = now
-                    yield b""
+                    yield []
             await self._sleep(wanted, pause)
 
-    async def _lines_to_come(self, wanted: _Try, after: int) -> AsyncIterator[bytes]:
+    async def _lines_to_come(self, wanted: _Try, after: int) -> AsyncIterator[list[bytes]]:
         """The same of a task that is yet to begin; nothing if it never does."""
-        yield b""
+        yield []
         told = time.monotonic()
         while True:
             await self._sleep(wanted, PAUSE)
@@ -169,9 +169,9 @@ class TaskLogs:
                 return
             if time.monotonic() - told > HEARTBEAT:
                 told = time.monotonic()
-                yield b""
-        async for line in self._lines(wanted, after, follow=True):
-            yield line
+                yield []
+        async for lines in self._lines(wanted, after, follow=True):
+            yield lines
 
     @asynccontextmanager
     async def _turn(self, who: Principal) -> AsyncIterator[None]:
