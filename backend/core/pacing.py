@@ -190,10 +190,8 @@ def _unasked_hold(pace: Pace) -> float:
 def _rate_left(pace: Pace, refused: Admitted) -> float:
     """What is left of the rate. All that was admitted after the first one that was refused was too much as well."""
     rate = min(refused.rate or math.inf, pace.rate or math.inf)
-    if pace.phase == "ramp":
-        most = rate * RAMP_CUT
-    else:
-        most = rate * (CUT if pace.streak else CUT_AGAIN)
+    risen = CUT if pace.streak else CUT_AGAIN
+    most = rate * (RAMP_CUT if pace.phase == "ramp" else risen)
     if not pace.measured_at or refused.at <= pace.measured_at:
         return most
     calls, seconds = refused.served - pace.measured_served, refused.at - pace.measured_at
