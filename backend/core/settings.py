@@ -1,11 +1,16 @@
 """The settings, read once from the environment (and `.env`)."""
 
+from dataclasses import replace
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, computed_field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backend.core.error_policy import MAX_SECONDS, ErrorPolicy, parse_error_policy
+from backend.core.input_error import InputError
+from backend.core.model_fallbacks import parse_fallbacks
 
 MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key has at least the size of the hash."""
@@ -68,6 +73,13 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
 
+    # Errors of models
+    error_rules: dict[str, Any] = Field(default_factory=dict, validation_alias="VISUAL_AI_ERROR_POLICY")
+    model_fallbacks: dict[str, Any] = Field(default_factory=dict, validation_alias="VISUAL_AI_MODEL_FALLBACKS")
+    retry_wait_limit: float = Field(60.0, validation_alias="VISUAL_AI_RETRY_WAIT_LIMIT", ge=0, le=MAX_SECONDS)
+    reschedule_limit: float = Field(86_400.0, validation_alias="VISUAL_AI_RESCHEDULE_LIMIT", ge=0, le=MAX_SECONDS)
+    sdk_retries: bool = Field(False, validation_alias="VISUAL_AI_SDK_RETRIES")
+
     # Agents that run in the triggerer
     triggerer_connections: int = Field(10, validation_alias="VISUAL_AI_TRIGGERER_CONNECTIONS", ge=1, le=200)
     triggerer_threads: int = Field(32, validation_alias="VISUAL_AI_TRIGGERER_THREADS", ge=1, le=1000)
@@ -104,6 +116,14 @@ class Settings(BaseSettings):
         return f"postgresql+psycopg://{user}:{password}@{address}"
 
     @property
+    def error_policy(self) -> ErrorPolicy:
+        """What is done about models' errors where an operator says nothing else."""
+        limits = ErrorPolicy(wait_limit=self.retry_wait_limit, reschedule_limit=self.reschedule_limit)
+        policy = parse_error_policy(self.error_rules, base=limits, field_name="VISUAL_AI_ERROR_POLICY")
+        chains = parse_fallbacks(self.model_fallbacks, "VISUAL_AI_MODEL_FALLBACKS")
+        return replace(policy, fallbacks={**policy.fallbacks, **chains})
+
+    @property
     def airflow_link_base(self) -> str:
         """Where a person's browser finds Airflow, without a trailing slash."""
         return (self.airflow_public_url or self.airflow_url).rstrip("/")
@@ -112,6 +132,14 @@ class Settings(BaseSettings):
     def development(self) -> bool:
         """Whether this is a developer's machine, where the loopback may read without a token."""
         return self.environment == "development"
+
+    @model_validator(mode="after")
+    def _refuse_wrong_policies(self) -> Self:
+        try:
+            _ = self.error_policy
+        except InputError as error:
+            raise SettingsError(str(error)) from None
+        return self
 
     @model_validator(mode="after")
     def _refuse_weak_secrets(self) -> Self:
