@@ -22,12 +22,22 @@ from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.cancellation import CancelWatch, RunCancelledError
 from backend.agents.checkpoints import FencedSaver, Pool, open_pool
-from backend.agents.graph_run import Graph, mapped, run_graph
+from backend.agents.graph_attempts import run_with_policy, tell_failure
+from backend.agents.graph_run import Graph, mapped
 from backend.agents.graph_source import load_graph
-from backend.agents.models import ModelChoice, ModelCredentials, Purpose, build_model, many_calls_client, resolve_model
+from backend.agents.model_call import make_model_call
+from backend.agents.models import (
+    ModelChoice,
+    ModelCredentials,
+    Purpose,
+    many_calls_client,
+    provider_keys,
+    resolve_model,
+)
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.registry import AgentDefinition, get_agent
+from backend.agents.sdk_retries import switch_off_sdk_retries
 from backend.agents.shared import SharedResources
 from backend.agents.specs import AgentSpec
 from backend.agents.usage_counting import ask_for_usage
@@ -35,9 +45,10 @@ from backend.core.budget import Budget, parse_budget
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
+from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
 from backend.core.states import TaskState
-from backend.core.workflow_error_handler import Classified, classify
+from backend.core.workflow_error_handler import ErrorPolicy, classify, parse_error_policy
 from backend.db import executions, images, traces
 from backend.db import threads as task_threads
 from backend.db.engine import Database
@@ -141,8 +152,10 @@ class AgentRunner:
         budget: Budget | None = None,
         credentials: ModelCredentials | None = None,
         shared: SharedResources | None = None,
+        gate: ModelGate | None = None,
     ) -> None:
-        """`budget` is the task's own, over all its tries; the run's is found in its conf.
+        """`budget` is the task's own, over all its tries; the run's is found in its conf. `gate` is asked before each
+        call of a built-in agent's model.
 
         `credentials` are for the models of built-in agents; a graph of the user's own makes its models itself. With
         `shared` it uses what the agents of one event loop have in common, and closes none of it.
@@ -155,7 +168,9 @@ class AgentRunner:
         self._purse = Purse(())
         self._database = self.database = database
         self.task = task
+        self._gate = gate
         self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
+        self._recorder.hidden = provider_keys(settings, credentials)
         self._resources = AsyncExitStack()
         self._saver: FencedSaver | None = None
         self._store: BaseStore | None = None
@@ -321,11 +336,12 @@ class AgentRunner:
             if self._going_on and call == 1:  # what earlier tries used is counted by agent, not by call
                 observer.used_before(await self._used_before(place))
             async with asyncio.timeout(spec.timeout):
-                output = await run_graph(
+                output = await run_with_policy(
                     graph,
                     config,
                     dict(input_data),
                     observer,
+                    self.policy_of(spec),
                     context=spec.context,
                     going_on=self._going_on,
                 )
@@ -362,10 +378,10 @@ class AgentRunner:
             graph = await self._own(spec, {"configurable": dict(spec.configurable)})
             return Prepared(graph, None, requested, None)
         definition, config, choice = self._choose(spec, requested, purpose)
-        client: dict[str, Any] = {}
+        client = None
         if choice.provider == "openai":
-            client["http_async_client"] = await self._resources.enter_async_context(many_calls_client())
-        graph = self._compile(spec, definition, config, choice, **client)
+            client = await self._resources.enter_async_context(many_calls_client())
+        graph = self._compile(spec, definition, config, choice, purpose, client)
         return Prepared(graph, definition, choice.name, choice.notice)
 
     def skip(self, spec: AgentSpec, reason: str) -> None:
@@ -388,7 +404,11 @@ class AgentRunner:
         finally:
             observer.begin(input_data)
         definition.check_input(input_data)
-        return self._compile(spec, definition, config, choice)
+        return self._compile(spec, definition, config, choice, purpose)
+
+    def policy_of(self, spec: AgentSpec) -> ErrorPolicy:
+        """What is done about an agent's errors. Raises `InputError` naming what is wrong with a rendered policy."""
+        return parse_error_policy(spec.error_policy, base=self._settings.error_policy)
 
     def _requested(self, spec: AgentSpec) -> str | None:
         asked = spec.model or self.task.run_model
@@ -403,15 +423,32 @@ class AgentRunner:
         return get_agent(spec.type), AgentConfig.parse(spec.config), choice
 
     def _compile(
-        self, spec: AgentSpec, definition: AgentDefinition, config: AgentConfig, choice: ModelChoice, **client: Any
+        self,
+        spec: AgentSpec,
+        definition: AgentDefinition,
+        config: AgentConfig,
+        choice: ModelChoice,
+        purpose: Purpose,
+        openai_client: Any = None,
     ) -> Graph:
-        model = build_model(choice, self._settings, credentials=self._credentials, **config.model_params(), **client)
+        model = make_model_call(
+            choice,
+            self._settings,
+            self.policy_of(spec),
+            purpose=purpose,
+            credentials=self._credentials,
+            params=config.model_params(),
+            openai_client=openai_client,
+            gate=self._gate,
+        )
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
 
     async def _own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
         if self._settings.stream_usage:
             ask_for_usage()
+        if not self._settings.sdk_retries:
+            switch_off_sdk_retries()
         return await load_graph(
             str(spec.graph),
             config=config,
@@ -431,10 +468,8 @@ class AgentRunner:
         return await self._database.run(read)
 
     def _failure(self, observer: AgentObserver, error: Exception) -> Outcome:
-        found = classify(error)
-        observer.failed(found, action(found))
+        tell_failure(observer, error)
         observer.finish("failed", None)
-        error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
         return self._outcome(observer, "failed", None, error)
 
     @staticmethod
@@ -454,11 +489,6 @@ def trace_id_of(name: str) -> str:
 def call_thread(thread: str, call: int) -> str:
     """The LangGraph thread of an agent's call, which counts from 1."""
     return thread if call == 1 else f"{thread}/{call}"
-
-
-def action(found: Classified) -> str:
-    """What happens after an error that ended an agent."""
-    return "fail" if found.final else "task_retry"
 
 
 async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
