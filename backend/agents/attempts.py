@@ -1,7 +1,9 @@
 """What is known of an attempt that failed: for the record, the stream and whoever decides what follows."""
 
+import asyncio
+import random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +23,17 @@ PROMPT_EXCERPT = 500
 
 _HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "x-ms-region", "cf-ray", "server", "date")
 _HEADER_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "x-envoy-", "x-amzn-errortype")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How waits between attempts are carried out: `sleep` waits, and `draw` gives the jitter, from 0 to 1."""
+
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    draw: Callable[[], float] = random.random
+
+
+REAL_TIME = Pace()
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,6 +284,7 @@ class _Batch:
                     context=spec.context,
                     going_on=thread in begun.known,
                     tokens=False,
+                    pace=self._runner.pace,
                 )
             output = mapped(output, spec.output_mapping)
         except Exception as error:

@@ -4,17 +4,15 @@ It is for what fails outside the model calls that are ours: users' own graphs ma
 ours that was given up is decided on already and comes through as it is.
 """
 
-import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.retry import retry_if_exception
 
-from backend.agents.attempts import FailedAttempt, attempt_on, end_with, error_context
+from backend.agents.attempts import REAL_TIME, FailedAttempt, Pace, attempt_on, end_with, error_context
 from backend.agents.graph_run import Graph, run_graph
 from backend.agents.observer import AgentObserver
 from backend.core.workflow_error_handler import (
@@ -47,17 +45,17 @@ async def run_with_policy(
     context: Mapping[str, Any] | None,
     going_on: bool,
     tokens: bool = True,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    draw: Callable[[], float] = random.random,
+    pace: Pace = REAL_TIME,
 ) -> Any:
     """What `run_graph` returns. After a transient error of a node it waits as the policy says and goes on at that node.
 
     That takes a checkpointer: without one a graph would have to begin anew, and its errors are raised as they are.
-    `sleep` waits and `draw` gives the jitter, a number from 0 to 1. Raises the last error; where it is to be waited out
-    elsewhere it says so.
+    Raises the last error; where it is to be waited out elsewhere it says so.
     """
-    attempts = _Attempts(observer, policy, resumable=hasattr(graph.checkpointer, "aput"), draw=draw)
-    retrying = AsyncRetrying(sleep=sleep, retry=retry_if_exception(attempts.goes_on), wait=attempts.wait, reraise=True)
+    attempts = _Attempts(observer, policy, resumable=hasattr(graph.checkpointer, "aput"), draw=pace.draw)
+    retrying = AsyncRetrying(
+        sleep=pace.sleep, retry=retry_if_exception(attempts.goes_on), wait=attempts.wait, reraise=True
+    )
     async for attempt in retrying:
         with attempt:
             try:
@@ -129,7 +127,7 @@ class _Attempts:
             category=found.category,
             subject=node,
             retry_after=getattr(error, "retry_after", None)
-            or wait_asked_for(facts.headers, found.message)
+            or wait_asked_for(facts.headers, f"{found.message} {facts.message}")
             or facts.advised_wait,
             hopeless=facts.headers.get("x-should-retry") == "false",
         )

@@ -6,9 +6,8 @@ breaks off is an attempt that failed: what it said is superseded by the next one
 
 import asyncio
 import logging
-import random
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, cast
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -22,7 +21,9 @@ from tenacity.retry import retry_if_exception
 from backend.agents.attempts import (
     ATTEMPT_KEY,
     CALL_KEY,
+    REAL_TIME,
     FailedAttempt,
+    Pace,
     end_with,
     error_context,
     listeners_of,
@@ -67,10 +68,15 @@ Check = Callable[[Any], Any]
 """Makes the result of an answer. Raises `InvalidOutputError` for one in the wrong form."""
 RepairPrompt = Callable[[Any, InvalidOutputError], str]
 """What to say to a model about its answer."""
-Sleep = Callable[[float], Awaitable[None]]
 
-# OpenAI's protocol ends each stream with a reason; where it is missing, a proxy closed the stream too early.
-_SAYS_WHY_IT_ENDS = frozenset({"openai", "azure_openai"})
+# Where these providers say why an answer ended; where none does, a proxy closed the stream too early.
+_ENDINGS: Mapping[str, tuple[str, ...]] = {
+    "openai": ("finish_reason", "status"),
+    "azure_openai": ("finish_reason", "status"),
+    "anthropic": ("stop_reason",),
+    "ollama": ("done_reason", "done"),
+}
+_FILTERED = frozenset({"content_filter", "safety", "prohibited_content", "blocklist", "refusal"})
 
 
 class ModelCall(Runnable[LanguageModelInput, AIMessage]):
@@ -85,16 +91,14 @@ class ModelCall(Runnable[LanguageModelInput, AIMessage]):
         policy: ErrorPolicy = DEFAULT_POLICY,
         *,
         gate: ModelGate | None = None,
-        sleep: Sleep = asyncio.sleep,
-        draw: Callable[[], float] = random.random,
+        pace: Pace = REAL_TIME,
         shape: Shape | None = None,
     ) -> None:
-        """`gate` is asked before each attempt. `sleep` waits and `draw` gives the jitter, a number from 0 to 1."""
+        """`gate` is asked before each attempt."""
         self._models = models
         self._policy = policy
         self._gate = gate
-        self._sleep = sleep
-        self._draw = draw
+        self._pace = pace
         self._shape = shape
 
     @classmethod
@@ -106,7 +110,7 @@ class ModelCall(Runnable[LanguageModelInput, AIMessage]):
         """The same with each of its models changed."""
         before = self._shape
         both: Shape = shape if before is None else lambda model: shape(cast(BaseChatModel, before(model)))
-        return type(self)(self._models, self._policy, gate=self._gate, sleep=self._sleep, draw=self._draw, shape=both)
+        return type(self)(self._models, self._policy, gate=self._gate, pace=self._pace, shape=both)
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Self:
         """The same with tools."""
@@ -136,9 +140,9 @@ class ModelCall(Runnable[LanguageModelInput, AIMessage]):
         **kwargs: Any,
     ) -> Any:
         """What `check` makes of the answer, or the answer. One that it refuses is sent back with what `repair` says."""
-        call = _Call(self._models, self._policy, self._gate, self._draw, input, ensure_config(config))
+        call = _Call(self._models, self._policy, self._gate, self._pace, input, ensure_config(config))
         retrying = AsyncRetrying(
-            sleep=self._sleep, retry=retry_if_exception(call.goes_on), wait=call.wait, reraise=True
+            sleep=self._pace.sleep, retry=retry_if_exception(call.goes_on), wait=call.wait, reraise=True
         )
         async for attempt in retrying:
             with attempt:
@@ -156,6 +160,7 @@ def make_model_call(
     params: Mapping[str, Any] | None = None,
     openai_client: Any = None,
     gate: ModelGate | None = None,
+    pace: Pace = REAL_TIME,
 ) -> ModelCall:
     """The chosen model and those that may take over from it, under a policy.
 
@@ -171,7 +176,7 @@ def make_model_call(
         params=params,
         openai_client=openai_client,
     )
-    return ModelCall(chain, policy, gate=gate)
+    return ModelCall(chain, policy, gate=gate, pace=pace)
 
 
 class _Call:
@@ -182,14 +187,14 @@ class _Call:
         models: Models,
         policy: ErrorPolicy,
         gate: ModelGate | None,
-        draw: Callable[[], float],
+        pace: Pace,
         prompt: LanguageModelInput,
         config: RunnableConfig,
     ) -> None:
         self._models = models
         self._policy = policy
         self._gate = gate
-        self._draw = draw
+        self._pace = pace
         self._prompt = prompt
         self._config = config
         self._listeners = listeners_of(config)
@@ -260,7 +265,7 @@ class _Call:
         may_repair = repair is not None and isinstance(error, InvalidOutputError)
         options = await self._options(error)
         failure = self._failure(error, options, repairable=may_repair and not isinstance(error, AnswerRefusedError))
-        decision = decide(self._policy, failure, self._history, options=options, draw=self._draw())
+        decision = decide(self._policy, failure, self._history, options=options, draw=self._pace.draw())
         if not isinstance(error, HeldBackError | CircuitOpenError):
             await self._report(_outcome(failure, answer), retry_after=failure.retry_after, tokens=_tokens(answer))
         context = error_context(error, timeout=failure.timeout, **prompt_context(self._messages()))
@@ -284,9 +289,10 @@ class _Call:
 
     def _failure(self, error: Exception, options: Sequence[Fallback], *, repairable: bool) -> Failure:
         found, facts = classify(error), facts_of(error)
-        advised = wait_asked_for(facts.headers, found.message) or facts.advised_wait
+        words = f"{found.message} {facts.message}"
+        advised = wait_asked_for(facts.headers, words) or facts.advised_wait
         overflowed = found.category == "context_length"
-        needed, least = self._sizes(found.message if overflowed else "") if options else (0, 0)
+        needed, least = self._sizes(words if overflowed else "") if options else (0, 0)
         return Failure(
             category=found.category,
             subject=self._model,
@@ -371,9 +377,10 @@ class _Call:
         if message is None:
             return
         said = message.response_metadata
-        if said.get("finish_reason") == "content_filter":
+        if str(said.get("finish_reason") or said.get("stop_reason")).lower() in _FILTERED:
             raise AnswerFilteredError("the provider's content filter ended the answer")
-        if self._model.partition(":")[0] in _SAYS_WHY_IT_ENDS and not (said.get("finish_reason") or said.get("status")):
+        endings = _ENDINGS.get(self._model.partition(":")[0])
+        if endings is not None and not any(said.get(name) for name in endings):
             raise AnswerBrokenOffError("the answer ended without saying why: it was broken off")
 
 

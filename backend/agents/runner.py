@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.attempts import REAL_TIME, Pace
 from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.cancellation import CancelWatch, RunCancelledError
@@ -153,9 +154,10 @@ class AgentRunner:
         credentials: ModelCredentials | None = None,
         shared: SharedResources | None = None,
         gate: ModelGate | None = None,
+        pace: Pace = REAL_TIME,
     ) -> None:
         """`budget` is the task's own, over all its tries; the run's is found in its conf. `gate` is asked before each
-        call of a built-in agent's model.
+        call of a built-in agent's model; `pace` is that of the attempts.
 
         `credentials` are for the models of built-in agents; a graph of the user's own makes its models itself. With
         `shared` it uses what the agents of one event loop have in common, and closes none of it.
@@ -169,6 +171,7 @@ class AgentRunner:
         self._database = self.database = database
         self.task = task
         self._gate = gate
+        self.pace = pace
         self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
         self._recorder.hidden = provider_keys(settings, credentials)
         self._resources = AsyncExitStack()
@@ -344,6 +347,7 @@ class AgentRunner:
                     self.policy_of(spec),
                     context=spec.context,
                     going_on=self._going_on,
+                    pace=self.pace,
                 )
             output = mapped(output, spec.output_mapping)
         except Exception as error:
@@ -440,6 +444,7 @@ class AgentRunner:
             params=config.model_params(),
             openai_client=openai_client,
             gate=self._gate,
+            pace=self.pace,
         )
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
         return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)

@@ -57,8 +57,18 @@ def _telling(causes: Sequence[BaseException]) -> tuple[BaseException, Category]:
     telling, category = known[0]
     if category == "server":
         # A client says "connection error" also of a request that can never be sent, or a server that can't be trusted.
-        category = next(filter(None, map(never_connects, causes)), category)
+        category = next(filter(None, map(never_connects, _underneath(telling))), category)
     return telling, category
+
+
+def _underneath(error: BaseException) -> Iterator[BaseException]:
+    """All that led to an error, also what was hidden with `from None`, as HTTP clients hide what broke below them."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
 
 
 def _is_airflows(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ class ErrorFacts:
 
     `status` is an HTTP status from 400 on. `codes` are the provider's names of the error, the most telling first, in
     lower case; `kinds` are its names of the error's class, which say less than a status does. `headers` have lower
-    case names. `advised_wait` is what the body asks to wait, in seconds.
+    case names. `advised_wait` is what the body asks to wait, in seconds; `message` is what it says in words.
     """
 
     status: int | None
@@ -27,6 +27,7 @@ class ErrorFacts:
     kinds: tuple[str, ...]
     headers: Mapping[str, str]
     advised_wait: float | None
+    message: str
 
     @property
     def request_id(self) -> str | None:
@@ -42,8 +43,10 @@ def facts_of(error: BaseException) -> ErrorFacts:
     kinds: list[str] = []
     statuses: list[int] = []
     waits: list[float] = []
+    messages: list[str] = []
     for place in (_attributes(error), *map(_error_object, _bodies(error, response))):
         _read_names(place, codes, kinds, statuses, waits)
+        messages += [str(place[key]) for key in ("message", "Message") if isinstance(place.get(key), str)]
     status = next(filter(None, (_status(holder) for holder in (error, response))), None)
     if status is None and isinstance(response, Mapping):
         status = _http_status(_part(response, "ResponseMetadata").get("HTTPStatusCode"))
@@ -53,6 +56,7 @@ def facts_of(error: BaseException) -> ErrorFacts:
         tuple(dict.fromkeys(kinds)),
         _headers(response),
         next(iter(waits), None),
+        next(iter(messages), ""),
     )
 
 

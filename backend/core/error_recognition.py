@@ -53,7 +53,12 @@ _CODES: dict[Category, tuple[str, ...]] = {
         "insufficient_credits",
         "servicequotaexceededexception",
     ),
-    "content_filter": ("content_filter", "content_policy_violation", "responsibleaipolicyviolation"),
+    "content_filter": (
+        "content_filter",
+        "content_policy_violation",
+        "responsibleaipolicyviolation",
+        "invalid_prompt",  # OpenAI: flagged before a model saw it
+    ),
     "auth": (
         "invalid_api_key",
         "api_key_invalid",
@@ -170,6 +175,8 @@ _READERS = frozenset(
     | {"_convert_responses_chunk_to_generation_chunk"}
 )
 
+_NOTHING = ("No generation chunks were returned", "No generations found in stream")
+
 _OVERFLOW = re.compile(
     r"(?i)maximum context length"  # OpenAI's words, vLLM's and Mistral's, which have no code
     r"|prompt is too long"  # Anthropic
@@ -219,7 +226,7 @@ def _worded(error: BaseException, facts: ErrorFacts, names: frozenset[str]) -> C
         return None
     if any(code in _BY_CODE for code in facts.codes) and "rate_limit_exceeded" not in facts.codes:
         return None
-    message = str(error)
+    message = f"{error} {facts.message}"
     if _OVERFLOW.search(message):
         return "context_length"
     if _NO_CREDIT.search(message):
@@ -261,8 +268,10 @@ def _unreadable_answer(error: BaseException, names: frozenset[str]) -> bool:
         reader = next((name for name, _ in reversed(frames) if not name.startswith("json")), "")
         return reader.startswith(_CLIENTS)
     if isinstance(error, ValueError | TypeError | KeyError | AttributeError | IndexError):
-        if str(error).startswith("No generation chunks were returned"):
+        if str(error).startswith(_NOTHING):
             return True
+        if isinstance(error, IndexError) and frames and frames[-1][0].startswith("langchain_core.language_models"):
+            return True  # an answer without choices
         return any(module.startswith("langchain_") and function in _READERS for module, function in frames[-2:])
     return False
 
