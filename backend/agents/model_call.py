@@ -380,7 +380,10 @@ class _Call:
         if str(said.get("finish_reason") or said.get("stop_reason")).lower() in _FILTERED:
             raise AnswerFilteredError("the provider's content filter ended the answer")
         endings = _ENDINGS.get(self._model.partition(":")[0])
-        if endings is not None and not any(said.get(name) for name in endings):
+        if endings is None or any(said.get(name) for name in endings):
+            return
+        # Where usage is told last of all, having it is an end as well.
+        if "finish_reason" not in endings or message.usage_metadata is None:
             raise AnswerBrokenOffError("the answer ended without saying why: it was broken off")
 
 

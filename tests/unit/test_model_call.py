@@ -196,6 +196,16 @@ async def test_each_try_of_a_timeout_is_shorter(openai_server: OpenAIServer, clo
     assert seconds[3] < 0.4
 
 
+async def test_a_model_that_takes_over_has_all_the_time(openai_server: OpenAIServer, clock: Clock) -> None:
+    openai_server.script("timeout", times=3)
+    policy = {"timeout": {"retries": 1, "fallback": True}, "fallbacks": ["gpt-4o-mini"]}
+    await call(openai_server, clock, timeout=1.2, policy=policy).ainvoke("hello")
+    assert models(openai_server) == ["gpt-4.1-mini"] * 2 + ["gpt-4o-mini"] * 2
+    await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.disconnected == 3)
+    _, second, third, _ = [request.duration or 0 for request in openai_server.requests]
+    assert second < 1.2 <= third
+
+
 async def test_a_structured_answer_is_retried_and_repaired_in_one_call(
     openai_server: OpenAIServer, clock: Clock
 ) -> None:
@@ -295,7 +305,7 @@ async def test_the_gate_is_asked_and_told(openai_server: OpenAIServer, clock: Cl
     openai_server.script("timeout")
     openai_server.script(content="yes", usage={"input_tokens": 30, "output_tokens": 12})
     gate = Gate()
-    await call(openai_server, clock, gate=gate, timeout=0.5).ainvoke("hello")
+    await call(openai_server, clock, gate=gate, timeout=1.0).ainvoke("hello")
     [(key, tokens, max_wait), *_] = gate.admitted
     assert key.startswith("openai:gpt-4.1-mini@")
     assert (tokens, max_wait, len(gate.admitted)) == (6, 60, 4)
