@@ -21,6 +21,7 @@ from backend.core.workflow_error_handler import (
     Classified,
     Decision,
     ErrorPolicy,
+    Fail,
     Failure,
     Retry,
     action_of,
@@ -114,30 +115,39 @@ class _Attempts:
         return self._decision.after if isinstance(self._decision, Retry) else 0.0
 
     def fail(self, error: Exception) -> None:
-        """Decide what follows an error."""
+        """Decide what follows an error, unless that was decided where it happened."""
         self._decision = None
-        found, node = classify(error), self._observer.failed_node
-        if decision_on(error) is not None or found.category not in TRANSIENT or node is None or not self._resumable:
+        if decision_on(error) is not None:
             return
+        found, node = classify(error), self._observer.failed_node
         number = self._observer.attempts_at(node)
-        if number == 1:  # what it failed of before, it has got past
+        if number == 1:  # what the node failed of before, it has got past
             self._history = [past for past in self._history if past.subject != node]
-        facts = facts_of(error)
-        failure = Failure(
-            category=found.category,
-            subject=node,
-            retry_after=getattr(error, "retry_after", None)
-            or wait_asked_for(facts.headers, f"{found.message} {facts.message}")
-            or facts.advised_wait,
-            hopeless=facts.headers.get("x-should-retry") == "false",
-        )
-        self._decision = decide(self._policy, failure, self._history, draw=self._draw())
-        self._history.append(failure)
-        failed = FailedAttempt(error, self._decision, number, self._observer.model, error_context(error))
-        if isinstance(self._decision, Retry):
-            log.info("attempt %s at the node %s: %s, then %s", number, node, found.category, self._decision)
+        self._decision = decision = self._decide(error, found, node)
+        failed = FailedAttempt(error, decision, number, self._observer.model, error_context(error))
+        if isinstance(decision, Retry):
+            log.info("attempt %s at the node %s: %s, then %s", number, node, found.category, decision)
             self.failed = True
             self._observer.begun_anew(failed)
         else:
-            mark(error, self._decision)
+            mark(error, decision)
             end_with(failed)
+
+    def _decide(self, error: Exception, found: Classified, node: str | None) -> Decision:
+        if found.category not in TRANSIENT:
+            return Fail(found.final)
+        facts = facts_of(error)
+        words = f"{found.message} {facts.message}"
+        failure = Failure(
+            category=found.category,
+            subject=node or "",
+            retry_after=getattr(error, "retry_after", None)
+            or wait_asked_for(facts.headers, words)
+            or facts.advised_wait,
+            hopeless=facts.headers.get("x-should-retry") == "false",
+        )
+        decision = decide(self._policy, failure, self._history, draw=self._draw())
+        self._history.append(failure)
+        # Outside of nodes nothing is known to have come to its end.
+        can_go_on = self._resumable and node is not None
+        return decision if can_go_on or not isinstance(decision, Retry) else Fail(final=False)

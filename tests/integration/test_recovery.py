@@ -282,7 +282,9 @@ async def test_what_cannot_pass_is_not_tried_again(
         await run_graph(make_runner(), "calling_late")
     assert len(openai_server.requests) == 1
     assert clock.waits == []
-    assert [(action, attempt) for _, action, attempt, _ in await errors(database)] == [("fail", 1)]
+    [(action, attempt, context)] = await errors(database, "action, attempt, context")
+    assert (action, attempt) == ("fail", 1)
+    assert context["request_id"] == f"req_{openai_server.requests[0].number}"
 
 
 async def test_retries_that_a_graphs_code_asks_for_are_its_own(
