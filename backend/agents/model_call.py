@@ -176,7 +176,7 @@ def make_model_call(
         params=params,
         openai_client=openai_client,
     )
-    return ModelCall(chain, policy, gate=gate, pace=pace)
+    return ModelCall(chain, policy, gate=None if choice.local else gate, pace=pace)
 
 
 class _Call:

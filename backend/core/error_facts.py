@@ -38,7 +38,7 @@ class ErrorFacts:
 
 def facts_of(error: BaseException) -> ErrorFacts:
     """Read an exception of OpenAI's, Anthropic's, Google's or Ollama's client, of botocore, httpx, or one like them."""
-    response = getattr(error, "response", None)
+    response = _get(error, "response")
     codes: list[str] = []
     kinds: list[str] = []
     statuses: list[int] = []
@@ -60,22 +60,26 @@ def facts_of(error: BaseException) -> ErrorFacts:
     )
 
 
+def _get(holder: Any, name: str) -> Any:
+    """An attribute, if there is one and it can be had: the body of a streamed answer, say, was perhaps never read."""
+    with suppress(Exception):
+        return getattr(holder, name, None)
+    return None
+
+
 def _attributes(error: BaseException) -> dict[str, Any]:
     """What may stand at the exception itself. Google's `status` is a name, as "RESOURCE_EXHAUSTED"."""
-    return {name: getattr(error, name, None) for name in ("code", "type", "status")}
+    return {name: _get(error, name) for name in ("code", "type", "status")}
 
 
 def _bodies(error: BaseException, response: Any) -> Iterator[Any]:
-    yield getattr(error, "body", None)
-    yield getattr(error, "details", None)
+    yield _get(error, "body")
+    yield _get(error, "details")
     if isinstance(response, Mapping):  # botocore's
         yield response
-    elif getattr(error, "body", None) is None and hasattr(response, "text"):
-        # The answer to a streamed request was perhaps never read.
-        with suppress(Exception):
-            text = str(response.text)
-            if len(text) <= MAX_BODY:
-                yield json.loads(text)
+    elif _get(error, "body") is None and isinstance(text := _get(response, "text"), str) and len(text) <= MAX_BODY:
+        with suppress(ValueError):
+            yield json.loads(text)
     if error.args:
         # LangChain raises a `ValueError` of what stands under "error" in an answer with status 200.
         yield error.args[0]
@@ -90,8 +94,9 @@ def _error_object(body: Any) -> dict[str, Any]:
             if isinstance(body.get(key), Mapping):
                 return {str(name): value for name, value in body[key].items()}
         return {str(name): value for name, value in body.items()}
-    if hasattr(body, "code") and hasattr(body, "message") and not isinstance(body, BaseException):
-        return {"code": body.code}  # the object under "error" of OpenAI's Responses API
+    if body is not None and not isinstance(body, str | bytes | BaseException):
+        # The object under "error" of OpenAI's Responses API.
+        return {"code": _get(body, "code"), "message": _get(body, "message")}
     return {}
 
 
@@ -123,7 +128,7 @@ def _read_names(
 
 def _status(holder: Any) -> int | None:
     # LangChain hangs the response also on errors that it is not the cause of.
-    return _http_status(getattr(holder, "status_code", None))
+    return _http_status(_get(holder, "status_code"))
 
 
 def _http_status(value: Any) -> int | None:
@@ -136,7 +141,7 @@ def _http_status(value: Any) -> int | None:
 
 
 def _headers(response: Any) -> dict[str, str]:
-    found = getattr(response, "headers", None)
+    found = _get(response, "headers")
     if found is None and isinstance(response, Mapping):
         found = _part(response, "ResponseMetadata").get("HTTPHeaders")
     if found is not None:
