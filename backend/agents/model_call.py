@@ -158,14 +158,14 @@ def make_model_call(
     purpose: Purpose,
     credentials: ModelCredentials | None = None,
     params: Mapping[str, Any] | None = None,
-    openai_client: Any = None,
+    openai_clients: Callable[[], Mapping[str, Any]] | None = None,
     gate: ModelGate | None = None,
     pace: Pace = REAL_TIME,
 ) -> ModelCall:
     """The chosen model and those that may take over from it, under a policy.
 
-    `params` and `openai_client` are as for `ModelChain`. Raises `ModelConfigurationError` when the provider refuses the
-    parameters.
+    `params` and `openai_clients` are as for `ModelChain`. Raises `ModelConfigurationError` when the provider refuses
+    the parameters.
     """
     chain = ModelChain(
         choice,
@@ -174,7 +174,7 @@ def make_model_call(
         purpose=purpose,
         credentials=credentials,
         params=params,
-        openai_client=openai_client,
+        openai_clients=openai_clients,
     )
     return ModelCall(chain, policy, gate=None if choice.local else gate, pace=pace)
 

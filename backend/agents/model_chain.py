@@ -1,7 +1,7 @@
 """The models that may answer an agent's calls: the chosen one, and those that take over from it."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from langchain_core.language_models import BaseChatModel
@@ -88,18 +88,18 @@ class ModelChain:
         purpose: Purpose = "text",
         credentials: ModelCredentials | None = None,
         params: Mapping[str, Any] | None = None,
-        openai_client: Any = None,
+        openai_clients: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         """Builds the chosen model at once. Raises `ModelConfigurationError` when its provider refuses the parameters.
 
-        `openai_client` is an HTTP client that models of OpenAI share.
+        `openai_clients` gives the HTTP clients that models of OpenAI share, as parameters of `build_model`.
         """
         self._settings = settings
         self._fallbacks = () if choice.local else tuple(fallbacks)
         self._purpose = purpose
         self._credentials = credentials
         self._params = dict(params or {})
-        self._openai_client = openai_client
+        self._openai_clients = openai_clients
         self._choices = {choice.name: choice}
         self._models: dict[tuple[str, float | None], BaseChatModel] = {}
         self._usable: list[Fallback] | None = None
@@ -125,8 +125,8 @@ class ModelChain:
         if key not in self._models:
             choice = self._choices[name]
             params = dict(self._params) if timeout is None else {**self._params, "timeout": timeout}
-            if choice.provider == "openai" and self._openai_client is not None:
-                params["http_async_client"] = self._openai_client
+            if choice.provider == "openai" and self._openai_clients is not None:
+                params |= self._openai_clients()
             self._models[key] = build_model(choice, self._settings, credentials=self._credentials, **params)
         return self._models[key]
 

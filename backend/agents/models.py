@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -236,22 +235,6 @@ def credential_scope(provider: str, settings: Settings, credentials: ModelCreden
     )
     address = _base_url(provider, settings, credentials) or ""
     return sha256(f"{provider}\0{address}\0{found}".encode()).hexdigest()[:12]
-
-
-@asynccontextmanager
-async def many_calls_client() -> AsyncIterator[Any]:
-    """An HTTP client for `build_model(…, http_async_client=…)` of OpenAI's models, for hundreds of calls at once.
-
-    The default one looks through all its connections before and after each call; aiohttp's takes less than half the
-    time at 500 at once.
-    """
-    from openai import DefaultAioHttpClient
-
-    client = DefaultAioHttpClient()
-    try:
-        yield client
-    finally:
-        await client.aclose()
 
 
 def provider_keys(settings: Settings, credentials: ModelCredentials | None = None) -> list[str]:

@@ -12,8 +12,11 @@ from langgraph.store.postgres.aio import AsyncPostgresStore
 from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
 from backend.agents.checkpoints import Pool, open_pool
+from backend.agents.http_clients import HttpClients
+from backend.agents.model_gates import open_gate
+from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
-from backend.db.engine import Database, ThreadedDatabase
+from backend.db.engine import Database, ThreadedDatabase, make_engine
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +31,21 @@ WAIT_SECONDS = 120.0
 
 
 class SharedResources:
-    """Connections, store, watches and threads of one event loop. Made by `shared_resources`."""
+    """Connections, store, gate, watches and threads of one event loop. Made by `shared_resources`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database: Database = ThreadedDatabase(
-            settings.database_url, application="visual_ai_triggerer", connections=settings.triggerer_connections
+        connections = settings.triggerer_connections
+        # Waiting for one of the connections has no limit: hundreds may ask at once.
+        self._engine = make_engine(
+            settings.database_url, application="visual_ai_triggerer", pool_size=connections, wait=None
         )
+        self.database: Database = ThreadedDatabase(self._engine, threads=connections)
         self.watch = CancelWatch(self.database)
+        self.http = HttpClients(many_calls=True)
         self.pool: Pool
         self.store: AsyncPostgresStore
+        self.gate: ModelGate
         self.users = 0
         self._ready = asyncio.Event()
         self._changed = asyncio.Event()
@@ -75,9 +83,12 @@ class SharedResources:
         threads = ThreadPoolExecutor(settings.triggerer_threads, thread_name_prefix="visual-ai-node")
         loop.set_default_executor(threads)
         try:
-            async with open_pool(
-                settings.database_url, max_size=settings.triggerer_connections, wait=WAIT_SECONDS
-            ) as self.pool:
+            async with (
+                open_pool(
+                    settings.database_url, max_size=settings.triggerer_connections, wait=WAIT_SECONDS
+                ) as self.pool,
+                open_gate(settings, self.database) as self.gate,
+            ):
                 self.store = AsyncPostgresStore(self.pool)
                 self._ready.set()
                 with BlockingWatch(loop, settings.blocking_warning):
@@ -87,7 +98,9 @@ class SharedResources:
                         await self._until_left()
         finally:
             _shared.pop(loop, None)
+            await self.http.close()
             await self.database.close()
+            self._engine.dispose()
 
     async def _until_idle(self) -> None:
         while True:

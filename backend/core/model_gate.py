@@ -44,3 +44,20 @@ class ModelGate(Protocol):
         """Say how an admitted call ended. `retry_after` is what the provider asked for, in seconds; `tokens` is what
         the call used."""
         ...
+
+
+class OpenGate:
+    """A gate that admits every call at once and keeps nothing."""
+
+    async def admit(self, model: str, *, tokens: int, max_wait: float) -> None:
+        """At once."""
+
+    async def report(
+        self,
+        model: str,
+        outcome: Literal["ok", "rate_limited", "down", "other"],
+        *,
+        retry_after: float | None = None,
+        tokens: int | None = None,
+    ) -> None:
+        """Nothing is kept."""

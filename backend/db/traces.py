@@ -43,8 +43,8 @@ _WRITE = text(
         trace_id, input, output)
     SELECT
         id, CAST(:execution_id AS uuid), task_id, map_index, try_number, agent_name, agent_type, item_index, node,
-        model, state, started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd, retries, fallbacks,
-        attempt, notice, trace_id, input, output
+        model, state, started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd,
+        coalesce(retries, 0), coalesce(fallbacks, 0), coalesce(attempt, 1), notice, trace_id, input, output
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
         id uuid, task_id text, map_index integer, try_number integer, agent_name text, agent_type text,
         item_index integer, node text, model text, state text, started_at timestamptz, finished_at timestamptz,

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowRefused
 from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES
-from backend.db import executions
+from backend.db import executions, observations
 from backend.db.address import plain_url
 from backend.db.engine import Database
 from backend.services.airflow_runs import run_state, task_state
@@ -153,7 +153,7 @@ class Reconciler:
         if settled and known == print_of_it:
             return
         try:
-            await self._database.run(executions.observe, run_state(run), states, observed_at=observed_at)
+            await self._database.run(observations.observe, run_state(run), states, observed_at=observed_at)
         except (OperationalError, InterfaceError):
             raise  # the database's fault, not this run's
         except (DBAPIError, LookupError, TypeError, ValueError):

@@ -19,7 +19,7 @@ from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavai
 from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooManyRequests
 from backend.core.roles import Principal, Role
 from backend.core.settings import Settings
-from backend.db import executions, idempotency
+from backend.db import executions, idempotency, observations
 from backend.db.engine import Database
 from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.idempotency import Claim
@@ -126,7 +126,7 @@ class Triggers:
             return None
         except AirflowUnavailable as error:
             raise unreachable() from error
-        execution_id = await self._database.run(executions.observe, run)
+        execution_id = await self._database.run(observations.observe, run)
         return Started(execution_id, claim.dag_id, claim.dag_run_id, str(run.state))
 
     @staticmethod

@@ -65,7 +65,9 @@ async def running(
 ) -> AsyncIterator[AgentRunner]:
     usual = server.base_url if case.speaks == "openai" else server.root_url
     address = (case.address or usual).format(server=server.url.removeprefix("http://"), tls=tls_address)
-    settings = Settings(_env_file=None, database_url_override=pg.worker_url, model_timeout=case.timeout)
+    settings = Settings(
+        _env_file=None, database_url_override=pg.worker_url, model_timeout=case.timeout, rate_limiter=False
+    )
     database = Database(make_async_engine(pg.worker_url, application="test", pool_size=2))
     credentials = ModelCredentials(case.speaks, SecretStr(case.key), address)
     task = TaskContext("dag", "run", "task", -1, 1, {})

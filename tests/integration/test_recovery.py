@@ -50,7 +50,10 @@ def make_runner(
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")  # for graphs that make their models themselves
     monkeypatch.setenv("OPENAI_BASE_URL", openai_server.base_url)
     settings = Settings(
-        database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
+        database_url_override=pg.worker_url,
+        openai_base_url=openai_server.base_url,
+        openai_api_key="test-key",
+        rate_limiter=False,  # it has no part in the tests' time
     )
     run_id = uuid.uuid4().hex
 
@@ -211,6 +214,20 @@ async def test_what_ended_a_try_is_recovered_by_the_next(
     assert await errors(database, "action, retry_in, recovered") == [("reschedule", 600, True)]
     nodes = await rows(database, "SELECT node FROM visual_ai.agent_traces WHERE node = 'prepare'")
     assert len(nodes) == 1  # it went on at the node that failed
+
+
+async def test_the_shared_gate_is_asked_and_told(pg: Postgres, database: Database, openai_server: OpenAIServer) -> None:
+    openai_server.script("rate_limit", retry_after=0.3, retry_after_format="ms")
+    settings = Settings(
+        database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
+    )
+    await run(AgentRunner(settings, database, TaskContext("dag", "run", "task", -1, 1, {})))
+    first, second = openai_server.requests
+    assert second.time - first.time >= 0.3
+    [(model, limited)] = await rows(database, "SELECT model, rate_limited FROM visual_ai.model_limits")
+    assert model.startswith("openai:gpt-4.1-mini@")
+    assert limited == 1
+    assert await errors(database) == [("rate_limit", "retry", 1, True)]
 
 
 # Users' own graphs

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from backend.core.events import NewEvent
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
-from backend.db import events, executions
+from backend.db import events, observations
 from backend.db.address import plain_url
 from backend.db.executions import RunState
 from backend.services import feed as feed_module
@@ -100,7 +100,7 @@ def database(database_url: str) -> Iterator[Engine]:
 
 def observe(database: Engine, state: str | None, *tasks: TaskState, run_id: str = "run", **more: Any) -> str:
     with database.begin() as connection:
-        return executions.observe(connection, RunState(DAG, run_id, state, **more), tasks)
+        return observations.observe(connection, RunState(DAG, run_id, state, **more), tasks)
 
 
 def task(state: str, task_id: str = "work") -> TaskState:
