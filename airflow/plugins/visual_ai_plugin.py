@@ -140,7 +140,8 @@ def _notices() -> Notices:
     from backend.core.settings import get_settings
     from backend.services.notices import Notices
 
-    return Notices(get_settings().database_url)
+    settings = get_settings()
+    return Notices(settings.database_url, settings.redis_address)
 
 
 def _notice_run(dag_run: DagRun) -> None:

@@ -33,7 +33,10 @@ class SharedResources:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.database: Database = ThreadedDatabase(
-            settings.database_url, application="visual_ai_triggerer", connections=settings.triggerer_connections
+            settings.database_url,
+            application="visual_ai_triggerer",
+            connections=settings.triggerer_connections,
+            redis_url=settings.redis_address,
         )
         self.watch = CancelWatch(self.database)
         self.pool: Pool

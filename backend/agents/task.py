@@ -50,7 +50,10 @@ class AgentTask:
                 self._loop.call_soon_threadsafe(self._running.cancel)
 
     async def _run(self, work: Work) -> dict[str, Any]:
-        database = Database(make_async_engine(self._settings.database_url, application="visual_ai_worker", pool_size=2))
+        database = Database(
+            make_async_engine(self._settings.database_url, application="visual_ai_worker", pool_size=2),
+            self._settings.redis_address,
+        )
         try:
             async with AgentRunner(
                 self._settings, database, self._task, budget=self._budget, credentials=self._credentials

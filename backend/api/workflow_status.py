@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
 from pydantic import AwareDatetime
-from sse_starlette import EventSourceResponse
 
 from backend.api.addresses import status_url, stream_url
 from backend.api.deps import Name, Reader, Services
+from backend.api.event_stream import EventStream
 from backend.api.schemas.workflows import (
     AgentOut,
     ErrorOut,
@@ -65,7 +65,7 @@ async def list_executions(
 
 
 # Before the snapshot's route, which would take `stream` for a DAG.
-@router.get("/stream/{dag_id}/{dag_run_id}", response_class=EventSourceResponse, responses=STREAM_DOC)  # type: ignore[arg-type]  # FastAPI types the keys as a union
+@router.get("/stream/{dag_id}/{dag_run_id}", response_class=EventStream, responses=STREAM_DOC)  # type: ignore[arg-type]  # FastAPI types the keys as a union
 async def stream_status(
     dag_id: str,
     dag_run_id: str,
@@ -80,12 +80,7 @@ async def stream_status(
     comes, without loss. After `end` the server closes.
     """
     cursor = _cursor(last_event_id_header or last_event_id)
-    frames = await services.streams.open(who, dag_id, dag_run_id, cursor)
-    return EventSourceResponse(
-        frames,
-        ping=86_400,  # the stream sends its own heartbeat
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return EventStream(await services.streams.open(who, dag_id, dag_run_id, cursor))
 
 
 @router.get("/{dag_id}/{dag_run_id}")

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     postgres_user: str = Field("airflow", validation_alias="POSTGRES_USER")
     postgres_password: SecretStr = Field(SecretStr("airflow"), validation_alias="POSTGRES_PASSWORD")
     database_url_override: SecretStr | None = Field(None, validation_alias="VISUAL_AI_DATABASE_URL")
+    redis_url: SecretStr | None = Field(None, validation_alias="REDIS_URL")
     database_pool_size: int = Field(10, validation_alias="VISUAL_AI_DATABASE_POOL_SIZE", ge=1, le=200)
 
     # Airflow
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     batch_trigger_concurrency: int = Field(8, validation_alias="VISUAL_AI_BATCH_TRIGGER_CONCURRENCY", ge=1, le=50)
     stream_heartbeat: float = Field(15.0, validation_alias="VISUAL_AI_STREAM_HEARTBEAT", gt=0)
     streams_per_user: int = Field(10_000, validation_alias="VISUAL_AI_STREAMS_PER_USER", ge=1)
+    streams_per_process: int = Field(20_000, validation_alias="VISUAL_AI_STREAMS_PER_PROCESS", ge=1)
     reconcile_interval: float = Field(2.0, validation_alias="VISUAL_AI_RECONCILE_INTERVAL", gt=0)
 
     # Models
@@ -102,6 +104,11 @@ class Settings(BaseSettings):
         user, password = quote(self.postgres_user), quote(self.postgres_password.get_secret_value(), safe="")
         address = f"{self.postgres_host}:{self.postgres_port}/{quote(self.postgres_db)}"
         return f"postgresql+psycopg://{user}:{password}@{address}"
+
+    @property
+    def redis_address(self) -> str | None:
+        """The URL of the Redis that wakes the event feeds, with its password; None: Postgres does."""
+        return self.redis_url.get_secret_value() if self.redis_url is not None else None
 
     @property
     def airflow_link_base(self) -> str:

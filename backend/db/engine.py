@@ -5,18 +5,22 @@ Repositories are plain functions on a `Connection`. Asynchronous callers run the
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from backend.core.jsonable import dumps
+from backend.db.announcements import OPTION, Announcement, Announcer, AsyncAnnouncer, notify
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,28 +52,47 @@ def make_async_engine(url: str, *, application: str, pool_size: int) -> AsyncEng
 
 
 class Database:
-    """The one way asynchronous code reaches the database: a repository function in a transaction of its own."""
+    """The one way asynchronous code reaches the database: a repository function in a transaction of its own.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    With a `redis_url` the feeds hear of appended events through Redis.
+    """
+
+    def __init__(self, engine: AsyncEngine, redis_url: str | None = None) -> None:
         self.engine = engine
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._announcer = AsyncAnnouncer(redis_url) if redis_url else None
 
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(connection, …)` in one transaction and commit it.
 
         Raises `sqlalchemy.exc.OperationalError` when the database is out of reach; a retry may help.
         """
+        announcements = self._announcer.open() if self._announcer is not None else None
         async with self.engine.begin() as connection:
-            return await connection.run_sync(function, *args, **kwargs)
+            if announcements is not None:
+                await connection.execution_options(**{OPTION: announcements})
+            result = await connection.run_sync(function, *args, **kwargs)
+        if announcements and self._announcer is not None and not await self._announcer.publish(announcements):
+            await self._notify(announcements)
+        return result
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
-        """An `AsyncConnection` in a transaction, for callers that need several repositories at once."""
-        async with self.engine.begin() as connection:
-            yield connection
+    async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a `function` of single statements that only reads: without a transaction, which costs two round trips."""
+        async with self._reading.connect() as connection:
+            return await connection.run_sync(function, *args, **kwargs)
 
     async def close(self) -> None:
         """Close all pooled connections."""
+        if self._announcer is not None:
+            await self._announcer.close()
         await self.engine.dispose()
+
+    async def _notify(self, announcements: list[Announcement]) -> None:
+        try:
+            async with self.engine.begin() as connection:
+                await connection.run_sync(notify, announcements)
+        except SQLAlchemyError as error:  # what was to be told is committed: the feeds find it by themselves
+            log.warning("the event feeds could not be woken: %s", type(error).__name__)
 
 
 class ThreadedDatabase(Database):
@@ -77,7 +100,8 @@ class ThreadedDatabase(Database):
     gets round to its next statement. Waiting for one of the connections has no limit: hundreds may ask at once.
     """
 
-    def __init__(self, url: str, *, application: str, connections: int) -> None:
+    def __init__(self, url: str, *, application: str, connections: int, redis_url: str | None = None) -> None:
+        self._redis = Announcer(redis_url) if redis_url else None
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="visual-ai-database")
         self._engine = create_engine(
             url,
@@ -106,11 +130,38 @@ class ThreadedDatabase(Database):
                 task.cancel(*cancelled.args)  # at its next step
             return running.result()
 
+    async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same as `run`."""
+        return await self.run(function, *args, **kwargs)
+
     async def close(self) -> None:
         """Close all pooled connections."""
         self._threads.shutdown(wait=False)
         self._engine.dispose()
+        if self._redis is not None:
+            self._redis.close()
 
     def _carry_out(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._engine.begin() as connection:
-            return function(connection, *args, **kwargs)
+        return run_in(self._engine, self._redis, function, *args, **kwargs)
+
+
+def run_in(
+    engine: Engine,
+    announcer: Announcer | None,
+    function: Callable[Concatenate[Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run `function(connection, …)` in one transaction and tell the feeds what it appended, for threads."""
+    announcements = announcer.open() if announcer is not None else None
+    with engine.begin() as connection:
+        if announcements is not None:
+            connection.execution_options(**{OPTION: announcements})
+        result = function(connection, *args, **kwargs)
+    if announcements and announcer is not None and not announcer.publish(announcements):
+        try:
+            with engine.begin() as connection:
+                notify(connection, announcements)
+        except SQLAlchemyError as error:  # what was to be told is committed: the feeds find it by themselves
+            log.warning("the event feeds could not be woken: %s", type(error).__name__)
+    return result

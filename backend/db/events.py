@@ -7,6 +7,7 @@ from sqlalchemy import Connection, TextClause, select, text
 
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
+from backend.db.announcements import Announcement, collecting
 from backend.db.tables import workflow_events as events
 
 _APPEND = """
@@ -20,7 +21,7 @@ _APPEND = """
         SELECT taken.id, taken.base + item.position, item.value ->> 'type', item.value -> 'payload'
         FROM taken, jsonb_array_elements(CAST(:items AS jsonb)) WITH ORDINALITY AS item (value, position)
     )
-    SELECT last_seq, pg_notify(:channel, id || ' ' || last_seq) FROM taken
+    SELECT last_seq, CASE WHEN :notify THEN pg_notify(:channel, id || ' ' || last_seq) END FROM taken
 """
 _APPEND_ALWAYS = text(_APPEND.format(condition=""))
 # A run that is over has had its `end`; a try that was superseded has lost its place.
@@ -40,7 +41,7 @@ _APPEND_FROM_TRY = text(
 def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -> int:
     """Append events in order and wake the feeds when the transaction commits; gives the last `seq`.
 
-    Holds the execution's row lock until the transaction ends, so keep the transaction short.
+    Not to be called inside a savepoint that may be rolled back: the feeds would hear of it all the same. Holds the execution's row lock until the transaction ends, so keep the transaction short.
     Raises `LookupError` when there is no such execution.
     """
     last_seq = _append(connection, _APPEND_ALWAYS, execution_id, new, {})
@@ -69,17 +70,25 @@ def append_from_try(
 def _append(
     connection: Connection, statement: TextClause, execution_id: str, new: Sequence[NewEvent], place: dict[str, Any]
 ) -> int | None:
+    items = dumps([{"type": event.type, "payload": event.payload} for event in new])
+    announcements = collecting(connection)
     row = connection.execute(
         statement,
         {
             "execution_id": execution_id,
             "count": len(new),
-            "items": dumps([{"type": event.type, "payload": event.payload} for event in new]),
+            "items": items,
             "channel": CHANNEL,
+            "notify": announcements is None,
             **place,
         },
     ).first()
-    return int(row.last_seq) if row else None
+    if row is None:
+        return None
+    last_seq = int(row.last_seq)
+    if announcements is not None:
+        announcements.append(Announcement(str(execution_id), last_seq - len(new) + 1, last_seq, items))
+    return last_seq
 
 
 def read_after(connection: Connection, execution_id: str, seq: int, *, limit: int) -> list[Event]:

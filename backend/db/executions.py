@@ -103,6 +103,28 @@ def get(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
     return first_row(connection.execute(query))
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The little of an execution that a stream needs: whose it is, and how far its log goes."""
+
+    id: str
+    dag_id: str
+    dag_run_id: str
+    user_id: str | None
+    triggered_by: str | None
+    state: str
+    last_seq: int
+    pruned_seq: int
+
+
+def head(connection: Connection, dag_id: str, dag_run_id: str) -> Head | None:
+    """The run's head."""
+    columns = [executions.c[name] for name in Head.__slots__]
+    query = select(*columns).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
+    row = connection.execute(query).first()
+    return Head(str(row[0]), *row[1:]) if row else None
+
+
 def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
     """The execution's task instances as last seen, in the order in which they started."""
     query = (

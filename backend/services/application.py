@@ -57,12 +57,13 @@ async def run_application(
         database = Database(
             make_async_engine(
                 settings.database_url, application="visual_ai_backend", pool_size=settings.database_pool_size
-            )
+            ),
+            settings.redis_address,
         )
         stack.push_async_callback(database.close)
         airflow = AirflowClient(settings, airflow_transport)
         stack.push_async_callback(airflow.close)
-        feed = EventFeed(settings.database_url, database)
+        feed = EventFeed(settings.database_url, database, settings.redis_address)
         reconciler = Reconciler(settings, airflow, database)
         catalog = Catalog(airflow)
         status = Status(settings, database, airflow)

@@ -21,6 +21,8 @@ from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import classify
 from backend.db import errors, events, executions
+from backend.db.announcements import Announcer
+from backend.db.engine import run_in
 from backend.db.executions import RunState
 from backend.db.traces import Place
 
@@ -43,12 +45,14 @@ class Notice:
 class Notices:
     """The queue and the thread of one process. Made anew in a forked child, which inherits neither."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, redis_url: str | None = None) -> None:
         self._url = database_url
+        self._redis_url = redis_url
         self._queue: queue.Queue[Notice | threading.Event] = queue.Queue(QUEUE_LIMIT)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._engine: Engine | None = None
+        self._announcer: Announcer | None = None
         self._broken_until = 0.0
         self.dropped = 0
         """Notices that were not written."""
@@ -81,6 +85,7 @@ class Notices:
         if self._engine is not None:
             self._engine.dispose(close=False)
             self._engine = None
+        self._announcer = None
 
     def _ensure_thread(self) -> None:
         with self._lock:
@@ -114,9 +119,10 @@ class Notices:
                 use_native_hstore=False,
                 connect_args={"application_name": "visual_ai_listener", "connect_timeout": 3},
             )
+        if self._announcer is None and self._redis_url:
+            self._announcer = Announcer(self._redis_url)
         try:
-            with self._engine.begin() as connection:
-                record(connection, notice)
+            run_in(self._engine, self._announcer, record, notice)
         except SQLAlchemyError:
             self._broken_until = time.monotonic() + _FAILURE_PAUSE
             raise

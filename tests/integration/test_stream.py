@@ -20,7 +20,7 @@ from backend.core.states import TaskState
 from backend.db import events, executions
 from backend.db.address import plain_url
 from backend.db.executions import RunState
-from backend.services import feed as feed_module
+from backend.services import channels, wakeups
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, served, sign_in
 from tests.kit.waiting import eventually
@@ -332,7 +332,7 @@ def kill(url: str, application_name: str) -> int:
 async def test_a_feed_that_loses_its_connection_loses_nothing(
     pg: Any, app: FastAPI, http: httpx.AsyncClient, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "_RECONNECT_DELAY", 0.1)
+    monkeypatch.setattr(wakeups, "RECONNECT_DELAY", 0.1)
     execution_id = observe(database, "running")
     async with aclosing(stream(http)) as frames:
         await until(frames, 1)
@@ -348,7 +348,7 @@ async def test_a_feed_that_loses_its_connection_loses_nothing(
 async def test_what_happens_while_the_feed_connects_again_is_told(
     pg: Any, http: httpx.AsyncClient, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "_RECONNECT_DELAY", 0.1)
+    monkeypatch.setattr(wakeups, "RECONNECT_DELAY", 0.1)
     execution_id = observe(database, "running")
     real = psycopg.AsyncConnection.connect
 
@@ -385,7 +385,7 @@ async def test_a_slow_subscriber_is_dropped_and_resumes(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(feed_module, "QUEUE_LIMIT", 50)
+    monkeypatch.setattr(channels, "QUEUE_LIMIT", 50)
     execution_id = observe(database, "running")
     streams = app.state.application.streams
     async with aclosing(stream(http)) as slow, aclosing(stream(http)) as fast:

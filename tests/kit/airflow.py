@@ -96,7 +96,7 @@ class FakeAirflow:
         """Who sent each trigger, and its body, accepted or not."""
         self.token_lifetime = 24 * 3600.0
         self._faults: list[Fault] = []
-        self.transport = httpx.MockTransport(self._answer)
+        self.transport = httpx.MockTransport(self.answer)
 
     # What a test sets up
 
@@ -190,7 +190,8 @@ class FakeAirflow:
 
     # What it answers
 
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        """What the server answers. Raises httpx's errors where the connection would fail."""
         call = f"{request.method} {request.url.path}"
         self.log.append(call)
         fault = next((fault for fault in self._faults if fault.where in call), None)
