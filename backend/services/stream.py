@@ -117,14 +117,13 @@ class Streams:
                 cursor = head.pruned_seq
             else:
                 yield _RETRY
-            last_type = ""
             async for page in self._presence.backlog(channel, cursor, subscription.start):
-                cursor, last_type = page[-1].seq, page[-1].type
-                if last_type == "end" and cursor >= subscription.start:
+                cursor = page[-1].seq
+                if page[-1].type == "end" and cursor >= subscription.start:
                     yield joined(page[:-1]) + RETRY_AFTER_END + page[-1].data
                     return
                 yield joined(page)
-            if last_type != "end" and channel.over and (over := await self._over(head)):
+            if channel.over and cursor >= channel.cursor and (over := await self._over(head, cursor)):
                 yield RETRY_AFTER_END + encode_frame("end", {"state": over})
                 return
             async for chunk in self._live(stream.who, head.id, cursor, subscription):
@@ -160,11 +159,10 @@ class Streams:
             elif not frames and (who.expires_at is None or time.time() < who.expires_at):
                 yield _HEARTBEAT
 
-    async def _over(self, head: Head) -> str | None:
-        """The state in which the run is over, or None when it was cleared and goes on."""
-        now = await self._database.read(executions.head, head.dag_id, head.dag_run_id)
-        state = now.state if now else head.state
-        return state if state in TERMINAL_RUN_STATES else None
+    async def _over(self, head: Head, cursor: int) -> str | None:
+        """The state in which the run is over and has told all of it; None when something follows the cursor."""
+        now = await self._database.read(executions.head, head.dag_id, head.dag_run_id) or head
+        return now.state if now.state in TERMINAL_RUN_STATES and now.last_seq <= cursor else None
 
 
 class Stream:
