@@ -29,7 +29,7 @@ class EventStream(EventSourceResponse):
         super().__init__(self.frames, headers={"Cache-Control": "no-store"})
         self._stream = stream
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # prescribed
         """Send what is there at once. What refuses the stream is raised before anything is sent."""
         first = await anext(self.frames)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -22,7 +22,7 @@ _OTHER_FILES = 500
 
 
 class Server(uvicorn.Server):
-    """Ends the streams before it waits for connections to close: their clients reconnect elsewhere or a little later."""
+    """Ends the streams before it waits for connections to close: their clients come back elsewhere or later."""
 
     def __init__(self, app: FastAPI, **options: object) -> None:
         config = uvicorn.Config(

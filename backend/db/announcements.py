@@ -1,7 +1,8 @@
 """Tells the feeds of all backends what was appended to the log.
 
-Without Redis, Postgres does: a notification that is part of the transaction. With `REDIS_URL` an entry of a Redis stream
-does, which is written after the commit and holds the events themselves, so that no feed has to read them from Postgres.
+Without Redis, Postgres does: a notification that is part of the transaction. With `REDIS_URL` an entry of a Redis
+stream does, which is written after the commit and holds the events themselves, so that no feed has to read them from
+Postgres.
 Neither is the truth: an entry may be lost, come late or out of order, and whoever reads them goes by `seq`.
 """
 
@@ -16,7 +17,6 @@ from sqlalchemy import Connection, text
 from backend.core.events import CHANNEL
 
 if TYPE_CHECKING:
-    from redis import Redis
     from redis.asyncio import Redis as AsyncRedis
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ def redis_options() -> dict[str, Any]:
         "socket_connect_timeout": REDIS_TIMEOUT,
         "retry": Retry(NoBackoff(), 0),
         "client_name": "visual_ai",
+        "protocol": 2,  # in which the answers about streams have one form
     }
 
 

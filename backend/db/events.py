@@ -41,7 +41,8 @@ _APPEND_FROM_TRY = text(
 def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -> int:
     """Append events in order and wake the feeds when the transaction commits; gives the last `seq`.
 
-    Not to be called inside a savepoint that may be rolled back: the feeds would hear of it all the same. Holds the execution's row lock until the transaction ends, so keep the transaction short.
+    Not to be called inside a savepoint that may be rolled back: the feeds would hear of it all the same. Holds the
+    execution's row lock until the transaction ends, so keep the transaction short.
     Raises `LookupError` when there is no such execution.
     """
     last_seq = _append(connection, _APPEND_ALWAYS, execution_id, new, {})

@@ -117,12 +117,11 @@ class Head:
     pruned_seq: int
 
 
-def head(connection: Connection, dag_id: str, dag_run_id: str) -> Head | None:
-    """The run's head."""
+def heads(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+    """The heads of those of the runs (`dag_id`, `dag_run_id`) that are recorded."""
     columns = [executions.c[name] for name in Head.__slots__]
-    query = select(*columns).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
-    row = connection.execute(query).first()
-    return Head(str(row[0]), *row[1:]) if row else None
+    query = select(*columns).where(tuple_(executions.c.dag_id, executions.c.dag_run_id).in_(runs))
+    return {(row.dag_id, row.dag_run_id): Head(str(row[0]), *row[1:]) for row in connection.execute(query)}
 
 
 def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:

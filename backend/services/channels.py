@@ -1,8 +1,10 @@
 """Who watches an execution, and what they have yet to get: bounded, whatever a client does."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from backend.core.states import TERMINAL_RUN_STATES
 from backend.db.executions import Head
@@ -17,8 +19,28 @@ QUEUE_BYTES = 4 * 2**20
 RECENT_TOTAL = 16 * 2**20
 """Bytes of recent events that one process keeps for clients that connect again; all channels share them."""
 
+FRESH = 1.0
+"""Seconds for which the present state of a run that goes on serves others; what happened since follows from the log."""
+
 RECENT_LIMIT = 500
 _RECENT_LEAST = 4 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The present state as a stream's first events, and the cursor that follows them."""
+
+    chunk: bytes
+    cursor: int
+    finished: bool
+    read_at: float
+
+    def serves(self, head: Head) -> bool:
+        """Whether somebody may begin with it who knows the execution's `head`."""
+        if self.cursor >= head.last_seq:
+            return True
+        # Of a run that is over nothing follows: an end that is none any more would be the last word.
+        return not self.finished and head.state not in TERMINAL_RUN_STATES and time.monotonic() - self.read_at < FRESH
 
 
 class Subscription:
@@ -57,13 +79,13 @@ class Subscription:
         self._frames = []
         self._wake()
 
-    async def take(self, timeout: float) -> list[Frame]:
-        """All frames there are, as soon as there is one; an empty list when none came in `timeout` seconds or the
+    async def take(self, seconds: float) -> list[Frame]:
+        """All frames there are, as soon as there is one; an empty list when none came in so many seconds or the
         subscription is closed."""
         if not self._frames and not self.closed:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            timer = loop.call_later(timeout, self._wake)
+            timer = loop.call_later(seconds, self._wake)
             try:
                 await self._waiter
             finally:
@@ -80,7 +102,7 @@ class Subscription:
 class Channel:
     """One execution that somebody watches: where it stands, its latest events and its subscribers."""
 
-    __slots__ = ("_recent", "_recent_bytes", "cursor", "head", "kept", "reading", "state", "subscribers")
+    __slots__ = ("_recent", "_recent_bytes", "cursor", "head", "present", "reading", "state", "subscribers")
 
     def __init__(self, head: Head) -> None:
         self.head = head
@@ -89,9 +111,9 @@ class Channel:
         """The last event the subscribers were given; or, at first, that was in the log."""
         self.state = head.state
         self.subscribers: set[Subscription] = set()
-        self.kept: object | None = None
-        """What `Streams` keeps of its present state."""
-        self.reading: asyncio.Task[object] | None = None
+        self.present: Present | None = None
+        self.reading: asyncio.Task[Present] | None = None
+        """The reading of the present state that is under way."""
         self._recent: deque[Frame] = deque()
         self._recent_bytes = 0
 

@@ -1,49 +1,24 @@
-"""What a stream begins with: the present state, or the log behind a cursor. Read once for all who ask at the same time."""
+"""What a stream begins with, the present state or the log behind a cursor, read once for all who ask at a time."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 from backend.core.states import TERMINAL_RUN_STATES
 from backend.db import events, executions
 from backend.db.engine import Database
 from backend.db.executions import Head
-from backend.services.channels import Channel
+from backend.services.channels import FRESH, Channel, Present
 from backend.services.feed import BATCH
 from backend.services.frames import Frame, encode, encode_frame
 from backend.services.status import Snapshot, Status
-
-FRESH = 1.0
-"""Seconds for which the present state of a run that goes on serves others; what happened since follows from the log."""
 
 KEPT_BYTES = 16 * 2**20
 """Bytes of the log that are kept as long for others with the same cursor."""
 
 RETRY_AFTER_END = b"retry: 3600000\n"
 """An `EventSource` that nobody closes must not come back every few seconds after `end`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """The present state as a stream's first events, and the cursor that follows them."""
-
-    chunk: bytes
-    cursor: int
-    finished: bool
-    read_at: float
-
-    def serves(self, head: Head) -> bool:
-        """Whether somebody may begin with it who knows the execution's `head`."""
-        if self.cursor >= head.last_seq:
-            return True
-        # Of a run that is over nothing follows: an end that is none any more would be the last word.
-        return (
-            not self.finished
-            and head.state not in TERMINAL_RUN_STATES
-            and time.monotonic() - self.read_at < FRESH
-        )
 
 
 class Presence:
@@ -58,13 +33,12 @@ class Presence:
     async def present(self, channel: Channel, head: Head) -> Present:
         """The present state. Raises `NotFound` when the execution is gone."""
         while True:
-            if isinstance(channel.kept, Present) and channel.kept.serves(head):
-                return channel.kept
+            if channel.present is not None and channel.present.serves(head):
+                return channel.present
             if channel.reading is None:
                 channel.reading = asyncio.create_task(self._read(channel, head))
                 channel.reading.add_done_callback(_retrieve)
             found = await asyncio.shield(channel.reading)
-            assert isinstance(found, Present)
             # One that somebody asked for earlier may be older than what is known of a run that was over.
             if not found.finished or found.cursor >= head.last_seq:
                 return found
@@ -85,7 +59,7 @@ class Presence:
             began = time.monotonic()
             snapshot = await self._status.read(head)
             chunk, cursor, finished = _present_state(snapshot)
-            channel.kept = present = Present(chunk, cursor, finished, began)
+            channel.present = present = Present(chunk, cursor, finished, began)
             asyncio.get_running_loop().call_later(FRESH, _forget, channel, present)
             return present
         finally:
@@ -119,8 +93,8 @@ class Presence:
 
 
 def _forget(channel: Channel, present: Present) -> None:
-    if channel.kept is present:
-        channel.kept = None
+    if channel.present is present:
+        channel.present = None
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

@@ -20,6 +20,7 @@ from backend.db.rows import Row
 from backend.db.traces import Place
 from backend.services.airflow_runs import run_state
 from backend.services.catalog import unreachable
+from backend.services.heads import Heads
 
 NOT_FOUND = "There is no such run, or it is not yours."
 
@@ -47,6 +48,7 @@ class Status:
 
     def __init__(self, settings: Settings, database: Database, airflow: AirflowClient) -> None:
         self._database = database
+        self._heads = Heads(database)
         self._airflow = airflow
         self._link_base = settings.airflow_link_base
 
@@ -72,10 +74,10 @@ class Status:
         the user may see it."""
         if "\x00" in dag_id + dag_run_id:
             raise NotFound(NOT_FOUND)
-        head = await self._database.read(executions.head, dag_id, dag_run_id)
+        head = await self._heads.get(dag_id, dag_run_id)
         if head is None:
             await self._adopt(who, dag_id, dag_run_id)
-            head = await self._database.read(executions.head, dag_id, dag_run_id)
+            head = await self._heads.get(dag_id, dag_run_id)
         if head is None:
             raise NotFound(NOT_FOUND)
         return head

@@ -12,7 +12,6 @@ from backend.core.problems import TooManyRequests, Unavailable
 from backend.core.roles import Principal
 from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES
-from backend.db import executions
 from backend.db.engine import Database
 from backend.db.executions import Head
 from backend.services.channels import Subscription
@@ -38,7 +37,6 @@ class Streams:
     waits."""
 
     def __init__(self, settings: Settings, database: Database, feed: EventFeed, status: Status) -> None:
-        self._database = database
         self._feed = feed
         self._status = status
         self._presence = Presence(database, status)
@@ -123,7 +121,7 @@ class Streams:
                     yield joined(page[:-1]) + RETRY_AFTER_END + page[-1].data
                     return
                 yield joined(page)
-            if channel.over and cursor >= channel.cursor and (over := await self._over(head, cursor)):
+            if channel.over and cursor >= channel.cursor and (over := await self._over(stream, cursor)):
                 yield RETRY_AFTER_END + encode_frame("end", {"state": over})
                 return
             async for chunk in self._live(stream.who, head.id, cursor, subscription):
@@ -159,9 +157,9 @@ class Streams:
             elif not frames and (who.expires_at is None or time.time() < who.expires_at):
                 yield _HEARTBEAT
 
-    async def _over(self, head: Head, cursor: int) -> str | None:
+    async def _over(self, stream: "Stream", cursor: int) -> str | None:
         """The state in which the run is over and has told all of it; None when something follows the cursor."""
-        now = await self._database.read(executions.head, head.dag_id, head.dag_run_id) or head
+        now = await self._status.head(stream.who, stream.head.dag_id, stream.head.dag_run_id)
         return now.state if now.state in TERMINAL_RUN_STATES and now.last_seq <= cursor else None
 
 

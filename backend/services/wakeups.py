@@ -1,10 +1,11 @@
-"""What tells a backend process that something was appended to the log: Postgres' notifications, and Redis if there is one."""
+"""What tells a backend process that the log has grown: Postgres' notifications, and Redis if there is one."""
 
 import asyncio
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from redis import RedisError
@@ -119,14 +120,14 @@ class RedisWakeups(Wakeups):
     async def _listen(self) -> None:
         async with Redis.from_url(self._url, decode_responses=True, **self._options) as redis:
             newest = await redis.xrevrange(STREAM, count=1)
-            position = newest[0][0] if newest else "0-0"
+            position: Any = newest[0][0] if newest else "0-0"
             self._ready()
             while True:
-                found = await redis.xread({STREAM: position}, count=_AT_ONCE, block=int(_QUIET_SECONDS * 1000))
-                for _, entries in found.items() if isinstance(found, dict) else found or ():
-                    for position, fields in entries:  # noqa: B007, PLW2901  # the last one is where it goes on
-                        if (wakeup := _wakeup(fields)) is not None:
-                            self._on_wakeup(wakeup)
+                found: Any = await redis.xread({STREAM: position}, count=_AT_ONCE, block=int(_QUIET_SECONDS * 1000))
+                for entry, fields in found[0][1] if found else ():
+                    position = entry
+                    if (wakeup := _wakeup(fields)) is not None:
+                        self._on_wakeup(wakeup)
 
 
 def _wakeup(fields: dict[str, str]) -> Wakeup | None:

@@ -1,4 +1,4 @@
-"""What thousands of watchers cost: clients over real connections on one backend process, while runs tell of themselves."""
+"""What thousands of watchers cost: real connections to one backend process, while runs tell of themselves."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ def measure(*, clients: tuple[int, ...] = CLIENTS, seconds: float = SECONDS) -> 
                 alone = found.memory
             else:
                 figures[f"{name}_kib_a_client"] = (found.memory - alone) / 1024 / (count - 1)
-                goals.append(
-                    Goal(f"KiB of memory a client, of {count}", figures[f"{name}_kib_a_client"], GOAL_KIB)
-                )
+                goals.append(Goal(f"KiB of memory a client, of {count}", figures[f"{name}_kib_a_client"], GOAL_KIB))
             if count == 1_000:
                 goals.append(Goal("commit to client at 1,000 clients, p95 ms", figures[f"{name}_p95_ms"], GOAL_P95_MS))
     settings = {"runs": RUNS, "seconds": seconds, "events_a_second": EVENTS_A_SECOND}

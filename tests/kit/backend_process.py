@@ -105,9 +105,7 @@ class BackendProcess:
         return code
 
 
-def environment(
-    database_url: str, airflow_url: str, *, redis_url: str | None = None, **more: str
-) -> dict[str, str]:
+def environment(database_url: str, airflow_url: str, *, redis_url: str | None = None, **more: str) -> dict[str, str]:
     """What a backend needs to be told. `more` are further variables."""
     return {
         "PYTHONPATH": str(ROOT),

@@ -1,4 +1,4 @@
-"""A real Redis server for tests: Valkey, whose binary comes with a package, or the one that `VISUAL_AI_TEST_REDIS_SERVER` names."""
+"""A real Redis server for tests: Valkey, which comes with a package, or what `VISUAL_AI_TEST_REDIS_SERVER` names."""
 
 from __future__ import annotations
 
@@ -54,6 +54,16 @@ class RedisServer:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.02)
+
+    def ensure(self) -> None:
+        """Start it if it was killed."""
+        if self._process is None:
+            self.start()
+
+    def empty(self) -> None:
+        """Delete all data."""
+        with redis.Redis(port=self.port) as client:
+            client.flushall()
 
     def kill(self) -> None:
         """End it as a crash would."""

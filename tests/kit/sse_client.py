@@ -23,7 +23,18 @@ class StreamProtocol(asyncio.Protocol):
     Reads exactly what the backend sends: HTTP/1.1 with chunks, server-sent events with one line of data.
     """
 
-    __slots__ = ("_buffer", "_event", "_in_body", "_lines", "_on_message", "_request", "closed", "status", "transport")
+    __slots__ = (
+        "_buffer",
+        "_event",
+        "_in_body",
+        "_lines",
+        "_on_message",
+        "_request",
+        "closed",
+        "status",
+        "transport",
+        "whole",
+    )
 
     def __init__(self, request: bytes, on_message: Callable[[Message], None]) -> None:
         self._request = request
@@ -33,6 +44,8 @@ class StreamProtocol(asyncio.Protocol):
         self._in_body = False
         self._event: dict[bytes, bytes] = {}
         self.status: int | None = None
+        self.whole = False
+        """The server ended the answer."""
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -62,6 +75,7 @@ class StreamProtocol(asyncio.Protocol):
                 return
             self._buffer = rest[length + 2 :]
             if not length:
+                self.whole = True
                 if self.transport is not None:
                     self.transport.close()
                 return
