@@ -22,7 +22,7 @@ from backend.db import errors, traces
 from backend.db.traces import Place
 
 TOKEN_INTERVAL = 0.05
-"""Seconds between two `token` events of a node: at most 20 a second."""
+"""Seconds between two `token` events of an agent: at most 20 a second, however many of its nodes speak at once."""
 
 
 @dataclass(slots=True)
@@ -139,6 +139,7 @@ class AgentObserver(AsyncCallbackHandler):
         self._calls: dict[uuid.UUID, tuple[str, str | None]] = {}  # the node and the model of calls under way
         self._tokens: dict[str, list[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._next_token = 0.0  # when the loop's clock allows another `token` event
 
     def used_before(self, usage: Usage) -> None:
         """Count what earlier tries of the task used; the run's totals have it already."""
@@ -188,7 +189,8 @@ class AgentObserver(AsyncCallbackHandler):
         """A node's execution is over."""
         span = self._nodes.pop(key, None)
         if span is not None:
-            self._flush_tokens()
+            if span.node in self._tokens:
+                self._send_tokens(span.node)
             span.close("failed" if error else "success")
             if error:
                 self._failed_node = span.node
@@ -196,10 +198,9 @@ class AgentObserver(AsyncCallbackHandler):
             self._add_to_run(span.usage)
 
     def token(self, node: str, text: str) -> None:
-        """A piece of a model's answer; pieces are sent together every 50 ms."""
+        """A piece of a model's answer; pieces are sent together."""
         self._tokens.setdefault(node, []).append(text)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TOKEN_INTERVAL, self._flush_tokens)
+        self._wait_for_tokens()
 
     def finish(self, state: str, output: Any) -> None:
         """The agent is over; nodes that are still open share its fate."""
@@ -302,27 +303,40 @@ class AgentObserver(AsyncCallbackHandler):
         if usage.calls:
             self._recorder.put(RunUsage(usage.input_tokens, usage.output_tokens, usage.cost))
 
+    def _wait_for_tokens(self) -> None:
+        if self._timer is None and self._tokens:
+            loop = asyncio.get_running_loop()
+            # The pieces of one interval wait for each other, also the first.
+            due = max(self._next_token, loop.time() + TOKEN_INTERVAL)
+            self._timer = loop.call_at(due, self._send_tokens_in_turn)
+
+    def _send_tokens_in_turn(self) -> None:
+        """One event, of the node that has waited longest."""
+        self._timer = None
+        if self._tokens:
+            self._send_tokens(next(iter(self._tokens)))
+        self._wait_for_tokens()
+
     def _flush_tokens(self) -> None:
+        """All that waits, as the agent is over."""
+        for node in list(self._tokens):
+            self._send_tokens(node)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        tokens, self._tokens = self._tokens, {}
-        new = [
-            NewEvent(
-                "token",
-                {
-                    "task_id": self._place.task_id,
-                    "map_index": self._place.map_index,
-                    "try_number": self._place.try_number,
-                    "agent": traces.label(self._place.agent, self._place.item),
-                    "node": node,
-                    "text": "".join(pieces),
-                },
-            )
-            for node, pieces in tokens.items()
-        ]
-        if new:
-            self._recorder.put(lambda _connection, _execution_id: new)
+
+    def _send_tokens(self, node: str) -> None:
+        # A node's last words are sent at once, before its end is told, and made up for by a longer pause.
+        self._next_token = max(self._next_token, asyncio.get_running_loop().time()) + TOKEN_INTERVAL
+        payload = {
+            "task_id": self._place.task_id,
+            "map_index": self._place.map_index,
+            "try_number": self._place.try_number,
+            "agent": traces.label(self._place.agent, self._place.item),
+            "node": node,
+            "text": "".join(self._tokens.pop(node)),
+        }
+        self._recorder.put(lambda _connection, _execution_id: [NewEvent("token", payload)])
 
 
 def node_path(namespace: Sequence[str], name: str) -> str:

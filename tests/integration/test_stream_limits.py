@@ -218,12 +218,6 @@ async def test_who_reads_nothing_is_cut_off(
             for _ in range(60):
                 await asyncio.to_thread(writer.say, execution_id, "x" * 200_000)
             await eventually(lambda: streams.open_streams == 0)
-            deaf.settimeout(5)
-            got = 0
-            with contextlib.suppress(ConnectionResetError):
-                while piece := deaf.recv(2**20):
-                    got += len(piece)
-            assert got < 60 * 200_000, "its connection is gone, with what it had not read"
 
 
 def frames(count: int, size: int = 10, start: int = 1) -> list[Frame]:
