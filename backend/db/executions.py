@@ -30,6 +30,9 @@ SYSTEM_KEY = "_visual_ai"
 """The one key of `dag_run.conf` that is the system's own."""
 
 
+_TOLD_BY_LISTENERS = frozenset({"running", "success", "failed"})
+
+
 @dataclass(frozen=True, slots=True)
 class RunState:
     """What is known of one DAG run. Times are aware; `state` None when only a task of it was seen."""
@@ -156,6 +159,22 @@ def observe(
     forward and may come late or twice. With `observed_at`, the moment (by the database's clock) before a reading of
     Airflow began, it is authoritative for everything that was last written before that moment.
     """
+    return _observe(connection, run, seen, observed_at)[0]
+
+
+def observe_news(connection: Connection, run: RunState, seen: Iterable[TaskState], *, observed_at: datetime) -> bool:
+    """The same; says whether it told what a listener tells, too: that a run or a task began or came to its end."""
+    _, told = _observe(connection, run, seen, observed_at)
+    return any(
+        event.type == "end" or event.payload.get("state") in _TOLD_BY_LISTENERS
+        for event in told
+        if event.type in ("task_update", "end")
+    )
+
+
+def _observe(
+    connection: Connection, run: RunState, seen: Iterable[TaskState], observed_at: datetime | None
+) -> tuple[str, list[NewEvent]]:
     execution_id = ensure(connection, run)
     before = _row(connection, execution_id, lock=True)
     new_events: list[NewEvent] = []
@@ -181,9 +200,10 @@ def observe(
         if state in TERMINAL_RUN_STATES and before["state"] != state:
             new_events.append(NewEvent("end", {"state": state}))
     still_over = before["state"] in TERMINAL_RUN_STATES and before["state"] == state
-    if new_events and not still_over:
-        events.append(connection, execution_id, new_events)
-    return execution_id
+    if still_over or not new_events:
+        return execution_id, []
+    events.append(connection, execution_id, new_events)
+    return execution_id, new_events
 
 
 def request_cancel(connection: Connection, execution_id: str) -> None:

@@ -73,6 +73,7 @@ class Run:
     shown: Json
     updated_at: datetime
     tasks: dict[tuple[str, int], Json] = field(default_factory=dict)
+    tasks_updated_at: dict[tuple[str, int], datetime] = field(default_factory=dict)
 
 
 class FakeAirflow:
@@ -134,6 +135,7 @@ class FakeAirflow:
                 "run_type": "scheduled",
                 "conf": {},
                 "queued_at": now.isoformat(),
+                "run_after": now.isoformat(),
                 "start_date": None if state == "queued" else now.isoformat(),
                 "end_date": now.isoformat() if state in ("success", "failed") else None,
                 "triggering_user_name": None,
@@ -161,7 +163,9 @@ class FakeAirflow:
         self, dag_id: str, dag_run_id: str, task_id: str, state: str | None, *, try_number: int = 1, map_index: int = -1
     ) -> None:
         """Make or change a task instance."""
-        run, now = self.runs[dag_id, dag_run_id], datetime.now(UTC).isoformat()
+        run, moment = self.runs[dag_id, dag_run_id], datetime.now(UTC)
+        now = moment.isoformat()
+        run.tasks_updated_at[task_id, map_index] = moment
         run.tasks[task_id, map_index] = {
             "dag_id": dag_id,
             "dag_run_id": dag_run_id,
@@ -231,6 +235,7 @@ class FakeAirflow:
             ("PATCH", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._stop),
             ("POST", r"/api/v2/dags/([^/~]+)/clearTaskInstances", self._clear),
             ("POST", r"/api/v2/dags/~/dagRuns/~/taskInstances/list", self._list_tasks),
+            ("GET", r"/api/v2/dags/~/dagRuns/~/taskInstances", self._list_changed_tasks),
         ):
             if request.method == method and (match := re.fullmatch(pattern, path)):
                 return handler(request, name, *map(unquote, match.groups()))
@@ -338,6 +343,19 @@ class FakeAirflow:
             runs = sorted(runs, key=lambda run: run.updated_at)
         found = [run.shown for run in runs]
         return httpx.Response(200, json={"dag_runs": _page(request, found), "total_entries": len(found)})
+
+    def _list_changed_tasks(self, request: httpx.Request, _: str) -> httpx.Response:
+        wanted = request.url.params
+        since = datetime.fromisoformat(wanted["updated_at_gte"])
+        run_after = wanted.get("run_after_gte")
+        found = [
+            task
+            for run in self.runs.values()
+            if run_after is None or run.shown["run_after"] >= run_after
+            for key, task in run.tasks.items()
+            if run.tasks_updated_at[key] >= since
+        ]
+        return httpx.Response(200, json={"task_instances": _page(request, found), "total_entries": len(found)})
 
     def _list_tasks(self, request: httpx.Request, _: str) -> httpx.Response:
         wanted = json.loads(request.content)
