@@ -59,7 +59,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine, redis_url: str | None = None) -> None:
         self.engine = engine
-        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._announcer = AsyncAnnouncer(redis_url) if redis_url else None
 
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -67,8 +67,17 @@ class Database:
 
         Raises `sqlalchemy.exc.OperationalError` when the database is out of reach; a retry may help.
         """
+        return await self._run(self.engine, function, *args, **kwargs)
+
+    async def _run(
+        self,
+        engine: AsyncEngine,
+        function: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         announcements = self._announcer.open() if self._announcer is not None else None
-        async with self.engine.begin() as connection:
+        async with engine.begin() as connection:
             if announcements is not None:
                 await connection.execution_options(**{OPTION: announcements})
             result = await connection.run_sync(function, *args, **kwargs)
@@ -78,8 +87,13 @@ class Database:
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a `function` of single statements that only reads: without a transaction, which costs two round trips."""
-        async with self._reading.connect() as connection:
+        async with self._autocommit.connect() as connection:
             return await connection.run_sync(function, *args, **kwargs)
+
+    async def write(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a `function` of single statements, each of which may stand by itself: it is committed at once, which
+        costs one round trip instead of three."""
+        return await self._run(self._autocommit, function, *args, **kwargs)
 
     async def close(self) -> None:
         """Close all pooled connections."""
@@ -131,6 +145,10 @@ class ThreadedDatabase(Database):
             return running.result()
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same as `run`."""
+        return await self.run(function, *args, **kwargs)
+
+    async def write(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same as `run`."""
         return await self.run(function, *args, **kwargs)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, select, text
+from sqlalchemy import CTE, ColumnElement, Connection, Select, TextClause, func, insert, literal, select, text
 
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
@@ -51,6 +51,32 @@ def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -
     return last_seq
 
 
+def first_of(connection: Connection, made: CTE, event: NewEvent) -> Select[Any]:
+    """The statement that makes an execution, by `made` with its id and `last_seq` 1, and its first event.
+
+    It gives the id.
+    """
+    told = (
+        insert(events)
+        .from_select(
+            ["execution_id", "seq", "event_type", "payload"],
+            select(made.c.id, literal(1), literal(event.type), literal(event.payload, events.c.payload.type)),
+        )
+        .cte("told")
+    )
+    columns: list[ColumnElement[Any]] = [made.c.id]
+    if collecting(connection) is None:
+        columns.append(func.pg_notify(CHANNEL, func.concat(made.c.id, " 1")))
+    return select(*columns).add_cte(told)
+
+
+def announce_first(connection: Connection, execution_id: str, event: NewEvent) -> None:
+    """Announce the event of `first_of`, once it has made it."""
+    announcements = collecting(connection)
+    if announcements is not None:
+        announcements.append(Announcement(execution_id, 1, 1, _items([event])))
+
+
 def append_from_try(
     connection: Connection,
     execution_id: str,
@@ -71,7 +97,7 @@ def append_from_try(
 def _append(
     connection: Connection, statement: TextClause, execution_id: str, new: Sequence[NewEvent], place: dict[str, Any]
 ) -> int | None:
-    items = dumps([{"type": event.type, "payload": event.payload} for event in new])
+    items = _items(new)
     announcements = collecting(connection)
     row = connection.execute(
         statement,
@@ -90,6 +116,10 @@ def _append(
     if announcements is not None:
         announcements.append(Announcement(str(execution_id), last_seq - len(new) + 1, last_seq, items))
     return last_seq
+
+
+def _items(new: Sequence[NewEvent]) -> str:
+    return dumps([{"type": event.type, "payload": event.payload} for event in new])
 
 
 def read_after(connection: Connection, execution_id: str, seq: int, *, limit: int) -> list[Event]:
@@ -124,3 +154,31 @@ def read_many_after(connection: Connection, cursors: dict[str, int], *, per_exec
         {"ids": list(cursors), "seqs": list(cursors.values()), "per_execution": per_execution},
     )
     return [Event(*row) for row in rows]
+
+
+_PRUNE = text(
+    """
+    WITH old AS (
+        SELECT id, last_seq - 2 AS last_pruned FROM visual_ai.workflow_executions
+        WHERE finished_at < clock_timestamp() - make_interval(secs => :older_than) AND pruned_seq = 0 AND last_seq > 2
+        ORDER BY finished_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ), marked AS (
+        UPDATE visual_ai.workflow_executions e SET pruned_seq = old.last_pruned FROM old WHERE e.id = old.id
+    ), deleted AS (
+        DELETE FROM visual_ai.workflow_events w USING old
+        WHERE w.execution_id = old.id AND w.seq <= old.last_pruned
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM deleted)
+    """
+)
+
+
+def prune(connection: Connection, *, older_than: float, limit: int) -> tuple[int, int]:
+    """Delete the events of at most `limit` runs that ended more than `older_than` seconds ago.
+
+    The last two stay, the final state and the end. Gives the number of runs and of events.
+    """
+    runs, deleted = connection.execute(_PRUNE, {"older_than": older_than, "limit": limit}).one()
+    return int(runs), int(deleted)

@@ -17,6 +17,7 @@ from backend.services.health import Health
 from backend.services.images import Images
 from backend.services.monitoring import Monitoring
 from backend.services.reconciler import Reconciler
+from backend.services.retention import EventRetention
 from backend.services.runs import Runs
 from backend.services.status import Status
 from backend.services.stream import Streams
@@ -86,5 +87,6 @@ async def run_application(
         )
         await stack.enter_async_context(feed.running())
         await stack.enter_async_context(reconciler.running())
+        await stack.enter_async_context(EventRetention(settings, database).running())
         await stack.enter_async_context(batch_triggers.running())
         yield application

@@ -15,10 +15,12 @@ from sqlalchemy import Connection, text
 from backend.core.states import TaskState
 from backend.db import events
 from backend.db.address import plain_url
+from backend.db.engine import Database
 from backend.db.executions import RunState
 from backend.services import channels, wakeups
+from backend.services.retention import EventRetention
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, served, sign_in
+from tests.kit.application import PRODUCTION, application, client_of, make_settings, served, sign_in
 from tests.kit.log_writer import LogWriter
 from tests.kit.streams import DAG, Got, Parser, all_of, stream, until
 from tests.kit.waiting import eventually
@@ -185,6 +187,27 @@ async def test_pruned_events_are_a_gap(
     else:
         assert got[0] == Got("4", "gap", {"from": lost[0], "to": lost[1]})
         assert got[1:] == log[4:]
+
+
+async def test_events_of_long_ago_are_pruned(
+    http: httpx.AsyncClient, database: LogWriter, app: FastAPI, database_url: str
+) -> None:
+    execution_id = whole_run(database)
+    observe(database, "running", run_id="goes on")
+    observe(database, "success", run_id="of today")
+    with database.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE visual_ai.workflow_executions SET finished_at = now() - interval '40 days' WHERE id = :id"),
+            {"id": execution_id},
+        )
+    log = stored(database, execution_id)
+    retention = EventRetention(make_settings(database_url), Database(app.state.application.database.engine))
+    assert await retention.prune() == len(log) - 2
+    assert await retention.prune() == 0
+    assert [got.type for got in await all_of(stream(http, 0))] == ["gap", "workflow_update", "end"]
+    assert await all_of(stream(http, len(log) - 2)) == log[-2:]
+    assert [got.type for got in await all_of(stream(http))] == ["workflow_update", "task_update", "end"]
+    assert [got.id for got in await all_of(stream(http, 0, run_id="of today"))] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "9" * 30, "١"])
