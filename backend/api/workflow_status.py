@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
 from pydantic import AwareDatetime
+from sse_starlette import EventSourceResponse
 
 from backend.api.addresses import status_url, stream_url
 from backend.api.deps import Name, Reader, Services
@@ -65,7 +66,7 @@ async def list_executions(
 
 
 # Before the snapshot's route, which would take `stream` for a DAG.
-@router.get("/stream/{dag_id}/{dag_run_id}", response_class=EventStream, responses=STREAM_DOC)  # type: ignore[arg-type]  # FastAPI types the keys as a union
+@router.get("/stream/{dag_id}/{dag_run_id}", response_class=EventSourceResponse, responses=STREAM_DOC)  # type: ignore[arg-type]  # FastAPI types the keys as a union
 async def stream_status(
     dag_id: str,
     dag_run_id: str,

@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, computed_field, model_validator
+from pydantic import Field, SecretStr, computed_field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIN_SECRET_BYTES = 32
@@ -121,6 +121,13 @@ class Settings(BaseSettings):
     def development(self) -> bool:
         """Whether this is a developer's machine, where the loopback may read without a token."""
         return self.environment == "development"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise SettingsError("REDIS_URL: write redis://host:6379/0, rediss://… (TLS) or unix:///path/of/the/socket")
+        return url
 
     @model_validator(mode="after")
     def _refuse_weak_secrets(self) -> Self:

@@ -37,13 +37,16 @@ def make_engine(url: str, *, application: str) -> Engine:
     )
 
 
-def make_async_engine(url: str, *, application: str, pool_size: int) -> AsyncEngine:
-    """An asynchronous engine with `pool_size` pooled connections; dead ones are replaced when taken."""
+def make_async_engine(url: str, *, application: str, pool_size: int, check: bool = True) -> AsyncEngine:
+    """An asynchronous engine with `pool_size` pooled connections; dead ones are replaced when taken.
+
+    Without `check` that costs no round trip: what then fails must be tried again by the caller.
+    """
     return create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
+        pool_pre_ping=check,
         pool_timeout=10,
         json_serializer=dumps,
         use_native_hstore=False,  # not used, and asked of the server by every new engine: two round trips

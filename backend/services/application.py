@@ -64,7 +64,11 @@ async def run_application(
         stack.push_async_callback(database.close)
         airflow = AirflowClient(settings, airflow_transport)
         stack.push_async_callback(airflow.close)
-        feed = EventFeed(settings.database_url, database, settings.redis_address)
+        reader = Database(
+            make_async_engine(settings.database_url, application="visual_ai_backend", pool_size=1, check=False)
+        )
+        stack.push_async_callback(reader.close)
+        feed = EventFeed(settings.database_url, reader, settings.redis_address)
         reconciler = Reconciler(settings, airflow, database)
         catalog = Catalog(airflow)
         status = Status(settings, database, airflow)

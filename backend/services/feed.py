@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 BATCH = 500
 """Events read of one execution at a time."""
 
-READ_INTERVAL = 0.01
+READ_INTERVAL = 0.02
 """Least time from one reading of the log to the next, in seconds: what comes in between is read at once."""
 
 SWEEP_INTERVAL = 2.0
@@ -131,6 +131,7 @@ class EventFeed:
             self._mark_all()
 
     async def _deliver(self) -> None:
+        failed = False
         while True:
             await self._work.wait()
             self._work.clear()
@@ -145,10 +146,14 @@ class EventFeed:
             try:
                 found = await self._database.read(events.read_many_after, cursors, per_execution=BATCH)
             except (SQLAlchemyError, OSError) as error:
-                log.warning("the event feed could not read the log: %s", type(error).__name__)
-                await asyncio.sleep(wakeups.RECONNECT_DELAY)
+                # The first time it may have been the connection alone, and the next is another.
+                if failed:
+                    log.warning("the event feed could not read the log: %s", type(error).__name__)
+                    await asyncio.sleep(wakeups.RECONNECT_DELAY)
+                failed = True
                 self._mark(cursors)
                 continue
+            failed = False
             frames: dict[str, list[Frame]] = {}
             for event in found:
                 frames.setdefault(event.execution_id, []).append(encode(event))
