@@ -31,9 +31,13 @@ class EventStream(EventSourceResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # prescribed
         """Send what is there at once. What refuses the stream is raised before anything is sent."""
-        first = await anext(self.frames)
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": first, "more_body": True})
+        try:
+            first = await anext(self.frames)
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+        except BaseException:
+            await self.frames.aclose()
+            raise
         scope["state"][_BEGUN] = self
 
     async def go_on(self, scope: Scope, receive: Receive, send: Send) -> None:

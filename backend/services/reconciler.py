@@ -1,6 +1,7 @@
 """Makes what is recorded agree with Airflow, whoever started, changed or deleted a run."""
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -40,10 +41,13 @@ QUICK_FACTOR = 0.25
 LATELY = 10.0
 """Seconds for which passes are quicker after one has found what nobody had told: the listener may be off or lost."""
 
-_CONNECTION = (
-    # A leader that hangs or whose machine is gone holds the lock no longer than this.
-    "-c idle_session_timeout=60000 -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
-)
+LOCK_SETTINGS = {
+    "idle_session_timeout": "60s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+"""A leader that hangs or whose machine is gone loses the lock: PostgreSQL ends its session."""
 
 Key = tuple[str, str]
 
@@ -125,8 +129,12 @@ class Reconciler:
             autocommit=True,
             application_name="visual_ai_reconciler",
             connect_timeout=5,
-            options=_CONNECTION,
         ) as connection:
+            await connection.execute(
+                # Those that this version of PostgreSQL has.
+                "SELECT set_config(name, %s::jsonb ->> name, false) FROM pg_settings WHERE name = ANY(%s)",
+                [json.dumps(LOCK_SETTINGS), list(LOCK_SETTINGS)],
+            )
             while not await _taken(connection):
                 self._ok, self._reason = True, "another replica reconciles"
                 await asyncio.sleep(self._interval)

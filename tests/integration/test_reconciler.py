@@ -378,6 +378,27 @@ async def test_one_leads_and_another_takes_over(pg: Any, database_url: str, airf
         assert (first.leading, second.leading) == (False, True)
 
 
+async def test_a_leader_that_hangs_loses_the_lead(
+    database_url: str, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(reconciler_module.LOCK_SETTINGS, "idle_session_timeout", "500ms")
+    async with (
+        made(database_url, airflow, reconcile_interval=0.05) as (first, _),
+        made(database_url, airflow, reconcile_interval=0.05) as (second, _),
+    ):
+        hangs = asyncio.Event()
+
+        async def hang() -> int:
+            hangs.set()
+            return await asyncio.Event().wait()
+
+        monkeypatch.setattr(first, "reconcile", hang)
+        async with first.running():
+            await hangs.wait()
+            async with second.running():
+                await eventually(lambda: second.leading)
+
+
 async def test_the_loop_survives_an_airflow_that_is_down(database_url: str, airflow: FakeAirflow) -> None:
     airflow.fail("/dags", 503)
     async with made(database_url, airflow, reconcile_interval=0.05) as (reconciler, _), reconciler.running():
