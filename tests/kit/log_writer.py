@@ -21,10 +21,11 @@ T = TypeVar("T")
 
 
 class LogWriter:
-    """A context manager; usable from many threads."""
+    """A context manager; usable from many threads. With `check` a connection that died costs no failure, but each
+    transaction a question before it."""
 
-    def __init__(self, url: str, redis_url: str | None = None) -> None:
-        self.engine = create_engine(url, pool_size=10, pool_pre_ping=True, json_serializer=dumps)
+    def __init__(self, url: str, redis_url: str | None = None, *, check: bool = True) -> None:
+        self.engine = create_engine(url, pool_size=10, pool_pre_ping=check, json_serializer=dumps)
         self.announcer = Announcer(redis_url) if redis_url else None
 
     def __enter__(self) -> Self:
