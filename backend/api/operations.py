@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response, status
 
-from backend.api.deps import Services, from_loopback, signed_in
+from backend.api.deps import Services, from_loopback, user_of
 from backend.api.metrics import CONTENT_TYPE, Metrics
 from backend.core.problems import Forbidden
 from backend.core.roles import Role
@@ -33,7 +33,7 @@ def metrics(request: Request, services: Services) -> Response:
     A scraper on the same machine needs no token; one from elsewhere needs that of an Op or Admin. What comes
     through a proxy is from elsewhere.
     """
-    if not from_loopback(request) and signed_in(request, services).role < Role.OP:
+    if not from_loopback(request) and user_of(request, services).role < Role.OP:
         raise Forbidden("Metrics are for the roles Op and Admin.")
     collected: Metrics = request.app.state.metrics
     return Response(collected.render(), media_type=CONTENT_TYPE)
