@@ -15,6 +15,7 @@ from airflow.sdk.log import mask_secret
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 import visual_ai_operators as operators
+from visual_ai_agents_operator import credentials_of, no_connection, task_context
 from visual_ai_deferral import TRIGGER
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class AgentTrigger(BaseTrigger):
 
     def _task_context(self) -> TaskContext:
         if self._context is not None:
-            return operators.task_context(self._context)
+            return task_context(self._context)
         from backend.agents.runner import TaskContext
 
         task: Any = self.task_instance
@@ -211,9 +212,9 @@ async def _credentials(conn_id: str | None) -> ModelCredentials | None:
     if not conn_id:
         return None
     try:
-        return operators.credentials_of(await Connection.async_get(conn_id))
+        return credentials_of(await Connection.async_get(conn_id))
     except AirflowNotFoundException:
-        raise operators.no_connection(conn_id) from None
+        raise no_connection(conn_id) from None
 
 
 def _for_worker(
@@ -229,3 +230,6 @@ def _load() -> None:
     import backend.agents.failure
     import backend.agents.registry
     import backend.agents.team  # noqa: F401
+
+    with suppress(ImportError):
+        import langchain_openai  # noqa: F401

@@ -7,71 +7,46 @@ database: outputs are rows of `batch_items` as soon as they are known.
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, TextIO
-from urllib.parse import quote
 
 from langchain_core.runnables import RunnableConfig
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
 from backend.agents.batch_plan import BatchPlan
+from backend.agents.batch_progress import BatchProgress
+from backend.agents.batch_results import RESULT_BYTES, RESULT_ITEMS, Results, ResultWriter, results_url
 from backend.agents.cancellation import RunCancelledError
+from backend.agents.graph_maker import Prepared
 from backend.agents.graph_run import mapped, run_graph
-from backend.agents.group_saver import GroupSaver
+from backend.agents.group_saver import BATCH_GATHER_SECONDS
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.registry import get_agent
-from backend.agents.runner import AgentRunner, Prepared, TaskContext, action, trace_id_of
+from backend.agents.runner import AgentRunner, action, trace_id_of
 from backend.agents.specs import AgentSpec
-from backend.core.events import NewEvent
 from backend.core.jsonable import dumps
 from backend.core.workflow_error_handler import Category, classify
 from backend.db import batch_items, executions, threads, traces
-from backend.db.engine import Database
-from backend.db.rows import Row
-from backend.db.traces import SHOWN_ITEMS, Place
+from backend.db.traces import SHOWN_ITEMS
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.5
 """At most one event about the whole batch in this time."""
 RECORDER_INTERVAL = 0.25
-RESULT_ITEMS = 100
-RESULT_BYTES = 2**20
-"""What is larger than these isn't handed on in XCom; the outputs are rows of `batch_items`."""
 NAMED_FAILURES = 20
 
 _STOPS: frozenset[Category] = frozenset({"auth", "quota", "budget"})
 """Errors that every further item would meet, too."""
-_PAGE = 500
-_WRITE_INTERVAL = 0.1
-_WRITE_LIMIT = 500
-_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
 class BatchFailedError(RuntimeError):
     """Items of a batch have failed; its cause is the error that says whether a retry helps."""
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How the batch stands."""
-
-    items: int
-    succeeded: int = 0
-    failed: int = 0
-    running: int = 0
-    failures: list[tuple[int, Exception]] = field(default_factory=list)  # the first ones
-    retryable: Exception | None = None  # the first error that another try may get past
-    stop: Exception | None = None  # the error that every further item would meet
-    used: Usage = field(default_factory=Usage)
-    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,60 +60,6 @@ class _Begun:
     used: dict[int, tuple[int, int, Any, int]]
 
 
-class _Results:
-    """Writes items' rows, many in one transaction. Unlike the recorder it may lose none: `add` and `close` raise."""
-
-    def __init__(self, database: Database, execution_id: str, place: Place, thread_id: str) -> None:
-        self._database = database
-        self._target = (execution_id, place, thread_id)
-        self._queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(2 * _WRITE_LIMIT)
-        self._writer = asyncio.create_task(self._write_all())
-        self._error: Exception | None = None
-
-    async def add(self, row: dict[str, Any]) -> None:
-        """Have a row written soon; waits while too many do."""
-        if self._error is not None:
-            raise self._error
-        await self._queue.put(row)
-
-    async def close(self) -> None:
-        """Wait until all is written."""
-        await self._queue.put(None)
-        await self._writer
-        if self._error is not None:
-            raise self._error
-
-    def abandon(self) -> None:
-        """Stop writing."""
-        self._writer.cancel()
-
-    async def _write_all(self) -> None:
-        ended = False
-        while not ended:
-            rows = [await self._queue.get()]
-            if rows[0] is not None:
-                await asyncio.sleep(_WRITE_INTERVAL)
-            while not self._queue.empty() and len(rows) < _WRITE_LIMIT:
-                rows.append(self._queue.get_nowait())
-            ended = None in rows
-            given = [row for row in rows if row is not None]
-            if given and self._error is None:
-                await self._write(given)
-
-    async def _write(self, rows: list[dict[str, Any]]) -> None:
-        for delay in (*_RETRY_DELAYS, None):
-            try:
-                await self._database.run(batch_items.write, *self._target, rows)
-            except Exception as error:
-                # A serialization failure says that a later try has begun.
-                superseded = getattr(getattr(error, "orig", None), "sqlstate", None) == "40001"
-                if delay is not None and isinstance(error, OperationalError | OSError) and not superseded:
-                    await asyncio.sleep(delay)
-                    continue
-                self._error = error
-            return
-
-
 class _Batch:
     """One try of a batch."""
 
@@ -148,8 +69,7 @@ class _Batch:
         self._inputs = inputs
         self._task = runner.task
         self._place = replace(runner.task.place(), agent=spec.name, agent_type=spec.type)
-        self._progress = _Progress(len(inputs))
-        self._told: tuple[int, ...] = ()
+        self._progress = BatchProgress(len(inputs))
         self._cancelled = False
         self._prepared: dict[str | None, Prepared] = {}
         self._preparing = asyncio.Lock()
@@ -163,13 +83,12 @@ class _Batch:
         await runner.watch(begun.execution_id)
         progress.succeeded = len(begun.done)
         for used in begun.used.values():
-            _add(progress.used, Usage(*used))
+            progress.add_usage(Usage(*used))
         async with AsyncExitStack() as stack:
-            saver = await runner.open_checkpoints(lambda pool: GroupSaver(pool, begun.claim, begun.known))
-            await stack.enter_async_context(saver.writing())
+            await runner.open_checkpoints(begun.claim, begun.known, gather=BATCH_GATHER_SECONDS)
             if self._inputs:  # what is wrong with the agent itself is told before any item begins
                 progress.model = (await self._prepare(self._given(0))).model
-            results = _Results(runner.database, begun.execution_id, self._place, self._task.thread_id)
+            results = ResultWriter(runner.database, begun.execution_id, self._place, self._task.thread_id)
             stack.callback(results.abandon)
             left = (index for index in range(len(self._inputs)) if index not in begun.done)
             stack.enter_context(_rare_collections())
@@ -181,9 +100,10 @@ class _Batch:
             raise progress.stop
         if failed:
             raise self._failure()
-        result = await self._result(begun.execution_id)
+        handed_on = Results(runner.database, begun.execution_id, self._place)
+        result = await self._result(handed_on)
         if write_to is not None:
-            await self._write_lines(begun.execution_id, write_to)
+            await handed_on.write_lines(write_to)
         return result
 
     def _begin(self, connection: Connection, digest: str) -> _Begun:
@@ -211,7 +131,7 @@ class _Batch:
     def _thread(self, index: int) -> str:
         return f"{self._task.thread_id}/{index}"
 
-    async def _run_items(self, left: Iterator[int], workers: int, begun: _Begun, results: _Results) -> None:
+    async def _run_items(self, left: Iterator[int], workers: int, begun: _Begun, results: ResultWriter) -> None:
         progress = self._progress
 
         async def work() -> None:
@@ -244,7 +164,7 @@ class _Batch:
         purpose = None if self._spec.graph is not None else get_agent(self._spec.type).purpose_for(given)
         async with self._preparing:
             if purpose not in self._prepared:
-                self._prepared[purpose] = await self._runner.prepare(self._spec, purpose)
+                self._prepared[purpose] = await self._runner.graphs.prepare(self._spec, purpose)
         return self._prepared[purpose]
 
     async def _run_item(self, index: int, begun: _Begun) -> dict[str, Any]:
@@ -317,7 +237,7 @@ class _Batch:
 
     def _row(self, index: int, observer: AgentObserver, began: float, state: str, output: Any) -> dict[str, Any]:
         used = observer.total_usage
-        _add(self._progress.used, observer.usage)
+        self._progress.add_usage(observer.usage)
         self._progress.model = self._progress.model or observer.model
         return {
             "item_index": index,
@@ -339,35 +259,9 @@ class _Batch:
             await asyncio.sleep(PROGRESS_SECONDS)
 
     def _tell(self, state: str) -> None:
-        """One event about the batch as a whole, when it has something new to say."""
-        progress = self._progress
-        now = (progress.succeeded, progress.failed, progress.running)
-        if state == "running" and now == self._told:
-            return
-        self._told = now
-        place = self._place
-        payload = {
-            "task_id": place.task_id,
-            "map_index": place.map_index,
-            "try_number": place.try_number,
-            "agent": place.agent,
-            "type": place.agent_type,
-            "node": None,
-            "state": state,
-            "model": progress.model,
-            "input_tokens": progress.used.input_tokens,
-            "output_tokens": progress.used.output_tokens,
-            "cost_usd": progress.used.cost_usd,
-            "latency_ms": None,
-            "notice": None,
-            "batch": {
-                "items": progress.items,
-                "succeeded": progress.succeeded,
-                "failed": progress.failed,
-                "running": progress.running,
-            },
-        }
-        self._runner.recorder.put(lambda _connection, _execution_id: [NewEvent("agent_update", payload)])
+        news = self._progress.news(self._place, state)
+        if news is not None:
+            self._runner.recorder.put(lambda _connection, _execution_id: [news])
 
     def _failure(self) -> BatchFailedError:
         progress = self._progress
@@ -378,9 +272,9 @@ class _Batch:
         failure.__cause__ = progress.retryable or progress.failures[0][1]
         return failure
 
-    async def _result(self, execution_id: str) -> dict[str, Any]:
-        progress, task, place = self._progress, self._task, self._place
-        counts = await self._runner.database.run(batch_items.count, execution_id, place)
+    async def _result(self, results: Results) -> dict[str, Any]:
+        progress, task = self._progress, self._task
+        counts = await results.count()
         result: dict[str, Any] = {
             "batch": {
                 "items": progress.items,
@@ -395,30 +289,13 @@ class _Batch:
             "model": progress.model,
             "usage": {"input_tokens": progress.used.input_tokens, "output_tokens": progress.used.output_tokens},
             "cost_usd": progress.used.cost_usd,
-            "results_url": _results_url(task),
+            "results_url": results_url(task),
             "trace_url": None,
             "attempts": task.try_number,
         }
         if progress.items <= RESULT_ITEMS and counts.output_bytes <= RESULT_BYTES:
-            outputs: list[Any] = [None] * progress.items
-            for row in await self._page(execution_id, -1):
-                outputs[row["item_index"]] = row["output"]
-            result["results"] = outputs
+            result["results"] = await results.outputs(progress.items)
         return result
-
-    async def _page(self, execution_id: str, after: int) -> list[Row]:
-        return await self._runner.database.run(
-            batch_items.read_page, execution_id, self._place, after=after, limit=_PAGE
-        )
-
-    async def _write_lines(self, execution_id: str, write_to: Callable[[], TextIO]) -> None:
-        """Stream all items to a file, one JSON object a line, in order."""
-        file = await asyncio.to_thread(write_to)
-        with contextlib.closing(file):
-            after = -1
-            while rows := await self._page(execution_id, after):
-                await asyncio.to_thread(file.write, "".join(_line(row) for row in rows))
-                after = rows[-1]["item_index"]
 
 
 async def run_batch(
@@ -454,20 +331,3 @@ def _rare_collections() -> Iterator[None]:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(batch_items.item_json(row), ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-def _results_url(task: TaskContext) -> str:
-    path = "/".join(quote(part, safe="") for part in (task.dag_id, task.dag_run_id, "items", task.task_id))
-    return f"/workflow-status/{path}?map_index={task.map_index}"
-
-
-def _add(total: Usage, used: Usage) -> None:
-    if used.calls:
-        total.cost = None if total.cost is None or used.cost is None else total.cost + used.cost
-    total.calls += used.calls
-    total.input_tokens += used.input_tokens
-    total.output_tokens += used.output_tokens

@@ -16,15 +16,16 @@ Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 
 @asynccontextmanager
-async def open_pool(database_url: str, *, max_size: int, wait: float = 10) -> AsyncIterator[Pool]:
+async def open_pool(database_url: str, *, max_size: int, min_size: int = 0, wait: float = 10) -> AsyncIterator[Pool]:
     """Connections for checkpoints and the store, as LangGraph wants them, in the schema `visual_ai`.
 
-    The first connection is made when it is needed. `wait` is how long, in seconds, one is waited for.
+    `min_size` of them are made at once, in the background, the others when they are needed. `wait` is how long, in
+    seconds, one is waited for.
     """
     async with AsyncConnectionPool(
         plain_url(database_url),
         connection_class=AsyncConnection[DictRow],
-        min_size=0,
+        min_size=min_size,
         max_size=max_size,
         timeout=wait,
         open=False,

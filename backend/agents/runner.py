@@ -3,103 +3,55 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
-from langgraph.store.base import BaseStore
-from langgraph.store.postgres.aio import AsyncPostgresStore
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from backend.agents.agent_config import AgentConfig, AgentDeps
 from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.cancellation import CancelWatch, RunCancelledError
-from backend.agents.checkpoints import FencedSaver, Pool, open_pool
-from backend.agents.graph_run import Graph, mapped, run_graph
-from backend.agents.graph_source import load_graph
-from backend.agents.models import ModelChoice, ModelCredentials, Purpose, build_model, many_calls_client, resolve_model
+from backend.agents.checkpoints import Pool, open_pool
+from backend.agents.graph_maker import GraphMaker
+from backend.agents.graph_run import mapped, run_graph
+from backend.agents.group_saver import GroupSaver
+from backend.agents.models import ModelCredentials
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
-from backend.agents.registry import AgentDefinition, get_agent
 from backend.agents.shared import SharedResources
 from backend.agents.specs import AgentSpec
-from backend.agents.usage_counting import ask_for_usage
-from backend.core.budget import Budget, parse_budget
+from backend.agents.task_context import TaskContext
+from backend.core.budget import Budget
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
 from backend.core.settings import Settings
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import Classified, classify
-from backend.db import executions, images, traces
+from backend.db import executions, observations, traces
 from backend.db import threads as task_threads
 from backend.db.engine import Database
-from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.threads import Claim
 from backend.db.traces import Place
 
-log = logging.getLogger(__name__)
+__all__ = ["AgentRunner", "Outcome", "TaskContext", "action", "call_thread", "is_final", "run_single", "trace_id_of"]
 
-Saver = TypeVar("Saver", bound=FencedSaver)
+log = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 10.0
 """How long a task waits for its threads; a database that hangs longer costs the checkpoints, not the task."""
 
+SHARED_INTERVAL, SHARED_GATHER = 0.1, 0.05
+"""Seconds that records and checkpoints wait for others where hundreds of agents share a process: fewer transactions."""
+
 _TRACE_NAMESPACE = uuid.UUID("0f2f4c38-6a3e-4d5f-9d53-5f0f0a9f7e11")
-
-
-@dataclass(frozen=True, slots=True)
-class TaskContext:
-    """The try of a task instance that agents run in, and its run's `conf`."""
-
-    dag_id: str
-    dag_run_id: str
-    task_id: str
-    map_index: int
-    try_number: int
-    conf: Mapping[str, Any]
-    run_type: str | None = None
-    instance: str | None = None
-    """Airflow's id of the task instance."""
-
-    @property
-    def thread_id(self) -> str:
-        """The same for all tries of the task instance."""
-        return task_threads.thread_of(self.dag_id, self.dag_run_id, self.task_id, self.map_index)
-
-    @property
-    def run_input(self) -> dict[str, Any]:
-        """What the run was given, without the system's own key."""
-        return {key: value for key, value in self.conf.items() if key != SYSTEM_KEY}
-
-    @property
-    def run_model(self) -> str | None:
-        """The model that the trigger asked for, for agents whose task names none."""
-        system = self.conf.get(SYSTEM_KEY)
-        model = system.get("model") if isinstance(system, Mapping) else None
-        return model if isinstance(model, str) else None
-
-    @property
-    def run_budget(self) -> Budget | None:
-        """The budget of the whole run, if the trigger gave one. Raises `InputError` for a wrong one."""
-        system = self.conf.get(SYSTEM_KEY)
-        given = system.get("budget") if isinstance(system, Mapping) else None
-        return parse_budget(given, field=f"{SYSTEM_KEY}.budget")
-
-    def place(self) -> Place:
-        """Where records of this try belong."""
-        return Place(self.dag_id, self.dag_run_id, self.task_id, self.map_index, self.try_number)
-
-    def run_state(self) -> RunState:
-        """The run as far as the task knows it."""
-        return RunState(self.dag_id, self.dag_run_id, None, self.run_type, self.conf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +69,6 @@ class Outcome:
     def usage_json(self) -> dict[str, int]:
         """The tokens as XCom has them."""
         return {"input_tokens": self.usage.input_tokens, "output_tokens": self.usage.output_tokens}
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An agent's graph, compiled once for any number of inputs. `definition` is that of a built-in agent."""
-
-    graph: Graph
-    definition: AgentDefinition | None
-    model: str | None
-    notice: str | None
 
 
 class AgentRunner:
@@ -147,7 +89,6 @@ class AgentRunner:
         `credentials` are for the models of built-in agents; a graph of the user's own makes its models itself. With
         `shared` it uses what the agents of one event loop have in common, and closes none of it.
         """
-        self._credentials = credentials
         self._shared = shared
         self._began = datetime.now(UTC)
         self._settings = settings
@@ -157,11 +98,12 @@ class AgentRunner:
         self.task = task
         self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
         self._resources = AsyncExitStack()
-        self._saver: FencedSaver | None = None
-        self._store: BaseStore | None = None
+        self.graphs = GraphMaker(settings, database, task, credentials, self._resources)
         self._claim: Claim | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
+        if shared is not None:
+            self._recorder.interval = SHARED_INTERVAL
         self._watch = shared.watch if shared is not None else CancelWatch(database)
         self._execution_id: str | None = None
 
@@ -179,6 +121,7 @@ class AgentRunner:
         is all that the agents are asked to do; a try with another one starts from nothing. Without a database the
         agents run without checkpoints. Raises `SupersededError` when a later try has begun.
         """
+        await self.connect()
         await self.open_budgets()
         digest = sha256(dumps(given).encode()).hexdigest()
         self._threads = dict(threads)
@@ -190,7 +133,8 @@ class AgentRunner:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
         self.hold(claim)
-        await self.open_checkpoints(lambda pool: FencedSaver(pool, claim))
+        gather = 0.0 if self._shared is None else SHARED_GATHER
+        await self.open_checkpoints(claim, every if claim.going_on else (), gather=gather)
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
         if self._execution_id is not None:
@@ -270,7 +214,7 @@ class AgentRunner:
 
         def write(connection: Connection, _execution_id: str) -> list[NewEvent]:
             if self._claim is None or task_threads.holds(connection, self._claim):
-                executions.observe(connection, task.run_state(), [seen])
+                observations.observe(connection, task.run_state(), [seen])
             return []
 
         self._recorder.put(write)
@@ -300,7 +244,7 @@ class AgentRunner:
         """
         trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
-        requested = self._requested(spec)
+        requested = self.graphs.requested(spec)
         observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
         config: RunnableConfig = {
             "callbacks": [],
@@ -313,10 +257,10 @@ class AgentRunner:
         }
         try:
             if spec.graph is None:
-                graph = self._built_in(spec, requested, observer, input_data)
+                graph = self.graphs.built_in(spec, requested, observer, input_data)
             else:
                 observer.begin(input_data)
-                graph = await self._own(spec, config)
+                graph = await self.graphs.own(spec, config)
             config["callbacks"] = self.callbacks(observer)
             if self._going_on and call == 1:  # what earlier tries used is counted by agent, not by call
                 observer.used_before(await self._used_before(place))
@@ -342,85 +286,31 @@ class AgentRunner:
         observer.finish("success", output)
         return self._outcome(observer, "success", output)
 
-    async def open_checkpoints(self, make: Callable[[Pool], Saver]) -> Saver:
-        """Have the task's graphs keep their checkpoints with a saver of one's own making."""
-        if self._shared is None:
-            pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
-            self._store = AsyncPostgresStore(pool)
-        else:
-            pool, self._store = self._shared.pool, self._shared.store
-        self._saver = saver = make(pool)
-        return saver
+    async def connect(self) -> Pool:
+        """Begin to connect to the checkpoints."""
+        graphs = self.graphs
+        if graphs.pool is None:
+            if self._shared is not None:
+                graphs.pool, graphs.store, graphs.http = self._shared.pool, self._shared.store, self._shared.http
+            else:
+                opening = open_pool(self._settings.database_url, min_size=1, max_size=4)
+                graphs.pool = await self._resources.enter_async_context(opening)
+        return graphs.pool
 
-    async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
-        """Choose the model for a purpose and compile the graph; a user's own graph has none.
-
-        Raises what makes that impossible for any input.
-        """
-        requested = self._requested(spec)
-        if purpose is None:
-            graph = await self._own(spec, {"configurable": dict(spec.configurable)})
-            return Prepared(graph, None, requested, None)
-        definition, config, choice = self._choose(spec, requested, purpose)
-        client: dict[str, Any] = {}
-        if choice.provider == "openai":
-            client["http_async_client"] = await self._resources.enter_async_context(many_calls_client())
-        graph = self._compile(spec, definition, config, choice, **client)
-        return Prepared(graph, definition, choice.name, choice.notice)
+    async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
+        """Have the task's graphs keep their checkpoints; `known` and `gather` are `GroupSaver`'s."""
+        saver = GroupSaver(await self.connect(), claim, known, gather=gather)
+        self.graphs.saver = await self._resources.enter_async_context(saver.writing())
 
     def skip(self, spec: AgentSpec, reason: str) -> None:
         """Record that an agent was not run, and why."""
         trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
-        requested = self._requested(spec)
+        requested = self.graphs.requested(spec)
         observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
         observer.uses(requested, reason)
         observer.begin(None)
         observer.finish("skipped", None)
-
-    def _built_in(
-        self, spec: AgentSpec, requested: str | None, observer: AgentObserver, input_data: Mapping[str, Any]
-    ) -> Graph:
-        try:
-            purpose = get_agent(spec.type).purpose_for(input_data)
-            definition, config, choice = self._choose(spec, requested, purpose)
-            observer.uses(choice.name, choice.notice)
-        finally:
-            observer.begin(input_data)
-        definition.check_input(input_data)
-        return self._compile(spec, definition, config, choice)
-
-    def _requested(self, spec: AgentSpec) -> str | None:
-        asked = spec.model or self.task.run_model
-        if asked is None and spec.graph is None and self._credentials is not None:
-            return self._credentials.model
-        return asked
-
-    def _choose(
-        self, spec: AgentSpec, requested: str | None, purpose: Purpose
-    ) -> tuple[AgentDefinition, AgentConfig, ModelChoice]:
-        choice = resolve_model(requested, purpose=purpose, settings=self._settings, credentials=self._credentials)
-        return get_agent(spec.type), AgentConfig.parse(spec.config), choice
-
-    def _compile(
-        self, spec: AgentSpec, definition: AgentDefinition, config: AgentConfig, choice: ModelChoice, **client: Any
-    ) -> Graph:
-        model = build_model(choice, self._settings, credentials=self._credentials, **config.model_params(), **client)
-        deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
-        return definition.build(config, model, deps).compile(checkpointer=self._saver, name=spec.name)
-
-    async def _own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
-        if self._settings.stream_usage:
-            ask_for_usage()
-        return await load_graph(
-            str(spec.graph),
-            config=config,
-            project_file=self._settings.langgraph_json,
-            resources=self._resources,
-            saver=self._saver,
-            store=self._store,
-            name=spec.name,
-        )
 
     async def _used_before(self, place: Place) -> Usage:
         def read(connection: Connection) -> Usage:
@@ -440,10 +330,6 @@ class AgentRunner:
     @staticmethod
     def _outcome(observer: AgentObserver, state: str, output: Any, error: Exception | None = None) -> Outcome:
         return Outcome(state, output, observer.model, observer.notice, observer.total_usage, observer.trace_id, error)
-
-    async def _read_upload(self, image_id: uuid.UUID) -> bytes | None:
-        image = await self._database.run(images.get, str(image_id))
-        return image.content if image else None
 
 
 def trace_id_of(name: str) -> str:

@@ -12,8 +12,9 @@ from langgraph.store.postgres.aio import AsyncPostgresStore
 from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
 from backend.agents.checkpoints import Pool, open_pool
+from backend.agents.http_clients import HttpClients
 from backend.core.settings import Settings
-from backend.db.engine import Database, ThreadedDatabase
+from backend.db.engine import Database, ThreadedDatabase, make_engine
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,14 @@ class SharedResources:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database: Database = ThreadedDatabase(
-            settings.database_url,
-            application="visual_ai_triggerer",
-            connections=settings.triggerer_connections,
-            redis_url=settings.redis_address,
+        connections = settings.triggerer_connections
+        # Waiting for one of the connections has no limit: hundreds may ask at once.
+        self._engine = make_engine(
+            settings.database_url, application="visual_ai_triggerer", pool_size=connections, wait=None
         )
+        self.database: Database = ThreadedDatabase(self._engine, threads=connections, redis_url=settings.redis_address)
         self.watch = CancelWatch(self.database)
+        self.http = HttpClients(many_calls=True)
         self.pool: Pool
         self.store: AsyncPostgresStore
         self.users = 0
@@ -90,7 +92,9 @@ class SharedResources:
                         await self._until_left()
         finally:
             _shared.pop(loop, None)
+            await self.http.close()
             await self.database.close()
+            self._engine.dispose()
 
     async def _until_idle(self) -> None:
         while True:

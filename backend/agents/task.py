@@ -10,7 +10,7 @@ from backend.agents.models import ModelCredentials
 from backend.agents.runner import AgentRunner, TaskContext
 from backend.core.budget import Budget
 from backend.core.settings import Settings
-from backend.db.engine import Database, make_async_engine
+from backend.db.engine import ThreadedDatabase, task_engine
 
 Work = Callable[[AgentRunner], Awaitable[dict[str, Any]]]
 
@@ -50,9 +50,8 @@ class AgentTask:
                 self._loop.call_soon_threadsafe(self._running.cancel)
 
     async def _run(self, work: Work) -> dict[str, Any]:
-        database = Database(
-            make_async_engine(self._settings.database_url, application="visual_ai_worker", pool_size=2),
-            self._settings.redis_address,
+        database = ThreadedDatabase(
+            task_engine(self._settings.database_url), threads=2, redis_url=self._settings.redis_address
         )
         try:
             async with AgentRunner(

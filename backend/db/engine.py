@@ -6,16 +6,16 @@ Repositories are plain functions on a `Connection`. Asynchronous callers run the
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from backend.core.jsonable import dumps
 from backend.db.announcements import OPTION, Announcement, Announcer, AsyncAnnouncer, notify
@@ -26,15 +26,33 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def make_engine(url: str, *, application: str) -> Engine:
-    """A synchronous engine without a pool, for processes that write now and then (tasks, listeners, setup)."""
+def make_engine(url: str, *, application: str, pool_size: int = 2, wait: float | None = 10) -> Engine:
+    """A synchronous engine with `pool_size` pooled connections, made when they are needed; dead ones are replaced when
+    taken. `wait` is how long, in seconds, one is waited for; None: as long as it takes."""
     return create_engine(
         url,
-        poolclass=NullPool,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=wait,
         json_serializer=dumps,
         use_native_hstore=False,  # not used, and asked of the server by every new engine: two round trips
         connect_args={"application_name": application, "connect_timeout": 5},
     )
+
+
+@lru_cache(maxsize=4)
+def task_engine(url: str) -> Engine:
+    """The engine of a worker's task: of its agents, its listener and what else runs in its process.
+
+    The process that forks tasks makes it and `backend.db.rehearsal` uses it there, so that tasks find all statements
+    compiled. That process must not use it in threads: a lock that one of them holds during a fork would stay locked
+    in the task.
+    """
+    engine = make_engine(url, application="visual_ai_worker", pool_size=4)
+    # Connections are their maker's.
+    os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
+    return engine
 
 
 def make_async_engine(url: str, *, application: str, pool_size: int, check: bool = True) -> AsyncEngine:
@@ -88,14 +106,13 @@ class Database:
             await self._notify(announcements)
         return result
 
-    async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a `function` of single statements that only reads: without a transaction, which costs two round trips."""
-        async with self._autocommit.connect() as connection:
-            return await connection.run_sync(function, *args, **kwargs)
+    async def run_autocommit(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function(connection, …)` with each of its statements committed by itself, in one round trip each.
 
-    async def write(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a `function` of single statements, each of which may stand by itself: it is committed at once, which
-        costs one round trip instead of three."""
+        No lock outlives its statement, however long this process takes to get round to the next one. Raises as `run`.
+        """
         return await self._run(self._autocommit, function, *args, **kwargs)
 
     async def close(self) -> None:
@@ -113,29 +130,32 @@ class Database:
 
 
 class ThreadedDatabase(Database):
-    """The same for a busy event loop: transactions run in threads, so that none of them holds a lock while the loop
-    gets round to its next statement. Waiting for one of the connections has no limit: hundreds may ask at once.
+    """The same with a synchronous engine in at most `threads` threads.
+
+    For a busy event loop: no transaction holds a lock while the loop gets round to its next statement. And for a
+    short-lived process: it takes half the time of an asynchronous engine.
     """
 
-    def __init__(self, url: str, *, application: str, connections: int, redis_url: str | None = None) -> None:
+    def __init__(self, engine: Engine, *, threads: int, redis_url: str | None = None) -> None:
         self._redis = Announcer(redis_url) if redis_url else None
-        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="visual-ai-database")
-        self._engine = create_engine(
-            url,
-            pool_size=connections,
-            max_overflow=0,
-            pool_pre_ping=True,
-            json_serializer=dumps,
-            connect_args={"application_name": application, "connect_timeout": 5},
-        )
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="visual-ai-database")
+        self._engine = engine
 
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(connection, …)` in one transaction and commit it.
 
         A transaction that has begun is not given up: who is cancelled meanwhile is told when it has ended.
         """
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._threads, partial(self._carry_out, function, *args, **kwargs))
+        return await self._in_thread(partial(self._carry_out, function, *args, **kwargs))
+
+    async def run_autocommit(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function(connection, …)` with each of its statements committed by itself."""
+        return await self._in_thread(partial(self._carry_out_autocommit, function, *args, **kwargs))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError as cancelled:
@@ -147,23 +167,20 @@ class ThreadedDatabase(Database):
                 task.cancel(*cancelled.args)  # at its next step
             return running.result()
 
-    async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same as `run`."""
-        return await self.run(function, *args, **kwargs)
-
-    async def write(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same as `run`."""
-        return await self.run(function, *args, **kwargs)
-
     async def close(self) -> None:
-        """Close all pooled connections."""
+        """End the threads. The engine is its maker's."""
         self._threads.shutdown(wait=False)
-        self._engine.dispose()
         if self._redis is not None:
             self._redis.close()
 
     def _carry_out(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return run_in(self._engine, self._redis, function, *args, **kwargs)
+
+    def _carry_out_autocommit(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        return run_in(autocommit, self._redis, function, *args, **kwargs)
 
 
 def run_in(

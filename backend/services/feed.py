@@ -144,7 +144,7 @@ class EventFeed:
             if not cursors:
                 continue
             try:
-                found = await self._database.read(events.read_many_after, cursors, per_execution=BATCH)
+                found = await self._database.run_autocommit(events.read_many_after, cursors, per_execution=BATCH)
             except (SQLAlchemyError, OSError) as error:
                 # The first time it may have been the connection alone, and the next is another.
                 if failed:

@@ -32,7 +32,7 @@ class Heads:
             while self._wanted:
                 wanted, self._wanted = self._wanted, {}
                 try:
-                    found = await self._database.read(executions.heads, list(wanted))
+                    found = await self._database.run_autocommit(executions.heads, list(wanted))
                 except Exception as error:
                     for future in wanted.values():
                         future.set_exception(error)

@@ -76,7 +76,7 @@ class Presence:
     async def _read_page(self, key: tuple[str, int]) -> list[Frame]:
         frames: list[Frame] | None = None
         try:
-            found = await self._database.read(events.read_after, *key, limit=BATCH)
+            found = await self._database.run_autocommit(events.read_after, *key, limit=BATCH)
             frames = [encode(event) for event in found]
             return frames
         finally:

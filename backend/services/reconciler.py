@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowRefused
 from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES, TaskState
-from backend.db import executions
+from backend.db import executions, observations
 from backend.db.address import plain_url
 from backend.db.engine import Database
 from backend.services.airflow_runs import run_state, task_state
@@ -160,7 +160,7 @@ class Reconciler:
             return
         await asyncio.sleep(self._interval)
         # Our own database costs little to ask: what was started from here is looked at soon.
-        if not active and not await self._database.read(executions.list_active):
+        if not active and not await self._database.run_autocommit(executions.list_active):
             await asyncio.sleep(self._interval * (IDLE_FACTOR - 1))
 
     def _fail(self, reason: str) -> None:
@@ -240,7 +240,7 @@ class Reconciler:
         if not fresh and seen.run == run["state"] and seen.stored == stored and seen.twice:
             return
         try:
-            news = await self._database.run(executions.observe_news, run_state(run), fresh, observed_at=observed_at)
+            news = await self._database.run(observations.observe_news, run_state(run), fresh, observed_at=observed_at)
         except (OperationalError, InterfaceError):
             raise  # the database's fault, not this run's
         except (DBAPIError, LookupError, TypeError, ValueError):

@@ -7,7 +7,7 @@ from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavai
 from backend.core.problems import Conflict, Forbidden
 from backend.core.roles import Principal, Role
 from backend.core.states import FAILED_TASK_STATES, TERMINAL_RUN_STATES, TaskState
-from backend.db import executions
+from backend.db import executions, observations
 from backend.db.engine import Database
 from backend.db.executions import RunState
 from backend.db.rows import Row
@@ -48,7 +48,7 @@ class Runs:
         except BaseException:
             await self._database.run(executions.withdraw_cancel, execution_id)
             raise
-        await self._database.run(executions.observe, RunState(dag_id, dag_run_id, "cancelled"))
+        await self._database.run(observations.observe, RunState(dag_id, dag_run_id, "cancelled"))
         return await self._status.row(who, dag_id, dag_run_id)
 
     async def retry(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
@@ -67,7 +67,7 @@ class Runs:
         await self._ask(self._airflow.clear_tasks(dag_id, dag_run_id, keys, token=who.airflow_token))
         now = await self._database.run(executions.clock)
         seen = await self._tasks(dag_id, dag_run_id)
-        await self._database.run(executions.observe, RunState(dag_id, dag_run_id, "queued"), seen, observed_at=now)
+        await self._database.run(observations.observe, RunState(dag_id, dag_run_id, "queued"), seen, observed_at=now)
         return await self._status.row(who, dag_id, dag_run_id)
 
     async def _changeable(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:

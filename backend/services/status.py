@@ -13,7 +13,7 @@ from backend.clients.airflow import AirflowClient, AirflowError, AirflowUnavaila
 from backend.core.problems import FieldError, Invalid, NotFound
 from backend.core.roles import Principal
 from backend.core.settings import Settings
-from backend.db import batch_items, errors, executions, traces
+from backend.db import batch_items, errors, executions, observations, traces
 from backend.db.engine import Database
 from backend.db.executions import Head
 from backend.db.rows import Row
@@ -133,7 +133,7 @@ class Status:
             raise unreachable() from error
         except AirflowError as error:
             raise NotFound(NOT_FOUND) from error
-        await self._database.run(executions.observe, run_state(run))
+        await self._database.run(observations.observe, run_state(run))
         row = await self._database.run(executions.get, dag_id, dag_run_id)
         if row is None:
             raise NotFound(NOT_FOUND)

@@ -19,7 +19,7 @@ from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavai
 from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooManyRequests
 from backend.core.roles import Principal, Role
 from backend.core.settings import Settings
-from backend.db import executions, idempotency
+from backend.db import executions, idempotency, observations
 from backend.db.engine import Database
 from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.idempotency import Claim
@@ -90,7 +90,7 @@ class Triggers:
         await self._check_input(who, request)
         wanted = _new_claim(request)
         if key is not None:
-            wanted, _ = await self._database.write(idempotency.claim, who.username, key, wanted)
+            wanted, _ = await self._database.run_autocommit(idempotency.claim, who.username, key, wanted)
             self._check_same(wanted, request)
         conf = {**request.input_data, SYSTEM_KEY: _system_values(who, request, wanted, key)}
         try:
@@ -109,11 +109,11 @@ class Triggers:
         return await self._record(wanted, conf)
 
     async def _replay(self, who: Principal, request: TriggerRequest, key: str) -> Started | None:
-        claim = await self._database.read(idempotency.find, who.username, key)
+        claim = await self._database.run_autocommit(idempotency.find, who.username, key)
         if claim is None:
             return None
         self._check_same(claim, request)
-        known = await self._database.read(executions.heads, [(claim.dag_id, claim.dag_run_id)])
+        known = await self._database.run_autocommit(executions.heads, [(claim.dag_id, claim.dag_run_id)])
         if not known:
             return await self._find_started(who, claim)
         [head] = known.values()
@@ -127,7 +127,7 @@ class Triggers:
             return None
         except AirflowUnavailable as error:
             raise unreachable() from error
-        execution_id = await self._database.run(executions.observe, run)
+        execution_id = await self._database.run(observations.observe, run)
         return Started(execution_id, claim.dag_id, claim.dag_run_id, str(run.state))
 
     @staticmethod
@@ -191,7 +191,7 @@ class Triggers:
         run = RunState(wanted.dag_id, wanted.dag_run_id, "queued", "manual", conf, datetime.now(UTC))
         execution_id = wanted.execution_id
         try:
-            execution_id = await self._database.write(executions.start, run)
+            execution_id = await self._database.run_autocommit(executions.start, run)
         except SQLAlchemyError as error:
             # Airflow has it: the listener and the reconciler write the row, under the id in the run's conf.
             log.warning("run %s is started but not recorded yet: %s", wanted.dag_run_id, type(error).__name__)

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from tests.benchmarks import import_cost, polling_rival, report, state_latency, streams, task_overhead, trigger
+from tests.benchmarks import (
+    batch,
+    import_cost,
+    parallel,
+    polling_rival,
+    rate_limit,
+    report,
+    state_latency,
+    streams,
+    task_overhead,
+    trigger,
+    waiting,
+)
 from tests.benchmarks.report import Result
 from tests.kit.stack import ROOT, RunningStack, running_stack
 
@@ -23,8 +35,12 @@ ON_A_STACK: dict[str, Callable[[RunningStack], Result]] = {
 ALONE: dict[str, Callable[[], Result]] = {
     "import_cost": import_cost.measure,
     "streams": streams.measure,
+    "parallel": parallel.measure,
+    "batch": batch.measure,
+    "waiting": waiting.measure,
+    "rate_limit": rate_limit.measure,
 }
-"""Benchmarks that need nothing. They run first, while nothing else does."""
+"""Benchmarks that start what they need themselves. They run first, while nothing else does."""
 
 RESULTS = ROOT / "bench-results"
 DAGS = Path(__file__).with_name("dags")

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
-from backend.db import errors, events, executions
+from backend.db import errors, events, executions, observations
 from backend.db.address import plain_url
 from backend.db.executions import RunState
 from backend.db.traces import Place
@@ -147,7 +147,7 @@ def test_what_postgres_does_not_take_is_left_out(connection: Connection) -> None
 def test_a_try_that_lost_its_place_is_not_heard(
     connection: Connection, known: TaskState | None, run_state: str, speaks: int, heard: bool
 ) -> None:
-    execution_id = executions.observe(connection, run(run_state), [known] if known else [])
+    execution_id = observations.observe(connection, run(run_state), [known] if known else [])
     before = row(connection)["last_seq"]
     seq = events.append_from_try(
         connection, execution_id, [NewEvent("token", {"text": "hello"})], task_id="work", map_index=-1,
@@ -158,21 +158,21 @@ def test_a_try_that_lost_its_place_is_not_heard(
 
 
 def test_another_map_index_is_another_task(connection: Connection) -> None:
-    execution_id = executions.observe(connection, run(), [TaskState("work", 1, 5, "running")])
+    execution_id = observations.observe(connection, run(), [TaskState("work", 1, 5, "running")])
     new = [NewEvent("token", {})]
     assert events.append_from_try(connection, execution_id, new, task_id="work", map_index=0, try_number=1)
     assert not events.append_from_try(connection, execution_id, new, task_id="work", map_index=1, try_number=1)
 
 
 def test_a_whole_run(connection: Connection) -> None:
-    execution_id = executions.observe(connection, run("queued"))
-    executions.observe(connection, run("running", started_at=START), [task(None), task(None, "next")])
-    executions.observe(connection, run(None), [task("running")])
-    executions.observe(connection, run(None), [task("success")])
-    executions.observe(connection, run(None), [task("running", "next")])
-    executions.observe(connection, run(None), [task("success", "next")])
+    execution_id = observations.observe(connection, run("queued"))
+    observations.observe(connection, run("running", started_at=START), [task(None), task(None, "next")])
+    observations.observe(connection, run(None), [task("running")])
+    observations.observe(connection, run(None), [task("success")])
+    observations.observe(connection, run(None), [task("running", "next")])
+    observations.observe(connection, run(None), [task("success", "next")])
     executions.set_result(connection, execution_id, {"answer": 42})
-    executions.observe(connection, run("success", finished_at=START + timedelta(seconds=3)))
+    observations.observe(connection, run("success", finished_at=START + timedelta(seconds=3)))
     assert told(connection, execution_id) == [
         "workflow_update queued",
         "workflow_update running",
@@ -205,13 +205,13 @@ NOTICES: list[tuple[RunState, list[TaskState]]] = [
 
 def test_notices_may_come_twice(connection: Connection) -> None:
     for notice in NOTICES:
-        execution_id = executions.observe(connection, *notice)
+        execution_id = observations.observe(connection, *notice)
         before = told(connection, execution_id)
-        executions.observe(connection, *notice)
+        observations.observe(connection, *notice)
         assert told(connection, execution_id) == before
     everything = told(connection, execution_id)
     for notice in NOTICES:  # all of it again, late
-        executions.observe(connection, *notice)
+        observations.observe(connection, *notice)
     assert told(connection, execution_id) == everything
     assert everything[-1] == "end success"
     assert (row(connection)["attempt"], row(connection)["state"]) == (1, "success")
@@ -221,7 +221,7 @@ def test_concurrent_observers_tell_each_change_once(engine: Engine, connection: 
     def observe(_: int) -> None:
         for notice in NOTICES:
             with engine.begin() as own:
-                executions.observe(own, *notice)
+                observations.observe(own, *notice)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(observe, range(8)))
@@ -232,16 +232,16 @@ def test_concurrent_observers_tell_each_change_once(engine: Engine, connection: 
 
 
 def test_a_cleared_run_starts_again(connection: Connection) -> None:
-    execution_id = executions.observe(connection, run("running", started_at=START), [task("running")])
+    execution_id = observations.observe(connection, run("running", started_at=START), [task("running")])
     over = START + timedelta(seconds=5)
-    executions.observe(connection, run("failed", started_at=START, finished_at=over), [task("failed")])
+    observations.observe(connection, run("failed", started_at=START, finished_at=over), [task("failed")])
     assert (row(connection)["attempt"], row(connection)["progress"]) == (1, 99)
     again = run("running", started_at=over + timedelta(minutes=1))
-    executions.observe(connection, again, [task(None, try_number=2)])
+    observations.observe(connection, again, [task(None, try_number=2)])
     now = row(connection)
     assert (now["attempt"], now["state"], now["progress"], now["finished_at"]) == (2, "running", 0, None)
     assert now["started_at"] == again.started_at
-    executions.observe(connection, run("success"), [task("success", try_number=2)])
+    observations.observe(connection, run("success"), [task("success", try_number=2)])
     assert told(connection, execution_id)[-4:] == [
         "workflow_update running", "task_update work success", "workflow_update success", "end success",
     ]  # fmt: skip
@@ -251,19 +251,19 @@ def test_a_cleared_run_starts_again(connection: Connection) -> None:
 def test_a_late_running_does_not_start_a_finished_run_again(connection: Connection) -> None:
     """Two schedulers write their notices independently."""
     over = START + timedelta(seconds=5)
-    executions.observe(connection, run("success", started_at=START, finished_at=over), [task("success")])
-    executions.observe(connection, run("running", started_at=START), [task("running")])
+    observations.observe(connection, run("success", started_at=START, finished_at=over), [task("success")])
+    observations.observe(connection, run("running", started_at=START), [task("running")])
     assert (row(connection)["state"], row(connection)["attempt"], row(connection)["progress"]) == ("success", 1, 100)
 
 
 @pytest.mark.parametrize("state", ["success", "failed", "cancelled"])
 def test_nothing_follows_the_end(connection: Connection, state: str) -> None:
-    execution_id = executions.observe(connection, run("running"), [task("running"), task("running", "next")])
-    executions.observe(connection, run(state))
+    execution_id = observations.observe(connection, run("running"), [task("running"), task("running", "next")])
+    observations.observe(connection, run(state))
     assert told(connection, execution_id)[-1] == f"end {state}"
     for late in (task("success"), task("failed", "next"), task("running", "third"), task("running", try_number=2)):
-        executions.observe(connection, run(None), [late])
-        executions.observe(connection, run(state), [late])
+        observations.observe(connection, run(None), [late])
+        observations.observe(connection, run(state), [late])
     assert told(connection, execution_id)[-1] == f"end {state}"
     known = {task.task_id: task.state for task in executions.list_tasks(connection, execution_id)}
     assert known == {"work": "running", "next": "failed", "third": "running"}, "the snapshot still learns of it"
@@ -271,43 +271,43 @@ def test_nothing_follows_the_end(connection: Connection, state: str) -> None:
 
 def test_another_end_is_told(connection: Connection) -> None:
     """Somebody marks a run that succeeded as failed."""
-    execution_id = executions.observe(connection, run("success"), [task("success")])
-    executions.observe(connection, run("failed"), [task("failed")], observed_at=executions.clock(connection))
+    execution_id = observations.observe(connection, run("success"), [task("success")])
+    observations.observe(connection, run("failed"), [task("failed")], observed_at=executions.clock(connection))
     assert told(connection, execution_id)[-3:] == ["task_update work failed", "workflow_update failed", "end failed"]
 
 
 def test_a_cancelled_run_stays_cancelled_when_airflow_calls_it_failed(connection: Connection) -> None:
-    execution_id = executions.observe(connection, run("cancelled"))
-    executions.observe(connection, run("failed"))
-    executions.observe(connection, run("failed"), observed_at=executions.clock(connection))
+    execution_id = observations.observe(connection, run("cancelled"))
+    observations.observe(connection, run("failed"))
+    observations.observe(connection, run("failed"), observed_at=executions.clock(connection))
     assert told(connection, execution_id)[-1] == "end cancelled"
 
 
 def test_a_reading_of_airflow_corrects_what_was_written_before_it(connection: Connection) -> None:
-    execution_id = executions.observe(connection, run("success"), [task("success")])
-    executions.observe(connection, run("running"), [task(None)], observed_at=executions.clock(connection))
+    execution_id = observations.observe(connection, run("success"), [task("success")])
+    observations.observe(connection, run("running"), [task(None)], observed_at=executions.clock(connection))
     assert row(connection)["state"] == "running"
     assert [task.state for task in executions.list_tasks(connection, execution_id)] == [None]
 
 
 def test_a_reading_of_airflow_that_began_before_a_notice_is_only_a_notice(connection: Connection) -> None:
-    execution_id = executions.observe(connection, run("running"), [task("running")])
+    execution_id = observations.observe(connection, run("running"), [task("running")])
     began = executions.clock(connection)
-    executions.observe(connection, run("success"), [task("success")])
-    executions.observe(connection, run("running"), [task("running")], observed_at=began)
+    observations.observe(connection, run("success"), [task("success")])
+    observations.observe(connection, run("running"), [task("running")], observed_at=began)
     assert row(connection)["state"] == "success"
     assert [task.state for task in executions.list_tasks(connection, execution_id)] == ["success"]
     assert told(connection, execution_id)[-1] == "end success"
 
 
 def test_a_late_queued_does_not_stop_a_run(connection: Connection) -> None:
-    executions.observe(connection, run("running"))
-    executions.observe(connection, run("queued"))
+    observations.observe(connection, run("running"))
+    observations.observe(connection, run("queued"))
     assert row(connection)["state"] == "running"
 
 
 def test_a_task_that_is_seen_first_starts_the_run(connection: Connection) -> None:
-    execution_id = executions.observe(connection, run(None), [task("running")])
+    execution_id = observations.observe(connection, run(None), [task("running")])
     assert told(connection, execution_id) == [
         "workflow_update queued", "task_update work running", "workflow_update running",
     ]  # fmt: skip
@@ -358,7 +358,7 @@ class Recorded(Exception):
 
 
 def test_a_failed_tasks_error_stands_before_its_state(connection: Connection) -> None:
-    execution_id = executions.observe(connection, run("running"), [task("running")])
+    execution_id = observations.observe(connection, run("running"), [task("running")])
     error = TimeoutError("postgresql://me:secret@db said no")
     record(connection, Notice(run(None), (task("up_for_retry"),), error, "task_retry"))
     assert told(connection, execution_id)[-2:] == [

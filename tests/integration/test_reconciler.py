@@ -14,7 +14,7 @@ from sqlalchemy import Engine, create_engine
 from backend.clients.airflow import AirflowClient, AirflowUnavailable
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
-from backend.db import events, executions
+from backend.db import events, executions, observations
 from backend.db.address import plain_url
 from backend.db.engine import Database, make_async_engine
 from backend.db.executions import RunState
@@ -62,7 +62,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 def observe(engine: Engine, run_id: str, state: str | None, *tasks: TaskState) -> str:
     with engine.begin() as connection:
-        return executions.observe(connection, RunState(DAG, run_id, state), tasks)
+        return observations.observe(connection, RunState(DAG, run_id, state), tasks)
 
 
 def row(engine: Engine, run_id: str = "run") -> dict[str, Any] | None:

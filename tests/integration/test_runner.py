@@ -31,7 +31,7 @@ from backend.core.jsonable import dumps
 from backend.core.settings import Settings, get_settings
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import classify
-from backend.db import events, executions, images
+from backend.db import events, executions, images, observations
 from backend.db.engine import Database, make_async_engine
 from backend.db.executions import RunState
 from backend.db.tables import agent_traces, workflow_errors
@@ -409,7 +409,7 @@ async def test_a_try_that_lost_its_place_tells_nothing(
 ) -> None:
     with engine.begin() as connection:
         later = TaskState("work", -1, 2, "running")
-        executions.observe(connection, RunState("dag", "run", "running"), [later])
+        observations.observe(connection, RunState("dag", "run", "running"), [later])
     await alone(online(worker_url, openai_server))
     assert told(engine) == []
 

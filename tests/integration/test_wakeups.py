@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -12,10 +12,10 @@ import redis
 from fastapi import FastAPI
 
 from backend.core.events import CHANNEL
-from backend.db import announcements, events, executions
+from backend.db import announcements, events, observations
 from backend.db.address import plain_url
 from backend.db.announcements import STREAM, Announcement
-from backend.db.engine import Database, ThreadedDatabase, make_async_engine
+from backend.db.engine import Database, ThreadedDatabase, make_async_engine, make_engine
 from backend.db.executions import RunState
 from backend.services import feed, wakeups
 from backend.services.notices import Notice, Notices
@@ -185,7 +185,7 @@ async def test_a_backend_starts_without_redis(database_url: str, redis_server: R
 @pytest.mark.parametrize("kind", ["tasks", "triggerer", "listener"])
 async def test_every_writer_announces(database_url: str, redis_server: RedisServer, kind: str) -> None:
     """The three ways in which Airflow's processes write."""
-    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client, ExitStack() as stack:
         if kind == "listener":
             notices = Notices(database_url, redis_server.url)
             notices.put(Notice(RUN))
@@ -195,8 +195,10 @@ async def test_every_writer_announces(database_url: str, redis_server: RedisServ
             if kind == "tasks":
                 database = Database(make_async_engine(database_url, application="test", pool_size=1), redis_server.url)
             else:
-                database = ThreadedDatabase(database_url, application="test", connections=1, redis_url=redis_server.url)
-            await database.run(executions.observe, RUN)
+                engine = make_engine(database_url, application="test", pool_size=1)
+                stack.callback(engine.dispose)
+                database = ThreadedDatabase(engine, threads=1, redis_url=redis_server.url)
+            await database.run(observations.observe, RUN)
             await database.close()
         told = [(fields["first"], fields["last"]) for _, fields in client.xrange(STREAM)]
     assert told == [("1", "1"), ("2", "2")], "queued, and then running"

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, create_engine
 from backend.core.events import NewEvent
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
-from backend.db import events, executions
+from backend.db import events, observations
 from backend.db.announcements import Announcer
 from backend.db.engine import run_in
 from backend.db.executions import RunState
@@ -44,7 +44,7 @@ class LogWriter:
 
     def observe(self, run: RunState, *tasks: TaskState) -> str:
         """Record what is seen of a run; gives the execution's id."""
-        return str(self.run(executions.observe, run, tasks))
+        return str(self.run(observations.observe, run, tasks))
 
     def say(self, execution_id: str, *texts: str) -> int:
         """Append a token for each text in one transaction; gives the last `seq`."""

@@ -1,0 +1,139 @@
+"""Makes the graphs of a task's agents: built-in ones with their models, and the user's own."""
+
+import uuid
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.store.base import BaseStore
+from langgraph.store.postgres.aio import AsyncPostgresStore
+
+from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.checkpoints import FencedSaver, Pool
+from backend.agents.graph_run import Graph
+from backend.agents.graph_source import load_graph
+from backend.agents.http_clients import HttpClients
+from backend.agents.models import ModelChoice, ModelCredentials, Purpose, build_model, resolve_model
+from backend.agents.observer import AgentObserver
+from backend.agents.registry import AgentDefinition, get_agent
+from backend.agents.specs import AgentSpec
+from backend.agents.task_context import TaskContext
+from backend.agents.usage_counting import ask_for_usage
+from backend.core.settings import Settings
+from backend.db import images
+from backend.db.engine import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An agent's graph, compiled once for any number of inputs. `definition` is that of a built-in agent."""
+
+    graph: Graph
+    definition: AgentDefinition | None
+    model: str | None
+    notice: str | None
+
+
+class GraphMaker:
+    """Makes graphs that keep their checkpoints with `saver`, when there is one, and find `store` at run time, or one
+    that is made in `pool`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        task: TaskContext,
+        credentials: ModelCredentials | None,
+        resources: AsyncExitStack,
+    ) -> None:
+        """What graphs and models hold open is closed with `resources`."""
+        self._settings = settings
+        self._database = database
+        self._task = task
+        self._credentials = credentials
+        self._resources = resources
+        self.saver: FencedSaver | None = None
+        self.pool: Pool | None = None
+        self.store: BaseStore | None = None
+        self.http: HttpClients | None = None
+
+    async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
+        """Choose the model for a purpose and compile the graph; a user's own graph has none.
+
+        Raises what makes that impossible for any input.
+        """
+        requested = self.requested(spec)
+        if purpose is None:
+            graph = await self.own(spec, {"configurable": dict(spec.configurable)})
+            return Prepared(graph, None, requested, None)
+        definition, config, choice = self._choose(spec, requested, purpose)
+        if self.http is None:
+            self.http = HttpClients(many_calls=True)
+            self._resources.push_async_callback(self.http.close)
+        graph = self._compile(spec, definition, config, choice, **self._clients(choice))
+        return Prepared(graph, definition, choice.name, choice.notice)
+
+    def built_in(
+        self, spec: AgentSpec, requested: str | None, observer: AgentObserver, input_data: Mapping[str, Any]
+    ) -> Graph:
+        """The graph of a built-in agent for one input, which the observer is told. Raises `InputError`."""
+        try:
+            purpose = get_agent(spec.type).purpose_for(input_data)
+            definition, config, choice = self._choose(spec, requested, purpose)
+            observer.uses(choice.name, choice.notice)
+        finally:
+            observer.begin(input_data)
+        definition.check_input(input_data)
+        return self._compile(spec, definition, config, choice, **self._clients(choice))
+
+    def requested(self, spec: AgentSpec) -> str | None:
+        """The name of the model that is asked for, if any is."""
+        asked = spec.model or self._task.run_model
+        if asked is None and spec.graph is None and self._credentials is not None:
+            return self._credentials.model
+        return asked
+
+    def _choose(
+        self, spec: AgentSpec, requested: str | None, purpose: Purpose
+    ) -> tuple[AgentDefinition, AgentConfig, ModelChoice]:
+        choice = resolve_model(requested, purpose=purpose, settings=self._settings, credentials=self._credentials)
+        return get_agent(spec.type), AgentConfig.parse(spec.config), choice
+
+    def _compile(
+        self, spec: AgentSpec, definition: AgentDefinition, config: AgentConfig, choice: ModelChoice, **client: Any
+    ) -> Graph:
+        model = build_model(choice, self._settings, credentials=self._credentials, **config.model_params(), **client)
+        deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
+        return definition.build(config, model, deps).compile(checkpointer=self.saver, name=spec.name)
+
+    def _clients(self, choice: ModelChoice) -> dict[str, Any]:
+        """HTTP clients that end with the task, or with the event loop that agents share. LangChain's own are kept for
+        the process, and of no use to the next event loop there: a second task under `airflow dags test` would fail."""
+        if choice.provider != "openai":
+            return {}
+        if self.http is None:
+            self.http = HttpClients()
+            self._resources.push_async_callback(self.http.close)
+        return self.http.arguments()
+
+    async def own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
+        """The user's own graph. `config` is for a function that makes one."""
+        if self._settings.stream_usage:
+            ask_for_usage()
+        if self.store is None and self.pool is not None:
+            self.store = AsyncPostgresStore(self.pool)
+        return await load_graph(
+            str(spec.graph),
+            config=config,
+            project_file=self._settings.langgraph_json,
+            resources=self._resources,
+            saver=self.saver,
+            store=self.store,
+            name=spec.name,
+        )
+
+    async def _read_upload(self, image_id: uuid.UUID) -> bytes | None:
+        image = await self._database.run(images.get, str(image_id))
+        return image.content if image else None
