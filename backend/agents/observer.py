@@ -209,7 +209,7 @@ class AgentObserver(AsyncCallbackHandler):
         """A node's execution is over."""
         span = self._nodes.pop(key, None)
         if span is not None:
-            self._tokens.flush()
+            self._tokens.flush(key)
             span.close("failed" if error else "success")
             node = span.node or ""
             if error:

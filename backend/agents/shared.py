@@ -40,7 +40,7 @@ class SharedResources:
         self._engine = make_engine(
             settings.database_url, application="visual_ai_triggerer", pool_size=connections, wait=None
         )
-        self.database: Database = ThreadedDatabase(self._engine, threads=connections)
+        self.database: Database = ThreadedDatabase(self._engine, threads=connections, redis_url=settings.redis_address)
         self.watch = CancelWatch(self.database)
         self.http = HttpClients(many_calls=True)
         self.pool: Pool

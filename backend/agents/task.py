@@ -50,7 +50,9 @@ class AgentTask:
                 self._loop.call_soon_threadsafe(self._running.cancel)
 
     async def _run(self, work: Work) -> dict[str, Any]:
-        database = ThreadedDatabase(task_engine(self._settings.database_url), threads=2)
+        database = ThreadedDatabase(
+            task_engine(self._settings.database_url), threads=2, redis_url=self._settings.redis_address
+        )
         try:
             async with AgentRunner(
                 self._settings, database, self._task, budget=self._budget, credentials=self._credentials

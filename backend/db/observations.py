@@ -23,6 +23,8 @@ from backend.db.rows import Row
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
+_TOLD_BY_LISTENERS = frozenset({"running", "success", "failed"})
+
 
 def observe(
     connection: Connection,
@@ -38,6 +40,22 @@ def observe(
     forward and may come late or twice. With `observed_at`, the moment (by the database's clock) before a reading of
     Airflow began, it is authoritative for everything that was last written before that moment.
     """
+    return _observe(connection, run, seen, observed_at)[0]
+
+
+def observe_news(connection: Connection, run: RunState, seen: Iterable[TaskState], *, observed_at: datetime) -> bool:
+    """The same; says whether it told what a listener tells, too: that a run or a task began or came to its end."""
+    _, told = _observe(connection, run, seen, observed_at)
+    return any(
+        event.type == "end" or event.payload.get("state") in _TOLD_BY_LISTENERS
+        for event in told
+        if event.type in ("task_update", "end")
+    )
+
+
+def _observe(
+    connection: Connection, run: RunState, seen: Iterable[TaskState], observed_at: datetime | None
+) -> tuple[str, list[NewEvent]]:
     execution_id = ensure(connection, run)
     before = read(connection, execution_id, lock=True)
     new_events: list[NewEvent] = []
@@ -63,9 +81,10 @@ def observe(
         if state in TERMINAL_RUN_STATES and before["state"] != state:
             new_events.append(NewEvent("end", {"state": state}))
     still_over = before["state"] in TERMINAL_RUN_STATES and before["state"] == state
-    if new_events and not still_over:
-        events.append(connection, execution_id, new_events)
-    return execution_id
+    if still_over or not new_events:
+        return execution_id, []
+    events.append(connection, execution_id, new_events)
+    return execution_id, new_events
 
 
 def _merge_tasks(
