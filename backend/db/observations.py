@@ -1,7 +1,7 @@
 """What is seen of runs and their tasks, merged with what is known: only what differs becomes an event."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, select, tuple_, update
@@ -23,7 +23,10 @@ from backend.db.rows import Row
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
-_TOLD_BY_LISTENERS = frozenset({"running", "success", "failed"})
+_TOLD_BY_LISTENERS = {"running": "started_at", "success": "finished_at", "failed": "finished_at"}
+"""States of tasks, and the time of each."""
+
+_LISTENER_TAKES = timedelta(seconds=1)
 
 
 def observe(
@@ -44,13 +47,14 @@ def observe(
 
 
 def observe_news(connection: Connection, run: RunState, seen: Iterable[TaskState], *, observed_at: datetime) -> bool:
-    """The same; says whether it told what a listener tells, too: that a run or a task began or came to its end."""
+    """The same; says whether it told what a listener would have told by then: that a run or a task had begun or come to
+    its end, longer ago than a listener takes."""
     _, told = _observe(connection, run, seen, observed_at)
-    return any(
-        event.type == "end" or event.payload.get("state") in _TOLD_BY_LISTENERS
-        for event in told
-        if event.type in ("task_update", "end")
-    )
+    moments = [run.finished_at for event in told if event.type == "end"]
+    for event in told:
+        if event.type == "task_update" and (key := _TOLD_BY_LISTENERS.get(event.payload["state"])):
+            moments.append(event.payload[key])
+    return any(moment is not None and moment < observed_at - _LISTENER_TAKES for moment in moments)
 
 
 def _observe(

@@ -37,8 +37,12 @@ def make(airflow_url: str, token: str) -> FastAPI:
         async def events() -> AsyncIterator[dict[str, str]]:
             seen: dict[str, str] = {}
             while True:
-                run = await get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
-                tasks = await get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
+                try:
+                    run = await get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
+                    tasks = await get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
+                except httpx.HTTPError:  # Airflow has too much to do
+                    await asyncio.sleep(INTERVAL)
+                    continue
                 for task in tasks["task_instances"]:
                     name = f"{task['task_id']} {task['map_index']}"
                     if task["state"] and seen.get(name) != task["state"]:

@@ -317,17 +317,18 @@ async def test_what_nobody_had_told_makes_passes_quicker(database_url: str, airf
                 passes[-1] += seconds
             await sleep(0.01)
 
-        airflow.add_run(DAG, "run", "queued", {"a": None})
+        airflow.add_run(DAG, "run", "running", {"a": "running"})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reconciler, "reconcile", counted)
             patch.setattr(asyncio, "sleep", noted)
             async with reconciler.running():
                 await eventually(lambda: len(passes) >= 2)
-                airflow.set_task(DAG, "run", "a", "running")
-                airflow.set_run(DAG, "run", "running")
+                airflow.set_task(DAG, "run", "a", "success")
+                a_while_ago = (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
+                airflow.runs[DAG, "run"].tasks["a", -1]["end_date"] = a_while_ago
                 before = len(passes)
                 await eventually(lambda: len(passes) >= before + 3)
-    assert passes[0] == 3600, "nothing but a run that is queued"
+    assert passes[0] == 3600, "of what is as new as this the listener may yet tell"
     assert 900 in passes, "the listener is silent"
 
 
