@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any, TextIO
 
@@ -32,6 +33,7 @@ from backend.agents.specs import AgentSpec
 from backend.core.jsonable import dumps
 from backend.core.workflow_error_handler import Category, classify
 from backend.db import batch_items, executions, threads, traces
+from backend.db.outage import outlast
 from backend.db.traces import SHOWN_ITEMS
 
 log = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ class _Batch:
         runner, progress = self._runner, self._progress
         runner.recorder.interval = RECORDER_INTERVAL
         await runner.open_budgets()
-        begun = await runner.database.run(self._begin, self._digest())
+        begun = await outlast(partial(runner.database.run, self._begin, self._digest()))
         await runner.watch(begun.execution_id)
         progress.succeeded = len(begun.done)
         for used in begun.used.values():

@@ -1,15 +1,22 @@
-"""Checkpoints in Postgres, which only the latest claim on a task's thread can write."""
+"""Checkpoints in Postgres, which only the latest claim on a task's thread can write, and the graphs' store."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.store.base import Op, Result
+from langgraph.store.postgres.aio import AsyncPostgresStore
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from backend.db.address import plain_url
+from backend.db.outage import outlast
 from backend.db.threads import Claim
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -43,13 +50,34 @@ async def open_pool(database_url: str, *, max_size: int, wait: float = 10) -> As
 class FencedSaver(AsyncPostgresSaver):
     """LangGraph's saver, whose every write first makes sure, in the same transaction, that the claim still lasts.
 
-    A write of a superseded claim raises `psycopg.errors.SerializationFailure`.
+    A write of a superseded claim raises `psycopg.errors.SerializationFailure`. A database that is restarted is waited
+    for: an agent that has just paid for an answer doesn't lose it.
     """
 
     def __init__(self, pool: Pool, claim: Claim) -> None:
         # Agents' states hold messages and plain data; what else a user's graph keeps is its own choice.
         super().__init__(pool, serde=JsonPlusSerializer())
         self._fence = (claim.thread_id, claim.try_number, claim.epoch)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The thread's checkpoint, by default the latest."""
+        return await outlast(partial(super().aget_tuple, config))
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Save a checkpoint."""
+        return await outlast(partial(super().aput, config, checkpoint, metadata, new_versions))
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Save what a node has written."""
+        await outlast(partial(super().aput_writes, config, writes, task_id, task_path))
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
@@ -61,3 +89,11 @@ class FencedSaver(AsyncPostgresSaver):
             async with cursor.connection.transaction():
                 await cursor.execute("SELECT visual_ai.hold_thread(%s, %s, %s)", self._fence)
                 yield cursor
+
+
+class LastingStore(AsyncPostgresStore):
+    """LangGraph's store, which waits for a database that is restarted."""
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """Carry out operations; all of the store's come here."""
+        return await outlast(partial(super().abatch, list(ops)))

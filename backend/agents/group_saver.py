@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -19,6 +20,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from backend.agents.checkpoints import FencedSaver, Pool
 from backend.core.jsonable import dumps
+from backend.db.outage import outlast
 from backend.db.threads import Claim
 
 log = logging.getLogger(__name__)
@@ -168,7 +170,7 @@ class GroupSaver(FencedSaver):
             group, self._group = self._group, _Group()
             self._waiting.clear()
             try:
-                await self._write(group)
+                await outlast(partial(self._write, group))
             except Exception as error:
                 group.written.set_exception(error)
                 group.written.exception()  # graphs that were cancelled meanwhile don't ask for it

@@ -48,7 +48,7 @@ QUEUE_LIMIT = 10_000
 TRANSACTION_LIMIT = 2_000
 """Records written in one transaction: it holds the execution's row lock."""
 FLUSH_SECONDS = 15.0
-_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
+_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 class Recorder:

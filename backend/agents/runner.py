@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
-from langgraph.store.postgres.aio import AsyncPostgresStore
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
-from backend.agents.cancellation import CancelWatch, RunCancelledError
-from backend.agents.checkpoints import FencedSaver, Pool, open_pool
+from backend.agents.cancellation import CancelWatch, Gate, RunCancelledError
+from backend.agents.checkpoints import FencedSaver, LastingStore, Pool, open_pool
 from backend.agents.graph_maker import GraphMaker
 from backend.agents.graph_run import mapped, run_graph
 from backend.agents.models import ModelCredentials
@@ -38,6 +38,7 @@ from backend.core.workflow_error_handler import Classified, classify
 from backend.db import executions, observations, traces
 from backend.db import threads as task_threads
 from backend.db.engine import Database
+from backend.db.outage import outlast
 from backend.db.threads import Claim
 from backend.db.traces import Place
 
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 Saver = TypeVar("Saver", bound=FencedSaver)
 
 CLAIM_SECONDS = 10.0
-"""How long a task waits for its threads; a database that hangs longer costs the checkpoints, not the task."""
+"""How long a task waits for its threads; a database that is away longer costs the checkpoints, not the task."""
 
 _TRACE_NAMESPACE = uuid.UUID("0f2f4c38-6a3e-4d5f-9d53-5f0f0a9f7e11")
 
@@ -115,8 +116,9 @@ class AgentRunner:
         """Take the task's threads for this try, so that agents go on where an earlier try stopped.
 
         `threads` maps each agent to the LangGraph thread of its first call; there are at most `calls` of each. `given`
-        is all that the agents are asked to do; a try with another one starts from nothing. Without a database the
-        agents run without checkpoints. Raises `SupersededError` when a later try has begun.
+        is all that the agents are asked to do; a try with another one starts from nothing. Without a database the first
+        try runs without checkpoints; a later one raises `ConnectionError`, as it would pay again for what is done (a
+        retry helps). Raises `SupersededError` when a later try has begun.
         """
         await self.open_budgets()
         digest = sha256(dumps(given).encode()).hexdigest()
@@ -124,8 +126,10 @@ class AgentRunner:
         try:
             every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
             async with asyncio.timeout(CLAIM_SECONDS):
-                claim = await self._database.run(self._begin, every, digest)
+                claim = await outlast(partial(self._database.run, self._begin, every, digest))
         except (SQLAlchemyError, OSError) as error:
+            if self.task.try_number > 1:
+                raise ConnectionError("the database is out of reach, and with it what earlier tries did") from error
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
         self.hold(claim)
@@ -173,8 +177,9 @@ class AgentRunner:
             await self._resources.enter_async_context(self._purse.following(ledgers[-1], lambda: self._spent(True)))
 
     def callbacks(self, observer: AgentObserver) -> list[BaseCallbackHandler]:
-        """What watches an agent: the observer and, if there is a budget, its guard."""
-        return [observer, *([Guard(self._purse, model=observer.model)] if self._purse else [])]
+        """What watches an agent: the observer, the gate that it shuts at its end and, if there is a budget, a guard."""
+        guards = [Guard(self._purse, model=observer.model)] if self._purse else []
+        return [observer, Gate(lambda: observer.over), *guards]
 
     async def _spent(self, whole_run: bool) -> Spent:
         def read(connection: Connection) -> Spent:
@@ -183,7 +188,7 @@ class AgentRunner:
                 *traces.spent_before(connection, execution_id, self.task.place(), self._began, whole_run=whole_run)
             )
 
-        return await self._database.run(read)
+        return await outlast(partial(self._database.run, read))
 
     async def superseded(self) -> bool:
         """Whether the task is somebody else's by now: a later try's, or the same one's in another triggerer."""
@@ -285,7 +290,7 @@ class AgentRunner:
         """Have the task's graphs keep their checkpoints with a saver of one's own making."""
         if self._shared is None:
             pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
-            self.graphs.store = AsyncPostgresStore(pool)
+            self.graphs.store = LastingStore(pool)
         else:
             pool, self.graphs.store = self._shared.pool, self._shared.store
         self.graphs.saver = saver = make(pool)
@@ -307,7 +312,7 @@ class AgentRunner:
             used = traces.used_before(connection, execution_id, place)
             return Usage(input_tokens=used[0], output_tokens=used[1], cost=used[2], calls=used[3])
 
-        return await self._database.run(read)
+        return await outlast(partial(self._database.run, read))
 
     def _failure(self, observer: AgentObserver, error: Exception) -> Outcome:
         found = classify(error)

@@ -7,11 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from weakref import WeakKeyDictionary
 
-from langgraph.store.postgres.aio import AsyncPostgresStore
-
 from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
-from backend.agents.checkpoints import Pool, open_pool
+from backend.agents.checkpoints import LastingStore, Pool, open_pool
 from backend.core.settings import Settings
 from backend.db.engine import Database, ThreadedDatabase
 
@@ -37,7 +35,7 @@ class SharedResources:
         )
         self.watch = CancelWatch(self.database)
         self.pool: Pool
-        self.store: AsyncPostgresStore
+        self.store: LastingStore
         self.users = 0
         self._ready = asyncio.Event()
         self._changed = asyncio.Event()
@@ -78,7 +76,7 @@ class SharedResources:
             async with open_pool(
                 settings.database_url, max_size=settings.triggerer_connections, wait=WAIT_SECONDS
             ) as self.pool:
-                self.store = AsyncPostgresStore(self.pool)
+                self.store = LastingStore(self.pool)
                 self._ready.set()
                 with BlockingWatch(loop, settings.blocking_warning):
                     try:
