@@ -55,6 +55,7 @@ PRELOADED = (
     "backend.agents.task",
     "backend.agents.team",
     "backend.agents.validation",
+    "backend.agents.image_cache",
     "backend.agents.image_fetch",
     "backend.agents.local_text",
     "backend.agents.local_vision",
@@ -64,7 +65,7 @@ PRELOADED = (
     "visual_ai_operators",
 )
 
-PREPARED = ("backend.agents.text_analysis:prepare",)
+PREPARED = ("backend.agents.text_analysis:prepare", "backend.db.rehearsal:rehearse")
 """Functions that load data, which all tasks then share: module and name."""
 
 

@@ -25,7 +25,7 @@ from backend.agents.batch_results import RESULT_BYTES, RESULT_ITEMS, Results, Re
 from backend.agents.cancellation import RunCancelledError
 from backend.agents.graph_maker import Prepared
 from backend.agents.graph_run import mapped, run_graph
-from backend.agents.group_saver import GroupSaver
+from backend.agents.group_saver import BATCH_GATHER_SECONDS
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.registry import get_agent
 from backend.agents.runner import AgentRunner, action, trace_id_of
@@ -87,8 +87,7 @@ class _Batch:
         for used in begun.used.values():
             progress.add_usage(Usage(*used))
         async with AsyncExitStack() as stack:
-            saver = await runner.open_checkpoints(lambda pool: GroupSaver(pool, begun.claim, begun.known))
-            await stack.enter_async_context(saver.writing())
+            await runner.open_checkpoints(begun.claim, begun.known, gather=BATCH_GATHER_SECONDS)
             if self._inputs:  # what is wrong with the agent itself is told before any item begins
                 progress.model = (await self._prepare(self._given(0))).model
             results = ResultWriter(runner.database, begun.execution_id, self._place, self._task.thread_id)

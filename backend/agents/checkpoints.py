@@ -1,12 +1,9 @@
 """Checkpoints in Postgres, which only the latest claim on a task's thread can write, and the graphs' store."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
-from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.store.base import Op, Result
@@ -23,15 +20,16 @@ Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 
 @asynccontextmanager
-async def open_pool(database_url: str, *, max_size: int, wait: float = 10) -> AsyncIterator[Pool]:
+async def open_pool(database_url: str, *, max_size: int, min_size: int = 0, wait: float = 10) -> AsyncIterator[Pool]:
     """Connections for checkpoints and the store, as LangGraph wants them, in the schema `visual_ai`.
 
-    The first connection is made when it is needed. `wait` is how long, in seconds, one is waited for.
+    `min_size` of them are made at once, in the background, the others when they are needed. `wait` is how long, in
+    seconds, one is waited for.
     """
     async with AsyncConnectionPool(
         plain_url(database_url),
         connection_class=AsyncConnection[DictRow],
-        min_size=0,
+        min_size=min_size,
         max_size=max_size,
         timeout=wait,
         open=False,
@@ -50,34 +48,13 @@ async def open_pool(database_url: str, *, max_size: int, wait: float = 10) -> As
 class FencedSaver(AsyncPostgresSaver):
     """LangGraph's saver, whose every write first makes sure, in the same transaction, that the claim still lasts.
 
-    A write of a superseded claim raises `psycopg.errors.SerializationFailure`. A database that is restarted is waited
-    for: an agent that has just paid for an answer doesn't lose it.
+    A write of a superseded claim raises `psycopg.errors.SerializationFailure`.
     """
 
     def __init__(self, pool: Pool, claim: Claim) -> None:
         # Agents' states hold messages and plain data; what else a user's graph keeps is its own choice.
         super().__init__(pool, serde=JsonPlusSerializer())
         self._fence = (claim.thread_id, claim.try_number, claim.epoch)
-
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The thread's checkpoint, by default the latest."""
-        return await outlast(partial(super().aget_tuple, config))
-
-    async def aput(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        """Save a checkpoint."""
-        return await outlast(partial(super().aput, config, checkpoint, metadata, new_versions))
-
-    async def aput_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        """Save what a node has written."""
-        await outlast(partial(super().aput_writes, config, writes, task_id, task_path))
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:

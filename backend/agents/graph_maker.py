@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.store.base import BaseStore
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
-from backend.agents.checkpoints import FencedSaver
+from backend.agents.checkpoints import FencedSaver, LastingStore, Pool
 from backend.agents.graph_run import Graph
 from backend.agents.graph_source import load_graph
 from backend.agents.models import ModelChoice, ModelCredentials, Purpose, build_model, many_calls_client, resolve_model
@@ -35,7 +35,8 @@ class Prepared:
 
 
 class GraphMaker:
-    """Makes graphs that keep their checkpoints with `saver`, when there is one, and find `store` at run time."""
+    """Makes graphs that keep their checkpoints with `saver`, when there is one, and find `store` at run time, or one
+    that is made in `pool`."""
 
     def __init__(
         self,
@@ -52,7 +53,9 @@ class GraphMaker:
         self._credentials = credentials
         self._resources = resources
         self.saver: FencedSaver | None = None
+        self.pool: Pool | None = None
         self.store: BaseStore | None = None
+        self._http: Any = None
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has none.
@@ -81,7 +84,7 @@ class GraphMaker:
         finally:
             observer.begin(input_data)
         definition.check_input(input_data)
-        return self._compile(spec, definition, config, choice)
+        return self._compile(spec, definition, config, choice, **self._client(choice))
 
     def requested(self, spec: AgentSpec) -> str | None:
         """The name of the model that is asked for, if any is."""
@@ -103,10 +106,24 @@ class GraphMaker:
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
         return definition.build(config, model, deps).compile(checkpointer=self.saver, name=spec.name)
 
+    def _client(self, choice: ModelChoice) -> dict[str, Any]:
+        """An HTTP client that ends with the task. LangChain's own is kept for the process, and of no use to the next
+        event loop there: a second task under `airflow dags test` would fail."""
+        if choice.provider != "openai":
+            return {}
+        if self._http is None:
+            from openai import DefaultAsyncHttpxClient
+
+            self._http = DefaultAsyncHttpxClient()
+            self._resources.push_async_callback(self._http.aclose)
+        return {"http_async_client": self._http}
+
     async def own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
         """The user's own graph. `config` is for a function that makes one."""
         if self._settings.stream_usage:
             ask_for_usage()
+        if self.store is None and self.pool is not None:
+            self.store = LastingStore(self.pool)
         return await load_graph(
             str(spec.graph),
             config=config,

@@ -8,6 +8,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 from langgraph.types import StreamMode
 
+from backend.agents.group_saver import GroupSaver
 from backend.agents.observer import AgentObserver, node_path
 from backend.core.input_error import InputError
 from backend.core.jsonable import to_jsonable
@@ -62,6 +63,8 @@ async def run_graph(
                 interrupted = interrupted or (bool(chunk.get("interrupts")) and not namespace)
         elif not namespace:
             output = chunk
+    if isinstance(graph.checkpointer, GroupSaver):
+        await graph.checkpointer.flush()
     if interrupted:
         raise GraphInterruptError("stopped at interrupt() to ask a person; such graphs can't be run as a task yet")
     return returned(graph, output)

@@ -1,4 +1,4 @@
-"""Checkpoints of very many threads at once: what waits to be written goes into one transaction."""
+"""Checkpoints in few transactions: what waits to be written goes into one, be it of one thread or of thousands."""
 
 import asyncio
 import logging
@@ -17,6 +17,8 @@ from langgraph.checkpoint.base import (
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from psycopg import OperationalError
+from psycopg_pool import PoolTimeout
 
 from backend.agents.checkpoints import FencedSaver, Pool
 from backend.core.jsonable import dumps
@@ -25,8 +27,10 @@ from backend.db.threads import Claim
 
 log = logging.getLogger(__name__)
 
-GATHER_SECONDS = 0.05
-"""How long a write waits for others to share its transaction. Graphs don't wait for it between their nodes."""
+BATCH_GATHER_SECONDS = 0.05
+"""How long the writes of a batch wait for others' to share a transaction. Graphs don't wait for it between nodes."""
+CLOSE_SECONDS = 5.0
+"""How long the last writes may take."""
 GROUP_LIMIT = 500
 """Checkpoints and sets of writes in one transaction."""
 
@@ -68,34 +72,72 @@ class _Group:
 
 
 class GroupSaver(FencedSaver):
-    """A `FencedSaver` for a batch: same tables, same fence, but one transaction for many threads' writes.
+    """A `FencedSaver` with the same tables and the same fence, but one transaction for many writes.
 
     `known` are the threads that have checkpoints already; for any other nothing needs to be looked up before its
-    first write. Use as `async with saver.writing()`. A write that fails raises in the graph that waits for it, as with
-    LangGraph's own saver.
+    first write. A write waits `gather` seconds for others; those that come while a transaction runs share the next.
+    Graphs don't wait for their writes: `flush` does, and so does every reading. Use as `async with saver.writing()`.
+
+    A write that fails raises at the graph's next one, or in `flush`. A database that is restarted is waited for: an
+    agent that has just paid for an answer doesn't lose it.
     """
 
-    def __init__(self, pool: Pool, claim: Claim, known: Collection[str] = ()) -> None:
+    def __init__(self, pool: Pool, claim: Claim, known: Collection[str] = (), *, gather: float = 0) -> None:
         super().__init__(pool, claim)
+        self._gather = gather
         self._known = set(known)
         self._group = _Group()
+        self._in_flight: _Group | None = None
         self._waiting = asyncio.Event()
+        self._closing = False
+        self._error: Exception | None = None
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator["GroupSaver"]:
-        """Write what comes as long as the context lasts."""
+        """Write what comes as long as the context lasts. What waits at its end is still written."""
         writer = asyncio.create_task(self._write_groups())
         try:
             yield self
         finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            self._closing = True
+            self._waiting.set()
+            try:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await asyncio.wait([writer])
+                    if writer.cancelled():  # the loop is being closed: it cancelled all its tasks
+                        await self._write_rest()
+            except (TimeoutError, OperationalError, PoolTimeout) as error:
+                log.warning("the last checkpoints were not written: %s", type(error).__name__)
+            finally:
+                writer.cancel()
+
+    async def flush(self) -> None:
+        """Wait until everything is written. Raises what made that impossible, `psycopg.OperationalError` above all."""
+        last = self._group if self._group.size else self._in_flight
+        if last is not None:
+            await asyncio.shield(last.written)
+        if self._error is not None:
+            raise self._error
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The thread's latest checkpoint; none, without asking, for a thread that has none yet."""
         if config["configurable"]["thread_id"] not in self._known:
             return None
-        return await super().aget_tuple(config)
+        await self.flush()
+        return await outlast(partial(super().aget_tuple, config))
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """The thread's checkpoints, the latest first."""
+        await self.flush()
+        async for found in super().alist(config, filter=filter, before=before, limit=limit):
+            yield found
 
     async def aput(
         self,
@@ -158,29 +200,41 @@ class GroupSaver(FencedSaver):
         await self._share(group)
 
     async def _share(self, group: _Group) -> None:
+        if self._error is not None:
+            raise self._error
         group.size += 1
         self._waiting.set()
-        await asyncio.shield(group.written)
+        if group.size > GROUP_LIMIT:  # the database can't keep up
+            await asyncio.shield(group.written)
 
     async def _write_groups(self) -> None:
         while True:
             await self._waiting.wait()
-            if self._group.size < GROUP_LIMIT:
-                await asyncio.sleep(GATHER_SECONDS)
+            if self._group.size < GROUP_LIMIT and not self._closing:
+                await asyncio.sleep(self._gather)
+            if not self._group.size:  # closing
+                break
             group, self._group = self._group, _Group()
-            self._waiting.clear()
+            self._in_flight = group
+            if not self._closing:
+                self._waiting.clear()
             try:
-                await outlast(partial(self._write, group))
+                if self._error is None:
+                    await self._write(group)
             except Exception as error:
-                group.written.set_exception(error)
-                group.written.exception()  # graphs that were cancelled meanwhile don't ask for it
-            except asyncio.CancelledError:
-                group.written.cancel()
-                raise
-            else:
-                group.written.set_result(None)
+                self._error = error
+            self._in_flight = None
+            group.written.set_result(None)
+
+    async def _write_rest(self) -> None:
+        for group in (self._in_flight, self._group):
+            if group is not None and group.size and self._error is None:
+                await self._write(group)
 
     async def _write(self, group: _Group) -> None:
+        await outlast(partial(self._insert, group))
+
+    async def _insert(self, group: _Group) -> None:
         async with self._cursor(pipeline=True) as cursor:
             for statement, rows in (
                 (_BLOBS, group.blobs),

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from types import TracebackType
@@ -47,6 +48,7 @@ Record = Operation | TraceRow | RunUsage
 QUEUE_LIMIT = 10_000
 TRANSACTION_LIMIT = 2_000
 """Records written in one transaction: it holds the execution's row lock."""
+INTERVAL_SECONDS = 0.02
 FLUSH_SECONDS = 15.0
 _RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
@@ -70,8 +72,9 @@ class Recorder:
         """The try's claim, if it has one; once it is lost, no event is appended any more."""
         self.dropped = 0
         """Records that could not be written."""
-        self.interval = 0.0
+        self.interval = INTERVAL_SECONDS
         """Seconds between two transactions: with many agents at once, larger ones cost less."""
+        self._closing = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._writer = asyncio.create_task(self._write_all())
@@ -80,6 +83,7 @@ class Recorder:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closing.set()
         if self._writer is not None:
             try:
                 async with asyncio.timeout(FLUSH_SECONDS):
@@ -112,8 +116,10 @@ class Recorder:
             batch = self._batch  # not empty when a writer was cancelled that had it in hand
             if not batch:
                 batch.append(await self._queue.get())
-            if self.interval and batch[0] is not None:
-                await asyncio.sleep(self.interval)
+            if batch[0] is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.interval):
+                        await self._closing.wait()
             while not self._queue.empty() and len(batch) < TRANSACTION_LIMIT:
                 batch.append(self._queue.get_nowait())
             ended = None in batch

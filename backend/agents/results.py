@@ -4,15 +4,14 @@ from typing import Any
 
 from backend.core.settings import get_settings
 from backend.db import executions
-from backend.db.engine import make_engine
+from backend.db.engine import task_engine
 from backend.db.executions import RunState
 
 
 def store(dag_id: str, dag_run_id: str, result: dict[str, Any]) -> dict[str, Any]:
     """Write a run's result; gives the id of its execution. Raises `OperationalError` when the database is out of
     reach; a retry helps."""
-    engine = make_engine(get_settings().database_url, application="visual_ai_worker")
-    with engine.begin() as connection:
+    with task_engine(get_settings().database_url).begin() as connection:
         execution_id = executions.ensure(connection, RunState(dag_id, dag_run_id, None))
         executions.set_result(connection, execution_id, result)
     return {"execution_id": execution_id}

@@ -4,7 +4,7 @@ import logging
 
 from backend.core.settings import get_settings
 from backend.db import threads
-from backend.db.engine import make_engine
+from backend.db.engine import task_engine
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ def prune_checkpoints(days: float | None = None) -> int:
     instances. Raises `OperationalError` when the database is out of reach; a retry goes on with the rest."""
     settings = get_settings()
     age = (settings.checkpoint_retention_days if days is None else days) * 86_400
-    engine = make_engine(settings.database_url, application="visual_ai_maintenance")
+    engine = task_engine(settings.database_url)
     total = 0
     while True:
         with engine.begin() as connection:

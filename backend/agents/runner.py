@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
@@ -19,9 +19,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.cancellation import CancelWatch, Gate, RunCancelledError
-from backend.agents.checkpoints import FencedSaver, LastingStore, Pool, open_pool
+from backend.agents.checkpoints import Pool, open_pool
 from backend.agents.graph_maker import GraphMaker
 from backend.agents.graph_run import mapped, run_graph
+from backend.agents.group_saver import GroupSaver
 from backend.agents.models import ModelCredentials
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
@@ -45,8 +46,6 @@ from backend.db.traces import Place
 __all__ = ["AgentRunner", "Outcome", "TaskContext", "action", "call_thread", "is_final", "run_single", "trace_id_of"]
 
 log = logging.getLogger(__name__)
-
-Saver = TypeVar("Saver", bound=FencedSaver)
 
 CLAIM_SECONDS = 10.0
 """How long a task waits for its threads; a database that is away longer costs the checkpoints, not the task."""
@@ -120,6 +119,7 @@ class AgentRunner:
         try runs without checkpoints; a later one raises `ConnectionError`, as it would pay again for what is done (a
         retry helps). Raises `SupersededError` when a later try has begun.
         """
+        await self.connect()
         await self.open_budgets()
         digest = sha256(dumps(given).encode()).hexdigest()
         self._threads = dict(threads)
@@ -133,7 +133,7 @@ class AgentRunner:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
         self.hold(claim)
-        await self.open_checkpoints(lambda pool: FencedSaver(pool, claim))
+        await self.open_checkpoints(claim, every if claim.going_on else ())
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
         if self._execution_id is not None:
@@ -286,15 +286,21 @@ class AgentRunner:
         observer.finish("success", output)
         return self._outcome(observer, "success", output)
 
-    async def open_checkpoints(self, make: Callable[[Pool], Saver]) -> Saver:
-        """Have the task's graphs keep their checkpoints with a saver of one's own making."""
-        if self._shared is None:
-            pool = await self._resources.enter_async_context(open_pool(self._settings.database_url, max_size=4))
-            self.graphs.store = LastingStore(pool)
-        else:
-            pool, self.graphs.store = self._shared.pool, self._shared.store
-        self.graphs.saver = saver = make(pool)
-        return saver
+    async def connect(self) -> Pool:
+        """Begin to connect to the checkpoints."""
+        graphs = self.graphs
+        if graphs.pool is None:
+            if self._shared is not None:
+                graphs.pool, graphs.store = self._shared.pool, self._shared.store
+            else:
+                opening = open_pool(self._settings.database_url, min_size=1, max_size=4)
+                graphs.pool = await self._resources.enter_async_context(opening)
+        return graphs.pool
+
+    async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
+        """Have the task's graphs keep their checkpoints; `known` and `gather` are `GroupSaver`'s."""
+        saver = GroupSaver(await self.connect(), claim, known, gather=gather)
+        self.graphs.saver = await self._resources.enter_async_context(saver.writing())
 
     def skip(self, spec: AgentSpec, reason: str) -> None:
         """Record that an agent was not run, and why."""

@@ -11,7 +11,7 @@ from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
 from backend.agents.checkpoints import LastingStore, Pool, open_pool
 from backend.core.settings import Settings
-from backend.db.engine import Database, ThreadedDatabase
+from backend.db.engine import Database, ThreadedDatabase, make_engine
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,12 @@ class SharedResources:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database: Database = ThreadedDatabase(
-            settings.database_url, application="visual_ai_triggerer", connections=settings.triggerer_connections
+        connections = settings.triggerer_connections
+        # Waiting for one of the connections has no limit: hundreds may ask at once.
+        self._engine = make_engine(
+            settings.database_url, application="visual_ai_triggerer", pool_size=connections, wait=None
         )
+        self.database: Database = ThreadedDatabase(self._engine, threads=connections)
         self.watch = CancelWatch(self.database)
         self.pool: Pool
         self.store: LastingStore
@@ -86,6 +89,7 @@ class SharedResources:
         finally:
             _shared.pop(loop, None)
             await self.database.close()
+            self._engine.dispose()
 
     async def _until_idle(self) -> None:
         while True:

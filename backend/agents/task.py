@@ -12,7 +12,7 @@ from backend.agents.models import ModelCredentials
 from backend.agents.runner import AgentRunner, TaskContext
 from backend.core.budget import Budget
 from backend.core.settings import Settings
-from backend.db.engine import Database, make_async_engine
+from backend.db.engine import ThreadedDatabase, task_engine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class AgentTask:
     async def _run(self, work: Work) -> dict[str, Any]:
         threads = NodeThreads()
         asyncio.get_running_loop().set_default_executor(threads)
-        database = Database(make_async_engine(self._settings.database_url, application="visual_ai_worker", pool_size=2))
+        database = ThreadedDatabase(task_engine(self._settings.database_url), threads=2)
         try:
             async with AgentRunner(
                 self._settings, database, self._task, budget=self._budget, credentials=self._credentials

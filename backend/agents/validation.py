@@ -11,7 +11,7 @@ from backend.agents.specs import parse_team
 from backend.core.input_error import InputError
 from backend.core.settings import get_settings
 from backend.db import images
-from backend.db.engine import make_engine
+from backend.db.engine import task_engine
 
 
 def check_picture(source: Any) -> dict[str, Any]:
@@ -69,8 +69,7 @@ def _given(value: Any) -> bool:
 
 async def _read_upload(image_id: UUID) -> bytes | None:
     def read() -> bytes | None:
-        engine = make_engine(get_settings().database_url, application="visual_ai_worker")
-        with engine.connect() as connection:
+        with task_engine(get_settings().database_url).connect() as connection:
             image = images.get(connection, str(image_id))
         return image.content if image else None
 

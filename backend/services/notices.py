@@ -9,18 +9,19 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Connection
-from sqlalchemy.engine import Engine, create_engine
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.core.events import NewEvent
-from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import classify
 from backend.db import errors, events, executions, observations
+from backend.db.engine import make_engine, task_engine
 from backend.db.executions import RunState
 from backend.db.traces import Place
 
@@ -49,6 +50,8 @@ class Notices:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._engine: Engine | None = None
+        # Of its own: this thread runs beside forks, which the tasks' engine must not meet.
+        self._make_engine: Callable[[str], Engine] = partial(make_engine, application="visual_ai_listener", pool_size=1)
         self._broken_until = 0.0
         self.dropped = 0
         """Notices that were not written."""
@@ -81,6 +84,7 @@ class Notices:
         if self._engine is not None:
             self._engine.dispose(close=False)
             self._engine = None
+        self._make_engine = task_engine
 
     def _ensure_thread(self) -> None:
         with self._lock:
@@ -105,15 +109,7 @@ class Notices:
         if time.monotonic() < self._broken_until:
             raise ConnectionError("the database was out of reach a moment ago")
         if self._engine is None:
-            self._engine = create_engine(
-                self._url,
-                pool_size=1,
-                max_overflow=0,
-                pool_pre_ping=True,
-                json_serializer=dumps,
-                use_native_hstore=False,
-                connect_args={"application_name": "visual_ai_listener", "connect_timeout": 3},
-            )
+            self._engine = self._make_engine(self._url)
         try:
             with self._engine.begin() as connection:
                 record(connection, notice)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tests.benchmarks import import_cost, report, task_overhead, trigger
+from tests.benchmarks import batch, import_cost, parallel, report, task_overhead, trigger, waiting
 from tests.benchmarks.report import Result
 from tests.kit.stack import ROOT, RunningStack, running_stack
 
@@ -20,8 +20,11 @@ ON_A_STACK: dict[str, Callable[[RunningStack], Result]] = {
 
 ALONE: dict[str, Callable[[], Result]] = {
     "import_cost": import_cost.measure,
+    "parallel": parallel.measure,
+    "batch": batch.measure,
+    "waiting": waiting.measure,
 }
-"""Benchmarks that need nothing. They run first, while nothing else does."""
+"""Benchmarks that start what they need themselves. They run first, while nothing else does."""
 
 RESULTS = ROOT / "bench-results"
 DAGS = Path(__file__).with_name("dags")

@@ -20,16 +20,17 @@ PACKAGES = ("apache-airflow", "langgraph", "langchain-core", "fastapi", "sqlalch
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure that may not be above `limit`."""
+    """A figure that may not be above `limit`, or below it with `at_least`."""
 
     name: str
     value: float
     limit: float
+    at_least: bool = False
 
     @property
     def met(self) -> bool:
         """Whether it is not."""
-        return self.value <= self.limit
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def show(results: Sequence[Result]) -> None:
     for result in results:
         for goal in result.goals:
             verdict = "[green]met[/green]" if goal.met else "[red]missed[/red]"
-            goals.add_row(result.name, goal.name, f"{goal.value:,.3f}", f"{goal.limit:,.3f}", verdict)
+            limit = f"{'≥' if goal.at_least else '≤'} {goal.limit:,.3f}"
+            goals.add_row(result.name, goal.name, f"{goal.value:,.3f}", limit, verdict)
     if goals.row_count:
         console.print(goals)

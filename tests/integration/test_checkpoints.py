@@ -10,12 +10,14 @@ from langgraph.checkpoint.base import empty_checkpoint
 from sqlalchemy import text
 
 from backend.agents.checkpoints import FencedSaver, open_pool
+from backend.agents.group_saver import GroupSaver
 from backend.agents.runner import AgentRunner, TaskContext, run_single
 from backend.agents.specs import parse_agent, parse_team, synthesis_spec
 from backend.agents.team import run_team
 from backend.core.settings import Settings
 from backend.core.states import TaskState
 from backend.db import observations, threads
+from backend.db.address import plain_url
 from backend.db.engine import Database, make_async_engine
 from backend.db.threads import Claim, SupersededError
 from tests.conftest import Postgres
@@ -155,6 +157,42 @@ async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner,
             found = await current.aget_tuple(config)
             assert found is not None
             assert found.pending_writes == [("task", "channel", "value")]
+
+
+async def test_checkpoints_that_share_a_transaction_are_fenced_as_well(make_runner: MakeRunner, pg: Postgres) -> None:
+    runner = make_runner(1)
+    thread = runner.task.thread_id
+    config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+    async with runner, open_pool(pg.worker_url, max_size=1) as pool:
+        await runner.claim({"text": thread}, "input")
+        async with GroupSaver(pool, Claim(thread, 7, 7, False)).writing() as stale:
+            await stale.aput(config, empty_checkpoint(), {}, {})
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                await stale.flush()
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                await stale.aput(config, empty_checkpoint(), {}, {})
+        assert await FencedSaver(pool, Claim(thread, 1, 1, False)).aget_tuple(config) is None
+
+
+async def test_a_lost_connection_costs_no_checkpoint(make_runner: MakeRunner, pg: Postgres) -> None:
+    runner = make_runner(1)
+    thread = runner.task.thread_id
+    config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+    async with runner, open_pool(pg.worker_url, max_size=1) as pool:
+        await runner.claim({"text": thread}, "input")
+        claim = Claim(thread, 1, 1, False)
+        async with GroupSaver(pool, claim).writing() as saver:
+            first = await saver.aput(config, empty_checkpoint(), {}, {})
+            await saver.flush()
+            with psycopg.connect(plain_url(pg.admin_url), autocommit=True) as admin:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE application_name = 'visual_ai_checkpoints'"
+                )
+            kept = await saver.aput(first, empty_checkpoint(), {}, {})
+            found = await saver.aget_tuple(config)
+            assert found is not None
+            assert found.config == kept
 
 
 async def test_checkpoints_of_finished_runs_are_pruned_by_age(make_runner: MakeRunner, pg: Postgres) -> None:

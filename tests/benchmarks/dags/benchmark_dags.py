@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, BaseOperator, task
+from airflow.triggers.base import StartTriggerArgs
 
 from visual_ai_operators import LangGraphOperator
 
@@ -30,3 +32,34 @@ with DAG("benchmark_agent", schedule=None, start_date=START) as benchmark_agent:
         input_data={"text": "The harbour was quiet. Three boats lay at the pier."},
         model="local:text",
     )
+
+
+class BareTrigger(BaseOperator):
+    """A task that does nothing but wait 2 s in the triggerer, where it starts and ends."""
+
+    start_from_trigger = True
+    start_trigger_args = StartTriggerArgs(
+        trigger_cls="airflow.providers.standard.triggers.temporal.TimeDeltaTrigger",
+        trigger_kwargs={"delta": timedelta(seconds=2), "end_from_trigger": True},
+        next_method="execute",
+    )
+
+    def execute(self, context: Any) -> None:
+        """Never called."""
+        raise NotImplementedError
+
+
+MANY: dict[str, Any] = {"schedule": None, "start_date": START, "max_active_runs": 1000, "max_active_tasks": 1000}
+
+with DAG("benchmark_bare_trigger", **MANY):
+    BareTrigger(task_id="waits")
+
+for dag_id, deferrable in (("benchmark_waiting", True), ("benchmark_waiting_in_worker", False)):
+    with DAG(dag_id, **MANY):
+        LangGraphOperator(
+            task_id="agent",
+            agent_config={"type": "text"},
+            input_data={"text": "{{ dag_run.conf.text }}"},
+            model="openai:gpt-4.1-mini",
+            deferrable=deferrable,
+        )
