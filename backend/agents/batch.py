@@ -32,7 +32,7 @@ from backend.agents.runner import AgentRunner, action, trace_id_of
 from backend.agents.specs import AgentSpec
 from backend.core.jsonable import dumps
 from backend.core.workflow_error_handler import Category, classify
-from backend.db import batch_items, executions, threads, traces
+from backend.db import batch_items, executions, takeover, threads, traces
 from backend.db.outage import outlast
 from backend.db.traces import SHOWN_ITEMS
 
@@ -111,7 +111,7 @@ class _Batch:
     def _begin(self, connection: Connection, digest: str) -> _Begun:
         task, place = self._task, self._place
         execution_id = executions.ensure(connection, task.run_state())
-        traces.supersede(connection, execution_id, place)
+        takeover.close_lost(connection, execution_id, place)
         names = [self._thread(index) for index in range(len(self._inputs))]
         claim = threads.begin(connection, execution_id, task.thread_id, task.try_number, names, digest)
         used = traces.used_by_items(connection, execution_id, place) if task.try_number > 1 else {}

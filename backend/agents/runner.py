@@ -36,7 +36,7 @@ from backend.core.jsonable import dumps
 from backend.core.settings import Settings
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import Classified, classify
-from backend.db import executions, observations, traces
+from backend.db import executions, observations, takeover, traces
 from backend.db import threads as task_threads
 from backend.db.engine import Database
 from backend.db.outage import outlast
@@ -231,7 +231,7 @@ class AgentRunner:
 
     def _begin(self, connection: Connection, agents: list[str], digest: str) -> Claim:
         execution_id = self._execution_id = executions.ensure(connection, self.task.run_state())
-        traces.supersede(connection, execution_id, self.task.place())
+        takeover.close_lost(connection, execution_id, self.task.place())
         task = self.task
         return task_threads.begin(
             connection, execution_id, task.thread_id, task.try_number, agents, digest, instance=task.instance
