@@ -15,7 +15,7 @@ from backend.core.budget import parse_budget
 from visual_ai_deferral import TRIGGER, plain, plain_or_none, renders_in_triggerer
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
     from backend.agents.models import ModelCredentials
     from backend.agents.runner import TaskContext
@@ -43,7 +43,7 @@ class AgentsOperator(BaseOperator):
         *,
         deferrable: bool | None = None,
         llm_conn_id: str | None = None,
-        budget: Mapping[str, Any] | None = None,
+        budget: Mapping[str, Any] | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

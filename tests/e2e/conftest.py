@@ -29,7 +29,10 @@ def stack(running_openai_server: OpenAIServer) -> Iterator[RunningStack]:
     with running_stack(environment) as running:
         shutil.copytree(Path(__file__).with_name("dags"), running.dags, dirs_exist_ok=True)
         with running.airflow() as airflow:
-            wait_until(lambda: _scheduled_work_is_done(airflow), timeout=90, what="the scheduled runs of the start")
+            wait_until(
+                    lambda: _scheduled_work_is_done(airflow),
+                    timeout=180, poll=0.5, what="the scheduled runs of the start",
+                )  # fmt: skip
         yield running
 
 
