@@ -65,7 +65,11 @@ PRELOADED = (
     "visual_ai_operators",
 )
 
-PREPARED = ("backend.agents.text_analysis:prepare", "backend.db.rehearsal:rehearse")
+PREPARED = (
+    "backend.agents.text_analysis:prepare",
+    "backend.agents.http_clients:tls",
+    "backend.db.rehearsal:rehearse",
+)
 """Functions that load data, which all tasks then share: module and name."""
 
 

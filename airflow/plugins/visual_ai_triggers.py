@@ -230,3 +230,6 @@ def _load() -> None:
     import backend.agents.failure
     import backend.agents.registry
     import backend.agents.team  # noqa: F401
+
+    with suppress(ImportError):
+        import langchain_openai  # noqa: F401

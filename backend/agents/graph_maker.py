@@ -13,7 +13,8 @@ from backend.agents.agent_config import AgentConfig, AgentDeps
 from backend.agents.checkpoints import FencedSaver, LastingStore, Pool
 from backend.agents.graph_run import Graph
 from backend.agents.graph_source import load_graph
-from backend.agents.models import ModelChoice, ModelCredentials, Purpose, build_model, many_calls_client, resolve_model
+from backend.agents.http_clients import HttpClients
+from backend.agents.models import ModelChoice, ModelCredentials, Purpose, build_model, resolve_model
 from backend.agents.observer import AgentObserver
 from backend.agents.registry import AgentDefinition, get_agent
 from backend.agents.specs import AgentSpec
@@ -55,7 +56,7 @@ class GraphMaker:
         self.saver: FencedSaver | None = None
         self.pool: Pool | None = None
         self.store: BaseStore | None = None
-        self._http: Any = None
+        self.http: HttpClients | None = None
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has none.
@@ -67,10 +68,10 @@ class GraphMaker:
             graph = await self.own(spec, {"configurable": dict(spec.configurable)})
             return Prepared(graph, None, requested, None)
         definition, config, choice = self._choose(spec, requested, purpose)
-        client: dict[str, Any] = {}
-        if choice.provider == "openai":
-            client["http_async_client"] = await self._resources.enter_async_context(many_calls_client())
-        graph = self._compile(spec, definition, config, choice, **client)
+        if self.http is None:
+            self.http = HttpClients(many_calls=True)
+            self._resources.push_async_callback(self.http.close)
+        graph = self._compile(spec, definition, config, choice, **self._clients(choice))
         return Prepared(graph, definition, choice.name, choice.notice)
 
     def built_in(
@@ -84,7 +85,7 @@ class GraphMaker:
         finally:
             observer.begin(input_data)
         definition.check_input(input_data)
-        return self._compile(spec, definition, config, choice, **self._client(choice))
+        return self._compile(spec, definition, config, choice, **self._clients(choice))
 
     def requested(self, spec: AgentSpec) -> str | None:
         """The name of the model that is asked for, if any is."""
@@ -106,17 +107,15 @@ class GraphMaker:
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
         return definition.build(config, model, deps).compile(checkpointer=self.saver, name=spec.name)
 
-    def _client(self, choice: ModelChoice) -> dict[str, Any]:
-        """An HTTP client that ends with the task. LangChain's own is kept for the process, and of no use to the next
-        event loop there: a second task under `airflow dags test` would fail."""
+    def _clients(self, choice: ModelChoice) -> dict[str, Any]:
+        """HTTP clients that end with the task, or with the event loop that agents share. LangChain's own are kept for
+        the process, and of no use to the next event loop there: a second task under `airflow dags test` would fail."""
         if choice.provider != "openai":
             return {}
-        if self._http is None:
-            from openai import DefaultAsyncHttpxClient
-
-            self._http = DefaultAsyncHttpxClient()
-            self._resources.push_async_callback(self._http.aclose)
-        return {"http_async_client": self._http}
+        if self.http is None:
+            self.http = HttpClients()
+            self._resources.push_async_callback(self.http.close)
+        return self.http.arguments()
 
     async def own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
         """The user's own graph. `config` is for a function that makes one."""

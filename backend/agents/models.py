@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -219,22 +218,6 @@ def build_model(
             f"{', '.join(sorted(params)) or '(none were given)'} ({type(error).__name__})"
         ) from None
     return built
-
-
-@asynccontextmanager
-async def many_calls_client() -> AsyncIterator[Any]:
-    """An HTTP client for `build_model(…, http_async_client=…)` of OpenAI's models, for hundreds of calls at once.
-
-    The default one looks through all its connections before and after each call; aiohttp's takes less than half the
-    time at 500 at once.
-    """
-    from openai import DefaultAioHttpClient
-
-    client = DefaultAioHttpClient()
-    try:
-        yield client
-    finally:
-        await client.aclose()
 
 
 def provider_keys(settings: Settings, credentials: ModelCredentials | None = None) -> list[str]:

@@ -50,6 +50,9 @@ log = logging.getLogger(__name__)
 CLAIM_SECONDS = 10.0
 """How long a task waits for its threads; a database that is away longer costs the checkpoints, not the task."""
 
+SHARED_INTERVAL, SHARED_GATHER = 0.1, 0.05
+"""Seconds that records and checkpoints wait for others where hundreds of agents share a process: fewer transactions."""
+
 _TRACE_NAMESPACE = uuid.UUID("0f2f4c38-6a3e-4d5f-9d53-5f0f0a9f7e11")
 
 
@@ -101,6 +104,8 @@ class AgentRunner:
         self._claim: Claim | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
+        if shared is not None:
+            self._recorder.interval = SHARED_INTERVAL
         self._watch = shared.watch if shared is not None else CancelWatch(database)
         self._execution_id: str | None = None
 
@@ -133,7 +138,8 @@ class AgentRunner:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
         self.hold(claim)
-        await self.open_checkpoints(claim, every if claim.going_on else ())
+        gather = 0.0 if self._shared is None else SHARED_GATHER
+        await self.open_checkpoints(claim, every if claim.going_on else (), gather=gather)
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
         if self._execution_id is not None:
@@ -291,7 +297,7 @@ class AgentRunner:
         graphs = self.graphs
         if graphs.pool is None:
             if self._shared is not None:
-                graphs.pool, graphs.store = self._shared.pool, self._shared.store
+                graphs.pool, graphs.store, graphs.http = self._shared.pool, self._shared.store, self._shared.http
             else:
                 opening = open_pool(self._settings.database_url, min_size=1, max_size=4)
                 graphs.pool = await self._resources.enter_async_context(opening)

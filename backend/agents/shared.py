@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
 from backend.agents.checkpoints import LastingStore, Pool, open_pool
+from backend.agents.http_clients import HttpClients
 from backend.core.settings import Settings
 from backend.db.engine import Database, ThreadedDatabase, make_engine
 
@@ -37,6 +38,7 @@ class SharedResources:
         )
         self.database: Database = ThreadedDatabase(self._engine, threads=connections)
         self.watch = CancelWatch(self.database)
+        self.http = HttpClients(many_calls=True)
         self.pool: Pool
         self.store: LastingStore
         self.users = 0
@@ -88,6 +90,7 @@ class SharedResources:
                         await self._until_left()
         finally:
             _shared.pop(loop, None)
+            await self.http.close()
             await self.database.close()
             self._engine.dispose()
 

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.core.limit_state import LimitState
 from backend.services.application import Application
 
 __all__ = ["CONTENT_TYPE", "Metrics", "RequestMetrics", "install"]
@@ -129,3 +130,27 @@ class _ApplicationCollector(Collector):
         yield CounterMetricFamily(
             "visual_ai_airflow_requests", "Requests made to Airflow.", value=application.airflow.calls
         )
+        yield from _limits(application.model_limits.states)
+
+
+def _limits(states: dict[str, LimitState]) -> Iterator[Metric]:
+    """What all agents together have met of their models' limits."""
+    held_back = CounterMetricFamily(
+        "visual_ai_model_calls_held_back", "Model calls that waited for their turn or were sent away.", labels=["model"]
+    )
+    limited = CounterMetricFamily("visual_ai_model_rate_limited", "Model calls answered with 429.", labels=["model"])
+    opened = CounterMetricFamily(
+        "visual_ai_model_circuit_opened", "Times a model's provider was found down.", labels=["model"]
+    )
+    is_open = GaugeMetricFamily("visual_ai_model_circuit_open", "Whether it is down now.", labels=["model"])
+    rate = GaugeMetricFamily(
+        "visual_ai_model_rate", "Calls a second that a model's limit allows, where it has one.", labels=["model"]
+    )
+    for model, state in states.items():
+        held_back.add_metric([model], state.counts.held_back)
+        limited.add_metric([model], state.counts.rate_limited)
+        opened.add_metric([model], state.counts.opened)
+        is_open.add_metric([model], float(state.circuit.is_open))
+        if state.pace.phase == "learned" and state.pace.rate is not None:
+            rate.add_metric([model], state.pace.rate)
+    yield from (held_back, limited, opened, is_open, rate)

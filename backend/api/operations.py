@@ -1,6 +1,7 @@
 """For those who run the service: liveness, readiness and Prometheus metrics."""
 
 from fastapi import APIRouter, Request, Response, status
+from fastapi.concurrency import run_in_threadpool
 
 from backend.api.deps import Services, from_loopback, signed_in
 from backend.api.metrics import CONTENT_TYPE, Metrics
@@ -27,7 +28,7 @@ async def readyz(services: Services, response: Response) -> dict[str, str]:
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def metrics(request: Request, services: Services) -> Response:
+async def metrics(request: Request, services: Services) -> Response:
     """Metrics in Prometheus' text format.
 
     A scraper on the same machine needs no token; one from elsewhere needs that of an Op or Admin. What comes
@@ -35,5 +36,6 @@ def metrics(request: Request, services: Services) -> Response:
     """
     if not from_loopback(request) and signed_in(request, services).role < Role.OP:
         raise Forbidden("Metrics are for the roles Op and Admin.")
+    await services.model_limits.refresh()
     collected: Metrics = request.app.state.metrics
-    return Response(collected.render(), media_type=CONTENT_TYPE)
+    return Response(await run_in_threadpool(collected.render), media_type=CONTENT_TYPE)

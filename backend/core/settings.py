@@ -1,11 +1,14 @@
 """The settings, read once from the environment (and `.env`)."""
 
+import json
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, computed_field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, computed_field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from backend.core.model_limits import ModelLimit, check_names
 
 MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key has at least the size of the hash."""
@@ -40,6 +43,7 @@ class Settings(BaseSettings):
     postgres_user: str = Field("airflow", validation_alias="POSTGRES_USER")
     postgres_password: SecretStr = Field(SecretStr("airflow"), validation_alias="POSTGRES_PASSWORD")
     database_url_override: SecretStr | None = Field(None, validation_alias="VISUAL_AI_DATABASE_URL")
+    redis_url: SecretStr | None = Field(None, validation_alias="REDIS_URL")
     database_pool_size: int = Field(10, validation_alias="VISUAL_AI_DATABASE_POOL_SIZE", ge=1, le=200)
 
     # Airflow
@@ -67,6 +71,9 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
+
+    rate_limiter: bool = Field(True, validation_alias="VISUAL_AI_RATE_LIMITER")
+    model_limits: Annotated[dict[str, ModelLimit], NoDecode] = Field({}, validation_alias="VISUAL_AI_MODEL_LIMITS")
 
     # Agents that run in the triggerer
     triggerer_connections: int = Field(10, validation_alias="VISUAL_AI_TRIGGERER_CONNECTIONS", ge=1, le=200)
@@ -104,6 +111,11 @@ class Settings(BaseSettings):
         return f"postgresql+psycopg://{user}:{password}@{address}"
 
     @property
+    def redis_address(self) -> str | None:
+        """The URL of the Redis that processes share, with its password; None: they share Postgres."""
+        return self.redis_url.get_secret_value() if self.redis_url is not None else None
+
+    @property
     def airflow_link_base(self) -> str:
         """Where a person's browser finds Airflow, without a trailing slash."""
         return (self.airflow_public_url or self.airflow_url).rstrip("/")
@@ -112,6 +124,29 @@ class Settings(BaseSettings):
     def development(self) -> bool:
         """Whether this is a developer's machine, where the loopback may read without a token."""
         return self.environment == "development"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("write redis://host:6379/0, with rediss:// for TLS or unix:// for a socket")
+        return url
+
+    @field_validator("model_limits", mode="before")
+    @classmethod
+    def _read_model_limits(cls, limits: Any) -> Any:
+        if not isinstance(limits, str):
+            return limits
+        try:
+            return json.loads(limits)
+        except ValueError as error:
+            raise ValueError(f"this is no JSON: {error}") from None
+
+    @field_validator("model_limits")
+    @classmethod
+    def _check_model_names(cls, limits: dict[str, ModelLimit]) -> dict[str, ModelLimit]:
+        check_names(limits)
+        return limits
 
     @model_validator(mode="after")
     def _refuse_weak_secrets(self) -> Self:

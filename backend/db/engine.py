@@ -79,6 +79,17 @@ class Database:
         async with self.engine.begin() as connection:
             return await connection.run_sync(function, *args, **kwargs)
 
+    async def run_autocommit(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function(connection, …)` with each of its statements committed by itself.
+
+        No lock outlives its statement, however long this process takes to get round to the next one. Raises as `run`.
+        """
+        async with self.engine.connect() as connection:
+            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            return await connection.run_sync(function, *args, **kwargs)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """An `AsyncConnection` in a transaction, for callers that need several repositories at once."""
@@ -106,8 +117,16 @@ class ThreadedDatabase(Database):
 
         A transaction that has begun is not given up: who is cancelled meanwhile is told when it has ended.
         """
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._threads, partial(self._carry_out, function, *args, **kwargs))
+        return await self._in_thread(partial(self._carry_out, function, *args, **kwargs))
+
+    async def run_autocommit(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function(connection, …)` with each of its statements committed by itself."""
+        return await self._in_thread(partial(self._carry_out_autocommit, function, *args, **kwargs))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError as cancelled:
@@ -126,3 +145,9 @@ class ThreadedDatabase(Database):
     def _carry_out(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._engine.begin() as connection:
             return function(connection, *args, **kwargs)
+
+    def _carry_out_autocommit(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        with self._engine.connect() as connection:
+            return function(connection.execution_options(isolation_level="AUTOCOMMIT"), *args, **kwargs)

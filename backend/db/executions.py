@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, func, literal, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Text, and_, cast, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.events import NewEvent
@@ -97,6 +97,22 @@ def get(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
     """The run's execution row."""
     query = select(executions).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
     return first_row(connection.execute(query))
+
+
+_LIGHT = [column for column in executions.c if column.name not in ("input_data", "output_data")]
+
+
+def find(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
+    """The run's execution row without its input and output, which may be large."""
+    query = select(*_LIGHT).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
+    return first_row(connection.execute(query))
+
+
+def read_result(connection: Connection, execution_id: str) -> tuple[str, str | None]:
+    """The execution's state and its result as JSON text, None when no agent task has returned anything."""
+    query = select(executions.c.state, cast(executions.c.output_data, Text)).where(executions.c.id == execution_id)
+    state, result = connection.execute(query).one()
+    return str(state), result
 
 
 def read(connection: Connection, execution_id: str, *, lock: bool = False) -> Row:
@@ -215,11 +231,11 @@ def list_page(
     before: tuple[datetime, str] | None,
     limit: int,
 ) -> list[Row]:
-    """Executions, newest first, at most `limit`, older than `before` (`queued_at`, `id`).
+    """Executions, newest first, at most `limit`, older than `before` (`queued_at`, `id`), without input and output.
 
     `owner` restricts the list to runs that user started or that were started for them.
     """
-    query = select(executions).order_by(executions.c.queued_at.desc(), executions.c.id.desc()).limit(limit)
+    query = select(*_LIGHT).order_by(executions.c.queued_at.desc(), executions.c.id.desc()).limit(limit)
     conditions = []
     if dag_id is not None:
         conditions.append(executions.c.dag_id == dag_id)

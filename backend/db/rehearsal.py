@@ -13,9 +13,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from backend.core.events import NewEvent
+from backend.core.limit_changes import begun
+from backend.core.limit_state import Counts, Reservation
 from backend.core.settings import get_settings
 from backend.core.states import TaskState
-from backend.db import events, executions, observations, takeover, threads, traces
+from backend.db import events, executions, model_limits, observations, takeover, threads, traces
 from backend.db.engine import task_engine
 from backend.db.executions import RunState
 from backend.db.traces import Place
@@ -59,6 +61,10 @@ def _act(connection: Connection) -> None:
         map_index=task.map_index,
         try_number=task.try_number,
     )
+    model = f"rehearsal:{uuid.uuid4()}"
+    model_limits.swap(connection, model, None, begun(now.timestamp()), Counts())
+    model_limits.read(connection, model)
+    model_limits.reserve(connection, model, Reservation(1, 60.0, paced=True), Counts())
     executions.cancelled_among(connection, [execution_id])
     executions.set_result(connection, execution_id, {})
     observations.observe(connection, run, [TaskState("task", -1, 1, "success", now, now, 0.1)])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from backend.agents.model_gates import limit_store
 from backend.clients.airflow import AirflowClient
 from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
@@ -15,11 +16,13 @@ from backend.services.catalog import Catalog
 from backend.services.feed import EventFeed
 from backend.services.health import Health
 from backend.services.images import Images
+from backend.services.model_limits import ModelLimits
 from backend.services.monitoring import Monitoring
 from backend.services.reconciler import Reconciler
 from backend.services.runs import Runs
 from backend.services.status import Status
 from backend.services.stream import Streams
+from backend.services.task_logs import TaskLogs
 from backend.services.trigger import Triggers
 from backend.services.trigger_batch import BatchTriggers
 
@@ -36,10 +39,12 @@ class Application:
     triggers: Triggers
     batch_triggers: BatchTriggers
     status: Status
+    task_logs: TaskLogs
     runs: Runs
     streams: Streams
     images: Images
     monitoring: Monitoring
+    model_limits: ModelLimits
     health: Health
 
 
@@ -68,6 +73,9 @@ async def run_application(
         status = Status(settings, database, airflow)
         triggers = Triggers(settings, airflow, database, catalog)
         batch_triggers = BatchTriggers(settings, triggers)
+        limits = limit_store(settings, database)
+        stack.push_async_callback(limits.close)
+        model_limits = ModelLimits(limits)
         application = Application(
             settings=settings,
             airflow=airflow,
@@ -77,11 +85,13 @@ async def run_application(
             triggers=triggers,
             batch_triggers=batch_triggers,
             status=status,
+            task_logs=TaskLogs(airflow, status),
             runs=Runs(airflow, database, status),
             streams=Streams(settings, database, feed, status),
             images=Images(settings, database),
             monitoring=Monitoring(database),
-            health=Health(settings, airflow, database, feed, reconciler),
+            model_limits=model_limits,
+            health=Health(settings, airflow, database, feed, reconciler, model_limits),
         )
         await stack.enter_async_context(feed.running())
         await stack.enter_async_context(reconciler.running())

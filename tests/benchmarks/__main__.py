@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tests.benchmarks import batch, import_cost, parallel, report, task_overhead, trigger, waiting
+from tests.benchmarks import batch, import_cost, parallel, rate_limit, report, task_overhead, trigger, waiting
 from tests.benchmarks.report import Result
 from tests.kit.stack import ROOT, RunningStack, running_stack
 
@@ -23,6 +23,7 @@ ALONE: dict[str, Callable[[], Result]] = {
     "parallel": parallel.measure,
     "batch": batch.measure,
     "waiting": waiting.measure,
+    "rate_limit": rate_limit.measure,
 }
 """Benchmarks that start what they need themselves. They run first, while nothing else does."""
 

@@ -19,7 +19,8 @@ import psycopg
 
 from backend.agents.batch import run_batch
 from backend.agents.batch_plan import BatchPlan
-from backend.agents.models import build_model, many_calls_client, resolve_model
+from backend.agents.http_clients import HttpClients
+from backend.agents.models import build_model, resolve_model
 from backend.agents.runner import AgentRunner, TaskContext
 from backend.agents.specs import parse_agent
 from backend.agents.task import AgentTask
@@ -117,18 +118,19 @@ def _calls_alone() -> float:
     """Seconds for the same model calls without a graph, checkpoints or records."""
 
     async def calls(settings: Settings) -> None:
-        async with many_calls_client() as client:
-            choice = resolve_model("openai:gpt-4.1-mini", purpose="text", settings=settings)
-            model = build_model(choice, settings, http_async_client=client)
-            at_once = asyncio.Semaphore(SLOW_CONCURRENCY)
+        choice = resolve_model("openai:gpt-4.1-mini", purpose="text", settings=settings)
+        clients = HttpClients(many_calls=True)
+        model = build_model(choice, settings, **clients.arguments())
+        at_once = asyncio.Semaphore(SLOW_CONCURRENCY)
 
-            async def call(index: int) -> None:
-                async with at_once:
-                    await model.ainvoke(f"{TEXT}\nQuestion {index}")
+        async def call(index: int) -> None:
+            async with at_once:
+                await model.ainvoke(f"{TEXT}\nQuestion {index}")
 
-            async with asyncio.TaskGroup() as group:
-                for index in range(SLOW_ITEMS):
-                    group.create_task(call(index))
+        async with asyncio.TaskGroup() as group:
+            for index in range(SLOW_ITEMS):
+                group.create_task(call(index))
+        await clients.close()
 
     with OpenAIServer.subprocess(latency=LATENCY) as server:
         began = time.monotonic()
