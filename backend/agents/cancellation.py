@@ -29,7 +29,7 @@ class AgentOverError(RuntimeError):
     """Raised in what goes on after its agent was stopped; nobody waits for it."""
 
 
-class Gate(BaseCallbackHandler):
+class CallStop(BaseCallbackHandler):
     """Lets no model call of an agent through that is over: a plain function that was under way, in a thread that can't
     be stopped, makes no further one."""
 

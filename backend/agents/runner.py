@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
-from backend.agents.cancellation import CancelWatch, Gate, RunCancelledError
+from backend.agents.cancellation import CallStop, CancelWatch, RunCancelledError
 from backend.agents.checkpoints import Pool, open_pool
 from backend.agents.graph_maker import GraphMaker
 from backend.agents.graph_run import mapped, run_graph
@@ -183,9 +183,9 @@ class AgentRunner:
             await self._resources.enter_async_context(self._purse.following(ledgers[-1], lambda: self._spent(True)))
 
     def callbacks(self, observer: AgentObserver) -> list[BaseCallbackHandler]:
-        """What watches an agent: the observer, the gate that it shuts at its end and, if there is a budget, a guard."""
+        """What watches an agent: the observer, what stops its calls at its end and, if there is a budget, a guard."""
         guards = [Guard(self._purse, model=observer.model)] if self._purse else []
-        return [observer, Gate(lambda: observer.over), *guards]
+        return [observer, CallStop(lambda: observer.over), *guards]
 
     async def _spent(self, whole_run: bool) -> Spent:
         def read(connection: Connection) -> Spent:
