@@ -21,6 +21,7 @@ from backend.api import (
     workflow_triggers,
     workflows,
 )
+from backend.api.event_stream import StreamingApp
 from backend.api.middleware import BodyLimit, RequestId
 from backend.core.settings import Settings, get_settings
 from backend.services.application import run_application
@@ -46,7 +47,7 @@ def create_app(
             app.state.application = application
             yield
 
-    app = FastAPI(
+    app = StreamingApp(
         title="LangGraph Flow",
         version=backend.__version__,
         description=DESCRIPTION,

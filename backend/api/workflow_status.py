@@ -10,6 +10,7 @@ from sse_starlette import EventSourceResponse
 
 from backend.api.addresses import status_url, stream_url
 from backend.api.deps import Name, Reader, Services
+from backend.api.event_stream import EventStream
 from backend.api.schemas.workflows import (
     AgentOut,
     ErrorOut,
@@ -97,12 +98,7 @@ async def stream_status(
     comes, without loss. After `end` the server closes.
     """
     cursor = _cursor(last_event_id_header or last_event_id)
-    frames = await services.streams.open(who, dag_id, dag_run_id, cursor)
-    return EventSourceResponse(
-        frames,
-        ping=86_400,  # the stream sends its own heartbeat
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return EventStream(await services.streams.open(who, dag_id, dag_run_id, cursor))
 
 
 @router.get("/{dag_id}/{dag_run_id}")

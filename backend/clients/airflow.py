@@ -201,6 +201,13 @@ class AirflowClient:
             params={"state": ["queued", "running"], "order_by": "id"},
         )
 
+    async def tasks_updated_since(self, moment: datetime, *, run_after: str | None) -> list[dict[str, Any]]:
+        """The task instances of all runs that changed at or after `moment`; `run_after` leaves out older runs."""
+        params = {"updated_at_gte": moment.isoformat(), "order_by": "id"}
+        if run_after is not None:
+            params["run_after_gte"] = run_after
+        return await self._pages("GET", "/api/v2/dags/~/dagRuns/~/taskInstances", "task_instances", params=params)
+
     async def task_instances(self, runs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
         """The task instances of these runs (`dag_id`, `dag_run_id`); batches of runs go in one call."""
         wanted = set(runs)

@@ -17,10 +17,12 @@ from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES, TaskState
 from backend.db import batch_items, errors, executions, observations, traces
 from backend.db.engine import Database
+from backend.db.executions import Head
 from backend.db.rows import Row
 from backend.db.traces import Place
 from backend.services.airflow_runs import run_state
 from backend.services.catalog import unreachable
+from backend.services.heads import Heads
 
 NOT_FOUND = "There is no such run, or it is not yours."
 
@@ -54,6 +56,7 @@ class Status:
 
     def __init__(self, settings: Settings, database: Database, airflow: AirflowClient) -> None:
         self._database = database
+        self._heads = Heads(database)
         self._airflow = airflow
         self._link_base = settings.airflow_link_base
 
@@ -73,6 +76,23 @@ class Status:
         """The execution as it stands. Raises `NotFound`."""
         row = await self.row(who, dag_id, dag_run_id)
         return await self._database.run(_read_snapshot, dag_id, dag_run_id, str(row["id"]))
+
+    async def head(self, who: Principal, dag_id: str, dag_run_id: str) -> Head:
+        """The little of an execution that a stream needs. Raises as `row` does, but leaves it to the caller whether
+        the user may see it."""
+        if "\x00" in dag_id + dag_run_id:
+            raise NotFound(NOT_FOUND)
+        head = await self._heads.get(dag_id, dag_run_id)
+        if head is None:
+            await self._adopt(who, dag_id, dag_run_id)
+            head = await self._heads.get(dag_id, dag_run_id)
+        if head is None:
+            raise NotFound(NOT_FOUND)
+        return head
+
+    async def read(self, head: Head) -> Snapshot:
+        """The execution as it stands, for somebody who may see it. Raises `NotFound` when it is gone."""
+        return await self._database.run(_read_snapshot, head.dag_id, head.dag_run_id, head.id)
 
     async def items(
         self, who: Principal, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, after: int, limit: int
@@ -172,6 +192,12 @@ def no_such_task(task_id: str, map_index: int, tasks: Sequence[TaskState]) -> No
 def may_see(who: Principal, row: Row) -> bool:
     """Whether the run is the user's own, or the user sees all."""
     return who.sees_all or who.username in (row["user_id"], row["triggered_by"])
+
+
+def check_may_see(who: Principal, head: Head) -> None:
+    """Raises `NotFound` when the run is neither the user's own nor the user one who sees all."""
+    if not (who.sees_all or who.username in (head.user_id, head.triggered_by)):
+        raise NotFound(NOT_FOUND)
 
 
 def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, execution_id: str) -> Snapshot:

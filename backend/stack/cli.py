@@ -105,9 +105,9 @@ def serve(
     port: Annotated[int, typer.Option(envvar="VISUAL_AI_BACKEND_PORT")] = 8000,
 ) -> None:
     """Run the backend in the foreground."""
-    import uvicorn
+    from backend.api.server import serve as run
 
-    uvicorn.run("backend.api.main:create_app", factory=True, host=host, port=port, timeout_graceful_shutdown=5)
+    run(host, port)
 
 
 def _stack() -> "Stack":

@@ -13,7 +13,7 @@ from backend.clients.airflow import LOG_CONNECTIONS
 from backend.services import task_logs
 from backend.services.log_lines import LONGEST
 from tests.kit.airflow import FakeAirflow
-from tests.kit.airflow_server import served_airflow
+from tests.kit.airflow_server import AirflowServer
 from tests.kit.application import PRODUCTION, application, client_of, served, sign_in
 from tests.kit.waiting import eventually
 
@@ -219,12 +219,12 @@ async def test_lines_that_are_no_json_or_too_long(http: httpx.AsyncClient, ulla:
 @pytest.fixture
 async def address(database_url: str, airflow: FakeAirflow) -> AsyncIterator[str]:
     """A backend that calls Airflow over real connections, behind a real server."""
-    async with (
-        served_airflow(airflow) as airflow_url,
-        application(database_url, airflow, airflow_url=airflow_url, **PRODUCTION) as app,
-        served(app) as address,
-    ):
-        yield address
+    with AirflowServer(airflow) as server:
+        async with (
+            application(database_url, airflow, airflow_url=server.url, **PRODUCTION) as app,
+            served(app) as address,
+        ):
+            yield address
 
 
 async def test_a_large_log_is_never_held_as_a_whole(address: str, airflow: FakeAirflow) -> None:

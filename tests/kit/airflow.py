@@ -77,6 +77,7 @@ class Run:
     tasks: dict[tuple[str, int], Json] = field(default_factory=dict)
     logs: dict[tuple[str, int, int], Iterable[bytes]] = field(default_factory=dict)
     """Lines by task, map index and try."""
+    tasks_updated_at: dict[tuple[str, int], datetime] = field(default_factory=dict)
 
 
 class FakeAirflow:
@@ -102,7 +103,7 @@ class FakeAirflow:
         """Who sent each trigger, and its body, accepted or not."""
         self.token_lifetime = 24 * 3600.0
         self._faults: list[Fault] = []
-        self.transport = httpx.MockTransport(self._answer)
+        self.transport = httpx.MockTransport(self.answer)
 
     # What a test sets up
 
@@ -140,6 +141,7 @@ class FakeAirflow:
                 "run_type": "scheduled",
                 "conf": {},
                 "queued_at": now.isoformat(),
+                "run_after": now.isoformat(),
                 "start_date": None if state == "queued" else now.isoformat(),
                 "end_date": now.isoformat() if state in ("success", "failed") else None,
                 "triggering_user_name": None,
@@ -167,7 +169,9 @@ class FakeAirflow:
         self, dag_id: str, dag_run_id: str, task_id: str, state: str | None, *, try_number: int = 1, map_index: int = -1
     ) -> None:
         """Make or change a task instance."""
-        run, now = self.runs[dag_id, dag_run_id], datetime.now(UTC).isoformat()
+        run, moment = self.runs[dag_id, dag_run_id], datetime.now(UTC)
+        now = moment.isoformat()
+        run.tasks_updated_at[task_id, map_index] = moment
         run.tasks[task_id, map_index] = {
             "dag_id": dag_id,
             "dag_run_id": dag_run_id,
@@ -211,7 +215,8 @@ class FakeAirflow:
 
     # What it answers
 
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        """What the server answers. Raises httpx's errors where the connection would fail."""
         call = f"{request.method} {request.url.path}"
         self.log.append(call)
         fault = next((fault for fault in self._faults if fault.where in call), None)
@@ -258,6 +263,7 @@ class FakeAirflow:
             ("PATCH", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._stop),
             ("POST", r"/api/v2/dags/([^/~]+)/clearTaskInstances", self._clear),
             ("POST", r"/api/v2/dags/~/dagRuns/~/taskInstances/list", self._list_tasks),
+            ("GET", r"/api/v2/dags/~/dagRuns/~/taskInstances", self._list_changed_tasks),
         ):
             if request.method == method and (match := re.fullmatch(pattern, path)):
                 return handler(request, name, *map(unquote, match.groups()))
@@ -387,6 +393,19 @@ class FakeAirflow:
             runs = sorted(runs, key=lambda run: run.updated_at)
         found = [run.shown for run in runs]
         return httpx.Response(200, json={"dag_runs": _page(request, found), "total_entries": len(found)})
+
+    def _list_changed_tasks(self, request: httpx.Request, _: str) -> httpx.Response:
+        wanted = request.url.params
+        since = datetime.fromisoformat(wanted["updated_at_gte"])
+        run_after = wanted.get("run_after_gte")
+        found = [
+            task
+            for run in self.runs.values()
+            if run_after is None or run.shown["run_after"] >= run_after
+            for key, task in run.tasks.items()
+            if run.tasks_updated_at[key] >= since
+        ]
+        return httpx.Response(200, json={"task_instances": _page(request, found), "total_entries": len(found)})
 
     def _list_tasks(self, request: httpx.Request, _: str) -> httpx.Response:
         wanted = json.loads(request.content)

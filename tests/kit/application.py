@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp
 
 from backend.api.main import create_app
+from backend.api.server import Server
 from backend.core.settings import Settings
 from tests.kit.airflow import PASSWORD, FakeAirflow
 from tests.kit.waiting import eventually
@@ -53,12 +52,10 @@ async def client_of(
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
+async def served(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
     """The address of a real server of the application; with a `port`, that of one that was served before."""
     listener = socket.create_server(("127.0.0.1", port), backlog=512)
-    config = uvicorn.Config(app, lifespan="off", log_level="critical", timeout_graceful_shutdown=2)
-    config.log_config = None
-    server = uvicorn.Server(config)
+    server = Server(app, lifespan="off", log_level="critical", log_config=None)
     task = asyncio.create_task(server._serve([listener]))  # `serve` would take over the process's signals
     try:
         await eventually(lambda: server.started)
