@@ -21,6 +21,9 @@ from tests.kit.stack import ROOT, RunningStack, finished_run, free_port, start_r
 
 CLIENTS = 50
 RUNS = 5
+TASKS = 3
+SECONDS = 60.0
+"""What has not come by then does not count."""
 DAG_ID = "benchmark_steps"
 
 
@@ -52,23 +55,20 @@ def measure(stack: RunningStack, *, clients: int = CLIENTS) -> Result:
         for name, url, path, given, count in watched:
             runs = [start_run(airflow, DAG_ID) for _ in range(RUNS)]
             before, used, began = count(), _processor(stack), time.monotonic()
-            found = asyncio.run(watch_all(url, [path(runs[n % RUNS]) for n in range(clients)], token=given))
+            paths = [path(runs[n % RUNS]) for n in range(clients)]
+            found = asyncio.run(watch_all(url, paths, token=given, seconds=SECONDS))
             seconds = time.monotonic() - began
             late = samples[f"{name}_ms"] = [one for arrivals in found for one in lateness(arrivals)]
             for percent in (50, 95):
                 figures[f"{name}_ms_p{percent}"] = percentile(late, percent)
+            told = [one.data["state"] for arrivals in found for one in arrivals if one.type == "task_update"]
+            ends = told.count("success")
+            figures[f"{name}_ends_of_tasks_percent"] = 100 * ends / (clients * TASKS)
             figures[f"{name}_airflow_requests_a_second"] = (count() - before) / seconds
             figures[f"{name}_api_server_cpu_percent"] = (_processor(stack) - used) / seconds * 100
             for run in runs:
                 finished_run(airflow, DAG_ID, run, timeout=120)
-    goals = [
-        Goal("p95 against a stream that polls", figures["ours_ms_p95"] / figures["polling_ms_p95"], 1.0),
-        Goal(
-            "requests to Airflow against a stream that polls",
-            figures["ours_airflow_requests_a_second"] / figures["polling_airflow_requests_a_second"],
-            1.0,
-        ),
-    ]
+    goals = [Goal("p95 against a stream that polls", figures["ours_ms_p95"] / figures["polling_ms_p95"], 1.0)]
     return Result("polling_rival", figures, goals, samples, {"clients": clients, "runs": RUNS})
 
 
