@@ -146,9 +146,9 @@ async def test_a_later_try_does_not_pay_again_because_the_database_is_away(
     openai_server: OpenAIServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    openai_server.script("server_error", contains="Step 3")
+    openai_server.script("auth", contains="Step 3")
     async with make_runner() as runner:
-        with pytest.raises(Exception, match="500"):
+        with pytest.raises(Exception, match="401"):
             await run_single(runner, five_steps())
     monkeypatch.setattr(runner_module, "CLAIM_SECONDS", 0.5)
     runner = make_runner(2)

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import sys
 import termios
@@ -95,6 +96,7 @@ class CommandLine:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "backend", *arguments, cwd=ROOT, env={**self.environment, **variables},
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            preexec_fn=_hear_interrupts,
         )  # fmt: skip
         running = Running(process)
         assert process.stdin is not None
@@ -116,7 +118,7 @@ class CommandLine:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "backend", *arguments, cwd=ROOT, env={**self.environment, **(variables or {})},
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that ^C reaches it
+            preexec_fn=_take_terminal,
         )  # fmt: skip
         os.close(slave)
         terminal = Terminal(master, process)
@@ -127,6 +129,17 @@ class CommandLine:
                 process.kill()
             await process.wait()
             terminal.close()
+
+
+def _hear_interrupts() -> None:
+    """Who runs the tests in the background has them ignored, and they inherit it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _take_terminal() -> None:
+    """So that ^C reaches it."""
+    _hear_interrupts()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class Terminal:
