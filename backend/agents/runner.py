@@ -15,14 +15,17 @@ from langchain_core.runnables import RunnableConfig
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from backend.agents.attempts import REAL_TIME, Pace
 from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.cancellation import CancelWatch, RunCancelledError
 from backend.agents.checkpoints import Pool, open_pool
+from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import GraphMaker
-from backend.agents.graph_run import mapped, run_graph
+from backend.agents.graph_run import mapped
 from backend.agents.group_saver import GroupSaver
-from backend.agents.models import ModelCredentials
+from backend.agents.model_gates import open_gate
+from backend.agents.models import ModelCredentials, provider_keys
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.shared import SharedResources
@@ -32,16 +35,17 @@ from backend.core.budget import Budget
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
+from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
 from backend.core.states import TaskState
-from backend.core.workflow_error_handler import Classified, classify
+from backend.core.workflow_error_handler import classify
 from backend.db import executions, observations, traces
 from backend.db import threads as task_threads
 from backend.db.engine import Database
 from backend.db.threads import Claim
 from backend.db.traces import Place
 
-__all__ = ["AgentRunner", "Outcome", "TaskContext", "action", "call_thread", "is_final", "run_single", "trace_id_of"]
+__all__ = ["AgentRunner", "Outcome", "TaskContext", "call_thread", "is_final", "run_single", "trace_id_of"]
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +87,13 @@ class AgentRunner:
         budget: Budget | None = None,
         credentials: ModelCredentials | None = None,
         shared: SharedResources | None = None,
+        gate: ModelGate | None = None,
+        pace: Pace = REAL_TIME,
     ) -> None:
         """`budget` is the task's own, over all its tries; the run's is found in its conf.
 
+        `gate` is asked before each call of a built-in agent's model: without one that of the settings. `pace` is that
+        of attempts after errors.
         `credentials` are for the models of built-in agents; a graph of the user's own makes its models itself. With
         `shared` it uses what the agents of one event loop have in common, and closes none of it.
         """
@@ -97,8 +105,10 @@ class AgentRunner:
         self._database = self.database = database
         self.task = task
         self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
+        self._recorder.hidden = provider_keys(settings, credentials)
         self._resources = AsyncExitStack()
         self.graphs = GraphMaker(settings, database, task, credentials, self._resources)
+        self.graphs.gate, self.graphs.pace = gate, pace
         self._claim: Claim | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
@@ -265,13 +275,15 @@ class AgentRunner:
             if self._going_on and call == 1:  # what earlier tries used is counted by agent, not by call
                 observer.used_before(await self._used_before(place))
             async with asyncio.timeout(spec.timeout):
-                output = await run_graph(
+                output = await run_with_policy(
                     graph,
                     config,
                     dict(input_data),
                     observer,
+                    self.graphs.policy_of(spec),
                     context=spec.context,
                     going_on=self._going_on,
+                    pace=self.graphs.pace,
                 )
             output = mapped(output, spec.output_mapping)
         except Exception as error:
@@ -287,8 +299,14 @@ class AgentRunner:
         return self._outcome(observer, "success", output)
 
     async def connect(self) -> Pool:
-        """Begin to connect to the checkpoints."""
+        """Begin to connect to the checkpoints, and to the gate of model calls."""
         graphs = self.graphs
+        if graphs.gate is None:
+            if self._shared is not None:
+                graphs.gate = self._shared.gate
+            else:
+                opened = open_gate(self._settings, self._database)
+                graphs.gate = await self._resources.enter_async_context(opened)
         if graphs.pool is None:
             if self._shared is not None:
                 graphs.pool, graphs.store, graphs.http = self._shared.pool, self._shared.store, self._shared.http
@@ -321,10 +339,8 @@ class AgentRunner:
         return await self._database.run(read)
 
     def _failure(self, observer: AgentObserver, error: Exception) -> Outcome:
-        found = classify(error)
-        observer.failed(found, action(found))
+        tell_failure(observer, error)
         observer.finish("failed", None)
-        error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
         return self._outcome(observer, "failed", None, error)
 
     @staticmethod
@@ -340,11 +356,6 @@ def trace_id_of(name: str) -> str:
 def call_thread(thread: str, call: int) -> str:
     """The LangGraph thread of an agent's call, which counts from 1."""
     return thread if call == 1 else f"{thread}/{call}"
-
-
-def action(found: Classified) -> str:
-    """What happens after an error that ended an agent."""
-    return "fail" if found.final else "task_retry"
 
 
 async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
 from backend.agents.checkpoints import Pool, open_pool
 from backend.agents.http_clients import HttpClients
+from backend.agents.model_gates import open_gate
+from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
 from backend.db.engine import Database, ThreadedDatabase, make_engine
 
@@ -29,7 +31,7 @@ WAIT_SECONDS = 120.0
 
 
 class SharedResources:
-    """Connections, store, watches and threads of one event loop. Made by `shared_resources`."""
+    """Connections, store, gate, watches and threads of one event loop. Made by `shared_resources`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -43,6 +45,7 @@ class SharedResources:
         self.http = HttpClients(many_calls=True)
         self.pool: Pool
         self.store: AsyncPostgresStore
+        self.gate: ModelGate
         self.users = 0
         self._ready = asyncio.Event()
         self._changed = asyncio.Event()
@@ -80,9 +83,12 @@ class SharedResources:
         threads = ThreadPoolExecutor(settings.triggerer_threads, thread_name_prefix="visual-ai-node")
         loop.set_default_executor(threads)
         try:
-            async with open_pool(
-                settings.database_url, max_size=settings.triggerer_connections, wait=WAIT_SECONDS
-            ) as self.pool:
+            async with (
+                open_pool(
+                    settings.database_url, max_size=settings.triggerer_connections, wait=WAIT_SECONDS
+                ) as self.pool,
+                open_gate(settings, self.database) as self.gate,
+            ):
                 self.store = AsyncPostgresStore(self.pool)
                 self._ready.set()
                 with BlockingWatch(loop, settings.blocking_warning):

@@ -47,7 +47,13 @@ def create_app(
             app.state.application = application
             yield
 
-    app = StreamingApp(title="LangGraph Flow", version=backend.__version__, description=DESCRIPTION, lifespan=lifespan)
+    app = StreamingApp(
+        title="LangGraph Flow",
+        version=backend.__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses=errors.DOCUMENTED,
+    )
     errors.install(app)
     app.add_middleware(BodyLimit, settings=settings)
     if settings.cors_origins:
@@ -63,7 +69,7 @@ def create_app(
                 "Last-Event-ID",
                 "X-Request-ID",
             ],
-            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID", "X-Try-Number"],
         )
     app.add_middleware(RequestId)
     metrics.install(app)

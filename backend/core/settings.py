@@ -1,6 +1,7 @@
 """The settings, read once from the environment (and `.env`)."""
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
@@ -8,6 +9,9 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr, computed_field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backend.core.error_policy import MAX_SECONDS, ErrorPolicy, parse_error_policy
+from backend.core.input_error import InputError
+from backend.core.model_fallbacks import parse_fallbacks
 from backend.core.model_limits import ModelLimit, check_names
 
 MIN_SECRET_BYTES = 32
@@ -74,6 +78,12 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
 
+    # Errors of models
+    error_rules: dict[str, Any] = Field(default_factory=dict, validation_alias="VISUAL_AI_ERROR_POLICY")
+    model_fallbacks: dict[str, Any] = Field(default_factory=dict, validation_alias="VISUAL_AI_MODEL_FALLBACKS")
+    retry_wait_limit: float = Field(60.0, validation_alias="VISUAL_AI_RETRY_WAIT_LIMIT", ge=0, le=MAX_SECONDS)
+    reschedule_limit: float = Field(86_400.0, validation_alias="VISUAL_AI_RESCHEDULE_LIMIT", ge=0, le=MAX_SECONDS)
+    sdk_retries: bool = Field(False, validation_alias="VISUAL_AI_SDK_RETRIES")
     rate_limiter: bool = Field(True, validation_alias="VISUAL_AI_RATE_LIMITER")
     model_limits: Annotated[dict[str, ModelLimit], NoDecode] = Field({}, validation_alias="VISUAL_AI_MODEL_LIMITS")
 
@@ -114,6 +124,14 @@ class Settings(BaseSettings):
         return f"postgresql+psycopg://{user}:{password}@{address}"
 
     @property
+    def error_policy(self) -> ErrorPolicy:
+        """What is done about models' errors where an operator says nothing else."""
+        limits = ErrorPolicy(wait_limit=self.retry_wait_limit, reschedule_limit=self.reschedule_limit)
+        policy = parse_error_policy(self.error_rules, base=limits, field_name="VISUAL_AI_ERROR_POLICY")
+        chains = parse_fallbacks(self.model_fallbacks, "VISUAL_AI_MODEL_FALLBACKS")
+        return replace(policy, fallbacks={**policy.fallbacks, **chains})
+
+    @property
     def redis_address(self) -> str | None:
         """The URL of the Redis that processes share, with its password; None: they share Postgres."""
         return self.redis_url.get_secret_value() if self.redis_url is not None else None
@@ -150,6 +168,14 @@ class Settings(BaseSettings):
     def _check_model_names(cls, limits: dict[str, ModelLimit]) -> dict[str, ModelLimit]:
         check_names(limits)
         return limits
+
+    @model_validator(mode="after")
+    def _refuse_wrong_policies(self) -> Self:
+        try:
+            _ = self.error_policy
+        except InputError as error:
+            raise SettingsError(str(error)) from None
+        return self
 
     @model_validator(mode="after")
     def _refuse_weak_secrets(self) -> Self:

@@ -93,6 +93,7 @@ agent_traces = Table(
     Column("input", JSONB),
     Column("output", JSONB),
     Column("item_index", Integer),
+    Column("attempt", Integer, nullable=False),
 )
 
 workflow_errors = Table(

@@ -23,6 +23,7 @@ from backend.services.retention import EventRetention
 from backend.services.runs import Runs
 from backend.services.status import Status
 from backend.services.stream import Streams
+from backend.services.task_logs import TaskLogs
 from backend.services.trigger import Triggers
 from backend.services.trigger_batch import BatchTriggers
 
@@ -39,6 +40,7 @@ class Application:
     triggers: Triggers
     batch_triggers: BatchTriggers
     status: Status
+    task_logs: TaskLogs
     runs: Runs
     streams: Streams
     images: Images
@@ -89,6 +91,7 @@ async def run_application(
             triggers=triggers,
             batch_triggers=batch_triggers,
             status=status,
+            task_logs=TaskLogs(airflow, status),
             runs=Runs(airflow, database, status),
             streams=Streams(settings, database, feed, status),
             images=Images(settings, database),

@@ -146,12 +146,14 @@ async def test_a_finished_task_that_comes_back_is_not_paid_for_again(make: Make,
 async def test_an_error_is_recorded_once_and_handed_to_a_worker(
     make: Make, rows: Any, openai_server: OpenAIServer
 ) -> None:
-    openai_server.script("rate_limit", retry_after=7, times=99)
+    openai_server.script("rate_limit", retry_after=700)
     event = await outcome(make())
     assert type(event) is TriggerEvent
     error = event.payload["error"]
     assert (error["category"], error["final"], error["recorded"]) == ("rate_limit", False, True)
-    assert rows("SELECT category FROM visual_ai.workflow_errors") == [("rate_limit",)]
+    assert error["reschedule_after"] == 700
+    found = rows("SELECT category, action, retry_in FROM visual_ai.workflow_errors")
+    assert found == [("rate_limit", "reschedule", 700)]
     assert rows("SELECT state FROM visual_ai.workflow_tasks") == [("running",)]
 
 

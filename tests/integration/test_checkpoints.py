@@ -22,6 +22,7 @@ from backend.db.engine import Database, make_async_engine
 from backend.db.threads import Claim, SupersededError
 from tests.conftest import Postgres
 from tests.kit.openai_server import OpenAIServer
+from tests.kit.policies import NO_RETRIES
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 
@@ -32,7 +33,10 @@ MakeRunner = Callable[..., AgentRunner]
 async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
     """Runners of successive tries of one task, with the worker's rights and the test's model server."""
     settings = Settings(
-        database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
+        database_url_override=pg.worker_url,
+        openai_base_url=openai_server.base_url,
+        openai_api_key="test-key",
+        error_rules=NO_RETRIES,  # a failed call fails the try
     )
     database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
     run_id = uuid.uuid4().hex

@@ -421,7 +421,7 @@ async def test_a_stream_ends_with_its_token(
 ) -> None:
     observe(database, "running")
     async with (
-        application(database_url, airflow, redis_url=redis_url, token_lifetime=1, stream_heartbeat=0.1) as app,
+        application(database_url, airflow, redis_url=redis_url, token_lifetime=3, stream_heartbeat=0.1) as app,
         served(app) as address,
         httpx.AsyncClient(base_url=address) as http,
     ):

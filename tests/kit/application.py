@@ -51,9 +51,9 @@ async def client_of(
 
 
 @asynccontextmanager
-async def served(app: FastAPI) -> AsyncIterator[str]:
-    """The address of a real server of the application."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+async def served(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
+    """The address of a real server of the application; with a `port`, that of one that was served before."""
+    listener = socket.create_server(("127.0.0.1", port), backlog=512)
     server = Server(app, lifespan="off", log_level="critical", log_config=None)
     task = asyncio.create_task(server._serve([listener]))  # `serve` would take over the process's signals
     try:
@@ -62,6 +62,8 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
     finally:
         server.should_exit = server.force_exit = True
         await task
+        for connection in list(server.server_state.connections):  # with a process they would end
+            connection.transport.abort()
         listener.close()
 
 

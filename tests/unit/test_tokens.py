@@ -6,13 +6,19 @@ from typing import Any, cast
 
 import pytest
 
-from backend.agents.observer import TOKEN_INTERVAL, AgentObserver
+from backend.agents.observer import AgentObserver
 from backend.agents.recorder import Record, Recorder, TraceRow
+from backend.agents.token_stream import TOKEN_INTERVAL
 from backend.core.events import NewEvent
 from backend.db.traces import Place
 from tests.kit.waiting import eventually
 
 NODES = ("draft", "check", "polish")
+
+
+def of(node: str, execution: str = "") -> dict[str, Any]:
+    """The metadata of a model call in a node, as LangGraph gives them."""
+    return {"langgraph_node": node, "langgraph_checkpoint_ns": f"{node}:{execution}"}
 
 
 class Kept:
@@ -40,7 +46,7 @@ def kept() -> Kept:
 
 @pytest.fixture
 def observer(kept: Kept) -> AgentObserver:
-    place = Place("dag", "run", "task", 3, 2, "writer", "text")
+    place = Place("dag", "run", "task", 3, 1, "writer", "text")
     return AgentObserver(cast(Recorder, kept), place, model="openai:gpt-4.1-mini", trace_id="t")
 
 
@@ -50,7 +56,7 @@ async def test_nodes_that_speak_at_once_share_the_agents_rate(observer: AgentObs
     number = 0
     while loop.time() < began + 1:
         for node in NODES:
-            observer.token(node, f"{number} ")
+            observer.token(of(node), f"{number} ")
             said[node] += f"{number} "
         number += 1
         await asyncio.sleep(0.002)
@@ -61,7 +67,7 @@ async def test_nodes_that_speak_at_once_share_the_agents_rate(observer: AgentObs
     assert len(tokens) <= lasted / TOKEN_INTERVAL + len(NODES), "what was left when the agent ended comes on top"
     assert len(tokens) >= 5
     assert {(data["task_id"], data["map_index"], data["try_number"], data["agent"]) for _, data in tokens} == {
-        ("task", 3, 2, "writer")
+        ("task", 3, 1, "writer")
     }
     for earlier, later in pairwise(tokens[: -len(NODES)]):
         assert later[0] - earlier[0] >= TOKEN_INTERVAL * 0.9
@@ -70,9 +76,9 @@ async def test_nodes_that_speak_at_once_share_the_agents_rate(observer: AgentObs
 async def test_a_nodes_last_words_stand_before_its_end(observer: AgentObserver, kept: Kept) -> None:
     observer.node_started("1", "draft", None)
     observer.node_started("2", "check", None)
-    observer.token("draft", "the ")
-    observer.token("check", "hm")
-    observer.token("draft", "end")
+    observer.token(of("draft", "1"), "the ")
+    observer.token(of("check", "2"), "hm")
+    observer.token(of("draft", "1"), "end")
     observer.node_finished("1", None, None)
     told = [(event.type, event.payload["node"], event.payload.get("state") or event.payload["text"])
             for _, event in kept.events]  # fmt: skip
