@@ -187,6 +187,11 @@ class AgentObserver(AsyncCallbackHandler):
         return self._agent.model
 
     @property
+    def over(self) -> bool:
+        """Whether the agent has ended, however."""
+        return self._agent.state != "running"
+
+    @property
     def notice(self) -> str | None:
         """What the user has to know about the choice of the model."""
         return self._agent.notice

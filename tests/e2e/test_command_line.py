@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.test_resilience import pid_of
 from tests.kit.openai_server import OpenAIServer
 from tests.kit.runs import events, follow, snapshot, trigger
 from tests.kit.stack import ROOT, RunningStack
+from tests.kit.stack_processes import pid_of
 from tests.unit import pictures
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
