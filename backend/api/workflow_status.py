@@ -173,7 +173,7 @@ async def get_logs(
     )
     as_json = NDJSON in request.headers.get("accept", "")
     return StreamingResponse(
-        (line + b"\n" async for line in log.lines) if as_json else _text(log.lines),
+        _json(log.lines) if as_json else _text(log.lines),
         media_type=NDJSON if as_json else "text/plain",
         headers={
             "Cache-Control": "no-store",
@@ -185,9 +185,14 @@ async def get_logs(
     )
 
 
-async def _text(lines: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    async for line in lines:
-        if line and (text := as_text(line)):
+async def _json(pages: AsyncIterator[list[bytes]]) -> AsyncIterator[bytes]:
+    async for lines in pages:
+        yield b"\n".join([*lines, b""]) if lines else b"\n"
+
+
+async def _text(pages: AsyncIterator[list[bytes]]) -> AsyncIterator[str]:
+    async for lines in pages:
+        if text := "\n".join(filter(None, map(as_text, lines))):
             yield text + "\n"
 
 

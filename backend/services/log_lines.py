@@ -11,45 +11,53 @@ _PREAMBLE_END = "::endgroup::"
 _PREAMBLE_LINES = 100
 
 
-async def split_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The lines in a stream of bytes, without their ends, holding one at a time.
+async def split_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    """The lines in a stream of bytes, without their ends: those that end in each piece.
 
     In place of one that is too long comes a line that says so.
     """
     kept: list[bytes] = []
     size = 0
     async for piece in pieces:
-        start = 0
-        while (end := piece.find(b"\n", start)) >= 0:
-            size += end - start
-            yield b"".join([*kept, piece[start:end]]) if size <= LONGEST else _left_out(size)
-            kept, size, start = [], 0, end + 1
-        size += len(piece) - start
-        kept = [*kept, piece[start:]] if size <= LONGEST else []
+        first, *others = piece.split(b"\n")
+        size += len(first)
+        kept = [*kept, first] if size <= LONGEST else []
+        if not others:
+            continue
+        lines = [b"".join(kept) if size <= LONGEST else _left_out(size)]
+        lines += [line if len(line) <= LONGEST else _left_out(len(line)) for line in others[:-1]]
+        kept, size = [others[-1]], len(others[-1])
+        yield lines
     if size:
-        yield b"".join(kept) if size <= LONGEST else _left_out(size)
+        yield [b"".join(kept) if size <= LONGEST else _left_out(size)]
 
 
 class TaskLines:
-    """The lines that a task wrote, without the preamble in which Airflow tells where it read them."""
+    """The lines that a task wrote, some at a time, without the preamble in which Airflow tells where it read them."""
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
         self._lines = split_lines(pieces)
+        self._preamble: bool | None = None
         self.sources: list[bytes] = []
         """The lines of the preamble, once the log was read. When there are no others, they say why."""
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        first, inside = True, False
-        async for line in self._lines:
-            if first and _event(line) == _PREAMBLE:
-                inside = True
-            elif inside:
-                inside = _event(line) != _PREAMBLE_END and len(self.sources) < _PREAMBLE_LINES
-                if inside:
-                    self.sources.append(line)
-            else:
-                yield line
-            first = False
+    async def __aiter__(self) -> AsyncIterator[list[bytes]]:
+        async for lines in self._lines:
+            own = lines if self._preamble is False else [line for line in lines if self._is_own(line)]
+            if own:
+                yield own
+
+    def _is_own(self, line: bytes) -> bool:
+        if self._preamble is None:  # the first line
+            self._preamble = _event(line) == _PREAMBLE
+            return not self._preamble
+        if not self._preamble:
+            return True
+        if _event(line) == _PREAMBLE_END or len(self.sources) == _PREAMBLE_LINES:
+            self._preamble = False
+        else:
+            self.sources.append(line)
+        return False
 
 
 def _left_out(size: int) -> bytes:

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
-from backend.core.problems import NotFound, Unauthorized
+from backend.core.problems import NotFound, TooManyRequests, Unauthorized
 from backend.core.roles import Principal
 from backend.core.states import TERMINAL_RUN_STATES, TERMINAL_TASK_STATES
 from backend.services.airflow_runs import task_state
@@ -16,10 +18,16 @@ from backend.services.log_lines import TaskLines
 from backend.services.status import Status, no_such_task
 
 HEARTBEAT = 15.0
-"""After so many seconds without a line, an empty one keeps a follower's connection."""
+"""After so many seconds without a line something else keeps a follower's connection."""
 
 PAUSE = 1.0
 """So many seconds pass between two readings of a log that grows; up to five times as many when it doesn't."""
+
+AT_ONCE = 8
+"""So many logs are read from Airflow at once on behalf of one user: who reads slowly keeps only themselves waiting."""
+
+TURN_TIMEOUT = 10.0
+"""Seconds to wait for one's turn."""
 
 _PATIENCE = 12
 """So many readings may fail in a row before a log that has begun breaks off: about a minute."""
@@ -30,10 +38,11 @@ _ACTIVE = frozenset({"scheduled", "queued", "running", "deferred", "restarting",
 
 @dataclass(frozen=True, slots=True)
 class TaskLog:
-    """The log of one try: `lines` are JSON objects; an empty one only says that the connection lives."""
+    """The log of one try. Its lines, which are JSON objects, come some at a time; none only say that the connection
+    lives."""
 
     try_number: int
-    lines: AsyncIterator[bytes]
+    lines: AsyncIterator[list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class TaskLogs:
     def __init__(self, airflow: AirflowClient, status: Status) -> None:
         self._airflow = airflow
         self._status = status
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def open(
         self,
@@ -72,7 +82,8 @@ class TaskLogs:
         """The lines behind the first `after` of a try's log, by default the latest try's; with `follow` until it ends.
 
         Raises `NotFound` for a run, task, instance or try that is not there, `Unavailable` when Airflow is out of
-        reach, `Forbidden`. Once that is past, an Airflow that goes away is waited for, about a minute.
+        reach, `TooManyRequests` when the user reads too many, `Forbidden`. Once that is past, an Airflow that goes away
+        is waited for, about a minute.
         """
         row = await self._status.row(who, dag_id, dag_run_id)
         wanted = _Try(who, dag_id, dag_run_id, task_id, map_index, try_number or 1)
@@ -92,27 +103,30 @@ class TaskLogs:
         await anext(lines)  # what is to be refused, is before the answer begins
         return TaskLog(wanted.number, lines)
 
-    async def _lines(self, wanted: _Try, after: int, *, follow: bool) -> AsyncIterator[bytes]:
-        """The lines, and in front of them an empty one as soon as Airflow gives the log."""
+    async def _lines(self, wanted: _Try, after: int, *, follow: bool) -> AsyncIterator[list[bytes]]:
+        """The lines, and in front of them none as soon as Airflow gives the log."""
         position, pause, told = after, PAUSE, time.monotonic()
         begun, failures, readings, last_readings = False, 0, 0, 0
         while True:
             known = position
             try:
                 over = not follow or await self._is_over(wanted)
-                async with self._airflow.task_log(
-                    wanted.dag_id, wanted.dag_run_id, wanted.task_id, wanted.map_index, wanted.number,
-                    token=wanted.who.airflow_token,
-                ) as pieces:  # fmt: skip
+                async with (
+                    self._turn(wanted.who),
+                    self._airflow.task_log(
+                        wanted.dag_id, wanted.dag_run_id, wanted.task_id, wanted.map_index, wanted.number,
+                        token=wanted.who.airflow_token,
+                    ) as pieces,
+                ):  # fmt: skip
                     if not begun:
                         begun = True
-                        yield b""
+                        yield []
                     task_lines, index = TaskLines(pieces), 0
-                    async for line in task_lines:
-                        index += 1
-                        if index > position:
-                            position = index
-                            yield line
+                    async for lines in task_lines:
+                        if fresh := lines[max(position - index, 0) :]:
+                            position = index + len(lines)
+                            yield fresh
+                        index += len(lines)
             except AirflowRefused as refused:
                 raise refusal(refused, f"Airflow has no try {wanted.number} of {wanted.task_id!r}.") from refused
             except AirflowUnavailable as error:
@@ -125,9 +139,8 @@ class TaskLogs:
                 last_readings += over
                 # A try's last lines are written after the state that says it is over.
                 if over and (not follow or readings == 1 or last_readings == 2):
-                    if not position:
-                        for line in task_lines.sources:
-                            yield line
+                    if not position and task_lines.sources:
+                        yield task_lines.sources
                     return
             now = time.monotonic()
             if position > known:
@@ -136,12 +149,12 @@ class TaskLogs:
                 pause = min(pause * 1.5, 5 * PAUSE)
                 if now - told > HEARTBEAT:
                     told = now
-                    yield b""
+                    yield []
             await self._sleep(wanted, pause)
 
-    async def _lines_to_come(self, wanted: _Try, after: int) -> AsyncIterator[bytes]:
+    async def _lines_to_come(self, wanted: _Try, after: int) -> AsyncIterator[list[bytes]]:
         """The same of a task that is yet to begin; nothing if it never does."""
-        yield b""
+        yield []
         told = time.monotonic()
         while True:
             await self._sleep(wanted, PAUSE)
@@ -156,9 +169,23 @@ class TaskLogs:
                 return
             if time.monotonic() - told > HEARTBEAT:
                 told = time.monotonic()
-                yield b""
-        async for line in self._lines(wanted, after, follow=True):
-            yield line
+                yield []
+        async for lines in self._lines(wanted, after, follow=True):
+            yield lines
+
+    @asynccontextmanager
+    async def _turn(self, who: Principal) -> AsyncIterator[None]:
+        turn = self._turns.setdefault(who.username, asyncio.Semaphore(AT_ONCE))
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT):
+                await turn.acquire()
+        except TimeoutError:
+            detail = f"{AT_ONCE} logs are being read for you; read them to their end, or try again."
+            raise TooManyRequests(detail, retry_after=5) from None
+        try:
+            yield
+        finally:
+            turn.release()
 
     async def _is_over(self, wanted: _Try) -> bool:
         instance = await self._instance(wanted)

@@ -57,7 +57,7 @@ def test_the_shell(stack: RunningStack) -> None:
     done = shell(stack, blocks("bash", "python -m backend watch")[0])
     assert "analyse_image / vision  success" in done
     assert '"answer"' in done
-    assert "visual_ai_workflow  api__" in done
+    assert re.search(r"^visual_ai_workflow +api__\S+ +success", done, re.MULTILINE)
 
 
 def test_the_python_client_and_the_monitoring(stack: RunningStack, backend: httpx.Client) -> None:

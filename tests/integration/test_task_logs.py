@@ -2,16 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from backend.clients.airflow import LOG_CONNECTIONS
 from backend.services import task_logs
 from backend.services.log_lines import LONGEST
 from tests.kit.airflow import FakeAirflow
+from tests.kit.airflow_server import AirflowServer
 from tests.kit.application import PRODUCTION, application, client_of, served, sign_in
 from tests.kit.waiting import eventually
 
@@ -21,6 +23,8 @@ TASK = "analyse_image"
 LOGS = f"/workflow-status/{DAG}/{RUN}/tasks/{TASK}/logs"
 NDJSON = {"Accept": "application/x-ndjson"}
 Headers = Mapping[str, str]
+SlowReaders = Callable[[int, int], Awaitable[httpx.AsyncClient]]
+"""Begins so many readings, and returns when so many of them have reached Airflow."""
 
 SAID: list[dict[str, Any] | bytes] = [
     {"timestamp": "2026-11-22T10:00:00Z", "level": "info", "logger": "task", "event": "It begins.", "agent": "vision"},
@@ -212,7 +216,18 @@ async def test_lines_that_are_no_json_or_too_long(http: httpx.AsyncClient, ulla:
     assert lines[3:] == ["z" * LONGEST, "e", ""]
 
 
-async def test_a_large_log_is_never_held_as_a_whole(app: FastAPI, airflow: FakeAirflow) -> None:
+@pytest.fixture
+async def address(database_url: str, airflow: FakeAirflow) -> AsyncIterator[str]:
+    """A backend that calls Airflow over real connections, behind a real server."""
+    with AirflowServer(airflow) as server:
+        async with (
+            application(database_url, airflow, airflow_url=server.url, **PRODUCTION) as app,
+            served(app) as address,
+        ):
+            yield address
+
+
+async def test_a_large_log_is_never_held_as_a_whole(address: str, airflow: FakeAirflow) -> None:
     made = 0
 
     def lines() -> Iterator[bytes]:
@@ -222,7 +237,7 @@ async def test_a_large_log_is_never_held_as_a_whole(app: FastAPI, airflow: FakeA
             yield b'{"event": "%s"}' % (b"x" * 1_000)
 
     airflow.set_log(DAG, RUN, TASK, lines())
-    async with served(app) as address, httpx.AsyncClient(base_url=address) as http:
+    async with httpx.AsyncClient(base_url=address) as http:
         headers = {**await sign_in(http, "ulla"), **NDJSON}
         async with http.stream("GET", LOGS, headers=headers) as response:
             size, pieces = 0, response.aiter_bytes()
@@ -234,14 +249,53 @@ async def test_a_large_log_is_never_held_as_a_whole(app: FastAPI, airflow: FakeA
     assert size == 100_000 * len(b'{"event": ""}\n') + 100_000 * 1_000
 
 
-async def test_many_slow_readers_keep_nobody_from_airflow(app: FastAPI, airflow: FakeAirflow) -> None:
-    airflow.set_log(DAG, RUN, TASK, (b"x" * 1_000 for _ in range(100_000)))
-    async with served(app) as address, httpx.AsyncClient(base_url=address) as http:
+@pytest.fixture
+async def slow_readers(address: str, airflow: FakeAirflow) -> AsyncIterator[SlowReaders]:
+    """Reads a long log of ulla's many times, and none of them to its end."""
+    airflow.set_log(DAG, RUN, TASK, [b"x" * 1_000_000] * 30)
+    limits = httpx.Limits(max_connections=None)
+    readers: list[asyncio.Task[httpx.Response]] = []
+    async with httpx.AsyncClient(base_url=address, limits=limits) as http:
         headers = await sign_in(http, "ulla")
-        async with http.stream("GET", LOGS, headers=headers) as response:
-            assert response.status_code == 200
-            async with asyncio.timeout(5):
-                assert (await http.get(f"/workflows/{DAG}", headers=headers)).status_code == 200
+
+        async def begin(count: int, reached: int) -> httpx.AsyncClient:
+            for _ in range(count):
+                request = http.build_request("GET", LOGS, headers=headers)
+                readers.append(asyncio.create_task(http.send(request, stream=True)))
+            await eventually(lambda: readings(airflow) >= reached)
+            return http
+
+        yield begin
+        for reader in readers:
+            reader.cancel()
+        await asyncio.wait(readers)
+
+
+def readings(airflow: FakeAirflow) -> int:
+    return sum("/logs/" in call for call in airflow.log)
+
+
+async def test_many_slow_readers_keep_nobody_from_airflow(
+    slow_readers: SlowReaders, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_logs, "AT_ONCE", 1_000)
+    http = await slow_readers(60, LOG_CONNECTIONS)
+    async with asyncio.timeout(5):
+        headers = await sign_in(http, "otto")
+        assert (await http.get(f"/workflows/{DAG}", headers=headers)).status_code == 200
+    assert readings(airflow) == LOG_CONNECTIONS
+
+
+async def test_a_slow_reader_keeps_nobody_else_from_logs(
+    slow_readers: SlowReaders, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http = await slow_readers(LOG_CONNECTIONS, task_logs.AT_ONCE)
+    async with asyncio.timeout(5):
+        assert (await http.get(LOGS, headers=await sign_in(http, "otto"))).status_code == 200
+        monkeypatch.setattr(task_logs, "TURN_TIMEOUT", 0.1)
+        refused = await http.get(LOGS, headers=await sign_in(http, "ulla"))
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) >= 1
 
 
 async def follow(http: httpx.AsyncClient, headers: Headers, said: list[Any], **query: Any) -> httpx.Response:

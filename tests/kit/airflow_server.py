@@ -97,4 +97,9 @@ class AirflowServer:
             return
         headers = [(name.lower(), value) for name, value in response.headers.raw]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        await send({"type": "http.response.body", "body": response.content})
+        if response.is_closed:  # it was made whole
+            await send({"type": "http.response.body", "body": response.content})
+            return
+        async for piece in response.aiter_raw():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})

@@ -32,10 +32,11 @@ def make_settings(database_url: str, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def application(database_url: str, airflow: FakeAirflow, **changes: Any) -> AsyncIterator[FastAPI]:
-    """The application with its services running."""
+    """The application with its services running. With an `airflow_url` it calls what is served there."""
     settings = make_settings(database_url, **changes)
     airflow.users["airflow"].password = settings.airflow_password.get_secret_value()
-    app = create_app(settings, airflow_transport=airflow.transport)
+    transport = airflow.transport if "airflow_url" not in changes else None
+    app = create_app(settings, airflow_transport=transport)
     async with app.router.lifespan_context(app):
         yield app
 
