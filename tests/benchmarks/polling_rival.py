@@ -23,7 +23,7 @@ CLIENTS = 50
 RUNS = 5
 TASKS = 3
 SECONDS = 60.0
-"""What has not come by then does not count."""
+"""What has not come by then counts as if it came then."""
 DAG_ID = "benchmark_steps"
 
 
@@ -58,11 +58,12 @@ def measure(stack: RunningStack, *, clients: int = CLIENTS) -> Result:
             paths = [path(runs[n % RUNS]) for n in range(clients)]
             found = asyncio.run(watch_all(url, paths, token=given, seconds=SECONDS))
             seconds = time.monotonic() - began
-            late = samples[f"{name}_ms"] = [one for arrivals in found for one in lateness(arrivals)]
-            for percent in (50, 95):
-                figures[f"{name}_ms_p{percent}"] = percentile(late, percent)
             told = [one.data["state"] for arrivals in found for one in arrivals if one.type == "task_update"]
             ends = told.count("success")
+            late = samples[f"{name}_ms"] = [one for arrivals in found for one in lateness(arrivals)]
+            late += [SECONDS * 1000] * (clients * TASKS - ends)
+            for percent in (50, 95):
+                figures[f"{name}_ms_p{percent}"] = percentile(late, percent)
             figures[f"{name}_ends_of_tasks_percent"] = 100 * ends / (clients * TASKS)
             figures[f"{name}_airflow_requests_a_second"] = (count() - before) / seconds
             figures[f"{name}_api_server_cpu_percent"] = (_processor(stack) - used) / seconds * 100
