@@ -37,8 +37,10 @@ def test_what_a_killed_process_leaves_behind_still_tells_its_log(tmp_path: Path)
     log = tmp_path / "scheduler.log"
     os.mkfifo(tmp_path / "go")
     process = start(tmp_path, PROGRAM, log)
-    assert process.communicate()[0] == b""  # the pipe is closed now, as the supervisor closes it
-    (tmp_path / "go").write_text("go")
+    try:
+        assert process.communicate()[0] == b""  # the pipe is closed now, as the supervisor closes it
+    finally:
+        (tmp_path / "go").write_text("go")
     wait_until((tmp_path / "ended").exists, timeout=10)
     wait_until(lambda: log.read_text().splitlines() == ["first", "left behind"], timeout=10)
 
