@@ -16,7 +16,7 @@ from visual_ai_deferral import TRIGGER, plain, plain_or_none, renders_in_trigger
 from visual_ai_retries import AgentRetryPolicy, leave_worker
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
     from backend.agents.models import ModelCredentials
     from backend.agents.runner import TaskContext
@@ -44,7 +44,7 @@ class AgentsOperator(BaseOperator):
         *,
         deferrable: bool | None = None,
         llm_conn_id: str | None = None,
-        budget: Mapping[str, Any] | None = None,
+        budget: Mapping[str, Any] | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -64,7 +64,8 @@ class LangGraphOperator(AgentsOperator):
     :param max_concurrency: how many inputs at once, 1 to 1,000.
     :param on_item_error: `fail` fails the task when all inputs have come to their end and some have failed, and a
         retry runs only those; `continue` lets it succeed and lists them.
-    :param results_path: a file or object storage address (`s3://…`) that gets the items as JSON lines. Templated.
+    :param results_path: a file or object storage address (`s3://…`) that gets the items as JSON lines. May be another
+        task's output. Templated.
 
     XCom: `{output, agent, model, usage: {input_tokens, output_tokens}, cost_usd, trace_id, trace_url, attempts,
     notice}`. Of a batch: `{batch: {items, succeeded, failed, failures}, agent, model, usage, cost_usd, results_url,
@@ -123,7 +124,7 @@ class LangGraphOperator(AgentsOperator):
         inputs: Sequence[Mapping[str, Any]] | XComArg | str | None = None,
         max_concurrency: int | str = DEFAULT_CONCURRENCY,
         on_item_error: str = "fail",
-        results_path: str | None = None,
+        results_path: str | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -144,8 +145,11 @@ class LangGraphOperator(AgentsOperator):
         parse_plan(DEFAULT_CONCURRENCY if is_template(max_concurrency) else max_concurrency, on_item_error)
         if inputs is not None and not _known_later(inputs):
             parse_inputs(inputs)
-        if not _known_later(agent_config) and not _known_later(self.input_data):
-            spec = parse_agent(**self._arguments())
+        if not _known_later(agent_config):
+            given = self._arguments()
+            if _known_later(self.input_data):
+                given["input_data"] = None
+            spec = parse_agent(**given)
             if inputs is None:
                 _check_fields(spec, "input_data")
 
@@ -172,7 +176,7 @@ class LangGraphOperator(AgentsOperator):
         # What another task hands on may be a lazy sequence.
         inputs = parsed(lambda: parse_inputs(self.inputs))
         plan = parsed(lambda: parse_plan(self.max_concurrency, self.on_item_error))
-        path = self.results_path
+        path = str(self.results_path) if self.results_path else None
         write_to = (lambda: _open_for_writing(path)) if path else None
         return self._run_agents(context, lambda runner: run_batch(runner, spec, inputs, plan, write_to=write_to))
 

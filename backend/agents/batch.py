@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any, TextIO
 
@@ -32,7 +33,8 @@ from backend.agents.runner import AgentRunner, trace_id_of
 from backend.agents.specs import AgentSpec
 from backend.core.jsonable import dumps
 from backend.core.workflow_error_handler import Category, classify, reschedule_after
-from backend.db import batch_items, executions, threads, traces
+from backend.db import batch_items, executions, takeover, threads, traces
+from backend.db.outage import outlast
 from backend.db.traces import SHOWN_ITEMS
 
 log = logging.getLogger(__name__)
@@ -80,7 +82,7 @@ class _Batch:
         runner, progress = self._runner, self._progress
         runner.recorder.interval = RECORDER_INTERVAL
         await runner.open_budgets()
-        begun = await runner.database.run(self._begin, self._digest())
+        begun = await outlast(partial(runner.database.run, self._begin, self._digest()))
         await runner.watch(begun.execution_id)
         progress.succeeded = len(begun.done)
         for used in begun.used.values():
@@ -110,7 +112,7 @@ class _Batch:
     def _begin(self, connection: Connection, digest: str) -> _Begun:
         task, place = self._task, self._place
         execution_id = executions.ensure(connection, task.run_state())
-        traces.supersede(connection, execution_id, place)
+        takeover.close_lost(connection, execution_id, place)
         names = [self._thread(index) for index in range(len(self._inputs))]
         claim = threads.begin(connection, execution_id, task.thread_id, task.try_number, names, digest)
         follows = task.try_number > 1 or claim.going_on

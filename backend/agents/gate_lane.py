@@ -14,6 +14,7 @@ from backend.core.circuit import Circuit
 from backend.core.limit_state import Change, Counts, LimitState, Reservation, Seen, Turn, first_time, turns
 from backend.core.model_gate import CircuitOpenError, HeldBackError
 from backend.core.model_limits import ModelLimit
+from backend.core.pacing import Admitted
 from backend.core.surge import Surge
 
 log = logging.getLogger(__name__)
@@ -68,11 +69,11 @@ class Lane:
         self._uncounted = Counts()
         self._tokens_owed = 0
 
-    async def admit(self, tokens: int, max_wait: float) -> int:
-        """Wait for a turn; gives the epoch it belongs to. Raises `HeldBackError` and `CircuitOpenError`."""
+    async def admit(self, tokens: int, max_wait: float) -> Admitted | None:
+        """Wait for a turn; gives how things stand then. Raises `HeldBackError` and `CircuitOpenError`."""
         now = self._now()
         if self._passes(now):
-            return self._epoch()
+            return self._admitted()
         max_wait = min(max(0.0, max_wait), LONGEST_WAIT)
         if self._fresh(now) and (wait := self._expected(len(self._queue))) > max(max_wait, PROMPT_SECONDS):
             raise self._held_back(wait)
@@ -89,12 +90,18 @@ class Lane:
         finally:
             with suppress(ValueError):
                 self._queue.remove(waiter)
-        return self._epoch()
+        return self._admitted()
 
     async def report(
-        self, outcome: Outcome, *, caller: str, admitted: int | None, retry_after: float | None, more_tokens: int
+        self,
+        outcome: Outcome,
+        *,
+        caller: str,
+        admitted: Admitted | None,
+        retry_after: float | None,
+        more_tokens: int,
     ) -> None:
-        """Tell how a call went that was admitted in the epoch `admitted`; `more_tokens` it used than it had said."""
+        """Tell how a call went that was `admitted` so; `more_tokens` it used than it had said."""
         if self._tokens_per_second is not None:
             self._tokens_owed += more_tokens
         if outcome == "rate_limited":
@@ -131,8 +138,11 @@ class Lane:
             raise RuntimeError("nothing is known yet")
         return self._known.state
 
-    def _epoch(self) -> int:
-        return self._known.state.pace.epoch if self._known is not None and self._known.state is not None else 0
+    def _admitted(self) -> Admitted | None:
+        if self._known is None or self._known.state is None:
+            return None
+        state, now = self._known.state, self._shared_now()
+        return Admitted(state.pace.epoch, now, state.served(now), state.pace.rate)
 
     def _fresh(self, now: float) -> bool:
         return self._known is not None and self._known.state is not None and now - self._known_at < FRESH_SECONDS

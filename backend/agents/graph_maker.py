@@ -8,11 +8,10 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.store.base import BaseStore
-from langgraph.store.postgres.aio import AsyncPostgresStore
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
 from backend.agents.attempts import REAL_TIME, Pace
-from backend.agents.checkpoints import FencedSaver, Pool
+from backend.agents.checkpoints import FencedSaver, LastingStore, Pool
 from backend.agents.graph_run import Graph
 from backend.agents.graph_source import load_graph
 from backend.agents.http_clients import HttpClients
@@ -152,7 +151,7 @@ class GraphMaker:
         if not self._settings.sdk_retries:
             switch_off_sdk_retries()
         if self.store is None and self.pool is not None:
-            self.store = AsyncPostgresStore(self.pool)
+            self.store = LastingStore(self.pool)
         return await load_graph(
             str(spec.graph),
             config=config,

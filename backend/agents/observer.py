@@ -187,6 +187,11 @@ class AgentObserver(AsyncCallbackHandler):
         return self._agent.model
 
     @property
+    def over(self) -> bool:
+        """Whether the agent has ended, however."""
+        return self._agent.state != "running"
+
+    @property
     def notice(self) -> str | None:
         """What the user has to know about the choice of the model."""
         return self._agent.notice
@@ -209,7 +214,7 @@ class AgentObserver(AsyncCallbackHandler):
         """A node's execution is over."""
         span = self._nodes.pop(key, None)
         if span is not None:
-            self._tokens.flush()
+            self._tokens.flush(key)
             span.close("failed" if error else "success")
             node = span.node or ""
             if error:

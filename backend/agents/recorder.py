@@ -50,7 +50,7 @@ TRANSACTION_LIMIT = 2_000
 """Records written in one transaction: it holds the execution's row lock."""
 INTERVAL_SECONDS = 0.02
 FLUSH_SECONDS = 15.0
-_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
+_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 class Recorder:

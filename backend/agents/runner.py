@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from backend.agents.attempts import REAL_TIME, Pace
 from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
-from backend.agents.cancellation import CancelWatch, RunCancelledError
+from backend.agents.cancellation import CallStop, CancelWatch, RunCancelledError
 from backend.agents.checkpoints import Pool, open_pool
 from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import GraphMaker
@@ -39,9 +40,10 @@ from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import classify
-from backend.db import executions, observations, traces
+from backend.db import executions, observations, takeover, traces
 from backend.db import threads as task_threads
 from backend.db.engine import Database
+from backend.db.outage import outlast
 from backend.db.threads import Claim
 from backend.db.traces import Place
 
@@ -50,7 +52,7 @@ __all__ = ["AgentRunner", "Outcome", "TaskContext", "call_thread", "is_final", "
 log = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 10.0
-"""How long a task waits for its threads; a database that hangs longer costs the checkpoints, not the task."""
+"""How long a task waits for its threads; a database that is away longer costs the checkpoints, not the task."""
 
 SHARED_INTERVAL, SHARED_GATHER = 0.1, 0.05
 """Seconds that records and checkpoints wait for others where hundreds of agents share a process: fewer transactions."""
@@ -128,8 +130,9 @@ class AgentRunner:
         """Take the task's threads for this try, so that agents go on where an earlier try stopped.
 
         `threads` maps each agent to the LangGraph thread of its first call; there are at most `calls` of each. `given`
-        is all that the agents are asked to do; a try with another one starts from nothing. Without a database the
-        agents run without checkpoints. Raises `SupersededError` when a later try has begun.
+        is all that the agents are asked to do; a try with another one starts from nothing. Without a database the first
+        try runs without checkpoints; a later one raises `ConnectionError`, as it would pay again for what is done (a
+        retry helps). Raises `SupersededError` when a later try has begun.
         """
         await self.connect()
         await self.open_budgets()
@@ -138,8 +141,10 @@ class AgentRunner:
         try:
             every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
             async with asyncio.timeout(CLAIM_SECONDS):
-                claim = await self._database.run(self._begin, every, digest)
+                claim = await outlast(partial(self._database.run, self._begin, every, digest))
         except (SQLAlchemyError, OSError) as error:
+            if self.task.try_number > 1:
+                raise ConnectionError("the database is out of reach, and with it what earlier tries did") from error
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
         self.hold(claim)
@@ -188,8 +193,9 @@ class AgentRunner:
             await self._resources.enter_async_context(self._purse.following(ledgers[-1], lambda: self._spent(True)))
 
     def callbacks(self, observer: AgentObserver) -> list[BaseCallbackHandler]:
-        """What watches an agent: the observer and, if there is a budget, its guard."""
-        return [observer, *([Guard(self._purse, model=observer.model)] if self._purse else [])]
+        """What watches an agent: the observer, what stops its calls at its end and, if there is a budget, a guard."""
+        guards = [Guard(self._purse, model=observer.model)] if self._purse else []
+        return [observer, CallStop(lambda: observer.over), *guards]
 
     async def _spent(self, whole_run: bool) -> Spent:
         def read(connection: Connection) -> Spent:
@@ -198,7 +204,7 @@ class AgentRunner:
                 *traces.spent_before(connection, execution_id, self.task.place(), self._began, whole_run=whole_run)
             )
 
-        return await self._database.run(read)
+        return await outlast(partial(self._database.run, read))
 
     async def superseded(self) -> bool:
         """Whether the task is somebody else's by now: a later try's, or the same one's in another triggerer."""
@@ -241,7 +247,7 @@ class AgentRunner:
 
     def _begin(self, connection: Connection, agents: list[str], digest: str) -> Claim:
         execution_id = self._execution_id = executions.ensure(connection, self.task.run_state())
-        traces.supersede(connection, execution_id, self.task.place())
+        takeover.close_lost(connection, execution_id, self.task.place())
         task = self.task
         return task_threads.begin(
             connection, execution_id, task.thread_id, task.try_number, agents, digest, instance=task.instance
@@ -336,7 +342,7 @@ class AgentRunner:
             used = traces.used_before(connection, execution_id, place)
             return Usage(input_tokens=used[0], output_tokens=used[1], cost=used[2], calls=used[3])
 
-        return await self._database.run(read)
+        return await outlast(partial(self._database.run, read))
 
     def _failure(self, observer: AgentObserver, error: Exception) -> Outcome:
         tell_failure(observer, error)

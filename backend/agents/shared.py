@@ -7,11 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from weakref import WeakKeyDictionary
 
-from langgraph.store.postgres.aio import AsyncPostgresStore
-
 from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
-from backend.agents.checkpoints import Pool, open_pool
+from backend.agents.checkpoints import LastingStore, Pool, open_pool
 from backend.agents.http_clients import HttpClients
 from backend.agents.model_gates import open_gate
 from backend.core.model_gate import ModelGate
@@ -40,11 +38,11 @@ class SharedResources:
         self._engine = make_engine(
             settings.database_url, application="visual_ai_triggerer", pool_size=connections, wait=None
         )
-        self.database: Database = ThreadedDatabase(self._engine, threads=connections)
+        self.database: Database = ThreadedDatabase(self._engine, threads=connections, redis_url=settings.redis_address)
         self.watch = CancelWatch(self.database)
         self.http = HttpClients(many_calls=True)
         self.pool: Pool
-        self.store: AsyncPostgresStore
+        self.store: LastingStore
         self.gate: ModelGate
         self.users = 0
         self._ready = asyncio.Event()
@@ -89,7 +87,7 @@ class SharedResources:
                 ) as self.pool,
                 open_gate(settings, self.database) as self.gate,
             ):
-                self.store = AsyncPostgresStore(self.pool)
+                self.store = LastingStore(self.pool)
                 self._ready.set()
                 with BlockingWatch(loop, settings.blocking_warning):
                     try:

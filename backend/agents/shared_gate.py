@@ -11,6 +11,7 @@ from backend.agents.gate_lane import Lane, Outcome
 from backend.agents.limit_store import LimitStore
 from backend.core.model_gate import CircuitOpenError, HeldBackError
 from backend.core.model_limits import ModelLimit, limit_of
+from backend.core.pacing import Admitted
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class _Admission:
     """What is remembered of a call under way, in the context of the task that makes it."""
 
     model: str
-    epoch: int
+    admitted: Admitted | None
     tokens: int
     caller: str
 
@@ -44,14 +45,14 @@ class SharedGate:
         if model.startswith(OWN_MACHINE):
             return
         before = _admission.get()
-        epoch = 0
+        admitted = None
         try:
-            epoch = await self._lane(model).admit(tokens, max_wait)
+            admitted = await self._lane(model).admit(tokens, max_wait)
         except (HeldBackError, CircuitOpenError):
             raise
         except Exception:
             log.exception("the gate of %s failed and lets a call pass", model)
-        _admission.set(_Admission(model, epoch, tokens, before.caller if before else uuid4().hex[:12]))
+        _admission.set(_Admission(model, admitted, tokens, before.caller if before else uuid4().hex[:12]))
 
     async def report(
         self, model: str, outcome: Outcome, *, retry_after: float | None = None, tokens: int | None = None
@@ -67,7 +68,7 @@ class SharedGate:
             await self._lane(model).report(
                 outcome,
                 caller=latest.caller if latest is not None else uuid4().hex[:12],
-                admitted=admission.epoch if admission is not None else None,
+                admitted=admission.admitted if admission is not None else None,
                 retry_after=retry_after,
                 more_tokens=tokens - admission.tokens if admission is not None and tokens is not None else 0,
             )

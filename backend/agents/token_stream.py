@@ -11,7 +11,7 @@ from backend.db import traces
 from backend.db.traces import Place
 
 TOKEN_INTERVAL = 0.05
-"""Seconds between two `token` events of a call: at most 20 a second."""
+"""Seconds between two `token` events of an agent: at most 20 a second, however many of its calls speak at once."""
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class TokenStream:
         self._calls: dict[str, _Call] = {}
         self._waiting: dict[tuple[str, int], list[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._next = 0.0  # when the loop's clock allows another event
 
     def add(self, metadata: Mapping[str, Any], text: str) -> None:
         """A piece of an answer; pieces are sent together. Of calls that aren't ours, a node's are one."""
@@ -46,8 +47,7 @@ class TokenStream:
         call.attempt = max(call.attempt, int(metadata.get(ATTEMPT_KEY, 1)) + call.again)
         call.said = True
         self._waiting.setdefault((_key(metadata), call.attempt), []).append(text)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TOKEN_INTERVAL, self.flush)
+        self._wait()
 
     def supersede_call(self, metadata: Mapping[str, Any]) -> None:
         """An attempt at a call failed and another one follows."""
@@ -63,16 +63,35 @@ class TokenStream:
         for _, call in found:
             call.again += 1
 
-    def flush(self) -> None:
-        """Send what waits."""
-        if self._timer is not None:
+    def flush(self, task_key: str | None = None) -> None:
+        """Send what waits of one execution of a node, or all: the last words stand before the end is told.
+
+        What is told early is made up for by a longer pause.
+        """
+        for key in [key for key in self._waiting if task_key in (None, self._calls[key[0]].task_key)]:
+            self._send(key)
+        if not self._waiting and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waiting, self._waiting = self._waiting, {}
-        if waiting:
-            self._put(
-                [self._event(self._calls[key], attempt, "".join(text)) for (key, attempt), text in waiting.items()]
-            )
+
+    def _wait(self) -> None:
+        if self._timer is None and self._waiting:
+            loop = asyncio.get_running_loop()
+            # The pieces of one interval wait for each other, also the first.
+            due = max(self._next, loop.time() + TOKEN_INTERVAL)
+            self._timer = loop.call_at(due, self._send_in_turn)
+
+    def _send_in_turn(self) -> None:
+        """One event, of the call that has waited longest."""
+        self._timer = None
+        if self._waiting:
+            self._send(next(iter(self._waiting)))
+        self._wait()
+
+    def _send(self, key: tuple[str, int]) -> None:
+        self._next = max(self._next, asyncio.get_running_loop().time()) + TOKEN_INTERVAL
+        call, attempt = key
+        self._put([self._event(self._calls[call], attempt, "".join(self._waiting.pop(key)))])
 
     def _supersede(self, calls: Iterable[tuple[str, _Call]]) -> None:
         new = []

@@ -8,7 +8,6 @@ from fastapi import FastAPI
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Gauge,
     GCCollector,
     Histogram,
     PlatformCollector,
@@ -48,7 +47,6 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self.streams = Gauge("visual_ai_streams_open", "Event streams being sent.", registry=self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -79,7 +77,7 @@ class RequestMetrics:
             return
         started = time.perf_counter()
         status: int | None = None
-        streaming = False
+        counted = False
 
         def count(code: int) -> None:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
@@ -89,13 +87,12 @@ class RequestMetrics:
             self._metrics.latency.labels(method, route).observe(time.perf_counter() - started)
 
         async def watched_send(message: Message) -> None:
-            nonlocal status, streaming
+            nonlocal status, counted
             if message["type"] == "http.response.start":
                 status = message["status"]
                 content_type = Headers(raw=message.get("headers", [])).get("content-type", "")
                 if content_type.startswith("text/event-stream"):
-                    streaming = True
-                    self._metrics.streams.inc()
+                    counted = True
                     count(status)
             await send(message)
 
@@ -105,9 +102,7 @@ class RequestMetrics:
             status = status or 499  # the client went away, in nginx's notation
             raise
         finally:
-            if streaming:
-                self._metrics.streams.dec()
-            else:
+            if not counted:
                 count(status or 500)
 
 
@@ -126,6 +121,11 @@ class _ApplicationCollector(Collector):
             "visual_ai_event_feed_connected",
             "Whether the event feed hears of new events.",
             value=float(application.health.feed_connected()),
+        )
+        streams = application.streams
+        yield GaugeMetricFamily("visual_ai_streams_open", "Event streams being sent.", value=streams.open_streams)
+        yield CounterMetricFamily(
+            "visual_ai_streams_dropped", "Streams ended because their clients read too slowly.", value=streams.dropped
         )
         yield CounterMetricFamily(
             "visual_ai_airflow_requests", "Requests made to Airflow.", value=application.airflow.calls

@@ -6,7 +6,7 @@ from backend.core import circuit as breaker
 from backend.core import pacing
 from backend.core.circuit import Circuit
 from backend.core.limit_state import Change, LimitState
-from backend.core.pacing import Pace
+from backend.core.pacing import Admitted, Pace
 
 TOUCH_SECONDS = 15.0
 """How often a model that is in use, and unlimited, is marked so."""
@@ -29,9 +29,9 @@ def due(state: LimitState, now: float, *, waiting: bool) -> Change | None:
 
 
 def limited(
-    state: LimitState, now: float, retry_after: float | None, admitted: int | None, local_rate: float
+    state: LimitState, now: float, retry_after: float | None, admitted: Admitted | None, local_rate: float
 ) -> Change | None:
-    """For a 429 of a call that was admitted in the epoch `admitted` (None: unknown)."""
+    """For a 429 of a call that was `admitted` so (None: unknown)."""
     pace = pacing.cut(
         state.pace, now, state.served(now), retry_after=retry_after, admitted=admitted, local_rate=local_rate
     )
@@ -41,7 +41,9 @@ def limited(
     return _change(state, pace, circuit, now)
 
 
-def down(state: LimitState, now: float, retry_after: float | None, admitted: int | None, caller: str) -> Change | None:
+def down(
+    state: LimitState, now: float, retry_after: float | None, admitted: Admitted | None, caller: str
+) -> Change | None:
     """For a call that found the provider down."""
     if _from_before(state, admitted):
         return None
@@ -53,7 +55,7 @@ def down(state: LimitState, now: float, retry_after: float | None, admitted: int
     return _change(state, pace, circuit, now)
 
 
-def answered(state: LimitState, now: float, admitted: int | None) -> Change | None:
+def answered(state: LimitState, now: float, admitted: Admitted | None) -> Change | None:
     """For a call that the provider answered. After an outage calls come back through a ramp."""
     circuit = state.circuit if _from_before(state, admitted) else breaker.answered(state.circuit)
     if circuit == state.circuit:
@@ -77,6 +79,6 @@ def _change(state: LimitState, pace: Pace, circuit: Circuit, now: float) -> Chan
     return Change(pace, circuit, state.counter(now), max(now, pace.held_until))
 
 
-def _from_before(state: LimitState, admitted: int | None) -> bool:
+def _from_before(state: LimitState, admitted: Admitted | None) -> bool:
     """Whether a call was made before the circuit opened or the probe went, of which it says nothing."""
-    return state.circuit.is_open and admitted is not None and admitted < state.pace.epoch
+    return state.circuit.is_open and admitted is not None and admitted.epoch < state.pace.epoch

@@ -23,7 +23,7 @@ Phase = Literal["ramp", "open", "learned"]
 RAMP_RATE = 40.0
 RAMP_BURST = 5
 RAMP_STEP = 0.2
-RAMP_GROWTH = 1.5
+RAMP_GROWTH = 1.3
 """A ramp that keeps callers waiting rises so much after so many seconds."""
 OPEN_RATE = 1000.0
 """A ramp that gets past this rate has met no limit."""
@@ -38,8 +38,9 @@ MIN_RATE = 1 / 60
 HEADROOM = 0.9
 """What is left free of the rate that was measured."""
 CUT = 0.85
+CUT_AGAIN = 0.7
 RAMP_CUT = 0.5
-"""What a 429 leaves of the rate at most."""
+"""What a 429 leaves of the rate at most: after it had risen, before it had risen since the last cut, and in a ramp."""
 MEASURED_CALLS, MEASURED_SECONDS = 10, 1.0
 MEASURED_LEAST, GUESSED_LEAST = 0.1, 0.5
 """What it leaves at least: when so many calls or seconds were measured, and when fewer were."""
@@ -53,8 +54,8 @@ CLIMB = 4
 """After so many rises in a row the mean rate since the last 429 says little of the present one."""
 HOLD_SECONDS, HOLD_CALLS = 1.0, 5
 """For how long nobody calls after a 429 that doesn't say; or for the time of so many calls at a learned rate."""
-LEAST_HOLD = 0.1
-"""For how long after any 429: calls under way have to come to their ends."""
+LEAST_HOLD, MAX_UNDER_WAY = 0.1, 2.0
+"""For how long after any 429, and at most for as long as it was under way: the other calls must come to their ends."""
 LONGER_HOLD = 0.25
 """By how many seconds a call that was under way must be told to wait longer than the others to hold up all."""
 MAX_HOLD = 3600.0
@@ -85,6 +86,16 @@ class Pace:
     changed_served: int = 0
     measured_at: float = 0.0
     measured_served: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """How things stood when a call was admitted."""
+
+    epoch: int
+    at: float
+    served: int
+    rate: float | None
 
 
 def begin(now: float, served: int, *, epoch: int = 0, burst: int = RAMP_BURST, rate: float = 0.0) -> Pace:
@@ -135,15 +146,17 @@ def advance(pace: Pace, now: float, served: int, *, waiting: bool, unused: float
 
 
 def cut(
-    pace: Pace, now: float, served: int, *, retry_after: float | None, admitted: int | None, local_rate: float
+    pace: Pace, now: float, served: int, *, retry_after: float | None, admitted: Admitted | None, local_rate: float
 ) -> Pace:
-    """The pace after a 429 of a call that was admitted in the epoch `admitted` (None: unknown).
+    """The pace after a 429 of a call that was `admitted` so (None: unknown).
 
     One that was admitted before the last cut changes nothing but the time until which nobody calls. `local_rate` is
     that of the process that met it: all that is known of a model that was open.
     """
-    hold = min(MAX_HOLD, max(LEAST_HOLD, _unasked_hold(pace) if retry_after is None else retry_after))
-    stale = now - pace.limited_at < UNKNOWN_GRACE if admitted is None else admitted < pace.epoch
+    under_way = min(MAX_UNDER_WAY, now - admitted.at) if admitted is not None else 0.0
+    asked_hold = _unasked_hold(pace) if retry_after is None else retry_after
+    hold = min(MAX_HOLD, max(LEAST_HOLD, under_way, asked_hold))
+    stale = now - pace.limited_at < UNKNOWN_GRACE if admitted is None else admitted.epoch < pace.epoch
     if stale:
         asked = now + hold if retry_after is not None else 0.0
         longer = asked > pace.held_until + LONGER_HOLD
@@ -156,7 +169,7 @@ def cut(
         return replace(again, held_until=held, limited_at=now)
     return Pace(
         "learned",
-        max(MIN_RATE, _rate_left(pace, pace.rate, now, served)),
+        max(MIN_RATE, _rate_left(pace, admitted or Admitted(pace.epoch, now, served, pace.rate))),
         epoch=pace.epoch + 1,
         held_until=held,
         limited_at=now,
@@ -174,11 +187,14 @@ def _unasked_hold(pace: Pace) -> float:
     return min(HOLD_SECONDS, HOLD_CALLS / pace.rate)
 
 
-def _rate_left(pace: Pace, rate: float, now: float, served: int) -> float:
-    most = rate * (RAMP_CUT if pace.phase == "ramp" else CUT)
-    if not pace.measured_at or now <= pace.measured_at:
+def _rate_left(pace: Pace, refused: Admitted) -> float:
+    """What is left of the rate. All that was admitted after the first one that was refused was too much as well."""
+    rate = min(refused.rate or math.inf, pace.rate or math.inf)
+    risen = CUT if pace.streak else CUT_AGAIN
+    most = rate * (RAMP_CUT if pace.phase == "ramp" else risen)
+    if not pace.measured_at or refused.at <= pace.measured_at:
         return most
-    calls, seconds = served - pace.measured_served, now - pace.measured_at
+    calls, seconds = refused.served - pace.measured_served, refused.at - pace.measured_at
     measured = max(0, calls) / seconds
     if pace.streak >= CLIMB:
         measured = math.sqrt(measured * rate)

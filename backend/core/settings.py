@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     batch_trigger_concurrency: int = Field(8, validation_alias="VISUAL_AI_BATCH_TRIGGER_CONCURRENCY", ge=1, le=50)
     stream_heartbeat: float = Field(15.0, validation_alias="VISUAL_AI_STREAM_HEARTBEAT", gt=0)
     streams_per_user: int = Field(10_000, validation_alias="VISUAL_AI_STREAMS_PER_USER", ge=1)
+    streams_per_process: int = Field(20_000, validation_alias="VISUAL_AI_STREAMS_PER_PROCESS", ge=1)
+    listener: bool = Field(True, validation_alias="VISUAL_AI_LISTENER")
     reconcile_interval: float = Field(2.0, validation_alias="VISUAL_AI_RECONCILE_INTERVAL", gt=0)
 
     # Models
@@ -93,6 +95,7 @@ class Settings(BaseSettings):
     stream_usage: bool = Field(True, validation_alias="VISUAL_AI_STREAM_USAGE")
     langgraph_json: str | None = Field(None, validation_alias="VISUAL_AI_LANGGRAPH_JSON")
 
+    event_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_EVENT_RETENTION_DAYS", gt=0)
     checkpoint_retention_days: float = Field(7.0, validation_alias="VISUAL_AI_CHECKPOINT_RETENTION_DAYS", ge=0)
 
     # Pictures

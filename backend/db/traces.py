@@ -87,10 +87,11 @@ def row(place: Place, **values: Any) -> dict[str, Any]:
     }
 
 
-def supersede(connection: Connection, execution_id: str, place: Place) -> None:
-    """End what earlier tries, or this one in another triggerer, left open: their process is gone. Call it before the
-    try writes anything itself."""
-    connection.execute(
+def supersede(connection: Connection, execution_id: str, place: Place) -> list[Row]:
+    """End what earlier tries, or this one in another triggerer, left open: their process is gone. Gives it, in the
+    order in which it began, without inputs and outputs."""
+    columns = [column for column in traces.c if column.name not in ("input", "output")]
+    ended = connection.execute(
         update(traces)
         .where(
             traces.c.execution_id == execution_id,
@@ -100,7 +101,9 @@ def supersede(connection: Connection, execution_id: str, place: Place) -> None:
             traces.c.state == "running",
         )
         .values(state="cancelled", finished_at=func.clock_timestamp())
+        .returning(*columns)
     )
+    return sorted(all_rows(ended), key=lambda row: row["started_at"])
 
 
 def used_before(connection: Connection, execution_id: str, place: Place) -> tuple[int, int, Decimal | None, int]:

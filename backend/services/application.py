@@ -19,9 +19,11 @@ from backend.services.images import Images
 from backend.services.model_limits import ModelLimits
 from backend.services.monitoring import Monitoring
 from backend.services.reconciler import Reconciler
+from backend.services.retention import EventRetention
 from backend.services.runs import Runs
 from backend.services.status import Status
 from backend.services.stream import Streams
+from backend.services.task_logs import TaskLogs
 from backend.services.trigger import Triggers
 from backend.services.trigger_batch import BatchTriggers
 
@@ -38,6 +40,7 @@ class Application:
     triggers: Triggers
     batch_triggers: BatchTriggers
     status: Status
+    task_logs: TaskLogs
     runs: Runs
     streams: Streams
     images: Images
@@ -60,12 +63,17 @@ async def run_application(
         database = Database(
             make_async_engine(
                 settings.database_url, application="visual_ai_backend", pool_size=settings.database_pool_size
-            )
+            ),
+            settings.redis_address,
         )
         stack.push_async_callback(database.close)
         airflow = AirflowClient(settings, airflow_transport)
         stack.push_async_callback(airflow.close)
-        feed = EventFeed(settings.database_url, database)
+        reader = Database(
+            make_async_engine(settings.database_url, application="visual_ai_backend", pool_size=1, check=False)
+        )
+        stack.push_async_callback(reader.close)
+        feed = EventFeed(settings.database_url, reader, settings.redis_address)
         reconciler = Reconciler(settings, airflow, database)
         catalog = Catalog(airflow)
         status = Status(settings, database, airflow)
@@ -83,6 +91,7 @@ async def run_application(
             triggers=triggers,
             batch_triggers=batch_triggers,
             status=status,
+            task_logs=TaskLogs(airflow, status),
             runs=Runs(airflow, database, status),
             streams=Streams(settings, database, feed, status),
             images=Images(settings, database),
@@ -92,5 +101,6 @@ async def run_application(
         )
         await stack.enter_async_context(feed.running())
         await stack.enter_async_context(reconciler.running())
+        await stack.enter_async_context(EventRetention(settings, database).running())
         await stack.enter_async_context(batch_triggers.running())
         yield application

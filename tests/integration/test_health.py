@@ -8,10 +8,8 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, text
-from sse_starlette import EventSourceResponse
 
 from backend.agents.limit_store import PostgresStore
 from backend.agents.shared_gate import SharedGate
@@ -19,10 +17,16 @@ from backend.api import metrics
 from backend.api.main import create_app
 from backend.clients.airflow import AirflowClient
 from backend.core.settings import Settings
+from backend.db import observations
 from backend.db.engine import Database, make_async_engine
+from backend.db.executions import RunState
 from backend.services import health as health_module
 from backend.services.health import Health, SystemHealth
 from backend.services.model_limits import ModelLimits
+from tests.kit.airflow import FakeAirflow
+from tests.kit.application import application
+from tests.kit.application import served as server_of
+from tests.kit.waiting import eventually
 
 Answer = Callable[[httpx.Request], Any]  # a response, or a coroutine that gives one
 PRODUCTION: dict[str, Any] = {
@@ -513,33 +517,32 @@ async def test_metrics_are_for_operators(
         assert (await http.get("/metrics", headers=headers)).status_code == expected
 
 
-async def test_open_streams_and_failures_are_counted() -> None:
-    app = FastAPI()
-    metrics.install(app)
-    collected: metrics.Metrics = app.state.metrics
-    seen: list[float | None] = []
+async def test_open_streams_and_failures_are_counted(pg: Postgres, database_url: str) -> None:
+    run = RunState("some_dag", "run", "running")
+    database = Database(make_async_engine(database_url, application="test", pool_size=1))
+    await database.run(observations.observe, run)
+    async with application(pg.backend_url, FakeAirflow()) as app, server_of(app) as address:
 
-    @app.get("/stream")
-    async def stream() -> EventSourceResponse:
-        async def events() -> AsyncIterator[str]:
-            seen.append(collected.registry.get_sample_value("visual_ai_streams_open"))
-            yield "done"
+        @app.get("/broken")
+        async def broken() -> None:
+            raise RuntimeError
 
-        return EventSourceResponse(events())
+        collected: metrics.Metrics = app.state.metrics
 
-    @app.get("/broken")
-    async def broken() -> None:
-        raise RuntimeError
+        def open_streams() -> float | None:
+            return collected.registry.get_sample_value("visual_ai_streams_open")
 
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        assert "done" in (await http.get("/stream")).text
-        assert (await http.get("/broken")).status_code == 500
+        async with httpx.AsyncClient(base_url=address) as http:
+            async with http.stream("GET", "/workflow-status/stream/some_dag/run") as response:
+                assert await anext(response.aiter_lines())
+                assert open_streams() == 1
+            assert (await http.get("/broken")).status_code == 500
+        await eventually(lambda: open_streams() == 0)
+    await database.close()
 
     def count(route: str, status: str) -> float | None:
         labels = {"method": "GET", "route": route, "status": status}
         return collected.registry.get_sample_value("visual_ai_http_requests_total", labels)
 
-    assert seen == [1]
-    assert collected.registry.get_sample_value("visual_ai_streams_open") == 0
-    assert (count("/stream", "200"), count("/broken", "500")) == (1, 1)
+    streamed = count("/workflow-status/stream/{dag_id}/{dag_run_id}", "200")
+    assert (streamed, count("/broken", "500")) == (1, 1)

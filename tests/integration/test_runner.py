@@ -354,6 +354,7 @@ async def test_a_database_that_is_down_fails_no_agent(
     openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(recorder_module, "_RETRY_DELAYS", (0.05, 0.05))
+    monkeypatch.setattr(runner_module, "CLAIM_SECONDS", 0.5)
     with caplog.at_level(logging.WARNING):
         result = await alone(online(CLOSED, openai_server))
     assert result["output"]["answer"].startswith("You said")

@@ -1,5 +1,6 @@
-"""Graphs as users write them whose one node calls a model, knowing nothing of budgets."""
+"""Graphs as users write them whose one node calls a model, knowing nothing of budgets or of being stopped."""
 
+import threading
 from typing import TypedDict
 
 from langchain.chat_models import init_chat_model
@@ -59,3 +60,19 @@ async def _ask_patiently(state: Question) -> Question:
 calling_patiently = StateGraph(Question)
 calling_patiently.add_node("ask", _ask_patiently)
 calling_patiently.set_entry_point("ask")
+
+
+left = threading.Event()
+"""Set when `asking_twice` has left its node."""
+
+
+def _ask_twice(state: Question) -> Question:
+    try:
+        return _ask_sync({"question": _ask_sync(state)["answer"]})
+    finally:
+        left.set()
+
+
+asking_twice = StateGraph(Question)
+asking_twice.add_node("ask", _ask_twice)
+asking_twice.set_entry_point("ask")

@@ -40,3 +40,12 @@ def redis_server(running_redis_server: RedisServer) -> Iterator[RedisServer]:
     running_redis_server.empty()
     yield running_redis_server
     running_redis_server.ensure()
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def redis_url(request: pytest.FixtureRequest) -> str | None:
+    """What wakes the event feeds: a test that takes it runs with either. None: Postgres."""
+    if request.param == "postgres":
+        return None
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return server.url

@@ -65,7 +65,7 @@ async def all_ask(
     await asyncio.gather(*(agent(gates[number % len(gates)]) for number in range(callers)))
 
 
-@pytest.mark.parametrize("refusal_latency", [0.005, 0.02, 0.1])
+@pytest.mark.parametrize("refusal_latency", [0.005, 0.02, 0.1, 0.3])
 @pytest.mark.parametrize("processes", [1, 4, 16, 200])
 def test_two_hundred_agents_waste_little(processes: int, refusal_latency: float) -> None:
     async def run() -> None:
@@ -73,7 +73,8 @@ def test_two_hundred_agents_waste_little(processes: int, refusal_latency: float)
         began = now()
         await all_ask(Store().gates(processes), provider, 200)
         assert len(provider.answered) == 200
-        assert provider.waste <= 0.12, f"{len(provider.refused)} were refused"
+        # The later one hears of a 429, the more calls are under way by then.
+        assert provider.waste <= (0.1 if refusal_latency <= 0.1 else 0.15), f"{len(provider.refused)} were refused"
         # 20 at once and 20 a second: the last one can be answered after 9 s.
         assert now() - began < 15
 
@@ -276,11 +277,11 @@ def test_five_hundred_at_once_go_within_seconds_where_nothing_limits(processes: 
     async def run() -> None:
         provider = LimitedProvider(100_000.0, latency=2.0)
         gates = Store().gates(processes)
-        for limit in (2.5, 2.5, 0.5):
+        for limit in (3.0, 3.0, 0.5):
             began, provider.answered = now(), []
             await all_ask(gates, provider, 500)
             assert max(provider.answered) - began < limit
-            await asyncio.sleep(5 if limit == 2.5 else 0)
+            await asyncio.sleep(5)
 
     run_virtually(run())
 
