@@ -79,8 +79,8 @@ class Settings(BaseSettings):
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
 
     # Errors of models
-    error_rules: dict[str, Any] = Field(default_factory=dict, validation_alias="VISUAL_AI_ERROR_POLICY")
-    model_fallbacks: dict[str, Any] = Field(default_factory=dict, validation_alias="VISUAL_AI_MODEL_FALLBACKS")
+    error_rules: Annotated[dict[str, Any], NoDecode] = Field({}, validation_alias="VISUAL_AI_ERROR_POLICY")
+    model_fallbacks: Annotated[dict[str, Any], NoDecode] = Field({}, validation_alias="VISUAL_AI_MODEL_FALLBACKS")
     retry_wait_limit: float = Field(60.0, validation_alias="VISUAL_AI_RETRY_WAIT_LIMIT", ge=0, le=MAX_SECONDS)
     reschedule_limit: float = Field(86_400.0, validation_alias="VISUAL_AI_RESCHEDULE_LIMIT", ge=0, le=MAX_SECONDS)
     sdk_retries: bool = Field(False, validation_alias="VISUAL_AI_SDK_RETRIES")
@@ -153,13 +153,13 @@ class Settings(BaseSettings):
             raise ValueError("write redis://host:6379/0, with rediss:// for TLS or unix:// for a socket")
         return url
 
-    @field_validator("model_limits", mode="before")
+    @field_validator("model_limits", "error_rules", "model_fallbacks", mode="before")
     @classmethod
-    def _read_model_limits(cls, limits: Any) -> Any:
-        if not isinstance(limits, str):
-            return limits
+    def _read_json(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
         try:
-            return json.loads(limits)
+            return json.loads(given)
         except ValueError as error:
             raise ValueError(f"this is no JSON: {error}") from None
 

@@ -12,7 +12,7 @@ from backend.agents.batch import run_batch
 from backend.agents.batch_plan import BatchPlan
 from backend.agents.models import ModelCredentials
 from backend.agents.runner import AgentRunner, TaskContext, run_single
-from backend.agents.specs import parse_agent, parse_team
+from backend.agents.specs import parse_agent, parse_supervisor, parse_team, synthesis_spec
 from backend.agents.team import run_team
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import classify, reschedule_after
@@ -228,6 +228,27 @@ async def test_the_shared_gate_is_asked_and_told(pg: Postgres, database: Databas
     assert model.startswith("openai:gpt-4.1-mini@")
     assert limited == 1
     assert await errors(database) == [("rate_limit", "retry", 1, True)]
+
+
+async def test_a_supervisor_and_a_synthesis_are_called_under_the_policy(
+    make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
+) -> None:
+    supervising = "You lead a team of agents"
+    openai_server.script("overloaded", contains=supervising)
+    for decision in ("reader", "FINISH"):
+        content = {"next": decision, "instruction": None, "reason": "It is so."}
+        openai_server.script(contains=supervising, content=content)
+    openai_server.script("rate_limit", retry_after=2, contains="Several agents worked")
+    agents = [{"name": "reader", "type": "text", "input_data": TEXT}]
+    specs = parse_team(agents, "supervisor")
+    async with make_runner() as runner:
+        synthesis = synthesis_spec(True, specs, None)
+        result = await run_team(runner, specs, "supervisor", synthesis=synthesis, supervisor=parse_supervisor(None))
+    assert result["summary"]
+    assert await errors(database, "category, agent_name, action, recovered") == [
+        ("server", "supervisor", "retry", True),
+        ("rate_limit", "synthesis", "retry", True),
+    ]
 
 
 # Users' own graphs

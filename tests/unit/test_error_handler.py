@@ -10,9 +10,11 @@ import httpx
 import pytest
 
 from backend.agents.models import build_model, resolve_model
+from backend.core.agent_errors import AnswerBrokenOffError, AnswerFilteredError
 from backend.core.input_error import InputError, InputUnavailableError
+from backend.core.model_gate import CircuitOpenError, HeldBackError
 from backend.core.settings import Settings
-from backend.core.workflow_error_handler import FINAL, Category, classify
+from backend.core.workflow_error_handler import FINAL, Category, classify, facts_of, wait_asked_for
 from tests.kit.openai_server import OpenAIServer, Preset
 
 # What each preset of the server is, with a whole answer and with a stream; None: no error at all.
@@ -131,6 +133,39 @@ class OutputParserException(ValueError):
 REQUEST = httpx.Request("GET", "http://x")
 
 
+class ClientError(Exception):
+    """As Google's and Amazon's clients have theirs, with what they say in attributes of their own."""
+
+    def __init__(self, text: str = "", **attributes: Any) -> None:
+        super().__init__(text)
+        self.__dict__.update(attributes)
+
+
+def google(code: int, status: str, message: str, *details: Any) -> ClientError:
+    """An error of google-genai."""
+    body = {"error": {"code": code, "message": message, "status": status, "details": list(details)}}
+    return ClientError(f"{code} {status}. {message}", code=code, status=status, message=message, details=body)
+
+
+def amazon(code: str, message: str, status: int) -> ClientError:
+    """An error of botocore."""
+    response = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {"x-amzn-requestid": "r", "retry-after": "4"}},
+    }
+    return ClientError(f"An error occurred ({code}) when calling the Converse operation: {message}", response=response)
+
+
+class Unreadable(Exception):
+    """Whose attributes can't be read."""
+
+    @property
+    def code(self) -> str:
+        raise RuntimeError("not now")
+
+    body = response = details = code
+
+
 @pytest.mark.parametrize(
     ("error", "category"),
     [
@@ -144,6 +179,34 @@ REQUEST = httpx.Request("GET", "http://x")
         (httpx.HTTPStatusError("", request=REQUEST, response=httpx.Response(502, request=REQUEST)), "server"),
         (httpx.HTTPStatusError("", request=REQUEST, response=httpx.Response(418, request=REQUEST)), "bad_request"),
         (ConnectionResetError(), "server"),
+        (HeldBackError(3.0), "rate_limit"),
+        (CircuitOpenError(3.0), "server"),
+        (AnswerFilteredError(), "content_filter"),
+        (AnswerBrokenOffError(), "server"),
+        (google(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota."), "rate_limit"),
+        (google(503, "UNAVAILABLE", "The model is overloaded."), "server"),
+        (google(504, "DEADLINE_EXCEEDED", "Deadline expired."), "timeout"),
+        (google(403, "PERMISSION_DENIED", "No."), "auth"),
+        (google(400, "INVALID_ARGUMENT", "API key not valid.", {"reason": "API_KEY_INVALID"}), "auth"),
+        (
+            google(
+                400, "INVALID_ARGUMENT", "The input token count (9) exceeds the maximum number of tokens allowed (8)."
+            ),
+            "context_length",
+        ),
+        (google(400, "INVALID_ARGUMENT", "Invalid value at 'contents'."), "bad_request"),
+        (amazon("ThrottlingException", "Too many requests", 429), "rate_limit"),
+        (amazon("ServiceQuotaExceededException", "Quota", 400), "quota"),
+        (amazon("AccessDeniedException", "You don't have access to the model.", 403), "auth"),
+        (amazon("ExpiredTokenException", "The security token is expired", 400), "auth"),
+        (amazon("ValidationException", "Input is too long for requested model.", 400), "context_length"),
+        (amazon("ValidationException", "Malformed input request", 400), "bad_request"),
+        (amazon("ModelTimeoutException", "Too slow", 408), "timeout"),
+        (amazon("ModelErrorException", "The model failed", 424), "server"),
+        (amazon("ServiceUnavailableException", "Not now", 503), "server"),
+        (ValueError({"message": "Provider returned error", "code": 429}), "rate_limit"),
+        (ValueError("prompt is too long"), "internal"),  # words count in a provider's answer alone
+        (Unreadable("what now"), "internal"),
         (ToolException("no such city"), "tool"),
         (OutputParserException("not JSON"), "invalid_output"),
         (own_json(), "internal"),
@@ -160,6 +223,14 @@ def test_other_errors(error: BaseException, category: Category) -> None:
     found = classify(error)
     assert found.category == category
     assert found.final is (category in FINAL)
+
+
+def test_what_such_errors_say_besides() -> None:
+    delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "53s"}
+    assert facts_of(google(429, "RESOURCE_EXHAUSTED", "Quota.", delay)).advised_wait == 53
+    facts = facts_of(amazon("ThrottlingException", "Too many requests", 429))
+    assert (facts.status, facts.request_id, facts.message) == (429, "r", "Too many requests")
+    assert wait_asked_for(facts.headers) == 4
 
 
 def test_the_cause_counts_not_what_was_suppressed() -> None:
@@ -195,6 +266,11 @@ def test_input_errors_survive_pickling(error: Any) -> None:
 
 
 def test_no_providers_library_is_imported() -> None:
-    source = Path(__file__).parents[2] / "backend/core/workflow_error_handler.py"
-    imports = [line for line in source.read_text().splitlines() if line.startswith(("import ", "from "))]
-    assert not [line for line in imports if any(name in line for name in ("openai", "langchain", "httpx"))]
+    for source in (Path(__file__).parents[2] / "backend/core").glob("*.py"):
+        imports = [line.split() for line in source.read_text().splitlines() if line.startswith(("import ", "from "))]
+        assert not {words[1].partition(".")[0] for words in imports} & {
+            "openai",
+            "anthropic",
+            "langchain_core",
+            "httpx",
+        }

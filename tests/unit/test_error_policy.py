@@ -273,3 +273,15 @@ def test_settings_change_the_policy() -> None:
 def test_wrong_settings_name_the_variable(given: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Settings(_env_file=None, **given)
+
+
+@pytest.mark.parametrize("variable", ["VISUAL_AI_ERROR_POLICY", "VISUAL_AI_MODEL_FALLBACKS"])
+@pytest.mark.parametrize(("value", "message"), [("{", "this is no JSON"), ("[]", "valid dictionary")])
+def test_a_variable_that_is_no_json_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError, match=rf"{variable}\n.*{message}"):
+        Settings(_env_file=None)
+    monkeypatch.setenv(variable, "{}")
+    assert Settings(_env_file=None).error_policy == DEFAULT_POLICY
