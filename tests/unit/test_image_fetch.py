@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from backend.agents.image_fetch import fetch_image, is_public
+from backend.agents.image_fetch import fetch_image
 from backend.agents.images import ImageFetchError, ImageInputError, load_image
 from backend.core.settings import Settings
+from backend.outbound.public_address import is_public
 from tests.unit.picture_server import PictureServer, answer, serving
 from tests.unit.pictures import bomb, encode, photo
 
@@ -182,7 +183,7 @@ async def test_redirects_stay_on_http(server: PictureServer, location: str) -> N
 
 async def test_redirect_to_a_private_host(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A public host may not hand on to a private one. The loopback plays the public host here."""
-    monkeypatch.setattr("backend.agents.image_fetch.is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr("backend.outbound.checked_transport.is_public", lambda address: address == "127.0.0.1")
     server.answers["/r"] = answer(b"", "302 Found", extra="Location: http://10.1.2.3/admin\r\n")
     with pytest.raises(ImageInputError, match="redirected to a host that is not on the public internet") as caught:
         await load_image(server.url("/r"), PUBLIC)
