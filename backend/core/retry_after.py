@@ -1,0 +1,62 @@
+"""How long the other side asks to wait before the next try."""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)(ms|s)?)?")
+# "Please try again in 8m38.4s", "Please retry after 20 seconds", "Please retry in 53.01s".
+_ADVICE = re.compile(r"(?i)\b(?:try again|retry) (?:in|after) (?=\d)((?:\d+h)?(?:\d+m(?!s))?(?:\d+(?:\.\d+)?m?s?)?)\b")
+
+
+def wait_asked_for(headers: Mapping[str, str], message: str = "", *, now: datetime | None = None) -> float | None:
+    """Seconds to wait by an answer's headers (lower case names), or else by the words of its message; None without.
+
+    `retry-after-ms` goes before `Retry-After`, which may be a number of seconds or an HTTP date (RFC 9110, section
+    10.2.3). A date counts from the answer's own `Date`, so that clocks need not agree. A wait of nothing, as of a date
+    that has passed, is no advice.
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        if (milliseconds := _number(headers.get(name))) is not None:
+            return milliseconds / 1000
+    given = headers.get("retry-after")
+    if given is not None:
+        seconds = _number(given)
+        return seconds if seconds is not None else _until(given, headers.get("date"), now)
+    return _advised(message)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def _until(date: str, answered: str | None, now: datetime | None) -> float | None:
+    then = _moment(date)
+    start = _moment(answered) or now or datetime.now(UTC)
+    if then is None:
+        return None
+    seconds = (then - start).total_seconds()
+    return seconds if seconds > 0 else None
+
+
+def _moment(date: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(date) if date else None
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def _advised(message: str) -> float | None:
+    found = _ADVICE.search(message)
+    if found is None or (parts := _DURATION.fullmatch(found[1])) is None:
+        return None
+    hours, minutes, rest, unit = parts.groups()
+    seconds = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest or 0) / (1000 if unit == "ms" else 1)
+    return seconds if seconds > 0 else None
