@@ -129,3 +129,13 @@ class _ApplicationCollector(Collector):
         yield CounterMetricFamily(
             "visual_ai_airflow_requests", "Requests made to Airflow.", value=application.airflow.calls
         )
+        deliveries = application.deliveries
+        outcomes = CounterMetricFamily(
+            "visual_ai_notifications",
+            "Notifications that were sent, attempts that failed and are repeated, notifications that were given up.",
+            labels=("outcome",),
+        )
+        outcomes.add_metric(("sent",), deliveries.sent)
+        outcomes.add_metric(("failed",), deliveries.failed)
+        outcomes.add_metric(("dead",), deliveries.dead)
+        yield outcomes

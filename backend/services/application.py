@@ -8,16 +8,21 @@ from dataclasses import dataclass
 import httpx
 
 from backend.clients.airflow import AirflowClient
+from backend.clients.webhooks import WebhookClient
 from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
 from backend.services.auth import Authenticator
 from backend.services.catalog import Catalog
+from backend.services.deliveries import Deliveries
 from backend.services.feed import EventFeed
 from backend.services.health import Health
 from backend.services.images import Images
 from backend.services.monitoring import Monitoring
+from backend.services.notifications import Notifications
+from backend.services.preferences import Preferences
 from backend.services.reconciler import Reconciler
 from backend.services.runs import Runs
+from backend.services.secret_box import SecretBox
 from backend.services.status import Status
 from backend.services.stream import Streams
 from backend.services.trigger import Triggers
@@ -41,13 +46,16 @@ class Application:
     images: Images
     monitoring: Monitoring
     health: Health
+    preferences: Preferences
+    notifications: Notifications
+    deliveries: Deliveries
 
 
 @asynccontextmanager
 async def run_application(
     settings: Settings, *, airflow_transport: httpx.AsyncBaseTransport | None = None
 ) -> AsyncIterator[Application]:
-    """Make the services, start the event feed and the reconciler, and end all on exit.
+    """Make the services, start the event feed, the reconciler and the deliveries, and end all on exit.
 
     Neither the database nor Airflow needs to be there: what depends on them fails until they are.
     """
@@ -68,6 +76,8 @@ async def run_application(
         status = Status(settings, database, airflow)
         triggers = Triggers(settings, airflow, database, catalog)
         batch_triggers = BatchTriggers(settings, triggers)
+        webhooks, box = WebhookClient(settings), SecretBox(secret, "secret of a webhook")
+        deliveries = Deliveries(settings, database, box, webhooks)
         application = Application(
             settings=settings,
             airflow=airflow,
@@ -81,9 +91,13 @@ async def run_application(
             streams=Streams(settings, database, feed, status),
             images=Images(settings, database),
             monitoring=Monitoring(database),
-            health=Health(settings, airflow, database, feed, reconciler),
+            health=Health(settings, airflow, database, feed, reconciler, deliveries),
+            preferences=Preferences(database, box, webhooks),
+            notifications=Notifications(database),
+            deliveries=deliveries,
         )
         await stack.enter_async_context(feed.running())
         await stack.enter_async_context(reconciler.running())
+        await stack.enter_async_context(deliveries.running())
         await stack.enter_async_context(batch_triggers.running())
         yield application

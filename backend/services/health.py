@@ -67,6 +67,7 @@ class Health:
         database: Database,
         feed: Watched,
         reconciler: Watched,
+        notifications: Watched,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
@@ -75,6 +76,7 @@ class Health:
         self._database_engine = database
         self._feed = feed
         self._reconciler = reconciler
+        self._notifications = notifications
         self._transport = transport
         self._airflow = _Kept(self._check_airflow, AIRFLOW_LIFETIME)
         self._langfuse = _Kept(self._check_langfuse, OUTSIDE_LIFETIME)
@@ -95,6 +97,7 @@ class Health:
             **airflow,
             "event_feed": _watched(self._feed),
             "reconciler": _watched(self._reconciler),
+            "notifications": _watched(self._notifications),
             "langfuse": langfuse,
             "model_provider": provider,
         }
