@@ -1,7 +1,7 @@
 """What a user has chosen: for runs, for notifications, for the dashboard."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from backend.core.notification_events import NotificationEvent
@@ -71,15 +71,17 @@ class Preferences:
 
     @classmethod
     def of_row(cls, default_model: str | None, settings: Mapping[str, Any]) -> "Preferences":
-        """What was stored."""
+        """What was stored, perhaps by a later version. Raises `KeyError`, `TypeError` or `ValueError` for what was not
+        written here."""
         return cls(
             default_model=default_model,
             budget=settings.get("budget"),
             dashboard_range=settings.get("dashboard_range") or DEFAULT_RANGE,
-            targets=tuple(
-                NotificationTarget(
-                    **{**given, "events": tuple(given["events"]), "thresholds": Thresholds(**given["thresholds"])}
-                )
-                for given in settings.get("notification_targets") or ()
-            ),
+            targets=tuple(_target(given) for given in settings.get("notification_targets") or ()),
         )
+
+
+def _target(given: Mapping[str, Any]) -> NotificationTarget:
+    known = {one.name: given[one.name] for one in fields(NotificationTarget) if one.name in given}
+    limits = {one.name: value for one in fields(Thresholds) if (value := known["thresholds"].get(one.name)) is not None}
+    return NotificationTarget(**{**known, "events": tuple(known["events"]), "thresholds": Thresholds(**limits)})

@@ -1,5 +1,6 @@
 """Users' preferences."""
 
+import logging
 from collections.abc import Iterable
 
 from sqlalchemy import Connection, exists, func, select
@@ -9,6 +10,8 @@ from backend.core.preferences import Preferences
 from backend.db.tables import notification_causes as causes
 from backend.db.tables import user_preferences as preferences
 
+log = logging.getLogger(__name__)
+
 
 def read(connection: Connection, user_id: str) -> Preferences:
     """The user's preferences; the defaults when there are none."""
@@ -16,11 +19,17 @@ def read(connection: Connection, user_id: str) -> Preferences:
 
 
 def read_many(connection: Connection, user_ids: Iterable[str]) -> dict[str, Preferences]:
-    """The preferences of those of the users who have any."""
+    """The preferences of those of the users who have any. What can't be understood counts as none, and is logged."""
     query = select(preferences.c.user_id, preferences.c.default_model, preferences.c.settings).where(
         preferences.c.user_id.in_(list(user_ids))
     )
-    return {row.user_id: Preferences.of_row(row.default_model, row.settings) for row in connection.execute(query)}
+    found: dict[str, Preferences] = {}
+    for row in connection.execute(query):
+        try:
+            found[row.user_id] = Preferences.of_row(row.default_model, row.settings)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            log.error("the preferences of the user %r were not written by this system and count as none", row.user_id)
+    return found
 
 
 def read_for_change(connection: Connection, user_id: str) -> Preferences:

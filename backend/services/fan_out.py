@@ -1,16 +1,20 @@
 """From causes to notifications: which of the user's targets are told of what happened."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from backend.core.preferences import NotificationTarget, Preferences
 from backend.core.rate_threshold import passed_at
 from backend.db import errors, executions, notification_causes, notifications, preferences
 from backend.db.rows import Row
+
+log = logging.getLogger(__name__)
 
 USERS_AT_ONCE = 50
 CAUSES_AT_ONCE = 500
@@ -31,17 +35,27 @@ def fan_out(connection: Connection) -> int:
     for cause in taken:
         by_user[cause["user_id"]].append(cause)
     known = preferences.read_many(connection, by_user)
-    new: list[New] = []
     for user_id, causes in by_user.items():
-        wanted = known.get(user_id, Preferences())
-        rate_limits = [cause for cause in causes if cause["event"] == "rate_limit_threshold"]
-        for cause in causes:
-            if cause["event"] != "rate_limit_threshold":
-                new += _told(cause, wanted)
-        if rate_limits:
-            new += _rate_limits(connection, user_id, wanted, rate_limits)
-    notifications.add(connection, new)
+        try:
+            with connection.begin_nested():
+                notifications.add(connection, list(_notifications(connection, user_id, known.get(user_id), causes)))
+        except (OperationalError, InterfaceError):
+            raise  # the database's fault: all are taken again
+        except Exception:
+            log.exception("%s causes of the user %r could not be understood and are dropped", len(causes), user_id)
     return len(taken)
+
+
+def _notifications(
+    connection: Connection, user_id: str, wanted: Preferences | None, causes: Sequence[Row]
+) -> Iterator[New]:
+    wanted = wanted or Preferences()
+    rate_limits = [cause for cause in causes if cause["event"] == "rate_limit_threshold"]
+    for cause in causes:
+        if cause["event"] != "rate_limit_threshold":
+            yield from _told(cause, wanted)
+    if rate_limits:
+        yield from _rate_limits(connection, user_id, wanted, rate_limits)
 
 
 def _told(cause: Row, wanted: Preferences) -> Iterator[New]:
@@ -66,19 +80,22 @@ def _budget(cause: Row, target: NotificationTarget) -> New:
 
 def _rate_limits(connection: Connection, user_id: str, wanted: Preferences, causes: Sequence[Row]) -> Iterator[New]:
     """What the user's errors amount to. They are counted as they are committed, whatever the order of their causes."""
-    since = min(cause["occurred_at"] for cause in causes)
+    since, latest = (pick(cause["occurred_at"] for cause in causes) for pick in (min, max))
     for target in wanted.targets:
         if not target.wants("rate_limit_threshold"):
             continue
         limit = target.thresholds
         within = timedelta(seconds=limit.rate_limit_within)
+        told = notifications.last_rate_limit(connection, user_id, target.name)
+        if told is not None and latest < told + within:
+            continue
         met = errors.rate_limits_since(connection, user_id, since - within)
         moments = passed_at(
             [moment for moment, _ in met],
             errors=limit.rate_limit_errors,
             within=within,
             since=since,
-            told=notifications.last_rate_limit(connection, user_id, target.name),
+            told=told,
         )
         runs = dict(met)
         for moment, count in moments:

@@ -51,6 +51,7 @@ CREATE INDEX notifications_pending ON visual_ai.notifications (user_id, target, 
     WHERE state = 'pending';
 CREATE INDEX notifications_due ON visual_ai.notifications (next_attempt_at) WHERE state = 'pending';
 CREATE INDEX notifications_newest ON visual_ai.notifications (queued_at DESC, id DESC);
+CREATE INDEX notifications_dead ON visual_ai.notifications (queued_at DESC, id DESC) WHERE state = 'dead';
 CREATE INDEX notifications_rate_limits ON visual_ai.notifications (user_id, target, occurred_at)
     WHERE event = 'rate_limit_threshold';
 

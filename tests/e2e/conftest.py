@@ -20,7 +20,14 @@ OPENAI_KEY = "sk-proj-e2eSecretThatMayStandNowhere0123456789"
 @pytest.fixture(scope="session")
 def stack(running_openai_server: OpenAIServer) -> Iterator[RunningStack]:
     """The running stack. Fails with its output when it doesn't come up; stopped and removed after the tests."""
-    environment = {"OPENAI_BASE_URL": running_openai_server.base_url, "OPENAI_API_KEY": OPENAI_KEY}
+    environment = {
+        "OPENAI_BASE_URL": running_openai_server.base_url,
+        "OPENAI_API_KEY": OPENAI_KEY,
+        # The receivers of notifications are on this machine.
+        "VISUAL_AI_ALLOW_PRIVATE_WEBHOOKS": "true",
+        "VISUAL_AI_ALLOW_HTTP_WEBHOOKS": "true",
+        "VISUAL_AI_WEBHOOK_FIRST_WAIT": "0.1",
+    }
     with running_stack(environment) as running:
         shutil.copytree(Path(__file__).with_name("dags"), running.dags, dirs_exist_ok=True)
         with running.airflow() as airflow:

@@ -1,16 +1,21 @@
 """From what happens in a run to a webhook: who is told, once, signed, repeated, or in the end not at all."""
 
+import re
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine, create_engine
 
 from backend.core.jsonable import dumps
+from backend.core.webhook_signature import signature
+from backend.db.address import plain_url
 from backend.db.executions import RunState
 from tests.conftest import Postgres
 from tests.kit.airflow import FakeAirflow
@@ -27,6 +32,7 @@ from tests.kit.notifications import (
     target,
     wants,
 )
+from tests.kit.stack import ROOT
 from tests.kit.waiting import eventually
 from tests.kit.webhook_receiver import SECRET, Answer, Receiver, receiving
 
@@ -104,6 +110,24 @@ async def test_a_failed_run_is_told(
     assert (row["state"], row["attempts"], row["last_status"]) == ("sent", 1, 200)
 
 
+async def test_the_readme_tells_receivers_how_to_check(
+    http: httpx.AsyncClient, ulla: Headers, receiver: Receiver, worker: Engine, database_url: str
+) -> None:
+    (code,) = re.findall(r"```python\n(import hashlib.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102  # the README's own code
+    is_genuine = names["is_genuine"]
+    await wants(http, ulla, target(receiver))
+    fail(worker, "ulla")
+    await all_handled(database_url)
+    (got,) = receiver.received
+    header = got.headers["x-visual-ai-signature"]
+    assert is_genuine(SECRET, header, got.body)
+    assert not is_genuine(SECRET, header, got.body + b" ")
+    assert not is_genuine("another secret, as long", header, got.body)
+    assert not is_genuine(SECRET, signature(SECRET, got.body, int(time.time()) - 600), got.body), "an old one"
+
+
 async def test_a_failure_without_a_known_error(
     http: httpx.AsyncClient, ulla: Headers, receiver: Receiver, worker: Engine, database_url: str
 ) -> None:
@@ -170,6 +194,27 @@ async def test_a_run_whose_task_was_seen_first_still_finds_its_user(
     seen(worker, RunState("reports", "r", "failed"))
     await all_handled(database_url)
     assert receiver.events() == ["run_failed"]
+
+
+async def test_what_somebody_else_wrote_for_a_user_stops_nobody(
+    http: httpx.AsyncClient, ulla: Headers, receiver: Receiver, worker: Engine, database_url: str
+) -> None:
+    await wants(http, ulla, target(receiver))
+    with psycopg.connect(plain_url(database_url), autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO visual_ai.user_preferences (user_id, settings, notified_events)"
+            """ VALUES ('uwe', '{"notification_targets": [{"url": 5}]}', '{run_failed}')"""
+        )
+    uwe = await sign_in(http, "uwe")
+    fail(worker, "uwe")
+    fail(worker, "ulla")
+    await all_handled(database_url)
+    assert len(receiver.at("/hook")) == 1
+    assert (await http.get("/users/me/preferences", headers=uwe)).json()["notification_targets"] == []
+    await wants(http, uwe, target(receiver, "u"))
+    fail(worker, "uwe")
+    await all_handled(database_url)
+    assert len(receiver.at("/u")) == 1
 
 
 # Attempts

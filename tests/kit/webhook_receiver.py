@@ -7,9 +7,10 @@ import hashlib
 import hmac
 import json
 import ssl
+import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,3 +127,19 @@ async def receiving(context: ssl.SSLContext | None = None) -> AsyncIterator[Rece
         for task in list(receiver._open):
             task.cancel()
         await server.wait_closed()
+
+
+@contextmanager
+def receiving_beside() -> Iterator[Receiver]:
+    """The same in a thread of its own, for tests without an event loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="webhook-receiver", daemon=True)
+    thread.start()
+    context = receiving()
+    try:
+        yield asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(10)
+    finally:
+        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()

@@ -42,7 +42,7 @@ class ThresholdsBody(BaseModel):
         _DEFAULTS.budget_share, gt=0, le=1, description="The used part of a run's or a task's budget"
     )
     rate_limit_errors: int = Field(
-        _DEFAULTS.rate_limit_errors, ge=1, le=100_000, strict=True, description="So many errors of all your runs …"
+        _DEFAULTS.rate_limit_errors, ge=1, le=10_000, strict=True, description="So many errors of all your runs …"
     )
     rate_limit_within: float = Field(
         _DEFAULTS.rate_limit_within, ge=1, le=86_400, description="… within so many seconds; told once in this time"
@@ -106,7 +106,7 @@ class PreferencesBody(_Preferences):
                 "notification_targets": [
                     {
                         "name": "on-call",
-                        "url": "https://hooks.example.com/agents",
+                        "url": "https://example.com/hooks/agents",
                         "secret": "at least sixteen characters",
                         "events": ["run_failed", "budget_threshold"],
                         "thresholds": {"budget_share": 0.8},
