@@ -2,10 +2,12 @@
 
 import typer
 
+from backend.cli.commands import app as run_commands
 from backend.stack.cli import app as stack_commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(stack_commands)  # without a name: its commands are this program's
+app.add_typer(run_commands)  # without a name: its commands are this program's
+app.add_typer(stack_commands)
 
 if __name__ == "__main__":
     app()

@@ -13,9 +13,10 @@ from airflow.triggers.base import StartTriggerArgs
 from backend.agents.specs import is_template
 from backend.core.budget import parse_budget
 from visual_ai_deferral import TRIGGER, plain, plain_or_none, renders_in_triggerer
+from visual_ai_retries import AgentRetryPolicy, leave_worker
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
     from backend.agents.models import ModelCredentials
     from backend.agents.runner import TaskContext
@@ -43,7 +44,7 @@ class AgentsOperator(BaseOperator):
         *,
         deferrable: bool | None = None,
         llm_conn_id: str | None = None,
-        budget: Mapping[str, Any] | None = None,
+        budget: Mapping[str, Any] | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -54,6 +55,8 @@ class AgentsOperator(BaseOperator):
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
+        if self.retry_policy is None:
+            self.retry_policy = AgentRetryPolicy()
         self._agent_task: AgentTask | None = None
 
     @staticmethod
@@ -78,6 +81,7 @@ class AgentsOperator(BaseOperator):
         error = unpack(event["error"])
         if event["error"]["final"]:
             raise _final(event["error"]["message"], recorded=event["error"]["recorded"]) from error
+        leave_worker(context, error)
         raise error
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -166,6 +170,7 @@ class AgentsOperator(BaseOperator):
             result = self._agent_task.run(work)
         except Exception as error:
             if not is_final(error):
+                leave_worker(context, error)
                 raise
             # A provider may repeat the key it refuses; LocalExecutor writes a task's exceptions, with all that led to
             # them, into the scheduler's log, where Airflow masks nothing.

@@ -52,6 +52,9 @@ class LangGraphOperator(AgentsOperator):
     :param output_mapping: parts of the graph's output under names of one's own, such as
         `{"answer": "messages.-1.content"}`.
 
+    :param error_policy: what to do about models' errors where it differs from the settings: retries, backoff, other
+        models, repairs by category, such as `{"rate_limit": {"retries": 8}, "wait_limit": 120, "fallbacks": ["…"]}`.
+        Templated.
     :param budget: what the task may use over all its tries: `max_tokens` (input and output), `max_cost_usd` and
         `max_steps` (executions of nodes), any of them. A model call or step that would go over it isn't made and fails
         the task without a retry. Templated.
@@ -61,7 +64,8 @@ class LangGraphOperator(AgentsOperator):
     :param max_concurrency: how many inputs at once, 1 to 1,000.
     :param on_item_error: `fail` fails the task when all inputs have come to their end and some have failed, and a
         retry runs only those; `continue` lets it succeed and lists them.
-    :param results_path: a file or object storage address (`s3://…`) that gets the items as JSON lines. Templated.
+    :param results_path: a file or object storage address (`s3://…`) that gets the items as JSON lines. May be another
+        task's output. Templated.
 
     XCom: `{output, agent, model, usage: {input_tokens, output_tokens}, cost_usd, trace_id, trace_url, attempts,
     notice}`. Of a batch: `{batch: {items, succeeded, failed, failures}, agent, model, usage, cost_usd, results_url,
@@ -81,6 +85,7 @@ class LangGraphOperator(AgentsOperator):
         "configurable",
         "output_mapping",
         "output_schema",
+        "error_policy",
     )
     template_fields: Sequence[str] = (
         "agent_config",
@@ -94,6 +99,7 @@ class LangGraphOperator(AgentsOperator):
         "results_path",
         "budget",
         "output_schema",
+        "error_policy",
         "llm_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
@@ -114,10 +120,11 @@ class LangGraphOperator(AgentsOperator):
         context: Mapping[str, Any] | None = None,
         configurable: Mapping[str, Any] | None = None,
         output_mapping: Mapping[str, str] | None = None,
+        error_policy: Mapping[str, Any] | None = None,
         inputs: Sequence[Mapping[str, Any]] | XComArg | str | None = None,
         max_concurrency: int | str = DEFAULT_CONCURRENCY,
         on_item_error: str = "fail",
-        results_path: str | None = None,
+        results_path: str | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -134,11 +141,15 @@ class LangGraphOperator(AgentsOperator):
         self.model = model
         self.output_schema = output_schema
         self.timeout = timeout
+        self.error_policy = error_policy
         parse_plan(DEFAULT_CONCURRENCY if is_template(max_concurrency) else max_concurrency, on_item_error)
         if inputs is not None and not _known_later(inputs):
             parse_inputs(inputs)
-        if not _known_later(agent_config) and not _known_later(self.input_data):
-            spec = parse_agent(**self._arguments())
+        if not _known_later(agent_config):
+            given = self._arguments()
+            if _known_later(self.input_data):
+                given["input_data"] = None
+            spec = parse_agent(**given)
             if inputs is None:
                 _check_fields(spec, "input_data")
 
@@ -165,7 +176,7 @@ class LangGraphOperator(AgentsOperator):
         # What another task hands on may be a lazy sequence.
         inputs = parsed(lambda: parse_inputs(self.inputs))
         plan = parsed(lambda: parse_plan(self.max_concurrency, self.on_item_error))
-        path = self.results_path
+        path = str(self.results_path) if self.results_path else None
         write_to = (lambda: _open_for_writing(path)) if path else None
         return self._run_agents(context, lambda runner: run_batch(runner, spec, inputs, plan, write_to=write_to))
 
@@ -174,10 +185,10 @@ class MultiAgentOperator(AgentsOperator):
     """Runs several agents as one task.
 
     :param agents: a list of `{"name", "type", "input_data", "model", "required", "timeout", "depends_on",
-        "description", "output_schema"}` and the agent's own configuration; names are unique, `timeout` is in seconds.
-        An agent without `input_data` gets the run's own input. One with `"required": False` may fail without failing
-        the task; its error stays in its place and the others go on without its result. After the failure of another one
-        those that run go on to their end, no other starts, and the task fails. Templated.
+        "description", "output_schema", "error_policy"}` and the agent's own configuration; names are unique, `timeout`
+        is in seconds. An agent without `input_data` gets the run's own input. One with `"required": False` may fail
+        without failing the task; its error stays in its place and the others go on without its result. After the
+        failure of another one those that run go on to their end, no other starts, and the task fails. Templated.
     :param orchestration_mode: Templated.
 
         - `parallel`: all at once.
@@ -187,6 +198,8 @@ class MultiAgentOperator(AgentsOperator):
           so far, until it finishes; an agent may work several times. Offline each works once, in the order given.
     :param model: the model of agents that name none. Templated.
     :param budget: as with `LangGraphOperator`, for all agents together.
+    :param error_policy: as with `LangGraphOperator`, for all agents; an entry of `agents`, `synthesis` and `supervisor`
+        may have one of its own. Templated.
     :param synthesis: whether an agent sums up the results; a dict (`model`, `system_prompt`, …) sets it up.
     :param supervisor: sets up the supervisor (`model`, `system_prompt`, `timeout`, …). Templated.
     :param max_steps: how often the supervisor may call an agent, at most 200; by default twice for each agent and two
@@ -199,7 +212,7 @@ class MultiAgentOperator(AgentsOperator):
     are as with `LangGraphOperator`.
     """
 
-    arguments = ("agents", "orchestration_mode", "model", "synthesis", "supervisor", "max_steps")
+    arguments = ("agents", "orchestration_mode", "model", "synthesis", "supervisor", "max_steps", "error_policy")
     template_fields: Sequence[str] = (*arguments, "budget", "llm_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"agents": "json", "synthesis": "json", "supervisor": "json"}
 
@@ -212,9 +225,11 @@ class MultiAgentOperator(AgentsOperator):
         synthesis: bool | Mapping[str, Any] = True,
         supervisor: Mapping[str, Any] | None = None,
         max_steps: int | str | None = None,
+        error_policy: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.error_policy = error_policy
         self.agents = agents if _known_later(agents) else _plain_agents(agents)
         self.orchestration_mode = orchestration_mode
         self.model = model
@@ -222,9 +237,10 @@ class MultiAgentOperator(AgentsOperator):
         self.supervisor = supervisor
         self.max_steps = max_steps
         if not _known_later(synthesis):
-            synthesis_spec(synthesis, (), model)
+            synthesis_spec(synthesis, (), model, error_policy)
         if not _known_later(self.agents):
-            for index, spec in enumerate(parse_team(self.agents, orchestration_mode, model=model)):
+            specs = parse_team(self.agents, orchestration_mode, model=model, error_policy=error_policy)
+            for index, spec in enumerate(specs):
                 chained = orchestration_mode not in ("parallel", "graph") or bool(spec.depends_on)
                 _check_fields(spec, f"agents[{index}].input_data", chained=chained)
         if not is_template(max_steps):
@@ -239,10 +255,10 @@ class MultiAgentOperator(AgentsOperator):
         """What is to be done, from rendered arguments. Raises `ValueError` naming the one that is wrong."""
         from backend.agents.team import run_team
 
-        mode, model = arguments["orchestration_mode"], arguments["model"]
-        specs = parse_team(arguments["agents"], mode, model=model)
-        synthesis = synthesis_spec(arguments["synthesis"], specs, model)
-        supervisor = parse_supervisor(arguments["supervisor"], model=model)
+        mode, model, policy = arguments["orchestration_mode"], arguments["model"], arguments["error_policy"]
+        specs = parse_team(arguments["agents"], mode, model=model, error_policy=policy)
+        synthesis = synthesis_spec(arguments["synthesis"], specs, model, policy)
+        supervisor = parse_supervisor(arguments["supervisor"], model=model, error_policy=policy)
         # The mode may be another one now that it is known; then this has no meaning.
         max_steps = parse_max_steps(arguments["max_steps"], SUPERVISOR, agents=len(specs))
         return lambda runner: run_team(

@@ -136,19 +136,25 @@ class VisualAIPlugin(AirflowPlugin):
 
 
 @lru_cache(maxsize=1)
-def _notices() -> Notices:
+def _notices() -> Notices | None:
+    """Where notices go; None when the listener is switched off."""
     from backend.core.settings import get_settings
     from backend.services.notices import Notices
 
-    return Notices(get_settings().database_url)
+    settings = get_settings()
+    if not settings.listener:
+        return None
+    return Notices(settings.database_url, settings.redis_address)
 
 
 def _notice_run(dag_run: DagRun) -> None:
     try:
         from backend.services.notices import Notice
 
+        if (notices := _notices()) is None:
+            return
         tasks = _task_states(dag_run)
-        _notices().put(Notice(_run_state(dag_run, len(tasks)), tasks))
+        notices.put(Notice(_run_state(dag_run, len(tasks)), tasks))
     except Exception:
         log.warning("run %s could not be recorded", dag_run.run_id, exc_info=True)
 
@@ -159,6 +165,8 @@ def _notice_task(task_instance: Any, state: str, *, error: BaseException | None 
         from backend.db.executions import RunState
         from backend.services.notices import Notice
 
+        if (notices := _notices()) is None:
+            return
         started, finished = task_instance.start_date, getattr(task_instance, "end_date", None) if over else None
         seen = TaskState(
             task_id=task_instance.task_id,
@@ -179,7 +187,6 @@ def _notice_task(task_instance: Any, state: str, *, error: BaseException | None 
             conf=dag_run.conf or {},
             started_at=dag_run.start_date,
         )
-        notices = _notices()
         action = "task_retry" if state == "up_for_retry" else "fail"
         notices.put(Notice(run, (seen,), error, action))
         if over and not notices.flush(TASK_FLUSH_SECONDS):

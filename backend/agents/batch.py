@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any, TextIO
 
@@ -22,16 +23,18 @@ from backend.agents.batch_plan import BatchPlan
 from backend.agents.batch_progress import BatchProgress
 from backend.agents.batch_results import RESULT_BYTES, RESULT_ITEMS, Results, ResultWriter, results_url
 from backend.agents.cancellation import RunCancelledError
+from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import Prepared
-from backend.agents.graph_run import mapped, run_graph
+from backend.agents.graph_run import mapped
 from backend.agents.group_saver import BATCH_GATHER_SECONDS
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.registry import get_agent
-from backend.agents.runner import AgentRunner, action, trace_id_of
+from backend.agents.runner import AgentRunner, trace_id_of
 from backend.agents.specs import AgentSpec
 from backend.core.jsonable import dumps
-from backend.core.workflow_error_handler import Category, classify
-from backend.db import batch_items, executions, threads, traces
+from backend.core.workflow_error_handler import Category, classify, reschedule_after
+from backend.db import batch_items, executions, takeover, threads, traces
+from backend.db.outage import outlast
 from backend.db.traces import SHOWN_ITEMS
 
 log = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ RECORDER_INTERVAL = 0.25
 NAMED_FAILURES = 20
 
 _STOPS: frozenset[Category] = frozenset({"auth", "quota", "budget"})
-"""Errors that every further item would meet, too."""
+"""Errors that every further item would meet, too; so it would a rate limit that has to be waited out elsewhere."""
 
 
 class BatchFailedError(RuntimeError):
@@ -79,7 +82,7 @@ class _Batch:
         runner, progress = self._runner, self._progress
         runner.recorder.interval = RECORDER_INTERVAL
         await runner.open_budgets()
-        begun = await runner.database.run(self._begin, self._digest())
+        begun = await outlast(partial(runner.database.run, self._begin, self._digest()))
         await runner.watch(begun.execution_id)
         progress.succeeded = len(begun.done)
         for used in begun.used.values():
@@ -109,10 +112,11 @@ class _Batch:
     def _begin(self, connection: Connection, digest: str) -> _Begun:
         task, place = self._task, self._place
         execution_id = executions.ensure(connection, task.run_state())
-        traces.supersede(connection, execution_id, place)
+        takeover.close_lost(connection, execution_id, place)
         names = [self._thread(index) for index in range(len(self._inputs))]
         claim = threads.begin(connection, execution_id, task.thread_id, task.try_number, names, digest)
-        used = traces.used_by_items(connection, execution_id, place) if task.try_number > 1 else {}
+        follows = task.try_number > 1 or claim.going_on
+        used = traces.used_by_items(connection, execution_id, place) if follows else {}
         if not claim.going_on:
             batch_items.supersede(connection, execution_id, place)
             return _Begun(execution_id, claim, set(), set(), used)
@@ -193,14 +197,16 @@ class _Batch:
             if prepared.definition is not None:
                 prepared.definition.check_input(given)
             async with asyncio.timeout(spec.timeout):
-                output = await run_graph(
+                output = await run_with_policy(
                     prepared.graph,
                     config,
                     given,
                     observer,
+                    self._runner.graphs.policy_of(spec),
                     context=spec.context,
                     going_on=thread in begun.known,
                     tokens=False,
+                    pace=self._runner.graphs.pace,
                 )
             output = mapped(output, spec.output_mapping)
         except Exception as error:
@@ -218,16 +224,16 @@ class _Batch:
         return self._row(index, observer, began, "success", output)
 
     def _failed(self, index: int, observer: AgentObserver, error: Exception, began: float) -> dict[str, Any]:
-        progress, found = self._progress, classify(error)
+        progress = self._progress
         progress.failed += 1
+        found = tell_failure(observer, error, silent=progress.failed > SHOWN_ITEMS)
         if len(progress.failures) < NAMED_FAILURES:
             progress.failures.append((index, error))
         if not found.final and progress.retryable is None:
             progress.retryable = error
-        if found.category in _STOPS and progress.stop is None:
+        stops = found.category in _STOPS or reschedule_after(error) is not None
+        if stops and progress.stop is None:
             progress.stop = error
-            error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
-        observer.failed(found, action(found), silent=progress.failed > SHOWN_ITEMS)
         observer.finish("failed", None)
         return {
             **self._row(index, observer, began, "failed", None),

@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TextIO
 from urllib.parse import quote
-
-from sqlalchemy.exc import OperationalError
 
 from backend.agents.task_context import TaskContext
 from backend.db import batch_items
 from backend.db.engine import Database
+from backend.db.outage import outlast
 from backend.db.rows import Row
 from backend.db.traces import Place
 
@@ -22,7 +22,6 @@ RESULT_BYTES = 2**20
 _PAGE = 500
 _WRITE_INTERVAL = 0.1
 _WRITE_LIMIT = 500
-_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
 class ResultWriter:
@@ -66,17 +65,10 @@ class ResultWriter:
                 await self._write(given)
 
     async def _write(self, rows: list[dict[str, Any]]) -> None:
-        for delay in (*_RETRY_DELAYS, None):
-            try:
-                await self._database.run(batch_items.write, *self._target, rows)
-            except Exception as error:
-                # A serialization failure says that a later try has begun.
-                superseded = getattr(getattr(error, "orig", None), "sqlstate", None) == "40001"
-                if delay is not None and isinstance(error, OperationalError | OSError) and not superseded:
-                    await asyncio.sleep(delay)
-                    continue
-                self._error = error
-            return
+        try:
+            await outlast(partial(self._database.run, batch_items.write, *self._target, rows))
+        except Exception as error:
+            self._error = error
 
 
 class Results:
@@ -89,7 +81,7 @@ class Results:
 
     async def count(self) -> batch_items.Counts:
         """How many have succeeded and failed, and how large their outputs are."""
-        return await self._database.run(batch_items.count, self._execution_id, self._place)
+        return await outlast(partial(self._database.run, batch_items.count, self._execution_id, self._place))
 
     async def outputs(self, items: int) -> list[Any]:
         """The outputs in order, None for a failed item. For a few only: `RESULT_ITEMS`."""
@@ -108,9 +100,8 @@ class Results:
                 after = rows[-1]["item_index"]
 
     async def _page(self, after: int) -> list[Row]:
-        return await self._database.run(
-            batch_items.read_page, self._execution_id, self._place, after=after, limit=_PAGE
-        )
+        read = partial(batch_items.read_page, after=after, limit=_PAGE)
+        return await outlast(partial(self._database.run, read, self._execution_id, self._place))
 
 
 def results_url(task: TaskContext) -> str:

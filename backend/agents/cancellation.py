@@ -1,11 +1,12 @@
-"""Notices within a second that somebody cancelled the run of agents in flight."""
+"""Notices within a second that somebody cancelled the run of agents in flight, and lets nothing of them go on."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.db import executions
@@ -22,6 +23,33 @@ class RunCancelledError(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__("the run was cancelled")
+
+
+class AgentOverError(RuntimeError):
+    """Raised in what goes on after its agent was stopped; nobody waits for it."""
+
+
+class CallStop(BaseCallbackHandler):
+    """Lets no model call of an agent through that is over: a plain function that was under way, in a thread that can't
+    be stopped, makes no further one."""
+
+    raise_error = True  # what it raises ends the call before it is made
+    run_inline = True
+
+    def __init__(self, over: Callable[[], bool]) -> None:
+        self._over = over
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+        """Raise `AgentOverError` when the agent is over."""
+        self._check()
+
+    def on_llm_start(self, *args: Any, **kwargs: Any) -> None:
+        """The same for a model that completes texts."""
+        self._check()
+
+    def _check(self) -> None:
+        if self._over():
+            raise AgentOverError("the agent was stopped: no further model call is made")
 
 
 class CancelWatch:

@@ -1,15 +1,19 @@
-"""Checkpoints in Postgres, which only the latest claim on a task's thread can write."""
+"""Checkpoints in Postgres, which only the latest claim on a task's thread can write, and the graphs' store."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.store.base import Op, Result
+from langgraph.store.postgres.aio import AsyncPostgresStore
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from backend.db.address import plain_url
+from backend.db.outage import outlast
 from backend.db.threads import Claim
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -62,3 +66,11 @@ class FencedSaver(AsyncPostgresSaver):
             async with cursor.connection.transaction():
                 await cursor.execute("SELECT visual_ai.hold_thread(%s, %s, %s)", self._fence)
                 yield cursor
+
+
+class LastingStore(AsyncPostgresStore):
+    """LangGraph's store, which waits for a database that is restarted."""
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """Carry out operations; all of the store's come here."""
+        return await outlast(partial(super().abatch, list(ops)))

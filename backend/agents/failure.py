@@ -7,7 +7,7 @@ from typing import Any
 
 from backend.core.jsonable import to_jsonable
 from backend.core.redaction import REDACTED, redact_text
-from backend.core.workflow_error_handler import Classified, classify
+from backend.core.workflow_error_handler import Classified, Reschedule, classify, mark, reschedule_after
 
 MESSAGE_LIMIT = 4_000
 _KEPT = ("status_code", "code", "retry_after", "retry_in", "field")
@@ -44,6 +44,7 @@ def pack(error: Exception, *, final: bool, hide: Sequence[str] = ()) -> dict[str
         "cause": clean(found.message),
         "chain": [clean(link) for link in found.chain],
         "final": final,
+        "reschedule_after": reschedule_after(error),
         "recorded": bool(getattr(error, "visual_ai_recorded", False)),
     }
 
@@ -51,9 +52,11 @@ def pack(error: Exception, *, final: bool, hide: Sequence[str] = ()) -> dict[str
 def unpack(packed: Mapping[str, Any]) -> Exception:
     """The error again, of its own type where that can be found, so that a retry policy recognises it.
 
-    It is classified as it was, and recorded again only if it was not.
+    It is classified and waited out as it was, and recorded again only if it was not.
     """
     error: Any = _made_again(packed)
+    if (after := packed.get("reschedule_after")) is not None:
+        mark(error, Reschedule(float(after)))
     error.visual_ai_recorded = bool(packed["recorded"])
     error.visual_ai_classified = Classified(
         category=packed["category"],

@@ -8,20 +8,24 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.store.base import BaseStore
-from langgraph.store.postgres.aio import AsyncPostgresStore
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
-from backend.agents.checkpoints import FencedSaver, Pool
+from backend.agents.attempts import REAL_TIME, Pace
+from backend.agents.checkpoints import FencedSaver, LastingStore, Pool
 from backend.agents.graph_run import Graph
 from backend.agents.graph_source import load_graph
 from backend.agents.http_clients import HttpClients
-from backend.agents.models import ModelChoice, ModelCredentials, Purpose, build_model, resolve_model
+from backend.agents.model_call import make_model_call
+from backend.agents.models import ModelChoice, ModelCredentials, Purpose, resolve_model
 from backend.agents.observer import AgentObserver
 from backend.agents.registry import AgentDefinition, get_agent
+from backend.agents.sdk_retries import switch_off_sdk_retries
 from backend.agents.specs import AgentSpec
 from backend.agents.task_context import TaskContext
 from backend.agents.usage_counting import ask_for_usage
+from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
+from backend.core.workflow_error_handler import ErrorPolicy, parse_error_policy
 from backend.db import images
 from backend.db.engine import Database
 
@@ -58,6 +62,8 @@ class GraphMaker:
         self.pool: Pool | None = None
         self.store: BaseStore | None = None
         self.http: HttpClients | None = None
+        self.gate: ModelGate | None = None
+        self.pace: Pace = REAL_TIME
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has none.
@@ -72,7 +78,7 @@ class GraphMaker:
         if self.http is None:
             self.http = HttpClients(many_calls=True)
             self._resources.push_async_callback(self.http.close)
-        graph = self._compile(spec, definition, config, choice, **self._clients(choice))
+        graph = self._compile(spec, definition, config, choice, purpose)
         return Prepared(graph, definition, choice.name, choice.notice)
 
     def built_in(
@@ -86,7 +92,11 @@ class GraphMaker:
         finally:
             observer.begin(input_data)
         definition.check_input(input_data)
-        return self._compile(spec, definition, config, choice, **self._clients(choice))
+        return self._compile(spec, definition, config, choice, purpose)
+
+    def policy_of(self, spec: AgentSpec) -> ErrorPolicy:
+        """What is done about an agent's errors. Raises `InputError` naming what is wrong with a rendered policy."""
+        return parse_error_policy(spec.error_policy, base=self._settings.error_policy)
 
     def requested(self, spec: AgentSpec) -> str | None:
         """The name of the model that is asked for, if any is."""
@@ -102,17 +112,33 @@ class GraphMaker:
         return get_agent(spec.type), AgentConfig.parse(spec.config), choice
 
     def _compile(
-        self, spec: AgentSpec, definition: AgentDefinition, config: AgentConfig, choice: ModelChoice, **client: Any
+        self,
+        spec: AgentSpec,
+        definition: AgentDefinition,
+        config: AgentConfig,
+        choice: ModelChoice,
+        purpose: Purpose,
     ) -> Graph:
-        model = build_model(choice, self._settings, credentials=self._credentials, **config.model_params(), **client)
+        model = make_model_call(
+            choice,
+            self._settings,
+            self.policy_of(spec),
+            purpose=purpose,
+            credentials=self._credentials,
+            params=config.model_params(),
+            openai_clients=self._clients,
+            gate=self.gate,
+            pace=self.pace,
+        )
         deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
         return definition.build(config, model, deps).compile(checkpointer=self.saver, name=spec.name)
 
-    def _clients(self, choice: ModelChoice) -> dict[str, Any]:
-        """HTTP clients that end with the task, or with the event loop that agents share. LangChain's own are kept for
-        the process, and of no use to the next event loop there: a second task under `airflow dags test` would fail."""
-        if choice.provider != "openai":
-            return {}
+    def _clients(self) -> dict[str, Any]:
+        """HTTP clients for OpenAI's models that end with the task, or with the event loop that agents share.
+
+        LangChain's own are kept for the process, and of no use to the next event loop there: a second task under
+        `airflow dags test` would fail.
+        """
         if self.http is None:
             self.http = HttpClients()
             self._resources.push_async_callback(self.http.close)
@@ -122,8 +148,10 @@ class GraphMaker:
         """The user's own graph. `config` is for a function that makes one."""
         if self._settings.stream_usage:
             ask_for_usage()
+        if not self._settings.sdk_retries:
+            switch_off_sdk_retries()
         if self.store is None and self.pool is not None:
-            self.store = AsyncPostgresStore(self.pool)
+            self.store = LastingStore(self.pool)
         return await load_graph(
             str(spec.graph),
             config=config,

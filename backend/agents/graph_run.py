@@ -54,7 +54,7 @@ async def run_graph(
         if mode == "messages":
             message, metadata = chunk
             if isinstance(message, AIMessage) and message.text:
-                observer.token(str(metadata.get("langgraph_node", "")), message.text)
+                observer.token(metadata, message.text)
         elif mode == "tasks":
             if "triggers" in chunk:
                 observer.node_started(chunk["id"], node_path(namespace, chunk["name"]), chunk["input"])

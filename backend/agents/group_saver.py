@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -17,11 +18,11 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from psycopg import OperationalError
-from psycopg.errors import SerializationFailure
 from psycopg_pool import PoolTimeout
 
 from backend.agents.checkpoints import FencedSaver, Pool
 from backend.core.jsonable import dumps
+from backend.db.outage import outlast
 from backend.db.threads import Claim
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ BATCH_GATHER_SECONDS = 0.05
 """How long the writes of a batch wait for others' to share a transaction. Graphs don't wait for it between nodes."""
 CLOSE_SECONDS = 5.0
 """How long the last writes may take."""
-_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
 GROUP_LIMIT = 500
 """Checkpoints and sets of writes in one transaction."""
 
@@ -78,8 +78,8 @@ class GroupSaver(FencedSaver):
     first write. A write waits `gather` seconds for others; those that come while a transaction runs share the next.
     Graphs don't wait for their writes: `flush` does, and so does every reading. Use as `async with saver.writing()`.
 
-    A write that fails raises at the graph's next one, or in `flush`; a database that is away for some seconds is waited
-    for.
+    A write that fails raises at the graph's next one, or in `flush`. A database that is restarted is waited for: an
+    agent that has just paid for an answer doesn't lose it.
     """
 
     def __init__(self, pool: Pool, claim: Claim, known: Collection[str] = (), *, gather: float = 0) -> None:
@@ -124,7 +124,7 @@ class GroupSaver(FencedSaver):
         if config["configurable"]["thread_id"] not in self._known:
             return None
         await self.flush()
-        return await super().aget_tuple(config)
+        return await outlast(partial(super().aget_tuple, config))
 
     async def alist(
         self,
@@ -232,17 +232,7 @@ class GroupSaver(FencedSaver):
                 await self._write(group)
 
     async def _write(self, group: _Group) -> None:
-        for delay in _RETRY_DELAYS:
-            try:
-                await self._insert(group)
-            except SerializationFailure:  # the claim is lost
-                raise
-            except (OperationalError, PoolTimeout) as error:
-                log.warning("checkpoints are written again in %g s: %s", delay, type(error).__name__)
-                await asyncio.sleep(delay)
-            else:
-                return
-        await self._insert(group)
+        await outlast(partial(self._insert, group))
 
     async def _insert(self, group: _Group) -> None:
         async with self._cursor(pipeline=True) as cursor:

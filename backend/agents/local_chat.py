@@ -47,6 +47,7 @@ class LocalChatModel(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "local"
+        params["ls_model_name"] = params.get("ls_model_name", self.model).removeprefix("local:")
         return params
 
     def _answer(self, messages: Sequence[BaseMessage], stop: list[str] | None) -> AIMessage:

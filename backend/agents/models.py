@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -218,8 +219,11 @@ def build_model(
         arguments["base_url"] = base_url
     if key is not None:
         arguments["api_key"] = key.get_secret_value()
+    arguments |= params
+    if choice.provider == "ollama":  # its integration has no timeout of its own, only its client has
+        arguments = {"client_kwargs": {"timeout": arguments.pop("timeout")}, **arguments}
     try:
-        built: BaseChatModel = init_chat_model(choice.model, model_provider=choice.provider, **{**arguments, **params})
+        built: BaseChatModel = init_chat_model(choice.model, model_provider=choice.provider, **arguments)
     except (ValueError, TypeError) as error:
         # The text of the error may repeat the key among the parameters.
         raise ModelConfigurationError(
@@ -227,6 +231,19 @@ def build_model(
             f"{', '.join(sorted(params)) or '(none were given)'} ({type(error).__name__})"
         ) from None
     return built
+
+
+def credential_scope(provider: str, settings: Settings, credentials: ModelCredentials | None = None) -> str:
+    """A short name for the account that calls to a provider are made with: the same key and address, the same name.
+
+    Nothing of the key can be found out from it.
+    """
+    key = _given_key(provider, settings, credentials)
+    found = (
+        key.get_secret_value() if key is not None else next(filter(None, map(os.environ.get, _variables(provider))), "")
+    )
+    address = _base_url(provider, settings, credentials) or ""
+    return sha256(f"{provider}\0{address}\0{found}".encode()).hexdigest()[:12]
 
 
 def provider_keys(settings: Settings, credentials: ModelCredentials | None = None) -> list[str]:
@@ -303,6 +320,10 @@ def _base_url(provider: str, settings: Settings, credentials: ModelCredentials |
     if credentials is not None and credentials.provider == provider and credentials.base_url:
         return credentials.base_url
     return settings.openai_base_url if provider == "openai" else None
+
+
+def _variables(provider: str) -> tuple[str, ...]:
+    return PROVIDERS[provider].key_variables if provider in PROVIDERS else ()
 
 
 def _check_installed(provider: str) -> None:

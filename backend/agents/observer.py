@@ -1,8 +1,8 @@
 """Watches one agent's graph run and tells the recorder: nodes, tokens, usage, cost and the outcome."""
 
-import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,17 +12,16 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
-from sqlalchemy import Connection
 
+from backend.agents.attempts import FailedAttempt
+from backend.agents.error_records import ErrorRecords
 from backend.agents.prices import cost_usd
 from backend.agents.recorder import Recorder, RunUsage, TraceRow
+from backend.agents.token_stream import TokenStream, task_key
 from backend.core.events import NewEvent
-from backend.core.workflow_error_handler import Classified
-from backend.db import errors, traces
+from backend.core.workflow_error_handler import Action, Classified, FallBack, wait_of
+from backend.db import traces
 from backend.db.traces import Place
-
-TOKEN_INTERVAL = 0.05
-"""Seconds between two `token` events of a node: at most 20 a second."""
 
 
 @dataclass(slots=True)
@@ -76,6 +75,17 @@ class _Span:
     latency_ms: float | None = None
     usage: Usage = field(default_factory=Usage)
     given: Any = None
+    attempt: int = 1
+    retries: int = 0
+    fallbacks: int = 0
+
+    def failed_once(self, failed: FailedAttempt) -> None:
+        """Another attempt follows, at the same model or another one. Agents as a whole are not begun anew."""
+        self.attempt += self.node is not None
+        if isinstance(failed.decision, FallBack):
+            self.fallbacks += 1
+        else:
+            self.retries += 1
 
     def close(self, state: str) -> None:
         self.state = state
@@ -96,6 +106,9 @@ class _Span:
             "output_tokens": self.usage.output_tokens,
             "cost_usd": self.usage.cost_usd,
             "latency_ms": self.latency_ms,
+            "attempt": self.attempt,
+            "retries": self.retries,
+            "fallbacks": self.fallbacks,
             "notice": self.notice,
         }
         return NewEvent("agent_update", traces.payload(row))
@@ -112,6 +125,9 @@ class _Span:
             "input_tokens": self.usage.input_tokens,
             "output_tokens": self.usage.output_tokens,
             "cost_usd": self.usage.cost if self.usage.calls else None,
+            "attempt": self.attempt,
+            "retries": self.retries,
+            "fallbacks": self.fallbacks,
             "notice": self.notice,
             "trace_id": self.trace_id,
         }
@@ -137,12 +153,16 @@ class AgentObserver(AsyncCallbackHandler):
         self._loose = Usage()  # of calls that belong to no node
         self._nodes: dict[str, _Span] = {}
         self._calls: dict[uuid.UUID, tuple[str, str | None]] = {}  # the node and the model of calls under way
-        self._tokens: dict[str, list[str]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._tokens = TokenStream(lambda new: recorder.put(lambda _connection, _execution_id: list(new)), place)
+        self._errors = ErrorRecords(recorder, place)
+        self._ended: dict[str, str] = {}  # the executions that failed since the graph was begun, and their nodes
+        self._failures: dict[str, list[str]] = {}  # ids of the errors that a node was begun anew after
+        self._again: Counter[str] = Counter()  # how often a node was begun anew since it last succeeded
 
-    def used_before(self, usage: Usage) -> None:
-        """Count what earlier tries of the task used; the run's totals have it already."""
-        self._before = usage
+    def used_before(self, used: Usage) -> None:
+        """What the agent used in earlier tries of the task."""
+        self._before = used
+        self._errors.follows_another()
 
     @property
     def usage(self) -> Usage:
@@ -167,6 +187,11 @@ class AgentObserver(AsyncCallbackHandler):
         return self._agent.model
 
     @property
+    def over(self) -> bool:
+        """Whether the agent has ended, however."""
+        return self._agent.state != "running"
+
+    @property
     def notice(self) -> str | None:
         """What the user has to know about the choice of the model."""
         return self._agent.notice
@@ -181,60 +206,95 @@ class AgentObserver(AsyncCallbackHandler):
 
     def node_started(self, key: str, name: str, given: Any) -> None:
         """A node's execution begins; `key` is LangGraph's id of it."""
-        span = self._nodes[key] = _Span(self._place, name, None, None, self.trace_id)
+        span = _Span(self._place, name, None, None, self.trace_id, attempt=1 + self._again[name])
+        self._nodes[key] = span
         self._start(span, given)
 
     def node_finished(self, key: str, error: Any, output: Any) -> None:
         """A node's execution is over."""
         span = self._nodes.pop(key, None)
         if span is not None:
-            self._flush_tokens()
+            self._tokens.flush(key)
             span.close("failed" if error else "success")
+            node = span.node or ""
             if error:
-                self._failed_node = span.node
+                self._failed_node = self._ended[key] = node
+            else:
+                self._again.pop(node, None)
+                if failures := self._failures.pop(node, None):
+                    self._errors.recovered(failures)
             self._finish(span, output)
             self._add_to_run(span.usage)
 
-    def token(self, node: str, text: str) -> None:
+    def token(self, metadata: Mapping[str, Any], text: str) -> None:
         """A piece of a model's answer; pieces are sent together every 50 ms."""
-        self._tokens.setdefault(node, []).append(text)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TOKEN_INTERVAL, self._flush_tokens)
+        self._tokens.add(metadata, text)
 
     def finish(self, state: str, output: Any) -> None:
         """The agent is over; nodes that are still open share its fate."""
-        self._flush_tokens()
-        for span in self._nodes.values():
-            span.close(state)
-            self._finish(span, None)
-            self._add_to_run(span.usage)
-        self._nodes.clear()
+        self._close_nodes(state)
+        if state == "success":
+            self._errors.came_to_its_end()
         self._agent.close(state)
         self._finish(self._agent, output)
         self._add_to_run(self._loose)
 
-    def failed(self, found: Classified, action: str, *, silent: bool = False) -> None:
-        """Record the error that ended the agent; a `silent` one isn't told on the stream."""
-        model, place = self._agent.model, self._place
+    def failed(
+        self, found: Classified, action: Action, *, attempt: FailedAttempt | None = None, silent: bool = False
+    ) -> None:
+        """Record the error that ended the agent, and which attempt it was; a `silent` one isn't told on the stream."""
         node = self._failed_node or next((span.node for span in self._nodes.values()), None)
+        self._errors.write(
+            found,
+            action,
+            model=attempt.model if attempt is not None and attempt.model else self._agent.model,
+            node=node,
+            attempt=attempt.number if attempt is not None else 1,
+            retry_in=wait_of(attempt.decision) if attempt is not None else None,
+            context=attempt.context if attempt is not None else None,
+            silent=silent,
+        )
 
-        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
-            payload = errors.add(
-                connection,
-                execution_id,
-                place,
-                category=found.category,
-                exception_type=found.exception_type,
-                message=found.message,
-                action=action,
-                attempt=place.try_number,
-                model=model,
-                node=node,
-                context={"chain": list(found.chain)},
-            )
-            return [] if silent else [NewEvent("error", payload)]
+    def begun_anew(self, failed: FailedAttempt) -> None:
+        """A node failed, and the graph goes on from its last checkpoint."""
+        self._errors.of_attempt(failed, self._failed_node)
+        self._count(self._agent, failed)
+        self._tokens.supersede_nodes([*self._ended, *self._nodes])
+        for node in self._ended.values():
+            self._failures.setdefault(node, []).append(failed.id)
+        self._again.update({*self._ended.values(), *(span.node or "" for span in self._nodes.values())})
+        self._close_nodes("cancelled")
+        self._ended.clear()
+        self._failed_node = None
 
-        self._recorder.put(write)
+    def attempts_at(self, node: str | None) -> int:
+        """Which attempt at a node the present one is."""
+        return 1 + self._again[node or ""]
+
+    @property
+    def failed_node(self) -> str | None:
+        """The node that failed last."""
+        return self._failed_node
+
+    def attempt_failed(self, failed: FailedAttempt, metadata: Mapping[str, Any]) -> None:
+        """An attempt at a model call failed, and another one follows."""
+        span = self._nodes.get(task_key(metadata))
+        self._tokens.supersede_call(metadata)
+        self._errors.of_attempt(failed, span.node if span is not None else None)
+        self._count(self._agent, failed)
+        if span is not None:
+            self._count(span, failed)
+
+    def call_recovered(self, failed: Sequence[FailedAttempt], metadata: Mapping[str, Any]) -> None:
+        """A model call succeeded after these attempts."""
+        self._errors.recovered([one.id for one in failed])
+
+    def took_over(self, model: str, notice: str) -> None:
+        """Another model answered than the chosen one."""
+        known = self._agent.notice
+        if known is None or notice not in known:
+            self._agent.notice = f"{known}; {notice}" if known else notice
+        self._agent.model = model
 
     async def on_chat_model_start(
         self,
@@ -251,7 +311,7 @@ class AgentObserver(AsyncCallbackHandler):
         model = f"{known.get('ls_provider', 'unknown')}:{name}" if name else self._agent.model
         if self._agent.model is None:
             self._agent.model = model
-        self._calls[run_id] = (_task_key(known), model)
+        self._calls[run_id] = (task_key(known), model)
 
     async def on_llm_end(self, response: LLMResult, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """Count what the call used."""
@@ -302,34 +362,20 @@ class AgentObserver(AsyncCallbackHandler):
         if usage.calls:
             self._recorder.put(RunUsage(usage.input_tokens, usage.output_tokens, usage.cost))
 
-    def _flush_tokens(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        tokens, self._tokens = self._tokens, {}
-        new = [
-            NewEvent(
-                "token",
-                {
-                    "task_id": self._place.task_id,
-                    "map_index": self._place.map_index,
-                    "try_number": self._place.try_number,
-                    "agent": traces.label(self._place.agent, self._place.item),
-                    "node": node,
-                    "text": "".join(pieces),
-                },
-            )
-            for node, pieces in tokens.items()
-        ]
-        if new:
-            self._recorder.put(lambda _connection, _execution_id: new)
+    def _count(self, span: _Span, failed: FailedAttempt) -> None:
+        span.failed_once(failed)
+        if not self._brief:
+            self._put(span, span.given, None)
+
+    def _close_nodes(self, state: str) -> None:
+        self._tokens.flush()
+        for span in self._nodes.values():
+            span.close(state)
+            self._finish(span, None)
+            self._add_to_run(span.usage)
+        self._nodes.clear()
 
 
 def node_path(namespace: Sequence[str], name: str) -> str:
     """A node's name, behind those of the nodes whose subgraphs it is in."""
     return "/".join([*(part.partition(":")[0] for part in namespace), name])
-
-
-def _task_key(metadata: Mapping[str, Any]) -> str:
-    """LangGraph's id of the node execution in which a callback fired."""
-    return str(metadata.get("langgraph_checkpoint_ns", "")).rpartition("|")[2].rpartition(":")[2]

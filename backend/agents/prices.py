@@ -1,4 +1,4 @@
-"""What a model call costs, by the price table that the genai-prices package carries (no network)."""
+"""What a model call costs, and how much a model holds, by the table that genai-prices carries (no network)."""
 
 from decimal import Decimal
 
@@ -47,3 +47,17 @@ def cost_usd(
     except (LookupError, ValueError):
         return None
     return price.total_price
+
+
+def context_window(model: str) -> int | None:
+    """How many tokens "provider:model" holds, prompt and answer; None when the table doesn't know."""
+    provider, colon, name = model.partition(":")
+    if not colon or provider in ("ft", "local"):
+        return None
+    from genai_prices import Usage, calc_price
+
+    try:
+        found = calc_price(Usage(), name, provider_id=GENAI_PRICES_NAMES.get(provider, provider))
+    except (LookupError, ValueError):
+        return None
+    return found.model.context_window

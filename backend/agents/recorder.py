@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -50,7 +50,7 @@ TRANSACTION_LIMIT = 2_000
 """Records written in one transaction: it holds the execution's row lock."""
 INTERVAL_SECONDS = 0.02
 FLUSH_SECONDS = 15.0
-_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
+_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 class Recorder:
@@ -72,6 +72,10 @@ class Recorder:
         """The try's claim, if it has one; once it is lost, no event is appended any more."""
         self.dropped = 0
         """Records that could not be written."""
+        self.hidden: Sequence[str] = ()
+        """Keys that may stand in no record."""
+        self.errors_told = 0
+        """Errors that the stream was told of."""
         self.interval = INTERVAL_SECONDS
         """Seconds between two transactions: with many agents at once, larger ones cost less."""
         self._closing = asyncio.Event()

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -15,15 +16,18 @@ from langchain_core.runnables import RunnableConfig
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from backend.agents.attempts import REAL_TIME, Pace
 from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.budget_watch import open_watch
-from backend.agents.cancellation import CancelWatch, RunCancelledError
+from backend.agents.cancellation import CallStop, CancelWatch, RunCancelledError
 from backend.agents.checkpoints import Pool, open_pool
+from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import GraphMaker
-from backend.agents.graph_run import mapped, run_graph
+from backend.agents.graph_run import mapped
 from backend.agents.group_saver import GroupSaver
-from backend.agents.models import ModelCredentials
+from backend.agents.model_gates import open_gate
+from backend.agents.models import ModelCredentials, provider_keys
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.recorder import Recorder
 from backend.agents.shared import SharedResources
@@ -33,21 +37,23 @@ from backend.core.budget import Budget
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
+from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
 from backend.core.states import TaskState
-from backend.core.workflow_error_handler import Classified, classify
-from backend.db import executions, observations, traces
+from backend.core.workflow_error_handler import classify
+from backend.db import executions, observations, takeover, traces
 from backend.db import threads as task_threads
 from backend.db.engine import Database
+from backend.db.outage import outlast
 from backend.db.threads import Claim
 from backend.db.traces import Place
 
-__all__ = ["AgentRunner", "Outcome", "TaskContext", "action", "call_thread", "is_final", "run_single", "trace_id_of"]
+__all__ = ["AgentRunner", "Outcome", "TaskContext", "call_thread", "is_final", "run_single", "trace_id_of"]
 
 log = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 10.0
-"""How long a task waits for its threads; a database that hangs longer costs the checkpoints, not the task."""
+"""How long a task waits for its threads; a database that is away longer costs the checkpoints, not the task."""
 
 SHARED_INTERVAL, SHARED_GATHER = 0.1, 0.05
 """Seconds that records and checkpoints wait for others where hundreds of agents share a process: fewer transactions."""
@@ -84,9 +90,13 @@ class AgentRunner:
         budget: Budget | None = None,
         credentials: ModelCredentials | None = None,
         shared: SharedResources | None = None,
+        gate: ModelGate | None = None,
+        pace: Pace = REAL_TIME,
     ) -> None:
         """`budget` is the task's own, over all its tries; the run's is found in its conf.
 
+        `gate` is asked before each call of a built-in agent's model: without one that of the settings. `pace` is that
+        of attempts after errors.
         `credentials` are for the models of built-in agents; a graph of the user's own makes its models itself. With
         `shared` it uses what the agents of one event loop have in common, and closes none of it.
         """
@@ -98,8 +108,10 @@ class AgentRunner:
         self._database = self.database = database
         self.task = task
         self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
+        self._recorder.hidden = provider_keys(settings, credentials)
         self._resources = AsyncExitStack()
         self.graphs = GraphMaker(settings, database, task, credentials, self._resources)
+        self.graphs.gate, self.graphs.pace = gate, pace
         self._claim: Claim | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
@@ -119,8 +131,9 @@ class AgentRunner:
         """Take the task's threads for this try, so that agents go on where an earlier try stopped.
 
         `threads` maps each agent to the LangGraph thread of its first call; there are at most `calls` of each. `given`
-        is all that the agents are asked to do; a try with another one starts from nothing. Without a database the
-        agents run without checkpoints. Raises `SupersededError` when a later try has begun.
+        is all that the agents are asked to do; a try with another one starts from nothing. Without a database the first
+        try runs without checkpoints; a later one raises `ConnectionError`, as it would pay again for what is done (a
+        retry helps). Raises `SupersededError` when a later try has begun.
         """
         await self.connect()
         await self.open_budgets()
@@ -129,8 +142,10 @@ class AgentRunner:
         try:
             every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
             async with asyncio.timeout(CLAIM_SECONDS):
-                claim = await self._database.run(self._begin, every, digest)
+                claim = await outlast(partial(self._database.run, self._begin, every, digest))
         except (SQLAlchemyError, OSError) as error:
+            if self.task.try_number > 1:
+                raise ConnectionError("the database is out of reach, and with it what earlier tries did") from error
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
         self.hold(claim)
@@ -179,8 +194,9 @@ class AgentRunner:
             await self._resources.enter_async_context(self._purse.following(ledgers[-1], lambda: self._spent(True)))
 
     def callbacks(self, observer: AgentObserver) -> list[BaseCallbackHandler]:
-        """What watches an agent: the observer and, if there is a budget, its guard."""
-        return [observer, *([Guard(self._purse, model=observer.model)] if self._purse else [])]
+        """What watches an agent: the observer, what stops its calls at its end and, if there is a budget, a guard."""
+        guards = [Guard(self._purse, model=observer.model)] if self._purse else []
+        return [observer, CallStop(lambda: observer.over), *guards]
 
     async def _spent(self, whole_run: bool) -> Spent:
         def read(connection: Connection) -> Spent:
@@ -189,7 +205,7 @@ class AgentRunner:
                 *traces.spent_before(connection, execution_id, self.task.place(), self._began, whole_run=whole_run)
             )
 
-        return await self._database.run(read)
+        return await outlast(partial(self._database.run, read))
 
     async def superseded(self) -> bool:
         """Whether the task is somebody else's by now: a later try's, or the same one's in another triggerer."""
@@ -232,7 +248,7 @@ class AgentRunner:
 
     def _begin(self, connection: Connection, agents: list[str], digest: str) -> Claim:
         execution_id = self._execution_id = executions.ensure(connection, self.task.run_state())
-        traces.supersede(connection, execution_id, self.task.place())
+        takeover.close_lost(connection, execution_id, self.task.place())
         task = self.task
         return task_threads.begin(
             connection, execution_id, task.thread_id, task.try_number, agents, digest, instance=task.instance
@@ -266,13 +282,15 @@ class AgentRunner:
             if self._going_on and call == 1:  # what earlier tries used is counted by agent, not by call
                 observer.used_before(await self._used_before(place))
             async with asyncio.timeout(spec.timeout):
-                output = await run_graph(
+                output = await run_with_policy(
                     graph,
                     config,
                     dict(input_data),
                     observer,
+                    self.graphs.policy_of(spec),
                     context=spec.context,
                     going_on=self._going_on,
+                    pace=self.graphs.pace,
                 )
             output = mapped(output, spec.output_mapping)
         except Exception as error:
@@ -288,8 +306,14 @@ class AgentRunner:
         return self._outcome(observer, "success", output)
 
     async def connect(self) -> Pool:
-        """Begin to connect to the checkpoints."""
+        """Begin to connect to the checkpoints, and to the gate of model calls."""
         graphs = self.graphs
+        if graphs.gate is None:
+            if self._shared is not None:
+                graphs.gate = self._shared.gate
+            else:
+                opened = open_gate(self._settings, self._database)
+                graphs.gate = await self._resources.enter_async_context(opened)
         if graphs.pool is None:
             if self._shared is not None:
                 graphs.pool, graphs.store, graphs.http = self._shared.pool, self._shared.store, self._shared.http
@@ -319,13 +343,11 @@ class AgentRunner:
             used = traces.used_before(connection, execution_id, place)
             return Usage(input_tokens=used[0], output_tokens=used[1], cost=used[2], calls=used[3])
 
-        return await self._database.run(read)
+        return await outlast(partial(self._database.run, read))
 
     def _failure(self, observer: AgentObserver, error: Exception) -> Outcome:
-        found = classify(error)
-        observer.failed(found, action(found))
+        tell_failure(observer, error)
         observer.finish("failed", None)
-        error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
         return self._outcome(observer, "failed", None, error)
 
     @staticmethod
@@ -341,11 +363,6 @@ def trace_id_of(name: str) -> str:
 def call_thread(thread: str, call: int) -> str:
     """The LangGraph thread of an agent's call, which counts from 1."""
     return thread if call == 1 else f"{thread}/{call}"
-
-
-def action(found: Classified) -> str:
-    """What happens after an error that ended an agent."""
-    return "fail" if found.final else "task_retry"
 
 
 async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:

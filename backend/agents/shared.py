@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from weakref import WeakKeyDictionary
 
-from langgraph.store.postgres.aio import AsyncPostgresStore
-
 from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
-from backend.agents.checkpoints import Pool, open_pool
+from backend.agents.checkpoints import LastingStore, Pool, open_pool
 from backend.agents.http_clients import HttpClients
+from backend.agents.model_gates import open_gate
+from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
 from backend.db.engine import Database, ThreadedDatabase, make_engine
 
@@ -29,7 +29,7 @@ WAIT_SECONDS = 120.0
 
 
 class SharedResources:
-    """Connections, store, watches and threads of one event loop. Made by `shared_resources`."""
+    """Connections, store, gate, watches and threads of one event loop. Made by `shared_resources`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -38,11 +38,12 @@ class SharedResources:
         self._engine = make_engine(
             settings.database_url, application="visual_ai_triggerer", pool_size=connections, wait=None
         )
-        self.database: Database = ThreadedDatabase(self._engine, threads=connections)
+        self.database: Database = ThreadedDatabase(self._engine, threads=connections, redis_url=settings.redis_address)
         self.watch = CancelWatch(self.database)
         self.http = HttpClients(many_calls=True)
         self.pool: Pool
-        self.store: AsyncPostgresStore
+        self.store: LastingStore
+        self.gate: ModelGate
         self.users = 0
         self._ready = asyncio.Event()
         self._changed = asyncio.Event()
@@ -80,10 +81,13 @@ class SharedResources:
         threads = ThreadPoolExecutor(settings.triggerer_threads, thread_name_prefix="visual-ai-node")
         loop.set_default_executor(threads)
         try:
-            async with open_pool(
-                settings.database_url, max_size=settings.triggerer_connections, wait=WAIT_SECONDS
-            ) as self.pool:
-                self.store = AsyncPostgresStore(self.pool)
+            async with (
+                open_pool(
+                    settings.database_url, max_size=settings.triggerer_connections, wait=WAIT_SECONDS
+                ) as self.pool,
+                open_gate(settings, self.database) as self.gate,
+            ):
+                self.store = LastingStore(self.pool)
                 self._ready.set()
                 with BlockingWatch(loop, settings.blocking_warning):
                     try:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, get_args
 
+from backend.core.error_policy import FIELD as ERROR_POLICY
+from backend.core.error_policy import parse_error_policy
 from backend.core.input_error import InputError
 
 Mode = Literal["parallel", "sequential", "graph", "supervisor"]
@@ -21,7 +23,8 @@ MAX_STEPS = 200
 
 OWN_GRAPH_KEYS = ("graph", "context", "configurable", "output_mapping")
 AGENT_KEYS = frozenset(
-    {"name", "type", "input_data", "model", "required", "timeout", "depends_on", "description", *OWN_GRAPH_KEYS}
+    {"name", "type", "input_data", "model", "required", "timeout", "depends_on", "description"}
+    | {ERROR_POLICY, *OWN_GRAPH_KEYS}
 )
 """What an entry of `agents` may hold besides the agent's own configuration."""
 
@@ -33,7 +36,7 @@ class AgentSpec:
     `input_data` None means the run's own input. `timeout` is in seconds. A `required` agent that fails fails the task.
     `graph` names the user's own graph, whose `type` is `graph`; `context` and `configurable` are passed to it, and
     `output_mapping` picks parts of what it returns. `depends_on` names the agents whose results it gets in the mode
-    `graph`; `description` tells a supervisor what it is for.
+    `graph`; `description` tells a supervisor what it is for. `error_policy` is what it changes of the settings'.
     """
 
     name: str
@@ -49,6 +52,7 @@ class AgentSpec:
     output_mapping: dict[str, str] | None = None
     depends_on: tuple[str, ...] = ()
     description: str | None = None
+    error_policy: dict[str, Any] | None = None
 
 
 def parse_agent(
@@ -62,10 +66,11 @@ def parse_agent(
     configurable: Any = None,
     output_mapping: Any = None,
     output_schema: Any = None,
+    error_policy: Any = None,
 ) -> AgentSpec:
     """The agent of a `LangGraphOperator`. Raises `InputError` naming the argument.
 
-    `output_schema` is the same as the key of that name in `agent_config`.
+    `output_schema` is the same as the key of that name in `agent_config`; `error_policy` goes before that one.
     """
     if agent_config is None and graph is None:
         raise InputError(
@@ -80,12 +85,15 @@ def parse_agent(
         if config.get("output_schema") not in (None, output_schema):
             raise InputError("is another one than that of agent_config; give it once", field="output_schema")
         given["output_schema"], schema_field = output_schema, "output_schema"
-    return _spec(given, input_data, model, True, timeout, "agent_config", "", schema_field)
+    own_policy = _policy(given.pop(ERROR_POLICY, None), f"agent_config.{ERROR_POLICY}")
+    spec = _spec(given, input_data, model, True, timeout, "agent_config", "", schema_field)
+    return replace(spec, error_policy=_both(own_policy, _policy(error_policy, ERROR_POLICY)))
 
 
-def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
+def parse_team(agents: Any, mode: Any, *, model: Any = None, error_policy: Any = None) -> list[AgentSpec]:
     """The agents of a `MultiAgentOperator`, in order. Raises `InputError` naming the argument and the entry.
 
+    What an entry says goes before the team's `model` and `error_policy`.
     Of a mode that is a template nothing is known: what depends on it is checked when the task runs.
     """
     if mode not in MODES and not is_template(mode):
@@ -94,6 +102,7 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
         raise InputError("has to be a list of agents", field="agents")
     if not agents:
         raise InputError("is empty; name at least one agent", field="agents")
+    common = _policy(error_policy, ERROR_POLICY)
     specs: list[AgentSpec] = []
     for index, entry in enumerate(agents):
         field_name = f"agents[{index}]"
@@ -105,6 +114,7 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
         depends_on = _names(given.pop("depends_on", None), f"{field_name}.depends_on")
         if depends_on and mode != "graph" and not is_template(mode):
             raise InputError(f"is for the mode 'graph', not {mode!r}", field=f"{field_name}.depends_on")
+        policy = _both(common, _policy(given.pop(ERROR_POLICY, None), f"{field_name}.{ERROR_POLICY}"))
         spec = _spec(
             given,
             given.pop("input_data", None),
@@ -115,7 +125,7 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None) -> list[AgentSpec]:
             f"{field_name}.",
         )
         description = _description(given.pop("description", None), f"{field_name}.description")
-        specs.append(replace(spec, depends_on=depends_on, description=description))
+        specs.append(replace(spec, depends_on=depends_on, description=description, error_policy=policy))
     _check_dependencies(specs)
     return specs
 
@@ -136,20 +146,22 @@ def parse_max_steps(value: Any, mode: Any, *, agents: int) -> int:
     return steps
 
 
-def parse_supervisor(given: Any, *, model: Any = None) -> AgentSpec:
+def parse_supervisor(given: Any, *, model: Any = None, error_policy: Any = None) -> AgentSpec:
     """The supervisor of a team: None for the built-in one as it is, a dict to set it up.
 
     Raises `InputError` naming `supervisor`.
     """
     config = {} if given is None else dict(_mapping(given, SUPERVISOR))
     own_model, timeout = config.pop("model", None), config.pop("timeout", None)
+    own_policy = _policy(config.pop(ERROR_POLICY, None), f"{SUPERVISOR}.{ERROR_POLICY}")
     if unknown := sorted(AGENT_KEYS.intersection(config)):
         raise InputError(f"can't set {unknown[0]!r}", field=SUPERVISOR)
     config |= {"type": SUPERVISOR, "name": SUPERVISOR}
-    return _spec(config, None, own_model or model, True, timeout, SUPERVISOR, f"{SUPERVISOR}.")
+    spec = _spec(config, None, own_model or model, True, timeout, SUPERVISOR, f"{SUPERVISOR}.")
+    return replace(spec, error_policy=_both(_policy(error_policy, ERROR_POLICY), own_policy))
 
 
-def synthesis_spec(given: Any, specs: Sequence[AgentSpec], model: Any) -> AgentSpec | None:
+def synthesis_spec(given: Any, specs: Sequence[AgentSpec], model: Any, error_policy: Any = None) -> AgentSpec | None:
     """The agent that sums up a team's results: `True` for the built-in one, a dict to set it up, `False` for none.
 
     Raises `InputError` naming `synthesis`.
@@ -162,13 +174,15 @@ def synthesis_spec(given: Any, specs: Sequence[AgentSpec], model: Any) -> AgentS
         raise InputError("has to be True, False or a dict", field=SYNTHESIS)
     config = {} if given is True else dict(_mapping(given, SYNTHESIS))
     own_model, timeout = config.pop("model", None), config.pop("timeout", None)
+    own_policy = _policy(config.pop(ERROR_POLICY, None), f"{SYNTHESIS}.{ERROR_POLICY}")
     if unknown := sorted(AGENT_KEYS.intersection(config)):
         raise InputError(f"can't set {unknown[0]!r}", field=SYNTHESIS)
     name = SYNTHESIS
     while any(spec.name == name for spec in specs):
         name += "_"
     config |= {"type": SYNTHESIS, "name": name}
-    return _spec(config, None, own_model or model, True, timeout, SYNTHESIS, f"{SYNTHESIS}." if own_model else "")
+    spec = _spec(config, None, own_model or model, True, timeout, SYNTHESIS, f"{SYNTHESIS}." if own_model else "")
+    return replace(spec, error_policy=_both(_policy(error_policy, ERROR_POLICY), own_policy))
 
 
 def is_template(value: Any) -> bool:
@@ -349,6 +363,29 @@ def _check_schema(schema: Any, kind: str, use: str, field_name: str) -> None:
         check_output_schema(schema)
     except InputError as error:
         raise InputError(error.message, field=field_name) from None
+
+
+def _policy(given: Any, field_name: str) -> dict[str, Any] | None:
+    """A checked error policy, as it was given. What is a template is checked when the task runs."""
+    if given is None:
+        return None
+    policy = dict(_mapping(given, field_name))
+    if not is_template(policy):
+        parse_error_policy(policy, field_name=field_name)
+    return policy
+
+
+def _both(common: dict[str, Any] | None, own: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The one laid over the other, category by category."""
+    if not common or not own:
+        return own or common
+    return {
+        **common,
+        **{
+            key: {**common[key], **value} if isinstance(value, dict) and isinstance(common.get(key), dict) else value
+            for key, value in own.items()
+        },
+    }
 
 
 def _mapping(value: Any, field_name: str) -> Mapping[str, Any]:

@@ -5,15 +5,15 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langgraph.graph import END, StateGraph
 
 from backend.agents.agent_config import AgentConfig, AgentDeps
+from backend.agents.model_call import ModelCall
 from backend.agents.model_reply import Model
 from backend.agents.output_schema import FIELD, DataError, OutputSchema, load_output_schema
 from backend.agents.prompt_text import fence
-from backend.core.agent_errors import InvalidOutputError
+from backend.core.agent_errors import AnswerRefusedError, InvalidOutputError
 from backend.core.input_error import InputError
 
 SYSTEM_PROMPT = (
@@ -28,26 +28,29 @@ _MAX_QUOTED = 10_000
 async def ask(model: Model, messages: Sequence[BaseMessage], schema: OutputSchema) -> dict[str, Any]:
     """The model's answer to `messages` in the form of `schema`.
 
-    An answer that doesn't fit is sent back once with what is wrong. Raises `InvalidOutputError` when the second one
-    doesn't fit either, or when the model refuses to answer.
+    An answer that doesn't fit is sent back with what is wrong, as often as the error policy says: once. Raises
+    `InvalidOutputError` when the last one doesn't fit either, or when the model refuses to answer.
     """
     shown = {"title": "Output", **schema.json_schema}  # the title is the name under which providers take it
-    typed = cast(BaseChatModel, model).with_structured_output(shown, include_raw=True)
-    asked = list(messages)
-    for last in (False, True):
-        reply = cast(dict[str, Any], await typed.ainvoke(asked))["raw"]
-        refusal = reply.additional_kwargs.get("refusal")
-        if refusal:
-            raise InvalidOutputError(f"the model refused to answer: {refusal}")
+    again = ""
+
+    def fit(answer: dict[str, Any]) -> dict[str, Any]:
+        nonlocal again
+        reply = answer["raw"]
+        if refusal := reply.additional_kwargs.get("refusal"):
+            raise AnswerRefusedError(f"the model refused to answer: {refusal}")
         try:
             return schema.fit(_data(reply))
         except DataError as error:
-            if last:
-                raise InvalidOutputError(
-                    f"the answer does not fit the schema, also when asked again: {error}"
-                ) from None
-            asked.append(HumanMessage(_repair(reply, str(error))))
-    raise AssertionError("the loop returns or raises")
+            message = f"the answer does not fit the schema{again}: {error}"
+            again = ", also when asked again"
+            raise InvalidOutputError(message) from error
+
+    def repair(answer: dict[str, Any], error: InvalidOutputError) -> str:
+        return _repair(answer["raw"], str(error.__cause__))
+
+    call = ModelCall.of(model).with_structured_output(shown, include_raw=True)
+    return cast(dict[str, Any], await call.ask(list(messages), check=fit, repair=repair))
 
 
 def add_structure(

@@ -3,7 +3,9 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
 
 from backend.agents.cancellation import RunCancelledError
 from backend.agents.models import ModelCredentials
@@ -12,7 +14,39 @@ from backend.core.budget import Budget
 from backend.core.settings import Settings
 from backend.db.engine import ThreadedDatabase, task_engine
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LEAVE_SECONDS = 5.0
+"""How long a task that has succeeded waits for what its graph left behind in threads."""
+
 Work = Callable[[AgentRunner], Awaitable[dict[str, Any]]]
+
+
+class NodeThreads(ThreadPoolExecutor):
+    """The threads of an event loop, in which graphs' plain functions run.
+
+    A blocking call in one can't be stopped, but it ends, and its connection closes, with the task's process: so the
+    loop, when it is closed, doesn't wait for it for longer than `leave_seconds`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(thread_name_prefix="visual-ai-node")
+        self.leave_seconds = 0.0
+        self._under_way: set[Future[Any]] = set()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """As with any executor."""
+        future = super().submit(fn, *args, **kwargs)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  # prescribed
+        """Begin nothing any more, and wait for a moment for what is under way."""
+        super().shutdown(wait=False, cancel_futures=True)
+        if wait:
+            futures.wait([*self._under_way], timeout=self.leave_seconds)
 
 
 class AgentTask:
@@ -50,7 +84,11 @@ class AgentTask:
                 self._loop.call_soon_threadsafe(self._running.cancel)
 
     async def _run(self, work: Work) -> dict[str, Any]:
-        database = ThreadedDatabase(task_engine(self._settings.database_url), threads=2)
+        threads = NodeThreads()
+        asyncio.get_running_loop().set_default_executor(threads)
+        database = ThreadedDatabase(
+            task_engine(self._settings.database_url), threads=2, redis_url=self._settings.redis_address
+        )
         try:
             async with AgentRunner(
                 self._settings, database, self._task, budget=self._budget, credentials=self._credentials
@@ -61,7 +99,9 @@ class AgentTask:
                     if self._cancelled:
                         running.cancel()
                 try:
-                    return await running
+                    result = await running
+                    threads.leave_seconds = LEAVE_SECONDS
+                    return result
                 except asyncio.CancelledError:
                     if self._cancelled or runner.cancelled:
                         raise RunCancelledError from None

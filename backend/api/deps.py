@@ -12,7 +12,10 @@ from backend.services.application import Application
 COOKIE = "visual_ai_session"
 
 
-def get_application(request: Request) -> Application:
+# All of these are coroutines, as FastAPI takes plain functions to a thread, which costs more than they do.
+
+
+async def get_application(request: Request) -> Application:
     """The services, made when the process started."""
     application: Application = request.app.state.application
     return application
@@ -21,7 +24,7 @@ def get_application(request: Request) -> Application:
 Services = Annotated[Application, Depends(get_application)]
 
 
-def signed_in(request: Request, services: Services) -> Principal:
+def user_of(request: Request, services: Application) -> Principal:
     """The user of the bearer token or the cookie. Raises `Unauthorized` without a valid one."""
     token = _token(request)
     if token is None:
@@ -29,14 +32,19 @@ def signed_in(request: Request, services: Services) -> Principal:
     return services.authenticator.verify(token)
 
 
-def reader(request: Request, services: Services) -> Principal:
+async def signed_in(request: Request, services: Services) -> Principal:
+    """The same, as a dependency."""
+    return user_of(request, services)
+
+
+async def reader(request: Request, services: Services) -> Principal:
     """Somebody who may read: a signed-in user or, in development, anybody on this machine without a token."""
     if _token(request) is None and services.settings.development and from_loopback(request):
         return Principal("anonymous", Role.VIEWER)
-    return signed_in(request, services)
+    return user_of(request, services)
 
 
-def starter(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
+async def starter(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
     """Somebody who may trigger. Raises `Forbidden` for a Viewer."""
     if principal.role < Role.USER:
         raise Forbidden("The role Viewer may not trigger workflows; the role User or higher is needed.")

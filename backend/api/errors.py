@@ -17,6 +17,15 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a "
+        "query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}},
+    }
+}
+"""What OpenAPI says of every endpoint's failures."""
+
 
 def problem_response(problem: Problem) -> JSONResponse:
     """The HTTP form of a problem."""

@@ -23,6 +23,7 @@ from backend.api import (
     workflow_triggers,
     workflows,
 )
+from backend.api.event_stream import StreamingApp
 from backend.api.middleware import BodyLimit, RequestId
 from backend.core.settings import Settings, get_settings
 from backend.services.application import run_application
@@ -48,7 +49,13 @@ def create_app(
             app.state.application = application
             yield
 
-    app = FastAPI(title="LangGraph Flow", version=backend.__version__, description=DESCRIPTION, lifespan=lifespan)
+    app = StreamingApp(
+        title="LangGraph Flow",
+        version=backend.__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        responses=errors.DOCUMENTED,
+    )
     errors.install(app)
     app.add_middleware(BodyLimit, settings=settings)
     if settings.cors_origins:
@@ -64,7 +71,7 @@ def create_app(
                 "Last-Event-ID",
                 "X-Request-ID",
             ],
-            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID", "X-Try-Number"],
         )
     app.add_middleware(RequestId)
     metrics.install(app)

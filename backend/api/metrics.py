@@ -8,7 +8,6 @@ from fastapi import FastAPI
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Gauge,
     GCCollector,
     Histogram,
     PlatformCollector,
@@ -21,7 +20,9 @@ from prometheus_client.registry import Collector
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.core.limit_state import LimitState
 from backend.services.application import Application
+from backend.services.deliveries import Deliveries
 
 __all__ = ["CONTENT_TYPE", "Metrics", "RequestMetrics", "install"]
 
@@ -47,7 +48,6 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self.streams = Gauge("visual_ai_streams_open", "Event streams being sent.", registry=self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -78,7 +78,7 @@ class RequestMetrics:
             return
         started = time.perf_counter()
         status: int | None = None
-        streaming = False
+        counted = False
 
         def count(code: int) -> None:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
@@ -88,13 +88,12 @@ class RequestMetrics:
             self._metrics.latency.labels(method, route).observe(time.perf_counter() - started)
 
         async def watched_send(message: Message) -> None:
-            nonlocal status, streaming
+            nonlocal status, counted
             if message["type"] == "http.response.start":
                 status = message["status"]
                 content_type = Headers(raw=message.get("headers", [])).get("content-type", "")
                 if content_type.startswith("text/event-stream"):
-                    streaming = True
-                    self._metrics.streams.inc()
+                    counted = True
                     count(status)
             await send(message)
 
@@ -104,9 +103,7 @@ class RequestMetrics:
             status = status or 499  # the client went away, in nginx's notation
             raise
         finally:
-            if streaming:
-                self._metrics.streams.dec()
-            else:
+            if not counted:
                 count(status or 500)
 
 
@@ -126,16 +123,49 @@ class _ApplicationCollector(Collector):
             "Whether the event feed hears of new events.",
             value=float(application.health.feed_connected()),
         )
+        streams = application.streams
+        yield GaugeMetricFamily("visual_ai_streams_open", "Event streams being sent.", value=streams.open_streams)
+        yield CounterMetricFamily(
+            "visual_ai_streams_dropped", "Streams ended because their clients read too slowly.", value=streams.dropped
+        )
         yield CounterMetricFamily(
             "visual_ai_airflow_requests", "Requests made to Airflow.", value=application.airflow.calls
         )
-        deliveries = application.deliveries
-        outcomes = CounterMetricFamily(
-            "visual_ai_notifications",
-            "Notifications that were sent, attempts that failed and are repeated, notifications that were given up.",
-            labels=("outcome",),
-        )
-        outcomes.add_metric(("sent",), deliveries.sent)
-        outcomes.add_metric(("failed",), deliveries.failed)
-        outcomes.add_metric(("dead",), deliveries.dead)
-        yield outcomes
+        yield from _limits(application.model_limits.states)
+        yield _notifications(application.deliveries)
+
+
+def _notifications(deliveries: Deliveries) -> Metric:
+    """What became of notifications in this process."""
+    outcomes = CounterMetricFamily(
+        "visual_ai_notifications",
+        "Notifications that were sent, attempts that failed and are repeated, notifications that were given up.",
+        labels=["outcome"],
+    )
+    outcomes.add_metric(["sent"], deliveries.sent)
+    outcomes.add_metric(["failed"], deliveries.failed)
+    outcomes.add_metric(["dead"], deliveries.dead)
+    return outcomes
+
+
+def _limits(states: dict[str, LimitState]) -> Iterator[Metric]:
+    """What all agents together have met of their models' limits."""
+    held_back = CounterMetricFamily(
+        "visual_ai_model_calls_held_back", "Model calls that waited for their turn or were sent away.", labels=["model"]
+    )
+    limited = CounterMetricFamily("visual_ai_model_rate_limited", "Model calls answered with 429.", labels=["model"])
+    opened = CounterMetricFamily(
+        "visual_ai_model_circuit_opened", "Times a model's provider was found down.", labels=["model"]
+    )
+    is_open = GaugeMetricFamily("visual_ai_model_circuit_open", "Whether it is down now.", labels=["model"])
+    rate = GaugeMetricFamily(
+        "visual_ai_model_rate", "Calls a second that a model's limit allows, where it has one.", labels=["model"]
+    )
+    for model, state in states.items():
+        held_back.add_metric([model], state.counts.held_back)
+        limited.add_metric([model], state.counts.rate_limited)
+        opened.add_metric([model], state.counts.opened)
+        is_open.add_metric([model], float(state.circuit.is_open))
+        if state.pace.phase == "learned" and state.pace.rate is not None:
+            rate.add_metric([model], state.pace.rate)
+    yield from (held_back, limited, opened, is_open, rate)

@@ -1,8 +1,9 @@
 """For those who run the service: liveness, readiness and Prometheus metrics."""
 
 from fastapi import APIRouter, Request, Response, status
+from fastapi.concurrency import run_in_threadpool
 
-from backend.api.deps import Services, from_loopback, signed_in
+from backend.api.deps import Services, from_loopback, user_of
 from backend.api.metrics import CONTENT_TYPE, Metrics
 from backend.core.problems import Forbidden
 from backend.core.roles import Role
@@ -27,13 +28,14 @@ async def readyz(services: Services, response: Response) -> dict[str, str]:
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def metrics(request: Request, services: Services) -> Response:
+async def metrics(request: Request, services: Services) -> Response:
     """Metrics in Prometheus' text format.
 
     A scraper on the same machine needs no token; one from elsewhere needs that of an Op or Admin. What comes
     through a proxy is from elsewhere.
     """
-    if not from_loopback(request) and signed_in(request, services).role < Role.OP:
+    if not from_loopback(request) and user_of(request, services).role < Role.OP:
         raise Forbidden("Metrics are for the roles Op and Admin.")
+    await services.model_limits.refresh()
     collected: Metrics = request.app.state.metrics
-    return Response(collected.render(), media_type=CONTENT_TYPE)
+    return Response(await run_in_threadpool(collected.render), media_type=CONTENT_TYPE)

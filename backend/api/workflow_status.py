@@ -1,15 +1,16 @@
 """`/workflow-status`: where runs stand, as a snapshot, a list and a stream."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query
-from fastapi.responses import Response
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response, StreamingResponse
 from pydantic import AwareDatetime
 from sse_starlette import EventSourceResponse
 
 from backend.api.addresses import status_url, stream_url
 from backend.api.deps import Name, Reader, Services
+from backend.api.event_stream import EventStream
 from backend.api.schemas.workflows import (
     AgentOut,
     ErrorOut,
@@ -21,6 +22,7 @@ from backend.api.schemas.workflows import (
     TaskOut,
     Usage,
 )
+from backend.core.log_text import as_text
 from backend.core.problems import FieldError, Invalid
 from backend.db.batch_items import item_json
 from backend.services.application import Application
@@ -29,10 +31,26 @@ router = APIRouter(prefix="/workflow-status", tags=["status"])
 
 State = Literal["queued", "running", "success", "failed", "cancelled", "awaiting_input"]
 
+LARGEST = 2**31 - 1
+"""The largest number that the databases keep in such a column."""
+
+NDJSON = "application/x-ndjson"
+
 STREAM_DOC = {
     200: {
         "description": "Server-sent events: workflow_update, task_update, agent_update, token, error, gap, end",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+RESULT_DOC = {
+    200: {"description": "The result", "content": {"application/json": {"schema": {}}}},
+}
+LOG_DOC = {
+    200: {
+        "description": "The log",
+        "content": {name: {"schema": {"type": "string"}} for name in ("text/plain", NDJSON)},
+        "headers": {"X-Try-Number": {"schema": {"type": "integer"}, "description": "Whose log it is"}},
     }
 }
 
@@ -80,12 +98,7 @@ async def stream_status(
     comes, without loss. After `end` the server closes.
     """
     cursor = _cursor(last_event_id_header or last_event_id)
-    frames = await services.streams.open(who, dag_id, dag_run_id, cursor)
-    return EventSourceResponse(
-        frames,
-        ping=86_400,  # the stream sends its own heartbeat
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return EventStream(await services.streams.open(who, dag_id, dag_run_id, cursor))
 
 
 @router.get("/{dag_id}/{dag_run_id}")
@@ -110,14 +123,77 @@ async def list_items(
     task_id: str,
     who: Reader,
     services: Services,
-    map_index: Annotated[int, Query(ge=-1)] = -1,
-    after: Annotated[int, Query(ge=-1, description="Items behind this position; -1: from the first")] = -1,
+    map_index: Annotated[int, Query(ge=-1, le=LARGEST)] = -1,
+    after: Annotated[int, Query(ge=-1, le=LARGEST, description="Items behind this position; -1: from the first")] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> ItemList:
     """What became of a batch task's inputs, in order. Give `next_after` as `after` for the next page."""
     rows = await services.status.items(who, dag_id, dag_run_id, task_id, map_index, after=after, limit=limit + 1)
     page = [ItemOut(**item_json(row)) for row in rows[:limit]]
     return ItemList(items=page, next_after=page[-1].index if len(rows) > limit else None)
+
+
+@router.get("/{dag_id}/{dag_run_id}/result", response_class=Response, responses=RESULT_DOC)  # type: ignore[arg-type]  # as above
+async def get_result(
+    dag_id: str,
+    dag_run_id: str,
+    who: Reader,
+    services: Services,
+    partial: Annotated[bool, Query(description="Also what a run that failed or was cancelled had returned")] = False,
+) -> Response:
+    """What the run's last agent task returned, whole and alone, as JSON; `null` when no agent returned anything.
+
+    409 while the run is not over, with `Retry-After`, and, without `partial`, when it failed or was cancelled.
+    """
+    result = await services.status.result(who, dag_id, dag_run_id, partial=partial)
+    return Response(result, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+@router.get("/{dag_id}/{dag_run_id}/tasks/{task_id}/logs", response_class=Response, responses=LOG_DOC)  # type: ignore[arg-type]  # as above
+async def get_logs(
+    request: Request,
+    dag_id: str,
+    dag_run_id: str,
+    task_id: str,
+    who: Reader,
+    services: Services,
+    try_number: Annotated[int | None, Query(ge=1, le=LARGEST, description="Default: the latest")] = None,
+    map_index: Annotated[int, Query(ge=-1, le=LARGEST, description="Of a mapped task")] = -1,
+    follow: Annotated[bool, Query(description="Go on until the try is over, also when it has not begun")] = False,
+    after: Annotated[int, Query(ge=0, description="Leave out so many lines: those that you have")] = 0,
+) -> StreamingResponse:
+    """The log of a task's try, streamed from Airflow with your own rights there.
+
+    Text, one line for each entry; with `Accept: application/x-ndjson` Airflow's entries as JSON objects, one a line,
+    and with `follow` an empty line now and then that only keeps the connection. `X-Try-Number` tells the try. A line
+    over 1 MiB is left out. A connection that ends in the middle of its body has lost the rest: repeat it with `after`.
+    """
+    log = await services.task_logs.open(
+        who, dag_id, dag_run_id, task_id, map_index=map_index, try_number=try_number, follow=follow, after=after
+    )
+    as_json = NDJSON in request.headers.get("accept", "")
+    return StreamingResponse(
+        _json(log.lines) if as_json else _text(log.lines),
+        media_type=NDJSON if as_json else "text/plain",
+        headers={
+            "Cache-Control": "no-store",
+            "Vary": "Accept",
+            "X-Accel-Buffering": "no",
+            "X-Content-Type-Options": "nosniff",
+            "X-Try-Number": str(log.try_number),
+        },
+    )
+
+
+async def _json(pages: AsyncIterator[list[bytes]]) -> AsyncIterator[bytes]:
+    async for lines in pages:
+        yield b"\n".join([*lines, b""]) if lines else b"\n"
+
+
+async def _text(pages: AsyncIterator[list[bytes]]) -> AsyncIterator[str]:
+    async for lines in pages:
+        if text := "\n".join(filter(None, map(as_text, lines))):
+            yield text + "\n"
 
 
 def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:

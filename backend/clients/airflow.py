@@ -6,7 +6,8 @@ AirflowError
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,9 @@ from backend.core.settings import Settings
 
 PAGE = 100
 """Airflow's default `[api] maximum_page_limit`."""
+
+LOG_CONNECTIONS = 20
+"""So many task logs are read from Airflow at once; others wait."""
 
 _SERVICE_TOKEN_LIFETIME = 600.0
 
@@ -57,6 +61,13 @@ class AirflowClient:
             transport=transport,
             trust_env=False,
         )
+        self._logs = httpx.AsyncClient(
+            base_url=settings.airflow_url,
+            timeout=httpx.Timeout(settings.airflow_timeout, connect=3.0),
+            limits=httpx.Limits(max_connections=LOG_CONNECTIONS, max_keepalive_connections=2),
+            transport=transport,
+            trust_env=False,
+        )
         self._service_token: tuple[str, float] | None = None
         self.calls = 0
         """Requests made so far, for the metrics."""
@@ -64,6 +75,7 @@ class AirflowClient:
     async def close(self) -> None:
         """Close the pooled connections."""
         await self._http.aclose()
+        await self._logs.aclose()
 
     async def login(self, username: str, password: str) -> str:
         """An Airflow token for these credentials. Raises `AirflowRefused` with 401 when they are wrong."""
@@ -121,6 +133,38 @@ class AirflowClient:
         """One run. `AirflowRefused` 404: there is none."""
         return await self._read("GET", _run_path(dag_id, dag_run_id), token=token)
 
+    async def task_instance(
+        self, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, token: str | None
+    ) -> dict[str, Any]:
+        """One task instance as it stands. `AirflowRefused` 404: there is none."""
+        path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{quote(task_id, safe='')}/{map_index}"
+        return await self._read("GET", path, token=token)
+
+    @asynccontextmanager
+    async def task_log(
+        self, dag_id: str, dag_run_id: str, task_id: str, map_index: int, try_number: int, *, token: str | None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The log of a try as Airflow has it now: newline-delimited JSON, in pieces as they arrive.
+
+        Raises on entering and while the pieces are read. Logs have connections of their own: who reads slowly keeps
+        nobody else waiting.
+        """
+        path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{quote(task_id, safe='')}/logs/{try_number}"
+        headers = {"Authorization": f"Bearer {token or await self._token()}", "Accept": "application/x-ndjson"}
+        self.calls += 1
+        request = self._logs.build_request("GET", path, params={"map_index": map_index}, headers=headers)
+        try:
+            response = await self._logs.send(request, stream=True)
+            try:
+                if response.is_error:
+                    await response.aread()
+                _check(response)
+                yield _pieces(response)
+            finally:
+                await response.aclose()
+        except httpx.HTTPError as error:
+            raise _out_of_reach(error) from error
+
     async def fail_run(self, dag_id: str, dag_run_id: str, *, token: str | None) -> dict[str, Any]:
         """Stop a run: Airflow marks it and its unfinished task instances as failed. Safe to repeat."""
         return await self._read("PATCH", _run_path(dag_id, dag_run_id), token=token, json={"state": "failed"})
@@ -156,6 +200,13 @@ class AirflowClient:
             "dag_runs",
             params={"state": ["queued", "running"], "order_by": "id"},
         )
+
+    async def tasks_updated_since(self, moment: datetime, *, run_after: str | None) -> list[dict[str, Any]]:
+        """The task instances of all runs that changed at or after `moment`; `run_after` leaves out older runs."""
+        params = {"updated_at_gte": moment.isoformat(), "order_by": "id"}
+        if run_after is not None:
+            params["run_after_gte"] = run_after
+        return await self._pages("GET", "/api/v2/dags/~/dagRuns/~/taskInstances", "task_instances", params=params)
 
     async def task_instances(self, runs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
         """The task instances of these runs (`dag_id`, `dag_run_id`); batches of runs go in one call."""
@@ -221,11 +272,8 @@ class AirflowClient:
         try:
             response = await self._http.request(method, path, headers=headers, **request)
         except httpx.HTTPError as error:
-            raise AirflowUnavailable(f"Airflow is out of reach ({type(error).__name__})") from error
-        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise AirflowUnavailable(f"Airflow answered {response.status_code}")
-        if response.status_code >= httpx.codes.BAD_REQUEST:
-            raise AirflowRefused(response.status_code, _detail(response))
+            raise _out_of_reach(error) from error
+        _check(response)
         try:
             answer = response.json()
         except ValueError as error:
@@ -237,6 +285,25 @@ class AirflowClient:
 
 def _run_path(dag_id: str, dag_run_id: str) -> str:
     return f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(dag_run_id, safe='')}"
+
+
+def _out_of_reach(error: httpx.HTTPError) -> AirflowUnavailable:
+    return AirflowUnavailable(f"Airflow is out of reach ({type(error).__name__})")
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        raise AirflowUnavailable(f"Airflow answered {response.status_code}")
+    if response.status_code >= httpx.codes.BAD_REQUEST:
+        raise AirflowRefused(response.status_code, _detail(response))
+
+
+async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for piece in response.aiter_bytes():
+            yield piece
+    except httpx.HTTPError as error:
+        raise _out_of_reach(error) from error
 
 
 def _detail(response: httpx.Response) -> str:

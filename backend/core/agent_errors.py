@@ -1,4 +1,4 @@
-"""How an agent's own work can fail, whatever its model's provider says. The same request would fail again."""
+"""How an agent's own work can fail, whatever its model's provider says."""
 
 
 class InvalidOutputError(ValueError):
@@ -6,6 +6,18 @@ class InvalidOutputError(ValueError):
 
     A retry of the task doesn't help: the schema, the prompt or the model has to change.
     """
+
+
+class AnswerRefusedError(InvalidOutputError):
+    """The model declined to answer. It is not asked again: it would decline again."""
+
+
+class AnswerFilteredError(ValueError):
+    """The provider's content filter ended the answer. A retry doesn't help: the prompt has to change."""
+
+
+class AnswerBrokenOffError(ConnectionError):
+    """The answer ended in the middle although the connection was closed in order. A retry helps."""
 
 
 class StepLimitError(RuntimeError):

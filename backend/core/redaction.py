@@ -13,7 +13,9 @@ _SECRETS = re.compile(
     r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"  # credentials in a URL
 )
 _SECRET_KEYS = re.compile(r"(?i)(api[_-]?key|secret|password|passwd|token|authorization|credential)s?$")
-_COUNTS = re.compile(r"(?i)(input|output|total|max|cached|reasoning|prompt|completion)_?tokens?$")
+_COUNTS = re.compile(
+    r"(?i)(?:(input|output|total|max|cached|reasoning|prompt|completion)_?tokens?|(limit|remaining|reset)-tokens)$"
+)
 
 REDACTED = "[redacted]"
 

@@ -1,11 +1,18 @@
 """The settings, read once from the environment (and `.env`)."""
 
+import json
+from dataclasses import replace
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, computed_field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, computed_field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from backend.core.error_policy import MAX_SECONDS, ErrorPolicy, parse_error_policy
+from backend.core.input_error import InputError
+from backend.core.model_fallbacks import parse_fallbacks
+from backend.core.model_limits import ModelLimit, check_names
 
 MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key has at least the size of the hash."""
@@ -40,6 +47,7 @@ class Settings(BaseSettings):
     postgres_user: str = Field("airflow", validation_alias="POSTGRES_USER")
     postgres_password: SecretStr = Field(SecretStr("airflow"), validation_alias="POSTGRES_PASSWORD")
     database_url_override: SecretStr | None = Field(None, validation_alias="VISUAL_AI_DATABASE_URL")
+    redis_url: SecretStr | None = Field(None, validation_alias="REDIS_URL")
     database_pool_size: int = Field(10, validation_alias="VISUAL_AI_DATABASE_POOL_SIZE", ge=1, le=200)
 
     # Airflow
@@ -60,6 +68,8 @@ class Settings(BaseSettings):
     batch_trigger_concurrency: int = Field(8, validation_alias="VISUAL_AI_BATCH_TRIGGER_CONCURRENCY", ge=1, le=50)
     stream_heartbeat: float = Field(15.0, validation_alias="VISUAL_AI_STREAM_HEARTBEAT", gt=0)
     streams_per_user: int = Field(10_000, validation_alias="VISUAL_AI_STREAMS_PER_USER", ge=1)
+    streams_per_process: int = Field(20_000, validation_alias="VISUAL_AI_STREAMS_PER_PROCESS", ge=1)
+    listener: bool = Field(True, validation_alias="VISUAL_AI_LISTENER")
     reconcile_interval: float = Field(2.0, validation_alias="VISUAL_AI_RECONCILE_INTERVAL", gt=0)
 
     # Models
@@ -67,6 +77,15 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
+
+    # Errors of models
+    error_rules: dict[str, Any] = Field(default_factory=dict, validation_alias="VISUAL_AI_ERROR_POLICY")
+    model_fallbacks: dict[str, Any] = Field(default_factory=dict, validation_alias="VISUAL_AI_MODEL_FALLBACKS")
+    retry_wait_limit: float = Field(60.0, validation_alias="VISUAL_AI_RETRY_WAIT_LIMIT", ge=0, le=MAX_SECONDS)
+    reschedule_limit: float = Field(86_400.0, validation_alias="VISUAL_AI_RESCHEDULE_LIMIT", ge=0, le=MAX_SECONDS)
+    sdk_retries: bool = Field(False, validation_alias="VISUAL_AI_SDK_RETRIES")
+    rate_limiter: bool = Field(True, validation_alias="VISUAL_AI_RATE_LIMITER")
+    model_limits: Annotated[dict[str, ModelLimit], NoDecode] = Field({}, validation_alias="VISUAL_AI_MODEL_LIMITS")
 
     # Agents that run in the triggerer
     triggerer_connections: int = Field(10, validation_alias="VISUAL_AI_TRIGGERER_CONNECTIONS", ge=1, le=200)
@@ -76,6 +95,7 @@ class Settings(BaseSettings):
     stream_usage: bool = Field(True, validation_alias="VISUAL_AI_STREAM_USAGE")
     langgraph_json: str | None = Field(None, validation_alias="VISUAL_AI_LANGGRAPH_JSON")
 
+    event_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_EVENT_RETENTION_DAYS", gt=0)
     checkpoint_retention_days: float = Field(7.0, validation_alias="VISUAL_AI_CHECKPOINT_RETENTION_DAYS", ge=0)
 
     # Pictures
@@ -113,6 +133,19 @@ class Settings(BaseSettings):
         return f"postgresql+psycopg://{user}:{password}@{address}"
 
     @property
+    def error_policy(self) -> ErrorPolicy:
+        """What is done about models' errors where an operator says nothing else."""
+        limits = ErrorPolicy(wait_limit=self.retry_wait_limit, reschedule_limit=self.reschedule_limit)
+        policy = parse_error_policy(self.error_rules, base=limits, field_name="VISUAL_AI_ERROR_POLICY")
+        chains = parse_fallbacks(self.model_fallbacks, "VISUAL_AI_MODEL_FALLBACKS")
+        return replace(policy, fallbacks={**policy.fallbacks, **chains})
+
+    @property
+    def redis_address(self) -> str | None:
+        """The URL of the Redis that processes share, with its password; None: they share Postgres."""
+        return self.redis_url.get_secret_value() if self.redis_url is not None else None
+
+    @property
     def airflow_link_base(self) -> str:
         """Where a person's browser finds Airflow, without a trailing slash."""
         return (self.airflow_public_url or self.airflow_url).rstrip("/")
@@ -121,6 +154,37 @@ class Settings(BaseSettings):
     def development(self) -> bool:
         """Whether this is a developer's machine, where the loopback may read without a token."""
         return self.environment == "development"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("write redis://host:6379/0, with rediss:// for TLS or unix:// for a socket")
+        return url
+
+    @field_validator("model_limits", mode="before")
+    @classmethod
+    def _read_model_limits(cls, limits: Any) -> Any:
+        if not isinstance(limits, str):
+            return limits
+        try:
+            return json.loads(limits)
+        except ValueError as error:
+            raise ValueError(f"this is no JSON: {error}") from None
+
+    @field_validator("model_limits")
+    @classmethod
+    def _check_model_names(cls, limits: dict[str, ModelLimit]) -> dict[str, ModelLimit]:
+        check_names(limits)
+        return limits
+
+    @model_validator(mode="after")
+    def _refuse_wrong_policies(self) -> Self:
+        try:
+            _ = self.error_policy
+        except InputError as error:
+            raise SettingsError(str(error)) from None
+        return self
 
     @model_validator(mode="after")
     def _refuse_weak_secrets(self) -> Self:

@@ -5,18 +5,22 @@ Repositories are plain functions on a `Connection`. Asynchronous callers run the
 """
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from functools import lru_cache, partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from backend.core.jsonable import dumps
+from backend.db.announcements import OPTION, Announcement, Announcer, AsyncAnnouncer, notify
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,13 +55,16 @@ def task_engine(url: str) -> Engine:
     return engine
 
 
-def make_async_engine(url: str, *, application: str, pool_size: int) -> AsyncEngine:
-    """An asynchronous engine with `pool_size` pooled connections; dead ones are replaced when taken."""
+def make_async_engine(url: str, *, application: str, pool_size: int, check: bool = True) -> AsyncEngine:
+    """An asynchronous engine with `pool_size` pooled connections; dead ones are replaced when taken.
+
+    Without `check` that costs no round trip: what then fails must be tried again by the caller.
+    """
     return create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
+        pool_pre_ping=check,
         pool_timeout=10,
         json_serializer=dumps,
         use_native_hstore=False,  # not used, and asked of the server by every new engine: two round trips
@@ -66,28 +73,60 @@ def make_async_engine(url: str, *, application: str, pool_size: int) -> AsyncEng
 
 
 class Database:
-    """The one way asynchronous code reaches the database: a repository function in a transaction of its own."""
+    """The one way asynchronous code reaches the database: a repository function in a transaction of its own.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    With a `redis_url` the feeds hear of appended events through Redis.
+    """
+
+    def __init__(self, engine: AsyncEngine, redis_url: str | None = None) -> None:
         self.engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._announcer = AsyncAnnouncer(redis_url) if redis_url else None
 
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(connection, …)` in one transaction and commit it.
 
         Raises `sqlalchemy.exc.OperationalError` when the database is out of reach; a retry may help.
         """
-        async with self.engine.begin() as connection:
-            return await connection.run_sync(function, *args, **kwargs)
+        return await self._run(self.engine, function, *args, **kwargs)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
-        """An `AsyncConnection` in a transaction, for callers that need several repositories at once."""
-        async with self.engine.begin() as connection:
-            yield connection
+    async def _run(
+        self,
+        engine: AsyncEngine,
+        function: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        announcements = self._announcer.open() if self._announcer is not None else None
+        async with engine.begin() as connection:
+            if announcements is not None:
+                await connection.execution_options(**{OPTION: announcements})
+            result = await connection.run_sync(function, *args, **kwargs)
+        if announcements and self._announcer is not None and not await self._announcer.publish(announcements):
+            await self._notify(announcements)
+        return result
+
+    async def run_autocommit(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function(connection, …)` with each of its statements committed by itself, in one round trip each.
+
+        No lock outlives its statement, however long this process takes to get round to the next one. Raises as `run`.
+        """
+        return await self._run(self._autocommit, function, *args, **kwargs)
 
     async def close(self) -> None:
         """Close all pooled connections."""
+        if self._announcer is not None:
+            await self._announcer.close()
         await self.engine.dispose()
+
+    async def _notify(self, announcements: list[Announcement]) -> None:
+        try:
+            async with self.engine.begin() as connection:
+                await connection.run_sync(notify, announcements)
+        except SQLAlchemyError as error:  # what was to be told is committed: the feeds find it by themselves
+            log.warning("the event feeds could not be woken: %s", type(error).__name__)
 
 
 class ThreadedDatabase(Database):
@@ -97,7 +136,8 @@ class ThreadedDatabase(Database):
     short-lived process: it takes half the time of an asynchronous engine.
     """
 
-    def __init__(self, engine: Engine, *, threads: int) -> None:
+    def __init__(self, engine: Engine, *, threads: int, redis_url: str | None = None) -> None:
+        self._redis = Announcer(redis_url) if redis_url else None
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="visual-ai-database")
         self._engine = engine
 
@@ -106,8 +146,16 @@ class ThreadedDatabase(Database):
 
         A transaction that has begun is not given up: who is cancelled meanwhile is told when it has ended.
         """
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._threads, partial(self._carry_out, function, *args, **kwargs))
+        return await self._in_thread(partial(self._carry_out, function, *args, **kwargs))
+
+    async def run_autocommit(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function(connection, …)` with each of its statements committed by itself."""
+        return await self._in_thread(partial(self._carry_out_autocommit, function, *args, **kwargs))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError as cancelled:
@@ -122,7 +170,36 @@ class ThreadedDatabase(Database):
     async def close(self) -> None:
         """End the threads. The engine is its maker's."""
         self._threads.shutdown(wait=False)
+        if self._redis is not None:
+            self._redis.close()
 
     def _carry_out(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._engine.begin() as connection:
-            return function(connection, *args, **kwargs)
+        return run_in(self._engine, self._redis, function, *args, **kwargs)
+
+    def _carry_out_autocommit(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        return run_in(autocommit, self._redis, function, *args, **kwargs)
+
+
+def run_in(
+    engine: Engine,
+    announcer: Announcer | None,
+    function: Callable[Concatenate[Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run `function(connection, …)` in one transaction and tell the feeds what it appended, for threads."""
+    announcements = announcer.open() if announcer is not None else None
+    with engine.begin() as connection:
+        if announcements is not None:
+            connection.execution_options(**{OPTION: announcements})
+        result = function(connection, *args, **kwargs)
+    if announcements and announcer is not None and not announcer.publish(announcements):
+        try:
+            with engine.begin() as connection:
+                notify(connection, announcements)
+        except SQLAlchemyError as error:  # what was to be told is committed: the feeds find it by themselves
+            log.warning("the event feeds could not be woken: %s", type(error).__name__)
+    return result

@@ -1,10 +1,10 @@
 """Errors: a row for each one, with what was done about it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.jsonable import storable
@@ -16,6 +16,8 @@ from backend.db.tables import workflow_executions as executions
 from backend.db.traces import Place, label
 
 MESSAGE_LIMIT = 4_000
+PASSING = ("retry", "fallback", "repair", "reschedule", "task_retry")
+"""Actions after which something was tried again."""
 
 
 def add(
@@ -33,14 +35,16 @@ def add(
     model: str | None = None,
     node: str | None = None,
     context: Mapping[str, Any] | None = None,
+    error_id: str | None = None,
 ) -> dict[str, Any]:
     """Record an error of one attempt; secrets and picture bytes are taken out. `retry_in` is in seconds.
 
-    Gives the data of its `error` event.
+    Gives the data of its `error` event. With an `error_id` of one's own, a UUID, `recover` finds it.
     """
     made = connection.execute(
         insert(errors)
         .values(
+            **({} if error_id is None else {"id": error_id}),
             execution_id=execution_id,
             dag_id=place.dag_id,
             dag_run_id=place.dag_run_id,
@@ -66,6 +70,28 @@ def add(
     if category == "rate_limit":
         notification_causes.rate_limited(connection, execution_id, row["occurred_at"])
     return payload(row)
+
+
+def recover(connection: Connection, error_ids: Sequence[str]) -> None:
+    """What was tried succeeded after these errors."""
+    connection.execute(update(errors).where(errors.c.id.in_(error_ids)).values(recovered=True))
+
+
+def recover_earlier(connection: Connection, execution_id: str, place: Place) -> None:
+    """The agent came to its end after what other tries of its task failed of."""
+    connection.execute(
+        update(errors)
+        .where(
+            errors.c.execution_id == execution_id,
+            errors.c.task_id == place.task_id,
+            errors.c.map_index == place.map_index,
+            errors.c.agent_name == place.agent,
+            errors.c.item_index.is_not_distinct_from(place.item),
+            errors.c.action.in_(PASSING),
+            errors.c.recovered.is_(False),
+        )
+        .values(recovered=True)
+    )
 
 
 def list_for(connection: Connection, execution_id: str, *, limit: int = 200) -> list[Row]:
@@ -96,6 +122,7 @@ def payload(error: Mapping[str, Any]) -> dict[str, Any]:
         "agent": label(error["agent_name"], error["item_index"]),
         "model": error["model"],
         "node": error["node"],
+        "attempt": error["attempt"],
         "category": error["category"],
         "exception_type": error["exception_type"],
         "message": error["message"],

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, select, text
+from sqlalchemy import CTE, ColumnElement, Connection, Select, TextClause, func, insert, literal, select, text
 
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
+from backend.db.announcements import Announcement, collecting
 from backend.db.tables import workflow_events as events
 
 _APPEND = """
@@ -20,7 +21,7 @@ _APPEND = """
         SELECT taken.id, taken.base + item.position, item.value ->> 'type', item.value -> 'payload'
         FROM taken, jsonb_array_elements(CAST(:items AS jsonb)) WITH ORDINALITY AS item (value, position)
     )
-    SELECT last_seq, pg_notify(:channel, id || ' ' || last_seq) FROM taken
+    SELECT last_seq, CASE WHEN :notify THEN pg_notify(:channel, id || ' ' || last_seq) END FROM taken
 """
 _APPEND_ALWAYS = text(_APPEND.format(condition=""))
 # A run that is over has had its `end`; a try that was superseded has lost its place.
@@ -40,13 +41,40 @@ _APPEND_FROM_TRY = text(
 def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -> int:
     """Append events in order and wake the feeds when the transaction commits; gives the last `seq`.
 
-    Holds the execution's row lock until the transaction ends, so keep the transaction short.
+    Not to be called inside a savepoint that may be rolled back: the feeds would hear of it all the same. Holds the
+    execution's row lock until the transaction ends, so keep the transaction short.
     Raises `LookupError` when there is no such execution.
     """
     last_seq = _append(connection, _APPEND_ALWAYS, execution_id, new, {})
     if last_seq is None:
         raise LookupError(f"no execution {execution_id}")
     return last_seq
+
+
+def first_of(connection: Connection, made: CTE, event: NewEvent) -> Select[Any]:
+    """The statement that makes an execution, by `made` with its id and `last_seq` 1, and its first event.
+
+    It gives the id.
+    """
+    told = (
+        insert(events)
+        .from_select(
+            ["execution_id", "seq", "event_type", "payload"],
+            select(made.c.id, literal(1), literal(event.type), literal(event.payload, events.c.payload.type)),
+        )
+        .cte("told")
+    )
+    columns: list[ColumnElement[Any]] = [made.c.id]
+    if collecting(connection) is None:
+        columns.append(func.pg_notify(CHANNEL, func.concat(made.c.id, " 1")))
+    return select(*columns).add_cte(told)
+
+
+def announce_first(connection: Connection, execution_id: str, event: NewEvent) -> None:
+    """Announce the event of `first_of`, once it has made it."""
+    announcements = collecting(connection)
+    if announcements is not None:
+        announcements.append(Announcement(execution_id, 1, 1, _items([event])))
 
 
 def append_from_try(
@@ -69,17 +97,29 @@ def append_from_try(
 def _append(
     connection: Connection, statement: TextClause, execution_id: str, new: Sequence[NewEvent], place: dict[str, Any]
 ) -> int | None:
+    items = _items(new)
+    announcements = collecting(connection)
     row = connection.execute(
         statement,
         {
             "execution_id": execution_id,
             "count": len(new),
-            "items": dumps([{"type": event.type, "payload": event.payload} for event in new]),
+            "items": items,
             "channel": CHANNEL,
+            "notify": announcements is None,
             **place,
         },
     ).first()
-    return int(row.last_seq) if row else None
+    if row is None:
+        return None
+    last_seq = int(row.last_seq)
+    if announcements is not None:
+        announcements.append(Announcement(str(execution_id), last_seq - len(new) + 1, last_seq, items))
+    return last_seq
+
+
+def _items(new: Sequence[NewEvent]) -> str:
+    return dumps([{"type": event.type, "payload": event.payload} for event in new])
 
 
 def read_after(connection: Connection, execution_id: str, seq: int, *, limit: int) -> list[Event]:
@@ -114,3 +154,31 @@ def read_many_after(connection: Connection, cursors: dict[str, int], *, per_exec
         {"ids": list(cursors), "seqs": list(cursors.values()), "per_execution": per_execution},
     )
     return [Event(*row) for row in rows]
+
+
+_PRUNE = text(
+    """
+    WITH old AS (
+        SELECT id, last_seq - 2 AS last_pruned FROM visual_ai.workflow_executions
+        WHERE finished_at < clock_timestamp() - make_interval(secs => :older_than) AND pruned_seq = 0 AND last_seq > 2
+        ORDER BY finished_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ), marked AS (
+        UPDATE visual_ai.workflow_executions e SET pruned_seq = old.last_pruned FROM old WHERE e.id = old.id
+    ), deleted AS (
+        DELETE FROM visual_ai.workflow_events w USING old
+        WHERE w.execution_id = old.id AND w.seq <= old.last_pruned
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM deleted)
+    """
+)
+
+
+def prune(connection: Connection, *, older_than: float, limit: int) -> tuple[int, int]:
+    """Delete the events of at most `limit` runs that ended more than `older_than` seconds ago.
+
+    The last two stay, the final state and the end. Gives the number of runs and of events.
+    """
+    runs, deleted = connection.execute(_PRUNE, {"older_than": older_than, "limit": limit}).one()
+    return int(runs), int(deleted)

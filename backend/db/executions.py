@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, func, literal, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Text, and_, cast, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.events import NewEvent
@@ -24,6 +24,12 @@ from backend.db.tables import workflow_tasks as tasks
 
 SYSTEM_KEY = "_visual_ai"
 """The one key of `dag_run.conf` that is the system's own."""
+
+
+# What a row has that nothing is known of yet.
+_UNBEGUN = {
+    "progress": 0, "tasks_done": 0, "started_at": None, "finished_at": None, "attempt": 1, "output_data": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +55,30 @@ def ensure(connection: Connection, run: RunState) -> str:
     the row is the same whoever writes it first.
     """
     found = find_id(connection, run.dag_id, run.dag_run_id)
-    if found is not None:
-        return found
+    return found if found is not None else start(connection, run)
+
+
+def start(connection: Connection, run: RunState) -> str:
+    """The same for a run that is probably new: in one statement, if it is."""
+    values = _first_values(run)
+    made = _make(connection, values)
+    if made is None:  # somebody else was first
+        made = find_id(connection, run.dag_id, run.dag_run_id)
+    if made is None:  # the wanted id belongs to another run: a copied conf
+        made = _make(connection, {key: value for key, value in values.items() if key != "id"})
+    if made is None:
+        raise LookupError(f"run {run.dag_run_id} of {run.dag_id} comes and goes")
+    return made
+
+
+def _first_values(run: RunState) -> dict[str, Any]:
     system = run.conf.get(SYSTEM_KEY)
     system = system if isinstance(system, Mapping) else {}
-    user = _text(system.get("user_id")) or run.user
     values = {
         "dag_id": run.dag_id,
         "dag_run_id": run.dag_run_id,
         "run_type": run.run_type,
-        "user_id": user,
+        "user_id": _text(system.get("user_id")) or run.user,
         "triggered_by": _text(system.get("triggered_by")) or run.user,
         "state": "queued",
         "input_data": redact({key: value for key, value in run.conf.items() if key != SYSTEM_KEY}),
@@ -67,23 +87,22 @@ def ensure(connection: Connection, run: RunState) -> str:
         "template_version": _count(system.get("template_version")),
         "queued_at": run.queued_at or func.now(),
         "tasks_total": run.tasks_total,
+        "last_seq": 1,
     }
     if wanted := _uuid(system.get("execution_id")):
         values["id"] = wanted
-    made = connection.execute(
-        insert(executions).values(values).on_conflict_do_nothing().returning(executions.c.id)
-    ).scalar_one_or_none()
-    if made is None:  # somebody else was first
-        found = find_id(connection, run.dag_id, run.dag_run_id)
-        if found is None:  # the wanted id belongs to another run: a copied conf
-            del values["id"]
-            found = connection.execute(insert(executions).values(values).returning(executions.c.id)).scalar_one()
-            made = found
-        else:
-            return found
-    row = read(connection, made)
-    events.append(connection, made, [NewEvent("workflow_update", workflow_payload(row))])
-    return str(made)
+    return values
+
+
+def _make(connection: Connection, values: Mapping[str, Any]) -> str | None:
+    """Make the row and its first event; None when there is such a run, or such an id, already."""
+    first = NewEvent("workflow_update", workflow_payload({**_UNBEGUN, **values}))
+    made = insert(executions).values(values).on_conflict_do_nothing().returning(executions.c.id).cte("made")
+    found = connection.execute(events.first_of(connection, made, first)).scalar_one_or_none()
+    if found is None:
+        return None
+    events.announce_first(connection, str(found), first)
+    return str(found)
 
 
 def find_id(connection: Connection, dag_id: str, dag_run_id: str) -> str | None:
@@ -99,12 +118,49 @@ def get(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
     return first_row(connection.execute(query))
 
 
+_LIGHT = [column for column in executions.c if column.name not in ("input_data", "output_data")]
+
+
+def find(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
+    """The run's execution row without its input and output, which may be large."""
+    query = select(*_LIGHT).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
+    return first_row(connection.execute(query))
+
+
+def read_result(connection: Connection, execution_id: str) -> tuple[str, str | None]:
+    """The execution's state and its result as JSON text, None when no agent task has returned anything."""
+    query = select(executions.c.state, cast(executions.c.output_data, Text)).where(executions.c.id == execution_id)
+    state, result = connection.execute(query).one()
+    return str(state), result
+
+
 def read(connection: Connection, execution_id: str, *, lock: bool = False) -> Row:
     """The execution's row; with `lock` nobody else changes it, or adds to its timeline, until the transaction ends."""
     query = select(executions).where(executions.c.id == execution_id)
     if lock:
         query = query.with_for_update()
     return one_row(connection.execute(query))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The little of an execution that a stream needs: whose it is, and how far its log goes."""
+
+    id: str
+    dag_id: str
+    dag_run_id: str
+    user_id: str | None
+    triggered_by: str | None
+    state: str
+    last_seq: int
+    pruned_seq: int
+
+
+def heads(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+    """The heads of those of the runs (`dag_id`, `dag_run_id`) that are recorded."""
+    columns = [executions.c[name] for name in Head.__slots__]
+    query = select(*columns).where(tuple_(executions.c.dag_id, executions.c.dag_run_id).in_(runs))
+    return {(row.dag_id, row.dag_run_id): Head(str(row[0]), *row[1:]) for row in connection.execute(query)}
 
 
 def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
@@ -215,11 +271,11 @@ def list_page(
     before: tuple[datetime, str] | None,
     limit: int,
 ) -> list[Row]:
-    """Executions, newest first, at most `limit`, older than `before` (`queued_at`, `id`).
+    """Executions, newest first, at most `limit`, older than `before` (`queued_at`, `id`), without input and output.
 
     `owner` restricts the list to runs that user started or that were started for them.
     """
-    query = select(executions).order_by(executions.c.queued_at.desc(), executions.c.id.desc()).limit(limit)
+    query = select(*_LIGHT).order_by(executions.c.queued_at.desc(), executions.c.id.desc()).limit(limit)
     conditions = []
     if dag_id is not None:
         conditions.append(executions.c.dag_id == dag_id)

@@ -70,13 +70,13 @@ _CLAIM = text(
         SELECT first.id, first.next_attempt_at FROM targets t CROSS JOIN LATERAL (
             SELECT n.id, n.next_attempt_at FROM visual_ai.notifications n
             WHERE n.state = 'pending' AND n.user_id = t.user_id AND n.target = t.target
-              AND n.next_attempt_at <= clock_timestamp()
+              AND n.next_attempt_at <= now()
             ORDER BY n.next_attempt_at LIMIT 1
         ) first
         WHERE ((t.user_id, t.target) IN (SELECT * FROM named)) = :named_only
     ), chosen AS (
         SELECT n.id FROM visual_ai.notifications n JOIN due ON due.id = n.id
-        WHERE n.state = 'pending' AND n.next_attempt_at <= clock_timestamp()
+        WHERE n.state = 'pending' AND n.next_attempt_at <= now()
         ORDER BY due.next_attempt_at LIMIT :limit
         FOR UPDATE OF n SKIP LOCKED
     )
@@ -110,7 +110,7 @@ def claim(connection: Connection, named: Iterable[Target], *, named_only: bool, 
 
 def seconds_to_next(connection: Connection) -> float | None:
     """Seconds until the next notification is due that is not yet; None when there is none."""
-    now = func.clock_timestamp()
+    now = func.now()  # `clock_timestamp` would keep the index from being used
     query = select(func.extract("epoch", func.min(notifications.c.next_attempt_at) - now)).where(
         notifications.c.state == "pending", notifications.c.next_attempt_at > now
     )

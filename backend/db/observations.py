@@ -1,7 +1,7 @@
 """What is seen of runs and their tasks, merged with what is known: only what differs becomes an event."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, select, tuple_, update
@@ -23,6 +23,11 @@ from backend.db.rows import Row
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
+_TOLD_BY_LISTENERS = {"running": "started_at", "success": "finished_at", "failed": "finished_at"}
+"""States of tasks, and the time of each."""
+
+_LISTENER_TAKES = timedelta(seconds=1)
+
 
 def observe(
     connection: Connection,
@@ -38,6 +43,23 @@ def observe(
     forward and may come late or twice. With `observed_at`, the moment (by the database's clock) before a reading of
     Airflow began, it is authoritative for everything that was last written before that moment.
     """
+    return _observe(connection, run, seen, observed_at)[0]
+
+
+def observe_news(connection: Connection, run: RunState, seen: Iterable[TaskState], *, observed_at: datetime) -> bool:
+    """The same; says whether it told what a listener would have told by then: that a run or a task had begun or come to
+    its end, longer ago than a listener takes."""
+    _, told = _observe(connection, run, seen, observed_at)
+    moments = [run.finished_at for event in told if event.type == "end"]
+    for event in told:
+        if event.type == "task_update" and (key := _TOLD_BY_LISTENERS.get(event.payload["state"])):
+            moments.append(event.payload[key])
+    return any(moment is not None and moment < observed_at - _LISTENER_TAKES for moment in moments)
+
+
+def _observe(
+    connection: Connection, run: RunState, seen: Iterable[TaskState], observed_at: datetime | None
+) -> tuple[str, list[NewEvent]]:
     execution_id = ensure(connection, run)
     before = read(connection, execution_id, lock=True)
     new_events: list[NewEvent] = []
@@ -65,9 +87,10 @@ def observe(
         if state == "failed" and before["state"] != "failed":
             notification_causes.run_failed(connection, after)
     still_over = before["state"] in TERMINAL_RUN_STATES and before["state"] == state
-    if new_events and not still_over:
-        events.append(connection, execution_id, new_events)
-    return execution_id
+    if still_over or not new_events:
+        return execution_id, []
+    events.append(connection, execution_id, new_events)
+    return execution_id, new_events
 
 
 def _merge_tasks(

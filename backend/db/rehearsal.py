@@ -13,9 +13,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from backend.core.events import NewEvent
+from backend.core.limit_changes import begun
+from backend.core.limit_state import Counts, Reservation
 from backend.core.settings import get_settings
 from backend.core.states import TaskState
-from backend.db import events, executions, observations, threads, traces
+from backend.db import events, executions, model_limits, observations, takeover, threads, traces
 from backend.db.engine import task_engine
 from backend.db.executions import RunState
 from backend.db.traces import Place
@@ -44,7 +46,7 @@ def _act(connection: Connection) -> None:
     task = TaskState("task", -1, 1, "running", now, None, None)
     observations.observe(connection, run, [task])
     execution_id = executions.ensure(connection, run)
-    traces.supersede(connection, execution_id, place)
+    takeover.close_lost(connection, execution_id, place)
     thread = threads.thread_of(run.dag_id, run.dag_run_id, task.task_id, task.map_index)
     claim = threads.begin(connection, execution_id, thread, 1, [thread], "hash", instance=str(uuid.uuid4()))
     row = {"id": str(uuid.uuid4()), "state": "success", "started_at": now, "input_tokens": 0, "output_tokens": 0}
@@ -59,6 +61,10 @@ def _act(connection: Connection) -> None:
         map_index=task.map_index,
         try_number=task.try_number,
     )
+    model = f"rehearsal:{uuid.uuid4()}"
+    model_limits.swap(connection, model, None, begun(now.timestamp()), Counts())
+    model_limits.read(connection, model)
+    model_limits.reserve(connection, model, Reservation(1, 60.0, paced=True), Counts())
     executions.cancelled_among(connection, [execution_id])
     executions.set_result(connection, execution_id, {})
     observations.observe(connection, run, [TaskState("task", -1, 1, "success", now, now, 0.1)])

@@ -93,6 +93,7 @@ agent_traces = Table(
     Column("input", JSONB),
     Column("output", JSONB),
     Column("item_index", Integer),
+    Column("attempt", Integer, nullable=False),
 )
 
 workflow_errors = Table(
@@ -187,6 +188,41 @@ batch_items = Table(
     Column("latency_ms", Double),
     Column("trace_id", Text),
     Column("finished_at", _Time, nullable=False),
+)
+
+model_limits = Table(
+    "model_limits",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("rate", Double),
+    Column("burst", Integer, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("streak", Integer, nullable=False),
+    Column("held_until", _Time),
+    Column("limited_at", _Time),
+    Column("active_at", _Time),
+    Column("changed_at", _Time),
+    Column("changed_served", BigInteger, nullable=False),
+    Column("measured_at", _Time),
+    Column("measured_served", BigInteger, nullable=False),
+    Column("turn", Double, nullable=False),
+    Column("turn_at", _Time),
+    Column("tail", Double, nullable=False),
+    Column("admitted", BigInteger, nullable=False),
+    Column("next_request", _Time),
+    Column("next_tokens", _Time),
+    Column("failures", Integer, nullable=False),
+    Column("failed_by", ARRAY(Text), nullable=False),
+    Column("failed_at", _Time),
+    Column("opened_at", _Time),
+    Column("open_until", _Time),
+    Column("open_seconds", Double, nullable=False),
+    Column("probing", Boolean, nullable=False),
+    Column("held_back", BigInteger, nullable=False),
+    Column("rate_limited", BigInteger, nullable=False),
+    Column("opened", BigInteger, nullable=False),
 )
 
 idempotency_keys = Table(

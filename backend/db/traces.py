@@ -39,21 +39,22 @@ _WRITE = text(
     """
     INSERT INTO visual_ai.agent_traces (
         id, execution_id, task_id, map_index, try_number, agent_name, agent_type, item_index, node, model, state,
-        started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd, notice, trace_id, input, output)
+        started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd, retries, fallbacks, attempt, notice,
+        trace_id, input, output)
     SELECT
         id, CAST(:execution_id AS uuid), task_id, map_index, try_number, agent_name, agent_type, item_index, node,
-        model, state, started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd, notice, trace_id,
-        input, output
+        model, state, started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd,
+        coalesce(retries, 0), coalesce(fallbacks, 0), coalesce(attempt, 1), notice, trace_id, input, output
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
         id uuid, task_id text, map_index integer, try_number integer, agent_name text, agent_type text,
         item_index integer, node text, model text, state text, started_at timestamptz, finished_at timestamptz,
-        latency_ms double precision, input_tokens bigint, output_tokens bigint, cost_usd numeric, notice text,
-        trace_id text, input jsonb, output jsonb)
+        latency_ms double precision, input_tokens bigint, output_tokens bigint, cost_usd numeric, retries integer,
+        fallbacks integer, attempt integer, notice text, trace_id text, input jsonb, output jsonb)
     ON CONFLICT (id) DO UPDATE SET
         state = excluded.state, model = excluded.model, finished_at = excluded.finished_at,
         latency_ms = excluded.latency_ms, input_tokens = excluded.input_tokens,
-        output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd, notice = excluded.notice,
-        output = excluded.output
+        output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd, retries = excluded.retries,
+        fallbacks = excluded.fallbacks, attempt = excluded.attempt, notice = excluded.notice, output = excluded.output
     """
 )
 
@@ -86,10 +87,11 @@ def row(place: Place, **values: Any) -> dict[str, Any]:
     }
 
 
-def supersede(connection: Connection, execution_id: str, place: Place) -> None:
-    """End what earlier tries, or this one in another triggerer, left open: their process is gone. Call it before the
-    try writes anything itself."""
-    connection.execute(
+def supersede(connection: Connection, execution_id: str, place: Place) -> list[Row]:
+    """End what earlier tries, or this one in another triggerer, left open: their process is gone. Gives it, in the
+    order in which it began, without inputs and outputs."""
+    columns = [column for column in traces.c if column.name not in ("input", "output")]
+    ended = connection.execute(
         update(traces)
         .where(
             traces.c.execution_id == execution_id,
@@ -99,7 +101,9 @@ def supersede(connection: Connection, execution_id: str, place: Place) -> None:
             traces.c.state == "running",
         )
         .values(state="cancelled", finished_at=func.clock_timestamp())
+        .returning(*columns)
     )
+    return sorted(all_rows(ended), key=lambda row: row["started_at"])
 
 
 def used_before(connection: Connection, execution_id: str, place: Place) -> tuple[int, int, Decimal | None, int]:
@@ -160,7 +164,7 @@ def spent_before(
 
 
 def used_by_items(connection: Connection, execution_id: str, place: Place) -> dict[int, tuple[int, int, Any, int]]:
-    """What each item of a batch used in earlier tries, as `used_before` gives it."""
+    """What each item of a batch used so far, as `used_before` gives it."""
     called = traces.c.model.is_not(None)
     query = (
         select(
@@ -175,7 +179,7 @@ def used_by_items(connection: Connection, execution_id: str, place: Place) -> di
             traces.c.execution_id == execution_id,
             traces.c.task_id == place.task_id,
             traces.c.map_index == place.map_index,
-            traces.c.try_number < place.try_number,
+            traces.c.try_number <= place.try_number,
             traces.c.item_index.is_not(None),
             traces.c.node.is_not(None),
         )
@@ -217,5 +221,8 @@ def payload(trace: Mapping[str, Any]) -> dict[str, Any]:
         "output_tokens": trace["output_tokens"],
         "cost_usd": float(trace["cost_usd"]) if trace["cost_usd"] is not None else None,
         "latency_ms": trace["latency_ms"],
+        "attempt": trace["attempt"],
+        "retries": trace["retries"],
+        "fallbacks": trace["fallbacks"],
         "notice": trace["notice"],
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from backend.agents.model_gates import limit_store
 from backend.clients.airflow import AirflowClient
 from backend.clients.webhooks import WebhookClient
 from backend.core.settings import Settings
@@ -17,14 +18,17 @@ from backend.services.deliveries import Deliveries
 from backend.services.feed import EventFeed
 from backend.services.health import Health
 from backend.services.images import Images
+from backend.services.model_limits import ModelLimits
 from backend.services.monitoring import Monitoring
 from backend.services.notifications import Notifications
 from backend.services.preferences import Preferences
 from backend.services.reconciler import Reconciler
+from backend.services.retention import EventRetention
 from backend.services.runs import Runs
 from backend.services.secret_box import SecretBox
 from backend.services.status import Status
 from backend.services.stream import Streams
+from backend.services.task_logs import TaskLogs
 from backend.services.trigger import Triggers
 from backend.services.trigger_batch import BatchTriggers
 
@@ -41,10 +45,12 @@ class Application:
     triggers: Triggers
     batch_triggers: BatchTriggers
     status: Status
+    task_logs: TaskLogs
     runs: Runs
     streams: Streams
     images: Images
     monitoring: Monitoring
+    model_limits: ModelLimits
     health: Health
     preferences: Preferences
     notifications: Notifications
@@ -65,17 +71,25 @@ async def run_application(
         database = Database(
             make_async_engine(
                 settings.database_url, application="visual_ai_backend", pool_size=settings.database_pool_size
-            )
+            ),
+            settings.redis_address,
         )
         stack.push_async_callback(database.close)
         airflow = AirflowClient(settings, airflow_transport)
         stack.push_async_callback(airflow.close)
-        feed = EventFeed(settings.database_url, database)
+        reader = Database(
+            make_async_engine(settings.database_url, application="visual_ai_backend", pool_size=1, check=False)
+        )
+        stack.push_async_callback(reader.close)
+        feed = EventFeed(settings.database_url, reader, settings.redis_address)
         reconciler = Reconciler(settings, airflow, database)
         catalog = Catalog(airflow)
         status = Status(settings, database, airflow)
         triggers = Triggers(settings, airflow, database, catalog)
         batch_triggers = BatchTriggers(settings, triggers)
+        limits = limit_store(settings, database)
+        stack.push_async_callback(limits.close)
+        model_limits = ModelLimits(limits)
         webhooks, box = WebhookClient(settings), SecretBox(secret, "secret of a webhook")
         deliveries = Deliveries(settings, database, box, webhooks)
         application = Application(
@@ -87,11 +101,13 @@ async def run_application(
             triggers=triggers,
             batch_triggers=batch_triggers,
             status=status,
+            task_logs=TaskLogs(airflow, status),
             runs=Runs(airflow, database, status),
             streams=Streams(settings, database, feed, status),
             images=Images(settings, database),
             monitoring=Monitoring(database),
-            health=Health(settings, airflow, database, feed, reconciler, deliveries),
+            model_limits=model_limits,
+            health=Health(settings, airflow, database, feed, reconciler, deliveries, model_limits),
             preferences=Preferences(database, box, webhooks),
             notifications=Notifications(database),
             deliveries=deliveries,
@@ -99,5 +115,6 @@ async def run_application(
         await stack.enter_async_context(feed.running())
         await stack.enter_async_context(reconciler.running())
         await stack.enter_async_context(deliveries.running())
+        await stack.enter_async_context(EventRetention(settings, database).running())
         await stack.enter_async_context(batch_triggers.running())
         yield application

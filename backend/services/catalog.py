@@ -1,5 +1,6 @@
 """The DAGs that can be triggered, and what each takes."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -13,6 +14,9 @@ from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unau
 
 FRESH = 1.0
 """For so many seconds a DAG's details serve further triggers: a burst costs one look-up, a pause is noticed soon."""
+
+REFRESH = 0.6
+"""Details older than this are looked up again while they still serve."""
 
 _MAX_CACHED = 1_000
 
@@ -53,6 +57,7 @@ class Catalog:
     def __init__(self, airflow: AirflowClient) -> None:
         self._airflow = airflow
         self._details: dict[tuple[str, str], tuple[float, Workflow]] = {}
+        self._fetching: dict[tuple[str, str], asyncio.Task[Workflow]] = {}
         self._parsed: dict[str, tuple[Any, Workflow]] = {}
 
     async def get(self, dag_id: str, token: str | None) -> Workflow:
@@ -61,19 +66,36 @@ class Catalog:
             raise NotFound(f"There is no workflow {dag_id!r}.")
         key = (sha256((token or "").encode()).hexdigest(), dag_id)
         cached = self._details.get(key)
-        now = time.monotonic()
-        if cached is not None and now - cached[0] < FRESH:
+        age = time.monotonic() - cached[0] if cached is not None else FRESH
+        if cached is not None and age < FRESH:
+            if age > REFRESH:
+                self._fetch(key, dag_id, token)  # a steady stream of triggers never waits for it
             return cached[1]
         try:
-            workflow = _workflow(await self._airflow.dag_details(dag_id, token=token))
+            return await asyncio.shield(self._fetch(key, dag_id, token))
         except AirflowRefused as refused:
             raise refusal(refused, f"There is no workflow {dag_id!r}.") from refused
         except AirflowUnavailable as error:
             raise unreachable() from error
-        if len(self._details) >= _MAX_CACHED:
-            self._details.clear()
-        self._details[key] = (now, workflow)
-        return workflow
+
+    def _fetch(self, key: tuple[str, str], dag_id: str, token: str | None) -> asyncio.Task[Workflow]:
+        """The one look-up of this DAG for this user that is under way."""
+        task = self._fetching.get(key)
+        if task is None:
+            task = self._fetching[key] = asyncio.create_task(self._look_up(key, dag_id, token))
+            task.add_done_callback(_seen)
+        return task
+
+    async def _look_up(self, key: tuple[str, str], dag_id: str, token: str | None) -> Workflow:
+        try:
+            began = time.monotonic()
+            workflow = _workflow(await self._airflow.dag_details(dag_id, token=token))
+            if len(self._details) >= _MAX_CACHED:
+                self._details.clear()
+            self._details[key] = (began, workflow)
+            return workflow
+        finally:
+            del self._fetching[key]
 
     async def list_all(self, token: str | None) -> list[Workflow]:
         """All workflows the user may see; a DAG's parameters are read again only after it was parsed anew."""
@@ -92,6 +114,12 @@ class Catalog:
             workflow = _workflow(await self._airflow.dag_details(dag["dag_id"], token=token))
             known = self._parsed[dag["dag_id"]] = (version, workflow)
         return known[1]
+
+
+def _seen(task: asyncio.Task[Workflow]) -> None:
+    """Nobody may be waiting for it when it fails."""
+    if not task.cancelled():
+        task.exception()
 
 
 def refusal(refused: AirflowRefused, missing: str) -> Problem:

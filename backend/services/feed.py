@@ -1,140 +1,99 @@
-"""The event feed: one listener for each backend process, whatever the number of its subscribers."""
+"""The event feed: one for each backend process, whatever the number of its subscribers."""
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
 
-import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from backend.core.events import CHANNEL, Event
-from backend.core.jsonable import dumps
 from backend.db import events
 from backend.db.address import plain_url
 from backend.db.engine import Database
+from backend.db.executions import Head
+from backend.services import wakeups
+from backend.services.channels import Channel, Subscription, recent_share
+from backend.services.frames import Frame, encode
+from backend.services.wakeups import PostgresWakeups, RedisWakeups, Wakeup, Wakeups
 
 log = logging.getLogger(__name__)
-
-QUEUE_LIMIT = 2_000
-"""A subscriber that is so many events behind is dropped; it resumes by its cursor."""
 
 BATCH = 500
 """Events read of one execution at a time."""
 
-_RECONNECT_DELAY = 1.0
+READ_INTERVAL = 0.02
+"""Least time from one reading of the log to the next, in seconds: what comes in between is read at once."""
 
-# No line breaks to the standard, but to Python's `splitlines`, with which many clients read.
-_LINE_BREAKS_ELSEWHERE = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An event encoded once for all who get it."""
-
-    seq: int
-    type: str
-    data: bytes
-
-
-def encode(event: Event) -> Frame:
-    """The event as it goes over the wire."""
-    return Frame(event.seq, event.type, encode_frame(event.type, event.payload, seq=event.seq))
-
-
-def encode_frame(event_type: str, payload: object, *, seq: int | None = None) -> bytes:
-    """One server-sent event (WHATWG HTML, section 9.2.5). JSON text has no line break, so `data` is one line."""
-    head = f"id: {seq}\n" if seq is not None else ""
-    data = dumps(payload).translate(_LINE_BREAKS_ELSEWHERE)
-    return f"{head}event: {event_type}\ndata: {data}\n\n".encode()
-
-
-class Subscription:
-    """What one subscriber has yet to get of one execution."""
-
-    __slots__ = ("_frames", "_wake", "dropped")
-
-    def __init__(self) -> None:
-        self._frames: deque[Frame] = deque()
-        self._wake = asyncio.Event()
-        self.dropped = False
-        """Too far behind: no more frames come, the subscriber must resume by its cursor."""
-
-    def push(self, frames: list[Frame]) -> None:
-        """Hand over new frames; a full queue drops the subscriber instead of growing."""
-        if self.dropped:
-            return
-        if len(self._frames) + len(frames) > QUEUE_LIMIT:
-            self.dropped = True
-            self._frames.clear()
-        else:
-            self._frames.extend(frames)
-        self._wake.set()
-
-    async def take(self) -> list[Frame]:
-        """All frames there are, as soon as there is one; an empty list when the subscriber was dropped."""
-        while not self._frames and not self.dropped:
-            self._wake.clear()
-            await self._wake.wait()
-        frames = list(self._frames)
-        self._frames.clear()
-        return frames
-
-
-@dataclass(slots=True)
-class _Channel:
-    cursor: int
-    subscribers: set[Subscription] = field(default_factory=set)
+SWEEP_INTERVAL = 2.0
+"""With Redis the log is also read so often: who dies between commit and announcement wakes nobody."""
 
 
 class EventFeed:
-    """Reads what is new in the log when Postgres says so and hands it to the subscribers.
+    """Hands what is appended to the log to the subscribers of this process.
 
-    The database sees one connection that listens and, for each burst of notifications, one query for all executions
-    that somebody watches. A lost connection is made anew and what was missed is read.
+    The database sees one connection that listens and, for each burst of wake-ups, one query for all executions that
+    somebody watches. With Redis most events come with the wake-up, and the database is asked only for what is missing.
+    A lost connection is made anew and what was missed is read.
     """
 
-    def __init__(self, database_url: str, database: Database) -> None:
-        self._conninfo = plain_url(database_url)
+    def __init__(self, database_url: str, database: Database, redis_url: str | None = None) -> None:
         self._database = database
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, Channel] = {}
+        self._by_run: dict[tuple[str, str], Channel] = {}
         self._dirty: set[str] = set()
         self._work = asyncio.Event()
-        self._connected = False
-        self._reason = "not started"
+        self._sources: list[Wakeups] = [PostgresWakeups(plain_url(database_url), self._wake, self._mark_all)]
+        if redis_url:
+            self._sources.append(RedisWakeups(redis_url, self._wake, self._mark_all))
 
     def state(self) -> tuple[bool, str]:
-        """Whether notifications arrive, and if not why."""
-        return self._connected, self._reason
+        """Whether all wake-ups arrive, and if not why."""
+        for source in self._sources:
+            if not source.started:
+                return False, "not started"
+            if not source.connected:
+                return False, source.lost
+        return True, ""
 
     @property
     def subscribers(self) -> int:
         """How many subscriptions there are."""
         return sum(len(channel.subscribers) for channel in self._channels.values())
 
-    @contextmanager
-    def subscribe(self, execution_id: str, last_seq: int) -> Iterator[Subscription]:
-        """Get everything that is appended after the call. `last_seq` is the execution's, read just before.
+    def channel(self, dag_id: str, dag_run_id: str) -> Channel | None:
+        """The run's channel, if somebody watches it and what it says is up to date."""
+        return self._by_run.get((dag_id, dag_run_id)) if self._sources[-1].connected else None
 
-        What stands in the log already is the subscriber's to read, after subscribing, and some of it may come again
-        through the subscription: events with a `seq` the subscriber has had are to be skipped.
-        """
-        subscription = Subscription()
-        channel = self._channels.setdefault(execution_id, _Channel(last_seq))
+    @contextmanager
+    def subscribe(self, head: Head) -> Iterator[tuple[Channel, Subscription]]:
+        """Get everything behind `Subscription.start`, of an execution whose head was read just before."""
+        channel = self._channels.get(head.id)
+        if channel is None:
+            channel = self._channels[head.id] = self._by_run[head.dag_id, head.dag_run_id] = Channel(head)
+            self._mark([head.id])  # what was appended since its head was read
+        subscription = Subscription(channel.cursor)
         channel.subscribers.add(subscription)
         try:
-            yield subscription
+            yield channel, subscription
         finally:
             channel.subscribers.discard(subscription)
-            if not channel.subscribers and self._channels.get(execution_id) is channel:
-                del self._channels[execution_id]
+            if not channel.subscribers and self._channels.get(head.id) is channel:
+                del self._channels[head.id]
+                del self._by_run[head.dag_id, head.dag_run_id]
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        for channel in self._channels.values():
+            for subscription in channel.subscribers:
+                subscription.close()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen and deliver until the context ends."""
-        tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._deliver())]
+        tasks = [asyncio.create_task(source.listen()) for source in self._sources]
+        tasks.append(asyncio.create_task(self._deliver()))
+        if len(self._sources) > 1:
+            tasks.append(asyncio.create_task(self._sweep()))
         try:
             yield
         finally:
@@ -144,38 +103,35 @@ class EventFeed:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    async def _listen(self) -> None:
-        while True:
+    def _wake(self, wakeup: Wakeup) -> None:
+        channel = self._channels.get(wakeup.execution_id)
+        if channel is None or wakeup.last <= channel.cursor:
+            return
+        if wakeup.events is not None and wakeup.first <= channel.cursor + 1:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    self._conninfo, autocommit=True, application_name="visual_ai_feed", connect_timeout=5
-                ) as connection:
-                    await connection.execute(f"LISTEN {CHANNEL}")
-                    self._connected, self._reason = True, ""
-                    self._mark(self._channels)  # what was missed while not connected
-                    while True:
-                        # A quiet connection is checked now and then: a dead peer sends nothing.
-                        async for notification in connection.notifies(timeout=10):
-                            self._mark([notification.payload.partition(" ")[0]])
-                        await connection.execute("SELECT 1")
-            except (psycopg.Error, OSError) as error:
-                if self._connected or self._reason == "not started":
-                    log.warning("the event feed lost its connection: %s", type(error).__name__)
-                self._connected, self._reason = (
-                    False,
-                    "the database connection is lost; reading once a second",
-                )
-            await asyncio.sleep(_RECONNECT_DELAY)
-            self._mark(self._channels)  # the log itself may still be readable
+                frames = [encode(event) for event in wakeup.decoded()]
+            except (ValueError, KeyError, TypeError):
+                log.warning("an announcement of %s can't be read", wakeup.execution_id)
+            else:
+                channel.extend(frames, recent_share(len(self._channels)))
+                return
+        self._mark([wakeup.execution_id])
+
+    def _mark_all(self) -> None:
+        self._mark(self._channels)
 
     def _mark(self, execution_ids: Iterable[str]) -> None:
-        for execution_id in list(execution_ids):
-            if execution_id in self._channels:
-                self._dirty.add(execution_id)
+        self._dirty.update(execution_ids)
         if self._dirty:
             self._work.set()
 
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL)
+            self._mark_all()
+
     async def _deliver(self) -> None:
+        failed = False
         while True:
             await self._work.wait()
             self._work.clear()
@@ -188,22 +144,24 @@ class EventFeed:
             if not cursors:
                 continue
             try:
-                found = await self._database.run(events.read_many_after, cursors, per_execution=BATCH)
+                found = await self._database.run_autocommit(events.read_many_after, cursors, per_execution=BATCH)
             except (SQLAlchemyError, OSError) as error:
-                log.warning("the event feed could not read the log: %s", type(error).__name__)
-                await asyncio.sleep(_RECONNECT_DELAY)
+                # The first time it may have been the connection alone, and the next is another.
+                if failed:
+                    log.warning("the event feed could not read the log: %s", type(error).__name__)
+                    await asyncio.sleep(wakeups.RECONNECT_DELAY)
+                failed = True
                 self._mark(cursors)
                 continue
+            failed = False
             frames: dict[str, list[Frame]] = {}
             for event in found:
                 frames.setdefault(event.execution_id, []).append(encode(event))
+            share = recent_share(len(self._channels))
             for execution_id, new in frames.items():
-                channel = self._channels.get(execution_id)
-                if channel is None:
-                    continue
                 # A channel made anew meanwhile has a cursor of its own.
-                channel.cursor = max(channel.cursor, new[-1].seq)
-                for subscription in channel.subscribers:
-                    subscription.push(new)
-                if len(new) == BATCH:
-                    self._mark([execution_id])
+                if (channel := self._channels.get(execution_id)) is not None and new[0].seq <= channel.cursor + 1:
+                    channel.extend(new, share)
+                    if len(new) == BATCH:
+                        self._mark([execution_id])
+            await asyncio.sleep(READ_INTERVAL)

@@ -17,6 +17,7 @@ from backend.core.redaction import redact_text
 from backend.core.settings import Settings
 from backend.db import schema
 from backend.db.engine import Database
+from backend.services.model_limits import ModelLimits, Outage
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ OUTSIDE_LIFETIME = 30.0
 
 AIRFLOW_LIFETIME = 2.0
 READY_LIFETIME = 1.0
+NAMED_OUTAGES = 3
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 T = TypeVar("T")
@@ -40,6 +42,7 @@ class ComponentHealth(BaseModel):
     required: bool = False
     latency_ms: float | None = Field(None, description="Milliseconds the check took, where a call was made.")
     reason: str | None = None
+    since: datetime | None = Field(None, description="Since when it has not been healthy, where that is known.")
 
 
 class SystemHealth(BaseModel):
@@ -68,6 +71,7 @@ class Health:
         feed: Watched,
         reconciler: Watched,
         notifications: Watched,
+        limits: ModelLimits,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
@@ -77,6 +81,7 @@ class Health:
         self._feed = feed
         self._reconciler = reconciler
         self._notifications = notifications
+        self._limits = limits
         self._transport = transport
         self._airflow = _Kept(self._check_airflow, AIRFLOW_LIFETIME)
         self._langfuse = _Kept(self._check_langfuse, OUTSIDE_LIFETIME)
@@ -89,8 +94,12 @@ class Health:
 
     async def system(self) -> SystemHealth:
         """The state of every part, within little more than `CHECK_TIMEOUT` seconds. Never raises."""
-        database, airflow, langfuse, provider = await asyncio.gather(
-            self._check_database(), self._airflow.get(), self._langfuse.get(), self._model_provider.get()
+        database, airflow, langfuse, provider, outages = await asyncio.gather(
+            self._check_database(),
+            self._airflow.get(),
+            self._langfuse.get(),
+            self._model_provider.get(),
+            self._limits.outages(),
         )
         components = {
             "database": database,
@@ -99,7 +108,7 @@ class Health:
             "reconciler": _watched(self._reconciler),
             "notifications": _watched(self._notifications),
             "langfuse": langfuse,
-            "model_provider": provider,
+            "model_provider": _with_outages(provider, outages),
         }
         return SystemHealth(status=_overall(components), components=components, checked_at=datetime.now(UTC))
 
@@ -243,6 +252,23 @@ def _watched(service: Watched) -> ComponentHealth:
     works, reason = service.state()
     reason = redact_text(reason, limit=200)
     return ComponentHealth(status="healthy" if works else "degraded", reason=reason or None)
+
+
+def _with_outages(provider: ComponentHealth, outages: list[Outage]) -> ComponentHealth:
+    """What the agents' own calls have met counts for more than an answer to the check."""
+    if not outages:
+        return provider
+    reasons = [
+        f"{outage.model} is down: its calls failed one after the other and are refused now; "
+        + (f"one tries again in {outage.retry_in:.0f} s" if outage.retry_in else "one is trying again")
+        for outage in outages[:NAMED_OUTAGES]
+    ]
+    if len(outages) > NAMED_OUTAGES:
+        reasons.append(f"and {len(outages) - NAMED_OUTAGES} more")
+    if provider.status != "healthy" and provider.reason:
+        reasons.append(provider.reason)
+    status: Status = "unhealthy" if provider.status == "unhealthy" else "degraded"
+    return provider.model_copy(update={"status": status, "reason": "; ".join(reasons), "since": outages[0].since})
 
 
 def _overall(components: dict[str, ComponentHealth]) -> Status:

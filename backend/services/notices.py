@@ -21,7 +21,8 @@ from backend.core.events import NewEvent
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import classify
 from backend.db import errors, events, executions, observations
-from backend.db.engine import make_engine, task_engine
+from backend.db.announcements import Announcer
+from backend.db.engine import make_engine, run_in, task_engine
 from backend.db.executions import RunState
 from backend.db.traces import Place
 
@@ -44,12 +45,14 @@ class Notice:
 class Notices:
     """The queue and the thread of one process. Made anew in a forked child, which inherits neither."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, redis_url: str | None = None) -> None:
         self._url = database_url
+        self._redis_url = redis_url
         self._queue: queue.Queue[Notice | threading.Event] = queue.Queue(QUEUE_LIMIT)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._engine: Engine | None = None
+        self._announcer: Announcer | None = None
         # Of its own: this thread runs beside forks, which the tasks' engine must not meet.
         self._make_engine: Callable[[str], Engine] = partial(make_engine, application="visual_ai_listener", pool_size=1)
         self._broken_until = 0.0
@@ -85,6 +88,7 @@ class Notices:
             self._engine.dispose(close=False)
             self._engine = None
         self._make_engine = task_engine
+        self._announcer = None
 
     def _ensure_thread(self) -> None:
         with self._lock:
@@ -110,9 +114,10 @@ class Notices:
             raise ConnectionError("the database was out of reach a moment ago")
         if self._engine is None:
             self._engine = self._make_engine(self._url)
+        if self._announcer is None and self._redis_url:
+            self._announcer = Announcer(self._redis_url)
         try:
-            with self._engine.begin() as connection:
-                record(connection, notice)
+            run_in(self._engine, self._announcer, record, notice)
         except SQLAlchemyError:
             self._broken_until = time.monotonic() + _FAILURE_PAUSE
             raise

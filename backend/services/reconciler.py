@@ -1,8 +1,10 @@
 """Makes what is recorded agree with Airflow, whoever started, changed or deleted a run."""
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowRefused
 from backend.core.settings import Settings
-from backend.core.states import TERMINAL_RUN_STATES
+from backend.core.states import TERMINAL_RUN_STATES, TaskState
 from backend.db import executions, observations
 from backend.db.address import plain_url
 from backend.db.engine import Database
@@ -32,13 +34,53 @@ OVERLAP = timedelta(seconds=10)
 MISSING_PER_PASS = 50
 IDLE_FACTOR = 2.5
 
+FULL_READING = timedelta(seconds=30)
+"""How often all task instances of active runs are read, and not only those that changed."""
+
+QUICK_FACTOR = 0.25
+LATELY = 10.0
+"""Seconds for which passes are quicker after one has found what nobody had told: the listener may be off or lost."""
+
+LOCK_SETTINGS = {
+    "idle_session_timeout": "60s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+"""A leader that hangs or whose machine is gone loses the lock: PostgreSQL ends its session."""
+
 Key = tuple[str, str]
+
+
+class _Seen:
+    """What passes have read of an active run, and what of it was read twice."""
+
+    __slots__ = ("_tasks", "run", "stored", "twice")
+
+    def __init__(self) -> None:
+        self.run: str | None = None
+        self.stored: str | None = None
+        self.twice = False
+        self._tasks: dict[tuple[str, int], tuple[str | None, int, bool]] = {}
+
+    def settled(self, task: TaskState) -> bool:
+        """Whether the task's state was written twice."""
+        return self._tasks.get(task.key) == (task.state, task.try_number, True)
+
+    def note(self, run: str, stored: str | None, tasks: Iterable[TaskState]) -> None:
+        """These were written."""
+        self.twice = (self.run, self.stored) == (run, stored)
+        self.run, self.stored = run, stored
+        for task in tasks:
+            again = self._tasks.get(task.key, (None, -1, False))[:2] == (task.state, task.try_number)
+            self._tasks[task.key] = (task.state, task.try_number, again)
 
 
 class Reconciler:
     """Compares Airflow's runs with ours every few seconds; one replica at a time does.
 
-    A pass costs two list calls, one more for each 50 active runs, and writes only for runs that changed.
+    A pass costs three list calls, whatever runs there were: the active runs, the runs and the task instances that
+    changed. Runs that are new or changed their state cost one more for each 50. It writes only what changed.
     """
 
     def __init__(self, settings: Settings, airflow: AirflowClient, database: Database) -> None:
@@ -47,7 +89,9 @@ class Reconciler:
         self._airflow = airflow
         self._database = database
         self._since: datetime | None = None
-        self._seen: dict[Key, tuple[int, bool]] = {}
+        self._all_read: datetime | None = None
+        self._seen: dict[Key, _Seen] = {}
+        self._found_at = -LATELY
         self._ok = False
         self._reason = "not started"
         self.leading = False
@@ -81,13 +125,21 @@ class Reconciler:
 
     async def _lead(self) -> None:
         async with await psycopg.AsyncConnection.connect(
-            self._conninfo, autocommit=True, application_name="visual_ai_reconciler", connect_timeout=5
+            self._conninfo,
+            autocommit=True,
+            application_name="visual_ai_reconciler",
+            connect_timeout=5,
         ) as connection:
+            await connection.execute(
+                # Those that this version of PostgreSQL has.
+                "SELECT set_config(name, %s::jsonb ->> name, false) FROM pg_settings WHERE name = ANY(%s)",
+                [json.dumps(LOCK_SETTINGS), list(LOCK_SETTINGS)],
+            )
             while not await _taken(connection):
                 self._ok, self._reason = True, "another replica reconciles"
                 await asyncio.sleep(self._interval)
             self.leading = True
-            self._since = None
+            self._since = self._all_read = None
             self._seen.clear()
             while True:
                 active = 0
@@ -98,8 +150,18 @@ class Reconciler:
                     self._fail(str(error))
                 except SQLAlchemyError as error:
                     self._fail(f"the database is out of reach ({type(error).__name__})")
-                await asyncio.sleep(self._interval if active else self._interval * IDLE_FACTOR)
+                await self._pause(active)
                 await connection.execute("SELECT 1")  # the lock goes with the connection
+
+    async def _pause(self, active: int) -> None:
+        """Wait for the next pass: not long after one has found something, longer when nothing runs."""
+        if time.monotonic() - self._found_at < LATELY:
+            await asyncio.sleep(self._interval * QUICK_FACTOR)
+            return
+        await asyncio.sleep(self._interval)
+        # Our own database costs little to ask: what was started from here is looked at soon.
+        if not active and not await self._database.run_autocommit(executions.list_active):
+            await asyncio.sleep(self._interval * (IDLE_FACTOR - 1))
 
     def _fail(self, reason: str) -> None:
         if self._ok:
@@ -119,15 +181,38 @@ class Reconciler:
             runs[key] = await self._find(key)
         stored = await self._database.run(executions.states_of, list(runs))
         wanted = [key for key, run in runs.items() if key in running or _differs(run, stored.get(key))]
-        tasks: dict[Key, list[Mapping[str, Any]]] = {key: [] for key in wanted}
-        for task in await self._airflow.task_instances(key for key in wanted if runs[key].get("found", True)):
-            tasks[task["dag_id"], task["dag_run_id"]].append(task)
+        tasks = await self._tasks(wanted, runs, stored, began)
         for key in wanted:
-            await self._write(key, runs[key], tasks[key], stored.get(key), observed_at)
+            await self._write(key, runs[key], tasks.get(key, []), stored.get(key), observed_at)
         for key in self._seen.keys() - running.keys():
             del self._seen[key]
         self._since = began - OVERLAP
         return len(running)
+
+    async def _tasks(
+        self, wanted: list[Key], runs: Mapping[Key, Mapping[str, Any]], stored: Mapping[Key, str], began: datetime
+    ) -> dict[Key, list[Mapping[str, Any]]]:
+        """Task instances of the runs: of those that are known only what changed, which is one call for all of them."""
+        everything = self._all_read is None or began - self._all_read >= FULL_READING
+        known = set() if everything else {key for key in wanted if self._agrees(key, runs[key], stored.get(key))}
+        anew = [key for key in wanted if key not in known and runs[key].get("found", True)]
+        found = await self._airflow.task_instances(anew)
+        if known and self._since is not None:
+            # The oldest bounds what Airflow has to look through: runs of long ago are older.
+            oldest = min((str(after) for key in known if (after := runs[key].get("run_after"))), default=None)
+            changed = await self._airflow.tasks_updated_since(self._since, run_after=oldest)
+            found += [task for task in changed if _key(task) in known]
+        if everything:
+            self._all_read = began
+        tasks: dict[Key, list[Mapping[str, Any]]] = {}
+        for task in found:
+            tasks.setdefault(_key(task), []).append(task)
+        return tasks
+
+    def _agrees(self, key: Key, run: Mapping[str, Any], stored: str | None) -> bool:
+        """Whether the run is one that a pass before has read, and nothing has happened to it as a whole."""
+        seen = self._seen.get(key)
+        return seen is not None and seen.run == run["state"] == stored
 
     async def _find(self, key: Key) -> dict[str, Any]:
         try:
@@ -147,20 +232,24 @@ class Reconciler:
         stored: str | None,
         observed_at: datetime,
     ) -> None:
+        seen = self._seen.get(key)
+        if seen is None:
+            seen = self._seen[key] = _Seen()
         states = [task_state(task) for task in tasks]
-        print_of_it = hash((run["state"], stored, tuple((*task.key, task.state, task.try_number) for task in states)))
-        known, settled = self._seen.get(key, (None, False))
-        if settled and known == print_of_it:
+        fresh = [task for task in states if not seen.settled(task)]
+        if not fresh and seen.run == run["state"] and seen.stored == stored and seen.twice:
             return
         try:
-            await self._database.run(observations.observe, run_state(run), states, observed_at=observed_at)
+            news = await self._database.run(observations.observe_news, run_state(run), fresh, observed_at=observed_at)
         except (OperationalError, InterfaceError):
             raise  # the database's fault, not this run's
         except (DBAPIError, LookupError, TypeError, ValueError):
             log.exception("run %s of %s could not be recorded", key[1], key[0])
-            known = print_of_it  # not again until it changes
+            news = False
+        if news:
+            self._found_at = time.monotonic()
         # What was noticed during the first pass that saw it may have stood above it: only a second one settles it.
-        self._seen[key] = (print_of_it, known == print_of_it)
+        seen.note(run["state"], stored, fresh)
 
 
 async def _taken(connection: psycopg.AsyncConnection[Any]) -> bool:

@@ -1,5 +1,6 @@
 """Where runs stand: the snapshot of one and the list of many."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -7,18 +8,27 @@ from typing import Any
 from sqlalchemy import Connection
 
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowUnavailable
-from backend.core.problems import NotFound
+from backend.core.problems import Conflict, NotFound
 from backend.core.roles import Principal
 from backend.core.settings import Settings
+from backend.core.states import TERMINAL_RUN_STATES, TaskState
 from backend.db import batch_items, errors, executions, observations, traces
 from backend.db.engine import Database
+from backend.db.executions import Head
 from backend.db.rows import Row
 from backend.db.traces import Place
 from backend.services.airflow_runs import run_state
 from backend.services.catalog import unreachable
+from backend.services.heads import Heads
 from backend.services.page_cursor import decode_cursor, encode_cursor
 
 NOT_FOUND = "There is no such run, or it is not yours."
+
+ASK_AGAIN = 2.0
+"""Seconds after which a run that is not over may be."""
+
+NAMED_TASKS = 20
+"""So many tasks' names help somebody who asked for one that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +54,16 @@ class Status:
 
     def __init__(self, settings: Settings, database: Database, airflow: AirflowClient) -> None:
         self._database = database
+        self._heads = Heads(database)
         self._airflow = airflow
         self._link_base = settings.airflow_link_base
 
     async def row(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
-        """The execution's row. Raises `NotFound` also when the run belongs to somebody else, and `Unavailable` when
-        only Airflow could know of it and does not answer."""
+        """The execution's row without its input and output. Raises `NotFound` also when the run belongs to somebody
+        else, and `Unavailable` when only Airflow could know of it and does not answer."""
         if "\x00" in dag_id + dag_run_id:  # the database would refuse the query
             raise NotFound(NOT_FOUND)
-        row = await self._database.run(executions.get, dag_id, dag_run_id)
+        row = await self._database.run(executions.find, dag_id, dag_run_id)
         if row is None:
             row = await self._adopt(who, dag_id, dag_run_id)
         if not may_see(who, row):
@@ -64,13 +75,56 @@ class Status:
         row = await self.row(who, dag_id, dag_run_id)
         return await self._database.run(_read_snapshot, dag_id, dag_run_id, str(row["id"]))
 
+    async def head(self, who: Principal, dag_id: str, dag_run_id: str) -> Head:
+        """The little of an execution that a stream needs. Raises as `row` does, but leaves it to the caller whether
+        the user may see it."""
+        if "\x00" in dag_id + dag_run_id:
+            raise NotFound(NOT_FOUND)
+        head = await self._heads.get(dag_id, dag_run_id)
+        if head is None:
+            await self._adopt(who, dag_id, dag_run_id)
+            head = await self._heads.get(dag_id, dag_run_id)
+        if head is None:
+            raise NotFound(NOT_FOUND)
+        return head
+
+    async def read(self, head: Head) -> Snapshot:
+        """The execution as it stands, for somebody who may see it. Raises `NotFound` when it is gone."""
+        return await self._database.run(_read_snapshot, head.dag_id, head.dag_run_id, head.id)
+
     async def items(
         self, who: Principal, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, after: int, limit: int
     ) -> list[Row]:
-        """Items of a batch task behind the position `after`, in order. Raises `NotFound`."""
+        """Items of a batch task behind the position `after`, in order. Raises `NotFound`, also for a task that a run
+        which is over did not have."""
         row = await self.row(who, dag_id, dag_run_id)
+        if "\x00" in task_id:  # the database would refuse the query
+            raise NotFound(f"The run has no task {task_id!r}.")
         place = Place(dag_id, dag_run_id, task_id, map_index, 0)
-        return await self._database.run(batch_items.read_page, str(row["id"]), place, after=after, limit=limit)
+        found = await self._database.run(batch_items.read_page, str(row["id"]), place, after=after, limit=limit)
+        if not found and row["state"] in TERMINAL_RUN_STATES:
+            tasks = await self._database.run(executions.list_tasks, str(row["id"]))
+            if (task_id, map_index) not in {task.key for task in tasks}:
+                raise no_such_task(task_id, map_index, tasks)
+        return found
+
+    async def result(self, who: Principal, dag_id: str, dag_run_id: str, *, partial: bool) -> str:
+        """The run's whole result as JSON text, `null` when a run succeeded without one.
+
+        With `partial` also what a run that failed or was cancelled had as its result by then. Raises `NotFound`, and
+        `Conflict` when the run is not over, with the time after which to ask again, or has no result to give.
+        """
+        row = await self.row(who, dag_id, dag_run_id)
+        state, result = await self._database.run(executions.read_result, str(row["id"]))
+        if state not in TERMINAL_RUN_STATES:
+            raise Conflict(f"The run is {state}; it has a result when it is over.", retry_after=ASK_AGAIN)
+        if state == "success":
+            return result or "null"
+        if partial and result is not None:
+            return result
+        there = " `partial=true` gives what its agents had returned by then." if result is not None else ""
+        end = "failed" if state == "failed" else f"was {state}"
+        raise Conflict(f"The run {end}, so it has no result; its snapshot's `errors` say why.{there}")
 
     async def list_page(
         self,
@@ -112,15 +166,36 @@ class Status:
         except AirflowError as error:
             raise NotFound(NOT_FOUND) from error
         await self._database.run(observations.observe, run_state(run))
-        row = await self._database.run(executions.get, dag_id, dag_run_id)
+        row = await self._database.run(executions.find, dag_id, dag_run_id)
         if row is None:
             raise NotFound(NOT_FOUND)
         return row
 
 
+def no_such_task(task_id: str, map_index: int, tasks: Sequence[TaskState]) -> NotFound:
+    """The answer to who asks for a task instance that is not among the run's `tasks`: it names those there are."""
+    indexes = sorted(task.map_index for task in tasks if task.task_id == task_id)
+    if not indexes:
+        names = list(dict.fromkeys(task.task_id for task in tasks))
+        more = ", …" if len(names) > NAMED_TASKS else ""
+        known = f"; it has {', '.join(names[:NAMED_TASKS])}{more}" if names else ""
+        return NotFound(f"The run has no task {task_id!r}{known}.")
+    if map_index < 0:
+        return NotFound(f"The task {task_id!r} is mapped: add map_index, {indexes[0]} to {indexes[-1]}.")
+    if indexes == [-1]:
+        return NotFound(f"The task {task_id!r} is not mapped: leave map_index out.")
+    return NotFound(f"The task {task_id!r} has no map_index {map_index}; it has {indexes[0]} to {indexes[-1]}.")
+
+
 def may_see(who: Principal, row: Row) -> bool:
     """Whether the run is the user's own, or the user sees all."""
     return who.sees_all or who.username in (row["user_id"], row["triggered_by"])
+
+
+def check_may_see(who: Principal, head: Head) -> None:
+    """Raises `NotFound` when the run is neither the user's own nor the user one who sees all."""
+    if not (who.sees_all or who.username in (head.user_id, head.triggered_by)):
+        raise NotFound(NOT_FOUND)
 
 
 def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, execution_id: str) -> Snapshot:

@@ -1,149 +1,185 @@
 """Streams of server-sent events: the present state, or what follows a cursor, and then everything as it happens."""
 
-import asyncio
 import logging
+import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
 
-from backend.core.events import Event
-from backend.core.problems import TooManyRequests
+from backend.core.problems import TooManyRequests, Unavailable
 from backend.core.roles import Principal
 from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES
-from backend.db import events, executions
 from backend.db.engine import Database
-from backend.services.feed import BATCH, EventFeed, Subscription, encode, encode_frame
-from backend.services.status import Snapshot, Status
+from backend.db.executions import Head
+from backend.services.channels import Subscription
+from backend.services.feed import EventFeed
+from backend.services.frames import encode_frame, joined
+from backend.services.present import RETRY_AFTER_END, Presence
+from backend.services.status import Status, check_may_see
 
 log = logging.getLogger(__name__)
 
 # How long a client waits before it reconnects, in milliseconds. These lines go in front of an event's own.
 _RETRY = b"retry: 2000\n"
-# An `EventSource` that nobody closes must not come back every few seconds after `end`.
-_RETRY_AFTER_END = b"retry: 3600000\n"
+_RETRY_AFTER_RESTART = (500, 3000)
+"""All clients of a backend that ends come back at once, unless told to spread."""
+
+# One line, no blank one: some parsers would take that for an empty event.
+_HEARTBEAT = b": keep-alive\n"
+_EXPIRED = b": the token has expired; sign in again and resume with Last-Event-ID\n"
 
 
 class Streams:
-    """Opens streams. Each costs two or three queries to begin with and nothing while it waits."""
+    """Opens streams. One costs a small query to begin with, or none beside others of its run, and nothing while it
+    waits."""
 
     def __init__(self, settings: Settings, database: Database, feed: EventFeed, status: Status) -> None:
-        self._database = database
         self._feed = feed
         self._status = status
+        self._presence = Presence(database, status)
         self._limit = settings.streams_per_user
+        self._process_limit = settings.streams_per_process
         self._heartbeat = settings.stream_heartbeat
         self._open: Counter[str] = Counter()
+        self._total = 0
+        self._closing = False
+        self.dropped = 0
+        """Streams that were ended because their clients read too slowly."""
 
     @property
     def open_streams(self) -> int:
         """How many streams are being served."""
-        return self._open.total()
+        return self._total
 
-    async def open(self, who: Principal, dag_id: str, dag_run_id: str, after: int | None) -> AsyncIterator[bytes]:
-        """The frames of a stream. Raises `NotFound` or `TooManyRequests` before the first one is asked for."""
-        row = await self._status.row(who, dag_id, dag_run_id)
+    def close(self) -> None:
+        """The process ends: tell all clients to come back soon, and end their streams."""
+        self._closing = True
+        self._feed.close()
+
+    async def open(self, who: Principal, dag_id: str, dag_run_id: str, after: int | None) -> "Stream":
+        """A run's stream, from the present state on or from what follows the event `after`.
+
+        Raises `NotFound`, `TooManyRequests` when the user has as many streams as is allowed, and `Unavailable` when
+        the process has, when it ends, or when nobody can say whether there is such a run.
+        """
+        self._check_limits(who)
+        head = await self._head(who, dag_id, dag_run_id, after)
+        check_may_see(who, head)
+        if after is not None and after > head.last_seq:
+            after = None  # a cursor of another database: begin anew
+        return Stream(self, who, head, after)
+
+    async def _head(self, who: Principal, dag_id: str, dag_run_id: str, after: int | None) -> Head:
+        channel = self._feed.channel(dag_id, dag_run_id)
+        # Of a run that is over nothing comes over the channel that would tell that it was started again.
+        if channel is not None and not channel.over and (after is None or after <= channel.cursor):
+            return replace(channel.head, last_seq=channel.cursor, state=channel.state)
+        return await self._status.head(who, dag_id, dag_run_id)
+
+    def _check_limits(self, who: Principal) -> None:
+        if self._closing:
+            raise Unavailable("The server is restarting.", retry_after=1)
+        if self._total >= self._process_limit:
+            raise Unavailable("This server has as many open streams as it takes; try again shortly.", retry_after=10)
         if self._open[who.username] >= self._limit:
             raise TooManyRequests(f"More than {self._limit} open streams.", retry_after=30)
-        if after is not None and after > row["last_seq"]:
-            after = None  # a cursor of another database: begin anew
-        return self._frames(who, row, after)
 
-    async def _frames(self, who: Principal, row: Mapping[str, Any], after: int | None) -> AsyncIterator[bytes]:
-        execution_id = str(row["id"])
-        with self._counted(who.username), self._feed.subscribe(execution_id, row["last_seq"]) as subscription:
-            if after is None:
-                snapshot = await self._status.snapshot(who, row["dag_id"], row["dag_run_id"])
-                chunk, cursor, finished = _present_state(snapshot)
-                yield _RETRY + chunk
-                if finished:
+    @contextmanager
+    def _counted(self, who: Principal) -> Iterator[None]:
+        self._check_limits(who)  # others may have come since
+        self._open[who.username] += 1
+        self._total += 1
+        try:
+            yield
+        finally:
+            self._total -= 1
+            self._open[who.username] -= 1
+            if not self._open[who.username]:
+                del self._open[who.username]
+
+    async def _frames(self, stream: "Stream") -> AsyncGenerator[bytes]:
+        head, cursor = stream.head, stream.after
+        with self._counted(stream.who), self._feed.subscribe(head) as (channel, subscription):
+            stream.subscription = subscription
+            if cursor is None:
+                present = await self._presence.present(channel, head)
+                yield _RETRY + present.chunk
+                if present.finished:
                     return
+                cursor = present.cursor
+            elif head.pruned_seq > cursor:
+                yield _RETRY + encode_frame("gap", {"from": cursor + 1, "to": head.pruned_seq}, seq=head.pruned_seq)
+                cursor = head.pruned_seq
             else:
-                cursor = max(after, row["pruned_seq"])
-                if cursor > after:
-                    yield encode_frame("gap", {"from": after + 1, "to": cursor}, seq=cursor)
-            last_type = ""
-            async for page in self._backlog(execution_id, cursor):
-                cursor, last_type = page[-1].seq, page[-1].type
-                yield b"".join(_RETRY_AFTER_END * (event.type == "end") + encode(event).data for event in page)
-            if last_type == "end":
+                yield _RETRY
+            async for page in self._presence.backlog(channel, cursor, subscription.start):
+                cursor = page[-1].seq
+                if page[-1].type == "end" and cursor >= subscription.start:
+                    yield joined(page[:-1]) + RETRY_AFTER_END + page[-1].data
+                    return
+                yield joined(page)
+            if channel.over and cursor >= channel.cursor and (over := await self._over(stream, cursor)):
+                yield RETRY_AFTER_END + encode_frame("end", {"state": over})
                 return
-            if row["state"] in TERMINAL_RUN_STATES and (over := await self._over(row)):
-                yield _RETRY_AFTER_END + encode_frame("end", {"state": over})
-                return
-            async for chunk in self._live(who, execution_id, cursor, subscription):
+            async for chunk in self._live(stream.who, head.id, cursor, subscription):
                 yield chunk
 
     async def _live(
         self, who: Principal, execution_id: str, cursor: int, subscription: Subscription
-    ) -> AsyncIterator[bytes]:
-        while who.expires_at is None or time.time() < who.expires_at:
-            try:
-                async with asyncio.timeout(self._heartbeat):
-                    frames = await subscription.take()
-            except TimeoutError:
-                # One line, no blank one: some parsers would take that for an empty event.
-                yield b": keep-alive\n"
-                continue
-            if not frames:  # too slow: it resumes by its cursor
+    ) -> AsyncGenerator[bytes]:
+        while True:
+            # Not all at the same moment: a thousand may have come at once.
+            wait = self._heartbeat * random.uniform(0.75, 1.0)  # noqa: S311  # nothing secret
+            if who.expires_at is not None:
+                wait = min(wait, who.expires_at - time.time())
+                if wait <= 0:
+                    yield _EXPIRED
+                    return
+            frames = await subscription.take(wait)
+            if subscription.closed:
+                self.dropped += subscription.overflowed
+                if self._closing:
+                    yield b"retry: %d\n: the server is restarting\n" % random.randint(*_RETRY_AFTER_RESTART)  # noqa: S311  # as above
                 return
             fresh = [frame for frame in frames if frame.seq > cursor]
-            if not fresh:
-                continue
-            if fresh[0].seq != cursor + 1:
-                log.error("stream of %s: %s follows %s", execution_id, fresh[0].seq, cursor)
-                return  # the client resumes by its cursor and gets what is missing
-            cursor = fresh[-1].seq
-            ended = fresh[-1].type == "end"
-            yield b"".join(frame.data for frame in fresh[:-1]) + _RETRY_AFTER_END * ended + fresh[-1].data
-            if ended:
-                return
+            if fresh:
+                if fresh[0].seq != cursor + 1:
+                    log.error("stream of %s: %s follows %s", execution_id, fresh[0].seq, cursor)
+                    return  # the client resumes by its cursor and gets what is missing
+                cursor = fresh[-1].seq
+                if fresh[-1].type == "end":
+                    yield joined(fresh[:-1]) + RETRY_AFTER_END + fresh[-1].data
+                    return
+                yield joined(fresh)
+            elif not frames and (who.expires_at is None or time.time() < who.expires_at):
+                yield _HEARTBEAT
 
-    async def _backlog(self, execution_id: str, cursor: int) -> AsyncIterator[list[Event]]:
-        """What stands in the log after the cursor, a page at a time."""
-        while True:
-            page = await self._database.run(events.read_after, execution_id, cursor, limit=BATCH)
-            if page:
-                yield page
-                cursor = page[-1].seq
-            if len(page) < BATCH:
-                return
-
-    async def _over(self, row: Mapping[str, Any]) -> str | None:
-        """The state in which the run is over, or None when it was cleared and goes on."""
-        now = await self._database.run(executions.get, row["dag_id"], row["dag_run_id"])
-        state = str(now["state"]) if now else str(row["state"])
-        return state if state in TERMINAL_RUN_STATES else None
-
-    @contextmanager
-    def _counted(self, username: str) -> Iterator[None]:
-        self._open[username] += 1
-        try:
-            yield
-        finally:
-            self._open[username] -= 1
-            if not self._open[username]:
-                del self._open[username]
+    async def _over(self, stream: "Stream", cursor: int) -> str | None:
+        """The state in which the run is over and has told all of it; None when something follows the cursor."""
+        now = await self._status.head(stream.who, stream.head.dag_id, stream.head.dag_run_id)
+        return now.state if now.state in TERMINAL_RUN_STATES and now.last_seq <= cursor else None
 
 
-def _present_state(snapshot: Snapshot) -> tuple[bytes, int, bool]:
-    """The present state as events, the cursor after it, and whether nothing will follow.
+class Stream:
+    """One client's stream."""
 
-    Only the last event of it carries an id: a client that loses the connection before gets all of it again.
-    """
-    row = snapshot.row
-    finished = row["state"] in TERMINAL_RUN_STATES
-    cursor = int(row["last_seq"])
-    # On a finished run the log's last event is `end`, which is sent under its own id.
-    state_seq = cursor - 1 if finished else cursor
-    present: list[tuple[str, Any]] = [("workflow_update", executions.workflow_payload(row))]
-    present += [("task_update", task) for task in snapshot.tasks if task["state"] is not None]
-    present += [("agent_update", agent) for agent in snapshot.agents]
-    present += [("error", error) for error in reversed(snapshot.errors)]
-    chunks = [encode_frame(kind, data) for kind, data in present[:-1]]
-    chunks.append(encode_frame(*present[-1], seq=state_seq))
-    if finished:
-        chunks.append(_RETRY_AFTER_END + encode_frame("end", {"state": row["state"]}, seq=cursor))
-    return b"".join(chunks), cursor, finished
+    __slots__ = ("_streams", "after", "head", "subscription", "who")
+
+    def __init__(self, streams: Streams, who: Principal, head: Head, after: int | None) -> None:
+        self._streams = streams
+        self.who = who
+        self.head = head
+        self.after = after
+        self.subscription: Subscription | None = None
+
+    def frames(self) -> AsyncGenerator[bytes]:
+        """The stream's bytes; the first are there at once. Raises what `Streams.open` does before them."""
+        return self._streams._frames(self)
+
+    def leave(self) -> None:
+        """The client is gone."""
+        if self.subscription is not None:
+            self.subscription.close()

@@ -91,7 +91,7 @@ class Triggers:
         options = await self._options(who, request)
         wanted = _new_claim(request)
         if key is not None:
-            wanted, _ = await self._database.run(idempotency.claim, who.username, key, wanted)
+            wanted, _ = await self._database.run_autocommit(idempotency.claim, who.username, key, wanted)
             self._check_same(wanted, request)
         conf = {**request.input_data, SYSTEM_KEY: {**_system_values(who, request, wanted, key), **options}}
         try:
@@ -110,14 +110,15 @@ class Triggers:
         return await self._record(wanted, conf)
 
     async def _replay(self, who: Principal, request: TriggerRequest, key: str) -> Started | None:
-        claim = await self._database.run(idempotency.find, who.username, key)
+        claim = await self._database.run_autocommit(idempotency.find, who.username, key)
         if claim is None:
             return None
         self._check_same(claim, request)
-        row = await self._database.run(executions.get, claim.dag_id, claim.dag_run_id)
-        if row is None:
+        known = await self._database.run_autocommit(executions.heads, [(claim.dag_id, claim.dag_run_id)])
+        if not known:
             return await self._find_started(who, claim)
-        return Started(str(row["id"]), claim.dag_id, claim.dag_run_id, str(row["state"]))
+        [head] = known.values()
+        return Started(head.id, head.dag_id, head.dag_run_id, head.state)
 
     async def _find_started(self, who: Principal, claim: Claim) -> Started | None:
         """The run of a key whose first request got no answer; None when Airflow has never heard of it."""
@@ -207,7 +208,7 @@ class Triggers:
         run = RunState(wanted.dag_id, wanted.dag_run_id, "queued", "manual", conf, datetime.now(UTC))
         execution_id = wanted.execution_id
         try:
-            execution_id = await self._database.run(executions.ensure, run)
+            execution_id = await self._database.run_autocommit(executions.start, run)
         except SQLAlchemyError as error:
             # Airflow has it: the listener and the reconciler write the row, under the id in the run's conf.
             log.warning("run %s is started but not recorded yet: %s", wanted.dag_run_id, type(error).__name__)

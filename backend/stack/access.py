@@ -1,10 +1,13 @@
 """How a person gets in: a token of the backend, and a first request to try it with."""
 
 import json
+import shlex
+import sys
+from pathlib import Path
 
 import httpx
 
-from backend.stack.layout import StackError
+from backend.stack.layout import Layout, StackError
 from backend.stack.options import StackOptions
 
 SAMPLE_PICTURE = "sample://invoice"
@@ -41,3 +44,11 @@ def first_request(options: StackOptions, token: str) -> str:
         f"curl -sS {options.backend_url}/workflows/trigger -H 'Authorization: Bearer {token}' "
         f"-H 'Content-Type: application/json' -d '{body}'"
     )
+
+
+def first_command(layout: Layout) -> str:
+    """The same as a command that shows the run until it is over."""
+    python = Path(sys.executable)
+    shown = python.relative_to(layout.root) if python.is_relative_to(layout.root) else python
+    order = f"--input query={shlex.quote(_QUERY)} --image {SAMPLE_PICTURE} --watch"
+    return f"{shown} -m backend run visual_ai_workflow {order}"

@@ -11,10 +11,12 @@ from backend.stack.layout import Layout, StackError
 if TYPE_CHECKING:
     from backend.stack.control import Stack
 
+STACK = "The stack on this machine"
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def up() -> None:
     """Set up and start everything; return when all is healthy."""
     stack = _stack()
@@ -30,7 +32,7 @@ def up() -> None:
     _welcome(stack)
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def down() -> None:
     """Stop everything; the data stay."""
     try:
@@ -40,7 +42,7 @@ def down() -> None:
     print("Stopped." if stopped else "Nothing was running.")
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def status() -> None:
     """Show what runs. Exit code 3 when something doesn't."""
     now = _stack().status()
@@ -54,7 +56,7 @@ def status() -> None:
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def token() -> None:
     """Print an access token of the development user, and nothing else."""
     from backend.stack.access import fetch_token
@@ -65,7 +67,10 @@ def token() -> None:
         raise _fail(error) from None
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@app.command(
+    rich_help_panel=STACK,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
 def airflow(context: typer.Context) -> None:
     """Run Airflow's own command line against the stack, as in `airflow dags test visual_ai_workflow`."""
     try:
@@ -75,7 +80,7 @@ def airflow(context: typer.Context) -> None:
     os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], environment)  # noqa: S606  # the user's own command
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def migrate() -> None:
     """Bring the visual_ai schema up to date and make the roles' logins work, as the user of POSTGRES_*."""
     import psycopg
@@ -94,15 +99,15 @@ def migrate() -> None:
         print(f"note: {warning}")
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def serve(
     host: Annotated[str, typer.Option(envvar="VISUAL_AI_BACKEND_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="VISUAL_AI_BACKEND_PORT")] = 8000,
 ) -> None:
     """Run the backend in the foreground."""
-    import uvicorn
+    from backend.api.server import serve as run
 
-    uvicorn.run("backend.api.main:create_app", factory=True, host=host, port=port, timeout_graceful_shutdown=5)
+    run(host, port)
 
 
 def _stack() -> "Stack":
@@ -120,7 +125,7 @@ def _fail(error: Exception) -> typer.Exit:
 
 
 def _welcome(stack: "Stack") -> None:
-    from backend.stack.access import fetch_token, first_request
+    from backend.stack.access import fetch_token, first_command, first_request
 
     options = stack.options
     secret = options.password.get_secret_value()
@@ -135,4 +140,5 @@ def _welcome(stack: "Stack") -> None:
         return
     print(f"\n  Token (again: make token)\n\n{token}\n")
     print(f"  Try it\n\n{first_request(options, token)}\n")
+    print(f"  Or watch it at work\n\n{first_command(stack.layout)}\n")
     print("  Stop with `make down`; the data stay.")

@@ -36,7 +36,8 @@ _NEVER_PASSED = frozenset(
 
 # What a person may overrule with an AIRFLOW__ variable of their own.
 _AIRFLOW_DEFAULTS = {
-    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+    # airflow/config/visual_ai_executor.py, under the name that DAGs may give as a task's `executor`.
+    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor:visual_ai_executor.LastingLocalExecutor",
     # Idle workers of LocalExecutor are real processes: 8 suit a small machine.
     "AIRFLOW__CORE__PARALLELISM": "8",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -46,9 +47,18 @@ _AIRFLOW_DEFAULTS = {
     "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
     # One-task DAG, trigger to success: 2.2 s with the default of 1 s, 0.6 s with this.
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
-    # After a crash: queued tasks are taken over, and tasks whose process is gone are noticed, within a minute.
-    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+    # A scheduler or triggerer that is silent for this long is dead: four of its heartbeats, which come every 5 s also
+    # from a machine with more work than it can do. What it had queued, or its triggers, are then taken over. With the
+    # defaults of 30 s and, for the look at orphans, 5 minutes it takes longer than the restart itself.
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
+    # A task whose whole worker is gone is tried again after this time; the default is 5 minutes. Less than a minute
+    # would take tasks for dead that a restart of the API server or the failover of a database kept from reporting.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+    # So many heartbeats may fail, each after five attempts (4 s and more): the default of 3 ends all tasks when the API
+    # server is away for as long as a slow start takes. A task that is no longer wanted is told so, and ends at once.
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "10",
     # The supervisor of a task looks this often, in seconds, whether its process is gone: with the default of 5 a task
     # that fails often ends 5 s late, and one that is stopped goes on as long.
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",

@@ -1,7 +1,7 @@
 """The processes of a stack, found by the marker each of them carries in its environment."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import psutil
@@ -37,18 +37,6 @@ def end_all(identity: str, *, unless: Callable[[psutil.Process], bool] = lambda 
     return len(found)
 
 
-def end_idle_task_workers(environment: Mapping[str, str]) -> int:
-    """End LocalExecutor's idle workers whose scheduler was killed; busy ones may finish their task.
-
-    Called before a scheduler starts, when every idle worker is an orphan: each waits on a pipe that no one writes to
-    any more, for ever, with the memory of a scheduler.
-    """
-    orphans = [process for process in marked(environment[MARKER_VARIABLE]) if _idle_worker(process)]
-    for process in orphans:
-        _quietly(process.kill)
-    return len(orphans)
-
-
 def holder_of_port(port: int) -> str | None:
     """The process that listens on TCP `port`, as far as this user may see it."""
     try:
@@ -64,14 +52,6 @@ def holder_of_port(port: int) -> str | None:
             except psutil.Error:
                 return f"process {connection.pid}"
     return None
-
-
-def _idle_worker(process: psutil.Process) -> bool:
-    try:
-        title = " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-    return title.startswith("airflow worker -- LocalExecutor") and "<idle>" in title
 
 
 def _safely(question: Callable[[psutil.Process], bool], process: psutil.Process) -> bool:

@@ -44,9 +44,10 @@ command="{python}" "{launcher}" "{specification}"
 directory={root}
 autostart=true
 autorestart=true
-; What lives this long counts as started; what doesn't is tried again, a little later each time.
+; What lives this long counts as started; what doesn't is tried again, a second later each time, however long the
+; database is away.
 startsecs=4
-startretries=20
+startretries=1000
 stopsignal=TERM
 stopasgroup=true
 killasgroup=true
@@ -126,7 +127,9 @@ class Supervisor:
         """
         commands = programs(self._layout)
         for name, command in commands.items():
-            specification = {"command": command, "env": dict(environments[name]), "reap": name == SCHEDULER}
+            # The scheduler's tasks outlive it, and the pipe that the supervisor reads.
+            log = str(self._layout.logs / f"{name}.log") if name == SCHEDULER else None
+            specification = {"command": command, "env": dict(environments[name]), "log": log}
             write_private(self._layout.run / f"{name}.json", json.dumps(specification))
         write_private(self._configuration, render_configuration(self._layout, list(commands)))
         self._layout.supervisor_socket.unlink(missing_ok=True)

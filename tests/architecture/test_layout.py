@@ -32,6 +32,8 @@ CONTRACT = {
     ("GET", "/workflow-status"),
     ("GET", "/workflow-status/{dag_id}/{dag_run_id}"),
     ("GET", "/workflow-status/{dag_id}/{dag_run_id}/items/{task_id}"),
+    ("GET", "/workflow-status/{dag_id}/{dag_run_id}/result"),
+    ("GET", "/workflow-status/{dag_id}/{dag_run_id}/tasks/{task_id}/logs"),
     ("GET", "/workflow-status/stream/{dag_id}/{dag_run_id}"),
     ("GET", "/monitoring/workflow-metrics"),
     ("GET", "/monitoring/agent-performance"),

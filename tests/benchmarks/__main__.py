@@ -8,21 +8,37 @@ from typing import Annotated
 
 import typer
 
-from tests.benchmarks import batch, import_cost, parallel, report, task_overhead, trigger, waiting
+from tests.benchmarks import (
+    batch,
+    import_cost,
+    parallel,
+    polling_rival,
+    rate_limit,
+    report,
+    state_latency,
+    streams,
+    task_overhead,
+    trigger,
+    waiting,
+)
 from tests.benchmarks.report import Result
 from tests.kit.stack import ROOT, RunningStack, running_stack
 
 ON_A_STACK: dict[str, Callable[[RunningStack], Result]] = {
     "task_overhead": task_overhead.measure,
     "trigger": trigger.measure,
+    "polling_rival": polling_rival.measure,
+    "state_latency": state_latency.measure,
 }
 """Benchmarks that need a running stack; the DAGs they use are in `dags/`."""
 
 ALONE: dict[str, Callable[[], Result]] = {
     "import_cost": import_cost.measure,
+    "streams": streams.measure,
     "parallel": parallel.measure,
     "batch": batch.measure,
     "waiting": waiting.measure,
+    "rate_limit": rate_limit.measure,
 }
 """Benchmarks that start what they need themselves. They run first, while nothing else does."""
 

@@ -14,6 +14,7 @@ import pytest
 from tests.kit.openai_server import OpenAIServer
 from tests.kit.stack import RunningStack, running_stack, wait_until
 
+PROJECT = Path(__file__).parents[1] / "projects" / "five_steps" / "langgraph.json"
 OPENAI_KEY = "sk-proj-e2eSecretThatMayStandNowhere0123456789"
 
 
@@ -23,6 +24,7 @@ def stack(running_openai_server: OpenAIServer) -> Iterator[RunningStack]:
     environment = {
         "OPENAI_BASE_URL": running_openai_server.base_url,
         "OPENAI_API_KEY": OPENAI_KEY,
+        "VISUAL_AI_LANGGRAPH_JSON": str(PROJECT),
         # The receivers of notifications are on this machine.
         "VISUAL_AI_ALLOW_PRIVATE_WEBHOOKS": "true",
         "VISUAL_AI_ALLOW_HTTP_WEBHOOKS": "true",
@@ -31,7 +33,10 @@ def stack(running_openai_server: OpenAIServer) -> Iterator[RunningStack]:
     with running_stack(environment) as running:
         shutil.copytree(Path(__file__).with_name("dags"), running.dags, dirs_exist_ok=True)
         with running.airflow() as airflow:
-            wait_until(lambda: _scheduled_work_is_done(airflow), timeout=90, what="the scheduled runs of the start")
+            wait_until(
+                    lambda: _scheduled_work_is_done(airflow),
+                    timeout=180, poll=0.5, what="the scheduled runs of the start",
+                )  # fmt: skip
         yield running
 
 

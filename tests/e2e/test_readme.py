@@ -53,6 +53,13 @@ def test_the_quick_start(stack: RunningStack, backend: httpx.Client) -> None:
     assert "event: agent_update" in watched
 
 
+def test_the_shell(stack: RunningStack) -> None:
+    done = shell(stack, blocks("bash", "python -m backend watch")[0])
+    assert "analyse_image / vision  success" in done
+    assert '"answer"' in done
+    assert re.search(r"^visual_ai_workflow +api__\S+ +success", done, re.MULTILINE)
+
+
 def test_the_python_client_and_the_monitoring(stack: RunningStack, backend: httpx.Client) -> None:
     names: dict[str, object] = {}
     exec(here(stack, blocks("python", "httpx.post")[0]), names)  # noqa: S102  # the README's own code

@@ -1,4 +1,4 @@
-"""Processes die in the middle of the work; runs end well and streams lose nothing."""
+"""The backend dies while a run is followed; the stream loses nothing."""
 
 import os
 import signal
@@ -10,21 +10,14 @@ import pytest
 
 from backend.db.address import plain_url
 from tests.kit.openai_server import OpenAIServer
-from tests.kit.runs import Event, check_order, events, follow, of_type, snapshot, trigger
-from tests.kit.stack import RunningStack, finished_run, wait_until
+from tests.kit.runs import Event, check_order, events, of_type, snapshot, trigger
+from tests.kit.stack import RunningStack
+from tests.kit.stack_processes import pid_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 WORDS = " ".join(f"word{number}" for number in range(80))
 TEXT = {"text": "Three boats lay at the pier."}
-
-
-def pid_of(stack: RunningStack, name: str) -> int:
-    def ask() -> int | None:
-        lines = [line for line in stack.command("status").stdout.splitlines() if " pid " in line]
-        return next((int(line.split()[3].rstrip(",")) for line in lines if line.split()[0] == name), None)
-
-    return wait_until(ask, timeout=60, what=f"the process {name}")
 
 
 def test_a_client_resumes_after_the_backend_was_killed(
@@ -59,28 +52,3 @@ def test_a_client_resumes_after_the_backend_was_killed(
             [now["execution_id"]],
         ).fetchall()
     assert stored == [(event.seq, event.type) for event in found]
-
-
-def test_a_run_outlives_the_scheduler(
-    stack: RunningStack, backend: httpx.Client, airflow: httpx.Client, openai_server: OpenAIServer
-) -> None:
-    openai_server.script(content=WORDS, token_delay=0.05, model="gpt-4.1-mini")
-    victim = pid_of(stack, "scheduler")
-    accepted = trigger(backend, "multi_agent_workflow", TEXT, model="gpt-4.1-mini")
-    for event in events(backend, accepted["stream_url"], after=0):
-        if event.type == "token":
-            break
-    os.kill(victim, signal.SIGKILL)
-    run = finished_run(airflow, "multi_agent_workflow", accepted["dag_run_id"], timeout=120)
-    assert run["state"] == "success"
-    wait_until(
-        lambda: snapshot(backend, accepted)["state"] == "success", timeout=15, what="the record of the end"
-    )  # fmt: skip
-    found = follow(backend, accepted)
-    check_order(found)
-    now = snapshot(backend, accepted)
-    # The task's process may be lost with the scheduler; its next try goes on from the checkpoints.
-    assert now["result"]["results"]["text"]["answer"] == WORDS
-    assert len([request for request in openai_server.requests if "Three boats" in request.prompt]) <= 2
-    assert {task["state"] for task in now["tasks"]} == {"success"}
-    assert pid_of(stack, "scheduler") != victim

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -146,12 +145,14 @@ async def test_a_finished_task_that_comes_back_is_not_paid_for_again(make: Make,
 async def test_an_error_is_recorded_once_and_handed_to_a_worker(
     make: Make, rows: Any, openai_server: OpenAIServer
 ) -> None:
-    openai_server.script("rate_limit", retry_after=7, times=99)
+    openai_server.script("rate_limit", retry_after=700)
     event = await outcome(make())
     assert type(event) is TriggerEvent
     error = event.payload["error"]
     assert (error["category"], error["final"], error["recorded"]) == ("rate_limit", False, True)
-    assert rows("SELECT category FROM visual_ai.workflow_errors") == [("rate_limit",)]
+    assert error["reschedule_after"] == 700
+    found = rows("SELECT category, action, retry_in FROM visual_ai.workflow_errors")
+    assert found == [("rate_limit", "reschedule", 700)]
     assert rows("SELECT state FROM visual_ai.workflow_tasks") == [("running",)]
 
 
@@ -247,15 +248,13 @@ async def test_many_triggers_share_connections(
     make: Make, pg: Postgres, rows: Any, openai_server: OpenAIServer
 ) -> None:
     openai_server.configure(latency=0.5)
-    began = time.monotonic()
     events = await asyncio.gather(*(outcome_of(make(task_id=f"task_{number}")) for number in range(40)))
-    took = time.monotonic() - began
     names = "('visual_ai_triggerer', 'visual_ai_checkpoints')"
     used = rows(f"SELECT count(*) FROM pg_stat_activity WHERE application_name IN {names}")[0][0]
     await closed()
     assert all(isinstance(event, TaskSuccessEvent) for event in events)
     assert used <= 20
-    assert took < 20
+    assert openai_server.max_in_flight > 3, "nobody waits for another one's model"
 
 
 async def test_a_blocking_node_is_named(make: Make, caplog: pytest.LogCaptureFixture) -> None:

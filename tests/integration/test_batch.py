@@ -22,6 +22,7 @@ from backend.db import batch_items, threads
 from backend.db.engine import Database, make_async_engine
 from tests.conftest import Postgres
 from tests.kit.openai_server import OpenAIServer
+from tests.kit.policies import NO_RETRIES
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 COUNTED = "tests.kit.user_graphs:builder"
@@ -40,7 +41,10 @@ async def database(pg: Postgres, database_url: str) -> AsyncIterator[Database]:
 def batch(pg: Postgres, database: Database, openai_server: OpenAIServer) -> Batch:
     """Runs a batch of the text agent, or of a graph, as the given try of the test's one task."""
     settings = Settings(
-        database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
+        database_url_override=pg.worker_url,
+        openai_base_url=openai_server.base_url,
+        openai_api_key="test-key",
+        error_rules=NO_RETRIES,  # a failed call fails the try
     )
     run_id = uuid.uuid4().hex
 

@@ -22,6 +22,7 @@ from backend.core.workflow_error_handler import classify
 from backend.db.engine import Database, make_async_engine
 from tests.conftest import Postgres
 from tests.kit.openai_server import OpenAIServer
+from tests.kit.policies import NO_RETRIES
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 USAGE = {"input_tokens": 300, "output_tokens": 100}
@@ -32,7 +33,10 @@ MakeRunner = Callable[..., AgentRunner]
 @pytest.fixture
 async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
     settings = Settings(
-        database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
+        database_url_override=pg.worker_url,
+        openai_base_url=openai_server.base_url,
+        openai_api_key="test-key",
+        error_rules=NO_RETRIES,  # a failed call fails the try
     )
     database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
     run_id = uuid.uuid4().hex

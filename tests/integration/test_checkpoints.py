@@ -1,5 +1,6 @@
 """A retry goes on where the try before it stopped, and a superseded try can write nothing."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -22,6 +23,7 @@ from backend.db.engine import Database, make_async_engine
 from backend.db.threads import Claim, SupersededError
 from tests.conftest import Postgres
 from tests.kit.openai_server import OpenAIServer
+from tests.kit.policies import NO_RETRIES
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 
@@ -32,7 +34,10 @@ MakeRunner = Callable[..., AgentRunner]
 async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
     """Runners of successive tries of one task, with the worker's rights and the test's model server."""
     settings = Settings(
-        database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
+        database_url_override=pg.worker_url,
+        openai_base_url=openai_server.base_url,
+        openai_api_key="test-key",
+        error_rules=NO_RETRIES,  # a failed call fails the try
     )
     database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
     run_id = uuid.uuid4().hex
@@ -134,6 +139,36 @@ async def test_a_task_that_died_before_airflow_had_its_result_pays_no_model_twic
             results.append(await run_single(runner, spec))
     assert len(openai_server.requests) == 1
     assert results[0]["output"] == results[1]["output"]
+
+
+@pytest.mark.parametrize(("next_try", "action"), [(2, "task_retry"), (1, "resume")])
+async def test_a_try_whose_process_is_gone_is_told_of(
+    make_runner: MakeRunner, openai_server: OpenAIServer, next_try: int, action: str
+) -> None:
+    spec = parse_agent({"type": "text"}, {"text": TEXT})
+    openai_server.script(hang=True)
+    async with make_runner(1) as lost:
+        working = asyncio.ensure_future(run_single(lost, spec))
+        try:
+            while ("analyse", "running") not in [row[2:] for row in await trace_nodes(lost)]:  # noqa: ASYNC110  # its writer's
+                await asyncio.sleep(0.02)
+            async with make_runner(next_try) as second:
+                await run_single(second, spec)
+                assert (await trace_nodes(second))[:2] == [
+                    (1, "text", "prepare", "success"), (1, "text", "analyse", "cancelled"),
+                ]  # fmt: skip
+                told = text("SELECT event_type, payload FROM visual_ai.workflow_events ORDER BY seq")
+                async with second._database.engine.connect() as connection:
+                    events = [(row[0], row[1]) for row in await connection.execute(told)]
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+    cancelled = [payload["node"] for kind, payload in events if payload.get("state") == "cancelled"]
+    assert cancelled == [None, "analyse"]
+    (error,) = [payload for kind, payload in events if kind == "error"]
+    assert (error["try_number"], error["agent"], error["node"]) == (1, "text", "analyse")
+    assert (error["category"], error["action"]) == ("internal", action)
+    assert "killed" in error["message"]
 
 
 async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner, pg: Postgres) -> None:

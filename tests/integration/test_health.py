@@ -8,18 +8,25 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, text
-from sse_starlette import EventSourceResponse
 
+from backend.agents.limit_store import PostgresStore
+from backend.agents.shared_gate import SharedGate
 from backend.api import metrics
 from backend.api.main import create_app
 from backend.clients.airflow import AirflowClient
 from backend.core.settings import Settings
+from backend.db import observations
 from backend.db.engine import Database, make_async_engine
+from backend.db.executions import RunState
 from backend.services import health as health_module
 from backend.services.health import Health, SystemHealth
+from backend.services.model_limits import ModelLimits
+from tests.kit.airflow import FakeAirflow
+from tests.kit.application import application
+from tests.kit.application import served as server_of
+from tests.kit.waiting import eventually
 
 Answer = Callable[[httpx.Request], Any]  # a response, or a coroutine that gives one
 PRODUCTION: dict[str, Any] = {
@@ -111,6 +118,7 @@ async def made(
             feed or Service(),
             reconciler or Service(),
             notifications or Service(),
+            ModelLimits(PostgresStore(database)),
             transport=httpx.MockTransport(outside),
         )
     finally:
@@ -319,6 +327,49 @@ async def test_a_model_of_another_provider_is_not_checked(pg: Postgres) -> None:
     assert system.components["model_provider"].reason == "not checked: the default model is one of anthropic"
 
 
+MODEL = "openai:gpt-4.1@0a1b2c"
+
+
+async def find_down(database_url: str, *, times: int = 5) -> None:
+    """Agents find the provider of a model down, one after the other."""
+    database = Database(make_async_engine(database_url, application="test", pool_size=2))
+    gate = SharedGate(PostgresStore(database), {})
+
+    async def agent() -> None:
+        await gate.admit(MODEL, tokens=1, max_wait=10)
+        await gate.report(MODEL, "down")
+
+    for _ in range(times):
+        await asyncio.create_task(agent())
+    await gate.close()
+    await database.close()
+
+
+@pytest.mark.parametrize(("answered", "expected"), [(200, "degraded"), (503, "degraded"), (401, "unhealthy")])
+async def test_a_provider_that_the_agents_found_down(database_url: str, answered: int, expected: str) -> None:
+    def outside(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(answered)
+
+    before = datetime.now(UTC)
+    async with made(database_url, outside=outside, openai_api_key="sk-verysecretkey") as health:
+        await find_down(database_url)
+        system = await health.system()
+    provider = system.components["model_provider"]
+    assert (provider.status, system.status) == (expected, "degraded")
+    assert (provider.reason or "").startswith("openai:gpt-4.1 is down")
+    assert "one tries again in" in (provider.reason or "")
+    assert provider.since is not None
+    assert before <= provider.since <= datetime.now(UTC)
+    if answered != 200:
+        assert str(answered) in (provider.reason or "")
+
+
+async def test_some_failures_are_no_outage(database_url: str) -> None:
+    await find_down(database_url, times=4)
+    async with made(database_url) as health:
+        assert (await health.system()).status == "healthy"
+
+
 async def test_many_who_ask_make_one_call_outside(pg: Postgres) -> None:
     outside_calls: list[str] = []
     airflow_calls: list[str] = []
@@ -362,7 +413,7 @@ async def test_system_health_over_http(pg: Postgres) -> None:
         response = await http.get("/monitoring/system-health")
         assert response.status_code == 200
         assert response.json()["components"]["airflow_scheduler"] == {
-            "status": "healthy", "required": True, "latency_ms": None, "reason": None,
+            "status": "healthy", "required": True, "latency_ms": None, "reason": None, "since": None,
         }  # fmt: skip
         assert datetime.fromisoformat(response.json()["checked_at"]).tzinfo is not None
     state["scheduler"] = "unhealthy"
@@ -437,6 +488,17 @@ async def test_metrics_count_requests_by_route(pg: Postgres) -> None:
     assert samples["process_resident_memory_bytes", frozenset()] > 0
 
 
+async def test_metrics_of_models_limits(database_url: str) -> None:
+    await find_down(database_url)
+    async with served(database_url) as http:
+        samples = await _samples(http)
+    labels = frozenset({"model": MODEL}.items())
+    assert samples["visual_ai_model_circuit_opened_total", labels] == 1
+    assert samples["visual_ai_model_circuit_open", labels] == 1
+    assert samples["visual_ai_model_rate_limited_total", labels] == 0
+    assert samples["visual_ai_model_calls_held_back_total", labels] == 0
+
+
 @pytest.mark.parametrize(
     ("address", "headers", "user", "expected"),
     [
@@ -458,33 +520,32 @@ async def test_metrics_are_for_operators(
         assert (await http.get("/metrics", headers=headers)).status_code == expected
 
 
-async def test_open_streams_and_failures_are_counted() -> None:
-    app = FastAPI()
-    metrics.install(app)
-    collected: metrics.Metrics = app.state.metrics
-    seen: list[float | None] = []
+async def test_open_streams_and_failures_are_counted(pg: Postgres, database_url: str) -> None:
+    run = RunState("some_dag", "run", "running")
+    database = Database(make_async_engine(database_url, application="test", pool_size=1))
+    await database.run(observations.observe, run)
+    async with application(pg.backend_url, FakeAirflow()) as app, server_of(app) as address:
 
-    @app.get("/stream")
-    async def stream() -> EventSourceResponse:
-        async def events() -> AsyncIterator[str]:
-            seen.append(collected.registry.get_sample_value("visual_ai_streams_open"))
-            yield "done"
+        @app.get("/broken")
+        async def broken() -> None:
+            raise RuntimeError
 
-        return EventSourceResponse(events())
+        collected: metrics.Metrics = app.state.metrics
 
-    @app.get("/broken")
-    async def broken() -> None:
-        raise RuntimeError
+        def open_streams() -> float | None:
+            return collected.registry.get_sample_value("visual_ai_streams_open")
 
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        assert "done" in (await http.get("/stream")).text
-        assert (await http.get("/broken")).status_code == 500
+        async with httpx.AsyncClient(base_url=address) as http:
+            async with http.stream("GET", "/workflow-status/stream/some_dag/run") as response:
+                assert await anext(response.aiter_lines())
+                assert open_streams() == 1
+            assert (await http.get("/broken")).status_code == 500
+        await eventually(lambda: open_streams() == 0)
+    await database.close()
 
     def count(route: str, status: str) -> float | None:
         labels = {"method": "GET", "route": route, "status": status}
         return collected.registry.get_sample_value("visual_ai_http_requests_total", labels)
 
-    assert seen == [1]
-    assert collected.registry.get_sample_value("visual_ai_streams_open") == 0
-    assert (count("/stream", "200"), count("/broken", "500")) == (1, 1)
+    streamed = count("/workflow-status/stream/{dag_id}/{dag_run_id}", "200")
+    assert (streamed, count("/broken", "500")) == (1, 1)

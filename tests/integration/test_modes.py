@@ -20,6 +20,7 @@ from backend.core.workflow_error_handler import classify
 from backend.db.engine import Database, make_async_engine
 from tests.conftest import Postgres
 from tests.kit.openai_server import OpenAIServer
+from tests.kit.policies import NO_RETRIES
 from visual_ai_operators import MultiAgentOperator
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
@@ -31,7 +32,10 @@ MakeRunner = Callable[..., AgentRunner]
 async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
     """Runners of successive tries of one task, with the worker's rights and the test's model server."""
     settings = Settings(
-        database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
+        database_url_override=pg.worker_url,
+        openai_base_url=openai_server.base_url,
+        openai_api_key="test-key",
+        error_rules=NO_RETRIES,  # a failed call fails the try
     )
     database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
     run_id = uuid.uuid4().hex
@@ -332,8 +336,10 @@ async def test_a_second_wrong_choice_is_an_invalid_output(make_runner: MakeRunne
         await run(runner, [agent("a")], "supervisor")
     assert is_final(caught.value)
     assert asked(openai_server) == ["decision", "decision"]
-    found = await rows(runner, "SELECT category, agent_name, action FROM visual_ai.workflow_errors")
-    assert found == [("invalid_output", "supervisor", "fail")]
+    found = await rows(
+        runner, "SELECT category, agent_name, action FROM visual_ai.workflow_errors ORDER BY occurred_at"
+    )
+    assert found == [("invalid_output", "supervisor", "repair"), ("invalid_output", "supervisor", "fail")]
 
 
 async def test_a_supervisor_is_told_of_a_failure(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:

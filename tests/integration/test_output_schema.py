@@ -18,6 +18,7 @@ from backend.core.workflow_error_handler import classify
 from backend.db.engine import Database, make_async_engine
 from tests.conftest import Postgres
 from tests.kit.openai_server import OpenAIServer
+from tests.kit.policies import NO_RETRIES
 from tests.unit.pictures import encode, invoice
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
@@ -37,7 +38,10 @@ MakeRunner = Callable[..., AgentRunner]
 async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
     """Runners of successive tries of one task, with the worker's rights and the test's model server."""
     settings = Settings(
-        database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
+        database_url_override=pg.worker_url,
+        openai_base_url=openai_server.base_url,
+        openai_api_key="test-key",
+        error_rules=NO_RETRIES,  # a failed call fails the try
     )
     database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
     run_id = uuid.uuid4().hex
@@ -150,8 +154,11 @@ async def test_data_that_never_fit_fail_for_good(make_runner: MakeRunner, openai
         await run(runner, "text", {"text": TEXT})
     assert len(openai_server.requests) == 3
     assert is_final(e.value)
-    found = await rows(runner, "SELECT category, node, action FROM visual_ai.workflow_errors")
-    assert [(category, action) for category, _, action in found] == [("invalid_output", "fail")]
+    query = "SELECT category, node, action, attempt, recovered FROM visual_ai.workflow_errors ORDER BY occurred_at"
+    assert await rows(runner, query) == [
+        ("invalid_output", "structure", "repair", 1, False),
+        ("invalid_output", "structure", "fail", 2, False),
+    ]
 
 
 @pytest.mark.parametrize(("preset", "requests"), [("refusal", 1), ("length", 1)])

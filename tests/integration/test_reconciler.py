@@ -1,5 +1,6 @@
 """What is recorded comes to agree with Airflow, whoever did what there and whatever was lost."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from backend.db import events, executions, observations
 from backend.db.address import plain_url
 from backend.db.engine import Database, make_async_engine
 from backend.db.executions import RunState
+from backend.services import reconciler as reconciler_module
 from backend.services.reconciler import Reconciler
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import make_settings
@@ -252,8 +254,82 @@ async def test_a_pass_costs_the_same_whatever_is_over(database_url: str, airflow
             before = client.calls
             await reconciler.reconcile()
             costs.append(client.calls - before)
-    # Two lists; one call for each 50 active runs; a second page of the list and of each batch of 100 task instances.
-    assert costs == [2, 3, 2 + 1 + 2 * 2]
+        # Two lists; one call for each 50 new runs; a second page of the list and of each batch of 100 task instances;
+        # and the tasks of the two runs that were known.
+        assert costs == [2, 3, 3 + 1 + 2 * 2 + 1]
+
+        long_ago = datetime.now(UTC) - timedelta(hours=1)
+        for run in airflow.runs.values():
+            run.tasks_updated_at = dict.fromkeys(run.tasks, long_ago)
+        airflow.set_task(DAG, "active 7", "a", "success")
+        before = client.calls
+        await reconciler.reconcile()
+        assert client.calls - before == 3 + 1, "a hundred known runs cost a second page of the list, and no more"
+        engine = create_engine(database_url)
+        assert state(engine, "active 7") == ("running", {"a": "success", "b": None})
+        engine.dispose()
+
+
+async def test_tasks_that_the_short_list_misses_are_found_by_the_long_one(
+    reconciler: Reconciler, airflow: FakeAirflow, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction of Airflow's that took longer than passes overlap."""
+    airflow.add_run(DAG, "run", "running", {"a": "running"})
+    await reconciler.reconcile()
+    airflow.set_task(DAG, "run", "a", "success")
+    airflow.runs[DAG, "run"].tasks_updated_at["a", -1] = datetime.now(UTC) - timedelta(hours=1)
+    await reconciler.reconcile()
+    assert state(engine) == ("running", {"a": "running"})
+    monkeypatch.setattr(reconciler_module, "FULL_READING", timedelta(0))
+    await reconciler.reconcile()
+    assert state(engine) == ("running", {"a": "success"})
+
+
+async def test_a_task_that_is_cleared_while_its_run_goes_on_is_seen_each_time(
+    reconciler: Reconciler, airflow: FakeAirflow, engine: Engine
+) -> None:
+    airflow.add_run(DAG, "run", "running", {"a": "running", "b": None})
+    for number in (1, 2, 3):
+        for task_state in ("running", "failed", None):
+            airflow.set_task(DAG, "run", "a", task_state, try_number=number)
+            await reconciler.reconcile()
+            await reconciler.reconcile()
+            assert state(engine) == ("running", {"a": task_state, "b": None})
+    found = row(engine)
+    assert found is not None
+    assert (found["attempt"], found["progress"]) == (1, 50), "progress does not fall within an attempt"
+    log = [line for line in told(engine) if line.startswith("task_update")]
+    assert log == ["task_update a running", "task_update a failed", "task_update a None"] * 3
+
+
+async def test_what_nobody_had_told_makes_passes_quicker(database_url: str, airflow: FakeAirflow) -> None:
+    """With an hour between passes otherwise."""
+    async with made(database_url, airflow, reconcile_interval=3600.0) as (reconciler, _):
+        passes: list[float] = []
+        real, sleep = reconciler.reconcile, asyncio.sleep
+
+        async def counted() -> int:
+            passes.append(0.0)
+            return await real()
+
+        async def noted(seconds: float) -> None:
+            if passes and seconds >= 1:  # the test waits, too
+                passes[-1] += seconds
+            await sleep(0.01)
+
+        airflow.add_run(DAG, "run", "running", {"a": "running"})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reconciler, "reconcile", counted)
+            patch.setattr(asyncio, "sleep", noted)
+            async with reconciler.running():
+                await eventually(lambda: len(passes) >= 2)
+                airflow.set_task(DAG, "run", "a", "success")
+                a_while_ago = (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
+                airflow.runs[DAG, "run"].tasks["a", -1]["end_date"] = a_while_ago
+                before = len(passes)
+                await eventually(lambda: len(passes) >= before + 3)
+    assert passes[0] == 3600, "of what is as new as this the listener may yet tell"
+    assert 900 in passes, "the listener is silent"
 
 
 async def test_airflow_is_down(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:
@@ -301,6 +377,27 @@ async def test_one_leads_and_another_takes_over(pg: Any, database_url: str, airf
         airflow.set_run(DAG, "run", "success")
         await eventually(lambda: state(engine) == ("success", {}) and not first.leading)
         assert (first.leading, second.leading) == (False, True)
+
+
+async def test_a_leader_that_hangs_loses_the_lead(
+    database_url: str, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(reconciler_module.LOCK_SETTINGS, "idle_session_timeout", "500ms")
+    async with (
+        made(database_url, airflow, reconcile_interval=0.05) as (first, _),
+        made(database_url, airflow, reconcile_interval=0.05) as (second, _),
+    ):
+        hangs = asyncio.Event()
+
+        async def hang() -> int:
+            hangs.set()
+            return await asyncio.Event().wait()
+
+        monkeypatch.setattr(first, "reconcile", hang)
+        async with first.running():
+            await hangs.wait()
+            async with second.running():
+                await eventually(lambda: second.leading)
 
 
 async def test_the_loop_survives_an_airflow_that_is_down(database_url: str, airflow: FakeAirflow) -> None:

@@ -36,6 +36,7 @@ from backend.db.engine import Database, make_async_engine
 from backend.db.executions import RunState
 from backend.db.tables import agent_traces, workflow_errors
 from tests.kit.openai_server import OpenAIServer
+from tests.kit.policies import NO_RETRIES
 from tests.unit.pictures import encode, photo
 from visual_ai_operators import LangGraphOperator, MultiAgentOperator
 
@@ -250,11 +251,11 @@ async def test_an_error_that_may_pass_is_left_to_the_tasks_retries(
 ) -> None:
     openai_server.script("server_error")
     with pytest.raises(Exception, match="500"):
-        await alone(online(worker_url, openai_server))
+        await alone(online(worker_url, openai_server, error_rules=NO_RETRIES))
     result = await alone(online(worker_url, openai_server), replace(TASK, try_number=2))
     assert result["attempts"] == 2
     [error] = rows(engine, workflow_errors)
-    assert (error["category"], error["action"]) == ("server", "task_retry")
+    assert (error["category"], error["action"], error["recovered"]) == ("server", "task_retry", True)
     agents = [row for row in rows(engine, agent_traces) if row["node"] is None]
     assert [(row["try_number"], row["state"]) for row in agents] == [(1, "failed"), (2, "success")]
     assert agents[0]["trace_id"] == agents[1]["trace_id"]
@@ -265,7 +266,7 @@ async def test_an_error_text_that_postgres_does_not_take(
 ) -> None:
     openai_server.script(status=500, body='{"error": {"message": "a\\u0000b \\ud83d", "code": "c"}}')
     with pytest.raises(Exception, match="500"):
-        await alone(online(worker_url, openai_server))
+        await alone(online(worker_url, openai_server, error_rules=NO_RETRIES))
     assert "ab" in rows(engine, workflow_errors)[0]["message"]
     assert told(engine)[-1] == "agent_update text/None failed"
 
@@ -305,7 +306,7 @@ async def test_a_timeout(openai_server: OpenAIServer, worker_url: str, engine: E
 async def test_a_client_timeout_inside_is_not_the_agents(openai_server: OpenAIServer, worker_url: str) -> None:
     openai_server.script("timeout")
     with pytest.raises(Exception, match="Request timed out") as raised:
-        await alone(online(worker_url, openai_server, model_timeout=0.3), timeout=30)
+        await alone(online(worker_url, openai_server, model_timeout=0.3, error_rules=NO_RETRIES), timeout=30)
     assert classify(raised.value).category == "timeout"
 
 
@@ -353,6 +354,7 @@ async def test_a_database_that_is_down_fails_no_agent(
     openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(recorder_module, "_RETRY_DELAYS", (0.05, 0.05))
+    monkeypatch.setattr(runner_module, "CLAIM_SECONDS", 0.5)
     with caplog.at_level(logging.WARNING):
         result = await alone(online(CLOSED, openai_server))
     assert result["output"]["answer"].startswith("You said")
@@ -576,6 +578,7 @@ def environment(openai_server: OpenAIServer, worker_url: str, monkeypatch: pytes
     monkeypatch.setenv("VISUAL_AI_DATABASE_URL", worker_url)
     monkeypatch.setenv("OPENAI_BASE_URL", openai_server.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("VISUAL_AI_ERROR_POLICY", dumps(NO_RETRIES))
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()

@@ -1,10 +1,8 @@
 """Streams over a real server and real connections: nothing lost, nothing twice, whatever breaks on the way."""
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -12,62 +10,20 @@ import psycopg
 import pytest
 from fastapi import FastAPI
 from httpx_sse import aconnect_sse
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, text
 
-from backend.core.events import NewEvent
-from backend.core.jsonable import dumps
 from backend.core.states import TaskState
-from backend.db import events, observations
+from backend.db import events
 from backend.db.address import plain_url
+from backend.db.engine import Database
 from backend.db.executions import RunState
-from backend.services import feed as feed_module
+from backend.services import channels, wakeups
+from backend.services.retention import EventRetention
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, served, sign_in
+from tests.kit.application import PRODUCTION, application, client_of, make_settings, served, sign_in
+from tests.kit.log_writer import LogWriter
+from tests.kit.streams import DAG, Got, Parser, all_of, stream, until
 from tests.kit.waiting import eventually
-
-DAG = "visual_ai_workflow"
-
-
-@dataclass(frozen=True)
-class Got:
-    """An event as a client has it."""
-
-    id: str | None
-    type: str
-    data: Any
-
-
-class Parser:
-    """Server-sent events after the WHATWG standard, section 9.2.6, strict where browsers are lenient."""
-
-    def __init__(self) -> None:
-        self.comments: list[str] = []
-        self.retry: int | None = None
-        self._id: str | None = None
-        self._type = ""
-        self._data: list[str] = []
-
-    def feed(self, line: str) -> Got | None:
-        if not line:
-            got = Got(self._id, self._type, json.loads("\n".join(self._data))) if self._data else None
-            self._id, self._type, self._data = None, "", []
-            return got
-        if line.startswith(":"):
-            self.comments.append(line[1:].strip())
-            return None
-        name, _, value = line.partition(": ")
-        match name:
-            case "id":
-                self._id = value
-            case "event":
-                self._type = value
-            case "data":
-                self._data.append(value)
-            case "retry":
-                self.retry = int(value)
-            case _:
-                raise AssertionError(f"no field of the standard: {line!r}")
-        return None
 
 
 @pytest.fixture
@@ -79,8 +35,9 @@ def airflow() -> FakeAirflow:
 
 
 @pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, stream_heartbeat=0.3) as app:
+async def app(database_url: str, airflow: FakeAirflow, redis_url: str | None) -> AsyncIterator[FastAPI]:
+    async with application(database_url, airflow, stream_heartbeat=0.3, redis_url=redis_url) as app:
+        await eventually(app.state.application.health.feed_connected)
         yield app
 
 
@@ -92,70 +49,35 @@ async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(database_url, pool_size=10, json_serializer=dumps)
-    yield engine
-    engine.dispose()
+def database(database_url: str, redis_url: str | None) -> Iterator[LogWriter]:
+    with LogWriter(database_url, redis_url) as writer:
+        yield writer
 
 
-def observe(database: Engine, state: str | None, *tasks: TaskState, run_id: str = "run", **more: Any) -> str:
-    with database.begin() as connection:
-        return observations.observe(connection, RunState(DAG, run_id, state, **more), tasks)
+def observe(database: LogWriter, state: str | None, *tasks: TaskState, run_id: str = "run", **more: Any) -> str:
+    return database.observe(RunState(DAG, run_id, state, **more), *tasks)
 
 
 def task(state: str, task_id: str = "work") -> TaskState:
     return TaskState(task_id, -1, 1, state)
 
 
-def say(database: Engine, execution_id: str, *texts: str) -> None:
-    with database.begin() as connection:
-        events.append(connection, execution_id, [NewEvent("token", {"text": text}) for text in texts])
+def say(database: LogWriter, execution_id: str, *texts: str) -> None:
+    database.say(execution_id, *texts)
 
 
-def stored(database: Engine, execution_id: str) -> list[Got]:
+def stored(database: LogWriter, execution_id: str) -> list[Got]:
     """The log as a client should get it."""
 
     def read(connection: Connection) -> list[Got]:
         log = events.read_after(connection, execution_id, 0, limit=100_000)
         return [Got(str(event.seq), event.type, event.payload) for event in log]
 
-    with database.connect() as connection:
+    with database.engine.connect() as connection:
         return read(connection)
 
 
-async def stream(
-    http: httpx.AsyncClient,
-    cursor: int | str | None = None,
-    *,
-    run_id: str = "run",
-    headers: Mapping[str, str] | None = None,
-    parser: Parser | None = None,
-) -> AsyncGenerator[Got]:
-    """The events of a stream until the server closes it."""
-    parser = parser or Parser()
-    own = {"Last-Event-ID": str(cursor)} if cursor is not None else {}
-    path = f"/workflow-status/stream/{DAG}/{run_id}"
-    async with http.stream("GET", path, headers={**(headers or {}), **own}) as response:
-        assert response.status_code == 200, await response.aread()
-        assert response.headers["content-type"].startswith("text/event-stream")
-        assert "no-store" in response.headers["cache-control"]
-        async for line in response.aiter_lines():
-            if (got := parser.feed(line)) is not None:
-                yield got
-
-
-async def all_of(frames: AsyncIterator[Got]) -> list[Got]:
-    async with asyncio.timeout(20):
-        return [got async for got in frames]
-
-
-async def until(frames: AsyncIterator[Got], count: int) -> list[Got]:
-    """The next events, as many as asked for."""
-    async with asyncio.timeout(20):
-        return [await anext(frames) for _ in range(count)]
-
-
-def whole_run(database: Engine) -> str:
+def whole_run(database: LogWriter) -> str:
     execution_id = observe(database, "queued")
     observe(database, "running")
     observe(database, None, task("running"))
@@ -165,7 +87,7 @@ def whole_run(database: Engine) -> str:
     return execution_id
 
 
-async def test_the_present_state_comes_first(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_the_present_state_comes_first(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = observe(database, "running", task("success", "first"), task("running", "second"))
     say(database, execution_id, "said before")
     async with aclosing(stream(http)) as frames:
@@ -180,7 +102,7 @@ async def test_the_present_state_comes_first(http: httpx.AsyncClient, database: 
         assert await until(frames, 1) == stored(database, execution_id)[-1:]
 
 
-async def test_what_happens_is_told_as_it_stands_in_the_log(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_what_happens_is_told_as_it_stands_in_the_log(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = observe(database, "queued")
     parser = Parser()
     async with aclosing(stream(http, parser=parser)) as frames:
@@ -193,7 +115,7 @@ async def test_what_happens_is_told_as_it_stands_in_the_log(http: httpx.AsyncCli
     assert parser.retry == 3_600_000, "a browser must not come back at once"
 
 
-async def test_every_cursor_gets_exactly_the_rest(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_every_cursor_gets_exactly_the_rest(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = whole_run(database)
     log = stored(database, execution_id)
     for cursor in range(len(log)):
@@ -201,7 +123,7 @@ async def test_every_cursor_gets_exactly_the_rest(http: httpx.AsyncClient, datab
     assert await all_of(stream(http, len(log))) == [Got(None, "end", {"state": "success"})]
 
 
-async def test_a_second_parser_reads_the_same(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_a_second_parser_reads_the_same(http: httpx.AsyncClient, database: LogWriter) -> None:
     log = stored(database, whole_run(database))
     path = f"/workflow-status/stream/{DAG}/run"
     async with aconnect_sse(http, "GET", path, params={"last_event_id": "0"}) as source:
@@ -209,7 +131,7 @@ async def test_a_second_parser_reads_the_same(http: httpx.AsyncClient, database:
     assert read == log
 
 
-async def test_the_header_wins_over_the_query(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_the_header_wins_over_the_query(http: httpx.AsyncClient, database: LogWriter) -> None:
     """A browser that reconnects asks for the address it was given first."""
     log = stored(database, whole_run(database))
     path = f"/workflow-status/stream/{DAG}/run?last_event_id=0"
@@ -217,7 +139,7 @@ async def test_the_header_wins_over_the_query(http: httpx.AsyncClient, database:
         assert [sse.id async for sse in source.aiter_sse()] == [got.id for got in log[3:]]
 
 
-async def test_a_running_run_is_resumed_at_every_cursor(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_a_running_run_is_resumed_at_every_cursor(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = observe(database, "running")
     say(database, execution_id, *"abc")
     streams = [stream(http, cursor) for cursor in range(6)]
@@ -230,7 +152,7 @@ async def test_a_running_run_is_resumed_at_every_cursor(http: httpx.AsyncClient,
         assert got == log[cursor:]
 
 
-async def test_a_finished_run(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_a_finished_run(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = whole_run(database)
     log = stored(database, execution_id)
     got = await all_of(stream(http))
@@ -240,7 +162,7 @@ async def test_a_finished_run(http: httpx.AsyncClient, database: Engine) -> None
     assert await all_of(stream(http, got[1].id)) == log[-1:], "one that lost the end gets just that"
 
 
-async def test_a_cleared_run_goes_on_after_its_end(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_a_cleared_run_goes_on_after_its_end(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = whole_run(database)
     end = len(stored(database, execution_id))
     observe(database, "running")
@@ -252,11 +174,11 @@ async def test_a_cleared_run_goes_on_after_its_end(http: httpx.AsyncClient, data
 
 @pytest.mark.parametrize(("cursor", "lost"), [(0, (1, 4)), (3, (4, 4)), (4, None), (5, None)])
 async def test_pruned_events_are_a_gap(
-    http: httpx.AsyncClient, database: Engine, cursor: int, lost: tuple[int, int] | None
+    http: httpx.AsyncClient, database: LogWriter, cursor: int, lost: tuple[int, int] | None
 ) -> None:
     execution_id = whole_run(database)
     log = stored(database, execution_id)
-    with database.begin() as connection:
+    with database.engine.begin() as connection:
         connection.execute(text("DELETE FROM visual_ai.workflow_events WHERE seq <= 4"))
         connection.execute(text("UPDATE visual_ai.workflow_executions SET pruned_seq = 4"))
     got = await all_of(stream(http, cursor))
@@ -267,20 +189,41 @@ async def test_pruned_events_are_a_gap(
         assert got[1:] == log[4:]
 
 
+async def test_events_of_long_ago_are_pruned(
+    http: httpx.AsyncClient, database: LogWriter, app: FastAPI, database_url: str
+) -> None:
+    execution_id = whole_run(database)
+    observe(database, "running", run_id="goes on")
+    observe(database, "success", run_id="of today")
+    with database.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE visual_ai.workflow_executions SET finished_at = now() - interval '40 days' WHERE id = :id"),
+            {"id": execution_id},
+        )
+    log = stored(database, execution_id)
+    retention = EventRetention(make_settings(database_url), Database(app.state.application.database.engine))
+    assert await retention.prune() == len(log) - 2
+    assert await retention.prune() == 0
+    assert [got.type for got in await all_of(stream(http, 0))] == ["gap", "workflow_update", "end"]
+    assert await all_of(stream(http, len(log) - 2)) == log[-2:]
+    assert [got.type for got in await all_of(stream(http))] == ["workflow_update", "task_update", "end"]
+    assert [got.id for got in await all_of(stream(http, 0, run_id="of today"))] == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "9" * 30, "١"])
-async def test_a_cursor_that_is_none(http: httpx.AsyncClient, database: Engine, cursor: str) -> None:
+async def test_a_cursor_that_is_none(http: httpx.AsyncClient, database: LogWriter, cursor: str) -> None:
     whole_run(database)
     response = await http.get(f"/workflow-status/stream/{DAG}/run", params={"last_event_id": cursor})
     assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "?last_event_id")
 
 
-async def test_a_cursor_of_another_database_begins_anew(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_a_cursor_of_another_database_begins_anew(http: httpx.AsyncClient, database: LogWriter) -> None:
     whole_run(database)
     assert [got.type for got in await all_of(stream(http, 9_999))] == ["workflow_update", "task_update", "end"]
 
 
 async def test_a_long_log_is_read_in_pages(
-    http: httpx.AsyncClient, database: Engine, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient, database: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = observe(database, "running")
     say(database, execution_id, *map(str, range(1_200)))
@@ -288,7 +231,7 @@ async def test_a_long_log_is_read_in_pages(
     assert await all_of(stream(http, 0)) == stored(database, execution_id)
 
 
-async def test_a_burst_larger_than_a_page_is_told_live(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_a_burst_larger_than_a_page_is_told_live(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = observe(database, "running")
     async with aclosing(stream(http, 1)) as frames:
         reading = asyncio.create_task(all_of(frames))
@@ -298,7 +241,9 @@ async def test_a_burst_larger_than_a_page_is_told_live(http: httpx.AsyncClient, 
         assert await reading == stored(database, execution_id)[1:]
 
 
-async def test_a_hundred_subscribers_while_four_write(http: httpx.AsyncClient, app: FastAPI, database: Engine) -> None:
+async def test_a_hundred_subscribers_while_four_write(
+    http: httpx.AsyncClient, app: FastAPI, database: LogWriter
+) -> None:
     execution_id = observe(database, "running")
     reading = [asyncio.create_task(all_of(stream(http, 0 if i % 2 else None))) for i in range(100)]
 
@@ -330,9 +275,9 @@ def kill(url: str, application_name: str) -> int:
 
 
 async def test_a_feed_that_loses_its_connection_loses_nothing(
-    pg: Any, app: FastAPI, http: httpx.AsyncClient, database: Engine, monkeypatch: pytest.MonkeyPatch
+    pg: Any, app: FastAPI, http: httpx.AsyncClient, database: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "_RECONNECT_DELAY", 0.1)
+    monkeypatch.setattr(wakeups, "RECONNECT_DELAY", 0.1)
     execution_id = observe(database, "running")
     async with aclosing(stream(http)) as frames:
         await until(frames, 1)
@@ -346,9 +291,9 @@ async def test_a_feed_that_loses_its_connection_loses_nothing(
 
 
 async def test_what_happens_while_the_feed_connects_again_is_told(
-    pg: Any, http: httpx.AsyncClient, database: Engine, monkeypatch: pytest.MonkeyPatch
+    pg: Any, http: httpx.AsyncClient, database: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "_RECONNECT_DELAY", 0.1)
+    monkeypatch.setattr(wakeups, "RECONNECT_DELAY", 0.1)
     execution_id = observe(database, "running")
     real = psycopg.AsyncConnection.connect
 
@@ -367,7 +312,7 @@ async def test_what_happens_while_the_feed_connects_again_is_told(
 
 
 async def test_pooled_connections_that_die_are_replaced(
-    pg: Any, http: httpx.AsyncClient, database: Engine, monkeypatch: pytest.MonkeyPatch
+    pg: Any, http: httpx.AsyncClient, database: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = observe(database, "running")
     async with aclosing(stream(http)) as frames:
@@ -381,11 +326,11 @@ async def test_pooled_connections_that_die_are_replaced(
 async def test_a_slow_subscriber_is_dropped_and_resumes(
     http: httpx.AsyncClient,
     app: FastAPI,
-    database: Engine,
+    database: LogWriter,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(feed_module, "QUEUE_LIMIT", 50)
+    monkeypatch.setattr(channels, "QUEUE_LIMIT", 50)
     execution_id = observe(database, "running")
     streams = app.state.application.streams
     async with aclosing(stream(http)) as slow, aclosing(stream(http)) as fast:
@@ -405,7 +350,7 @@ async def test_a_slow_subscriber_is_dropped_and_resumes(
     assert caplog.text == "", "being slow is no error"
 
 
-async def test_a_client_that_leaves_is_forgotten(http: httpx.AsyncClient, app: FastAPI, database: Engine) -> None:
+async def test_a_client_that_leaves_is_forgotten(http: httpx.AsyncClient, app: FastAPI, database: LogWriter) -> None:
     observe(database, "running")
     streams = app.state.application.streams
     async with aclosing(stream(http)) as frames:
@@ -414,7 +359,7 @@ async def test_a_client_that_leaves_is_forgotten(http: httpx.AsyncClient, app: F
     await eventually(lambda: not streams.open_streams)
 
 
-async def test_a_heartbeat_keeps_proxies_awake(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_a_heartbeat_keeps_proxies_awake(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = observe(database, "running")
     parser = Parser()
     async with aclosing(stream(http, parser=parser)) as frames:
@@ -428,7 +373,7 @@ async def test_a_heartbeat_keeps_proxies_awake(http: httpx.AsyncClient, database
 @pytest.mark.parametrize(
     ("username", "sees"), [("ulla", True), ("uwe", False), ("victor", True), ("otto", True), ("anna", True)]
 )
-async def test_a_strangers_run(http: httpx.AsyncClient, database: Engine, username: str, sees: bool) -> None:
+async def test_a_strangers_run(http: httpx.AsyncClient, database: LogWriter, username: str, sees: bool) -> None:
     observe(database, "success", conf={"_visual_ai": {"user_id": "ulla", "triggered_by": "ulla"}})
     headers = await sign_in(http, username)
     for path in (f"/workflow-status/stream/{DAG}/run", f"/workflow-status/{DAG}/run"):
@@ -441,9 +386,11 @@ async def test_a_strangers_run(http: httpx.AsyncClient, database: Engine, userna
     assert len(listed) == sees
 
 
-async def test_streams_need_a_token_in_production(database_url: str, airflow: FakeAirflow, database: Engine) -> None:
+async def test_streams_need_a_token_in_production(
+    database_url: str, airflow: FakeAirflow, database: LogWriter, redis_url: str | None
+) -> None:
     observe(database, "success")
-    async with application(database_url, airflow, **PRODUCTION) as app, client_of(app) as http:
+    async with application(database_url, airflow, redis_url=redis_url, **PRODUCTION) as app, client_of(app) as http:
         path = f"/workflow-status/stream/{DAG}/run"
         assert (await http.get(path)).status_code == 401
         response = await http.post("/auth/token", json={"username": "anna", "password": "correct horse"})
@@ -451,10 +398,12 @@ async def test_streams_need_a_token_in_production(database_url: str, airflow: Fa
         assert (await http.get(path)).status_code == 200, "the cookie is enough, for EventSource sends no header"
 
 
-async def test_too_many_streams(database_url: str, airflow: FakeAirflow, database: Engine) -> None:
+async def test_too_many_streams(
+    database_url: str, airflow: FakeAirflow, database: LogWriter, redis_url: str | None
+) -> None:
     observe(database, "running")
     async with (
-        application(database_url, airflow, streams_per_user=2) as app,
+        application(database_url, airflow, redis_url=redis_url, streams_per_user=2) as app,
         served(app) as address,
         httpx.AsyncClient(base_url=address) as http,
         aclosing(stream(http)) as first,
@@ -467,10 +416,12 @@ async def test_too_many_streams(database_url: str, airflow: FakeAirflow, databas
         assert int(response.headers["retry-after"]) > 0
 
 
-async def test_a_stream_ends_with_its_token(database_url: str, airflow: FakeAirflow, database: Engine) -> None:
+async def test_a_stream_ends_with_its_token(
+    database_url: str, airflow: FakeAirflow, database: LogWriter, redis_url: str | None
+) -> None:
     observe(database, "running")
     async with (
-        application(database_url, airflow, token_lifetime=1, stream_heartbeat=0.1) as app,
+        application(database_url, airflow, redis_url=redis_url, token_lifetime=3, stream_heartbeat=0.1) as app,
         served(app) as address,
         httpx.AsyncClient(base_url=address) as http,
     ):
@@ -482,11 +433,13 @@ def sequence(got: Sequence[Got]) -> list[str | None]:
     return [frame.id for frame in got]
 
 
-async def test_two_backends_tell_the_same(database_url: str, airflow: FakeAirflow, database: Engine) -> None:
+async def test_two_backends_tell_the_same(
+    database_url: str, airflow: FakeAirflow, database: LogWriter, redis_url: str | None
+) -> None:
     execution_id = observe(database, "running")
     async with (
-        application(database_url, airflow) as one,
-        application(database_url, airflow) as another,
+        application(database_url, airflow, redis_url=redis_url) as one,
+        application(database_url, airflow, redis_url=redis_url) as another,
         served(one) as address,
         served(another) as other_address,
         httpx.AsyncClient(base_url=address) as http,

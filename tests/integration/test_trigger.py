@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from backend.db.address import plain_url
+from backend.services import catalog
 from backend.services import trigger as trigger_module
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
@@ -194,6 +195,28 @@ async def test_airflow_forbids_it(
     assert rows(database_url) == NOTHING
     airflow.heal()
     assert (await send(http, ulla, "k", model="another body")).status_code == 202, "the key was given back"
+
+
+async def test_triggers_at_once_share_one_look_up(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    answers = await asyncio.gather(*(send(http, ulla) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert sum("/details" in call for call in airflow.log) == 1
+
+
+async def test_a_look_up_that_is_repeated_in_time_holds_nobody_up(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "FRESH", 3600)
+    monkeypatch.setattr(catalog, "REFRESH", 0)
+    assert (await send(http, ulla)).status_code == 202
+    airflow.dags["visual_ai_workflow"]["is_paused"] = True
+    airflow.fail("/details", 500, delay=0.5)
+    assert (await send(http, ulla)).status_code == 202, "what is known still serves"
+    airflow.heal()
+    async with asyncio.timeout(10):
+        while (await send(http, ulla)).status_code == 202:  # noqa: ASYNC110  # each look tells the state of that moment
+            await asyncio.sleep(0.05)
+    is_problem(await send(http, ulla), 409)
 
 
 async def test_an_unknown_dag(http: httpx.AsyncClient, ulla: Headers, database_url: str) -> None:

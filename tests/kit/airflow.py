@@ -16,7 +16,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -63,6 +63,8 @@ class Fault:
     times: int | None = None
     lose_answer: bool = False
     delay: float = 0.0
+    cut_after: int | None = None
+    """The answer, a log, ends in the middle after so many lines."""
     detail: Any = "a fault"
 
 
@@ -73,6 +75,9 @@ class Run:
     shown: Json
     updated_at: datetime
     tasks: dict[tuple[str, int], Json] = field(default_factory=dict)
+    logs: dict[tuple[str, int, int], Iterable[bytes]] = field(default_factory=dict)
+    """Lines by task, map index and try."""
+    tasks_updated_at: dict[tuple[str, int], datetime] = field(default_factory=dict)
 
 
 class FakeAirflow:
@@ -92,11 +97,13 @@ class FakeAirflow:
         self.runs: dict[tuple[str, str], Run] = {}
         self.log: list[str] = []
         """`METHOD path` of each request, oldest first."""
+        self.askers: list[tuple[str, str]] = []
+        """Who sent each, and `METHOD path`, as far as a token told."""
         self.triggers: list[tuple[str, Json]] = []
         """Who sent each trigger, and its body, accepted or not."""
         self.token_lifetime = 24 * 3600.0
         self._faults: list[Fault] = []
-        self.transport = httpx.MockTransport(self._answer)
+        self.transport = httpx.MockTransport(self.answer)
 
     # What a test sets up
 
@@ -134,6 +141,7 @@ class FakeAirflow:
                 "run_type": "scheduled",
                 "conf": {},
                 "queued_at": now.isoformat(),
+                "run_after": now.isoformat(),
                 "start_date": None if state == "queued" else now.isoformat(),
                 "end_date": now.isoformat() if state in ("success", "failed") else None,
                 "triggering_user_name": None,
@@ -161,7 +169,9 @@ class FakeAirflow:
         self, dag_id: str, dag_run_id: str, task_id: str, state: str | None, *, try_number: int = 1, map_index: int = -1
     ) -> None:
         """Make or change a task instance."""
-        run, now = self.runs[dag_id, dag_run_id], datetime.now(UTC).isoformat()
+        run, moment = self.runs[dag_id, dag_run_id], datetime.now(UTC)
+        now = moment.isoformat()
+        run.tasks_updated_at[task_id, map_index] = moment
         run.tasks[task_id, map_index] = {
             "dag_id": dag_id,
             "dag_run_id": dag_run_id,
@@ -173,6 +183,21 @@ class FakeAirflow:
             "end_date": now if state in ("success", "failed") else None,
             "duration": 0.5 if state in ("success", "failed") else None,
         }
+
+    def set_log(
+        self,
+        dag_id: str,
+        dag_run_id: str,
+        task_id: str,
+        lines: Iterable[Json | bytes],
+        *,
+        try_number: int = 1,
+        map_index: int = -1,
+    ) -> None:
+        """The log of a try: entries, or lines as they stand. An iterable that is no list is read as it is sent."""
+        raw = (line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+        kept = list(raw) if isinstance(lines, list) else raw
+        self.runs[dag_id, dag_run_id].logs[task_id, map_index, try_number] = kept
 
     def delete_run(self, dag_id: str, dag_run_id: str) -> None:
         """As if somebody deleted it in Airflow's UI."""
@@ -190,7 +215,8 @@ class FakeAirflow:
 
     # What it answers
 
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        """What the server answers. Raises httpx's errors where the connection would fail."""
         call = f"{request.method} {request.url.path}"
         self.log.append(call)
         fault = next((fault for fault in self._faults if fault.where in call), None)
@@ -205,6 +231,10 @@ class FakeAirflow:
         if fault.lose_answer:
             self._route(request)
             raise httpx.ReadError("the answer was lost", request=request)
+        if fault.cut_after is not None:
+            answer = self._route(request)
+            lines = (await answer.aread()).splitlines(keepends=True)
+            return httpx.Response(200, content=_broken(lines[: fault.cut_after], request))
         if fault.status is None:
             raise httpx.ConnectError("10.9.8.7: connection refused", request=request)
         return httpx.Response(fault.status, json={"detail": fault.detail})
@@ -218,6 +248,7 @@ class FakeAirflow:
         name = self._user(request)
         if name is None:
             return _refused(401, "Invalid JWT token")
+        self.askers.append((name, f"{request.method} {path}"))
         if self.users[name].forbidden:
             return _refused(403, "Forbidden")
         for method, pattern, handler in (
@@ -227,9 +258,12 @@ class FakeAirflow:
             ("POST", r"/api/v2/dags/([^/~]+)/dagRuns", self._trigger),
             ("GET", r"/api/v2/dags/~/dagRuns", self._list_runs),
             ("GET", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._run),
+            ("GET", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/(-?[0-9]+)", self._task),
+            ("GET", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/logs/([0-9]+)", self._log),
             ("PATCH", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._stop),
             ("POST", r"/api/v2/dags/([^/~]+)/clearTaskInstances", self._clear),
             ("POST", r"/api/v2/dags/~/dagRuns/~/taskInstances/list", self._list_tasks),
+            ("GET", r"/api/v2/dags/~/dagRuns/~/taskInstances", self._list_changed_tasks),
         ):
             if request.method == method and (match := re.fullmatch(pattern, path)):
                 return handler(request, name, *map(unquote, match.groups()))
@@ -305,6 +339,28 @@ class FakeAirflow:
             return _refused(404, f"The DagRun with dag_id: `{dag_id}` and run_id: `{dag_run_id}` was not found")
         return httpx.Response(200, json=run.shown)
 
+    def _task(
+        self, _: httpx.Request, __: str, dag_id: str, dag_run_id: str, task_id: str, map_index: str
+    ) -> httpx.Response:
+        run = self.runs.get((dag_id, dag_run_id))
+        task = run.tasks.get((task_id, int(map_index))) if run else None
+        if task is None:
+            return _refused(404, f"The Mapped Task Instance with task_id: `{task_id}` was not found")
+        return httpx.Response(200, json=task)
+
+    def _log(
+        self, request: httpx.Request, _: str, dag_id: str, dag_run_id: str, task_id: str, try_number: str
+    ) -> httpx.Response:
+        key = (task_id, int(request.url.params["map_index"]), int(try_number))
+        run = self.runs.get((dag_id, dag_run_id))
+        task = run.tasks.get(key[:2]) if run else None
+        if run is None or task is None or task["try_number"] < key[2]:
+            return _refused(404, "TaskInstance not found")
+        if request.headers["accept"] != "application/x-ndjson":
+            return _refused(406, "this Airflow streams logs only")
+        content = _streamed(run.logs.get(key, []))
+        return httpx.Response(200, content=content, headers={"content-type": "application/x-ndjson"})
+
     def _stop(self, request: httpx.Request, name: str, dag_id: str, dag_run_id: str) -> httpx.Response:
         """As Airflow does it: what runs fails, what has not begun is skipped."""
         if (dag_id, dag_run_id) in self.runs and json.loads(request.content) == {"state": "failed"}:
@@ -338,6 +394,19 @@ class FakeAirflow:
         found = [run.shown for run in runs]
         return httpx.Response(200, json={"dag_runs": _page(request, found), "total_entries": len(found)})
 
+    def _list_changed_tasks(self, request: httpx.Request, _: str) -> httpx.Response:
+        wanted = request.url.params
+        since = datetime.fromisoformat(wanted["updated_at_gte"])
+        run_after = wanted.get("run_after_gte")
+        found = [
+            task
+            for run in self.runs.values()
+            if run_after is None or run.shown["run_after"] >= run_after
+            for key, task in run.tasks.items()
+            if run.tasks_updated_at[key] >= since
+        ]
+        return httpx.Response(200, json={"task_instances": _page(request, found), "total_entries": len(found)})
+
     def _list_tasks(self, request: httpx.Request, _: str) -> httpx.Response:
         wanted = json.loads(request.content)
         found = [
@@ -354,6 +423,20 @@ class FakeAirflow:
 def _page(request: httpx.Request, items: list[Json]) -> list[Json]:
     limit, offset = int(request.url.params.get("limit", 50)), int(request.url.params.get("offset", 0))
     return items[offset : offset + min(limit, 100)]  # `[api] maximum_page_limit`
+
+
+async def _streamed(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """A log as Airflow sends it, in front where it was read."""
+    for event in ("::group::Log message source details", "/airflow/logs/attempt.log", "::endgroup::"):
+        yield json.dumps({"event": event}).encode() + b"\n"
+    for line in lines:
+        yield line + b"\n"
+
+
+async def _broken(lines: Sequence[bytes], request: httpx.Request) -> AsyncIterator[bytes]:
+    for line in lines:
+        yield line
+    raise httpx.ReadError("the connection was cut", request=request)
 
 
 def _refused(status: int, detail: Any) -> httpx.Response:

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 
 from backend.api.main import create_app
+from backend.api.server import Server
 from backend.core.settings import Settings
 from tests.kit.airflow import PASSWORD, FakeAirflow
 from tests.kit.waiting import eventually
@@ -32,10 +32,11 @@ def make_settings(database_url: str, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def application(database_url: str, airflow: FakeAirflow, **changes: Any) -> AsyncIterator[FastAPI]:
-    """The application with its services running."""
+    """The application with its services running. With an `airflow_url` it calls what is served there."""
     settings = make_settings(database_url, **changes)
     airflow.users["airflow"].password = settings.airflow_password.get_secret_value()
-    app = create_app(settings, airflow_transport=airflow.transport)
+    transport = airflow.transport if "airflow_url" not in changes else None
+    app = create_app(settings, airflow_transport=transport)
     async with app.router.lifespan_context(app):
         yield app
 
@@ -51,12 +52,10 @@ async def client_of(
 
 
 @asynccontextmanager
-async def served(app: FastAPI) -> AsyncIterator[str]:
-    """The address of a real server of the application."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    config = uvicorn.Config(app, lifespan="off", log_level="critical", timeout_graceful_shutdown=2)
-    config.log_config = None
-    server = uvicorn.Server(config)
+async def served(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
+    """The address of a real server of the application; with a `port`, that of one that was served before."""
+    listener = socket.create_server(("127.0.0.1", port), backlog=512)
+    server = Server(app, lifespan="off", log_level="critical", log_config=None)
     task = asyncio.create_task(server._serve([listener]))  # `serve` would take over the process's signals
     try:
         await eventually(lambda: server.started)
@@ -64,6 +63,8 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
     finally:
         server.should_exit = server.force_exit = True
         await task
+        for connection in list(server.server_state.connections):  # with a process they would end
+            connection.transport.abort()
         listener.close()
 
 

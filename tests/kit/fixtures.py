@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kit.openai_server import OpenAIServer
+from tests.kit.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,27 @@ def openai_server(running_openai_server: OpenAIServer) -> Iterator[OpenAIServer]
     running_openai_server.reset()
     yield running_openai_server
     running_openai_server.reset()  # what the test left in flight ends with it
+
+
+@pytest.fixture(scope="session")
+def running_redis_server() -> Iterator[RedisServer]:
+    """One for the whole session; tests take `redis_server`."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(running_redis_server: RedisServer) -> Iterator[RedisServer]:
+    """A real Redis server with nothing in it."""
+    running_redis_server.empty()
+    yield running_redis_server
+    running_redis_server.ensure()
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def redis_url(request: pytest.FixtureRequest) -> str | None:
+    """What wakes the event feeds: a test that takes it runs with either. None: Postgres."""
+    if request.param == "postgres":
+        return None
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return server.url

@@ -1,6 +1,7 @@
 """The fake OpenAI server's ASGI application: OpenAI's endpoints under /v1 and the kit's own under /_kit.
 
-OpenAI's endpoints are under /<anything>/v1 too, so that a test can have an address of its own.
+So are Anthropic's /v1/messages and Ollama's /api/chat, for their clients' sake: they answer and misbehave likewise.
+All are under /<anything> too, so that a test can have an address of its own.
 
 POST /_kit/behaviours  one behaviour or a list; `{"preset": "rate_limit", "times": 2}` starts from a preset
 POST /_kit/settings    a part of `Settings`: latency, token_delay, rate, burst, api_key
@@ -42,6 +43,8 @@ def openai_routes(state: ServerState, prefix: str) -> list[Route]:
         Route(f"{prefix}/v1/chat/completions", Endpoint(state, "chat"), methods=["POST"]),
         Route(f"{prefix}/v1/responses", Endpoint(state, "responses"), methods=["POST"]),
         Route(f"{prefix}/v1/models", Endpoint(state, "models"), methods=["GET"]),
+        Route(f"{prefix}/v1/messages", Endpoint(state, "messages"), methods=["POST"]),
+        Route(f"{prefix}/api/chat", Endpoint(state, "ollama"), methods=["POST"]),
     ]
 
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Json = dict[str, Any]
-Api = Literal["chat", "responses", "models"]
+Api = Literal["chat", "responses", "models", "messages", "ollama"]
+"""OpenAI's three, Anthropic's Messages API and Ollama's chat API."""
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -51,7 +52,7 @@ class Behaviour(BaseModel):
 
     # Which requests
     api: Api | None = None
-    """None: chat and responses, but not the list of models."""
+    """None: any but the list of models."""
     model: str | None = None
     contains: str | None = None
     """A part of the prompt: of the text of all messages."""
@@ -97,6 +98,8 @@ class Behaviour(BaseModel):
     """Before each event; None: the server's."""
     cut_after: int | None = Field(default=None, ge=0)
     """Close the connection after so many events; without a stream: in the middle of the body."""
+    end_after: int | None = Field(default=None, ge=0)
+    """End the stream in order after so many events, without its last words: as a proxy does whose time is up."""
     stall_after: int | None = Field(default=None, ge=0)
     """Send nothing more after so many events, and keep the connection."""
     error_after: int | None = Field(default=None, ge=0)
@@ -171,6 +174,7 @@ Preset = Literal[
     "timeout",
     "reset",
     "cut_stream",
+    "ended_stream",
     "stall_stream",
     "stream_error",
     "malformed",
@@ -247,6 +251,7 @@ PRESETS: dict[Preset, Behaviour] = {
     "timeout": Behaviour(hang=True),
     "reset": Behaviour(reset=True),
     "cut_stream": Behaviour(cut_after=3),
+    "ended_stream": Behaviour(end_after=3),
     "stall_stream": Behaviour(stall_after=3),
     "stream_error": Behaviour(error_after=3),
     "malformed": Behaviour(malformed=True),

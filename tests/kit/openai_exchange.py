@@ -60,7 +60,7 @@ class Endpoint:
             path=scope["path"],
             api=self.api,
             headers={k: v for k, v in headers.items() if k not in SECRET_HEADERS},
-            has_authorization="authorization" in headers,
+            has_authorization="authorization" in headers or "x-api-key" in headers,
         )
         log, transport = state.log, scope["state"]["transport"]
         gone = asyncio.create_task(_until_gone(receive))
@@ -68,7 +68,7 @@ class Endpoint:
         log.begin(record)
         try:
             exchange = Exchange(state, record, transport, gone, send)
-            await exchange.answer(bytes(body), headers.get("authorization", ""))
+            await exchange.answer(bytes(body), headers.get("authorization") or headers.get("x-api-key", ""))
         except ClientGoneError:
             record.client_disconnected = True
         finally:
@@ -100,7 +100,8 @@ class Exchange:
     async def answer(self, body: bytes, authorization: str) -> None:
         key = authorization.removeprefix("Bearer ").strip()
         wanted = self.state.settings.api_key
-        if not key or (wanted is not None and key != wanted):
+        free = self.record.api == "ollama"
+        if not free and (not key or (wanted is not None and key != wanted)):
             await self._error(401, usual_error(401))
             return
         if self.state.bucket is not None and (wait := self.state.bucket.take()):
@@ -181,6 +182,7 @@ class Exchange:
     async def _start(self, status: int, headers: dict[str, str]) -> None:
         all_headers = {
             "content-type": "application/json",
+            "date": format_datetime(datetime.now(UTC), usegmt=True),
             "x-request-id": f"req_{self.record.number}",
             "openai-version": "2020-10-01",
             "openai-processing-ms": str(round((time.monotonic() - self.record.time) * 1000)),
@@ -220,7 +222,7 @@ class Exchange:
                 return {"retry-after": format_datetime(then, usegmt=True)}
 
     async def _error(self, status: int, error: Json, headers: dict[str, str] | None = None) -> None:
-        await self._whole(compact({"error": error}), status, headers)
+        await self._whole(compact(wire.error_body(self.record.api, error, self.record.number)), status, headers)
 
     async def _whole(self, text: str, status: int | None = None, headers: dict[str, str] | None = None) -> None:
         chosen, data = self.behaviour, text.encode()
@@ -237,13 +239,16 @@ class Exchange:
 
     async def _stream(self, request: ModelRequest) -> None:
         chosen = self.behaviour
-        await self._start(chosen.status, {"content-type": "text/event-stream; charset=utf-8"})
+        kind = "application/x-ndjson" if request.api == "ollama" else "text/event-stream; charset=utf-8"
+        await self._start(chosen.status, {"content-type": kind})
         delay = self.state.settings.token_delay if chosen.token_delay is None else chosen.token_delay
         for position, event in enumerate(wire.events(request, reply_to(request, chosen, self.record.number))):
             await self._pause(delay)
             if position == chosen.cut_after:
                 await self._close()
                 return
+            if position == chosen.end_after:
+                break
             if position == chosen.stall_after:
                 await self._pause(math.inf)
             if position == chosen.error_after:

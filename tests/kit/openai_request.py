@@ -87,7 +87,7 @@ def read_request(api: Api, body: Any) -> ModelRequest:
     model = body.get("model")
     if not isinstance(model, str):
         raise InvalidRequestError("you must provide a model parameter")
-    given = body.get("messages") if api == "chat" else body.get("input")
+    given = body.get("input") if api == "responses" else body.get("messages")
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
     if not isinstance(given, list) or not all(isinstance(m, dict) for m in given):
@@ -108,7 +108,7 @@ def read_request(api: Api, body: Any) -> ModelRequest:
     return ModelRequest(
         api=api,
         model=model,
-        stream=bool(body.get("stream")),
+        stream=bool(body.get("stream", api == "ollama")),
         include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         prompt="\n".join(texts),
         last_user=last_user,

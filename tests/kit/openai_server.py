@@ -60,6 +60,7 @@ def _uvicorn(state: ServerState, *, host: str = HOST, port: int = 0, quiet: bool
         log_level="critical" if quiet else "info",
         access_log=not quiet,
         backlog=BACKLOG,
+        date_header=False,  # sent by the answer itself, where a behaviour can set it
         # A pooled connection closed while the client reuses it would be an error nobody scripted.
         timeout_keep_alive=3600,
     )
@@ -105,6 +106,11 @@ class OpenAIServer:
         which does not outlive its event loop, so each test needs an address of its own.
         """
         return f"{self.url}/{self._resets}/v1" if self._resets else f"{self.url}/v1"
+
+    @property
+    def root_url(self) -> str:
+        """For Anthropic's and Ollama's clients, which add the path themselves."""
+        return self.base_url.removesuffix("/v1")
 
     def start(self) -> Self:
         # Bound and listening here, so that the address is known, and requests wait, before the server is up.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,15 +39,16 @@ class Settings(BaseModel):
 
 
 class TokenBucket:
-    def __init__(self, rate: float, burst: int | None) -> None:
+    def __init__(self, rate: float, burst: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate = rate
         self.capacity = burst or max(1, math.floor(rate))
         self.level = float(self.capacity)
-        self.filled = time.monotonic()
+        self.clock = clock
+        self.filled = clock()
 
     def take(self) -> float:
         """0.0 if there was a token, else the seconds until there is one."""
-        now = time.monotonic()
+        now = self.clock()
         self.level = min(self.capacity, self.level + (now - self.filled) * self.rate)
         self.filled = now
         if self.level >= 1:

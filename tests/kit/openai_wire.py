@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from tests.kit.openai_behaviour import Json
+from tests.kit import other_wire
+from tests.kit.openai_behaviour import Api, Json
 from tests.kit.openai_reply import Reply, arguments_text, compact, in_tokens
 from tests.kit.openai_request import ModelRequest
 
@@ -17,12 +18,20 @@ DONE = b"data: [DONE]\n\n"
 
 
 def body(request: ModelRequest, reply: Reply) -> Json:
+    if request.api == "messages":
+        return other_wire.message(request, reply)
+    if request.api == "ollama":
+        return other_wire.ollama_body(request, reply)
     return chat_completion(request, reply) if request.api == "chat" else response(request, reply)
 
 
 def events(request: ModelRequest, reply: Reply) -> Iterator[bytes]:
-    """One server-sent event each, encoded; a chat's `[DONE]` is the last."""
-    if request.api == "chat":
+    """One server-sent event each, or one line of Ollama's, encoded; a chat's `[DONE]` is the last."""
+    if request.api == "messages":
+        yield from other_wire.message_events(request, reply)
+    elif request.api == "ollama":
+        yield from other_wire.ollama_lines(request, reply)
+    elif request.api == "chat":
         for chunk in _chat_chunks(request, reply):
             yield f"data: {compact(chunk)}\n\n".encode()
         yield DONE
@@ -31,7 +40,18 @@ def events(request: ModelRequest, reply: Reply) -> Iterator[bytes]:
             yield _named(event, number)
 
 
+def error_body(request_api: Api, error: Json, number: int) -> Json:
+    """The body of an answer with an error status."""
+    if request_api == "messages":
+        return other_wire.message_error(error, number)
+    return {"error": error.get("message")} if request_api == "ollama" else {"error": error}
+
+
 def error_event(request: ModelRequest, error: Json, position: int) -> bytes:
+    if request.api == "messages":
+        return other_wire.message_error_event(error)
+    if request.api == "ollama":
+        return f"{compact({'error': error['message']})}\n".encode()
     if request.api == "chat":
         return f"data: {compact({'error': error})}\n\n".encode()
     return _named({**error, "type": "error", "code": error["code"] or error["type"]}, position)

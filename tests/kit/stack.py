@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -54,6 +56,21 @@ class RunningStack:
     def backend(self, username: str | None = None, password: str | None = None) -> httpx.Client:
         """A client of the backend, by default as the administrator."""
         return _signed_in(self.backend_url, username or self.username, password or self.password)
+
+    def restart(self, program: str, environment: Mapping[str, str]) -> None:
+        """End a process of the stack; the supervisor starts it again, with further variables."""
+        path = self.state / "run" / f"{program}.json"
+        specification = json.loads(path.read_text())
+        specification["env"] |= environment
+        path.write_text(json.dumps(specification))
+        before = self.pid(program)
+        os.kill(before, signal.SIGTERM)
+        wait_until(lambda: self.pid(program) not in (0, before), timeout=60, what=f"a new {program}")
+
+    def pid(self, program: str) -> int:
+        """The number of a process of the stack; 0 while there is none."""
+        found = re.search(rf"^\s*{program}\s.*\bpid (\d+)", self.command("status").stdout, re.MULTILINE)
+        return int(found[1]) if found else 0
 
     def specification(self, program: str) -> dict[str, str]:
         """The environment that a process of the stack was started with."""

@@ -37,6 +37,7 @@ EXPECTED: dict[Preset, tuple[Category | None, Category | None]] = {
     "timeout": ("timeout", "timeout"),
     "reset": ("server", "server"),
     "cut_stream": ("server", "server"),
+    "ended_stream": (None, None),
     "stall_stream": ("timeout", "timeout"),
     "stream_error": (None, "server"),
     "malformed": ("server", "server"),

@@ -89,8 +89,8 @@ def test_a_key_for_another_provider_is_not_enough(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_provider_that_needs_no_key_is_not_replaced() -> None:
-    with pytest.raises(ModelConfigurationError, match="“ollama” needs the package langchain-ollama"):
-        resolve_model("ollama:llava:7b", purpose="vision", settings=KEYLESS)
+    with pytest.raises(ModelConfigurationError, match="“bedrock” needs the package langchain-aws"):
+        resolve_model("bedrock:some.model-v1:0", purpose="vision", settings=KEYLESS)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ import httpx
 import openai
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
+from langchain_anthropic import ChatAnthropic
+from langchain_anthropic.chat_models import AnthropicOverloadedError
 from langchain_core.exceptions import (
     ContextOverflowError,
     ModelAPIError,
@@ -30,8 +32,10 @@ from langchain_core.exceptions import (
     ModelTimeoutError,
 )
 from langchain_core.messages import AIMessageChunk, BaseMessageChunk, HumanMessage
+from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 from langchain_openai.chat_models.base import OpenAIRefusalError
+from ollama import ResponseError
 from pydantic import BaseModel, Field, ValidationError
 
 from tests.kit.json_example import example
@@ -205,7 +209,7 @@ ERRORS: dict[Preset, tuple[type[openai.APIError], type[ModelError] | None, int |
     "reset": (openai.APIConnectionError, ModelConnectionError, None, None),
 }
 BROKEN: set[Preset] = {"cut_stream", "stall_stream", "stream_error", "malformed", "empty"}
-ANSWERED: set[Preset] = {"content_filter_reply", "refusal", "length"}
+ANSWERED: set[Preset] = {"content_filter_reply", "refusal", "length", "ended_stream"}
 
 
 async def _invoke(model: ChatOpenAI) -> None:
@@ -290,6 +294,40 @@ def test_a_stalled_stream_times_out_while_it_is_read(openai_server: OpenAIServer
     assert isinstance(caught.value, ModelTimeoutError)
     assert chunks
     openai_server.wait_for(lambda stats: stats.disconnected == 1)
+
+
+def test_a_stream_that_ends_in_order_and_too_early_raises_nothing(openai_server: OpenAIServer) -> None:
+    openai_server.script("ended_stream")
+    answer = stream(chat(openai_server), "hello", [])
+    assert (answer.text, "finish_reason" in answer.response_metadata) == ("You said", False)
+
+
+def anthropic(server: OpenAIServer) -> ChatAnthropic:
+    return ChatAnthropic(model="claude-x", base_url=server.root_url, api_key="test", max_retries=0)
+
+
+def test_anthropics_client_is_answered(openai_server: OpenAIServer) -> None:
+    model = anthropic(openai_server)
+    answer = model.invoke([("system", "Be brief."), ("user", "hello")])
+    assert (answer.text, answer.response_metadata["stop_reason"]) == ("You said: hello", "end_turn")
+    assert answer.usage_metadata is not None
+    assert answer.usage_metadata["output_tokens"] == 4
+    whole = total([chunk for chunk in model.stream("hello") if isinstance(chunk, AIMessageChunk)])
+    assert (whole.text, whole.response_metadata["stop_reason"]) == ("You said: hello", "end_turn")
+    assert [request.api for request in openai_server.requests] == ["messages", "messages"]
+    openai_server.script(status=529, error={"type": "overloaded_error", "message": "Overloaded"})
+    with pytest.raises(AnthropicOverloadedError, match="Overloaded"):
+        model.invoke("hello")
+
+
+def test_ollamas_client_is_answered(openai_server: OpenAIServer) -> None:
+    model = ChatOllama(model="llama", base_url=openai_server.root_url)
+    answer = model.invoke("hello")
+    assert (answer.text, answer.response_metadata["done_reason"]) == ("You said: hello", "stop")
+    openai_server.script(status=404, error={"message": "model 'llama' not found"})
+    with pytest.raises(ResponseError, match="model 'llama' not found") as raised:
+        model.invoke("hello")
+    assert raised.value.status_code == 404
 
 
 @pytest.mark.parametrize("preset", ["cut_stream", "stall_stream"])

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from airflow.sdk import DAG, task
@@ -154,6 +155,31 @@ def test_other_tasks_results_are_accepted() -> None:
     several = team(agents=given, synthesis=False)
     nested = single(input_data={"text": given["text"]})
     assert all(operator.upstream_task_ids == {"before"} for operator in (one, several, nested))
+
+
+def test_what_a_batch_needs_may_come_from_other_tasks() -> None:
+    @task
+    def before() -> dict[str, Any]:
+        return {}
+
+    given: Any = before()
+    batch = single(inputs=given["inputs"], budget=given["budget"], results_path=given["path"], input_data=None)
+    assert batch.upstream_task_ids == {"before"}
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_graph_of_ones_own_takes_no_schema(deferrable: bool) -> None:
+    @task
+    def before() -> dict[str, Any]:
+        return {}
+
+    refused = r"output_schema: is not for a graph of one's own, whose output has its own form"
+    own: Any = {"graph": "package.module:graph", "output_schema": {"type": "object"}}
+    for given in ({"text": "a"}, None, before()):
+        with pytest.raises(ValueError, match=f"^{refused}"):
+            LangGraphOperator(task_id=uuid4().hex, input_data=given, deferrable=deferrable, **own)
+    with pytest.raises(ValueError, match=rf"^agents\[0\]\.{refused}"):
+        team(agents=[{"name": "a", **own}], deferrable=deferrable)
 
 
 def test_a_mapped_operator(dag: DAG) -> None:

@@ -208,11 +208,17 @@ class AgentOut(BaseModel):
     output_tokens: int
     cost_usd: float | None
     latency_ms: float | None
+    attempt: int = Field(description="Which attempt of the node this is: 1 unless it, or a call of it, failed before.")
+    retries: int = Field(description="Model calls and nodes made again.")
+    fallbacks: int = Field(description="Times another model took over.")
     notice: str | None
 
 
 class ErrorOut(BaseModel):
-    """An error and what was done about it; `retry_in` is in seconds."""
+    """An error of one attempt and what was done about it; `retry_in` is in seconds.
+
+    `recovered` tells that a later attempt succeeded.
+    """
 
     task_id: str | None
     map_index: int
@@ -220,6 +226,7 @@ class ErrorOut(BaseModel):
     agent: str | None
     node: str | None
     model: str | None
+    attempt: int
     category: str
     exception_type: str
     message: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,6 +33,24 @@ with DAG("benchmark_agent", schedule=None, start_date=START) as benchmark_agent:
         input_data={"text": "The harbour was quiet. Three boats lay at the pier."},
         model="local:text",
     )
+
+with DAG("benchmark_deferrable", schedule=None, start_date=START) as benchmark_deferrable:
+    LangGraphOperator(
+        task_id="agent",
+        agent_config={"type": "text"},
+        input_data={"text": "The harbour was quiet. Three boats lay at the pier."},
+        model="local:text",
+        deferrable=True,
+    )
+
+with DAG("benchmark_steps", schedule=None, start_date=START, max_active_runs=100) as benchmark_steps:
+
+    @task
+    def step() -> None:
+        """Takes a second."""
+        time.sleep(1)
+
+    step() >> step() >> step()
 
 
 class BareTrigger(BaseOperator):

@@ -12,6 +12,8 @@ from visual_ai_operators import LangGraphOperator, MultiAgentOperator
 PARAMS: dict[str, Any] = {"text": Param("Ships lay at anchor. The third had left.", type="string")}
 DEFAULTS = {"retries": 1, "retry_delay": timedelta(seconds=1)}
 TEXT = {"text": "{{ params.text }}"}
+IMPATIENT = {"server": {"retries": 0, "fallback": False}}
+"""Leaves a server's error to the task's own retries."""
 
 
 def dag(dag_id: str, **kwargs: Any) -> DAG:
@@ -29,7 +31,10 @@ def dag(dag_id: str, **kwargs: Any) -> DAG:
 for deferrable in (True, False):
     name = "deferrable" if deferrable else "in_worker"
     with dag(f"agent_{name}"):
-        LangGraphOperator(task_id="agent", agent_config={"type": "text"}, input_data=TEXT, deferrable=deferrable)
+        LangGraphOperator(
+            task_id="agent", agent_config={"type": "text"}, input_data=TEXT, deferrable=deferrable,
+            error_policy=IMPATIENT,
+        )  # fmt: skip
 
 with dag("team_deferrable"):
     MultiAgentOperator(

@@ -1,0 +1,83 @@
+"""The HTTP server of one backend process."""
+
+import gc
+import logging
+import resource
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from backend.api.event_stream import TRANSPORT
+from backend.services.application import Application
+
+log = logging.getLogger(__name__)
+
+GRACE = 3
+"""Seconds that requests in flight have to end when the process does. Streams end at once."""
+
+_OTHER_FILES = 500
+"""Files and connections besides streams."""
+
+
+class Server(uvicorn.Server):
+    """Ends the streams before it waits for connections to close: their clients come back elsewhere or later."""
+
+    def __init__(self, app: FastAPI, **options: object) -> None:
+        config = uvicorn.Config(
+            app,
+            http=_Connection,
+            ws="none",
+            timeout_graceful_shutdown=GRACE,
+            **options,  # type: ignore[arg-type]  # uvicorn's own
+        )
+        super().__init__(config)
+        self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # what was imported stays: no need to look through it again and again
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End."""
+        application: Application | None = getattr(self._app.state, "application", None)
+        if application is not None:
+            application.streams.close()
+        await super().shutdown(sockets)
+
+
+class _Connection(HttpToolsProtocol):
+    """Lets a response cut its connection off."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"][TRANSPORT] = self.transport
+
+
+def raise_file_limit(streams: int) -> None:
+    """Let the process have a connection for each of so many streams, as far as the system allows."""
+    wanted = streams + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
+        if limit < wanted:
+            log.warning(
+                "The system lets this process open %s files, which is fewer than VISUAL_AI_STREAMS_PER_PROCESS=%s "
+                "needs; raise its limit (ulimit -n) or lower the setting.",
+                limit,
+                streams,
+            )
+
+
+def serve(host: str, port: int) -> None:
+    """Serve the application of the environment's settings until a signal ends the process."""
+    from backend.api.main import create_app
+    from backend.core.settings import get_settings
+
+    settings = get_settings()
+    raise_file_limit(settings.streams_per_process)
+    Server(create_app(settings), host=host, port=port).run()

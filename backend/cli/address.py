@@ -1,0 +1,58 @@
+"""Which backend the commands talk to."""
+
+from dataclasses import dataclass
+
+import httpx
+
+from backend.cli.errors import CliError
+from backend.stack.layout import Layout, StackError
+from backend.stack.options import StackOptions, read_environment, read_options
+
+URL_VARIABLE = "VISUAL_AI_URL"
+TOKEN_VARIABLE = "VISUAL_AI_TOKEN"  # noqa: S105  # a variable's name
+DEFAULT = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A backend's address without a trailing slash, the token that was given for it, and the options of the stack of
+    this checkout if it is that one."""
+
+    url: str
+    token: str | None
+    own: StackOptions | None
+
+    @property
+    def local(self) -> bool:
+        """Whether it runs on this machine."""
+        return httpx.URL(self.url).host in ("localhost", "127.0.0.1", "::1")
+
+
+def find_target(url: str | None, token: str | None) -> Target:
+    """The backend of `--url` or `VISUAL_AI_URL`, else of `.env`, else the stack of this checkout.
+
+    Raises `CliError` for an address that is none and for an `.env` that can't be used.
+    """
+    try:
+        root = Layout.find().root
+    except StackError:  # installed without a checkout
+        return Target(_checked(url) if url else DEFAULT, token, None)
+    environment = read_environment(root)
+    token = token or environment.get(TOKEN_VARIABLE) or None
+    if chosen := url or environment.get(URL_VARIABLE):
+        return Target(_checked(chosen), token, None)
+    try:
+        own = read_options(root)
+    except StackError as error:
+        raise CliError(str(error)) from error
+    return Target(own.backend_url, token, own)
+
+
+def _checked(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise CliError(f"--url, {URL_VARIABLE}: {url!r} is no address; it looks like {DEFAULT}")
+    return url.rstrip("/")

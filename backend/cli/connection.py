@@ -1,0 +1,190 @@
+"""The connection to a backend: requests with a token, and failures in words for people."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from backend.cli import logins
+from backend.cli.address import TOKEN_VARIABLE, Target
+from backend.cli.errors import Refused, SignInNeeded, Unreachable
+from backend.cli.logins import Login
+
+_PATIENT = httpx.Timeout(60.0, connect=5.0)  # a trigger waits for Airflow, three times
+
+SILENCE = 60.0
+"""A stream that says nothing for so many seconds is lost: the backend sends something every 15."""
+
+
+class Backend:
+    """A backend as one user sees it. Use it as an asynchronous context manager, once or again.
+
+    The token is the one that was given, or that of whoever has signed in; for the stack of this checkout it is got with
+    the account of its settings, when it is needed.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        login = None if target.token else logins.load(target.url)
+        self._username = login.username if login else None
+        self._token = target.token or (login.token if login else None)
+        self._connection: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        # A proxy of the environment is none for what runs on this machine.
+        self._connection = httpx.AsyncClient(
+            base_url=self.target.url, timeout=_PATIENT, trust_env=not self.target.local
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._connection is not None:
+            await self._connection.aclose()
+            self._connection = None
+
+    async def get(self, path: str, **request: Any) -> dict[str, Any]:
+        """The JSON object at `path`. Raises `Refused`, `Unreachable` or `SignInNeeded`."""
+        return await self._ask("GET", path, **request)
+
+    async def post(self, path: str, **request: Any) -> dict[str, Any]:
+        """The answer to a request that changes something. Raises the same."""
+        if self._token is None:  # reading may need none, this does
+            await self._renew("This needs a token.")
+        return await self._ask("POST", path, **request)
+
+    @asynccontextmanager
+    async def open(self, path: str, *, silence: float | None = None, **request: Any) -> AsyncIterator[httpx.Response]:
+        """The answer to `GET path` before its body is read. A pause of more than `silence` seconds in it is a failure.
+
+        Raises as `get` does; while the body is read, `Unreachable` when the connection is lost.
+        """
+        headers = request.pop("headers", {})
+        timeout = httpx.Timeout(silence or 60.0, connect=5.0)
+        for last in (False, True):
+            try:
+                async with self._http.stream(
+                    "GET", path, timeout=timeout, headers={**headers, **self._authorization}, **request
+                ) as response:
+                    if response.is_success:
+                        yield response
+                        return
+                    await response.aread()
+            except httpx.HTTPError as error:
+                raise _lost(self.target.url, error) from error
+            if response.status_code != httpx.codes.UNAUTHORIZED or last:
+                raise _failure(response, self.target.url)
+            await self._renew(_detail(response))
+
+    async def sign_in(self, username: str, password: str) -> Login:
+        """A new token, which is used from now on. Raises `Refused` when the backend doesn't accept the password."""
+        answer = await self._send("POST", "/auth/token", json={"username": username, "password": password})
+        login = Login(
+            username, str(answer["role"]), str(answer["access_token"]), time.time() + float(answer["expires_in"])
+        )
+        self._token = login.token
+        return login
+
+    async def _ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        headers = request.pop("headers", {})
+        try:
+            return await self._send(method, path, headers={**headers, **self._authorization}, **request)
+        except Refused as refused:
+            if refused.status != httpx.codes.UNAUTHORIZED:
+                raise
+            await self._renew(refused.message)
+        return await self._send(method, path, headers={**headers, **self._authorization}, **request)
+
+    async def _send(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        try:
+            response = await self._http.request(method, path, **request)
+        except httpx.HTTPError as error:
+            raise _lost(self.target.url, error) from error
+        if not response.is_success:
+            raise _failure(response, self.target.url)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise _stranger(self.target.url)
+        return answer
+
+    async def _renew(self, reason: str) -> None:
+        """Get another token after the present one was refused."""
+        if self.target.token:
+            raise Refused(f"The token of --token or {TOKEN_VARIABLE} isn't accepted: {reason}", 401)
+        kept = logins.load(self.target.url)
+        if kept is not None and not kept.expired and kept.token != self._token:  # signed in elsewhere meanwhile
+            self._token, self._username = kept.token, kept.username
+            return
+        username = kept.username if kept else self._username
+        if username is None and self.target.own is not None:
+            own = self.target.own
+            try:
+                await self.sign_in(own.username, own.password.get_secret_value())
+            except Refused as refused:
+                raise SignInNeeded(refused.message, own.username) from refused
+            return
+        raise SignInNeeded(reason, username)
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        assert self._connection is not None, "use it in `async with`"  # noqa: S101  # a fault of the program
+        return self._connection
+
+    @property
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+
+def run_path(dag_id: str, dag_run_id: str, rest: str = "") -> str:
+    """The address of a run's snapshot, or of what lies below it."""
+    return f"/workflow-status/{quote(dag_id, safe='')}/{quote(dag_run_id, safe='')}{rest}"
+
+
+def _lost(url: str, error: httpx.HTTPError) -> Unreachable:
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return Unreachable(f"Nothing answers at {url}; is the backend running? ({_words(error)})")
+    return Unreachable(f"The connection to {url} was lost ({_words(error)})")
+
+
+def _words(error: httpx.HTTPError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _stranger(url: str) -> Unreachable:
+    return Unreachable(f"What answers at {url} is not the backend.")
+
+
+def _failure(response: httpx.Response, url: str) -> Refused | Unreachable:
+    problem = _problem(response)
+    status = response.status_code
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.TOO_MANY_REQUESTS:
+        after = response.headers.get("retry-after", "")
+        retry_after = float(after) if after.isascii() and after.isdigit() else None
+        request_id = response.headers.get("x-request-id")
+        seen = f" (request {request_id})" if request_id and status == httpx.codes.INTERNAL_SERVER_ERROR else ""
+        return Unreachable(f"{_detail(response)}{seen}", retry_after)
+    if not problem:
+        return _stranger(url)
+    faults = [
+        (str(fault.get("pointer", "")), str(fault.get("detail", "")))
+        for fault in problem.get("errors") or []
+        if isinstance(fault, dict)
+    ]
+    return Refused(_detail(response), status, faults)
+
+
+def _detail(response: httpx.Response) -> str:
+    return str(_problem(response).get("detail") or f"The backend answered {response.status_code}.")
+
+
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    try:
+        problem = response.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}

@@ -1,0 +1,208 @@
+"""`list`, `result` and `logs`: what is known of runs."""
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from backend.cli import amounts
+from backend.cli.connection import SILENCE, Backend, run_path
+from backend.cli.errors import SUCCESS, CliError, Unreachable
+from backend.cli.patience import Patience
+from backend.cli.safe_text import harmless
+from backend.cli.session import say
+from backend.core.log_text import as_text
+from backend.core.states import RUN_STATES
+
+_PAGE = 200
+_AGO = re.compile(r"(\d{1,6})([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_COLUMNS = ("WORKFLOW", "RUN", "STATE", "DONE", "QUEUED", "TOOK", "TOKENS", "COST", "USER")
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which runs are wanted; `since` is a time of ISO 8601, or how long ago: `30m`, `24h`, `7d`."""
+
+    dag_id: str | None
+    states: list[str] = field(default_factory=list)
+    user_id: str | None = None
+    since: str | None = None
+    limit: int = 20
+
+    def query(self) -> dict[str, Any]:
+        """The query of the list's address. Raises `CliError`."""
+        if unknown := sorted({*self.states} - {*RUN_STATES}):
+            raise CliError(f"--state: {unknown[0]!r} is none of {', '.join(RUN_STATES)}")
+        given = {"dag_id": self.dag_id, "state": self.states or None, "user_id": self.user_id, "since": self._moment()}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _moment(self) -> str | None:
+        if self.since is None:
+            return None
+        if ago := _AGO.fullmatch(self.since):
+            return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
+        try:
+            return datetime.fromisoformat(self.since).astimezone().isoformat()
+        except ValueError:
+            detail = "is neither a time as 2026-01-31T12:00 nor a duration as 30m, 24h or 7d"
+            raise CliError(f"--since: {self.since!r} {detail}") from None
+
+
+class Listing:
+    """Prints runs, newest first."""
+
+    def __init__(self, filters: Filters, *, as_json: bool) -> None:
+        self._query = filters.query()
+        self._limit = filters.limit
+        self._as_json = as_json
+
+    async def __call__(self, backend: Backend) -> int:
+        """Print them; as JSON each as soon as its page has come."""
+        found: list[dict[str, Any]] = []
+        async for execution in self._pages(backend):
+            if self._as_json:
+                print(json.dumps(execution))
+            else:
+                found.append(execution)
+        if not self._as_json:
+            _print_table([_cells(execution) for execution in found])
+        return SUCCESS
+
+    async def _pages(self, backend: Backend) -> AsyncIterator[dict[str, Any]]:
+        left, cursor = self._limit, None
+        while left > 0:
+            query = self._query | {"limit": min(left, _PAGE)} | ({"cursor": cursor} if cursor else {})
+            page = await backend.get("/workflow-status", params=query)
+            for execution in page["executions"]:
+                yield execution
+            left, cursor = left - len(page["executions"]), page["next_cursor"]
+            if cursor is None:
+                return
+
+
+class Result:
+    """Prints a run's result: as it is, on a terminal indented."""
+
+    def __init__(self, dag_id: str, dag_run_id: str, *, partial: bool) -> None:
+        self._path = run_path(dag_id, dag_run_id, "/result")
+        self._partial = partial
+
+    async def __call__(self, backend: Backend) -> int:
+        """Print it."""
+        query = {"partial": True} if self._partial else {}
+        async with backend.open(self._path, params=query) as response:
+            if sys.stdout.isatty():
+                shown = json.dumps(json.loads(await response.aread()), indent=2, ensure_ascii=False)
+                print(harmless(shown))
+                return SUCCESS
+            async for piece in response.aiter_bytes():
+                sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.write(b"\n")
+        return SUCCESS
+
+
+class LogReading:
+    """Prints the log of a task's try. A connection that is lost is made again, and goes on where it was."""
+
+    def __init__(
+        self,
+        dag_id: str,
+        dag_run_id: str,
+        task_id: str,
+        *,
+        try_number: int | None,
+        map_index: int | None,
+        follow: bool,
+        as_json: bool,
+        patience: float,
+    ) -> None:
+        self._path = run_path(dag_id, dag_run_id, f"/tasks/{quote(task_id, safe='')}/logs")
+        self._query: dict[str, Any] = {"follow": follow}
+        if try_number is not None:
+            self._query["try_number"] = try_number
+        if map_index is not None:
+            self._query["map_index"] = map_index
+        self._as_json = as_json
+        self._patience = Patience(patience)
+        self._printed = 0
+        self._begun = False
+
+    async def __call__(self, backend: Backend) -> int:
+        """Print it, with `follow` until the try is over."""
+        while True:
+            try:
+                await self._read(backend)
+            except Unreachable as failure:
+                if not self._begun:
+                    raise
+                wait = self._patience.wait(failure)
+                say(f"{failure.message}; trying again in {wait:.0f} s")
+                await asyncio.sleep(wait)
+                continue
+            if not self._printed:
+                say("The log is empty.")
+            return SUCCESS
+
+    async def _read(self, backend: Backend) -> None:
+        headers = {"Accept": "application/x-ndjson"}
+        query = self._query | {"after": self._printed}
+        async with backend.open(self._path, silence=SILENCE, headers=headers, params=query) as response:
+            self._begun = True
+            # A retry of the task in the meantime must not change whose log it is.
+            self._query["try_number"] = int(response.headers["x-try-number"])
+            async for line in _lines(response):
+                self._patience.rewarded()
+                if line:
+                    self._printed += 1
+                    text = line.decode(errors="replace") if self._as_json else harmless(as_text(line))
+                    if text:
+                        print(text, flush=True)
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
+
+
+def _cells(execution: dict[str, Any]) -> tuple[str, ...]:
+    used = execution["usage"]["input_tokens"] + execution["usage"]["output_tokens"]
+    took = amounts.age(execution["started_at"], execution["finished_at"])
+    cells = (
+        execution["dag_id"], execution["dag_run_id"], execution["state"], f"{execution['progress']} %",
+        amounts.moment(execution["queued_at"]), amounts.duration(took), f"{used:,}",
+        amounts.cost(execution["cost_usd"]), execution["user_id"] or amounts.NOTHING,
+    )  # fmt: skip
+    return tuple(harmless(cell) for cell in cells)
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    if not rows:
+        say("No runs.")
+        return
+    if not sys.stdout.isatty():  # whole, whatever the width
+        widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+        for row in (_COLUMNS, *rows):
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in _COLUMNS:
+        table.add_column(name, overflow="fold", no_wrap=name not in ("WORKFLOW", "RUN", "USER"))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)

@@ -1,0 +1,192 @@
+"""What is known of a run, put together from its events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.cli.follow import Begin, StreamEvent
+
+KEPT_TEXT = 2_000
+"""Characters kept of what an agent is saying."""
+
+Data = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Used:
+    """Tokens, and cost in US dollars as far as prices are known (None: not at all)."""
+
+    tokens: int = 0
+    cost_usd: float | None = None
+
+    def add(self, tokens: int, cost_usd: float | None) -> None:
+        """Add what something else used."""
+        self.tokens += tokens
+        if cost_usd is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + cost_usd
+
+
+@dataclass(slots=True)
+class Node:
+    """A node of an agent's graph, as it last ran; `latency_ms` is in milliseconds."""
+
+    name: str
+    state: str
+    latency_ms: float | None = None
+
+
+@dataclass(slots=True)
+class Agent:
+    """An agent in a try of a task. `text` is the end of what its node `speaker` is saying, `batch` a batch's counts.
+
+    As long as it runs, tokens and cost are those of its nodes so far.
+    """
+
+    name: str
+    try_number: int
+    state: str = "running"
+    model: str | None = None
+    tokens: int = 0
+    cost_usd: float | None = None
+    latency_ms: float | None = None
+    notice: str | None = None
+    speaker: str | None = None
+    text: str = ""
+    batch: Data | None = None
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Task:
+    """A task instance and its agents; times are those of the API, `duration` is in seconds."""
+
+    task_id: str
+    map_index: int
+    state: str | None = None
+    try_number: int = 0
+    started_at: str | None = None
+    finished_at: str | None = None
+    duration: float | None = None
+    agents: dict[str, Agent] = field(default_factory=dict)
+    errors: list[Data] = field(default_factory=list)
+    used_by_nodes: Used = field(default_factory=lambda: Used())
+    used_by_batch: Used | None = None
+
+    @property
+    def used(self) -> Used:
+        """What its agents have used in all tries. Of a batch's inputs only some report each for itself."""
+        return self.used_by_batch or self.used_by_nodes
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from the run's other task instances."""
+        return (self.task_id, self.map_index)
+
+    @property
+    def label(self) -> str:
+        """`name`, of a mapped task `name[3]`."""
+        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
+
+
+class Timeline:
+    """One run. Events may come again and in the form of a present state: the latest word on each thing counts."""
+
+    def __init__(self, dag_id: str, dag_run_id: str) -> None:
+        self.dag_id = dag_id
+        self.dag_run_id = dag_run_id
+        self.end: str | None = None
+        """The state in which the run ended."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self.state = ""  # nothing is known yet
+        self.progress = 0
+        self.tasks_total = 0
+        self.tasks_done = 0
+        self.attempt = 1
+        self.started_at: str | None = None
+        self.finished_at: str | None = None
+        self.tasks: dict[tuple[str, int], Task] = {}
+        self.errors: list[Data] = []
+        """Those that belong to no task."""
+
+    @property
+    def used(self) -> Used:
+        """What all agents have reported so far."""
+        total = Used()
+        for task in self.tasks.values():
+            total.add(task.used.tokens, task.used.cost_usd)
+        return total
+
+    def apply(self, event: StreamEvent | Begin) -> None:
+        """Take in what was said."""
+        if isinstance(event, Begin):
+            self._forget()
+            return
+        data = event.data
+        match event.type:
+            case "workflow_update":
+                self._run(data)
+            case "task_update":
+                self._task_state(data)
+            case "agent_update":
+                self._agent_state(data)
+            case "token":
+                agent = self._agent(data)
+                before = agent.text if agent.speaker == data["node"] else ""
+                agent.speaker, agent.text = data["node"], (before + str(data["text"]))[-KEPT_TEXT:]
+            case "error":
+                known = self._task(data) if data.get("task_id") is not None else None
+                (self.errors if known is None else known.errors).append(data)
+            case "end":
+                self.state = self.end = str(data["state"])
+
+    def _run(self, data: Data) -> None:
+        self.state = str(data["state"])
+        self.progress = int(data["progress"])
+        self.tasks_total, self.tasks_done = int(data["tasks_total"]), int(data["tasks_done"])
+        self.attempt = int(data.get("attempt") or 1)
+        self.started_at, self.finished_at = data.get("started_at"), data.get("finished_at")
+
+    def _task(self, data: Data) -> Task:
+        key = (str(data["task_id"]), int(data.get("map_index", -1)))
+        return self.tasks.setdefault(key, Task(*key))
+
+    def _task_state(self, data: Data) -> None:
+        task = self._task(data)
+        task.state, task.try_number = data["state"], int(data["try_number"])
+        task.started_at, task.finished_at = data.get("started_at"), data.get("finished_at")
+        task.duration = data.get("duration")
+
+    def _agent(self, data: Data) -> Agent:
+        """The agent in its latest try; a later try begins it anew."""
+        task, name, try_number = self._task(data), str(data["agent"]), int(data["try_number"])
+        known = task.agents.get(name)
+        if known is None or known.try_number < try_number:
+            known = task.agents[name] = Agent(name, try_number)
+        return known
+
+    def _agent_state(self, data: Data) -> None:
+        task, agent = self._task(data), self._agent(data)
+        used, cost = int(data["input_tokens"] or 0) + int(data["output_tokens"] or 0), data.get("cost_usd")
+        state, is_latest = str(data["state"]), int(data["try_number"]) == agent.try_number
+        if data.get("batch") is not None:
+            task.used_by_batch = Used(used, cost)
+        elif data.get("node") is not None and state != "running":
+            task.used_by_nodes.add(used, cost)
+        if not is_latest:
+            return
+        agent.model = data.get("model") or agent.model
+        if data.get("node") is None:
+            agent.state, agent.latency_ms = state, data.get("latency_ms")
+            agent.notice, agent.batch = data.get("notice"), data.get("batch")
+            if agent.batch is not None or state != "running":
+                agent.tokens, agent.cost_usd = used, cost
+            return
+        node = str(data["node"])
+        agent.nodes[node] = Node(node, state, data.get("latency_ms"))
+        if state == "running":
+            agent.text = "" if agent.speaker == node else agent.text
+        else:
+            agent.tokens += used
+            agent.cost_usd = agent.cost_usd if cost is None else (agent.cost_usd or 0.0) + cost

@@ -1,0 +1,217 @@
+"""Processes are killed, PostgreSQL is restarted and runs are cancelled in the middle of a user's graph.
+
+Its five steps are one call of a hosted model each; the model server's log tells how often each was asked.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from backend.stack.layout import MARKER_VARIABLE
+from backend.stack.processes import marked
+from tests.kit.openai_log import RequestRecord
+from tests.kit.openai_server import OpenAIServer
+from tests.kit.runs import Event, check_order, follow, of_type, snapshot, trigger
+from tests.kit.stack import RunningStack, wait_for_dag, wait_until
+from tests.kit.stack_processes import kill_program, kill_task, pid_of, restart_postgres
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+STEPS = range(1, 6)
+OVER = ("success", "failed", "cancelled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dags(airflow: httpx.Client, backend: httpx.Client) -> None:
+    """The DAGs of these tests are known."""
+    last = "blocking_steps_in_worker"
+    wait_for_dag(airflow, last)
+    wait_until(lambda: backend.get(f"/workflows/{last}").is_success, timeout=30, what=f"{last} in the backend")
+
+
+@dataclass
+class StepsRun:
+    """A run of the graph, which waits for the model's answer to its third step."""
+
+    backend: httpx.Client
+    server: OpenAIServer
+    topic: str
+    accepted: dict[str, Any]
+
+    def asked(self, step: int) -> list[RequestRecord]:
+        """The model calls of a step."""
+        return [one for one in self.server.requests if one.prompt.startswith(f"Step {step} of {self.topic}.")]
+
+    def calls(self) -> Counter[int]:
+        """How often the model was asked for each step."""
+        return Counter({step: len(self.asked(step)) for step in STEPS})
+
+    def repeated(self) -> int:
+        """How many model calls were made again."""
+        return sum(count - 1 for count in self.calls().values())
+
+    def now(self) -> dict[str, Any]:
+        """The run's snapshot."""
+        return snapshot(self.backend, self.accepted)
+
+    def tries(self) -> int:
+        """How often the task was tried."""
+        (task,) = self.now()["tasks"]
+        return int(task["try_number"])
+
+    def errors(self) -> list[str] | None:
+        """The categories of the errors, if there are any."""
+        return [error["category"] for error in self.now()["errors"]] or None
+
+    def nodes(self) -> list[tuple[str, int, str]]:
+        """Node, try and state of each execution of a node, in order."""
+        return [(row["node"], row["try_number"], row["state"]) for row in self.now()["agents"] if row["node"]]
+
+    def wait_for(self, *states: str) -> None:
+        """Wait until the run is in one of the states."""
+        wait_until(lambda: self.now()["state"] in states, timeout=150, what=f"{self.topic}: {' or '.join(states)}")
+
+    def ends_well(self) -> list[Event]:
+        """Wait for the run's good end, with the right output; gives its timeline, which is in order."""
+        self.wait_for(*OVER)
+        now = self.now()
+        assert now["state"] == "success", now["errors"]
+        answers = now["result"]["output"]["answers"]
+        assert [answer[: len(f"You said: Step 1 of {self.topic}.")] for answer in answers] == [
+            f"You said: Step {step} of {self.topic}." for step in STEPS
+        ]
+        found = follow(self.backend, self.accepted)
+        check_order(found)
+        return found
+
+    def ask_for(self, action: str) -> bool:
+        """Have the run cancelled or retried; whether that was accepted."""
+        url = f"/workflows/{self.accepted['dag_id']}/runs/{self.accepted['dag_run_id']}/{action}"
+        return self.backend.post(url).status_code == httpx.codes.ACCEPTED
+
+    def dropped(self) -> float:
+        """When the connection of the third step's call was closed by its client, on the monotonic clock."""
+        (call,) = wait_until(
+            lambda: [call for call in self.asked(3) if call.client_disconnected] or None,
+            timeout=30, what=f"the end of the call of {self.topic}",
+        )  # fmt: skip
+        assert call.duration is not None
+        return call.time + call.duration
+
+
+def in_step_3(backend: httpx.Client, server: OpenAIServer, dag_id: str, topic: str, **behaviour: Any) -> StepsRun:
+    """Start a run and wait until it is in the middle of its third step."""
+    server.script(contains=f"Step 3 of {topic}.", **(behaviour or {"hold": True}))
+    run = StepsRun(backend, server, topic, trigger(backend, dag_id, {"topic": topic}))
+    wait_until(lambda: run.asked(3) or None, timeout=60, what=f"step 3 of {topic}")
+    return run
+
+
+def test_a_killed_task_and_a_killed_triggerer_repeat_one_call(
+    stack: RunningStack, airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer
+) -> None:
+    in_worker = in_step_3(backend, openai_server, "steps_in_worker", "a killed task")
+    in_triggerer = in_step_3(backend, openai_server, "steps_deferrable", "a killed triggerer")
+    victim = kill_program(stack, "triggerer")
+    kill_task(airflow, "steps_in_worker", in_worker.accepted["dag_run_id"], "steps")
+
+    found = in_worker.ends_well()
+    assert in_worker.calls() == {1: 1, 2: 1, 3: 2, 4: 1, 5: 1}
+    assert in_worker.tries() == 2
+    assert in_worker.nodes() == [
+        ("step_1", 1, "success"), ("step_2", 1, "success"), ("step_3", 1, "cancelled"),
+        ("step_3", 2, "success"), ("step_4", 2, "success"), ("step_5", 2, "success"),
+    ]  # fmt: skip
+    (error,) = of_type(found, "error")
+    assert (error["try_number"], error["node"], error["action"]) == (1, "step_3", "task_retry")
+    assert "killed" in error["message"]
+
+    in_triggerer.ends_well()
+    assert in_triggerer.calls() == {1: 1, 2: 1, 3: 2, 4: 1, 5: 1}
+    assert in_triggerer.tries() == 1, "a triggerer that dies costs no try"
+    assert [node for node in in_triggerer.nodes() if node[0] == "step_3"] == [
+        ("step_3", 1, "cancelled"), ("step_3", 1, "success"),
+    ]  # fmt: skip
+    assert pid_of(stack, "triggerer") != victim
+
+
+def test_a_killed_scheduler_repeats_nothing(
+    stack: RunningStack, airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer
+) -> None:
+    in_worker = in_step_3(backend, openai_server, "steps_in_worker", "a killed scheduler")
+    in_triggerer = in_step_3(backend, openai_server, "steps_deferrable", "a scheduler elsewhere")
+    left = workers(stack)
+    before = scheduler_jobs(airflow, "failed")
+    victim = kill_program(stack, "scheduler")
+    # The next one has found its predecessor dead, and with it whose tasks were running.
+    wait_until(lambda: scheduler_jobs(airflow, "failed") > before, timeout=90, poll=0.5, what="the end of its job")
+    openai_server.release()
+    for run in (in_worker, in_triggerer):
+        assert of_type(run.ends_well(), "error") == []
+        assert run.repeated() == 0
+        assert run.tries() == 1
+    assert pid_of(stack, "scheduler") != victim
+    wait_until(lambda: not left & workers(stack), timeout=30, what="the end of the workers that were left")
+
+
+def test_a_restart_of_postgres_repeats_nothing_in_a_worker(
+    stack: RunningStack, backend: httpx.Client, openai_server: OpenAIServer
+) -> None:
+    in_worker = in_step_3(backend, openai_server, "steps_in_worker", "a database that restarts")
+    in_triggerer = in_step_3(backend, openai_server, "steps_deferrable", "a database that is away")
+    restart_postgres(stack)
+    openai_server.release()
+    assert of_type(in_worker.ends_well(), "error") == []
+    assert (in_worker.repeated(), in_worker.tries()) == (0, 1)
+    in_triggerer.ends_well()
+    assert in_triggerer.repeated() <= 1, "the triggerer itself may have ended"
+
+
+def test_cancelling_drops_a_call_that_hangs_and_a_retry_goes_on(
+    backend: httpx.Client, openai_server: OpenAIServer
+) -> None:
+    # A plain function in the triggerer can't be stopped: it is not among them.
+    dags = ("steps_in_worker", "steps_deferrable", "blocking_steps_in_worker")
+    runs = [in_step_3(backend, openai_server, dag_id, f"a call in {dag_id}", hang=True) for dag_id in dags]
+    for run in runs:
+        began = time.monotonic()
+        assert run.ask_for("cancel")
+        assert run.dropped() - began < 2.0, run.topic
+    for run in runs:
+        run.wait_for("cancelled")
+        check_order(follow(backend, run.accepted))
+        # The agent's own word comes when the run's end has been told: it is recorded, and not in the stream.
+        wait_until(run.errors, timeout=30, what=f"the error of {run.topic}")
+        assert run.errors() == ["cancelled"]
+        assert run.calls() == {1: 1, 2: 1, 3: 1, 4: 0, 5: 0}
+    for run in runs:
+        wait_until(lambda: run.ask_for("retry"), timeout=30, what="the retry")  # noqa: B023  # it is called here
+    for run in runs:
+        run.wait_for("success", "failed")
+        assert run.now()["state"] == "success"
+        assert run.calls() == {1: 1, 2: 1, 3: 2, 4: 1, 5: 1}
+        assert run.tries() == 2
+
+
+def workers(stack: RunningStack) -> set[int]:
+    """The processes that wait for, or run, tasks."""
+    identity = stack.specification("scheduler")[MARKER_VARIABLE]
+    return {process.pid for process in marked(identity) if "LocalExecutor" in _title(process)}
+
+
+def scheduler_jobs(airflow: httpx.Client, state: str) -> int:
+    """How many schedulers are known to have ended so."""
+    given = {"job_type": "SchedulerJob", "job_state": state}
+    return int(airflow.get("/api/v2/jobs", params=given).raise_for_status().json()["total_entries"])
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,19 @@
+"""Time that passes at once."""
+
+from backend.agents.attempts import Pace
+
+
+class Clock:
+    """Waits without taking time, and remembers how long."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Remember it."""
+        self.waits.append(seconds)
+
+    @property
+    def pace(self) -> Pace:
+        """No jitter: each wait is the longest that it can be."""
+        return Pace(self.sleep, lambda: 1.0)
