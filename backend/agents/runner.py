@@ -119,6 +119,8 @@ class AgentRunner:
             self._recorder.interval = SHARED_INTERVAL
         self._watch = shared.watch if shared is not None else CancelWatch(database)
         self._execution_id: str | None = None
+        self.stopped = False
+        """Airflow stops the task: often it hears of a run that is cancelled before we do."""
 
     async def __aenter__(self) -> "AgentRunner":
         await self._resources.enter_async_context(self._recorder)
@@ -174,8 +176,8 @@ class AgentRunner:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody cancelled the run."""
-        return self._execution_id in self._watch.cancelled
+        """Whether somebody cancelled the run, or stopped the task."""
+        return self.stopped or self._execution_id in self._watch.cancelled
 
     async def open_budgets(self) -> None:
         """Find out what the task's and the run's budgets have left, before the first agent begins.

@@ -69,6 +69,7 @@ class AgentTask:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: asyncio.Task[dict[str, Any]] | None = None
+        self._runner: AgentRunner | None = None
         self._cancelled = False
 
     def run(self, work: Work) -> dict[str, Any]:
@@ -81,7 +82,12 @@ class AgentTask:
         with self._lock:
             self._cancelled = True
             if self._loop is not None and self._running is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._running.cancel)
+                self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self._runner is not None and self._running is not None:
+            self._runner.stopped = True
+            self._running.cancel()
 
     async def _run(self, work: Work) -> dict[str, Any]:
         threads = NodeThreads()
@@ -95,15 +101,15 @@ class AgentTask:
             ) as runner:
                 running = asyncio.ensure_future(work(runner))
                 with self._lock:
-                    self._loop, self._running = asyncio.get_running_loop(), running
+                    self._loop, self._running, self._runner = asyncio.get_running_loop(), running, runner
                     if self._cancelled:
-                        running.cancel()
+                        self._stop()
                 try:
                     result = await running
                     threads.leave_seconds = LEAVE_SECONDS
                     return result
                 except asyncio.CancelledError:
-                    if self._cancelled or runner.cancelled:
+                    if runner.cancelled:
                         raise RunCancelledError from None
                     raise
                 finally:

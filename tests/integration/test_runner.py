@@ -338,7 +338,7 @@ async def test_cancelling_closes_the_connection(openai_server: OpenAIServer, wor
     assert [request.client_disconnected for request in openai_server.requests] == [True]
     assert [row["state"] for row in rows(engine, agent_traces)] == ["cancelled", "success", "cancelled"]
     assert told(engine)[-1] == "agent_update text/None cancelled"
-    assert rows(engine, workflow_errors) == []
+    assert [(row["category"], row["action"]) for row in rows(engine, workflow_errors)] == [("cancelled", "fail")]
 
 
 async def test_cancelling_before_the_start(openai_server: OpenAIServer, worker_url: str) -> None:
