@@ -13,16 +13,17 @@ import logging
 import math
 import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 
+from backend.agents.budget_watch import BudgetWatch
 from backend.agents.prices import cost_usd
 from backend.core.budget import Budget, BudgetExceededError
 
@@ -50,15 +51,51 @@ class Spent:
 class Ledger:
     """What is used of one budget. `before` was used elsewhere: by earlier tries, or by the run's other tasks.
 
-    `name` tells in messages whose budget it is. Not locked: `Guard` holds one lock for all ledgers of a task.
+    `scope` is whose budget it is. `tokens` and `cost` include what calls under way are expected to use, which is
+    `reserved`. Not locked: `Guard` holds one lock for all ledgers of a task.
     """
 
     budget: Budget
-    name: str
+    scope: Literal["task", "run"]
     before: Spent = field(default_factory=Spent)
     tokens: int = 0
     cost: Decimal = Decimal(0)
     steps: int = 0
+    reserved_tokens: int = 0
+    reserved_cost: Decimal = Decimal(0)
+
+    @property
+    def name(self) -> str:
+        """Whose budget it is, in messages."""
+        return f"the {self.scope}'s budget"
+
+    def uses(self, asked: Spent | None = None) -> Iterator[tuple[str, Decimal, Decimal, Decimal]]:
+        """Each limit's name, what it allows, what is used of it, and what would be with all that is asked for."""
+        before, more = self.before, asked or Spent()
+        if self.budget.max_tokens is not None:
+            total = before.tokens + self.tokens
+            used, wanted = total - self.reserved_tokens, total + more.tokens
+            yield "max_tokens", Decimal(self.budget.max_tokens), Decimal(used), Decimal(wanted)
+        if self.budget.max_cost_usd is not None and before.cost is not None:
+            paid = before.cost + self.cost
+            yield "max_cost_usd", self.budget.max_cost_usd, paid - self.reserved_cost, paid + (more.cost or 0)
+        if self.budget.max_steps is not None:
+            made = before.steps + self.steps
+            yield "max_steps", Decimal(self.budget.max_steps), Decimal(made), Decimal(made + more.steps)
+
+    def take(self, tokens: int, cost: Decimal) -> None:
+        """A call is expected to use so much."""
+        self.tokens += tokens
+        self.cost += cost
+        self.reserved_tokens += tokens
+        self.reserved_cost += cost
+
+    def replace(self, expected: "Reservation", tokens: int, cost: Decimal) -> None:
+        """Put what a call did use in the place of what was expected."""
+        self.tokens += tokens - expected.tokens
+        self.cost += cost - expected.cost
+        self.reserved_tokens -= expected.tokens
+        self.reserved_cost -= expected.cost
 
     def check_call(self, model: str, tokens: int, cost: Decimal | None) -> None:
         """Raise `BudgetExceededError` when a call of that size doesn't fit."""
@@ -97,9 +134,11 @@ class Ledger:
 class Purse:
     """The budgets that the agents of one task share, and one lock for them: nodes may run in threads."""
 
-    def __init__(self, ledgers: Sequence[Ledger]) -> None:
+    def __init__(self, ledgers: Sequence[Ledger], watch: BudgetWatch | None = None) -> None:
         self.ledgers = list(ledgers)
         self._lock = threading.Lock()
+        self._watch = watch
+        self._look()
 
     def __bool__(self) -> bool:
         return bool(self.ledgers)
@@ -109,27 +148,42 @@ class Purse:
         priced = any(ledger.budget.max_cost_usd is not None for ledger in self.ledgers)
         cost = cost_usd(model, tokens, 0) if priced else Decimal(0)
         with self._lock:
+            with self._refusing(Spent(tokens, cost)):
+                for ledger in self.ledgers:
+                    ledger.check_call(model, tokens, cost)
             for ledger in self.ledgers:
-                ledger.check_call(model, tokens, cost)
-            for ledger in self.ledgers:
-                ledger.tokens += tokens
-                ledger.cost += cost or 0
+                ledger.take(tokens, cost or Decimal(0))
         return Reservation(model, tokens, cost or Decimal(0))
 
     def settle(self, reserved: "Reservation", tokens: int, cost: Decimal) -> None:
         """Put what a call did use in the place of what was expected."""
         with self._lock:
             for ledger in self.ledgers:
-                ledger.tokens += tokens - reserved.tokens
-                ledger.cost += cost - reserved.cost
+                ledger.replace(reserved, tokens, cost)
+            self._look()
 
     def step(self) -> None:
         """Count a step that begins. Raises `BudgetExceededError` instead when it doesn't fit."""
         with self._lock:
-            for ledger in self.ledgers:
-                ledger.check_step()
+            with self._refusing(Spent(steps=1)):
+                for ledger in self.ledgers:
+                    ledger.check_step()
             for ledger in self.ledgers:
                 ledger.steps += 1
+            self._look()
+
+    def _look(self, asked: Spent | None = None) -> None:
+        if self._watch is not None:
+            for ledger in self.ledgers:
+                self._watch.look(ledger, asked)
+
+    @contextmanager
+    def _refusing(self, asked: Spent) -> Iterator[None]:
+        try:
+            yield
+        except BudgetExceededError:
+            self._look(asked)
+            raise
 
     @asynccontextmanager
     async def following(self, ledger: Ledger, read: Callable[[], Awaitable[Spent]]) -> AsyncIterator[None]:
@@ -139,7 +193,10 @@ class Purse:
             while True:
                 await asyncio.sleep(REFRESH_SECONDS)
                 try:
-                    ledger.before = await read()
+                    spent = await read()
+                    with self._lock:
+                        ledger.before = spent
+                        self._look()
                 except Exception as error:
                     log.warning("what the run's other tasks use could not be read: %s", type(error).__name__)
 

@@ -19,7 +19,7 @@ from backend.core.settings import Settings
 if TYPE_CHECKING:
     from PIL import Image
 
-    from backend.agents.image_fetch import Resolve
+    from backend.outbound.checked_transport import Resolve
 
 __all__ = [
     "ImageFetchError",
@@ -151,7 +151,8 @@ async def load_image(
     source = source.strip()
     scheme = source.partition(":")[0].lower() if ":" in source else ""
     if scheme in ("http", "https"):
-        from backend.agents.image_fetch import fetch_image, resolve_host  # brings httpx
+        from backend.agents.image_fetch import fetch_image  # brings httpx
+        from backend.outbound.checked_transport import resolve_host
 
         data = await fetch_image(
             source,

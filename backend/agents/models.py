@@ -156,13 +156,9 @@ def resolve_model(
     help.
     """
     asked = (requested or "").strip() or settings.default_model
-    provider, model = _split(asked)
+    provider, model = check_name(asked)
     if provider == "local":
         return _local(asked, purpose, settings)
-    if provider not in PROVIDERS:
-        raise ModelConfigurationError(
-            f"“{asked}” names the unknown provider “{provider}”; known are local, {', '.join(PROVIDERS)}"
-        )
     needs_key = bool(PROVIDERS[provider].key_variables)
     if needs_key and not _any_key(settings, credentials):
         return _offline_instead(f"{provider}:{model}", purpose, settings)
@@ -179,6 +175,19 @@ def resolve_model(
         logger.warning(notice)
         model = RETIRED[model]
     return ModelChoice(f"{provider}:{model}", False, notice, settings.model_image_side)
+
+
+def check_name(asked: str) -> tuple[str, str]:
+    """The provider and the model that a name stands for. Raises `ModelConfigurationError` for one that stands for none,
+    whatever keys there are."""
+    provider, model = _split(asked)
+    if provider == "local":
+        _check_local(asked)
+    elif provider not in PROVIDERS:
+        raise ModelConfigurationError(
+            f"“{asked}” names the unknown provider “{provider}”; known are local, {', '.join(PROVIDERS)}"
+        )
+    return provider, model
 
 
 def build_model(
@@ -258,11 +267,14 @@ def _split(asked: str) -> tuple[str, str]:
     return prefix.strip().lower().replace("-", "_"), rest.strip()
 
 
-def _local(asked: str, purpose: Purpose, settings: Settings) -> ModelChoice:
+def _check_local(asked: str) -> None:
     if asked.lower() not in LOCAL_MODELS.values():
         raise ModelConfigurationError(
             f"there is no “{asked}”; the offline models are {' and '.join(LOCAL_MODELS.values())}"
         )
+
+
+def _local(asked: str, purpose: Purpose, settings: Settings) -> ModelChoice:
     fitting = LOCAL_MODELS[purpose]
     notice = None
     if asked.lower() != fitting:

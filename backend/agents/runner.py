@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from backend.agents.attempts import REAL_TIME, Pace
 from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
+from backend.agents.budget_watch import open_watch
 from backend.agents.cancellation import CallStop, CancelWatch, RunCancelledError
 from backend.agents.checkpoints import Pool, open_pool
 from backend.agents.graph_attempts import run_with_policy, tell_failure
@@ -187,10 +188,10 @@ class AgentRunner:
         run_budget = self.task.run_budget
         ledgers: list[Ledger] = []
         if self._budget is not None:
-            ledgers.append(Ledger(self._budget, "the task's budget", await self._spent(False)))
+            ledgers.append(Ledger(self._budget, "task", await self._spent(False)))
         if run_budget is not None:
-            ledgers.append(Ledger(run_budget, "the run's budget", await self._spent(True)))
-        self._purse = Purse(ledgers)
+            ledgers.append(Ledger(run_budget, "run", await self._spent(True)))
+        self._purse = Purse(ledgers, await open_watch(self._database, self._recorder, self.task) if ledgers else None)
         if run_budget is not None:
             await self._resources.enter_async_context(self._purse.following(ledgers[-1], lambda: self._spent(True)))
 

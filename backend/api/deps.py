@@ -51,6 +51,13 @@ async def starter(principal: Annotated[Principal, Depends(signed_in)]) -> Princi
     return principal
 
 
+def operator(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
+    """Somebody who runs the service. Raises `Forbidden` below Op."""
+    if principal.role < Role.OP:
+        raise Forbidden("This is for the roles Op and Admin.")
+    return principal
+
+
 # A NUL can be stored in no name, and the database would refuse the query.
 Name = Annotated[str | None, Query(min_length=1, max_length=250, pattern=r"^[^\x00]*$")]
 """A query parameter that narrows a list to the things of that name."""
@@ -58,6 +65,7 @@ Name = Annotated[str | None, Query(min_length=1, max_length=250, pattern=r"^[^\x
 Reader = Annotated[Principal, Depends(reader)]
 SignedIn = Annotated[Principal, Depends(signed_in)]
 Starter = Annotated[Principal, Depends(starter)]
+Operator = Annotated[Principal, Depends(operator)]
 
 
 def _token(request: Request) -> str | None:

@@ -15,7 +15,9 @@ from backend.api import (
     images,
     metrics,
     monitoring,
+    notifications,
     operations,
+    preferences,
     workflow_runs,
     workflow_status,
     workflow_triggers,
@@ -81,6 +83,8 @@ def create_app(
         workflow_status.router,
         monitoring.router,
         images.router,
+        preferences.router,
+        notifications.router,
         operations.router,
     ):
         app.include_router(router)

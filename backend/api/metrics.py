@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.core.limit_state import LimitState
 from backend.services.application import Application
+from backend.services.deliveries import Deliveries
 
 __all__ = ["CONTENT_TYPE", "Metrics", "RequestMetrics", "install"]
 
@@ -131,6 +132,20 @@ class _ApplicationCollector(Collector):
             "visual_ai_airflow_requests", "Requests made to Airflow.", value=application.airflow.calls
         )
         yield from _limits(application.model_limits.states)
+        yield _notifications(application.deliveries)
+
+
+def _notifications(deliveries: Deliveries) -> Metric:
+    """What became of notifications in this process."""
+    outcomes = CounterMetricFamily(
+        "visual_ai_notifications",
+        "Notifications that were sent, attempts that failed and are repeated, notifications that were given up.",
+        labels=["outcome"],
+    )
+    outcomes.add_metric(["sent"], deliveries.sent)
+    outcomes.add_metric(["failed"], deliveries.failed)
+    outcomes.add_metric(["dead"], deliveries.dead)
+    return outcomes
 
 
 def _limits(states: dict[str, LimitState]) -> Iterator[Metric]:

@@ -54,7 +54,8 @@ async def error_distribution(services: Services, principal: Reader, time_range: 
     responses={503: {"model": SystemHealth, "description": "A required component is unhealthy."}},
 )
 async def system_health(services: Services, _: Reader, response: Response) -> SystemHealth:
-    """The state of the database, each part of Airflow, the event feed, Langfuse and the model provider."""
+    """The state of the database, each part of Airflow, the event feed, the notifications, Langfuse and the
+    model provider."""
     health = await services.health.system()
     if health.status == "unhealthy":
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE

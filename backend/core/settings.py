@@ -105,6 +105,15 @@ class Settings(BaseSettings):
     model_image_side: int = Field(2048, validation_alias="VISUAL_AI_MODEL_IMAGE_SIDE", ge=64)
     image_fetch_timeout: float = Field(20.0, validation_alias="VISUAL_AI_IMAGE_FETCH_TIMEOUT", gt=0)
 
+    # Webhooks that users are notified through
+    allow_private_webhooks: bool = Field(False, validation_alias="VISUAL_AI_ALLOW_PRIVATE_WEBHOOKS")
+    allow_http_webhooks: bool = Field(False, validation_alias="VISUAL_AI_ALLOW_HTTP_WEBHOOKS")
+    webhook_timeout: float = Field(10.0, validation_alias="VISUAL_AI_WEBHOOK_TIMEOUT", gt=0, le=60)
+    webhook_attempts: int = Field(10, validation_alias="VISUAL_AI_WEBHOOK_ATTEMPTS", ge=1, le=20)
+    webhook_first_wait: float = Field(10.0, validation_alias="VISUAL_AI_WEBHOOK_FIRST_WAIT", gt=0, le=3600)
+    webhook_concurrency: int = Field(64, validation_alias="VISUAL_AI_WEBHOOK_CONCURRENCY", ge=2, le=1000)
+    notification_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_NOTIFICATION_RETENTION_DAYS", gt=0)
+
     # Text
     max_text_chars: int = Field(1_000_000, validation_alias="VISUAL_AI_MAX_TEXT_CHARS", ge=1)
 

@@ -1,6 +1,7 @@
 """Errors: a row for each one, with what was done about it."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select, update
@@ -8,8 +9,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.jsonable import storable
 from backend.core.redaction import redact, redact_text
+from backend.db import notification_causes
 from backend.db.rows import Row, all_rows, one_row
 from backend.db.tables import workflow_errors as errors
+from backend.db.tables import workflow_executions as executions
 from backend.db.traces import Place, label
 
 MESSAGE_LIMIT = 4_000
@@ -38,7 +41,7 @@ def add(
 
     Gives the data of its `error` event. With an `error_id` of one's own, a UUID, `recover` finds it.
     """
-    row = connection.execute(
+    made = connection.execute(
         insert(errors)
         .values(
             **({} if error_id is None else {"id": error_id}),
@@ -63,7 +66,10 @@ def add(
         )
         .returning(errors)
     )
-    return payload(one_row(row))
+    row = one_row(made)
+    if category == "rate_limit":
+        notification_causes.rate_limited(connection, execution_id, row["occurred_at"])
+    return payload(row)
 
 
 def recover(connection: Connection, error_ids: Sequence[str]) -> None:
@@ -94,6 +100,17 @@ def list_for(connection: Connection, execution_id: str, *, limit: int = 200) -> 
         select(errors).where(errors.c.execution_id == execution_id).order_by(errors.c.occurred_at.desc()).limit(limit)
     )
     return all_rows(connection.execute(query))
+
+
+def rate_limits_since(connection: Connection, user_id: str, since: datetime) -> list[tuple[datetime, str]]:
+    """The times of the rate limits that the user's runs met since then, in order, and the executions."""
+    query = (
+        select(errors.c.occurred_at, errors.c.execution_id)
+        .join(executions, executions.c.id == errors.c.execution_id)
+        .where(executions.c.user_id == user_id, errors.c.category == "rate_limit", errors.c.occurred_at > since)
+        .order_by(errors.c.occurred_at)
+    )
+    return [(row[0], row[1]) for row in connection.execute(query)]
 
 
 def payload(error: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from backend.core.states import (
     measure_progress,
     merge_task,
 )
-from backend.db import events, threads
+from backend.db import events, notification_causes, threads
 from backend.db.executions import RunState, ensure, read, workflow_payload
 from backend.db.rows import Row
 from backend.db.tables import workflow_executions as executions
@@ -84,6 +84,8 @@ def _observe(
             new_events.append(NewEvent("workflow_update", workflow_payload(after)))
         if state in TERMINAL_RUN_STATES and before["state"] != state:
             new_events.append(NewEvent("end", {"state": state}))
+        if state == "failed" and before["state"] != "failed":
+            notification_causes.run_failed(connection, after)
     still_over = before["state"] in TERMINAL_RUN_STATES and before["state"] == state
     if still_over or not new_events:
         return execution_id, []
@@ -206,6 +208,9 @@ def _run_values(before: Row, run: RunState, state: str, progress: Progress, rest
         "tasks_done": progress.done,
         "attempt": before["attempt"] + 1 if restarted else before["attempt"],
         "run_type": before["run_type"] or run.run_type,
+        # A task may be seen before its run, and does not know whose that is.
+        "user_id": before["user_id"] or run.user,
+        "triggered_by": before["triggered_by"] or run.user,
         "started_at": run.started_at or (None if restarted else before["started_at"]),
         "finished_at": (run.finished_at or before["finished_at"] or datetime.now(UTC)) if terminal else None,
         "cancel_requested_at": None if restarted else before["cancel_requested_at"],

@@ -128,6 +128,8 @@ user_preferences = Table(
     Column("default_model", Text),
     Column("settings", JSONB, nullable=False),
     Column("updated_at", _Time, nullable=False),
+    Column("notified_events", ARRAY(Text), nullable=False),
+    Column("budget_shares", ARRAY(Double), nullable=False),
 )
 
 workflow_templates = Table(
@@ -246,4 +248,37 @@ images = Table(
     Column("sha256", Text, nullable=False),
     Column("content", LargeBinary, nullable=False),
     Column("created_at", _Time, nullable=False),
+)
+
+notification_causes = Table(
+    "notification_causes",
+    metadata,
+    Column("id", _Id, primary_key=True, server_default=FetchedValue()),
+    Column("user_id", Text, nullable=False),
+    Column("execution_id", _Id, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("target", Text),
+    Column("payload", JSONB, nullable=False),
+    Column("occurred_at", _Time, nullable=False),
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", _Id, primary_key=True, server_default=FetchedValue()),
+    Column("user_id", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("execution_id", _Id, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("payload", JSONB, nullable=False),
+    Column("occurred_at", _Time, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", _Time, nullable=False),
+    Column("queued_at", _Time, nullable=False),
+    Column("finished_at", _Time),
+    Column("last_status", Integer),
+    Column("last_error", Text),
 )

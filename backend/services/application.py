@@ -9,18 +9,23 @@ import httpx
 
 from backend.agents.model_gates import limit_store
 from backend.clients.airflow import AirflowClient
+from backend.clients.webhooks import WebhookClient
 from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
 from backend.services.auth import Authenticator
 from backend.services.catalog import Catalog
+from backend.services.deliveries import Deliveries
 from backend.services.feed import EventFeed
 from backend.services.health import Health
 from backend.services.images import Images
 from backend.services.model_limits import ModelLimits
 from backend.services.monitoring import Monitoring
+from backend.services.notifications import Notifications
+from backend.services.preferences import Preferences
 from backend.services.reconciler import Reconciler
 from backend.services.retention import EventRetention
 from backend.services.runs import Runs
+from backend.services.secret_box import SecretBox
 from backend.services.status import Status
 from backend.services.stream import Streams
 from backend.services.task_logs import TaskLogs
@@ -47,13 +52,16 @@ class Application:
     monitoring: Monitoring
     model_limits: ModelLimits
     health: Health
+    preferences: Preferences
+    notifications: Notifications
+    deliveries: Deliveries
 
 
 @asynccontextmanager
 async def run_application(
     settings: Settings, *, airflow_transport: httpx.AsyncBaseTransport | None = None
 ) -> AsyncIterator[Application]:
-    """Make the services, start the event feed and the reconciler, and end all on exit.
+    """Make the services, start the event feed, the reconciler and the deliveries, and end all on exit.
 
     Neither the database nor Airflow needs to be there: what depends on them fails until they are.
     """
@@ -82,6 +90,8 @@ async def run_application(
         limits = limit_store(settings, database)
         stack.push_async_callback(limits.close)
         model_limits = ModelLimits(limits)
+        webhooks, box = WebhookClient(settings), SecretBox(secret, "secret of a webhook")
+        deliveries = Deliveries(settings, database, box, webhooks)
         application = Application(
             settings=settings,
             airflow=airflow,
@@ -97,10 +107,14 @@ async def run_application(
             images=Images(settings, database),
             monitoring=Monitoring(database),
             model_limits=model_limits,
-            health=Health(settings, airflow, database, feed, reconciler, model_limits),
+            health=Health(settings, airflow, database, feed, reconciler, deliveries, model_limits),
+            preferences=Preferences(database, box, webhooks),
+            notifications=Notifications(database),
+            deliveries=deliveries,
         )
         await stack.enter_async_context(feed.running())
         await stack.enter_async_context(reconciler.running())
+        await stack.enter_async_context(deliveries.running())
         await stack.enter_async_context(EventRetention(settings, database).running())
         await stack.enter_async_context(batch_triggers.running())
         yield application

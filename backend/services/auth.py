@@ -1,16 +1,14 @@
 """Sign-in with Airflow's users, and the tokens that stand for it."""
 
-import base64
 import logging
 import time
-from hashlib import sha256
 
 import jwt
-from cryptography.fernet import Fernet, InvalidToken
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
 from backend.core.problems import Forbidden, Unauthorized, Unavailable
 from backend.core.roles import Principal, Role
+from backend.services.secret_box import SecretBox, UnreadableError
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +28,7 @@ class Authenticator:
         self._secret = secret
         self._lifetime = lifetime
         self._airflow = airflow
-        key = sha256(b"airflow token in a session\0" + secret.encode()).digest()
-        self._cipher = Fernet(base64.urlsafe_b64encode(key))
+        self._box = SecretBox(secret, "airflow token in a session")
 
     async def sign_in(self, username: str, password: str) -> tuple[str, int, Role]:
         """A token, its life in seconds and the user's role.
@@ -58,7 +55,7 @@ class Authenticator:
                 "role": role.label,
                 "iat": now,
                 "exp": expires,
-                "aft": self._cipher.encrypt(airflow_token.encode()).decode(),
+                "aft": self._box.seal(airflow_token),
             },
             self._secret,
             algorithm=_ALGORITHM,
@@ -79,10 +76,10 @@ class Authenticator:
             claims = jwt.decode(
                 token, self._secret, algorithms=[_ALGORITHM], issuer=_ISSUER, options={"require": _REQUIRED}
             )
-            airflow_token = self._cipher.decrypt(str(claims["aft"]).encode()).decode()
+            airflow_token = self._box.open(str(claims["aft"]))
         except jwt.ExpiredSignatureError as error:
             raise Unauthorized("The token has expired; get a new one from POST /auth/token.") from error
-        except (jwt.InvalidTokenError, InvalidToken) as error:
+        except (jwt.InvalidTokenError, UnreadableError) as error:
             raise Unauthorized("The token is not valid; get one from POST /auth/token.") from error
         return Principal(str(claims["sub"]), Role.highest([str(claims["role"])]), airflow_token, float(claims["exp"]))
 

@@ -70,6 +70,7 @@ class Health:
         database: Database,
         feed: Watched,
         reconciler: Watched,
+        notifications: Watched,
         limits: ModelLimits,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -79,6 +80,7 @@ class Health:
         self._database_engine = database
         self._feed = feed
         self._reconciler = reconciler
+        self._notifications = notifications
         self._limits = limits
         self._transport = transport
         self._airflow = _Kept(self._check_airflow, AIRFLOW_LIFETIME)
@@ -104,6 +106,7 @@ class Health:
             **airflow,
             "event_feed": _watched(self._feed),
             "reconciler": _watched(self._reconciler),
+            "notifications": _watched(self._notifications),
             "langfuse": langfuse,
             "model_provider": _with_outages(provider, outages),
         }

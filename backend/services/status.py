@@ -1,17 +1,14 @@
 """Where runs stand: the snapshot of one and the list of many."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection
 
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowUnavailable
-from backend.core.problems import Conflict, FieldError, Invalid, NotFound
+from backend.core.problems import Conflict, NotFound
 from backend.core.roles import Principal
 from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES, TaskState
@@ -23,6 +20,7 @@ from backend.db.traces import Place
 from backend.services.airflow_runs import run_state
 from backend.services.catalog import unreachable
 from backend.services.heads import Heads
+from backend.services.page_cursor import decode_cursor, encode_cursor
 
 NOT_FOUND = "There is no such run, or it is not yours."
 
@@ -147,13 +145,13 @@ class Status:
             user_id=user_id,
             owner=None if who.sees_all else who.username,
             since=since,
-            before=_decode_cursor(cursor) if cursor else None,
+            before=decode_cursor(cursor) if cursor else None,
             limit=limit + 1,
         )
         more = len(rows) > limit
         page = rows[:limit]
         last = page[-1] if more else None
-        return Page(page, _encode_cursor(last["queued_at"], str(last["id"])) if last else None)
+        return Page(page, encode_cursor(last["queued_at"], str(last["id"])) if last else None)
 
     def airflow_url(self, dag_id: str, dag_run_id: str) -> str:
         """The run's page in Airflow."""
@@ -211,20 +209,3 @@ def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, executi
         [traces.payload(trace) for trace in traces.list_agents(connection, execution_id)],
         [errors.payload(error) for error in errors.list_for(connection, execution_id)],
     )
-
-
-def _encode_cursor(queued_at: datetime, execution_id: str) -> str:
-    return base64.urlsafe_b64encode(f"{queued_at.isoformat()}|{execution_id}".encode()).decode().rstrip("=")
-
-
-def _decode_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        moment, _, execution_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("|")
-        parsed = datetime.fromisoformat(moment)
-        if parsed.tzinfo is None:
-            raise ValueError(cursor)
-        execution_id = str(UUID(execution_id))
-    except (ValueError, binascii.Error) as error:
-        detail = "is not a cursor of this list; take it from `next_cursor` of the page before"
-        raise Invalid(f"?cursor: {detail}", errors=[FieldError("?cursor", detail)]) from error
-    return parsed, execution_id

@@ -16,10 +16,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
-from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooManyRequests
+from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooManyRequests, Unavailable
 from backend.core.roles import Principal, Role
 from backend.core.settings import Settings
-from backend.db import executions, idempotency, observations
+from backend.db import executions, idempotency, observations, preferences
 from backend.db.engine import Database
 from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.idempotency import Claim
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TriggerRequest:
-    """What a client asks for."""
+    """What a client asks for. Where it names no model or budget (`{}` names none), its user's preferences apply."""
 
     dag_id: str
     input_data: dict[str, Any]
@@ -67,7 +67,7 @@ class Started:
 class Triggers:
     """Starts runs in Airflow under ids of our own choice, so that a repeated attempt can't make a second one.
 
-    A trigger costs two calls to Airflow (one within a burst) and one transaction, with an idempotency key two.
+    A trigger costs two calls to Airflow (one within a burst) and two transactions, with an idempotency key three.
     """
 
     def __init__(self, settings: Settings, airflow: AirflowClient, database: Database, catalog: Catalog) -> None:
@@ -88,11 +88,12 @@ class Triggers:
         await self._check_rate(who)
         self._check_user(who, request)
         await self._check_input(who, request)
+        options = await self._options(who, request)
         wanted = _new_claim(request)
         if key is not None:
             wanted, _ = await self._database.run_autocommit(idempotency.claim, who.username, key, wanted)
             self._check_same(wanted, request)
-        conf = {**request.input_data, SYSTEM_KEY: _system_values(who, request, wanted, key)}
+        conf = {**request.input_data, SYSTEM_KEY: {**_system_values(who, request, wanted, key), **options}}
         try:
             await self._start(who, request, wanted, conf)
         except AirflowRefused as refused:
@@ -163,6 +164,22 @@ class Triggers:
         if faults := workflow.faults(request.input_data):
             raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
 
+    async def _options(self, who: Principal, request: TriggerRequest) -> dict[str, Any]:
+        """The model and the budget of the run, as far as there are any. A budget is never left out because it can't be
+        read: raises `Unavailable` then."""
+        model, budget = request.model, request.budget
+        if model is None or budget is None:
+            try:
+                chosen = await self._database.run(preferences.read, request.user_id or who.username)
+            except (SQLAlchemyError, OSError) as error:
+                raise Unavailable(
+                    "The user's preferences can't be read just now; try again shortly, or name `model` and `budget`.",
+                    retry_after=5,
+                ) from error
+            model = chosen.default_model if model is None else model
+            budget = chosen.budget if budget is None else budget
+        return {name: value for name, value in (("model", model), ("budget", budget)) if value}
+
     async def _start(self, who: Principal, request: TriggerRequest, wanted: Claim, conf: dict[str, Any]) -> None:
         # The id is ours: a second attempt after a lost answer is met with 409, which is success.
         async for attempt in AsyncRetrying(
@@ -208,8 +225,6 @@ def _system_values(who: Principal, request: TriggerRequest, wanted: Claim, key: 
         "execution_id": wanted.execution_id,
         "user_id": request.user_id or who.username,
         "triggered_by": who.username,
-        "model": request.model,
-        "budget": request.budget,
         "idempotency_key": key,
     }
     return {name: value for name, value in values.items() if value is not None}

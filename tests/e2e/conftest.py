@@ -25,6 +25,10 @@ def stack(running_openai_server: OpenAIServer) -> Iterator[RunningStack]:
         "OPENAI_BASE_URL": running_openai_server.base_url,
         "OPENAI_API_KEY": OPENAI_KEY,
         "VISUAL_AI_LANGGRAPH_JSON": str(PROJECT),
+        # The receivers of notifications are on this machine.
+        "VISUAL_AI_ALLOW_PRIVATE_WEBHOOKS": "true",
+        "VISUAL_AI_ALLOW_HTTP_WEBHOOKS": "true",
+        "VISUAL_AI_WEBHOOK_FIRST_WAIT": "0.1",
     }
     with running_stack(environment) as running:
         shutil.copytree(Path(__file__).with_name("dags"), running.dags, dirs_exist_ok=True)

@@ -195,7 +195,7 @@ def test_a_budget_survives_json() -> None:
 
 
 def test_a_call_that_failed_gives_its_share_back() -> None:
-    purse = Purse([Ledger(Budget(max_tokens=100), "it", Spent(tokens=40))])
+    purse = Purse([Ledger(Budget(max_tokens=100), "task", Spent(tokens=40))])
     first = purse.reserve("openai:gpt-4.1", 60)
     with pytest.raises(BudgetExceededError):
         purse.reserve("openai:gpt-4.1", 1)

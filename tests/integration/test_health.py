@@ -103,6 +103,7 @@ async def made(
     airflow_answers: Answer | None = None,
     feed: Service | None = None,
     reconciler: Service | None = None,
+    notifications: Service | None = None,
     **changes: Any,
 ) -> AsyncIterator[Health]:
     """The service by itself."""
@@ -116,6 +117,7 @@ async def made(
             database,
             feed or Service(),
             reconciler or Service(),
+            notifications or Service(),
             ModelLimits(PostgresStore(database)),
             transport=httpx.MockTransport(outside),
         )
@@ -150,7 +152,8 @@ async def test_all_is_healthy_without_tracing_and_keys(pg: Postgres) -> None:
     assert system.status == "healthy", faults(system)
     assert list(system.components) == [
         "database", "airflow_api", "airflow_metadatabase", "airflow_scheduler", "airflow_dag_processor",
-        "airflow_triggerer", "event_feed", "reconciler", "langfuse", "model_provider",
+        "airflow_triggerer", "event_feed", "reconciler", "notifications", "langfuse",
+        "model_provider",
     ]  # fmt: skip
     required = {name for name, part in system.components.items() if part.required}
     assert required == {"database", "airflow_api", "airflow_metadatabase", "airflow_scheduler"}

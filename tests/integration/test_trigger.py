@@ -497,7 +497,9 @@ async def test_the_answer_was_lost_for_good(database_url: str, airflow: FakeAirf
 async def test_the_database_is_down(airflow: FakeAirflow) -> None:
     async with application(CLOSED, airflow, **PRODUCTION) as app, client_of(app) as http:
         ulla = await sign_in(http, "ulla")
-        response = await send(http, ulla)
+        problem = is_problem(await send(http, ulla), 503)
+        assert "name `model` and `budget`" in problem["detail"], "a budget that can't be read is not left out"
+        response = await send(http, ulla, model="local:vision", budget={})
         assert response.status_code == 202, "Airflow has it; the record follows"
         conf = airflow.triggers[0][1]["conf"]
         assert conf["_visual_ai"]["execution_id"] == response.json()["execution_id"]

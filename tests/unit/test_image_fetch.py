@@ -1,7 +1,6 @@
 """Fetching pictures from a real server: what is accepted, what is refused, and what a retry may mend."""
 
 import asyncio
-import datetime
 import gzip
 import pickle
 import socket
@@ -11,14 +10,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from backend.agents.image_fetch import fetch_image, is_public
+from backend.agents.image_fetch import fetch_image
 from backend.agents.images import ImageFetchError, ImageInputError, load_image
 from backend.core.settings import Settings
+from backend.outbound.public_address import is_public
+from tests.unit.certificates import make_certificate
 from tests.unit.picture_server import PictureServer, answer, serving
 from tests.unit.pictures import bomb, encode, photo
 
@@ -182,7 +179,7 @@ async def test_redirects_stay_on_http(server: PictureServer, location: str) -> N
 
 async def test_redirect_to_a_private_host(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A public host may not hand on to a private one. The loopback plays the public host here."""
-    monkeypatch.setattr("backend.agents.image_fetch.is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr("backend.outbound.checked_transport.is_public", lambda address: address == "127.0.0.1")
     server.answers["/r"] = answer(b"", "302 Found", extra="Location: http://10.1.2.3/admin\r\n")
     with pytest.raises(ImageInputError, match="redirected to a host that is not on the public internet") as caught:
         await load_image(server.url("/r"), PUBLIC)
@@ -310,8 +307,8 @@ def test_what_is_public(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
-async def test_tls_keeps_the_name_and_checks_the_certificate(tmp_path: Path) -> None:
-    certificate, key = _certificate(tmp_path, "pictures.example")
+async def test_tls_keeps_the_name_and_checks_themake_certificate(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "pictures.example")
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     served.load_cert_chain(certificate, key)
     names: list[str | None] = []
@@ -334,27 +331,3 @@ async def test_tls_keeps_the_name_and_checks_the_certificate(tmp_path: Path) -> 
             await fetch(server.url("/a", "other.example"), trusting)
         with pytest.raises(ImageInputError, match="TLS certificate could not be verified"):
             await fetch(server.url("/a", "pictures.example"), None)
-
-
-def _certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate_file, key_file

@@ -218,7 +218,7 @@ def python(*arguments: str, **environment: str) -> str:
 def test_parsing_imports_nothing_heavy(tmp_path: Path) -> None:
     script = f"""if True:
         import json, sys
-        import visual_ai_operators
+        import visual_ai_notifiers, visual_ai_operators
         operators = [name for name in {HEAVY!r} if name in sys.modules]
         sys.path.insert(0, "airflow/dags")
         import multi_agent_dag, visual_ai_workflow_dag

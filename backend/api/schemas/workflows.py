@@ -48,11 +48,11 @@ class RunOptions(BaseModel):
         None, min_length=1, max_length=256, pattern=_NO_NUL, description="The model of all agents whose task names none"
     )
     run_after: AwareDatetime | None = Field(None, description="Not before this time")
-    budget: BudgetBody | None = None
+    budget: BudgetBody | None = Field(None, description="Default: that of the user's preferences; `{}` is none")
 
     def budget_json(self) -> dict[str, Any] | None:
-        """The budget as it goes into the run's conf."""
-        return (self.budget.model_dump(exclude_none=True) or None) if self.budget else None
+        """The budget as it goes into the run's conf; None when the request says nothing of one."""
+        return self.budget.model_dump(exclude_none=True) if self.budget is not None else None
 
 
 class TriggerBody(RunOptions):

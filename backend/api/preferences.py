@@ -1,0 +1,67 @@
+"""`/users/me/preferences`: what the signed-in user has chosen."""
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Response
+
+from backend.api.deps import Services, SignedIn
+from backend.api.schemas.preferences import PreferencesBody, PreferencesOut, TargetOut, ThresholdsBody
+from backend.api.schemas.workflows import BudgetBody
+from backend.core.preferences import Preferences, Thresholds
+from backend.services.application import Application
+from backend.services.preferences import WantedPreferences, WantedTarget
+
+router = APIRouter(prefix="/users/me/preferences", tags=["preferences"])
+
+
+@router.get("")
+async def get_preferences(who: SignedIn, services: Services, response: Response) -> PreferencesOut:
+    """Your preferences. The secrets of notification targets are never shown."""
+    return _out(await services.preferences.get(who), services, response)
+
+
+@router.put("")
+async def put_preferences(
+    body: PreferencesBody, who: SignedIn, services: Services, response: Response
+) -> PreferencesOut:
+    """Replace your preferences, all of them; a notification target keeps its secret when none is given.
+
+    The model and the budget apply to runs that are triggered for you from now on.
+    """
+    wanted = WantedPreferences(
+        default_model=body.default_model,
+        budget=(body.budget.model_dump(exclude_none=True) or None) if body.budget is not None else None,
+        dashboard_range=body.dashboard_range,
+        targets=[
+            WantedTarget(
+                name=target.name,
+                url=target.url,
+                secret=target.secret.get_secret_value() if target.secret is not None else None,
+                enabled=target.enabled,
+                events=tuple(target.events),
+                thresholds=Thresholds(**target.thresholds.model_dump()),
+            )
+            for target in body.notification_targets
+        ],
+    )
+    return _out(await services.preferences.put(who, wanted), services, response)
+
+
+def _out(kept: Preferences, services: Application, response: Response) -> PreferencesOut:
+    response.headers["Cache-Control"] = "no-store"
+    return PreferencesOut(
+        default_model=kept.default_model,
+        budget=BudgetBody(**kept.budget) if kept.budget is not None else None,
+        dashboard_range=kept.dashboard_range,
+        notification_targets=[
+            TargetOut(
+                name=target.name,
+                url=target.url,
+                enabled=target.enabled,
+                events=list(target.events),
+                thresholds=ThresholdsBody(**asdict(target.thresholds)),
+                has_secret=services.preferences.has_secret(target),
+            )
+            for target in kept.targets
+        ],
+    )

@@ -1,0 +1,87 @@
+"""What a user has chosen: for runs, for notifications, for the dashboard."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from backend.core.notification_events import NotificationEvent
+
+DEFAULT_RANGE = "24h"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """When a threshold is passed.
+
+    `budget_share` is the used part of a budget, above 0 and up to 1; `rate_limit_errors` of all the user's runs within
+    `rate_limit_within` seconds.
+    """
+
+    budget_share: float = 0.8
+    rate_limit_errors: int = 20
+    rate_limit_within: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationTarget:
+    """A webhook. `name` is unique among the user's; `sealed_secret` is encrypted (`backend.services.secret_box`)."""
+
+    name: str
+    url: str
+    sealed_secret: str
+    events: tuple[NotificationEvent, ...]
+    enabled: bool = True
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def wants(self, event: str) -> bool:
+        """Whether events of that kind are sent here."""
+        return self.enabled and event in self.events
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """All of one user's. `budget` is what `parse_budget` takes, or None."""
+
+    default_model: str | None = None
+    budget: dict[str, Any] | None = None
+    dashboard_range: str = DEFAULT_RANGE
+    targets: tuple[NotificationTarget, ...] = ()
+
+    def target(self, name: str) -> NotificationTarget | None:
+        """The target of that name, if there is one."""
+        return next((target for target in self.targets if target.name == name), None)
+
+    @property
+    def notified_events(self) -> list[str]:
+        """The events that any target wants."""
+        return sorted({event for target in self.targets if target.enabled for event in target.events})
+
+    @property
+    def budget_shares(self) -> list[float]:
+        """The shares of budgets at which any target wants to hear of them."""
+        return sorted({target.thresholds.budget_share for target in self.targets if target.wants("budget_threshold")})
+
+    def settings_json(self) -> dict[str, Any]:
+        """All but the model, as stored."""
+        return {
+            "budget": self.budget,
+            "dashboard_range": self.dashboard_range,
+            "notification_targets": [asdict(target) for target in self.targets],
+        }
+
+    @classmethod
+    def of_row(cls, default_model: str | None, settings: Mapping[str, Any]) -> "Preferences":
+        """What was stored, perhaps by a later version. Raises `KeyError`, `TypeError` or `ValueError` for what was not
+        written here."""
+        return cls(
+            default_model=default_model,
+            budget=settings.get("budget"),
+            dashboard_range=settings.get("dashboard_range") or DEFAULT_RANGE,
+            targets=tuple(_target(given) for given in settings.get("notification_targets") or ()),
+        )
+
+
+def _target(given: Mapping[str, Any]) -> NotificationTarget:
+    known = {one.name: given[one.name] for one in fields(NotificationTarget) if one.name in given}
+    limits = {one.name: value for one in fields(Thresholds) if (value := known["thresholds"].get(one.name)) is not None}
+    return NotificationTarget(**{**known, "events": tuple(known["events"]), "thresholds": Thresholds(**limits)})

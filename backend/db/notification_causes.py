@@ -1,0 +1,184 @@
+"""What happened that a user may want to be told of: written with what was observed, in the same transaction.
+
+Nothing is written for what nobody wants to hear of. Whoever writes needs no right to read rows here, and waits for
+nobody: the same cause may be written twice, and is told once.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, literal, select, text
+from sqlalchemy.orm import aliased
+
+from backend.core.jsonable import dumps, storable
+from backend.core.notification_events import CHANNEL, NotificationEvent
+from backend.core.redaction import redact_text
+from backend.db.rows import Row, all_rows, first_row
+from backend.db.tables import notification_causes as causes
+from backend.db.tables import user_preferences as preferences
+from backend.db.tables import workflow_errors as errors
+from backend.db.tables import workflow_executions as executions
+
+MESSAGE_LIMIT = 1_000
+"""The longest text of an error or an alert that is sent, in characters."""
+
+_PUT = text(
+    """
+    WITH made AS (
+        INSERT INTO visual_ai.notification_causes (
+            user_id, execution_id, event, cause, target, payload, occurred_at)
+        SELECT p.user_id, e.id, :event, :cause, CAST(:target AS text), CAST(:payload AS jsonb),
+            coalesce(CAST(:occurred_at AS timestamptz), clock_timestamp())
+        FROM visual_ai.workflow_executions e
+        JOIN visual_ai.user_preferences p ON p.user_id = coalesce(CAST(:user_id AS text), e.user_id)
+        WHERE e.id = :execution_id AND (:event = ANY (p.notified_events) OR CAST(:target AS text) IS NOT NULL)
+        RETURNING 1
+    )
+    SELECT pg_notify(:channel, '') FROM made
+    """
+)
+
+
+def run_failed(connection: Connection, execution: Mapping[str, Any]) -> None:
+    """The run of this row has failed. Told once for each attempt at the run."""
+    if not _wanted(connection, execution["user_id"], "run_failed"):
+        return
+    payload = {**about_run(execution), "error": _telling_error(connection, execution)}
+    _put(connection, execution["id"], "run_failed", f"run_failed:{execution['attempt']}", payload)
+
+
+def budget_passed(connection: Connection, execution_id: str, use: Mapping[str, Any]) -> None:
+    """A part of a budget is used: `use` has its `scope` (`run` or `task`), `task_id`, `map_index`, the `limit`'s name,
+    what is `allowed` and `used`, and the `share` that was passed. Told once for each limit and share."""
+    execution = first_row(connection.execute(select(executions).where(executions.c.id == execution_id)))
+    if execution is None:
+        return
+    cause = ":".join(str(use[name]) for name in ("scope", "task_id", "map_index", "limit", "allowed"))
+    payload = {**about_run(execution), "budget": dict(use)}
+    _put(connection, execution_id, "budget_threshold", f"budget:{cause}", payload)
+
+
+def rate_limited(connection: Connection, execution_id: str, at: datetime) -> None:
+    """A `rate_limit` error was recorded at that time; whether there were enough of them is found out later, from all
+    that are committed by then."""
+    _put(connection, execution_id, "rate_limit_threshold", "rate_limit", {}, occurred_at=at)
+
+
+def alert(
+    connection: Connection,
+    execution_id: str,
+    *,
+    user_id: str | None,
+    target: str | None,
+    cause: str,
+    message: str,
+    place: Mapping[str, Any],
+    failed: bool,
+    error: Mapping[str, Any] | None,
+) -> bool:
+    """A DAG wants its user, or the given one, to be told `message`; says whether that user has anywhere to hear it.
+
+    `place` and `error` say where it comes from; when something `failed` and the error isn't given, the last one is told
+    that was recorded there. With a `target` it goes there alone, whatever events that wants.
+    """
+    execution = first_row(connection.execute(select(executions).where(executions.c.id == execution_id)))
+    if execution is None:
+        return False
+    if error is not None:
+        error = {**error, "message": _short(str(error["message"]))}
+    elif failed:
+        error = _telling_error(connection, execution, task_id=place.get("task_id"))
+    payload = {**about_run(execution), "alert": {**place, "message": _short(message)}, "error": error}
+    unique = f"alert:{execution['attempt']}:{cause}"
+    return _put(connection, execution_id, "alert", unique, payload, user_id=user_id, target=target)
+
+
+def budget_shares(connection: Connection, execution_id: str) -> list[float]:
+    """The shares of budgets at which the run's user wants to be told, rising."""
+    query = (
+        select(preferences.c.budget_shares)
+        .join(executions, executions.c.user_id == preferences.c.user_id)
+        .where(executions.c.id == execution_id, literal("budget_threshold") == preferences.c.notified_events.any_())
+    )
+    return sorted(connection.execute(query).scalar_one_or_none() or ())
+
+
+def take(connection: Connection, users: Sequence[str], *, limit: int) -> list[Row]:
+    """Take at most `limit` causes of these users out of the table, the oldest first."""
+    chosen = aliased(causes)
+    oldest = select(chosen.c.id).where(chosen.c.user_id.in_(users)).order_by(chosen.c.occurred_at).limit(limit)
+    taken = all_rows(connection.execute(delete(causes).where(causes.c.id.in_(oldest)).returning(causes)))
+    return sorted(taken, key=lambda row: row["occurred_at"])
+
+
+def about_run(execution: Mapping[str, Any]) -> dict[str, Any]:
+    """What every notification says of the run."""
+    cost = execution["cost_usd"]
+    return {
+        "execution_id": str(execution["id"]),
+        "dag_id": execution["dag_id"],
+        "dag_run_id": execution["dag_run_id"],
+        "state": execution["state"],
+        "attempt": execution["attempt"],
+        "usage": {"input_tokens": execution["input_tokens"], "output_tokens": execution["output_tokens"]},
+        "cost_usd": float(cost) if cost is not None else None,
+    }
+
+
+def _wanted(connection: Connection, user_id: str | None, event: NotificationEvent) -> bool:
+    if user_id is None:
+        return False
+    query = select(preferences.c.user_id).where(
+        preferences.c.user_id == user_id, literal(event) == preferences.c.notified_events.any_()
+    )
+    return connection.execute(query).first() is not None
+
+
+def _telling_error(
+    connection: Connection, execution: Mapping[str, Any], *, task_id: str | None = None
+) -> dict[str, Any] | None:
+    """The error that the run, or the task, most likely failed of: the last that ended something, of this attempt."""
+    conditions = [errors.c.execution_id == execution["id"], errors.c.recovered.is_(False)]
+    if execution["attempt"] > 1 and execution["started_at"] is not None:
+        conditions.append(errors.c.occurred_at >= execution["started_at"])
+    if task_id is not None:
+        conditions.append(errors.c.task_id == task_id)
+    query = select(errors).where(*conditions).order_by((errors.c.action == "fail").desc(), errors.c.occurred_at.desc())
+    error = first_row(connection.execute(query.limit(1)))
+    if error is None:
+        return None
+    kept = ("category", "exception_type", "task_id", "map_index", "try_number", "model")
+    return {
+        **{name: error[name] for name in kept},
+        "agent": error["agent_name"],
+        "message": _short(error["message"]),  # redacted when it was recorded
+    }
+
+
+def _short(message: str) -> str:
+    return storable(redact_text(message, limit=MESSAGE_LIMIT))
+
+
+def _put(
+    connection: Connection,
+    execution_id: str,
+    event: NotificationEvent,
+    cause: str,
+    payload: Mapping[str, Any],
+    *,
+    user_id: str | None = None,
+    target: str | None = None,
+    occurred_at: datetime | None = None,
+) -> bool:
+    values = {
+        "execution_id": execution_id,
+        "event": event,
+        "cause": storable(cause),
+        "payload": dumps(payload),
+        "user_id": user_id,
+        "target": target,
+        "occurred_at": occurred_at,
+        "channel": CHANNEL,
+    }
+    return connection.execute(_PUT, values).first() is not None

@@ -1,0 +1,141 @@
+"""HTTP to hosts that somebody else named: pictures of a run, receivers of a webhook.
+
+The rules follow the OWASP "Server-Side Request Forgery Prevention" cheat sheet: few schemes, every address that a
+name resolves to is checked, the connection goes to an address that was checked (a second look-up could answer
+differently: DNS rebinding), and each redirect starts over.
+
+HostError
+├── PrivateHostError   an address of the host is not public; a retry doesn't help
+├── UnknownHostError   the host's name is no name, or nobody's
+└── LookupFailedError  its name could not be looked up just now; a retry may help
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Collection
+from functools import lru_cache
+
+import httpx
+
+from backend.outbound.public_address import is_public
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""Turns a host name and a port into IP addresses, as text. Raises `socket.gaierror`."""
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for one address of a host, so that a dead IPv6 route leaves time for the IPv4 one."""
+
+
+class HostError(Exception):
+    """A host that can't be connected to. The text names no address: it would let a client map the network."""
+
+
+class PrivateHostError(HostError):
+    """The host is not on the public internet. `str()` begins with "the host", or with "the server redirected to"."""
+
+
+class UnknownHostError(HostError):
+    """The host's name is not a valid one, or stands for nothing."""
+
+
+class LookupFailedError(HostError):
+    """The host's name could not be looked up just now."""
+
+
+async def resolve_host(host: str, port: int) -> list[str]:
+    """The addresses of `host`, in the order the system prefers. Raises `socket.gaierror` and `UnicodeError`."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+
+def url_fault(url: httpx.URL, schemes: Collection[str] = ("http", "https")) -> str | None:
+    """What is wrong with an address, to be read after "the address"; None when nothing is."""
+    if url.scheme not in schemes:
+        return f"is not {' or '.join(f'{scheme}://' for scheme in schemes)}"
+    if not url.host:
+        return "names no host"
+    if url.port is not None and not 0 < url.port < 65536:
+        return "has a port that does not exist"
+    if url.userinfo:
+        return "holds a user name or a password, which is not accepted"
+    return None
+
+
+async def checked_addresses(url: httpx.URL, *, allow_private: bool, resolve: Resolve, redirected: bool) -> list[str]:
+    """All addresses of the URL's host. Raises `HostError` when there is none, or one that is not allowed."""
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        addresses = await resolve(url.host, port)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise LookupFailedError("the host's name could not be looked up just now; try again later") from None
+        raise UnknownHostError("the host's name does not exist; check it for typing errors") from None
+    except (UnicodeError, OSError):
+        raise UnknownHostError("the host's name is not a valid one; check it for typing errors") from None
+    if not addresses:
+        raise UnknownHostError("the host has no address; check its name for typing errors")
+    if not allow_private and not all(map(is_public, addresses)):
+        subject = "the server redirected to a host that" if redirected else "the host"
+        raise PrivateHostError(f"{subject} is not on the public internet, which is not allowed")
+    return addresses
+
+
+def certificate_refused(error: BaseException | None) -> bool:
+    """Whether a connection failed because the server's certificate was not accepted."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@lru_cache(maxsize=1)
+def default_ssl_context() -> ssl.SSLContext:
+    """How certificates are checked. Loading the trusted roots takes tens of milliseconds: once a process."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+class CheckedTransport(httpx.AsyncBaseTransport):
+    """An httpx transport that resolves a host once, checks every address and connects to exactly those.
+
+    Redirects are the caller's: it sets `redirected` before it follows one. Raises `HostError` besides httpx's errors.
+    """
+
+    def __init__(
+        self, *, allow_private: bool, resolve: Resolve = resolve_host, ssl_context: ssl.SSLContext | None = None
+    ) -> None:
+        self.redirected = False
+        self._allow_private = allow_private
+        self._resolve = resolve
+        self._inner = httpx.AsyncHTTPTransport(
+            verify=ssl_context or default_ssl_context(),
+            trust_env=False,
+            # No connection is used twice: the pool keys them by address, and two hosts may share one.
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request` to an address of its host that was checked."""
+        addresses = await checked_addresses(
+            request.url, allow_private=self._allow_private, resolve=self._resolve, redirected=self.redirected
+        )
+        failure: httpx.TransportError | None = None
+        for address in addresses:
+            # The Host header and the TLS server name stay those of the address that was asked for.
+            pinned = httpx.Request(
+                request.method,
+                request.url.copy_with(host=address),
+                headers=request.headers,
+                stream=request.stream,
+                extensions={**request.extensions, "sni_hostname": request.url.host},
+            )
+            try:
+                return await self._inner.handle_async_request(pinned)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                failure = error
+        raise failure or httpx.ConnectError("no address")
+
+    async def aclose(self) -> None:
+        """Close what is still open."""
+        await self._inner.aclose()

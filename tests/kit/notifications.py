@@ -1,0 +1,106 @@
+"""Users who want to be told, and runs that give reason to."""
+
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import psycopg
+from psycopg.rows import dict_row
+from sqlalchemy import Engine
+
+from backend.core.notification_events import CHANNEL
+from backend.core.states import TaskState
+from backend.db import errors, executions, observations
+from backend.db.address import plain_url
+from backend.db.executions import RunState
+from backend.db.traces import Place
+from tests.kit.waiting import eventually
+from tests.kit.webhook_receiver import SECRET, Receiver
+
+LENIENT: dict[str, Any] = {
+    "allow_private_webhooks": True,
+    "allow_http_webhooks": True,
+    "webhook_first_wait": 0.002,
+    "webhook_timeout": 5.0,
+}
+"""Settings under which a receiver on the loopback is told, and soon told again."""
+
+
+def target(receiver: Receiver, name: str = "hook", **changes: Any) -> dict[str, Any]:
+    """A notification target at the receiver's path of the same name."""
+    given = {"name": name, "url": receiver.url(f"/{name}"), "secret": SECRET, "events": ["run_failed"]}
+    return {**given, **changes}
+
+
+async def wants(http: httpx.AsyncClient, headers: Mapping[str, str], *targets: dict[str, Any]) -> None:
+    """The user of the headers is to be told there."""
+    answer = await http.put("/users/me/preferences", json={"notification_targets": targets}, headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
+def run_of(user: str | None, dag_run_id: str | None = None, state: str | None = "running", **more: Any) -> RunState:
+    """A run of the DAG `reports` that is for a user."""
+    conf = {} if user is None else {"_visual_ai": {"user_id": user}}
+    given = {"started_at": datetime.now(UTC), **more}
+    return RunState("reports", dag_run_id or f"run-{uuid.uuid4().hex[:8]}", state, "manual", conf, **given)
+
+
+def seen(engine: Engine, run: RunState, *tasks: TaskState) -> str:
+    """As Airflow's listener records it, with the rights of a task; gives the execution's id."""
+    with engine.begin() as connection:
+        return observations.observe(connection, run, tasks)
+
+
+def fail(engine: Engine, user: str | None, dag_run_id: str | None = None, error: str | None = None) -> str:
+    """A run that fails, of an error if one is given; gives its id in Airflow."""
+    run = run_of(user, dag_run_id)
+    seen(engine, run)
+    if error is not None:
+        record_error(engine, run, "auth", error)
+    seen(engine, RunState(run.dag_id, run.dag_run_id, "failed", finished_at=datetime.now(UTC)))
+    return run.dag_run_id
+
+
+def record_error(engine: Engine, run: RunState, category: str, message: str = "429", **more: Any) -> None:
+    """An error of a task of the run."""
+    with engine.begin() as connection:
+        execution_id = executions.ensure(connection, run)
+        place = Place(run.dag_id, run.dag_run_id, "work", -1, 1, agent="text")
+        errors.add(
+            connection,
+            execution_id,
+            place,
+            category=category,
+            exception_type="openai.SomeError",
+            message=message,
+            action="fail",
+            model="openai:gpt-4.1-mini",
+            **more,
+        )
+
+
+def rows(url: str, table: str = "notifications") -> list[dict[str, Any]]:
+    """The rows of a table of notifications, in the order of what they tell of."""
+    with psycopg.connect(plain_url(url), row_factory=dict_row) as connection:
+        return connection.execute(f"SELECT * FROM visual_ai.{table} ORDER BY occurred_at").fetchall()
+
+
+def states(url: str) -> Counter[str]:
+    """How many notifications are in which state."""
+    return Counter(row["state"] for row in rows(url))
+
+
+async def all_handled(url: str) -> None:
+    """Wait until no cause is left to be looked at, and no notification to be sent."""
+    await eventually(lambda: not rows(url, "notification_causes") and "pending" not in states(url))
+
+
+def at_once(url: str, **earlier: str) -> None:
+    """As if the time of all that waits had come. With columns: as if these had been so much earlier."""
+    moved = ", ".join(f"{column} = {column} - interval '{by}'" for column, by in earlier.items())
+    with psycopg.connect(plain_url(url), autocommit=True) as connection:
+        connection.execute(f"UPDATE visual_ai.notifications SET {moved or 'next_attempt_at = now()'}")
+        connection.execute(f"NOTIFY {CHANNEL}")
