@@ -27,10 +27,11 @@ from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import Prepared
 from backend.agents.graph_run import mapped
 from backend.agents.group_saver import BATCH_GATHER_SECONDS
-from backend.agents.observer import AgentObserver, Usage
+from backend.agents.observer import AgentObserver
 from backend.agents.registry import get_agent
 from backend.agents.runner import AgentRunner, trace_id_of
 from backend.agents.specs import AgentSpec
+from backend.agents.usage import Usage
 from backend.core.jsonable import dumps
 from backend.core.workflow_error_handler import Category, classify, reschedule_after
 from backend.db import batch_items, executions, takeover, threads, traces

@@ -3,59 +3,24 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
 
 from backend.agents.attempts import FailedAttempt
 from backend.agents.error_records import ErrorRecords
-from backend.agents.prices import cost_usd
 from backend.agents.recorder import Recorder, RunUsage, TraceRow
 from backend.agents.token_stream import TokenStream, task_key
+from backend.agents.usage import CallUsage, Usage, answers, model_named
 from backend.core.events import NewEvent
 from backend.core.workflow_error_handler import Action, Classified, FallBack, wait_of
 from backend.db import traces
 from backend.db.traces import Place
-
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens and their price; `cost` is None as soon as one call's price is unknown."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: Decimal | None = Decimal(0)
-    calls: int = 0
-
-    def add(self, input_tokens: int, output_tokens: int, cost: Decimal | None) -> None:
-        """Count one model call."""
-        self.calls += 1
-        self.input_tokens += input_tokens
-        self.output_tokens += output_tokens
-        self.cost = None if self.cost is None or cost is None else self.cost + cost
-
-    @classmethod
-    def sum(cls, usages: Iterable["Usage"]) -> "Usage":
-        """What several used together; the cost is unknown as soon as one of those that called a model is."""
-        total = cls()
-        for usage in usages:
-            total.input_tokens += usage.input_tokens
-            total.output_tokens += usage.output_tokens
-            total.calls += usage.calls
-            if usage.calls:
-                total.cost = None if total.cost is None or usage.cost is None else total.cost + usage.cost
-        return total
-
-    @property
-    def cost_usd(self) -> float | None:
-        """The cost in US dollars as JSON has it; None when unknown or nothing was called."""
-        return float(self.cost) if self.cost is not None and self.calls else None
 
 
 @dataclass(slots=True)
@@ -307,8 +272,7 @@ class AgentObserver(AsyncCallbackHandler):
     ) -> None:
         """Remember which node calls the model."""
         known = metadata or {}
-        name = known.get("ls_model_name")
-        model = f"{known.get('ls_provider', 'unknown')}:{name}" if name else self._agent.model
+        model = model_named(known) or self._agent.model
         if self._agent.model is None:
             self._agent.model = model
         self._calls[run_id] = (task_key(known), model)
@@ -317,23 +281,10 @@ class AgentObserver(AsyncCallbackHandler):
         """Count what the call used."""
         key, model = self._calls.pop(run_id, ("", self._agent.model))
         span = self._nodes.get(key)
-        for generation in (item for batch in response.generations for item in batch):
-            if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
-                continue
-            used = generation.message.usage_metadata
-            given, answered = (used["input_tokens"], used["output_tokens"]) if used else (0, 0)
-            cached = used.get("input_token_details", {}) if used else {}
-            cost = cost_usd(
-                model or "",
-                given,
-                answered,
-                cache_read_tokens=cached.get("cache_read", 0) or 0,
-                cache_write_tokens=cached.get("cache_creation", 0) or 0,
-            )
-            if used is None and cost != 0:
-                cost = None  # without a count there is no price
+        for message in answers(response):
+            used = CallUsage.of(message, model)
             for usage in (self._agent.usage, span.usage if span is not None else self._loose):
-                usage.add(given, answered, cost)
+                usage.add(used.input_tokens, used.output_tokens, used.cost)
             if span is not None:
                 span.model = model
 

@@ -28,11 +28,12 @@ from backend.agents.graph_run import mapped
 from backend.agents.group_saver import GroupSaver
 from backend.agents.model_gates import open_gate
 from backend.agents.models import ModelCredentials, provider_keys
-from backend.agents.observer import AgentObserver, Usage
+from backend.agents.observer import AgentObserver
 from backend.agents.recorder import Recorder
 from backend.agents.shared import SharedResources
 from backend.agents.specs import AgentSpec
 from backend.agents.task_context import TaskContext
+from backend.agents.usage import Usage
 from backend.core.budget import Budget
 from backend.core.events import NewEvent
 from backend.core.input_error import InputError

@@ -6,12 +6,12 @@ Who runs when is the business of `team_order` (parallel, sequential, graph) and 
 from collections.abc import Iterable
 from typing import Any
 
-from backend.agents.observer import Usage
 from backend.agents.runner import AgentRunner, Outcome
 from backend.agents.specs import SUPERVISOR, AgentSpec, parse_max_steps, parse_supervisor
 from backend.agents.team_order import run_in_order
 from backend.agents.team_results import Outcomes, fatal_error, outputs
 from backend.agents.team_supervisor import run_supervised
+from backend.agents.usage import Usage
 from backend.core.redaction import redact_text
 
 
