@@ -12,6 +12,7 @@ from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
+from backend.agents.agent_trace import AgentTrace
 from backend.agents.attempts import FailedAttempt
 from backend.agents.error_records import ErrorRecords
 from backend.agents.recorder import Recorder, RunUsage, TraceRow
@@ -32,6 +33,7 @@ class _Span:
     model: str | None
     notice: str | None
     trace_id: str
+    trace_url: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     state: str = "running"
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -75,6 +77,7 @@ class _Span:
             "retries": self.retries,
             "fallbacks": self.fallbacks,
             "notice": self.notice,
+            "trace_url": self.trace_url,
         }
         return NewEvent("agent_update", traces.payload(row))
 
@@ -95,6 +98,7 @@ class _Span:
             "fallbacks": self.fallbacks,
             "notice": self.notice,
             "trace_id": self.trace_id,
+            "trace_url": self.trace_url,
         }
 
 
@@ -105,14 +109,24 @@ class AgentObserver(AsyncCallbackHandler):
     run_inline = True  # in order, on the graph's own loop
 
     def __init__(
-        self, recorder: Recorder, place: Place, *, model: str | None, trace_id: str, brief: bool = False
+        self,
+        recorder: Recorder,
+        place: Place,
+        *,
+        model: str | None,
+        trace_id: str,
+        trace_url: str | None = None,
+        trace: AgentTrace | None = None,
+        brief: bool = False,
     ) -> None:
-        """`brief` writes each row once, when it is complete, and tells the stream nothing: for one of very many."""
+        """`trace` is told the same, where traces are sent. `brief` writes each row once, when it is complete, and
+        tells the stream nothing: for one of very many."""
         self._recorder = recorder
         self._brief = brief
-        self._place = place
+        self._place = self.place = place
         self.trace_id = trace_id
-        self._agent = _Span(place, None, model, None, trace_id)
+        self.trace_url, self.trace = trace_url, trace
+        self._agent = _Span(place, None, model, None, trace_id, trace_url)
         self._before = Usage()
         self._failed_node: str | None = None
         self._loose = Usage()  # of calls that belong to no node
@@ -167,16 +181,22 @@ class AgentObserver(AsyncCallbackHandler):
 
     def begin(self, given: Any) -> None:
         """The agent starts with this input."""
+        if self.trace is not None:
+            self.trace.begin(given)
         self._start(self._agent, given)
 
-    def node_started(self, key: str, name: str, given: Any) -> None:
-        """A node's execution begins; `key` is LangGraph's id of it."""
+    def node_started(self, key: str, name: str, given: Any, parent: str | None = None) -> None:
+        """A node's execution begins; `key` is LangGraph's id of it, `parent` that of the node around its subgraph."""
         span = _Span(self._place, name, None, None, self.trace_id, attempt=1 + self._again[name])
+        if self.trace is not None:
+            self.trace.node_started(key, name, given, parent, span.attempt)
         self._nodes[key] = span
         self._start(span, given)
 
     def node_finished(self, key: str, error: Any, output: Any) -> None:
         """A node's execution is over."""
+        if self.trace is not None:
+            self.trace.node_finished(key, error, output)
         span = self._nodes.pop(key, None)
         if span is not None:
             self._tokens.flush(key)
@@ -201,6 +221,8 @@ class AgentObserver(AsyncCallbackHandler):
         if state == "success":
             self._errors.came_to_its_end()
         self._agent.close(state)
+        if self.trace is not None:
+            self.trace.finish(state, output, model=self.model, notice=self.notice, usage=self.usage)
         self._finish(self._agent, output)
         self._add_to_run(self._loose)
 
@@ -208,6 +230,8 @@ class AgentObserver(AsyncCallbackHandler):
         self, found: Classified, action: Action, *, attempt: FailedAttempt | None = None, silent: bool = False
     ) -> None:
         """Record the error that ended the agent, and which attempt it was; a `silent` one isn't told on the stream."""
+        if self.trace is not None:
+            self.trace.failed(found, action, attempt)
         node = self._failed_node or next((span.node for span in self._nodes.values()), None)
         self._errors.write(
             found,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from tests.kit.langfuse_server import LangfuseServer
 from tests.kit.openai_server import OpenAIServer
 from tests.kit.redis_server import RedisServer
 
@@ -49,3 +51,10 @@ def redis_url(request: pytest.FixtureRequest) -> str | None:
         return None
     server: RedisServer = request.getfixturevalue("redis_server")
     return server.url
+
+
+@pytest.fixture
+def langfuse() -> Iterator[LangfuseServer]:
+    """A stand-in for Langfuse, with keys of its own: the SDK keeps one client for each key as long as the process."""
+    with LangfuseServer(public_key=f"pk-lf-{uuid.uuid4()}") as server:
+        yield server
