@@ -18,7 +18,7 @@ from backend.agents.usage import CallUsage, answers, model_named
 
 _PARAMETERS = (
     "temperature", "max_tokens", "max_completion_tokens", "max_output_tokens", "top_p", "top_k", "seed", "n",
-    "frequency_penalty", "presence_penalty", "reasoning_effort", "stop", "stream", "tool_choice", "num_predict",
+    "frequency_penalty", "presence_penalty", "reasoning_effort", "tool_choice", "num_predict",
 )  # fmt: skip
 
 
@@ -177,13 +177,23 @@ class TraceCalls(BaseCallbackHandler):
     @harmless
     def attempt_over(self, number: int, model: str, failed: FailedAttempt | None, metadata: Mapping[str, Any]) -> None:
         """An attempt at a call of ours is over, and it is decided what follows. See `AttemptWatcher`."""
-        call = self._undecided.pop((str(metadata.get(CALL_KEY)), number), None)
+        key = str(metadata.get(CALL_KEY)), number
+        call = self._undecided.pop(key, None) or self._unanswered(key)
         if call is not None:
             self._settle(call, failed.error if failed is not None else None, failed)
         elif failed is not None:  # refused before the model was asked: by the rate limiter, say
             span = self._agent.maker.child(self._around(None, metadata), f"{model} (not called)", "span")
             self._agent.fail(span, failed.error, failed)
             span.end()
+
+    def _unanswered(self, key: tuple[str, int]) -> _Call | None:
+        """The call that ended without a word of LangChain's: a budget refused it."""
+        found = next((run_id for run_id, call in self._calls.items() if (call.call, call.attempt) == key), None)
+        if found is None:
+            return None
+        call = self._calls.pop(found)
+        call.ended_at = time.time_ns()
+        return call
 
     @harmless
     def on_tool_start(

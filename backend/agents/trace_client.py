@@ -63,9 +63,13 @@ class TraceClient:
             tracer_provider=self._provider,
         )
 
-    def flush(self, seconds: float) -> bool:
-        """Send what has ended so far, waiting for `seconds` at most; says whether all of it was sent or given up."""
+    def send(self) -> None:
+        """Have sent at once what has ended so far."""
         self._provider.force_flush()
+
+    def flush(self, seconds: float) -> bool:
+        """The same, waiting for `seconds` at most; says whether all of it was sent or given up."""
+        self.send()
         return self.exporter.flush(seconds)
 
 

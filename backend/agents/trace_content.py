@@ -48,7 +48,8 @@ class TraceContent:
         return Redacted(text.replace(";base64,[", ";["))
 
     def message(self, category: str, kind: str, words: str) -> str:
-        """What an error says of itself."""
+        """What an error says of itself; `kind` is its class."""
+        kind = kind.rpartition(".")[2]
         if not self._enabled:
             return f"{category}: {kind}"
         return self._without_keys(f"{category}: {kind}: {redact_text(words, limit=2_000)}")

@@ -122,10 +122,10 @@ class LangfuseServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:  # noqa: N802  # prescribed
+            def do_GET(self) -> None:  # prescribed
                 kit._answer(self, b"")
 
-            def do_POST(self) -> None:  # noqa: N802  # prescribed
+            def do_POST(self) -> None:  # prescribed
                 kit._answer(self, self.rfile.read(int(self.headers["content-length"])))
 
             def log_message(self, *args: Any) -> None:
