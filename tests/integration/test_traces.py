@@ -349,7 +349,7 @@ async def test_each_item_of_a_batch_has_its_own_trace_as_far_as_it_is_sampled(
     sent = {span.trace_id: span for span in traced.spans("agent")}
     with_url = {index for index, row in kept.items() if row["trace_url"] is not None}
     assert {row["trace_id"] for index, row in kept.items() if index in with_url} == set(sent)
-    assert len(set(row["trace_id"] for row in kept.values())) == 12
+    assert len({row["trace_id"] for row in kept.values()}) == 12
     assert len(with_url) == 12 if rate == 1 else 0 < len(with_url) < 12
     for index in with_url:
         assert kept[index]["trace_url"] == f"{traced.langfuse.url}/trace/{kept[index]['trace_id']}"
