@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -203,6 +204,16 @@ class LangfuseServer:
         """The one span of that name."""
         (found,) = [span for span in self.spans if span.name == name]
         return found
+
+    def wait_for_trace(self, trace_id: str, names: Sequence[str], timeout: float = 20) -> list[Span]:
+        """The spans of a trace, once it has one of each of these names."""
+
+        def complete() -> bool:
+            return set(names) <= {span.name for span in self.spans if span.trace_id == trace_id}
+
+        with self.arrived:
+            assert self.arrived.wait_for(complete, timeout), f"only {self.tree(trace_id)} came"
+        return self.trace(trace_id)
 
     def wait_for_request(self, count: int = 1, timeout: float = 20) -> None:
         """Wait until so many requests with traces have come."""

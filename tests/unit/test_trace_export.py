@@ -18,7 +18,7 @@ Answer = Callable[[httpx.Request], httpx.Response]
 
 def spans(count: int, size: int = 0) -> list[ReadableSpan]:
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
-    found = []
+    found: list[ReadableSpan] = []
     for number in range(count):
         span = tracer.start_span(f"span {number}", attributes={"text": "x" * size})
         span.end()
