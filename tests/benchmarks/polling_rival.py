@@ -41,7 +41,7 @@ def measure(stack: RunningStack, *, clients: int = CLIENTS) -> Result:
         token = backend.headers["Authorization"].removeprefix("Bearer ")
 
         def polled() -> float:
-            return float(httpx.get(f"{rival}/requests", trust_env=False).json())
+            return float(httpx.get(f"{rival}/requests", trust_env=False, timeout=60).json())
 
         def asked() -> float:
             found = re.search(r"^visual_ai_airflow_requests_total (\S+)", backend.get("/metrics").text, re.MULTILINE)
