@@ -35,6 +35,7 @@ def measure(stack: RunningStack, *, clients: int = CLIENTS) -> Result:
     figures: dict[str, float] = {}
     samples: dict[str, list[float]] = {}
     with stack.airflow() as airflow, stack.backend() as backend, _rival(stack, airflow) as rival:
+        airflow.timeout = 60.0  # it has much to do once the rival's clients ask
         wait_for_dag(airflow, DAG_ID)
         finished_run(airflow, DAG_ID, start_run(airflow, DAG_ID), timeout=120)
         ours = str(backend.base_url).rstrip("/")
