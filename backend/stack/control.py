@@ -1,11 +1,8 @@
 """Starts and stops the whole stack on one machine."""
 
 import fcntl
-import hashlib
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +12,15 @@ from types import FrameType
 import psutil
 import psycopg
 
-from backend.db.address import database_url, plain_url
-from backend.db.migrate import BOOKKEEPING_SCHEMA, Migrated, migrate
+from backend.db.address import database_url
+from backend.db.migrate import Migrated, migrate
 from backend.db.roles import BACKEND_ROLE, WORKER_ROLE, RoleError
 from backend.stack import environment
+from backend.stack.airflow_setup import set_up_airflow
 from backend.stack.checks import check_ports, check_room
 from backend.stack.credentials import load_credentials
 from backend.stack.health import Readiness
+from backend.stack.installation import Databases
 from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
 from backend.stack.options import StackOptions, read_environment, read_options
 from backend.stack.postgres import Cluster, wait_until_reachable
@@ -114,7 +113,7 @@ class Stack:
         readiness = Readiness(self.layout, self.options, credentials["AIRFLOW_SERVICE_PASSWORD"], since)
         readiness.wait(self._supervisor, self.options.start_timeout)
 
-    def _prepare_database(self, credentials: Mapping[str, str]) -> tuple[environment.Databases, str, Migrated]:
+    def _prepare_database(self, credentials: Mapping[str, str]) -> tuple[Databases, str, Migrated]:
         options = self.options
         if options.embedded:
             with step("PostgreSQL (embedded)"):
@@ -146,40 +145,18 @@ class Stack:
             except (RoleError, psycopg.Error) as error:
                 raise StackError(f"The database can't be brought up to date: {error}") from error
         metadata = database_url(host, options.database_port, options.postgres_db, user, password, driver="psycopg2")
-        return environment.Databases(metadata, migrated.backend_url, migrated.worker_url), admin_url, migrated
+        return Databases(metadata, migrated.backend_url, migrated.worker_url), admin_url, migrated
 
     def _prepare_airflow(self, airflow: dict[str, str], credentials: dict[str, str], admin_url: str) -> None:
-        """Airflow's own tables and accounts. It costs seconds of CPU, so a note in the database says it was done."""
-        script = self.layout.root / "airflow" / "config" / "airflow_bootstrap.py"
-        wanted = environment.setup_environment(airflow, self.options, self._person, credentials)
-        digest = hashlib.sha256(script.read_bytes() + (self.layout.root / "requirements.lock").read_bytes())
-        digest.update(repr(sorted((k, v) for k, v in wanted.items() if k.startswith("VISUAL_AI_SETUP_"))).encode())
-        fingerprint = digest.hexdigest()
-        with psycopg.connect(plain_url(admin_url), autocommit=True) as connection:
-            table = f"{BOOKKEEPING_SCHEMA}.airflow_setup"
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (fingerprint text NOT NULL)")
-            if (fingerprint,) in connection.execute(f"SELECT fingerprint FROM {table}").fetchall():  # noqa: S608
-                return
-            (self.layout.airflow_home / "logs").mkdir(parents=True, exist_ok=True)
-            with step("Airflow's database and accounts (once)"):
-                self._run_airflow_setup([sys.executable, str(script)], wanted)
-            with connection.transaction():
-                connection.execute(f"DELETE FROM {table}")  # noqa: S608
-                connection.execute(f"INSERT INTO {table} VALUES (%s)", [fingerprint])  # noqa: S608
-
-    def _run_airflow_setup(self, command: list[str], env: dict[str, str]) -> None:
         log = self.layout.logs / "airflow-setup.log"
         with log.open("w") as output:
-            process = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                cwd=self.layout.root, start_new_session=True,
-            )  # fmt: skip
-            try:
-                status = process.wait()
-            except BaseException:
-                process.terminate()
-                process.wait(10)
-                raise
+            status = set_up_airflow(
+                self.layout.root / "airflow" / "config" / "airflow_bootstrap.py",
+                environment.setup_environment(airflow, self.options, self._person, credentials),
+                admin_url,
+                announce=step,
+                output=output,
+            )
         if status != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
             raise StackError(f"Airflow's database can't be set up. The last lines of {log}:\n{tail}")

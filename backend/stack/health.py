@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from backend.stack.environment import SERVICE_USER
+from backend.stack.installation import SERVICE_USER
 from backend.stack.layout import Layout, StackError
 from backend.stack.options import StackOptions
 from backend.stack.progress import done

@@ -76,17 +76,26 @@ class StackOptions(BaseSettings):
 
 def read_options(root: Path) -> StackOptions:
     """The options of the checkout at `root`. Raises `StackError` naming the variable that is wrong."""
-    try:
-        return StackOptions(_env_file=root / ".env")
-    except ValidationError as error:
-        problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise StackError(f"The settings don't fit:\n{problems}") from None
+    return _options(root / ".env")
+
+
+def container_options() -> StackOptions:
+    """The options of a container: its environment alone. Raises `StackError` naming the variable that is wrong."""
+    return _options(None)
 
 
 def read_environment(root: Path) -> dict[str, str]:
     """`.env` overlaid by the environment: what the started processes may see of the person's settings."""
     file = {name: value for name, value in dotenv_values(root / ".env").items() if value}
     return {**file, **os.environ}
+
+
+def _options(file: Path | None) -> StackOptions:
+    try:
+        return StackOptions(_env_file=file)
+    except ValidationError as error:
+        problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise StackError(f"The settings don't fit:\n{problems}") from None
 
 
 def _resolves(host: str) -> bool:
