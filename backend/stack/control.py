@@ -19,6 +19,7 @@ from backend.stack import environment
 from backend.stack.airflow_setup import set_up_airflow
 from backend.stack.checks import check_ports, check_room
 from backend.stack.credentials import load_credentials
+from backend.stack.frontend import Frontend
 from backend.stack.health import Readiness
 from backend.stack.installation import Databases
 from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
@@ -26,7 +27,7 @@ from backend.stack.options import StackOptions, read_environment, read_options
 from backend.stack.postgres import Cluster, wait_until_reachable
 from backend.stack.processes import end_all
 from backend.stack.progress import note, step
-from backend.stack.supervision import SCHEDULER, ProgramState, Supervisor, programs
+from backend.stack.supervision import BACKEND, FRONTEND, SCHEDULER, ProgramState, Supervisor, programs
 
 _AIRFLOW_OWNER = "airflow"
 
@@ -58,8 +59,10 @@ class Stack:
         with self._alone(), _signals_as_interrupts():
             credentials = load_credentials(self.layout.secrets)
             if self._runs_well():
-                self._cluster(credentials).start() if self.options.embedded else None
-                return False
+                frontend = self._prepare_frontend()  # changed pages are served at once
+                if frontend.keys() <= {state.name for state in self._supervisor.states()}:
+                    self._cluster(credentials).start() if self.options.embedded else None
+                    return False
             self._stop_everything(keep_database=True)
             database_ran = self.options.embedded and self._cluster(credentials).running()
             with step("Ports, disk and memory"):
@@ -68,7 +71,7 @@ class Stack:
             if self.options.compose_host_ignored:
                 note("POSTGRES_HOST=postgres is a name inside docker compose; using the embedded PostgreSQL")
             try:
-                self._start(credentials)
+                self._start(credentials, self._prepare_frontend())
             except BaseException:
                 print("Stopping what was started …")
                 self._stop_everything()
@@ -96,14 +99,16 @@ class Stack:
             raise StackError("The stack isn't running. Start it: make up")
         return self._supervisor.environment(SCHEDULER)
 
-    def _start(self, credentials: dict[str, str]) -> None:
+    def _start(self, credentials: dict[str, str], frontend: Mapping[str, dict[str, str]]) -> None:
         databases, admin_url, migrated = self._prepare_database(credentials)
         for warning in migrated.warnings:
             note(warning)
         airflow = environment.airflow_environment(self.layout, self.options, self._person, credentials, databases)
         self._prepare_airflow(airflow, credentials, admin_url)
         environments = dict.fromkeys(programs(self.layout), airflow)
-        environments["backend"] = environment.backend_environment(
+        environments.pop(FRONTEND, None)
+        environments |= frontend
+        environments[BACKEND] = environment.backend_environment(
             self.layout, self.options, self._person, credentials, databases
         )
         since = datetime.now(UTC)
@@ -111,7 +116,20 @@ class Stack:
             base = environment.base_environment(self.layout, self.options, {"PATH": os.environ.get("PATH", "")})
             self._supervisor.start(environments, base)
         readiness = Readiness(self.layout, self.options, credentials["AIRFLOW_SERVICE_PASSWORD"], since)
-        readiness.wait(self._supervisor, self.options.start_timeout)
+        readiness.wait(self._supervisor, self.options.start_timeout, frontend=bool(frontend))
+
+    def _prepare_frontend(self) -> dict[str, dict[str, str]]:
+        """The environment of its process; nothing where it can't be served, which keeps nothing else from starting."""
+        frontend = Frontend(self.layout.root, step)
+        if not (self.options.serve_frontend and frontend.exists):
+            return {}
+        try:
+            nodejs = frontend.build()
+        except (StackError, OSError) as error:
+            note(f"the frontend isn't served: {error}")
+            return {}
+        serving = environment.frontend_environment(self.layout, self.options, self._person)
+        return {FRONTEND: nodejs.environment(serving)}
 
     def _prepare_database(self, credentials: Mapping[str, str]) -> tuple[Databases, str, Migrated]:
         options = self.options

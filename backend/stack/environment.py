@@ -77,6 +77,17 @@ def backend_environment(
     }
 
 
+def frontend_environment(layout: Layout, options: StackOptions, person: Mapping[str, str]) -> dict[str, str]:
+    """What serves the pages: it knows ports and no keys."""
+    base = base_environment(layout, options, {"PATH": person.get("PATH", ""), "HOME": person.get("HOME", "/")})
+    return {
+        **base,
+        "VISUAL_AI_BACKEND_URL": options.backend_url,
+        "CI": "true",  # it would end when nobody holds its standard input
+        "NODE_ENV": "production",
+    }
+
+
 def _places(layout: Layout, options: StackOptions, person: Mapping[str, str]) -> Places:
     return Places(
         home=layout.airflow_home,

@@ -27,6 +27,7 @@ class StackOptions(BaseSettings):
     airflow_port: int = Field(8080, validation_alias="VISUAL_AI_AIRFLOW_PORT", ge=1, le=64000)
     backend_port: int = Field(8000, validation_alias="VISUAL_AI_BACKEND_PORT", ge=1, le=65535)
     frontend_port: int = Field(3000, validation_alias="VISUAL_AI_FRONTEND_PORT", ge=1, le=65535)
+    serve_frontend: bool = Field(True, validation_alias="VISUAL_AI_FRONTEND")
     start_timeout: float = Field(240.0, validation_alias="VISUAL_AI_START_TIMEOUT", gt=0)
 
     postgres_host: str | None = Field(None, validation_alias="POSTGRES_HOST")
@@ -72,6 +73,11 @@ class StackOptions(BaseSettings):
     def backend_url(self) -> str:
         """The backend's address on this machine."""
         return f"http://127.0.0.1:{self.backend_port}"
+
+    @property
+    def frontend_url(self) -> str:
+        """The frontend's address on this machine."""
+        return f"http://127.0.0.1:{self.frontend_port}"
 
 
 def read_options(root: Path) -> StackOptions:

@@ -31,7 +31,7 @@ def parsed(layout: Layout) -> configparser.RawConfigParser:
 def test_every_process_of_the_procfile_is_restarted_and_stopped_as_a_group() -> None:
     config = parsed(Layout(root=ROOT, state=ROOT / ".stack"))
     assert set(programs(Layout(ROOT, ROOT / ".stack"))) == {
-        "api-server", "scheduler", "dag-processor", "triggerer", "backend",
+        "api-server", "scheduler", "dag-processor", "triggerer", "backend", "frontend",
     }  # fmt: skip
     for name in programs(Layout(ROOT, ROOT / ".stack")):
         section = config[f"program:{name}"]
