@@ -102,7 +102,7 @@ def migrate() -> None:
     from backend.core.settings import get_settings
     from backend.db.migrate import migrate as run
     from backend.db.roles import RoleError
-    from backend.stack.control import given_role_passwords
+    from backend.stack.installation import given_role_passwords
 
     try:
         done = run(get_settings().database_url, given_role_passwords(os.environ))

@@ -21,7 +21,7 @@ from backend.stack.checks import check_ports, check_room
 from backend.stack.credentials import load_credentials
 from backend.stack.frontend import Frontend
 from backend.stack.health import Readiness
-from backend.stack.installation import Databases
+from backend.stack.installation import Databases, given_role_passwords
 from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
 from backend.stack.options import StackOptions, read_environment, read_options
 from backend.stack.postgres import Cluster, wait_until_reachable
@@ -210,12 +210,6 @@ class Stack:
             except BlockingIOError:
                 raise StackError("Another `make up` or `make down` of this checkout is at work") from None
             yield
-
-
-def given_role_passwords(person: Mapping[str, str]) -> dict[str, str]:
-    """The passwords that a person set for the database roles; what is missing is derived."""
-    names = {BACKEND_ROLE: "VISUAL_AI_BACKEND_DB_PASSWORD", WORKER_ROLE: "VISUAL_AI_WORKER_DB_PASSWORD"}
-    return {role: person[name] for role, name in names.items() if person.get(name)}
 
 
 def _is_postgres(process: psutil.Process) -> bool:

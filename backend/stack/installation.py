@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from backend.db.roles import BACKEND_ROLE, WORKER_ROLE
+
 SERVICE_USER = "visual_ai_service"
 """The backend's own account in Airflow."""
 
@@ -158,3 +160,9 @@ def setup_accounts(
         "VISUAL_AI_SETUP_SERVICE_USERNAME": SERVICE_USER,
         "VISUAL_AI_SETUP_SERVICE_PASSWORD": credentials["AIRFLOW_SERVICE_PASSWORD"],
     }
+
+
+def given_role_passwords(person: Mapping[str, str]) -> dict[str, str]:
+    """The passwords that a person set for the database roles; what is missing is derived."""
+    names = {BACKEND_ROLE: "VISUAL_AI_BACKEND_DB_PASSWORD", WORKER_ROLE: "VISUAL_AI_WORKER_DB_PASSWORD"}
+    return {role: person[name] for role, name in names.items() if person.get(name)}
