@@ -18,6 +18,7 @@ from backend.api import (
     notifications,
     operations,
     preferences,
+    users,
     workflow_runs,
     workflow_status,
     workflow_triggers,
@@ -84,6 +85,7 @@ def create_app(
         monitoring.router,
         images.router,
         preferences.router,
+        users.router,
         notifications.router,
         operations.router,
     ):

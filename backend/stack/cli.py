@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -122,6 +123,22 @@ def serve(
     from backend.api.server import serve as run
 
     run(host, port)
+
+
+@app.command(rich_help_panel=STACK)
+def openapi(
+    output: Annotated[Path | None, typer.Option(help="Write it there instead of printing it.", metavar="FILE")] = None,
+) -> None:
+    """Print the API's OpenAPI document. The frontend's types come from it, see frontend/README.md."""
+    from backend.api.main import create_app
+    from backend.api.openapi import document_text
+    from backend.core.settings import Settings
+
+    text = document_text(create_app(Settings(_env_file=None)))
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8")
 
 
 def _stack() -> "Stack":

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -76,6 +77,25 @@ async def test_the_cookie_is_out_of_reach_for_scripts(
         assert (await http.get("/workflow-status")).is_success
         http.cookies.clear()
         is_problem(await http.get("/workflow-status"), 401)
+
+
+async def test_a_browser_asks_who_it_is_and_signs_out(http: httpx.AsyncClient) -> None:
+    is_problem(await http.get("/users/me"), 401)
+    before = time.time()
+    await ask_token(http, "otto")
+    response = await http.get("/users/me")
+    assert response.headers["cache-control"] == "no-store"
+    me = response.json()
+    assert (me["user_id"], me["role"]) == ("otto", "Op")
+    assert abs(datetime.fromisoformat(me["expires_at"]).timestamp() - before - 12 * 3600) < 60
+
+    signed_out = await http.post("/auth/logout")
+    assert signed_out.status_code == 204
+    flags = {flag.strip().lower() for flag in signed_out.headers["set-cookie"].split(";")[1:]}
+    assert {"httponly", "samesite=strict", "path=/", "max-age=0"} <= flags
+    assert "visual_ai_session" not in http.cookies
+    is_problem(await http.get("/users/me"), 401)
+    assert (await http.post("/auth/logout")).status_code == 204
 
 
 async def test_a_token_lives_no_longer_than_airflows(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:

@@ -217,7 +217,8 @@ class AgentOut(BaseModel):
 class ErrorOut(BaseModel):
     """An error of one attempt and what was done about it; `retry_in` is in seconds.
 
-    `recovered` tells that a later attempt succeeded.
+    `recovered` tells that a later attempt succeeded. `context` holds what helps to understand it, without secrets and
+    pictures: request id, status, limits, the prompt's beginning and sizes.
     """
 
     task_id: str | None
@@ -233,6 +234,7 @@ class ErrorOut(BaseModel):
     action: str
     retry_in: float | None
     recovered: bool
+    context: dict[str, Any]
     occurred_at: datetime
 
 

@@ -1,0 +1,33 @@
+/**
+ * What goes to the backend. The page, its API and its streams are one origin, here as in production:
+ * the session is a cookie that is sent to no other site, and no CORS is needed.
+ */
+import type { ProxyOptions } from "vite";
+
+/** First segments of the API's paths. No page of the application may begin with one of them. */
+export const API_PATHS = [
+  "/auth",
+  "/workflows",
+  "/workflow-status",
+  "/monitoring",
+  "/templates",
+  "/users",
+  "/images",
+  "/notifications",
+  "/healthz",
+  "/readyz",
+  "/openapi.json",
+] as const;
+
+/** The proxy rules of `vite dev` and `vite preview` for a backend at `target`. */
+export function proxyTo(target: string): Record<string, ProxyOptions> {
+  // Whole segments only: `/runs` of ours must never match a `/run` of the API's.
+  const rule = `^(${API_PATHS.map((path) => path.replaceAll(".", "\\.")).join("|")})(/|\\?|$)`;
+  return {
+    [rule]: {
+      target,
+      // `X-Forwarded-For` tells the backend that the request is not from its own machine, whatever the connection says.
+      xfwd: true,
+    },
+  };
+}
