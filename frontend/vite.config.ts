@@ -2,12 +2,13 @@ import { fileURLToPath } from "node:url";
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
 import { proxyTo } from "./proxy.ts";
+import { servingRules } from "./serving.ts";
 
 const backend = process.env.VISUAL_AI_BACKEND_URL ?? `http://127.0.0.1:${process.env.VISUAL_AI_BACKEND_PORT ?? "8000"}`;
 const port = Number(process.env.VISUAL_AI_FRONTEND_PORT ?? "3000");
 
 export default defineConfig({
-  plugins: [react()],
+  plugins: [react(), servingRules()],
   resolve: { alias: { "@": fileURLToPath(new URL("./src", import.meta.url)) } },
   server: { port, strictPort: true, proxy: proxyTo(backend) },
   preview: { port, strictPort: true, proxy: proxyTo(backend) },

@@ -27,6 +27,7 @@ def check_hashed_file(client: httpx.Client, path: str) -> None:
     assert answer.status_code == httpx.codes.OK
     assert answer.headers["cache-control"] == RULES["cacheControl"]["hashed"]
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert client.get("/.vite/manifest.json").status_code == httpx.codes.NOT_FOUND
     gone = client.get(f"{RULES['hashed']}gone-00000000.js")
     assert gone.status_code == httpx.codes.NOT_FOUND
     assert "immutable" not in gone.headers.get("cache-control", "")
