@@ -48,6 +48,7 @@ CONTRACT = {
     ("POST", "/notifications/{notification_id}/resend"),
     ("POST", "/images"),
     ("GET", "/images/{image_id}"),
+    ("GET", "/images/samples/{name}"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),

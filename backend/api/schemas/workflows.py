@@ -175,6 +175,22 @@ class WorkflowOut(BaseModel):
     input_schema: dict[str, Any]
 
 
+class WorkflowTaskOut(BaseModel):
+    """A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped one has several instances."""
+
+    task_id: str
+    label: str
+    operator: str | None
+    mapped: bool
+    downstream: list[str]
+
+
+class WorkflowDetail(WorkflowOut):
+    """A DAG with its tasks as they are now; null when Airflow does not let you see them."""
+
+    tasks: list[WorkflowTaskOut] | None
+
+
 class WorkflowList(BaseModel):
     """All workflows you may see."""
 

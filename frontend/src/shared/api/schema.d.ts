@@ -162,7 +162,7 @@ export interface paths {
         };
         /**
          * Get Workflow
-         * @description One DAG.
+         * @description One DAG, with its tasks and what follows each.
          */
         get: operations["get_workflow_workflows__dag_id__get"];
         put?: never;
@@ -399,6 +399,26 @@ export interface paths {
          * @description Upload a picture (multipart field `file`); use the `image_url` of the answer in `input_data`.
          */
         post: operations["upload_image_images_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/images/samples/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Sample
+         * @description A picture to try things out with, named `sample://<name>` in `input_data`: `invoice`.
+         */
+        get: operations["get_sample_images_samples__name__get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1688,6 +1708,28 @@ export interface components {
             output_tokens: number;
         };
         /**
+         * WorkflowDetail
+         * @description A DAG with its tasks as they are now; null when Airflow does not let you see them.
+         */
+        WorkflowDetail: {
+            /** Dag Id */
+            dag_id: string;
+            /** Display Name */
+            display_name: string;
+            /** Description */
+            description: string | null;
+            /** Tags */
+            tags: string[];
+            /** Paused */
+            paused: boolean;
+            /** Input Schema */
+            input_schema: {
+                [key: string]: unknown;
+            };
+            /** Tasks */
+            tasks: components["schemas"]["WorkflowTaskOut"][] | null;
+        };
+        /**
          * WorkflowList
          * @description All workflows you may see.
          */
@@ -1781,6 +1823,22 @@ export interface components {
                 [key: string]: unknown;
             };
         };
+        /**
+         * WorkflowTaskOut
+         * @description A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped one has several instances.
+         */
+        WorkflowTaskOut: {
+            /** Task Id */
+            task_id: string;
+            /** Label */
+            label: string;
+            /** Operator */
+            operator: string | null;
+            /** Mapped */
+            mapped: boolean;
+            /** Downstream */
+            downstream: string[];
+        };
     };
     responses: never;
     parameters: never;
@@ -1830,9 +1888,11 @@ export type ThresholdsBody = components['schemas']['ThresholdsBody'];
 export type Token = components['schemas']['Token'];
 export type TriggerBody = components['schemas']['TriggerBody'];
 export type Usage = components['schemas']['Usage'];
+export type WorkflowDetail = components['schemas']['WorkflowDetail'];
 export type WorkflowList = components['schemas']['WorkflowList'];
 export type WorkflowMetrics = components['schemas']['WorkflowMetrics'];
 export type WorkflowOut = components['schemas']['WorkflowOut'];
+export type WorkflowTaskOut = components['schemas']['WorkflowTaskOut'];
 export type $defs = Record<string, never>;
 export interface operations {
     create_token_auth_token_post: {
@@ -2077,7 +2137,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["WorkflowOut"];
+                    "application/json": components["schemas"]["WorkflowDetail"];
                 };
             };
             /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
@@ -2469,6 +2529,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ImageOut"];
+                };
+            };
+            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_sample_images_samples__name__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/png": unknown;
                 };
             };
             /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
