@@ -7,8 +7,7 @@ ARG NODE_IMAGE=node:24-bookworm-slim
 ARG NGINX_IMAGE=nginx:1.28-bookworm
 
 FROM ${NODE_IMAGE} AS build
-SHELL ["/bin/sh", "-eu", "-c"]
-RUN if ! command -v npm >/dev/null; then \
+RUN set -eu; if ! command -v npm >/dev/null; then \
       apt-get update -qq; \
       DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; \
       python3 -m venv /opt/node; \
@@ -29,7 +28,7 @@ LABEL org.opencontainers.image.title="LangGraph Flow: frontend" \
       org.opencontainers.image.description="The pages of LangGraph Flow and the way to its backend" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-RUN command -v nginx >/dev/null || { \
+RUN set -eu; command -v nginx >/dev/null || { \
       apt-get update -qq; \
       DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light curl; \
       rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/log/apt /var/log/dpkg.log; \

@@ -32,6 +32,9 @@ _NEVER_PASSED = frozenset(
     }
 )
 
+PLACEHOLDERS = frozenset({"your_openai_api_key", "your_langfuse_public_key", "your_langfuse_secret_key"})
+"""What stands in the integration guide's `.env` in place of keys: no key, as if the line weren't there."""
+
 # What a person may overrule with an AIRFLOW__ variable of their own.
 AIRFLOW_DEFAULTS = {
     # airflow/config/visual_ai_executor.py, under the name that DAGs may give as a task's `executor`.
@@ -98,8 +101,12 @@ class Places:
 
 
 def passed_on(person: Mapping[str, str]) -> dict[str, str]:
-    """A person's variables without secrets that are not every process's, and without Airflow's."""
-    return {k: v for k, v in person.items() if k not in _NEVER_PASSED and not k.startswith(("AIRFLOW_", "AIRFLOW__"))}
+    """A person's variables without secrets that are not every process's, without Airflow's and without placeholders."""
+    return {
+        name: value
+        for name, value in person.items()
+        if name not in _NEVER_PASSED and not name.startswith(("AIRFLOW_", "AIRFLOW__")) and value not in PLACEHOLDERS
+    }
 
 
 def airflow_settings(places: Places, person: Mapping[str, str]) -> dict[str, str]:

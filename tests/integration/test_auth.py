@@ -190,6 +190,27 @@ async def test_a_token_of_before_a_restart_with_another_secret(database_url: str
 @pytest.mark.parametrize(
     ("address", "base_url", "headers", "status"),
     [
+        ("172.18.0.1", "http://localhost:8000", {}, 200),
+        ("172.18.0.2", "http://localhost:8000", {}, 401),
+        ("172.18.0.1", "http://backend:8000", {}, 401),
+        ("172.18.0.1", "http://localhost:8000", {"X-Forwarded-For": "172.18.0.1"}, 401),
+    ],
+)
+async def test_in_a_container_this_machine_is_its_gateway(
+    database_url: str, airflow: FakeAirflow, address: str, base_url: str, headers: dict[str, str], status: int
+) -> None:
+    async with (
+        application(database_url, airflow, local_networks=("172.18.0.1/32",)) as app,
+        client_of(app, address=address, base_url=base_url) as http,
+    ):
+        assert (await http.get("/workflow-status", headers=headers)).status_code == status
+        body = {"dag_id": "visual_ai_workflow", "input_data": {"image_url": "x"}}
+        is_problem(await http.post("/workflows/trigger", json=body, headers=headers), 401)
+
+
+@pytest.mark.parametrize(
+    ("address", "base_url", "headers", "status"),
+    [
         ("127.0.0.1", "http://localhost:8000", {}, 200),
         ("127.0.0.1", "http://127.0.0.1", {}, 200),
         ("::1", "http://[::1]:8000", {}, 200),

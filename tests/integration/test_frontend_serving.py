@@ -26,7 +26,7 @@ def backend() -> Iterator[ProxiedBackend]:
 def client(backend: ProxiedBackend) -> Iterator[httpx.Client]:
     nodejs = Frontend(ROOT).build()
     port = free_port()
-    command = [nodejs.program, "node_modules/vite/bin/vite.js", "preview", "--host", "127.0.0.1"]
+    command = [str(nodejs.program), "node_modules/vite/bin/vite.js", "preview", "--host", "127.0.0.1"]
     environment = {**os.environ, "VISUAL_AI_FRONTEND_PORT": str(port), "VISUAL_AI_BACKEND_URL": backend.url, "CI": "1"}
     process = subprocess.Popen(
         command, cwd=ROOT / "frontend", env=nodejs.environment(environment), stdout=subprocess.DEVNULL

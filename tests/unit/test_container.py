@@ -24,6 +24,7 @@ GUIDE = {
     "POSTGRES_PASSWORD": "the owner's",
     "_AIRFLOW_WWW_USER_PASSWORD": "the person's",
     "OPENAI_API_KEY": "sk-key",
+    "LANGFUSE_PUBLIC_KEY": "your_langfuse_public_key",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 
@@ -87,6 +88,7 @@ def test_airflows_own_processes(volumes: Path, tmp_path: Path) -> None:
     assert env["OPENAI_API_KEY"] == "sk-key"
     assert secrets_in(env, volumes) == {*SECRETS[AIRFLOW], *SECRETS[WORKER]}
     assert "the person's" not in env.values()
+    assert "LANGFUSE_PUBLIC_KEY" not in env  # the guide's placeholder is no key
     assert "PYTHONDONTWRITEBYTECODE" not in env
 
 
