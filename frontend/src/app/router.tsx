@@ -8,6 +8,7 @@ import {
   redirect,
 } from "@tanstack/react-router";
 import { sessionQuery } from "@/shared/api/session";
+import { runPageSearch } from "@/features/run-page/search";
 import { runsSearch } from "@/features/runs/search";
 import { runSearch } from "@/features/run/search";
 import { AppFrame } from "./AppFrame";
@@ -55,6 +56,7 @@ const runs = createRoute({
 const runPage = createRoute({
   getParentRoute: () => signedIn,
   path: "/runs/$dagId/$runId",
+  validateSearch: runPageSearch,
   component: lazyRouteComponent(() => import("@/features/run-page/RunPage"), "RunPage"),
 });
 
