@@ -32,7 +32,8 @@ export const LISTED = 6;
 
 /** The tasks of the DAG with what the run says of them. Tasks that the DAG no longer has, or that are unknown, stand alone. */
 export function graphTasks(workflow: readonly WorkflowTaskOut[] | null, model: RunModel): GraphTask[] {
-  const instances = Map.groupBy(model.tasks.values(), (task) => task.taskId);
+  const instances = new Map<string, TaskRun[]>();
+  for (const task of model.tasks.values()) instances.set(task.taskId, [...(instances.get(task.taskId) ?? []), task]);
   const known = workflow ?? [];
   const ids = new Set(known.map((task) => task.task_id));
   const others = [...instances.keys()].filter((id) => !ids.has(id));
@@ -45,7 +46,8 @@ export function graphTasks(workflow: readonly WorkflowTaskOut[] | null, model: R
 const URGENCY = ["failed", "upstream_failed", "up_for_retry", "up_for_reschedule", "running", "deferred", "restarting"];
 
 function join(id: string, label: string, downstream: string[], instances: TaskRun[]): GraphTask {
-  const urgency = ({ state }: TaskRun) => (URGENCY.indexOf(state ?? "") + URGENCY.length + 1) % (URGENCY.length + 1);
+  const urgency = ({ state }: TaskRun) =>
+    URGENCY.includes(state ?? "") ? URGENCY.indexOf(state ?? "") : URGENCY.length;
   const [task = null] = instances.toSorted((a, b) => urgency(a) - urgency(b));
   return {
     id,
