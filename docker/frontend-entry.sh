@@ -25,4 +25,4 @@ sed -e "s|@BACKEND_URL@|${BACKEND_URL:-http://backend:8000}|g" \
     -e "s|@ROOT@|${FRONTEND_ROOT:-/srv/frontend}|g" \
     -e "s|@MAX_BODY@|$limit|g" \
     "$(dirname "$0")/nginx.conf" > /tmp/nginx.conf
-exec nginx -e /dev/stderr -c /tmp/nginx.conf -g 'daemon off;'
+exec nginx -e stderr -c /tmp/nginx.conf -g 'daemon off;'
