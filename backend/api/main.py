@@ -19,6 +19,7 @@ from backend.api import (
     operations,
     preferences,
     templates,
+    users,
     workflow_runs,
     workflow_status,
     workflow_triggers,
@@ -86,6 +87,7 @@ def create_app(
         images.router,
         preferences.router,
         templates.router,
+        users.router,
         notifications.router,
         operations.router,
     ):

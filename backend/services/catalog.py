@@ -23,6 +23,17 @@ _MAX_CACHED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
+class WorkflowTask:
+    """A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped one has several instances."""
+
+    task_id: str
+    label: str
+    operator: str | None
+    mapped: bool
+    downstream: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Workflow:
     """A DAG as a client may trigger it. `schema` is the JSON Schema (2020-12) of `input_data`."""
 
@@ -33,6 +44,7 @@ class Workflow:
     paused: bool
     schema: dict[str, Any]
     manual: bool = True
+    parsed_at: str | None = None
     _validator: Draft202012Validator | None = field(default=None, repr=False, compare=False)
 
     def defaults(self) -> dict[str, Any]:
@@ -70,6 +82,7 @@ class Catalog:
         self._details: dict[tuple[str, str], tuple[float, Workflow]] = {}
         self._fetching: dict[tuple[str, str], asyncio.Task[Workflow]] = {}
         self._parsed: dict[str, tuple[Any, Workflow]] = {}
+        self._tasks: dict[str, tuple[str | None, list[WorkflowTask]]] = {}
 
     async def get(self, dag_id: str, token: str | None) -> Workflow:
         """One workflow. Raises `NotFound`, `Forbidden` or `Unavailable`."""
@@ -88,6 +101,26 @@ class Catalog:
             raise refusal(refused, f"There is no workflow {dag_id!r}.") from refused
         except AirflowUnavailable as error:
             raise unreachable() from error
+
+    async def tasks(self, workflow: Workflow, token: str | None) -> list[WorkflowTask] | None:
+        """The workflow's tasks, for somebody who was given the workflow; None when Airflow keeps them from this user.
+
+        They are read again only after the DAG was parsed anew. Raises `Unavailable`.
+        """
+        known = self._tasks.get(workflow.dag_id)
+        if known is None or known[0] is None or known[0] != workflow.parsed_at:
+            try:
+                found = await self._airflow.dag_tasks(workflow.dag_id, token=token)
+            except AirflowRefused as refused:
+                if refused.status in (403, 404):
+                    return None
+                raise refusal(refused, "") from refused
+            except AirflowUnavailable as error:
+                raise unreachable() from error
+            if len(self._tasks) >= _MAX_CACHED:
+                self._tasks.clear()
+            known = self._tasks[workflow.dag_id] = (workflow.parsed_at, [_task(task) for task in found])
+        return known[1]
 
     def _fetch(self, key: tuple[str, str], dag_id: str, token: str | None) -> asyncio.Task[Workflow]:
         """The one look-up of this DAG for this user that is under way."""
@@ -149,6 +182,16 @@ def unreachable() -> Unavailable:
     return Unavailable("Airflow is out of reach; try again shortly.", retry_after=5)
 
 
+def _task(task: dict[str, Any]) -> WorkflowTask:
+    return WorkflowTask(
+        task_id=task["task_id"],
+        label=task.get("task_display_name") or task["task_id"],
+        operator=task.get("operator_name"),
+        mapped=bool(task.get("is_mapped")),
+        downstream=sorted(task.get("downstream_task_ids") or []),
+    )
+
+
 def _workflow(details: dict[str, Any]) -> Workflow:
     schema = input_schema(details.get("params") or {})
     try:
@@ -164,6 +207,7 @@ def _workflow(details: dict[str, Any]) -> Workflow:
         paused=bool(details.get("is_paused")),
         schema=schema,
         manual=_triggerable(details),
+        parsed_at=details.get("last_parsed_time"),
         _validator=validator,
     )
 

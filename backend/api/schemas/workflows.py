@@ -194,6 +194,22 @@ class WorkflowOut(BaseModel):
     input_schema: dict[str, Any]
 
 
+class WorkflowTaskOut(BaseModel):
+    """A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped one has several instances."""
+
+    task_id: str
+    label: str
+    operator: str | None
+    mapped: bool
+    downstream: list[str]
+
+
+class WorkflowDetail(WorkflowOut):
+    """A DAG with its tasks as they are now; null when Airflow does not let you see them."""
+
+    tasks: list[WorkflowTaskOut] | None
+
+
 class WorkflowList(BaseModel):
     """All workflows you may see."""
 
@@ -237,7 +253,8 @@ class AgentOut(BaseModel):
 class ErrorOut(BaseModel):
     """An error of one attempt and what was done about it; `retry_in` is in seconds.
 
-    `recovered` tells that a later attempt succeeded.
+    `recovered` tells that a later attempt succeeded. `context` holds what helps to understand it, without secrets and
+    pictures: request id, status, limits, the prompt's beginning and sizes.
     """
 
     task_id: str | None
@@ -253,6 +270,7 @@ class ErrorOut(BaseModel):
     action: str
     retry_in: float | None
     recovered: bool
+    context: dict[str, Any]
     occurred_at: datetime
 
 
