@@ -1,6 +1,6 @@
 import "@xyflow/react/dist/base.css";
 import { Skeleton, Text, useComputedColorScheme } from "@mantine/core";
-import { Background, Controls, type Edge, ReactFlow, ReactFlowProvider, useReactFlow } from "@xyflow/react";
+import { Background, Controls, type Edge, MarkerType, ReactFlow, ReactFlowProvider, useReactFlow } from "@xyflow/react";
 import { useEffect, useMemo } from "react";
 import type { WorkflowTaskOut } from "@/shared/api/schema";
 import type { RunModel } from "@/shared/stream/run-model";
@@ -47,6 +47,8 @@ function Flow({ workflow, model, onSelect }: Props) {
       width,
       height,
       data: { task, onSelect },
+      // Nodes that can be neither dragged nor chosen let clicks through, and in these there is a button.
+      style: { pointerEvents: "all" },
       ariaLabel: `Task ${task.label}`,
     };
   });
@@ -57,6 +59,7 @@ function Flow({ workflow, model, onSelect }: Props) {
         id: `${task.id} ${next}`,
         source: task.id,
         target: next,
+        markerEnd: { type: MarkerType.ArrowClosed, width: 16, height: 16, color: "var(--xy-edge-stroke)" },
         animated: task.task?.state === "success" && isGoingOn(tasks.find((one) => one.id === next)?.task?.state),
         ariaLabel: `${task.label}, then ${next}`,
       })),
@@ -88,7 +91,7 @@ function Flow({ workflow, model, onSelect }: Props) {
       fitViewOptions={FIT}
       aria-label="Graph of the run's tasks"
     >
-      <Background gap={20} size={1} />
+      <Background gap={22} size={1.6} />
       <Controls showInteractive={false} fitViewOptions={FIT} />
       <FitWhenChanged shape={shape} />
     </ReactFlow>
