@@ -1,6 +1,16 @@
 import "@xyflow/react/dist/base.css";
 import { Skeleton, Text, useComputedColorScheme } from "@mantine/core";
-import { Background, Controls, type Edge, MarkerType, ReactFlow, ReactFlowProvider, useReactFlow } from "@xyflow/react";
+import {
+  Background,
+  Controls,
+  type Edge,
+  MarkerType,
+  ReactFlow,
+  ReactFlowProvider,
+  useNodesInitialized,
+  useReactFlow,
+  useStore,
+} from "@xyflow/react";
 import { useEffect, useMemo } from "react";
 import type { WorkflowTaskOut } from "@/shared/api/schema";
 import type { RunModel } from "@/shared/stream/run-model";
@@ -100,13 +110,16 @@ function Flow({ workflow, model, onSelect }: Props) {
 
 const FIT = { padding: 0.12, maxZoom: 1 };
 
-/** Keeps all of the graph in view when it has grown. */
+/** Keeps all of the graph in view when it has grown, or the room for it has changed. */
 function FitWhenChanged({ shape }: { shape: string }) {
   const { fitView } = useReactFlow();
+  const measured = useNodesInitialized();
+  const room = useStore((store) => `${store.width} ${store.height}`);
   useEffect(() => {
-    const frame = requestAnimationFrame(() => void fitView({ ...FIT, duration: 200 }));
+    if (!measured) return;
+    const frame = requestAnimationFrame(() => void fitView(FIT));
     return () => cancelAnimationFrame(frame);
-  }, [fitView, shape]);
+  }, [fitView, shape, measured, room]);
   return null;
 }
 

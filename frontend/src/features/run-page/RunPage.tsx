@@ -1,7 +1,7 @@
 import { Breadcrumbs, Paper, Skeleton, Stack, Tabs } from "@mantine/core";
 import { useDocumentTitle } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
-import { getRouteApi } from "@tanstack/react-router";
+import { CatchBoundary, getRouteApi } from "@tanstack/react-router";
 import { lazy, Suspense, useMemo } from "react";
 import type { ErrorOut } from "@/shared/api/schema";
 import { workflowQuery } from "@/shared/api/workflows";
@@ -81,14 +81,17 @@ function Content({ run }: { run: WatchedRun }) {
       <RunHeader run={run} title={workflow.data?.display_name ?? snapshot.dag_id} />
       <RunStats run={run} />
       <Paper className={classes.graph}>
-        <Suspense fallback={<Skeleton h="100%" />}>
-          <RunGraph
-            workflow={workflow.data?.tasks ?? null}
-            waiting={workflow.isPending}
-            model={model}
-            onSelect={openTask}
-          />
-        </Suspense>
+        {/* Without the graph the rest of the page is as good. */}
+        <CatchBoundary getResetKey={() => snapshot.execution_id} errorComponent={GraphProblem}>
+          <Suspense fallback={<Skeleton h="100%" />}>
+            <RunGraph
+              workflow={workflow.data?.tasks ?? null}
+              waiting={workflow.isPending}
+              model={model}
+              onSelect={openTask}
+            />
+          </Suspense>
+        </CatchBoundary>
       </Paper>
       <Tabs
         value={shown}
@@ -136,4 +139,8 @@ function Content({ run }: { run: WatchedRun }) {
       />
     </Stack>
   );
+}
+
+function GraphProblem({ error }: { error: unknown }) {
+  return <ProblemAlert error={error} onRetry={() => window.location.reload()} />;
 }
