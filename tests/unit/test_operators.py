@@ -229,7 +229,10 @@ def test_parsing_imports_nothing_heavy(tmp_path: Path) -> None:
     operators, dags, params = json.loads(python("-c", script, AIRFLOW_HOME=str(tmp_path)))
     assert operators == []
     assert dags == []
-    assert params == [["image_url", "query"], ["agents", "image_url", "orchestration_mode", "query", "text"]]
+    assert params == [["image_url", "query"], [
+        "agents", "error_policy", "image_url", "max_steps", "orchestration_mode", "query", "supervisor", "synthesis",
+        "text",
+    ]]  # fmt: skip
 
 
 def test_the_dags_are_parsed_by_airflow(tmp_path: Path) -> None:
