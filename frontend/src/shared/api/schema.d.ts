@@ -185,6 +185,9 @@ export interface paths {
         /**
          * List Executions
          * @description Runs, newest first. Give `next_cursor` as `cursor` for the next page. The role User sees only its own.
+         *
+         *     `agent`: those in which an agent of this name worked. `error_category` and `error_agent`: those that met an error of
+         *     this kind, in this agent, whether they got over it or not.
          */
         get: operations["list_executions_workflow_status_get"];
         put?: never;
@@ -2833,6 +2836,9 @@ export interface operations {
                 state?: ("queued" | "running" | "success" | "failed" | "cancelled" | "awaiting_input")[] | null;
                 user_id?: string | null;
                 since?: string | null;
+                agent?: string | null;
+                error_category?: ("rate_limit" | "timeout" | "context_length" | "server" | "auth" | "quota" | "bad_request" | "content_filter" | "invalid_output" | "budget" | "tool" | "input" | "cancelled" | "internal") | null;
+                error_agent?: string | null;
                 limit?: number;
                 cursor?: string | null;
             };
@@ -3087,6 +3093,8 @@ export interface operations {
             query?: {
                 /** @description How far back: a whole number of minutes, hours or days, up to 366d. */
                 time_range?: string;
+                dag_id?: string | null;
+                user_id?: string | null;
             };
             header?: never;
             path?: never;
@@ -3119,6 +3127,8 @@ export interface operations {
             query?: {
                 /** @description How far back: a whole number of minutes, hours or days, up to 366d. */
                 time_range?: string;
+                dag_id?: string | null;
+                user_id?: string | null;
             };
             header?: never;
             path?: never;
