@@ -6,9 +6,17 @@ import { proxyTo } from "./proxy.ts";
 const backend = process.env.VISUAL_AI_BACKEND_URL ?? `http://127.0.0.1:${process.env.VISUAL_AI_BACKEND_PORT ?? "8000"}`;
 const port = Number(process.env.VISUAL_AI_FRONTEND_PORT ?? "3000");
 
+/** Where something in `src` is. */
+const source = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta.url));
+
 export default defineConfig({
   plugins: [react()],
-  resolve: { alias: { "@": fileURLToPath(new URL("./src", import.meta.url)) } },
+  resolve: {
+    alias: {
+      "@rjsf/validator-ajv8": source("features/run/no-ajv.ts"),
+      "@": source("."),
+    },
+  },
   server: { port, strictPort: true, proxy: proxyTo(backend) },
   preview: { port, strictPort: true, proxy: proxyTo(backend) },
   build: {

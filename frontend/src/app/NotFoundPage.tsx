@@ -1,7 +1,6 @@
-import { Button } from "@mantine/core";
 import { IconMapPinOff } from "@tabler/icons-react";
-import { Link } from "@tanstack/react-router";
 import { EmptyState } from "@/shared/ui/EmptyState";
+import { ButtonLink } from "@/shared/ui/links";
 
 /** No page has this address. */
 export function NotFoundPage() {
@@ -9,11 +8,7 @@ export function NotFoundPage() {
     <EmptyState
       icon={IconMapPinOff}
       title="There is no such page"
-      action={
-        <Button component={Link} to="/runs">
-          To the runs
-        </Button>
-      }
+      action={<ButtonLink to="/runs">To the runs</ButtonLink>}
     >
       The address may be misspelt, or the page has gone.
     </EmptyState>

@@ -9,6 +9,7 @@ import {
 } from "@tanstack/react-router";
 import { sessionQuery } from "@/shared/api/session";
 import { dashboardSearch } from "@/features/dashboard/search";
+import { runPageSearch } from "@/features/run-page/search";
 import { runsSearch } from "@/features/runs/search";
 import { runSearch } from "@/features/run/search";
 import { AppFrame } from "./AppFrame";
@@ -56,6 +57,7 @@ const runs = createRoute({
 const runPage = createRoute({
   getParentRoute: () => signedIn,
   path: "/runs/$dagId/$runId",
+  validateSearch: runPageSearch,
   component: lazyRouteComponent(() => import("@/features/run-page/RunPage"), "RunPage"),
 });
 

@@ -1,9 +1,10 @@
-import { ActionIcon, Paper, ScrollArea, Table, Title, Tooltip } from "@mantine/core";
+import { Paper, ScrollArea, Table, Title, Tooltip } from "@mantine/core";
 import { IconFilter } from "@tabler/icons-react";
 import { Link } from "@tanstack/react-router";
 import type { DagMetrics } from "@/shared/api/schema";
 import { count } from "@/shared/format/amounts";
 import { duration } from "@/shared/format/times";
+import { IconLink } from "@/shared/ui/links";
 import classes from "./DataTable.module.css";
 import { runsOf } from "./drill-down";
 import { knownCost } from "./known-cost";
@@ -55,8 +56,7 @@ export function DagTable({ dags, scope }: { dags: DagMetrics[]; scope: Scope }) 
                 <Table.Td>
                   {scope.dag === dag.dag_id ? null : (
                     <Tooltip label="Only this workflow">
-                      <ActionIcon
-                        component={Link}
+                      <IconLink
                         to="/dashboard"
                         search={(known) => dashboardSearch({ ...known, dag: dag.dag_id })}
                         variant="subtle"
@@ -66,7 +66,7 @@ export function DagTable({ dags, scope }: { dags: DagMetrics[]; scope: Scope }) 
                         aria-label={`Only ${dag.dag_id}`}
                       >
                         <IconFilter size={15} aria-hidden />
-                      </ActionIcon>
+                      </IconLink>
                     </Tooltip>
                   )}
                 </Table.Td>

@@ -1,11 +1,12 @@
-import { Alert, Anchor, Group, Tabs, Text } from "@mantine/core";
+import { Alert, Group, Tabs, Text } from "@mantine/core";
 import { IconActivityHeartbeat, IconAlertTriangle, IconBug, IconChartBar, IconRobot } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
-import { getRouteApi, Link } from "@tanstack/react-router";
+import { getRouteApi } from "@tanstack/react-router";
 import { preferencesQuery } from "@/shared/api/preferences";
 import type { SystemHealth } from "@/shared/api/schema";
 import { seesAll, useMe } from "@/shared/api/session";
 import { DEFAULT_RANGE } from "@/shared/format/time-range";
+import { AnchorLink } from "@/shared/ui/links";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { RangePicker } from "@/shared/ui/RangePicker";
 import { lookOf } from "@/shared/ui/states";
@@ -130,9 +131,9 @@ function HealthNotice({ health }: { health: SystemHealth | undefined }) {
         <Text inherit>
           The system is {health.status}: {listed}.
         </Text>
-        <Anchor component={Link} to="/dashboard" search={{ view: "health" }} inherit fw={550} underline="always">
+        <AnchorLink to="/dashboard" search={{ view: "health" }} inherit fw={550} underline="always">
           What to do
-        </Anchor>
+        </AnchorLink>
       </Group>
     </Alert>
   );

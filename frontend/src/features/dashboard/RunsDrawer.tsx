@@ -1,4 +1,4 @@
-import { Anchor, Drawer, Group, Skeleton, Stack, Text } from "@mantine/core";
+import { Drawer, Group, Skeleton, Stack, Text } from "@mantine/core";
 import { IconListDetails } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
@@ -6,6 +6,7 @@ import type { ExecutionOut } from "@/shared/api/schema";
 import { lastRange } from "@/shared/format/time-range";
 import { duration, elapsed, fullMoment, moment } from "@/shared/format/times";
 import { EmptyState } from "@/shared/ui/EmptyState";
+import { AnchorLink } from "@/shared/ui/links";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { useNow } from "@/shared/ui/useNow";
@@ -59,9 +60,9 @@ export function RunsDrawer({ scope, behind, onClose }: Props) {
           </Text>
         ) : null}
         {"agent" in behind ? null : (
-          <Anchor component={Link} to="/runs" search={runsOf({ ...scope, state: ["failed"] })} size="sm">
+          <AnchorLink to="/runs" search={runsOf({ ...scope, state: ["failed"] })} size="sm">
             All runs that failed in this time
-          </Anchor>
+          </AnchorLink>
         )}
       </Stack>
     </Drawer>

@@ -59,7 +59,7 @@ export function RunsView({ scope, measure, onMeasure }: Props) {
                   aria-label="What the figure shows"
                   data={MEASURE_LABELS}
                   value={measure}
-                  onChange={(value) => onMeasure(value as Measure)}
+                  onChange={(value) => onMeasure(value)}
                 />
               </RunsFigure>
               <DagTable dags={metrics.by_dag} scope={scope} />

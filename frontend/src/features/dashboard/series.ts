@@ -63,16 +63,16 @@ export function tokenPoints(series: WorkflowMetrics["time_series"]): Point[] {
 
 /** What is known of the cost; null, not 0, where runs have no known price. */
 export function costPoints(series: WorkflowMetrics["time_series"]): Point[] {
-  return series.map((bucket) => ({ start: Date.parse(bucket.start), cost: bucket.cost_usd }));
+  return series.map((bucket) => ({ start: Date.parse(bucket.start), cost: bucket.cost_usd ?? null }));
 }
 
 /** Errors of the named kinds, and of all others together. */
 export function errorPoints(
-  series: { start: string; total: number; by_category: Record<string, number> }[],
+  series: { start: string; total: number; by_category?: Record<string, number> }[],
   named: readonly string[],
 ): Point[] {
   return series.map((bucket) => {
-    const counts = named.map((category) => bucket.by_category[category] ?? 0);
+    const counts = named.map((category) => bucket.by_category?.[category] ?? 0);
     return {
       start: Date.parse(bucket.start),
       ...Object.fromEntries(named.map((category, index) => [category, counts[index] ?? 0])),
@@ -90,7 +90,7 @@ export function byDays(axis: Axis): boolean {
 export function ticksOf(axis: Axis): number[] {
   const { starts, step } = axis;
   if (!byDays(axis) && axis.until - axis.since > 1.5 * DAY) {
-    const midnights = starts.filter((start, index) => index > 0 && sameDay(start, starts[index - 1]) === false);
+    const midnights = starts.filter((start, index) => index > 0 && !sameDay(start, starts[index - 1]));
     return every(midnights, Math.ceil(midnights.length / LABELS));
   }
   if (byDays(axis)) return every(starts, Math.ceil(starts.length / LABELS));

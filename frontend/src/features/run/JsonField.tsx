@@ -3,7 +3,16 @@ import type { FieldProps } from "@rjsf/utils";
 import { useState } from "react";
 
 /** A value for which no form can be made: written as JSON, left out when empty. */
-export function JsonField({ schema, name, formData, onChange, required, rawErrors, disabled, fieldPathId }: FieldProps) {
+export function JsonField({
+  schema,
+  name,
+  formData,
+  onChange,
+  required,
+  rawErrors,
+  disabled,
+  fieldPathId,
+}: FieldProps) {
   const [text, setText] = useState(() => (formData === undefined ? "" : JSON.stringify(formData, null, 2)));
   const [broken, setBroken] = useState(false);
   const errors = broken ? ["This is not JSON yet."] : (rawErrors ?? []);

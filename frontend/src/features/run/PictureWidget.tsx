@@ -56,7 +56,9 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
       error={errors.length > 0 ? errors.join(" ") : null}
       labelElement="div"
     >
+      {/* eslint-disable-next-line jsx-a11y/no-noninteractive-element-interactions -- a place to drop things on */}
       <div
+        // What can be done by dragging can be done with the buttons, too.
         role="group"
         aria-label={label}
         className={classes.zone}
@@ -76,7 +78,11 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
         ) : text && shown && unseen !== text ? (
           <div className={classes.preview}>
             <img src={shown} alt="What the run will see" onError={() => setUnseen(text)} />
-            <CloseButton className={classes.remove} aria-label="Remove the picture" onClick={() => onChange(undefined)} />
+            <CloseButton
+              className={classes.remove}
+              aria-label="Remove the picture"
+              onClick={() => onChange(undefined)}
+            />
           </div>
         ) : (
           <>
@@ -87,7 +93,7 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
           </>
         )}
         <Group gap="xs" justify="center">
-          <FileButton onChange={take} accept="image/*" disabled={disabled || upload.isPending}>
+          <FileButton onChange={take} accept="image/*" disabled={disabled === true || upload.isPending}>
             {(props) => (
               <Button {...props} variant="default" size="xs" leftSection={<IconUpload size={14} aria-hidden />}>
                 Choose a file

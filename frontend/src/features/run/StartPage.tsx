@@ -1,6 +1,5 @@
 import {
   Alert,
-  Anchor,
   Breadcrumbs,
   Button,
   Collapse,
@@ -15,11 +14,12 @@ import {
 import { useDisclosure } from "@mantine/hooks";
 import { IconChevronDown, IconLock, IconPlayerPause, IconPlayerPlay } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
-import { getRouteApi, Link } from "@tanstack/react-router";
+import { getRouteApi } from "@tanstack/react-router";
 import { lazy, Suspense, useMemo, useState } from "react";
 import { asProblem } from "@/shared/api/problem";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
 import { workflowQuery } from "@/shared/api/workflows";
+import { AnchorLink } from "@/shared/ui/links";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { atTheirFields, isInput } from "./server-faults";
@@ -49,9 +49,9 @@ export function StartPage() {
   return (
     <>
       <Breadcrumbs mb={6} fz="sm">
-        <Anchor component={Link} to="/run" inherit>
+        <AnchorLink to="/run" inherit>
           Workflows
-        </Anchor>
+        </AnchorLink>
         <Text inherit c="dimmed">
           {dagId}
         </Text>

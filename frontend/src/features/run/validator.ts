@@ -37,6 +37,7 @@ export const validator: ValidatorType = {
     const { $defs, definitions } = rootSchema;
     return check({ ...($defs ? { $defs } : {}), ...(definitions ? { definitions } : {}), ...schema }, formData).valid;
   },
+  // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the interface is so
   rawValidation<Result>(schema: RJSFSchema, formData?: unknown) {
     return { errors: check(schema, formData).errors as Result[] };
   },
@@ -50,7 +51,9 @@ function check(schema: RJSFSchema, value: unknown) {
 }
 
 function faults(schema: RJSFSchema, value: unknown): RJSFValidationError[] {
-  return check(schema, value).errors.filter((error) => !WRAPPERS.has(error.keyword)).map(asError);
+  return check(schema, value)
+    .errors.filter((error) => !WRAPPERS.has(error.keyword))
+    .map(asError);
 }
 
 function asError(error: OutputUnit): RJSFValidationError {

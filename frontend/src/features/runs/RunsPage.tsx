@@ -1,9 +1,10 @@
 import { Button, Center, Paper, Skeleton, Stack, Text } from "@mantine/core";
 import { IconFilterOff, IconListDetails, IconPlayerPlay } from "@tabler/icons-react";
 import { keepPreviousData, useInfiniteQuery } from "@tanstack/react-query";
-import { getRouteApi, Link } from "@tanstack/react-router";
+import { getRouteApi } from "@tanstack/react-router";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
 import { EmptyState } from "@/shared/ui/EmptyState";
+import { ButtonLink } from "@/shared/ui/links";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { RunFilters } from "./RunFilters";
@@ -25,9 +26,9 @@ export function RunsPage() {
     <>
       <PageHeader title="Runs" subtitle={me.role === "User" ? "Your runs, newest first." : "All runs, newest first."}>
         {mayChange(me.role) ? (
-          <Button component={Link} to="/run" leftSection={<IconPlayerPlay size={16} aria-hidden />}>
+          <ButtonLink to="/run" leftSection={<IconPlayerPlay size={16} aria-hidden />}>
             Run a workflow
-          </Button>
+          </ButtonLink>
         ) : (
           <Text size="sm" c="dimmed" maw={320}>
             {READS_ONLY}

@@ -9,7 +9,7 @@ type Told = RunEvent extends infer One ? (One extends { seq: unknown } ? Omit<On
 function after(...events: Told[]): RunModel {
   return applyEvents(
     EMPTY,
-    events.map((event, index) => ({ ...event, seq: index + 1 }) as RunEvent),
+    events.map((event, index) => ({ ...event, seq: index + 1 })),
   );
 }
 
@@ -65,7 +65,12 @@ describe("what agents say", () => {
   });
 
   it("is that of the highest attempt of each call", () => {
-    const model = after(token("wro"), token("", { attempt: 2 }), token("late", { attempt: 1 }), token("right", { attempt: 2 }));
+    const model = after(
+      token("wro"),
+      token("", { attempt: 2 }),
+      token("late", { attempt: 1 }),
+      token("right", { attempt: 2 }),
+    );
     expect(texts(model)).toEqual(["right"]);
   });
 
@@ -82,7 +87,10 @@ describe("what agents say", () => {
 
   it("is not told twice after a reconnection", () => {
     const model = after(token("once"));
-    const again = applyEvents(model, [{ ...token("once"), seq: 1 } as RunEvent, { ...token(" more"), seq: 2 } as RunEvent]);
+    const again = applyEvents(model, [
+      { ...token("once"), seq: 1 },
+      { ...token(" more"), seq: 2 },
+    ]);
     expect(texts(again)).toEqual(["once more"]);
     expect(again.seq).toBe(2);
   });
@@ -152,13 +160,13 @@ describe("a run", () => {
   it("ends, and goes on when it is retried", () => {
     const ended = after(run({ state: "failed" }), { type: "end", data: { state: "failed" } });
     expect([ended.state, ended.ended]).toEqual(["failed", "failed"]);
-    const again = applyEvents(ended, [{ ...run({ attempt: 2 }), seq: 3 } as RunEvent]);
+    const again = applyEvents(ended, [{ ...run({ attempt: 2 }), seq: 3 }]);
     expect([again.state, again.ended, again.attempt]).toEqual(["running", null, 2]);
   });
 
   it("leaves alone what no event is about", () => {
     const before = after(task("success"), task("running", { task_id: "other" }));
-    const next = applyEvents(before, [{ ...task("success", { task_id: "other" }), seq: 3 } as RunEvent]);
+    const next = applyEvents(before, [{ ...task("success", { task_id: "other" }), seq: 3 }]);
     expect(next.tasks.get("look")).toBe(before.tasks.get("look"));
     expect(next.tasks.get("other")).not.toBe(before.tasks.get("other"));
     expect(before.tasks.get("other")?.state).toBe("running");

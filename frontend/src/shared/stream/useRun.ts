@@ -43,7 +43,11 @@ export function useRun(dagId: string, runId: string) {
       `/workflow-status/stream/${encodeURIComponent(dagId)}/${encodeURIComponent(runId)}`,
       first.last_event_id > REPLAY_LIMIT ? fromSnapshot(first) : EMPTY,
       {
-        gap: () => void again().then((fresh) => opened.resume(fromSnapshot(fresh)), () => undefined),
+        gap: () =>
+          void again().then(
+            (fresh) => opened.resume(fromSnapshot(fresh)),
+            () => undefined,
+          ),
         // The snapshot is refused for the same reason, and that is told.
         refused: () => void again().catch(() => undefined),
       },
