@@ -58,9 +58,7 @@ def redact(value: Any, *, limit: int | None = None) -> Any:
         return f"[{len(value)} bytes]"
     if isinstance(value, dict):
         return {
-            str(key): REDACTED
-            if item is not None and _SECRET_KEYS.search(str(key)) and not _COUNTS.search(str(key))
-            else redact(item, limit=limit)
+            str(key): REDACTED if item is not None and _is_secret_key(key) else redact(item, limit=limit)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
@@ -72,6 +70,28 @@ def redact(value: Any, *, limit: int | None = None) -> Any:
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None  # JSON has no NaN
     return redact_text(str(value), limit=limit)
+
+
+def find_secret(value: Any) -> list[str | int] | None:
+    """Where in a JSON value the first text stands that would be taken out: keys and positions; None without one."""
+    if isinstance(value, str):
+        return [] if redact_text(value) != value else None
+    items: list[tuple[str | int, Any]] = []
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, str) and _is_secret_key(key) and item:
+                return [key]
+        items.extend(value.items())
+    elif isinstance(value, list):
+        items.extend(enumerate(value))
+    for key, item in items:
+        if (found := find_secret(item)) is not None:
+            return [key, *found]
+    return None
+
+
+def _is_secret_key(key: Any) -> bool:
+    return bool(_SECRET_KEYS.search(str(key)) and not _COUNTS.search(str(key)))
 
 
 def hide(value: Any, keys: Sequence[str]) -> Any:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, computed_field, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, computed_field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.core.error_policy import MAX_SECONDS, ErrorPolicy, parse_error_policy
@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     public_url: str = Field("http://localhost:8000", validation_alias="VISUAL_AI_PUBLIC_URL")
     jwt_secret: SecretStr | None = Field(None, validation_alias="VISUAL_AI_JWT_SECRET")
     token_lifetime: int = Field(12 * 3600, validation_alias="VISUAL_AI_TOKEN_LIFETIME", ge=1, le=30 * 86400)
+    local_networks: tuple[IPvAnyNetwork, ...] = Field((), validation_alias="VISUAL_AI_LOCAL_NETWORKS")
     cors_origins: tuple[str, ...] = Field((), validation_alias="VISUAL_AI_CORS_ORIGINS")
     max_body_bytes: int = Field(5 * 2**20, validation_alias="VISUAL_AI_MAX_BODY_BYTES", ge=1024)
     trigger_rate_per_minute: int = Field(6000, validation_alias="VISUAL_AI_TRIGGER_RATE_PER_MINUTE", ge=0)

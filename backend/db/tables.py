@@ -144,6 +144,10 @@ workflow_templates = Table(
     Column("active", Boolean, nullable=False),
     Column("created_by", Text),
     Column("created_at", _Time, nullable=False),
+    Column("activated_at", _Time),
+    Column("activated_by", Text),
+    Column("deactivated_at", _Time),
+    Column("deactivated_by", Text),
 )
 
 workflow_events = Table(

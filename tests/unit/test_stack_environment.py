@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.stack.environment import Databases, airflow_environment, backend_environment, setup_environment
+from backend.stack.environment import airflow_environment, backend_environment, setup_environment
+from backend.stack.installation import Databases
 from backend.stack.layout import Layout, StackError
 from backend.stack.options import StackOptions, read_environment, read_options
 
