@@ -158,7 +158,7 @@ async def test_one_agent(traced: Traced, engine: Engine, openai_server: OpenAISe
         "try_number": 1,
         "execution_id": str(row["id"]),
         "run_type": "manual",
-        "run_url": "http://localhost:8000/workflow-status/dag/run",
+        "run_url": "http://localhost:8000/runs/dag/run",
         "airflow_url": "http://127.0.0.1:8080/dags/dag/runs/run/tasks/work",
         "model": MODEL,
         "usage": {"input_tokens": 1000, "output_tokens": 200},
