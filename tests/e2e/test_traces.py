@@ -22,7 +22,8 @@ def task_url(dag_id: str, run_id: str, task_id: str) -> str:
 
 def link_of(airflow: httpx.Client, dag_id: str, run_id: str, task_id: str) -> str | None:
     links: dict[str, Any] = airflow.get(f"{task_url(dag_id, run_id, task_id)}/links").json()["extra_links"]
-    return links["Agent trace"]
+    found: str | None = links["Agent trace"]
+    return found
 
 
 def seeded(dag_id: str, run_id: str, task_id: str) -> str:

@@ -1007,6 +1007,11 @@ export interface components {
             fallbacks: number;
             /** Notice */
             notice: string | null;
+            /**
+             * Trace Url
+             * @description Where the agent's trace is in Langfuse; null for nodes.
+             */
+            trace_url?: string | null;
         };
         /**
          * AgentPerformance
@@ -1564,6 +1569,8 @@ export interface components {
             try_number: number;
             /** Trace Id */
             trace_id: string | null;
+            /** Trace Url */
+            trace_url: string | null;
         };
         /**
          * Latency
