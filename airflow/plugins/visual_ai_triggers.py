@@ -29,6 +29,9 @@ __all__ = ["AgentTrigger"]
 _warm = False
 """Whether this process has asked Airflow something."""
 
+_masked: set[str] = set()
+"""Keys that this process's logs hide already. Each message to Airflow costs it a round through its database."""
+
 
 class AgentTrigger(BaseTrigger):
     """Runs a task's agents in the triggerer.
@@ -134,8 +137,9 @@ class AgentTrigger(BaseTrigger):
         work = getattr(operators, self.operator).work(arguments)
         settings, credentials = get_settings(), await _credentials(conn_id)
         self._keys = provider_keys(settings, credentials)
-        for key in self._keys:
+        for key in set(self._keys) - _masked:
             mask_secret(key)
+            _masked.add(key)
         result, execution_id = await run_deferred(
             settings, task, work, ends_here=self.ends_task, budget=parse_budget(budget), credentials=credentials
         )
@@ -230,6 +234,8 @@ def _load() -> None:
     import backend.agents.failure
     import backend.agents.registry
     import backend.agents.team  # noqa: F401
+    import backend.agents.trace_client as tracing
 
+    tracing.prepare()
     with suppress(ImportError):
         import langchain_openai  # noqa: F401

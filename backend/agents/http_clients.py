@@ -1,5 +1,6 @@
 """HTTP clients for OpenAI's models, which last as long as the event loop they belong to."""
 
+import logging
 import ssl
 from functools import lru_cache
 from typing import Any
@@ -30,6 +31,8 @@ class HttpClients:
         if not self._clients:
             from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient, DefaultHttpxClient
 
+            if self._many_calls:
+                _log_no_requests()
             kind = DefaultAioHttpClient if self._many_calls else DefaultAsyncHttpxClient
             self._clients = {"http_client": DefaultHttpxClient(verify=tls()), "http_async_client": kind(verify=tls())}
         return self._clients
@@ -40,3 +43,11 @@ class HttpClients:
             self._clients["http_client"].close()
             await self._clients["http_async_client"].aclose()
             self._clients = {}
+
+
+def _log_no_requests() -> None:
+    """Each line of a log is a message to the process that supervises this one; a triggerer's looks through its database
+    for each. What the calls did is recorded anyway. A level that somebody has set stays."""
+    logger = logging.getLogger("httpx2")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.WARNING)

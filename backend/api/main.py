@@ -18,6 +18,7 @@ from backend.api import (
     notifications,
     operations,
     preferences,
+    templates,
     users,
     workflow_runs,
     workflow_status,
@@ -86,6 +87,7 @@ def create_app(
         images.router,
         preferences.router,
         users.router,
+        templates.router,
         notifications.router,
         operations.router,
     ):

@@ -200,7 +200,7 @@ def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:
     dag_id, dag_run_id = row["dag_id"], row["dag_run_id"]
     kept = (
         "dag_id", "dag_run_id", "run_type", "user_id", "state", "progress", "tasks_total", "tasks_done", "attempt",
-        "queued_at", "started_at", "finished_at", "trace_url",
+        "queued_at", "started_at", "finished_at", "template_name", "template_version", "trace_url",
     )  # fmt: skip
     return {
         **{name: row[name] for name in kept},
