@@ -51,6 +51,13 @@ async def starter(principal: Annotated[Principal, Depends(signed_in)]) -> Princi
     return principal
 
 
+async def author(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
+    """Somebody who may write templates. Raises `Forbidden` for a Viewer."""
+    if principal.role < Role.USER:
+        raise Forbidden("The role Viewer may not change templates; the role User or higher is needed.")
+    return principal
+
+
 def operator(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
     """Somebody who runs the service. Raises `Forbidden` below Op."""
     if principal.role < Role.OP:
@@ -65,6 +72,7 @@ Name = Annotated[str | None, Query(min_length=1, max_length=250, pattern=r"^[^\x
 Reader = Annotated[Principal, Depends(reader)]
 SignedIn = Annotated[Principal, Depends(signed_in)]
 Starter = Annotated[Principal, Depends(starter)]
+Author = Annotated[Principal, Depends(author)]
 Operator = Annotated[Principal, Depends(operator)]
 
 

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, best_match
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
+from backend.core.pointers import pointer
 from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable
 
 FRESH = 1.0
@@ -46,8 +47,18 @@ class Workflow:
     parsed_at: str | None = None
     _validator: Draft202012Validator | None = field(default=None, repr=False, compare=False)
 
-    def faults(self, input_data: dict[str, Any]) -> list[FieldError]:
-        """What in `input_data` breaks the schema, by JSON pointer into the request's body."""
+    def defaults(self) -> dict[str, Any]:
+        """What a run has where its input says nothing."""
+        properties = self.schema.get("properties", {})
+        return {name: schema["default"] for name, schema in properties.items() if "default" in schema}
+
+    def takes(self, name: str) -> bool:
+        """Whether the DAG has such a parameter."""
+        return name in self.schema.get("properties", {})
+
+    def faults(self, input_data: dict[str, Any], *, partial: bool = False) -> list[FieldError]:
+        """What in `input_data` breaks the schema, by JSON pointer into the request's body; of `partial` input nothing
+        is missing."""
         if self._validator is None:
             return []
         faults = []
@@ -56,10 +67,10 @@ class Workflow:
             path = list(error.absolute_path)
             if error.validator == "required" and isinstance(error.instance, dict):
                 for name in error.validator_value:
-                    if name not in error.instance:
-                        faults.append(FieldError(_pointer([*path, name]), "is required"))
+                    if name not in error.instance and not partial:
+                        faults.append(FieldError(pointer("input_data", *path, name), "is required"))
                 continue
-            faults.append(FieldError(_pointer(path), error.message[:500]))
+            faults.append(FieldError(pointer("input_data", *path), error.message[:500]))
         return list(dict.fromkeys(faults))
 
 
@@ -232,7 +243,3 @@ def input_schema(params: dict[str, Any]) -> dict[str, Any]:
         "properties": properties,
         "required": required,
     }
-
-
-def _pointer(path: list[Any]) -> str:
-    return "/input_data" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)

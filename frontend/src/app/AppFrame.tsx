@@ -1,6 +1,6 @@
 import { AppShell, Burger, Group, NavLink, ScrollArea, Stack, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
-import { IconListDetails, IconPlayerPlay, type TablerIcon } from "@tabler/icons-react";
+import { IconChartHistogram, IconListDetails, IconPlayerPlay, type TablerIcon } from "@tabler/icons-react";
 import { Link, type LinkProps, Outlet, useLocation } from "@tanstack/react-router";
 import { Logo } from "@/shared/ui/Logo";
 import classes from "./AppFrame.module.css";
@@ -15,6 +15,7 @@ interface Place {
 }
 
 const PLACES: Place[] = [
+  { to: "/dashboard", label: "Dashboard", icon: IconChartHistogram, under: ["/dashboard"] },
   { to: "/run", label: "Run a workflow", icon: IconPlayerPlay, under: ["/run"] },
   { to: "/runs", label: "Runs", icon: IconListDetails, under: ["/runs"] },
 ];

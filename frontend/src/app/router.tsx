@@ -8,6 +8,7 @@ import {
   redirect,
 } from "@tanstack/react-router";
 import { sessionQuery } from "@/shared/api/session";
+import { dashboardSearch } from "@/features/dashboard/search";
 import { runPageSearch } from "@/features/run-page/search";
 import { runsSearch } from "@/features/runs/search";
 import { runSearch } from "@/features/run/search";
@@ -73,7 +74,14 @@ const run = createRoute({
   component: lazyRouteComponent(() => import("@/features/run/StartPage"), "StartPage"),
 });
 
-const routeTree = root.addChildren([signIn, signedIn.addChildren([index, runs, runPage, workflows, run])]);
+const dashboard = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/dashboard",
+  validateSearch: dashboardSearch,
+  component: lazyRouteComponent(() => import("@/features/dashboard/DashboardPage"), "DashboardPage"),
+});
+
+const routeTree = root.addChildren([signIn, signedIn.addChildren([index, dashboard, runs, runPage, workflows, run])]);
 
 export function makeRouter(queryClient: QueryClient) {
   return createRouter({

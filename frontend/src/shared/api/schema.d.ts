@@ -59,7 +59,9 @@ export interface paths {
         put?: never;
         /**
          * Trigger Workflow
-         * @description Start a run of a DAG. Needs the role User or higher.
+         * @description Start a run of a DAG, or of a template. Needs the role User or higher.
+         *
+         *     A template gives what the request leaves out: `dag_id`, `model`, `budget` and, key by key, `input_data`.
          *
          *     Send an `Idempotency-Key` when you may have to repeat the request: it never starts a second run.
          */
@@ -81,7 +83,7 @@ export interface paths {
         put?: never;
         /**
          * Trigger Batch
-         * @description Start a run of a DAG for each input. Each has its own answer: the run, or the problem that refused it.
+         * @description Start a run of a DAG, or of a template, for each input. Each has its own answer: the run or the problem.
          *
          *     Once begun it is carried through, even if you go away. With an `Idempotency-Key` a repeated request starts only
          *     what was not started before. For thousands of inputs, one run with a batch task is far cheaper than as many runs.
@@ -183,6 +185,9 @@ export interface paths {
         /**
          * List Executions
          * @description Runs, newest first. Give `next_cursor` as `cursor` for the next page. The role User sees only its own.
+         *
+         *     `agent`: those in which an agent of this name worked. `error_category` and `error_agent`: those that met an error of
+         *     this kind, in this agent, whether they got over it or not.
          */
         get: operations["list_executions_workflow_status_get"];
         put?: never;
@@ -471,6 +476,164 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Templates
+         * @description Templates by name. Give `next_cursor` as `cursor` for the next page.
+         */
+        get: operations["list_templates_templates_get"];
+        put?: never;
+        /**
+         * Create Template
+         * @description Make a template; version 1 is active at once. Needs the role User or higher.
+         *
+         *     The definition is checked as the operators check their arguments when a DAG is parsed, and against the DAG's
+         *     parameters. Everybody can read it: a definition with a secret is refused.
+         */
+        post: operations["create_template_templates_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/templates/schema": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Schema
+         * @description The JSON Schema of a definition, each key described, for editors.
+         */
+        get: operations["get_schema_templates_schema_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/templates/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Template
+         * @description The active version or, of a retired template, the latest.
+         */
+        get: operations["get_template_templates__name__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/templates/{name}/retire": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Retire Template
+         * @description Let nobody start runs of it any more, of no version, until one is activated again. Runs that were started go on.
+         *
+         *     A User may retire their own templates, Op and Admin all. Retiring a retired one changes nothing.
+         */
+        post: operations["retire_template_templates__name__retire_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/templates/{name}/versions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Versions
+         * @description A template's history, newest version first.
+         */
+        get: operations["list_versions_templates__name__versions_get"];
+        put?: never;
+        /**
+         * Create Version
+         * @description Make the next version; the active one stays active unless `activate` says otherwise.
+         *
+         *     Versions never change: this is how a template is edited. With `base_version` nobody's version is overlooked: 409
+         *     when there is a later one. A User may do so with their own templates, Op and Admin with all.
+         */
+        post: operations["create_version_templates__name__versions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/templates/{name}/versions/{version}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Version
+         * @description One version.
+         */
+        get: operations["get_version_templates__name__versions__version__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/templates/{name}/versions/{version}/activate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Activate Version
+         * @description Make a version the one that the name stands for, an earlier one too, and also of a retired template.
+         *
+         *     A User may do so with their own templates, Op and Admin with all.
+         */
+        post: operations["activate_version_templates__name__versions__version__activate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/users/me": {
         parameters: {
             query?: never;
@@ -648,6 +811,113 @@ export interface components {
             status: "accepted";
         };
         /**
+         * AgentEntry
+         * @description One agent: built in, by its `type`, or a graph of the deployment's langgraph.json, by its name there.
+         */
+        AgentEntry: {
+            /**
+             * Model
+             * @description As LangChain's init_chat_model names it; default: the run's model
+             * @example openai:gpt-4.1
+             */
+            model?: string | null;
+            /** System Prompt */
+            system_prompt?: string | null;
+            /** Temperature */
+            temperature?: number | null;
+            /**
+             * Max Tokens
+             * @description Of an answer
+             */
+            max_tokens?: number | null;
+            /**
+             * Timeout
+             * @description Seconds
+             */
+            timeout?: number | null;
+            /** Error Policy */
+            error_policy?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Name
+             * @description Unique in the template
+             */
+            name: string;
+            /**
+             * Type
+             * @description vision: answers from its picture (`image_url`). text: answers from its `text`. extraction: fills the form of its `output_schema` from `text` or `image_url`. synthesis: sums up `results`. review: judges `subject`, `text` or `results` by `criteria`. supervisor: picks the next of `agents`
+             */
+            type?: ("vision" | "text" | "extraction" | "synthesis" | "review" | "supervisor") | null;
+            /**
+             * Graph
+             * @description A name in langgraph.json; without `type`
+             */
+            graph?: string | null;
+            /**
+             * Input Data
+             * @description Its own input, before the run's `query`, `image_url` and `text`, which each built-in agent gets. `{"$input": "name"}` stands for that field of the run's input
+             * @example {
+             *       "criteria": [
+             *         "It names a total."
+             *       ],
+             *       "subject": {
+             *         "$input": "draft"
+             *       }
+             *     }
+             */
+            input_data?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Depends On
+             * @description The agents whose results it gets, in the mode `graph`
+             */
+            depends_on?: string[] | null;
+            /**
+             * Required
+             * @description Whether its failure fails the task
+             * @default true
+             */
+            required: boolean;
+            /**
+             * Description
+             * @description Tells a supervisor what it is for
+             */
+            description?: string | null;
+            /**
+             * Output Schema
+             * @description A JSON Schema of an object: the form of the output's `data`; extraction needs one
+             */
+            output_schema?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Context
+             * @description Given to a graph as its context
+             */
+            context?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Configurable
+             * @description Given to a graph as its `configurable`
+             */
+            configurable?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Output Mapping
+             * @description Picks parts of what a graph returns
+             * @example {
+             *       "answer": "messages.-1.content"
+             *     }
+             */
+            output_mapping?: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
          * AgentMetrics
          * @description The runs of one agent with one model. Each try of its task is a run; skipped agents did not run.
          */
@@ -737,6 +1007,11 @@ export interface components {
             fallbacks: number;
             /** Notice */
             notice: string | null;
+            /**
+             * Trace Url
+             * @description Where the agent's trace is in Langfuse; null for nodes.
+             */
+            trace_url?: string | null;
         };
         /**
          * AgentPerformance
@@ -794,8 +1069,18 @@ export interface components {
          *     }
          */
         BatchBody: {
-            /** Dag Id */
-            dag_id: string;
+            /**
+             * Template
+             * @description The template to run: `name` for its active version, `name@version` for a certain one
+             * @example invoice-check
+             * @example invoice-check@3
+             */
+            template?: string | null;
+            /**
+             * Dag Id
+             * @description May be left out with a template
+             */
+            dag_id?: string | null;
             /**
              * User Id
              * @description On whose behalf; default: you
@@ -811,7 +1096,7 @@ export interface components {
              * @description Not before this time
              */
             run_after?: string | null;
-            /** @description Default: that of the user's preferences; `{}` is none */
+            /** @description Default: that of the template or else of the user's preferences; `{}` is none */
             budget?: components["schemas"]["BudgetBody"] | null;
             /** Inputs */
             inputs: {
@@ -920,6 +1205,98 @@ export interface components {
              * @description Seconds.
              */
             duration_p95: number | null;
+        };
+        /**
+         * Definition
+         * @description What a workflow template says: which DAG it runs, with what input, and with which agents.
+         * @example {
+         *       "agents": [
+         *         {
+         *           "name": "seen",
+         *           "type": "vision"
+         *         },
+         *         {
+         *           "input_data": {
+         *             "text": {
+         *               "$input": "contract"
+         *             }
+         *           },
+         *           "name": "terms",
+         *           "type": "text"
+         *         },
+         *         {
+         *           "depends_on": [
+         *             "seen",
+         *             "terms"
+         *           ],
+         *           "input_data": {
+         *             "criteria": [
+         *               "It names the total."
+         *             ]
+         *           },
+         *           "name": "checked",
+         *           "type": "review"
+         *         }
+         *       ],
+         *       "budget": {
+         *         "max_cost_usd": 0.5
+         *       },
+         *       "dag_id": "multi_agent_workflow",
+         *       "description": "Reads an invoice, checks it, and judges the answer",
+         *       "input_data": {
+         *         "query": "Is the total right?"
+         *       },
+         *       "model": "openai:gpt-4.1",
+         *       "orchestration_mode": "graph"
+         *     }
+         */
+        Definition: {
+            /**
+             * Dag Id
+             * @description The DAG that runs it; `multi_agent_workflow` runs any agents
+             */
+            dag_id: string;
+            /** Description */
+            description?: string | null;
+            /**
+             * Input Data
+             * @description What a run's input is where its request says nothing: objects are merged key by key, everything else is replaced as a whole
+             */
+            input_data?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Model
+             * @description The model of agents that name none; default: that of the user's preferences
+             */
+            model?: string | null;
+            /** @description Of a run; default: that of the user's preferences */
+            budget?: components["schemas"]["BudgetBody"] | null;
+            /**
+             * Agents
+             * @description Who works, for a DAG that takes agents
+             */
+            agents?: components["schemas"]["AgentEntry"][] | null;
+            /**
+             * Orchestration Mode
+             * @description parallel (the default): all at once. sequential: each with the results before it. graph: by `depends_on`. supervisor: a model picks who works next
+             */
+            orchestration_mode?: ("parallel" | "sequential" | "graph" | "supervisor") | null;
+            /**
+             * Synthesis
+             * @description Whether the results are summed up (the default), or how
+             */
+            synthesis?: boolean | components["schemas"]["SynthesisSetup"] | null;
+            supervisor?: components["schemas"]["SupervisorSetup"] | null;
+            /**
+             * Max Steps
+             * @description How often the supervisor may call an agent
+             */
+            max_steps?: number | null;
+            /** Error Policy */
+            error_policy?: {
+                [key: string]: unknown;
+            } | null;
         };
         /**
          * Duration
@@ -1121,6 +1498,16 @@ export interface components {
             usage: components["schemas"]["Usage"];
             /** Cost Usd */
             cost_usd: number | null;
+            /**
+             * Template Name
+             * @description The template that the run was made of, if any …
+             */
+            template_name: string | null;
+            /**
+             * Template Version
+             * @description … and its version
+             */
+            template_version: number | null;
             /** Status Url */
             status_url: string;
             /** Stream Url */
@@ -1182,6 +1569,8 @@ export interface components {
             try_number: number;
             /** Trace Id */
             trace_id: string | null;
+            /** Trace Url */
+            trace_url: string | null;
         };
         /**
          * Latency
@@ -1484,6 +1873,16 @@ export interface components {
             usage: components["schemas"]["Usage"];
             /** Cost Usd */
             cost_usd: number | null;
+            /**
+             * Template Name
+             * @description The template that the run was made of, if any …
+             */
+            template_name: string | null;
+            /**
+             * Template Version
+             * @description … and its version
+             */
+            template_version: number | null;
             /** Status Url */
             status_url: string;
             /** Stream Url */
@@ -1506,6 +1905,73 @@ export interface components {
             result: unknown;
             /** Last Event Id */
             last_event_id: number;
+        };
+        /**
+         * SupervisorSetup
+         * @description The model that picks who works next, in the mode `supervisor`.
+         */
+        SupervisorSetup: {
+            /**
+             * Model
+             * @description As LangChain's init_chat_model names it; default: the run's model
+             * @example openai:gpt-4.1
+             */
+            model?: string | null;
+            /** System Prompt */
+            system_prompt?: string | null;
+            /** Temperature */
+            temperature?: number | null;
+            /**
+             * Max Tokens
+             * @description Of an answer
+             */
+            max_tokens?: number | null;
+            /**
+             * Timeout
+             * @description Seconds
+             */
+            timeout?: number | null;
+            /** Error Policy */
+            error_policy?: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
+         * SynthesisSetup
+         * @description How the results are summed up.
+         */
+        SynthesisSetup: {
+            /**
+             * Model
+             * @description As LangChain's init_chat_model names it; default: the run's model
+             * @example openai:gpt-4.1
+             */
+            model?: string | null;
+            /** System Prompt */
+            system_prompt?: string | null;
+            /** Temperature */
+            temperature?: number | null;
+            /**
+             * Max Tokens
+             * @description Of an answer
+             */
+            max_tokens?: number | null;
+            /**
+             * Timeout
+             * @description Seconds
+             */
+            timeout?: number | null;
+            /** Error Policy */
+            error_policy?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Output Schema
+             * @description A JSON Schema: the form of the output's `data`
+             */
+            output_schema?: {
+                [key: string]: unknown;
+            } | null;
         };
         /**
          * SystemHealth
@@ -1616,6 +2082,108 @@ export interface components {
             duration: number | null;
         };
         /**
+         * TemplateBody
+         * @description A template to make.
+         */
+        TemplateBody: {
+            /**
+             * Name
+             * @example invoice-check
+             */
+            name: string;
+            definition: components["schemas"]["Definition"];
+        };
+        /**
+         * TemplateList
+         * @description A page of templates by name; `next_cursor` is null on the last.
+         */
+        TemplateList: {
+            /** Templates */
+            templates: components["schemas"]["TemplateSummary"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * TemplateOut
+         * @description A template: its active version or, when it is retired (`active` is false), its latest.
+         */
+        TemplateOut: {
+            /** Name */
+            name: string;
+            /** Version */
+            version: number;
+            /** Dag Id */
+            dag_id: string;
+            /** Description */
+            description: string | null;
+            /** Active */
+            active: boolean;
+            /** Created By */
+            created_by: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Activated By */
+            activated_by: string | null;
+            /** Activated At */
+            activated_at: string | null;
+            /** Deactivated By */
+            deactivated_by: string | null;
+            /** Deactivated At */
+            deactivated_at: string | null;
+            /** Definition */
+            definition: {
+                [key: string]: unknown;
+            };
+            /**
+             * Owner
+             * @description Who made the template
+             */
+            owner: string | null;
+            /** Latest Version */
+            latest_version: number;
+        };
+        /**
+         * TemplateSummary
+         * @description A template without its definition: its active version or, when it is retired (`active` is false), its latest.
+         */
+        TemplateSummary: {
+            /** Name */
+            name: string;
+            /** Version */
+            version: number;
+            /** Dag Id */
+            dag_id: string;
+            /** Description */
+            description: string | null;
+            /** Active */
+            active: boolean;
+            /** Created By */
+            created_by: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Activated By */
+            activated_by: string | null;
+            /** Activated At */
+            activated_at: string | null;
+            /** Deactivated By */
+            deactivated_by: string | null;
+            /** Deactivated At */
+            deactivated_at: string | null;
+            /**
+             * Owner
+             * @description Who made the template
+             */
+            owner: string | null;
+            /** Latest Version */
+            latest_version: number;
+        };
+        /**
          * ThresholdsBody
          * @description When `budget_threshold` and `rate_limit_threshold` are told.
          */
@@ -1673,8 +2241,18 @@ export interface components {
          *     }
          */
         TriggerBody: {
-            /** Dag Id */
-            dag_id: string;
+            /**
+             * Template
+             * @description The template to run: `name` for its active version, `name@version` for a certain one
+             * @example invoice-check
+             * @example invoice-check@3
+             */
+            template?: string | null;
+            /**
+             * Dag Id
+             * @description May be left out with a template
+             */
+            dag_id?: string | null;
             /**
              * User Id
              * @description On whose behalf; default: you
@@ -1690,7 +2268,7 @@ export interface components {
              * @description Not before this time
              */
             run_after?: string | null;
-            /** @description Default: that of the user's preferences; `{}` is none */
+            /** @description Default: that of the template or else of the user's preferences; `{}` is none */
             budget?: components["schemas"]["BudgetBody"] | null;
             /** Input Data */
             input_data: {
@@ -1706,6 +2284,101 @@ export interface components {
             input_tokens: number;
             /** Output Tokens */
             output_tokens: number;
+        };
+        /**
+         * VersionBody
+         * @description A version to make.
+         */
+        VersionBody: {
+            definition: components["schemas"]["Definition"];
+            /**
+             * Base Version
+             * @description The latest version that you know of: 409 when there is a later one
+             */
+            base_version?: number | null;
+            /**
+             * Activate
+             * @description Whether it takes the active one's place at once
+             * @default false
+             */
+            activate: boolean;
+        };
+        /**
+         * VersionList
+         * @description A page of versions, newest first; `next_cursor` is null on the last.
+         */
+        VersionList: {
+            /** Versions */
+            versions: components["schemas"]["VersionSummary"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * VersionOut
+         * @description A version. It never changes; only which one is active does.
+         */
+        VersionOut: {
+            /** Name */
+            name: string;
+            /** Version */
+            version: number;
+            /** Dag Id */
+            dag_id: string;
+            /** Description */
+            description: string | null;
+            /** Active */
+            active: boolean;
+            /** Created By */
+            created_by: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Activated By */
+            activated_by: string | null;
+            /** Activated At */
+            activated_at: string | null;
+            /** Deactivated By */
+            deactivated_by: string | null;
+            /** Deactivated At */
+            deactivated_at: string | null;
+            /** Definition */
+            definition: {
+                [key: string]: unknown;
+            };
+        };
+        /**
+         * VersionSummary
+         * @description A version without its definition. `activated_…` is when it was last made the active one, and by whom;
+         *     `deactivated_…` when another one took its place or the template was retired.
+         */
+        VersionSummary: {
+            /** Name */
+            name: string;
+            /** Version */
+            version: number;
+            /** Dag Id */
+            dag_id: string;
+            /** Description */
+            description: string | null;
+            /** Active */
+            active: boolean;
+            /** Created By */
+            created_by: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Activated By */
+            activated_by: string | null;
+            /** Activated At */
+            activated_at: string | null;
+            /** Deactivated By */
+            deactivated_by: string | null;
+            /** Deactivated At */
+            deactivated_at: string | null;
         };
         /**
          * WorkflowDetail
@@ -1848,6 +2521,7 @@ export interface components {
 }
 export type Accepted = components['schemas']['Accepted'];
 export type AcceptedEntry = components['schemas']['AcceptedEntry'];
+export type AgentEntry = components['schemas']['AgentEntry'];
 export type AgentMetrics = components['schemas']['AgentMetrics'];
 export type AgentOut = components['schemas']['AgentOut'];
 export type AgentPerformance = components['schemas']['AgentPerformance'];
@@ -1858,6 +2532,7 @@ export type BudgetBody = components['schemas']['BudgetBody'];
 export type ComponentHealth = components['schemas']['ComponentHealth'];
 export type Credentials = components['schemas']['Credentials'];
 export type DagMetrics = components['schemas']['DagMetrics'];
+export type Definition = components['schemas']['Definition'];
 export type Duration = components['schemas']['Duration'];
 export type ErrorBucket = components['schemas']['ErrorBucket'];
 export type ErrorDistribution = components['schemas']['ErrorDistribution'];
@@ -1880,14 +2555,24 @@ export type RefusedEntry = components['schemas']['RefusedEntry'];
 export type RunBucket = components['schemas']['RunBucket'];
 export type RunStates = components['schemas']['RunStates'];
 export type SnapshotOut = components['schemas']['SnapshotOut'];
+export type SupervisorSetup = components['schemas']['SupervisorSetup'];
+export type SynthesisSetup = components['schemas']['SynthesisSetup'];
 export type SystemHealth = components['schemas']['SystemHealth'];
 export type TargetBody = components['schemas']['TargetBody'];
 export type TargetOut = components['schemas']['TargetOut'];
 export type TaskOut = components['schemas']['TaskOut'];
+export type TemplateBody = components['schemas']['TemplateBody'];
+export type TemplateList = components['schemas']['TemplateList'];
+export type TemplateOut = components['schemas']['TemplateOut'];
+export type TemplateSummary = components['schemas']['TemplateSummary'];
 export type ThresholdsBody = components['schemas']['ThresholdsBody'];
 export type Token = components['schemas']['Token'];
 export type TriggerBody = components['schemas']['TriggerBody'];
 export type Usage = components['schemas']['Usage'];
+export type VersionBody = components['schemas']['VersionBody'];
+export type VersionList = components['schemas']['VersionList'];
+export type VersionOut = components['schemas']['VersionOut'];
+export type VersionSummary = components['schemas']['VersionSummary'];
 export type WorkflowDetail = components['schemas']['WorkflowDetail'];
 export type WorkflowList = components['schemas']['WorkflowList'];
 export type WorkflowMetrics = components['schemas']['WorkflowMetrics'];
@@ -2158,6 +2843,9 @@ export interface operations {
                 state?: ("queued" | "running" | "success" | "failed" | "cancelled" | "awaiting_input")[] | null;
                 user_id?: string | null;
                 since?: string | null;
+                agent?: string | null;
+                error_category?: ("rate_limit" | "timeout" | "context_length" | "server" | "auth" | "quota" | "bad_request" | "content_filter" | "invalid_output" | "budget" | "tool" | "input" | "cancelled" | "internal") | null;
+                error_agent?: string | null;
                 limit?: number;
                 cursor?: string | null;
             };
@@ -2412,6 +3100,8 @@ export interface operations {
             query?: {
                 /** @description How far back: a whole number of minutes, hours or days, up to 366d. */
                 time_range?: string;
+                dag_id?: string | null;
+                user_id?: string | null;
             };
             header?: never;
             path?: never;
@@ -2444,6 +3134,8 @@ export interface operations {
             query?: {
                 /** @description How far back: a whole number of minutes, hours or days, up to 366d. */
                 time_range?: string;
+                dag_id?: string | null;
+                user_id?: string | null;
             };
             header?: never;
             path?: never;
@@ -2653,6 +3345,302 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    list_templates_templates_get: {
+        parameters: {
+            query?: {
+                dag_id?: string | null;
+                /** @description `true`: without retired ones; `false`: those only */
+                active?: boolean | null;
+                /** @description A part of the name or description */
+                q?: string | null;
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateList"];
+                };
+            };
+            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    create_template_templates_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TemplateBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateOut"];
+                };
+            };
+            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_schema_templates_schema_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        [key: string]: unknown;
+                    };
+                };
+            };
+            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_template_templates__name__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateOut"];
+                };
+            };
+            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    retire_template_templates__name__retire_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateOut"];
+                };
+            };
+            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    list_versions_templates__name__versions_get: {
+        parameters: {
+            query?: {
+                limit?: number;
+                cursor?: number | null;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VersionList"];
+                };
+            };
+            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    create_version_templates__name__versions_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["VersionBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VersionOut"];
+                };
+            };
+            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_version_templates__name__versions__version__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                version: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VersionOut"];
+                };
+            };
+            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    activate_version_templates__name__versions__version__activate_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                version: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateOut"];
                 };
             };
             /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */

@@ -30,5 +30,15 @@ export function mayChange(role: Me["role"]): boolean {
   return role !== "Viewer" && role !== "Public";
 }
 
+/** Whether a role runs the service: sees and changes what is anybody's. */
+export function isOperator(role: Me["role"]): boolean {
+  return role === "Op" || role === "Admin";
+}
+
+/** Whether a role sees everybody's runs; a User sees their own. */
+export function seesAll(role: Me["role"]): boolean {
+  return role === "Viewer" || isOperator(role);
+}
+
 /** Why somebody may not, to be shown beside what is not there for them. */
 export const READS_ONLY = "Your role Viewer reads only. Starting, stopping and retrying needs the role User or higher.";

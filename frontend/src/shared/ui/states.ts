@@ -1,5 +1,6 @@
 import {
   IconAlertTriangle,
+  IconArchive,
   IconBan,
   IconCircleCheck,
   IconCircleDashed,
@@ -37,9 +38,14 @@ const LOOKS: Record<string, StateLook> = {
   cancelled: { label: "Cancelled", tone: "off", icon: IconBan },
   skipped: { label: "Skipped", tone: "off", icon: IconPlayerSkipForward },
   removed: { label: "Removed", tone: "off", icon: IconBan },
+  healthy: { label: "Healthy", tone: "good", icon: IconCircleCheck },
+  degraded: { label: "Degraded", tone: "caution", icon: IconAlertTriangle },
+  unhealthy: { label: "Unhealthy", tone: "bad", icon: IconCircleX },
+  active: { label: "Active", tone: "good", icon: IconCircleCheck },
+  retired: { label: "Retired", tone: "off", icon: IconArchive },
 };
 
-/** How a state of a run, task, agent or node looks; null is a task that has none yet. */
+/** How a state of a run, task, agent, node, component or template looks; null is a task that has none yet. */
 export function lookOf(state: string | null | undefined): StateLook {
   if (!state) return { label: "Waiting", tone: "idle", icon: IconCircleDashed };
   return LOOKS[state] ?? { label: state.replaceAll("_", " "), tone: "idle", icon: IconCircleDashed };
