@@ -90,9 +90,12 @@ class AgentTrace:
         """A node's execution begins; `key` and `parent` are LangGraph's ids of it and of the node around it."""
         if self.traced_by_itself or self._span is None:
             return
-        span = self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span))
         metadata = Known({"node": name, **({"attempt": attempt} if attempt > 1 else {})})
-        span.update(input=self.content.text(given), metadata=metadata)
+        told = {"input": self.content.text(given), "metadata": metadata}
+        if key in self._nodes:  # a call that it made was told of before
+            self._nodes[key].update(**told)
+        else:
+            self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span), **told)
 
     @harmless
     def node_finished(self, key: str, error: Any, output: Any) -> None:
@@ -169,9 +172,9 @@ class AgentTrace:
         message = self.content.message(found.category, found.exception_type, found.message)
         span.update(level="ERROR", status_message=message, metadata=Known(details))
 
-    def _node(self, key: str, name: str, around: Any) -> Any:
+    def _node(self, key: str, name: str, around: Any, **more: Any) -> Any:
         if key not in self._nodes:
-            self._nodes[key] = self.maker.child(around, name, "chain")
+            self._nodes[key] = self.maker.child(around, name, "chain", **more)
         return self._nodes[key]
 
 
