@@ -1,6 +1,6 @@
 """Loaded by every Airflow process. In the one that forks tasks it imports what agents need, before the fork.
 
-A task that imports langgraph, langchain and langfuse by itself takes 1.9 s; forked from a process that has them it
+A task that imports langgraph and langchain by itself takes 1.9 s; forked from a process that has them it
 takes as long as an empty one. Only the scheduler (LocalExecutor) and Celery's workers fork tasks: the API server, the
 DAG processor and the triggerer must not pay for it.
 """
@@ -33,8 +33,6 @@ PRELOADED = (
     "langchain_core.tracers.run_collector",
     "langchain_core.tracers.stdout",
     "langchain_openai",
-    "langfuse",
-    "langfuse.langchain",
     "genai_prices",
     "PIL.Image",
     "PIL.PngImagePlugin",
@@ -69,6 +67,7 @@ PREPARED = (
     "backend.agents.text_analysis:prepare",
     "backend.agents.http_clients:tls",
     "backend.db.rehearsal:rehearse",
+    "backend.agents.trace_client:prepare",
 )
 """Functions that load data, which all tasks then share: module and name."""
 

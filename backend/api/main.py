@@ -86,8 +86,8 @@ def create_app(
         monitoring.router,
         images.router,
         preferences.router,
-        templates.router,
         users.router,
+        templates.router,
         notifications.router,
         operations.router,
     ):

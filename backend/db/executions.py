@@ -203,12 +203,19 @@ def cancelled_among(connection: Connection, execution_ids: Iterable[str]) -> set
     return set(connection.execute(query).scalars())
 
 
-def set_result(connection: Connection, execution_id: str, result: Any, *, trace_url: str | None = None) -> None:
-    """Keep what an agent task returned as the run's result; the last one to end wins."""
+def set_result(connection: Connection, execution_id: str, result: Mapping[str, Any]) -> None:
+    """Keep what an agent task returned as the run's result, and where its trace is; the last one to end wins."""
     values: dict[str, Any] = {"output_data": to_jsonable(result)}
-    if trace_url:
+    if trace_url := result.get("trace_url"):
         values["trace_url"] = trace_url
     connection.execute(update(executions).where(executions.c.id == execution_id).values(values))
+
+
+def begin_trace(connection: Connection, execution_id: str, *, trace_url: str | None) -> str | None:
+    """An agent task begins that is traced: gives the run's user. The run's address is that of its last such task."""
+    row = update(executions).where(executions.c.id == execution_id)
+    kept = row.values(trace_url=func.coalesce(trace_url, executions.c.trace_url)).returning(executions.c.user_id)
+    return connection.execute(kept).scalar()
 
 
 _ADD_USAGE = text(

@@ -90,6 +90,7 @@ agent_traces = Table(
     Column("fallbacks", Integer, nullable=False),
     Column("notice", Text),
     Column("trace_id", Text),
+    Column("trace_url", Text),
     Column("input", JSONB),
     Column("output", JSONB),
     Column("item_index", Integer),
@@ -191,6 +192,7 @@ batch_items = Table(
     Column("cost_usd", Numeric(18, 8)),
     Column("latency_ms", Double),
     Column("trace_id", Text),
+    Column("trace_url", Text),
     Column("finished_at", _Time, nullable=False),
 )
 

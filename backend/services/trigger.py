@@ -159,7 +159,7 @@ class Triggers:
         model, budget = request.model, request.budget
         if model is None or budget is None:
             try:
-                chosen = await self._database.run(preferences.read, request.user_id or who.username)
+                chosen = await self._database.run_autocommit(preferences.read, request.user_id or who.username)
             except (SQLAlchemyError, OSError) as error:
                 raise Unavailable(
                     "The user's preferences can't be read just now; try again shortly, or name `model` and `budget`.",

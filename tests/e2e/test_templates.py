@@ -94,7 +94,8 @@ def test_a_workflow_without_a_dag_file(backend: httpx.Client, openai_server: Ope
     assert ["{{ 7 * 7 }} boats" in request.prompt for request in openai_server.requests] == [True] * 5
 
     backend.post("/templates/invoice-and-contract/retire").raise_for_status()
-    refused = backend.post("/workflows/trigger", json={"template": "invoice-and-contract", "input_data": {"contract": "x"}})
+    body = {"template": "invoice-and-contract", "input_data": {"contract": "x"}}
+    refused = backend.post("/workflows/trigger", json=body)
     assert refused.status_code == httpx.codes.CONFLICT
     assert snapshot(backend, now)["template_version"] == 2
 

@@ -102,7 +102,7 @@ def test_a_graph_that_the_deployment_offers(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("VISUAL_AI_LANGGRAPH_JSON", PROJECT)
     get_settings.cache_clear()
     try:
-        given = {
+        given: dict[str, Any] = {
             "agents": [{"name": "mine", "graph": "five_steps"}],
             "question": "Why?",
             "_visual_ai": {},

@@ -173,6 +173,7 @@ class ItemOut(BaseModel):
     latency_ms: float | None
     try_number: int
     trace_id: str | None
+    trace_url: str | None
 
 
 class ItemList(BaseModel):
@@ -246,6 +247,7 @@ class AgentOut(BaseModel):
     retries: int = Field(description="Model calls and nodes made again.")
     fallbacks: int = Field(description="Times another model took over.")
     notice: str | None
+    trace_url: str | None = Field(None, description="Where the agent's trace is in Langfuse; null for nodes.")
 
 
 class ErrorOut(BaseModel):

@@ -13,11 +13,17 @@ import { sessionQuery } from "@/shared/api/session";
 import { theme, variables } from "@/shared/ui/theme";
 import { makeQueryClient } from "./query-client";
 import { makeRouter } from "./router";
+import { reloadWhenCodeIsGone } from "./stale-code";
+
+reloadWhenCodeIsGone();
 
 const queryClient = makeQueryClient(() => {
-  queryClient.setQueryData(sessionQuery.queryKey, null);
   const { pathname, href } = router.state.location;
-  if (pathname !== "/sign-in") void router.navigate({ to: "/sign-in", search: { from: href } });
+  if (pathname === "/sign-in") return;
+  // First away from the pages that need somebody who is signed in.
+  void router
+    .navigate({ to: "/sign-in", search: { from: href } })
+    .then(() => queryClient.setQueryData(sessionQuery.queryKey, null));
 });
 const router = makeRouter(queryClient);
 

@@ -17,6 +17,7 @@ import { AppFrame } from "./AppFrame";
 import { NotFoundPage } from "./NotFoundPage";
 import { PageError } from "./PageError";
 import { PagePending } from "./PagePending";
+import { StartPending } from "./StartPending";
 
 const root = createRootRouteWithContext<{ queryClient: QueryClient }>()({ component: Outlet });
 
@@ -34,6 +35,7 @@ const signedIn = createRoute({
   getParentRoute: () => root,
   id: "signed-in",
   component: AppFrame,
+  pendingComponent: StartPending,
   beforeLoad: async ({ context, location }) => {
     const me = await context.queryClient.query({ ...sessionQuery, staleTime: "static" });
     if (me === null) throw redirect({ to: "/sign-in", search: { from: location.href } });

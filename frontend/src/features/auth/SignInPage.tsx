@@ -51,7 +51,7 @@ export function SignInPage() {
           >
             <Stack gap="md">
               {problem ? (
-                <Alert color="red" icon={<IconAlertCircle aria-hidden />} title={problem.title} role="alert">
+                <Alert color="red" icon={<IconAlertCircle aria-hidden />} role="alert">
                   {problem.detail}
                 </Alert>
               ) : null}

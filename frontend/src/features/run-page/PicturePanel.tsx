@@ -84,7 +84,7 @@ function Boxes({ picture: { imageUrl, width, height, regions } }: { picture: Pic
             No text was read here: there is none, or a vision model answered, which names no positions.
           </Text>
         ) : (
-          <ScrollArea.Autosize mah={520} type="auto">
+          <ScrollArea.Autosize mah={520} type="auto" offsetScrollbars="y">
             <ol className={classes.lines} aria-label="Text by OCR">
               {regions.map((region, at) => (
                 <li

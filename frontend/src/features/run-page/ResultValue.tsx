@@ -4,7 +4,7 @@ import { JsonView } from "@/shared/ui/JsonView";
 import classes from "./ResultValue.module.css";
 
 /** Members that are what one came for; they stand first, in large. */
-const HEADLINES = ["summary", "answer", "verdict", "notice"];
+const HEADLINES = ["summary", "answer", "verdict", "data", "output", "results"];
 /** Shown in places of their own, on this page or in the JSON. */
 const ELSEWHERE = new Set(["text_regions", "usage", "cost_usd", "trace_id", "trace_url", "sha256"]);
 const DEEPEST = 3;

@@ -1,6 +1,16 @@
 import "@xyflow/react/dist/base.css";
 import { Skeleton, Text, useComputedColorScheme } from "@mantine/core";
-import { Background, Controls, type Edge, ReactFlow, ReactFlowProvider, useReactFlow } from "@xyflow/react";
+import {
+  Background,
+  Controls,
+  type Edge,
+  MarkerType,
+  ReactFlow,
+  ReactFlowProvider,
+  useNodesInitialized,
+  useReactFlow,
+  useStore,
+} from "@xyflow/react";
 import { useEffect, useMemo } from "react";
 import type { WorkflowTaskOut } from "@/shared/api/schema";
 import type { RunModel } from "@/shared/stream/run-model";
@@ -47,6 +57,8 @@ function Flow({ workflow, model, onSelect }: Props) {
       width,
       height,
       data: { task, onSelect },
+      // Nodes that can be neither dragged nor chosen let clicks through, and in these there is a button.
+      style: { pointerEvents: "all" },
       ariaLabel: `Task ${task.label}`,
     };
   });
@@ -57,6 +69,7 @@ function Flow({ workflow, model, onSelect }: Props) {
         id: `${task.id} ${next}`,
         source: task.id,
         target: next,
+        markerEnd: { type: MarkerType.ArrowClosed, width: 16, height: 16, color: "var(--xy-edge-stroke)" },
         animated: task.task?.state === "success" && isGoingOn(tasks.find((one) => one.id === next)?.task?.state),
         ariaLabel: `${task.label}, then ${next}`,
       })),
@@ -88,7 +101,7 @@ function Flow({ workflow, model, onSelect }: Props) {
       fitViewOptions={FIT}
       aria-label="Graph of the run's tasks"
     >
-      <Background gap={20} size={1} />
+      <Background gap={22} size={1.6} />
       <Controls showInteractive={false} fitViewOptions={FIT} />
       <FitWhenChanged shape={shape} />
     </ReactFlow>
@@ -97,13 +110,16 @@ function Flow({ workflow, model, onSelect }: Props) {
 
 const FIT = { padding: 0.12, maxZoom: 1 };
 
-/** Keeps all of the graph in view when it has grown. */
+/** Keeps all of the graph in view when it has grown, or the room for it has changed. */
 function FitWhenChanged({ shape }: { shape: string }) {
   const { fitView } = useReactFlow();
+  const measured = useNodesInitialized();
+  const room = useStore((store) => `${store.width} ${store.height}`);
   useEffect(() => {
-    const frame = requestAnimationFrame(() => void fitView({ ...FIT, duration: 200 }));
+    if (!measured) return;
+    const frame = requestAnimationFrame(() => void fitView(FIT));
     return () => cancelAnimationFrame(frame);
-  }, [fitView, shape]);
+  }, [fitView, shape, measured, room]);
   return null;
 }
 

@@ -1,7 +1,7 @@
-import { Breadcrumbs, Paper, Skeleton, Stack, Tabs, Text } from "@mantine/core";
+import { Breadcrumbs, Paper, Skeleton, Stack, Tabs } from "@mantine/core";
 import { useDocumentTitle } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
-import { getRouteApi } from "@tanstack/react-router";
+import { CatchBoundary, getRouteApi } from "@tanstack/react-router";
 import { lazy, Suspense, useMemo } from "react";
 import type { ErrorOut } from "@/shared/api/schema";
 import { workflowQuery } from "@/shared/api/workflows";
@@ -41,9 +41,6 @@ export function RunPage() {
         <AnchorLink to="/runs" search={{ dag: dagId }} inherit>
           {dagId}
         </AnchorLink>
-        <Text inherit c="dimmed" truncate maw={360} className="mono">
-          {runId}
-        </Text>
       </Breadcrumbs>
       {run.error && !run.data ? <ProblemAlert error={run.error} onRetry={() => void run.refetch()} /> : null}
       {run.isPending ? (
@@ -64,9 +61,12 @@ function Content({ run }: { run: WatchedRun }) {
   const navigate = route.useNavigate();
   const workflow = useQuery(workflowQuery(snapshot.dag_id));
   const over = !isActive(model.state);
-  // When all is over the snapshot also knows which errors the run got over.
+  // When all is over the snapshot also knows which errors the run got over; it holds the latest 200 only.
   const errors: readonly ErrorOut[] = useMemo(
-    () => (over && !isActive(snapshot.state) ? snapshot.errors.toReversed() : model.errors),
+    () =>
+      over && !isActive(snapshot.state) && snapshot.errors.length >= model.errors.length
+        ? snapshot.errors.toReversed()
+        : model.errors,
     [over, snapshot, model.errors],
   );
   const result = model.result ?? snapshot.result;
@@ -81,14 +81,17 @@ function Content({ run }: { run: WatchedRun }) {
       <RunHeader run={run} title={workflow.data?.display_name ?? snapshot.dag_id} />
       <RunStats run={run} />
       <Paper className={classes.graph}>
-        <Suspense fallback={<Skeleton h="100%" />}>
-          <RunGraph
-            workflow={workflow.data?.tasks ?? null}
-            waiting={workflow.isPending}
-            model={model}
-            onSelect={openTask}
-          />
-        </Suspense>
+        {/* Without the graph the rest of the page is as good. */}
+        <CatchBoundary getResetKey={() => snapshot.execution_id} errorComponent={GraphProblem}>
+          <Suspense fallback={<Skeleton h="100%" />}>
+            <RunGraph
+              workflow={workflow.data?.tasks ?? null}
+              waiting={workflow.isPending}
+              model={model}
+              onSelect={openTask}
+            />
+          </Suspense>
+        </CatchBoundary>
       </Paper>
       <Tabs
         value={shown}
@@ -100,7 +103,10 @@ function Content({ run }: { run: WatchedRun }) {
         <Tabs.List mb="md">
           <Tabs.Tab value="agents">Agents</Tabs.Tab>
           <Tabs.Tab value="timeline">Timeline</Tabs.Tab>
-          <Tabs.Tab value="errors" rightSection={<Count of={errors.length} />}>
+          <Tabs.Tab
+            value="errors"
+            rightSection={errors.length > 0 ? <span className={classes.count}>{errors.length}</span> : undefined}
+          >
             Errors
           </Tabs.Tab>
           {picturesThere ? <Tabs.Tab value="picture">Picture</Tabs.Tab> : null}
@@ -135,6 +141,6 @@ function Content({ run }: { run: WatchedRun }) {
   );
 }
 
-function Count({ of }: { of: number }) {
-  return of > 0 ? <span className={classes.count}>{of}</span> : null;
+function GraphProblem({ error }: { error: unknown }) {
+  return <ProblemAlert error={error} onRetry={() => window.location.reload()} />;
 }

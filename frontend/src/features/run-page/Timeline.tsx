@@ -6,7 +6,7 @@ import { EmptyState } from "@/shared/ui/EmptyState";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { isActive, lookOf } from "@/shared/ui/states";
 import { useNow } from "@/shared/ui/useNow";
-import { spanOf, ticksOf } from "./time-axis";
+import { spanOf, tickLabel, ticksOf } from "./time-axis";
 import classes from "./Timeline.module.css";
 
 interface Props {
@@ -37,7 +37,7 @@ export function Timeline({ model, queuedAt, onSelect }: Props) {
       <div className={classes.axis} aria-hidden>
         {ticksOf(span).map((tick) => (
           <span key={tick} style={{ left: place(span.from + tick * 1000) }}>
-            {tick === 0 ? "0" : duration(tick)}
+            {tickLabel(tick)}
           </span>
         ))}
       </div>

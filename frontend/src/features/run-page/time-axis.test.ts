@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { spanOf, ticksOf } from "./time-axis";
+import { spanOf, tickLabel, ticksOf } from "./time-axis";
 
 const at = (second: number) => new Date(second * 1000).toISOString();
 
@@ -19,4 +19,13 @@ describe("the time axis", () => {
     [35, [0, 5, 10, 15, 20, 25, 30, 35]],
     [400, [0, 60, 120, 180, 240, 300, 360]],
   ])("of %d s has round marks", (seconds, marks) => expect(ticksOf({ from: 0, to: seconds * 1000 })).toEqual(marks));
+
+  it.each([
+    [0, "0"],
+    [0.5, "0.5 s"],
+    [90, "90 s"],
+    [120, "2 min"],
+    [5400, "1.5 h"],
+    [86_400, "24 h"],
+  ])("says %s s as %s", (seconds, shown) => expect(tickLabel(seconds)).toBe(shown));
 });

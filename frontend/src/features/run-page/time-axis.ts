@@ -30,3 +30,11 @@ export function ticksOf({ from, to }: Span): number[] {
   const step = STEPS.find((one) => seconds / one <= 8) ?? Math.ceil(seconds / 8 / 86_400) * 86_400;
   return Array.from({ length: Math.floor(seconds / step) + 1 }, (_, index) => Math.round(index * step * 10) / 10);
 }
+
+/** A mark's number of seconds: 0, 0.5 s, 5 s, 2 min, 1 h. */
+export function tickLabel(seconds: number): string {
+  if (seconds === 0) return "0";
+  if (seconds < 60 || seconds % 60 !== 0) return `${seconds} s`;
+  if (seconds < 3600 || seconds % 1800 !== 0) return `${seconds / 60} min`;
+  return seconds < 172_800 ? `${seconds / 3600} h` : `${seconds / 86_400} d`;
+}

@@ -38,6 +38,8 @@ export function InputForm({ inputSchema, value, onChange, onSubmit, faults, disa
       noHtml5Validate
       showErrorList={false}
       focusOnFirstError
+      // They stand at their fields; without this they are also written to the console.
+      onError={() => undefined}
       idPrefix="input"
       onChange={({ formData }) => onChange((formData ?? {}) as Input)}
       onSubmit={({ formData }) => onSubmit((formData ?? {}) as Input)}

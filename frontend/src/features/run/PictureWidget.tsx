@@ -11,7 +11,7 @@ import classes from "./PictureWidget.module.css";
 const EXAMPLE = "sample://invoice";
 
 /** A picture: dropped, pasted, chosen, the example, or the address of one. Files are uploaded at once. */
-export function PictureWidget({ id, label, required, value, rawErrors, onChange, disabled, schema }: WidgetProps) {
+export function PictureWidget({ id, label, required, value, rawErrors, onChange, disabled }: WidgetProps) {
   const [over, setOver] = useState(false);
   const [unseen, setUnseen] = useState<string | null>(null);
   const upload = useMutation({
@@ -51,7 +51,6 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
   return (
     <Input.Wrapper
       label={label}
-      description={schema.description}
       required={required}
       error={errors.length > 0 ? errors.join(" ") : null}
       labelElement="div"
@@ -95,7 +94,13 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
         <Group gap="xs" justify="center">
           <FileButton onChange={take} accept="image/*" disabled={disabled === true || upload.isPending}>
             {(props) => (
-              <Button {...props} variant="default" size="xs" leftSection={<IconUpload size={14} aria-hidden />}>
+              <Button
+                {...props}
+                variant="default"
+                size="xs"
+                disabled={disabled === true || upload.isPending}
+                leftSection={<IconUpload size={14} aria-hidden />}
+              >
                 Choose a file
               </Button>
             )}
@@ -104,6 +109,7 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
             <Button
               variant="subtle"
               size="xs"
+              disabled={disabled}
               leftSection={<IconPhotoSearch size={14} aria-hidden />}
               onClick={() => {
                 upload.reset();

@@ -82,21 +82,23 @@ export function StartPage() {
                 faults={faults}
                 disabled={start.isPending || !allowed}
               >
-                <Button
-                  type="button"
-                  variant="subtle"
-                  color="gray"
-                  size="xs"
-                  mt="md"
-                  px={6}
-                  onClick={toggle}
-                  aria-expanded={optionsOpen}
-                  rightSection={
-                    <IconChevronDown size={14} aria-hidden style={{ rotate: optionsOpen ? "180deg" : undefined }} />
-                  }
-                >
-                  More options
-                </Button>
+                <div>
+                  <Button
+                    type="button"
+                    variant="subtle"
+                    color="gray"
+                    size="xs"
+                    mt="md"
+                    px={6}
+                    onClick={toggle}
+                    aria-expanded={optionsOpen}
+                    rightSection={
+                      <IconChevronDown size={14} aria-hidden style={{ rotate: optionsOpen ? "180deg" : undefined }} />
+                    }
+                  >
+                    More options
+                  </Button>
+                </div>
                 <Collapse expanded={optionsOpen}>
                   <Stack gap="sm" pt="xs">
                     <TextInput

@@ -4,6 +4,7 @@ import {
   Button,
   type CSSVariablesResolver,
   createTheme,
+  defaultVariantColorsResolver,
   Drawer,
   type MantineColorsTuple,
   Modal,
@@ -67,6 +68,9 @@ const red: MantineColorsTuple = [
   "#6f1d17",
 ];
 
+/** Which state's pair a colour stands for on a soft surface. */
+const TONES: Record<string, string> = { petrol: "live", red: "bad", green: "good", yellow: "caution", gray: "idle" };
+
 const sans = '"Geist Variable", system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 const mono = '"Geist Mono Variable", ui-monospace, "SF Mono", Menlo, Consolas, monospace';
 
@@ -93,6 +97,19 @@ export const theme = createTheme({
   cursorType: "pointer",
   focusRing: "auto",
   respectReducedMotion: true,
+  // Soft surfaces are those of the states, whose contrast is known in both schemes.
+  variantColorResolver: (input) => {
+    const resolved = defaultVariantColorsResolver(input);
+    const tone = input.variant === "light" ? TONES[String(input.color ?? "petrol")] : undefined;
+    return tone === undefined
+      ? resolved
+      : {
+          ...resolved,
+          background: `var(--state-${tone}-soft)`,
+          hover: `color-mix(in srgb, var(--state-${tone}-soft), var(--state-${tone}) 12%)`,
+          color: `var(--state-${tone})`,
+        };
+  },
   components: {
     Alert: Alert.extend({ defaultProps: { variant: "light" } }),
     Badge: Badge.extend({ defaultProps: { radius: "sm", tt: "none", fw: 500 } }),
