@@ -45,31 +45,31 @@ export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Pro
           </span>
         </Group>
       </Group>
-        <ul className={classes.list}>
-          {groups.slice(0, all ? undefined : SHOWN).map((group) => (
-            <li key={group.name ?? ""} className={classes.group}>
-              <div className={classes.head}>
-                <Target group={group} label={label(group.name)} behind={behind} runs={runs} />
-                <span className={classes.count}>
-                  {count(group.count)}
-                  <Text span inherit c="dimmed">
-                    {percent(group.share)}
-                  </Text>
-                </span>
+      <ul className={classes.list}>
+        {groups.slice(0, all ? undefined : SHOWN).map((group) => (
+          <li key={group.name ?? ""} className={classes.group}>
+            <div className={classes.head}>
+              <Target group={group} label={label(group.name)} behind={behind} runs={runs} />
+              <span className={classes.count}>
+                {count(group.count)}
+                <Text span inherit c="dimmed">
+                  {percent(group.share)}
+                </Text>
+              </span>
+            </div>
+            <Tooltip label={`${count(group.unrecovered)} not got over, ${count(group.recovered)} got over`}>
+              <div className={classes.track} aria-hidden>
+                <span data-kind="lost" style={{ width: `${(group.unrecovered / most) * 100}%` }} />
+                <span data-kind="over" style={{ width: `${(group.recovered / most) * 100}%` }} />
               </div>
-              <Tooltip label={`${count(group.unrecovered)} not got over, ${count(group.recovered)} got over`}>
-                <div className={classes.track} aria-hidden>
-                  <span data-kind="lost" style={{ width: `${(group.unrecovered / most) * 100}%` }} />
-                  <span data-kind="over" style={{ width: `${(group.recovered / most) * 100}%` }} />
-                </div>
-              </Tooltip>
-              <Text size="xs" c="dimmed" lineClamp={2}>
-                {meaning?.(group.name) ? `${meaning(group.name)} ` : ""}
-                Latest {ago(group.latest, now)}.
-              </Text>
-            </li>
-          ))}
-        </ul>
+            </Tooltip>
+            <Text size="xs" c="dimmed" lineClamp={2}>
+              {meaning?.(group.name) ? `${meaning(group.name)} ` : ""}
+              Latest {ago(group.latest, now)}.
+            </Text>
+          </li>
+        ))}
+      </ul>
       {groups.length > SHOWN ? (
         <Button variant="subtle" color="gray" size="compact-sm" mt={6} onClick={toggle} aria-expanded={all}>
           {all ? "Show less" : `Show all ${groups.length}`}

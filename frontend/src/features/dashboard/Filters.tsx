@@ -59,8 +59,7 @@ export function Filters({ dag, user, withUser, onChange, scope }: Props) {
       {scope ? (
         <Group gap={6}>
           <Text size="xs" c="dimmed">
-            Refreshed every{" "}
-            {everyLabel(refreshEvery(scope.range))}
+            Refreshed every {everyLabel(refreshEvery(scope.range))}
           </Text>
           <Tooltip label="Refresh now">
             <ActionIcon

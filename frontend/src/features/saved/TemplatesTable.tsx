@@ -23,7 +23,11 @@ export function TemplatesTable({ templates }: { templates: TemplateSummary[] }) 
               <Table.Th>State</Table.Th>
               <Table.Th>Made by</Table.Th>
               <Table.Th>This version</Table.Th>
-              {runs ? <Table.Th w={48}><VisuallyHidden>Run</VisuallyHidden></Table.Th> : null}
+              {runs ? (
+                <Table.Th w={48}>
+                  <VisuallyHidden>Run</VisuallyHidden>
+                </Table.Th>
+              ) : null}
             </Table.Tr>
           </Table.Thead>
           <Table.Tbody>

@@ -37,7 +37,9 @@ export function VersionList({ template, shown, against, changes, onShow, onCompa
               <Table.Th w={110}>State</Table.Th>
               <Table.Th>Made</Table.Th>
               <Table.Th>Last active</Table.Th>
-              <Table.Th><VisuallyHidden>What can be done</VisuallyHidden></Table.Th>
+              <Table.Th>
+                <VisuallyHidden>What can be done</VisuallyHidden>
+              </Table.Th>
             </Table.Tr>
           </Table.Thead>
           <Table.Tbody>

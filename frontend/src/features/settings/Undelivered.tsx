@@ -57,7 +57,9 @@ export function Undelivered() {
                 <Table.Th>Run</Table.Th>
                 <Table.Th>Why</Table.Th>
                 <Table.Th>Given up</Table.Th>
-                <Table.Th><VisuallyHidden>Send again</VisuallyHidden></Table.Th>
+                <Table.Th>
+                  <VisuallyHidden>Send again</VisuallyHidden>
+                </Table.Th>
               </Table.Tr>
             </Table.Thead>
             <Table.Tbody>
