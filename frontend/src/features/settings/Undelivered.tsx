@@ -1,4 +1,4 @@
-import { Button, Center, Paper, ScrollArea, Skeleton, Table, Text, Title } from "@mantine/core";
+import { Button, Center, Paper, ScrollArea, Skeleton, Table, Text, Title, VisuallyHidden } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { IconMailCheck, IconSend } from "@tabler/icons-react";
 import { infiniteQueryOptions, useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
@@ -57,7 +57,9 @@ export function Undelivered() {
                 <Table.Th>Run</Table.Th>
                 <Table.Th>Why</Table.Th>
                 <Table.Th>Given up</Table.Th>
-                <Table.Th aria-label="Send again" />
+                <Table.Th>
+                  <VisuallyHidden>Send again</VisuallyHidden>
+                </Table.Th>
               </Table.Tr>
             </Table.Thead>
             <Table.Tbody>
