@@ -19,6 +19,8 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
 ]
 
+expect.set_options(timeout=30_000)
+
 WORDS = " ".join(f"word{number}" for number in range(60))
 QUESTION = "Question"
 
@@ -55,18 +57,14 @@ def admin(visit: Visit, stack: RunningStack) -> Visitor:
 
 
 @pytest.fixture(scope="module")
-def viewer(airflow: httpx.Client) -> tuple[str, str]:
+def viewer(stack: RunningStack) -> tuple[str, str]:
     """Name and password of a user with the role Viewer."""
     name, password = "reader", "reads-and-nothing-else"
-    body = {
-        "username": name,
-        "password": password,
-        "email": "reader@example.com",
-        "first_name": "R",
-        "last_name": "Eader",
-        "roles": [{"name": "Viewer"}],
-    }
-    airflow.post("/auth/fab/v1/users", json=body).raise_for_status()
+    given = {"username": name, "password": password, "role": "Viewer", "email": "reader@example.com"}
+    given |= {"firstname": "R", "lastname": "Eader"}
+    options = [word for option, value in given.items() for word in (f"--{option}", value)]
+    made = stack.command("airflow", "users", "create", *options)
+    assert made.returncode == 0, made.stderr
     return name, password
 
 
@@ -97,7 +95,7 @@ def test_from_a_picture_to_its_figures(admin: Visitor, openai_server: OpenAIServ
 
     page.get_by_role("link", name="Dashboard").click()
     workflows = page.get_by_role("region", name=re.compile("workflow", re.IGNORECASE))
-    workflows.get_by_role("link", name="visual_ai_workflow").click()
+    workflows.get_by_role("link", name="visual_ai_workflow", exact=True).first.click()
     page.wait_for_url("**/runs?**")
     expect(page.get_by_role("link", name=re.compile(run_id)).first).to_be_visible()
 
@@ -111,7 +109,6 @@ def test_a_failed_run_is_understood_and_mended(admin: Visitor, openai_server: Op
     errors = page.get_by_role("list", name="Errors, oldest first")
     expect(errors).to_contain_text("auth")
     expect(errors).to_contain_text("Gave up")
-    openai_server.configure(content="Three.")
     page.get_by_role("button", name="Retry", exact=True).click()
     page.get_by_role("button", name="Retry the run").click()
     admin.wait_for_state("Success")
@@ -138,10 +135,7 @@ def test_what_was_missed_offline_is_caught_up_with(admin: Visitor, openai_server
     expect(page.get_by_role("log", name=re.compile("^Words of")).first).to_contain_text("word59")
 
 
-def test_a_viewer_reads_and_changes_nothing(
-    visit: Visit, viewer: tuple[str, str], backend: httpx.Client, openai_server: OpenAIServer
-) -> None:
-    openai_server.configure(content="Two.")
+def test_a_viewer_reads_and_changes_nothing(visit: Visit, viewer: tuple[str, str], backend: httpx.Client) -> None:
     accepted = trigger(backend, "multi_agent_workflow", {"text": "Two boats lay at the pier."})
     visitor = visit()
     visitor.sign_in(*viewer)
@@ -160,10 +154,7 @@ def test_a_viewer_reads_and_changes_nothing(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_use_every_page(
-    visit: Visit, stack: RunningStack, openai_server: OpenAIServer, scheme: Scheme
-) -> None:
-    openai_server.configure(content="Two.")
+def test_everybody_can_use_every_page(visit: Visit, stack: RunningStack, scheme: Scheme) -> None:
     visitor = visit(scheme)
     page = visitor.page
     axe = Axe()

@@ -18,7 +18,7 @@ const SENTENCES = {
 export function HealthView({ health }: { health: UseQueryResult<SystemHealth> }) {
   const now = useNow(5_000);
   if (health.isPending)
-    return <Skeleton h={420} radius="lg" aria-busy="true" aria-label="Loading the system's state" />;
+    return <Skeleton h={420} radius="lg" role="status" aria-busy="true" aria-label="Loading the system's state" />;
   const { data, error } = health;
   return (
     <Stack gap="md">

@@ -48,7 +48,7 @@ export function RunsDrawer({ scope, behind, onClose }: Props) {
         </Text>
         {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
         {query.isPending ? (
-          <Stack gap="xs" aria-busy="true" aria-label="Loading runs">
+          <Stack gap="xs" role="status" aria-busy="true" aria-label="Loading runs">
             {Array.from({ length: 6 }, (_, index) => (
               <Skeleton key={index} h={46} />
             ))}

@@ -169,7 +169,7 @@ function numberOf(value: string | number): number | undefined {
 
 function FormSkeleton() {
   return (
-    <Stack aria-busy="true" aria-label="Loading the form">
+    <Stack role="status" aria-busy="true" aria-label="Loading the form">
       <Skeleton h={16} w={120} />
       <Skeleton h={72} />
       <Skeleton h={16} w={90} />

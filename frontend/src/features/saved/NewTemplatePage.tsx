@@ -46,7 +46,7 @@ export function NewTemplatePage() {
       {other.error ? <ProblemAlert error={other.error} onRetry={() => void other.refetch()} /> : null}
       {mayChange(me.role) ? null : <Text>{READS_ONLY}</Text>}
       {mayChange(me.role) && !ready && !schema.error && !other.error ? (
-        <Skeleton h={560} radius="md" aria-busy="true" aria-label="Loading the editor" />
+        <Skeleton h={560} radius="md" role="status" aria-busy="true" aria-label="Loading the editor" />
       ) : null}
       {mayChange(me.role) && ready ? (
         <DraftForm

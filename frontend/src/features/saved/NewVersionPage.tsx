@@ -52,7 +52,7 @@ export function NewVersionPage() {
       {failed ? <ProblemAlert error={failed.error} onRetry={() => void failed.refetch()} /> : null}
       {refusal ? <Text>{refusal}</Text> : null}
       {!refusal && !failed && (!schema.data || !version.data || latest === undefined) ? (
-        <Skeleton h={560} radius="md" aria-busy="true" aria-label="Loading the editor" />
+        <Skeleton h={560} radius="md" role="status" aria-busy="true" aria-label="Loading the editor" />
       ) : null}
       {!refusal && schema.data && version.data && latest !== undefined ? (
         <DraftForm

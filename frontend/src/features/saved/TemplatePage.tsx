@@ -86,7 +86,9 @@ export function TemplatePage() {
         ) : null}
       </PageHeader>
       {template.isError ? <ProblemAlert error={template.error} onRetry={() => void template.refetch()} /> : null}
-      {template.isPending ? <Skeleton h={360} radius="lg" aria-busy="true" aria-label="Loading the template" /> : null}
+      {template.isPending ? (
+        <Skeleton h={360} radius="lg" role="status" aria-busy="true" aria-label="Loading the template" />
+      ) : null}
       {template.data ? (
         <Stack gap="md">
           <Group gap="sm">
@@ -122,7 +124,7 @@ export function TemplatePage() {
               definition={version.data.definition as Definition}
             />
           ) : (
-            <Skeleton h={320} radius="lg" aria-busy="true" aria-label="Loading the version" />
+            <Skeleton h={320} radius="lg" role="status" aria-busy="true" aria-label="Loading the version" />
           )}
           <VersionList
             template={template.data}

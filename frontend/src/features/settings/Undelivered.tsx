@@ -41,7 +41,9 @@ export function Undelivered() {
         </Text>
       </div>
       {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
-      {query.isPending ? <Skeleton h={120} m="lg" aria-busy="true" aria-label="Loading notifications" /> : null}
+      {query.isPending ? (
+        <Skeleton h={120} m="lg" role="status" aria-busy="true" aria-label="Loading notifications" />
+      ) : null}
       {query.isSuccess && rows.length === 0 ? (
         <EmptyState icon={IconMailCheck} title="Everything was delivered">
           What can&apos;t be delivered within a day is listed here.
