@@ -4,12 +4,13 @@ import { getRouteApi, Link } from "@tanstack/react-router";
 import { answer, api } from "@/shared/api/client";
 import type { TemplateBody } from "@/shared/api/schema";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
+import { versionQuery } from "@/shared/api/templates";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { pretty } from "./definition";
 import { FIRST_DRAFT } from "./draft";
 import { DraftForm } from "./DraftForm";
-import { schemaQuery, versionQuery } from "./queries";
+import { schemaQuery } from "./queries";
 
 const route = getRouteApi("/signed-in/new-template");
 

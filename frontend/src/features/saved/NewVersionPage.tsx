@@ -5,11 +5,12 @@ import { answer, api } from "@/shared/api/client";
 import type { TemplateBody } from "@/shared/api/schema";
 import { useMe } from "@/shared/api/session";
 import { AnchorLink } from "@/shared/ui/links";
+import { templateQuery, versionQuery } from "@/shared/api/templates";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { pretty } from "./definition";
 import { DraftForm } from "./DraftForm";
-import { schemaQuery, templateQuery, versionQuery } from "./queries";
+import { schemaQuery } from "./queries";
 import { whyNot } from "./useTemplateChanges";
 
 const route = getRouteApi("/signed-in/saved/$name/edit");

@@ -3,14 +3,13 @@ import { IconCopy, IconPencil, IconPlayerPlay } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
+import { templateQuery, versionQuery } from "@/shared/api/templates";
 import { ButtonLink } from "@/shared/ui/links";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { StateBadge } from "@/shared/ui/StateBadge";
-import type { Definition } from "./definition";
 import { DefinitionView } from "./DefinitionView";
 import { DiffView } from "./DiffView";
-import { templateQuery, versionQuery } from "./queries";
 import { RetireButton } from "./RetireButton";
 import { templateSearch } from "./search";
 import { whyNot } from "./useTemplateChanges";
@@ -121,7 +120,7 @@ export function TemplatePage() {
             <DefinitionView
               title={`Version ${version.data.version}`}
               note={version.data.version === template.data.version ? null : "not the one that is run"}
-              definition={version.data.definition as Definition}
+              definition={version.data.definition}
             />
           ) : (
             <Skeleton h={320} radius="lg" role="status" aria-busy="true" aria-label="Loading the version" />
