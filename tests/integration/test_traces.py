@@ -292,6 +292,20 @@ async def test_models_and_tools_of_a_users_graph(traced: Traced, openai_server: 
 
 
 @pytest.mark.usefixtures("own_graphs")
+async def test_a_node_that_is_begun_anew_is_there_twice(traced: Traced, openai_server: OpenAIServer) -> None:
+    openai_server.script("rate_limit", retry_after=2)
+    openai_server.script(content="It rains.", usage=USAGE)
+    await traced.agent({"messages": [["user", "Weather in Rome?"]]}, graph=f"{USER_GRAPHS}:assistant")
+    once = ["    chain chat", f"      generation {MODEL}"]
+    assert traced.tree == ["span work", "  agent assistant", *once, *once]
+    for kind in ("chain", "generation"):
+        failed, passed = traced.spans(kind)
+        assert (failed.level, failed.metadata["category"], passed.level) == ("ERROR", "rate_limit", "DEFAULT")
+    assert traced.spans("chain")[1].metadata["attempt"] == 2
+    assert traced.langfuse.named("assistant").level == "DEFAULT"
+
+
+@pytest.mark.usefixtures("own_graphs")
 async def test_a_model_that_a_tool_asks_is_within_the_tool(traced: Traced, openai_server: OpenAIServer) -> None:
     openai_server.script(content="Ask somebody else.", usage=USAGE)
     await traced.agent({"question": "Who knows?"}, graph=f"{TRACED_GRAPHS}:consulting")
