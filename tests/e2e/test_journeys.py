@@ -1,5 +1,6 @@
 """People at the pages, in a real browser, on the whole stack."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 
@@ -135,6 +136,42 @@ def test_what_was_missed_offline_is_caught_up_with(admin: Visitor, openai_server
     expect(page.get_by_role("log", name=re.compile("^Words of")).first).to_contain_text("word59")
 
 
+def test_a_template_is_edited_and_run(admin: Visitor, backend: httpx.Client) -> None:
+    definition = {
+        "dag_id": "multi_agent_workflow",
+        "input_data": {"text": "Three boats lay at the pier."},
+        "agents": [{"name": "reader", "type": "text"}],
+    }
+    backend.post("/templates", json={"name": "harbour", "definition": definition}).raise_for_status()
+    page = admin.page
+    page.goto("/saved")
+    page.get_by_role("link", name="harbour", exact=True).first.click()
+    page.get_by_role("link", name="New version").click()
+    editor = page.get_by_role("textbox", name="Definition")
+    editor.click()
+    page.keyboard.press("Control+A")
+    edited = {**definition, "agents": [{"name": "lookout", "type": "nonsense"}]}
+    page.keyboard.insert_text(json.dumps(edited))
+    page.get_by_label("Runs are made of it at once").check()
+    save = page.get_by_role("button", name="Make version 2")
+    save.click()
+    expect(page.get_by_role("main")).to_contain_text("nonsense")  # refused, and nothing is lost
+    editor.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(json.dumps({**definition, "agents": [{"name": "lookout", "type": "text"}]}))
+    save.click()
+    page.wait_for_url("**/saved/harbour**")
+    page.get_by_role("link", name="Run", exact=True).click()
+    page.wait_for_url("**/run/multi_agent_workflow**")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_url("**/runs/multi_agent_workflow/**")
+    run_id = page.url.partition("?")[0].rpartition("/")[2]
+    admin.wait_for_state("Success")
+    expect(page.get_by_label("Graph of the run's tasks")).to_contain_text("lookout")
+    told = backend.get(f"/workflow-status/multi_agent_workflow/{run_id}").json()
+    assert (told["template_name"], told["template_version"]) == ("harbour", 2)
+
+
 def test_a_viewer_reads_and_changes_nothing(visit: Visit, viewer: tuple[str, str], backend: httpx.Client) -> None:
     accepted = trigger(backend, "multi_agent_workflow", {"text": "Two boats lay at the pier."})
     visitor = visit()
@@ -179,4 +216,14 @@ def test_everybody_can_use_every_page(visit: Visit, stack: RunningStack, scheme:
         check()
 
 
-PAGES = ("/run", "/run/visual_ai_workflow", "/dashboard", "/dashboard?view=agents", "/dashboard?view=health")
+PAGES = (
+    "/run",
+    "/run/visual_ai_workflow",
+    "/dashboard",
+    "/dashboard?view=agents",
+    "/dashboard?view=errors",
+    "/dashboard?view=health",
+    "/saved",
+    "/new-template",
+    "/settings",
+)
