@@ -120,6 +120,7 @@ class TraceExporter(SpanExporter):
                 reason = self._send(body)
             except Exception as error:  # a thread that is gone would lose all that follows
                 reason = type(error).__name__
+            self._tell(reason)  # before anybody who waits hears that it is over
             with self._changed:
                 self._sending = 0
                 if reason is None:
@@ -129,7 +130,6 @@ class TraceExporter(SpanExporter):
                     if self._hurried:
                         self._drop_waiting()
                 self._changed.notify_all()
-            self._tell(reason)
 
     def _send(self, body: bytes) -> str | None:
         """Why it could not be sent; None when it was."""
