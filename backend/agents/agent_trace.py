@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -79,20 +79,27 @@ class AgentTrace:
     @contextmanager
     def current(self) -> Iterator[None]:
         """Within this, what users' own code traces with Langfuse is part of the agent."""
-        if self._span is None or not self._own:
+        with ExitStack() as stack:
+            self._enter(stack)
             yield
-            return
-        with self.maker.current(self.trace_id, self._span):
-            yield
+
+    @harmless
+    def _enter(self, stack: ExitStack) -> None:
+        if self._span is not None and self._own:
+            stack.enter_context(self.maker.current(self.trace_id, self._span))
 
     @harmless
     def node_started(self, key: str, name: str, given: Any, parent: str | None, attempt: int) -> None:
         """A node's execution begins; `key` and `parent` are LangGraph's ids of it and of the node around it."""
         if self.traced_by_itself or self._span is None:
             return
-        span = self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span))
         metadata = Known({"node": name, **({"attempt": attempt} if attempt > 1 else {})})
-        span.update(input=self.content.text(given), metadata=metadata)
+        told = {"input": self.content.text(given), "metadata": metadata}
+        if key in self._nodes:  # a call that it made was told of before
+            self._nodes[key].update(**told)
+        else:
+            self._ended.discard(key)  # a node that is begun anew keeps its id
+            self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span), **told)
 
     @harmless
     def node_finished(self, key: str, error: Any, output: Any) -> None:
@@ -169,9 +176,9 @@ class AgentTrace:
         message = self.content.message(found.category, found.exception_type, found.message)
         span.update(level="ERROR", status_message=message, metadata=Known(details))
 
-    def _node(self, key: str, name: str, around: Any) -> Any:
+    def _node(self, key: str, name: str, around: Any, **more: Any) -> Any:
         if key not in self._nodes:
-            self._nodes[key] = self.maker.child(around, name, "chain")
+            self._nodes[key] = self.maker.child(around, name, "chain", **more)
         return self._nodes[key]
 
 

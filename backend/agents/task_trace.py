@@ -151,7 +151,7 @@ def _fits(value: Any) -> bool:
 
 
 def _run_url(settings: Settings, task: TaskContext) -> str:
-    return f"{settings.public_url.rstrip('/')}/workflow-status/{_path(task.dag_id, task.dag_run_id)}"
+    return f"{settings.pages_link_base}/runs/{_path(task.dag_id, task.dag_run_id)}"
 
 
 def _airflow_url(settings: Settings, task: TaskContext) -> str:

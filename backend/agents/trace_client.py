@@ -11,14 +11,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backend.agents.http_clients import tls
 from backend.agents.trace_content import TraceContent
 from backend.core.settings import Settings, get_settings
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +48,18 @@ class TraceClient:
             sampler=ALWAYS_ON if rate >= 1 else TraceIdRatioBased(rate),
             resource=Resource({"service.name": "langgraph-flow"}),
         )
-        self.langfuse: Langfuse = Langfuse(
-            public_key=public,
-            secret_key=secret.get_secret_value(),
-            base_url=settings.langfuse_url,
-            environment=settings.tracing_environment,
-            sample_rate=rate,
-            mask=self.content.mask,
-            httpx_client=client,
-            span_exporter=self.exporter,
-            tracer_provider=self._provider,
-        )
+        with _known_certificates():
+            self.langfuse = Langfuse(
+                public_key=public,
+                secret_key=secret.get_secret_value(),
+                base_url=settings.langfuse_url,
+                environment=settings.tracing_environment,
+                sample_rate=rate,
+                mask=self.content.mask,
+                httpx_client=client,
+                span_exporter=self.exporter,
+                tracer_provider=self._provider,
+            )
 
     def send(self) -> None:
         """Have sent at once what has ended so far."""
@@ -71,6 +69,27 @@ class TraceClient:
         """The same, waiting for `seconds` at most; says whether all of it was sent or given up."""
         self.send()
         return self.exporter.flush(seconds)
+
+
+@contextmanager
+def _known_certificates() -> Iterator[None]:
+    """Within this, the SDK's asynchronous API, which it makes unasked, doesn't read the machine's certificates anew: a
+    task would pay 30 ms for it. There is no parameter for it; where the SDK changes, it takes these 30 ms again."""
+    import httpx
+    from langfuse._client import resource_manager
+
+    module: Any = resource_manager
+    usual = getattr(module, "AsyncLangfuseAPI", None)
+    if usual is None:
+        yield
+        return
+    module.AsyncLangfuseAPI = lambda **given: usual(
+        **given, httpx_client=httpx.AsyncClient(verify=tls(), timeout=given.get("timeout"))
+    )
+    try:
+        yield
+    finally:
+        module.AsyncLangfuseAPI = usual
 
 
 class SpanMaker:

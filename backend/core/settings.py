@@ -60,6 +60,7 @@ class Settings(BaseSettings):
 
     # Backend
     public_url: str = Field("http://localhost:8000", validation_alias="VISUAL_AI_PUBLIC_URL")
+    pages_url: str | None = Field(None, validation_alias="VISUAL_AI_PAGES_URL")
     jwt_secret: SecretStr | None = Field(None, validation_alias="VISUAL_AI_JWT_SECRET")
     token_lifetime: int = Field(12 * 3600, validation_alias="VISUAL_AI_TOKEN_LIFETIME", ge=1, le=30 * 86400)
     local_networks: tuple[IPvAnyNetwork, ...] = Field((), validation_alias="VISUAL_AI_LOCAL_NETWORKS")
@@ -157,6 +158,12 @@ class Settings(BaseSettings):
     def airflow_link_base(self) -> str:
         """Where a person's browser finds Airflow, without a trailing slash."""
         return (self.airflow_public_url or self.airflow_url).rstrip("/")
+
+    @property
+    def pages_link_base(self) -> str:
+        """Where a person's browser finds the web page, without a trailing slash: the backend's own address if they
+        are served as one."""
+        return (self.pages_url or self.public_url).rstrip("/")
 
     @property
     def langfuse_url(self) -> str:

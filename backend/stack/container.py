@@ -24,6 +24,7 @@ from backend.stack.installation import (
     airflow_secrets,
     airflow_settings,
     backend_settings,
+    pages_url,
     passed_on,
     setup_accounts,
 )
@@ -149,6 +150,7 @@ class Container:
                 "VISUAL_AI_AIRFLOW_PUBLIC_URL", f"http://localhost:{options.airflow_port}"
             ).rstrip("/"),
             backend_public_url=self._person.get("VISUAL_AI_PUBLIC_URL", f"http://localhost:{options.backend_port}"),
+            pages_public_url=pages_url(self._person, options.frontend_port),
         )
 
     @property

@@ -14,6 +14,7 @@ from backend.stack.installation import (
     airflow_secrets,
     airflow_settings,
     backend_settings,
+    pages_url,
     passed_on,
     setup_accounts,
 )
@@ -95,4 +96,5 @@ def _places(layout: Layout, options: StackOptions, person: Mapping[str, str]) ->
         airflow_url=options.airflow_url,
         airflow_public_url=f"http://localhost:{options.airflow_port}",
         backend_public_url=person.get("VISUAL_AI_PUBLIC_URL", f"http://localhost:{options.backend_port}"),
+        pages_public_url=pages_url(person, options.frontend_port),
     )

@@ -98,6 +98,12 @@ class Places:
     airflow_url: str
     airflow_public_url: str
     backend_public_url: str
+    pages_public_url: str
+
+
+def pages_url(person: Mapping[str, str], port: int) -> str:
+    """Where a person finds the web page: behind a proxy, where the backend is."""
+    return person.get("VISUAL_AI_PAGES_URL") or person.get("VISUAL_AI_PUBLIC_URL") or f"http://localhost:{port}"
 
 
 def passed_on(person: Mapping[str, str]) -> dict[str, str]:
@@ -127,6 +133,8 @@ def airflow_settings(places: Places, person: Mapping[str, str]) -> dict[str, str
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(places.home / "logs"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(places.home / "logs" / "dag_processor"),
         "VISUAL_AI_PUBLIC_URL": places.backend_public_url,
+        "VISUAL_AI_PAGES_URL": places.pages_public_url,
+        "VISUAL_AI_AIRFLOW_PUBLIC_URL": places.airflow_public_url,
     }
 
 

@@ -1,6 +1,7 @@
 """Traces of the real stack: from tasks' processes, also those that are stopped, and from the triggerer."""
 
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
@@ -54,7 +55,8 @@ def test_result_link_run_and_langfuse_name_the_same_trace(
     tries = [span for span in traces.trace(result["trace_id"]) if span.name == "agent"]
     assert [(span.metadata["try_number"], span.level) for span in tries] == [(1, "ERROR"), (2, "DEFAULT")]
     assert {span.metadata["execution_id"] for span in tries} == {accepted["execution_id"]}
-    assert {span.metadata["run_url"].partition("/workflow-status/")[2] for span in tries} == {f"{dag_id}/{run_id}"}
+    assert {unquote(span.metadata["run_url"]).partition("/runs/")[2] for span in tries} == {f"{dag_id}/{run_id}"}
+    assert {urlsplit(span.metadata["airflow_url"]).port for span in tries} == {airflow.base_url.port}
     assert {span.attributes["user.id"] for span in tries} == {"airflow"}
     assert {span.attributes["session.id"] for span in tries} == {f"{dag_id}/{run_id}"}
 

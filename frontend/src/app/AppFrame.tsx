@@ -1,6 +1,13 @@
 import { AppShell, Burger, Group, NavLink, ScrollArea, Stack, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
-import { IconChartHistogram, IconListDetails, IconPlayerPlay, type TablerIcon } from "@tabler/icons-react";
+import {
+  IconChartHistogram,
+  IconListDetails,
+  IconPlayerPlay,
+  IconSettings,
+  IconTemplate,
+  type TablerIcon,
+} from "@tabler/icons-react";
 import { Link, type LinkProps, Outlet, useLocation } from "@tanstack/react-router";
 import { Logo } from "@/shared/ui/Logo";
 import classes from "./AppFrame.module.css";
@@ -18,6 +25,8 @@ const PLACES: Place[] = [
   { to: "/dashboard", label: "Dashboard", icon: IconChartHistogram, under: ["/dashboard"] },
   { to: "/run", label: "Run a workflow", icon: IconPlayerPlay, under: ["/run"] },
   { to: "/runs", label: "Runs", icon: IconListDetails, under: ["/runs"] },
+  { to: "/saved", label: "Templates", icon: IconTemplate, under: ["/saved", "/new-template"] },
+  { to: "/settings", label: "Settings", icon: IconSettings, under: ["/settings"] },
 ];
 
 /** The frame of all pages: navigation at the left, the page beside it. */

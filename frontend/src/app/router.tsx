@@ -12,10 +12,12 @@ import { dashboardSearch } from "@/features/dashboard/search";
 import { runPageSearch } from "@/features/run-page/search";
 import { runsSearch } from "@/features/runs/search";
 import { runSearch } from "@/features/run/search";
+import { draftSearch, templateSearch, templatesSearch } from "@/features/saved/search";
 import { AppFrame } from "./AppFrame";
 import { NotFoundPage } from "./NotFoundPage";
 import { PageError } from "./PageError";
 import { PagePending } from "./PagePending";
+import { StartPending } from "./StartPending";
 
 const root = createRootRouteWithContext<{ queryClient: QueryClient }>()({ component: Outlet });
 
@@ -33,6 +35,7 @@ const signedIn = createRoute({
   getParentRoute: () => root,
   id: "signed-in",
   component: AppFrame,
+  pendingComponent: StartPending,
   beforeLoad: async ({ context, location }) => {
     const me = await context.queryClient.query({ ...sessionQuery, staleTime: "static" });
     if (me === null) throw redirect({ to: "/sign-in", search: { from: location.href } });
@@ -81,7 +84,56 @@ const dashboard = createRoute({
   component: lazyRouteComponent(() => import("@/features/dashboard/DashboardPage"), "DashboardPage"),
 });
 
-const routeTree = root.addChildren([signIn, signedIn.addChildren([index, dashboard, runs, runPage, workflows, run])]);
+const templates = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/saved",
+  validateSearch: templatesSearch,
+  component: lazyRouteComponent(() => import("@/features/saved/TemplatesPage"), "TemplatesPage"),
+});
+
+const newTemplate = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/new-template",
+  validateSearch: draftSearch,
+  component: lazyRouteComponent(() => import("@/features/saved/NewTemplatePage"), "NewTemplatePage"),
+});
+
+const template = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/saved/$name",
+  validateSearch: templateSearch,
+  component: lazyRouteComponent(() => import("@/features/saved/TemplatePage"), "TemplatePage"),
+});
+
+const newVersion = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/saved/$name/edit",
+  validateSearch: draftSearch,
+  component: lazyRouteComponent(() => import("@/features/saved/NewVersionPage"), "NewVersionPage"),
+});
+
+const settings = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/settings",
+  component: lazyRouteComponent(() => import("@/features/settings/SettingsPage"), "SettingsPage"),
+});
+
+const routeTree = root.addChildren([
+  signIn,
+  signedIn.addChildren([
+    index,
+    dashboard,
+    runs,
+    runPage,
+    workflows,
+    run,
+    templates,
+    newTemplate,
+    template,
+    newVersion,
+    settings,
+  ]),
+]);
 
 export function makeRouter(queryClient: QueryClient) {
   return createRouter({

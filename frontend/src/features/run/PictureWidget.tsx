@@ -94,7 +94,13 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
         <Group gap="xs" justify="center">
           <FileButton onChange={take} accept="image/*" disabled={disabled === true || upload.isPending}>
             {(props) => (
-              <Button {...props} variant="default" size="xs" leftSection={<IconUpload size={14} aria-hidden />}>
+              <Button
+                {...props}
+                variant="default"
+                size="xs"
+                disabled={disabled === true || upload.isPending}
+                leftSection={<IconUpload size={14} aria-hidden />}
+              >
                 Choose a file
               </Button>
             )}
@@ -103,6 +109,7 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
             <Button
               variant="subtle"
               size="xs"
+              disabled={disabled}
               leftSection={<IconPhotoSearch size={14} aria-hidden />}
               onClick={() => {
                 upload.reset();
