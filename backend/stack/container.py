@@ -42,6 +42,14 @@ SECRETS = {
 """Each volume and what lies in it. Airflow's services have the first two, a worker of Celery only the second."""
 
 CELERY_PROFILE = "celery"
+CELERY = {
+    "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+    # Two workers of eight tasks: what fits into the memory that the compose file gives each.
+    "AIRFLOW__CORE__PARALLELISM": "16",
+    "AIRFLOW__CELERY__WORKER_CONCURRENCY": "8",
+}
+"""With that profile, where a person says nothing else."""
+
 NEEDED_MEMORY = 4 * 1024**3
 
 
@@ -102,11 +110,10 @@ class Container:
         if not self._file(WORKER).exists():
             return dict(self._person)
         celery = CELERY_PROFILE in self._person.get("COMPOSE_PROFILES", "").split(",")
-        executor = {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"} if celery else {}
         environment = {
             **passed_on(self._person),
             "AIRFLOW__API__HOST": "0.0.0.0",  # noqa: S104  # the container's own
-            **airflow_settings(self._places, executor | dict(self._person)),
+            **airflow_settings(self._places, (CELERY if celery else {}) | dict(self._person)),
             "VISUAL_AI_DATABASE_URL": self._database_url("psycopg", WORKER_ROLE, self._worker_password),
         }
         if self._file(AIRFLOW).exists():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from backend.core.settings import Settings
 from backend.stack import container as module
@@ -14,8 +15,10 @@ from backend.stack.credentials import read_credentials
 from backend.stack.installation import AIRFLOW_DEFAULTS
 from backend.stack.layout import StackError
 from backend.stack.local_network import gateway
+from tests.kit.stack import ROOT
 
 OWNER = "4242"
+COMPOSE = yaml.safe_load((ROOT / "docker" / "docker-compose.airflow.yml").read_text())
 GUIDE = {
     "AIRFLOW_UID": OWNER,
     "POSTGRES_HOST": "postgres",
@@ -97,6 +100,9 @@ def test_a_worker_of_celery_has_no_way_into_airflows_tables(volumes: Path, tmp_p
     del person["POSTGRES_PASSWORD"]  # as docker-compose leaves it empty
     env = Container(person, mounted(volumes, tmp_path, WORKER)).airflow_environment()
     assert env["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
+    workers = [name for name in COMPOSE["services"] if name.startswith("airflow-worker")]
+    slots = len(workers) * int(env["AIRFLOW__CELERY__WORKER_CONCURRENCY"])
+    assert int(env["AIRFLOW__CORE__PARALLELISM"]) == slots  # the scheduler fills all of them
     assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in env
     assert env["VISUAL_AI_DATABASE_URL"].startswith("postgresql+psycopg://visual_ai_worker:")
     assert secrets_in(env, volumes) == set(SECRETS[WORKER])
