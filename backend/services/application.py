@@ -87,12 +87,13 @@ async def run_application(
         reconciler = Reconciler(settings, airflow, database)
         catalog = Catalog(airflow)
         status = Status(settings, database, airflow)
-        triggers = Triggers(settings, airflow, database, catalog)
+        webhooks, box = WebhookClient(settings), SecretBox(secret, "secret of a webhook")
+        preferences = Preferences(database, box, webhooks)
+        triggers = Triggers(settings, airflow, database, catalog, preferences)
         batch_triggers = BatchTriggers(settings, triggers)
         limits = limit_store(settings, database)
         stack.push_async_callback(limits.close)
         model_limits = ModelLimits(limits)
-        webhooks, box = WebhookClient(settings), SecretBox(secret, "secret of a webhook")
         deliveries = Deliveries(settings, database, box, webhooks)
         application = Application(
             settings=settings,
@@ -110,7 +111,7 @@ async def run_application(
             monitoring=Monitoring(database),
             model_limits=model_limits,
             health=Health(settings, airflow, database, feed, reconciler, deliveries, model_limits),
-            preferences=Preferences(database, box, webhooks),
+            preferences=preferences,
             templates=Templates(database, catalog),
             notifications=Notifications(database),
             deliveries=deliveries,

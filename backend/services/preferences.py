@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cachetools import TTLCache
 from sqlalchemy import Connection
 
 from backend.agents.models import check_name
@@ -41,6 +42,10 @@ class WantedPreferences:
     targets: Sequence[WantedTarget]
 
 
+RECENT_SECONDS = 1.0
+"""How long a run may get preferences that were replaced through another replica."""
+
+
 class Preferences:
     """Reads and replaces the preferences of whoever asks."""
 
@@ -48,6 +53,15 @@ class Preferences:
         self._database = database
         self._box = box
         self._client = client
+        self._recent: TTLCache[str, Kept] = TTLCache(10_000, RECENT_SECONDS)
+
+    async def for_runs(self, user_id: str) -> Kept:
+        """What applies to runs of the user. Within a burst of triggers it is read once a second. Raises as the database
+        does."""
+        known: Kept | None = self._recent.get(user_id)
+        if known is None:
+            known = self._recent[user_id] = await self._database.run_autocommit(preferences.read, user_id)
+        return known
 
     async def get(self, who: Principal) -> Kept:
         """The user's preferences."""
@@ -59,7 +73,9 @@ class Preferences:
         faults = _model_faults(wanted.default_model) + await self._address_faults(known, wanted.targets)
         if faults:
             raise _invalid(faults)
-        return await self._database.run(self._replace, who.username, wanted)
+        made = await self._database.run(self._replace, who.username, wanted)
+        self._recent[who.username] = made
+        return made
 
     def has_secret(self, target: NotificationTarget) -> bool:
         """Whether notifications to the target can be signed: its secret is lost when the backend's own has changed."""

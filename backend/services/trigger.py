@@ -17,12 +17,13 @@ from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavai
 from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooManyRequests, Unavailable
 from backend.core.roles import Principal, Role
 from backend.core.settings import Settings
-from backend.db import executions, idempotency, observations, preferences
+from backend.db import executions, idempotency, observations
 from backend.db.engine import Database
 from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.idempotency import Claim
 from backend.services.airflow_runs import run_state
 from backend.services.catalog import Catalog, refusal, unreachable
+from backend.services.preferences import Preferences
 from backend.services.template_runs import Choice, Chosen
 from backend.services.trigger_request import TriggerRequest
 
@@ -42,11 +43,19 @@ class Started:
 class Triggers:
     """Starts runs in Airflow under ids of our own choice, so that a repeated attempt can't make a second one.
 
-    A trigger costs two calls to Airflow (one within a burst) and two transactions; with an idempotency key one
+    A trigger costs two calls to Airflow and two transactions (one each within a burst); with an idempotency key one
     more, and with a template one or two.
     """
 
-    def __init__(self, settings: Settings, airflow: AirflowClient, database: Database, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        airflow: AirflowClient,
+        database: Database,
+        catalog: Catalog,
+        preferences: Preferences,
+    ) -> None:
+        self._preferences = preferences
         self._airflow = airflow
         self._database = database
         self._catalog = catalog
@@ -159,7 +168,7 @@ class Triggers:
         model, budget = request.model, request.budget
         if model is None or budget is None:
             try:
-                chosen = await self._database.run_autocommit(preferences.read, request.user_id or who.username)
+                chosen = await self._preferences.for_runs(request.user_id or who.username)
             except (SQLAlchemyError, OSError) as error:
                 raise Unavailable(
                     "The user's preferences can't be read just now; try again shortly, or name `model` and `budget`.",
