@@ -317,7 +317,7 @@ WITHOUT_ANONYMOUS: dict[str, Any] = {
 
 async def test_a_given_token_that_expires_ends_the_watching(tmp_path: Path, backend: Backend, run: RecordedRun) -> None:
     begin(run)
-    async with backend.up(token_lifetime=2, stream_heartbeat=0.1):
+    async with backend.up(token_lifetime=6, stream_heartbeat=0.1):
         async with httpx.AsyncClient(base_url=backend.url) as http:
             body = {"username": "ulla", "password": PASSWORD}
             token = (await http.post("/auth/token", json=body)).json()["access_token"]
