@@ -23,10 +23,10 @@ from backend.agents.batch_plan import BatchPlan
 from backend.agents.batch_progress import BatchProgress
 from backend.agents.batch_results import RESULT_BYTES, RESULT_ITEMS, Results, ResultWriter, results_url
 from backend.agents.cancellation import RunCancelledError
+from backend.agents.checkpoint_writer import SHARED_GATHER_SECONDS
 from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import Prepared
 from backend.agents.graph_run import mapped
-from backend.agents.group_saver import BATCH_GATHER_SECONDS
 from backend.agents.observer import AgentObserver, Usage
 from backend.agents.registry import get_agent
 from backend.agents.runner import AgentRunner, trace_id_of
@@ -88,7 +88,7 @@ class _Batch:
         for used in begun.used.values():
             progress.add_usage(Usage(*used))
         async with AsyncExitStack() as stack:
-            await runner.open_checkpoints(begun.claim, begun.known, gather=BATCH_GATHER_SECONDS)
+            await runner.open_checkpoints(begun.claim, begun.known, gather=SHARED_GATHER_SECONDS)
             if self._inputs:  # what is wrong with the agent itself is told before any item begins
                 progress.model = (await self._prepare(self._given(0))).model
             results = ResultWriter(runner.database, begun.execution_id, self._place, self._task.thread_id)

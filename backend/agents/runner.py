@@ -21,6 +21,7 @@ from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.budget_watch import open_watch
 from backend.agents.cancellation import CallStop, CancelWatch, RunCancelledError
+from backend.agents.checkpoint_writer import CheckpointWriter
 from backend.agents.checkpoints import Pool, open_pool
 from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import GraphMaker
@@ -55,8 +56,8 @@ log = logging.getLogger(__name__)
 CLAIM_SECONDS = 10.0
 """How long a task waits for its threads; a database that is away longer costs the checkpoints, not the task."""
 
-SHARED_INTERVAL, SHARED_GATHER = 0.1, 0.05
-"""Seconds that records and checkpoints wait for others where hundreds of agents share a process: fewer transactions."""
+SHARED_INTERVAL = 0.1
+"""Seconds that records wait for others where hundreds of agents share a process: fewer transactions."""
 
 _TRACE_NAMESPACE = uuid.UUID("0f2f4c38-6a3e-4d5f-9d53-5f0f0a9f7e11")
 
@@ -151,8 +152,7 @@ class AgentRunner:
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
         self.hold(claim)
-        gather = 0.0 if self._shared is None else SHARED_GATHER
-        await self.open_checkpoints(claim, every if claim.going_on else (), gather=gather)
+        await self.open_checkpoints(claim, every if claim.going_on else ())
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
         if self._execution_id is not None:
@@ -325,8 +325,15 @@ class AgentRunner:
         return graphs.pool
 
     async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
-        """Have the task's graphs keep their checkpoints; `known` and `gather` are `GroupSaver`'s."""
-        saver = GroupSaver(await self.connect(), claim, known, gather=gather)
+        """Have the task's graphs keep their checkpoints; `known` is `GroupSaver`'s, `gather` that of a writer of the
+        task's own."""
+        pool = await self.connect()
+        if self._shared is not None:
+            writer = self._shared.checkpoints
+        else:
+            writer = CheckpointWriter(pool, gather=gather)
+            self._resources.callback(writer.close)
+        saver = GroupSaver(pool, claim, writer, known)
         self.graphs.saver = await self._resources.enter_async_context(saver.writing())
 
     def skip(self, spec: AgentSpec, reason: str) -> None:

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
+from backend.agents.checkpoint_writer import SHARED_GATHER_SECONDS, CheckpointWriter
 from backend.agents.checkpoints import LastingStore, Pool, open_pool
 from backend.agents.http_clients import HttpClients
 from backend.agents.model_gates import open_gate
@@ -43,6 +44,7 @@ class SharedResources:
         self.http = HttpClients(many_calls=True)
         self.pool: Pool
         self.store: LastingStore
+        self.checkpoints: CheckpointWriter
         self.gate: ModelGate
         self.users = 0
         self._ready = asyncio.Event()
@@ -88,12 +90,14 @@ class SharedResources:
                 open_gate(settings, self.database) as self.gate,
             ):
                 self.store = LastingStore(self.pool)
+                self.checkpoints = CheckpointWriter(self.pool, gather=SHARED_GATHER_SECONDS)
                 self._ready.set()
                 with BlockingWatch(loop, settings.blocking_warning):
                     try:
                         await self._until_idle()
                     finally:
                         await self._until_left()
+                        self.checkpoints.close()
         finally:
             _shared.pop(loop, None)
             await self.http.close()

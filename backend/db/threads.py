@@ -1,7 +1,8 @@
 """Threads: whether the agents of a task instance begin anew or go on where an earlier try stopped."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -72,11 +73,36 @@ def begin(
     return Claim(thread_id, try_number, epoch, going_on)
 
 
+# In psycopg's style, for checkpoints too. Who takes a thread locks its row for update, in the same order.
+HOLD = """
+    SELECT thread_id, try_number, epoch
+    FROM visual_ai.workflow_threads t
+    JOIN unnest(%(threads)s::text[], %(tries)s::integer[], %(epochs)s::integer[])
+        AS claim (thread_id, try_number, epoch) USING (thread_id, try_number, epoch)
+    ORDER BY thread_id
+    FOR KEY SHARE OF t
+"""
+"""Those of some claims that last; until the transaction ends, they then go on lasting."""
+
+
+def holding(claims: Collection[Claim]) -> dict[str, Any]:
+    """The parameters of `HOLD`."""
+    return {
+        "threads": [claim.thread_id for claim in claims],
+        "tries": [claim.try_number for claim in claims],
+        "epochs": [claim.epoch for claim in claims],
+    }
+
+
+def held(connection: Connection, claims: Collection[Claim]) -> set[Claim]:
+    """Those of the claims that last; until the transaction ends, they then go on lasting."""
+    lasting = {tuple(row) for row in connection.exec_driver_sql(HOLD, holding(claims))}
+    return {claim for claim in claims if (claim.thread_id, claim.try_number, claim.epoch) in lasting}
+
+
 def holds(connection: Connection, claim: Claim) -> bool:
-    """Whether the claim still lasts; until the transaction ends, it then goes on lasting."""
-    query = select(threads.c.try_number, threads.c.epoch).where(threads.c.thread_id == claim.thread_id)
-    row = connection.execute(query.with_for_update(read=True)).first()
-    return row is not None and (row.try_number, row.epoch) == (claim.try_number, claim.epoch)
+    """Whether the claim lasts; see `held`."""
+    return claim in held(connection, [claim])
 
 
 def thread_of(dag_id: str, dag_run_id: str, task_id: str, map_index: int) -> str:
