@@ -80,7 +80,7 @@ class _Batch:
     async def run(self, plan: BatchPlan, write_to: Callable[[], TextIO] | None) -> dict[str, Any]:
         """Run what is left; gives the task's XCom."""
         runner, progress = self._runner, self._progress
-        runner.recorder.interval = RECORDER_INTERVAL
+        runner.recorder.relax(RECORDER_INTERVAL)
         await runner.open_budgets()
         begun = await outlast(partial(runner.database.run, self._begin, self._digest()))
         await runner.watch(begun.execution_id)
@@ -112,9 +112,10 @@ class _Batch:
     def _begin(self, connection: Connection, digest: str) -> _Begun:
         task, place = self._task, self._place
         execution_id = executions.ensure(connection, task.run_state())
-        takeover.close_lost(connection, execution_id, place)
+        takeover.close_lost(connection, [(execution_id, place)])
         names = [self._thread(index) for index in range(len(self._inputs))]
-        claim = threads.begin(connection, execution_id, task.thread_id, task.try_number, names, digest)
+        wanted = threads.Wanted(execution_id, task.thread_id, task.try_number, names, digest)
+        claim = threads.begin_one(connection, wanted)
         follows = task.try_number > 1 or claim.going_on
         used = traces.used_by_items(connection, execution_id, place) if follows else {}
         if not claim.going_on:

@@ -16,7 +16,8 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from backend.agents.attempts import FailedAttempt
 from backend.agents.error_records import ErrorRecords
 from backend.agents.prices import cost_usd
-from backend.agents.recorder import Recorder, RunUsage, TraceRow
+from backend.agents.recorder import Recorder
+from backend.agents.records import RunUsage, TraceRow
 from backend.agents.token_stream import TokenStream, task_key
 from backend.core.events import NewEvent
 from backend.core.workflow_error_handler import Action, Classified, FallBack, wait_of

@@ -13,6 +13,7 @@ from backend.agents.checkpoint_writer import SHARED_GATHER_SECONDS, CheckpointWr
 from backend.agents.checkpoints import LastingStore, Pool, open_pool
 from backend.agents.http_clients import HttpClients
 from backend.agents.model_gates import open_gate
+from backend.agents.record_writer import RecordWriter
 from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
 from backend.db.engine import Database, ThreadedDatabase, make_engine
@@ -40,6 +41,7 @@ class SharedResources:
             settings.database_url, application="visual_ai_triggerer", pool_size=connections, wait=None
         )
         self.database: Database = ThreadedDatabase(self._engine, threads=connections, redis_url=settings.redis_address)
+        self.records = RecordWriter(self.database, shared=True)
         self.watch = CancelWatch(self.database)
         self.http = HttpClients(many_calls=True)
         self.pool: Pool
@@ -98,6 +100,7 @@ class SharedResources:
                     finally:
                         await self._until_left()
                         self.checkpoints.close()
+                        self.records.close()
         finally:
             _shared.pop(loop, None)
             await self.http.close()

@@ -21,7 +21,7 @@ from backend.core.states import TaskState
 from backend.db import executions, observations, threads
 from backend.db.address import plain_url
 from backend.db.engine import Database, make_async_engine
-from backend.db.threads import Claim, SupersededError
+from backend.db.threads import Claim, SupersededError, Wanted
 from tests.conftest import Postgres
 from tests.kit.openai_server import OpenAIServer
 from tests.kit.policies import NO_RETRIES
@@ -259,7 +259,7 @@ async def test_checkpoints_that_are_refused_take_nobody_elses_with_them(make_run
 def claim_alone(connection: Connection, runner: AgentRunner, thread: str) -> Claim:
     """A claim of a task instance that has this one thread."""
     execution_id = executions.ensure(connection, runner.task.run_state())
-    return threads.begin(connection, execution_id, thread, 1, [thread], "input")
+    return threads.begin_one(connection, Wanted(execution_id, thread, 1, [thread], "input"))
 
 
 async def test_a_lost_connection_costs_no_checkpoint(make_runner: MakeRunner, pg: Postgres) -> None:
