@@ -288,6 +288,7 @@ class AgentRunner:
         if graphs.pool is None:
             if self._shared is not None:
                 graphs.pool, graphs.store, graphs.http = self._shared.pool, self._shared.store, self._shared.http
+                graphs.cache = self._shared.graphs if self._settings is self._shared.settings else None
             else:
                 opening = open_pool(self._settings.database_url, min_size=1, max_size=4)
                 graphs.pool = await self._resources.enter_async_context(opening)

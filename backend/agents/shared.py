@@ -11,6 +11,7 @@ from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
 from backend.agents.checkpoint_writer import SHARED_GATHER_SECONDS, CheckpointWriter
 from backend.agents.checkpoints import LastingStore, Pool, open_pool
+from backend.agents.graph_cache import GraphCache
 from backend.agents.http_clients import HttpClients
 from backend.agents.model_gates import open_gate
 from backend.agents.record_writer import RecordWriter
@@ -44,6 +45,7 @@ class SharedResources:
         self.records = RecordWriter(self.database, shared=True)
         self.watch = CancelWatch(self.database)
         self.http = HttpClients(many_calls=True)
+        self.graphs = GraphCache()
         self.pool: Pool
         self.store: LastingStore
         self.checkpoints: CheckpointWriter
