@@ -10,6 +10,7 @@ from typing import Any
 from psycopg.errors import SerializationFailure
 
 from backend.agents.checkpoints import Pool
+from backend.agents.on_demand import OnDemand
 from backend.db.outage import connection_lost, outlast
 from backend.db.threads import HOLD, Claim, holding
 
@@ -85,7 +86,7 @@ class CheckpointWriter:
         self._waiting: dict[Line, Part] = {}
         self._size = 0
         self._groups: deque[list[Part]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._work = OnDemand(self._write_all, "visual-ai-checkpoints")
 
     def part(self, line: Line) -> Part:
         """Where the line's next rows go: add them, then call `added`."""
@@ -97,19 +98,19 @@ class CheckpointWriter:
     async def added(self, part: Part) -> None:
         """Something was added to the part. Returns at once, unless the database can't keep up."""
         self._size += 1
-        self.run()
+        self._work.run()
         if self._size > GROUP_LIMIT:
             await asyncio.shield(part.done)
 
-    def run(self) -> None:
-        """Make sure that somebody writes: a loop that is closed cancels all its tasks, and some still want to end."""
-        if (self._waiting or self._groups) and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._write_all(), name="visual-ai-checkpoints")
+    async def end(self, part: Part) -> None:
+        """Wait until the part is written, or can't be."""
+        if not part.done.done():
+            self._work.run()
+        await asyncio.shield(part.done)
 
     def close(self) -> None:
         """Write nothing any more."""
-        if self._task is not None:
-            self._task.cancel()
+        self._work.cancel()
 
     async def _write_all(self) -> None:
         while self._groups or self._waiting:

@@ -154,5 +154,4 @@ class GroupSaver(FencedSaver):
 
     async def _written(self) -> None:
         if self._part is not None:
-            self._writer.run()
-            await asyncio.shield(self._part.done)
+            await self._writer.end(self._part)

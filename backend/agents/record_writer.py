@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from backend.agents.on_demand import OnDemand
 from backend.agents.records import Entry, Record, TakeThread, Teller, Written, carry_out
 from backend.db.engine import Database
 
@@ -36,8 +36,8 @@ class RecordWriter:
         self._interval = SHARED_INTERVAL_SECONDS if shared else INTERVAL_SECONDS
         self._waiting: dict[Teller, deque[Record]] = {}
         self._groups: deque[list[Entry]] = deque()
-        self._hurry = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._work = OnDemand(self._write_all, "visual-ai-records")
 
     def relax(self, interval: float) -> None:
         """Let records of a task that has very many of them wait for longer, unless the writer is shared."""
@@ -50,13 +50,13 @@ class RecordWriter:
         if queue is None:
             queue = self._waiting[teller] = deque()
         queue.append(record)
-        self._run()
+        self._work.run()
 
     def hurry(self) -> None:
         """Somebody waits for what was put so far."""
         if not self._shared:
-            self._hurry.set()
-        self._run()
+            self._ready.set()
+        self._work.run()
 
     def forget(self, teller: Teller) -> None:
         """Drop what still waits of a teller."""
@@ -66,26 +66,25 @@ class RecordWriter:
 
     def close(self) -> None:
         """Write nothing any more."""
-        if self._task is not None:
-            self._task.cancel()
-
-    def _run(self) -> None:
-        # A loop that is closed cancels all its tasks, and some still have something to say.
-        if (self._waiting or self._groups) and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._write_all(), name="visual-ai-records")
+        self._work.cancel()
 
     async def _write_all(self) -> None:
         while self._groups or self._waiting:
             if not self._groups:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._interval):
-                        await self._hurry.wait()
+                await self._wait_for_others()
                 self._groups.append(self._next_group())
             if self._groups[0]:
                 await self._write(self._groups[0])
             else:
                 self._groups.popleft()
-        self._hurry.clear()
+
+    async def _wait_for_others(self) -> None:
+        timer = asyncio.get_running_loop().call_later(self._interval, self._ready.set)
+        try:
+            await self._ready.wait()
+        finally:
+            timer.cancel()
+        self._ready.clear()
 
     def _next_group(self) -> list[Entry]:
         group: list[Entry] = []
