@@ -30,12 +30,15 @@ token: install ## Print an access token of the development user
 
 test: install ## Run all tests
 	@$(RUN) -m pytest $(ARGS)
+	@$(if $(ARGS),,$(RUN) -m backend frontend test)
 
 lint: install ## Check style, formatting, types and import rules
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	.venv/bin/lint-imports
+	$(RUN) -m backend frontend typecheck
+	$(RUN) -m backend frontend lint
 
 format: install ## Format the code and apply safe fixes
 	$(RUN) -m ruff check --fix .

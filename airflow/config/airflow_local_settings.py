@@ -1,8 +1,8 @@
 """Loaded by every Airflow process. In the one that forks tasks it imports what agents need, before the fork.
 
-A task that imports langgraph, langchain and langfuse by itself takes 1.9 s; forked from a process that has them it
-takes as long as an empty one. Only the scheduler (LocalExecutor) and Celery's workers fork tasks: the API server, the
-DAG processor and the triggerer must not pay for it.
+A task that imports langgraph and langchain by itself takes 1.9 s; forked from a process that has them it
+takes as long as an empty one. Only the scheduler (with LocalExecutor) and Celery's workers fork tasks: the API server,
+the DAG processor, the triggerer and the scheduler of other executors must not pay for it.
 """
 
 import contextlib
@@ -33,8 +33,6 @@ PRELOADED = (
     "langchain_core.tracers.run_collector",
     "langchain_core.tracers.stdout",
     "langchain_openai",
-    "langfuse",
-    "langfuse.langchain",
     "genai_prices",
     "PIL.Image",
     "PIL.PngImagePlugin",
@@ -69,15 +67,16 @@ PREPARED = (
     "backend.agents.text_analysis:prepare",
     "backend.agents.http_clients:tls",
     "backend.db.rehearsal:rehearse",
+    "backend.agents.trace_client:prepare",
 )
 """Functions that load data, which all tasks then share: module and name."""
 
 
-def forks_tasks(arguments: list[str]) -> bool:
-    """Whether this command line (`sys.argv`) is of a process that forks tasks."""
-    return "airflow" in Path(arguments[0]).name and (
-        arguments[1:2] == ["scheduler"] or arguments[1:3] == ["celery", "worker"]
-    )
+def forks_tasks(arguments: list[str], executor: str) -> bool:
+    """Whether this command line (`sys.argv`) is of a process that forks tasks, with Airflow's `executor` setting."""
+    if "airflow" not in Path(arguments[0]).name:
+        return False
+    return arguments[1:3] == ["celery", "worker"] or (arguments[1:2] == ["scheduler"] and "LocalExecutor" in executor)
 
 
 def preload(modules: tuple[str, ...] = PRELOADED, functions: tuple[str, ...] = PREPARED) -> list[str]:
@@ -114,6 +113,12 @@ def _threads() -> int:
         return threading.active_count()
 
 
-if forks_tasks(sys.argv):
+def _executor() -> str:
+    from airflow.configuration import conf
+
+    return str(conf.get("core", "executor"))
+
+
+if forks_tasks(sys.argv, _executor()):
     with contextlib.suppress(Exception):
         preload()

@@ -42,9 +42,10 @@ with DAG(
         "agents": Param(
             None,
             type=["null", "array"],
-            items={"type": "object", "required": ["name", "type"]},
+            items={"type": "object", "required": ["name"]},
             title="Agents",
-            description="Other agents than those that fit the input, as MultiAgentOperator takes them",
+            description="Other agents than those that fit the input, as MultiAgentOperator takes them; "
+            '{"$input": "name"} in their input_data stands for a field of the run\'s input',
         ),
         "orchestration_mode": Param(
             "parallel",
@@ -53,7 +54,33 @@ with DAG(
             title="Mode",
             description="All at once; each with the results before it; by depends_on; or as a model decides",
         ),
+        "synthesis": Param(
+            True,
+            type=["boolean", "object"],
+            title="Synthesis",
+            description="Whether the results are summed up, or how: model, system_prompt, …",
+        ),
+        "supervisor": Param(
+            None, type=["null", "object"], title="Supervisor", description="Its model, system_prompt, timeout, …"
+        ),
+        "max_steps": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            maximum=200,
+            title="Steps",
+            description="How often the supervisor may call an agent",
+        ),
+        "error_policy": Param(
+            None,
+            type=["null", "object"],
+            title="Error policy",
+            description="What is done about models' errors, as MultiAgentOperator takes it",
+        ),
     },
+    # What the params hold reaches the operator as it is, not as text. What comes out of a template isn't rendered
+    # again, so that nothing in a run's conf is ever Jinja.
+    render_template_as_native_obj=True,
     doc_md=__doc__,
 ) as dag:
 
@@ -72,6 +99,10 @@ with DAG(
         task_id="run_agents",
         agents=validate_input(),
         orchestration_mode="{{ params.orchestration_mode }}",
+        synthesis="{{ params.synthesis }}",
+        supervisor="{{ params.supervisor }}",
+        max_steps="{{ params.max_steps }}",
+        error_policy="{{ params.error_policy }}",  # type: ignore[arg-type]  # a dict when it is rendered
     )
 
     @task(retries=5, retry_delay=timedelta(seconds=5))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from backend.agents.batch_plan import DEFAULT_CONCURRENCY, parse_inputs, parse_plan
 from backend.agents.specs import (
-    SUPERVISOR,
     AgentSpec,
     is_template,
     parse_agent,
@@ -21,6 +20,7 @@ from backend.agents.specs import (
     synthesis_spec,
     without_ellipsis,
 )
+from backend.agents.team_arguments import parse_team_arguments
 from visual_ai_agents_operator import AgentsOperator, parsed
 
 if TYPE_CHECKING:
@@ -222,8 +222,8 @@ class MultiAgentOperator(AgentsOperator):
         agents: Sequence[Mapping[str, Any]] | XComArg,
         orchestration_mode: str = "parallel",
         model: str | None = None,
-        synthesis: bool | Mapping[str, Any] = True,
-        supervisor: Mapping[str, Any] | None = None,
+        synthesis: bool | str | Mapping[str, Any] = True,
+        supervisor: Mapping[str, Any] | str | None = None,
         max_steps: int | str | None = None,
         error_policy: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -255,14 +255,14 @@ class MultiAgentOperator(AgentsOperator):
         """What is to be done, from rendered arguments. Raises `ValueError` naming the one that is wrong."""
         from backend.agents.team import run_team
 
-        mode, model, policy = arguments["orchestration_mode"], arguments["model"], arguments["error_policy"]
-        specs = parse_team(arguments["agents"], mode, model=model, error_policy=policy)
-        synthesis = synthesis_spec(arguments["synthesis"], specs, model, policy)
-        supervisor = parse_supervisor(arguments["supervisor"], model=model, error_policy=policy)
-        # The mode may be another one now that it is known; then this has no meaning.
-        max_steps = parse_max_steps(arguments["max_steps"], SUPERVISOR, agents=len(specs))
+        team = parse_team_arguments(arguments, model=arguments["model"])
         return lambda runner: run_team(
-            runner, specs, mode, synthesis=synthesis, supervisor=supervisor, max_steps=max_steps
+            runner,
+            team.specs,
+            team.mode,
+            synthesis=team.synthesis,
+            supervisor=team.supervisor,
+            max_steps=team.max_steps,
         )
 
 

@@ -103,12 +103,21 @@ class TraceLink(BaseOperatorLink):
         return "Agent trace"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The trace's address as the task's result has it; empty, which Airflow shows as no link, when it has none."""
+        """The trace's address as the task's result has it, or where it is to be as long as there is no result; empty,
+        which Airflow shows as no link, where there is none."""
         import json
 
+        from airflow.models.taskinstance import TaskInstance
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
+        from sqlalchemy import select
 
+        place = (
+            TaskInstance.dag_id == ti_key.dag_id,
+            TaskInstance.run_id == ti_key.run_id,
+            TaskInstance.task_id == ti_key.task_id,
+            TaskInstance.map_index == ti_key.map_index,
+        )
         with create_session() as session:
             found = session.execute(
                 XComModel.get_many(
@@ -120,11 +129,14 @@ class TraceLink(BaseOperatorLink):
                     limit=1,
                 ).with_only_columns(XComModel.value)
             ).scalar()
+            state = session.execute(select(TaskInstance.state).where(*place)).scalar()
         try:
             result = json.loads(found) if isinstance(found, str) else found
         except ValueError:
             return ""
-        return str(result.get("trace_url") or "") if isinstance(result, dict) else ""
+        if isinstance(result, dict):
+            return str(result.get("trace_url") or "")
+        return _trace_url(ti_key) if state in _TRACED_STATES else ""
 
 
 class VisualAIPlugin(AirflowPlugin):
@@ -133,6 +145,20 @@ class VisualAIPlugin(AirflowPlugin):
     name = "visual_ai"
     listeners = [TimelineListener()]
     operator_extra_links = [TimelineLink(), TraceLink()]
+
+
+# In these a task that gives no result has begun to work.
+_TRACED_STATES = ("running", "deferred", "up_for_retry", "up_for_reschedule", "restarting", "failed")
+
+
+def _trace_url(ti_key: TaskInstanceKey) -> str:
+    from backend.core.settings import get_settings
+    from backend.core.trace_address import trace_id_of, trace_url_of
+    from backend.db.threads import thread_of
+
+    settings = get_settings()
+    thread = thread_of(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)
+    return trace_url_of(settings, trace_id_of(settings, thread)) or ""
 
 
 @lru_cache(maxsize=1)

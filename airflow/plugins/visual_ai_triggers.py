@@ -238,7 +238,9 @@ def _load() -> None:
     import backend.agents.failure
     import backend.agents.registry
     import backend.agents.team  # noqa: F401
+    import backend.agents.trace_client as tracing
 
+    tracing.prepare()
     with suppress(ImportError):
         import langchain_openai  # noqa: F401
     global _loaded

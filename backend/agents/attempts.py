@@ -70,11 +70,28 @@ class AttemptListener(Protocol):
         ...
 
 
+@runtime_checkable
+class AttemptWatcher(Protocol):
+    """A callback handler that is told of the end of each attempt at a model call, whatever follows."""
+
+    def attempt_over(self, number: int, model: str, failed: FailedAttempt | None, metadata: Mapping[str, Any]) -> None:
+        """An attempt succeeded (None) or failed. `metadata` is the config's."""
+        ...
+
+
 def listeners_of(config: RunnableConfig) -> list[AttemptListener]:
     """Those among the callbacks of a run that are told of attempts."""
+    return [handler for handler in _handlers(config) if isinstance(handler, AttemptListener)]
+
+
+def watchers_of(config: RunnableConfig) -> list[AttemptWatcher]:
+    """Those that are told of the end of each."""
+    return [handler for handler in _handlers(config) if isinstance(handler, AttemptWatcher)]
+
+
+def _handlers(config: RunnableConfig) -> Sequence[Any]:
     callbacks = config.get("callbacks")
-    handlers = callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks or []
-    return [handler for handler in handlers if isinstance(handler, AttemptListener)]
+    return callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks or []
 
 
 def attempt_on(error: BaseException) -> FailedAttempt | None:

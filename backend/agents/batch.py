@@ -27,10 +27,11 @@ from backend.agents.checkpoint_writer import SHARED_GATHER_SECONDS
 from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import Prepared
 from backend.agents.graph_run import mapped
-from backend.agents.observer import AgentObserver, Usage
+from backend.agents.observer import AgentObserver
 from backend.agents.registry import get_agent
-from backend.agents.runner import AgentRunner, trace_id_of
+from backend.agents.runner import AgentRunner
 from backend.agents.specs import AgentSpec
+from backend.agents.usage import Usage
 from backend.core.jsonable import dumps
 from backend.core.workflow_error_handler import Category, classify, reschedule_after
 from backend.db import batch_items, executions, takeover, threads, traces
@@ -84,6 +85,7 @@ class _Batch:
         await runner.open_budgets()
         begun = await outlast(partial(runner.database.run, self._begin, self._digest()))
         await runner.watch(begun.execution_id)
+        await runner.begin_trace([self._spec])
         progress.succeeded = len(begun.done)
         for used in begun.used.values():
             progress.add_usage(Usage(*used))
@@ -176,11 +178,16 @@ class _Batch:
         spec, thread, given = self._spec, self._thread(index), self._given(index)
         prepared = await self._prepare(given)
         brief = index >= SHOWN_ITEMS
+        trace_id, trace_url, spans = self._runner.trace.item(thread, index, spec.name, spec.type)
+        if spans is not None and prepared.definition is None:
+            spans.uses(prepared.graph)
         observer = AgentObserver(
             self._runner.recorder,
             replace(self._place, item=index),
             model=prepared.model,
-            trace_id=trace_id_of(thread),
+            trace_id=trace_id,
+            trace_url=trace_url,
+            trace=spans,
             brief=brief,
         )
         if prepared.definition is not None:
@@ -258,6 +265,7 @@ class _Batch:
             "cost_usd": used.cost if used.calls else None,
             "latency_ms": round((time.monotonic() - began) * 1000, 3),
             "trace_id": observer.trace_id,
+            "trace_url": observer.trace_url,
         }
 
     async def _tick(self) -> None:
@@ -297,7 +305,8 @@ class _Batch:
             "usage": {"input_tokens": progress.used.input_tokens, "output_tokens": progress.used.output_tokens},
             "cost_usd": progress.used.cost_usd,
             "results_url": results_url(task),
-            "trace_url": None,
+            "trace_id": self._runner.trace.id,
+            "trace_url": self._runner.trace.url,
             "attempts": task.try_number,
         }
         if progress.items <= RESULT_ITEMS and counts.output_bytes <= RESULT_BYTES:

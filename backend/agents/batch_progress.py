@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from backend.agents.observer import Usage
+from backend.agents.usage import Usage
 from backend.core.events import NewEvent
 from backend.db.traces import Place
 

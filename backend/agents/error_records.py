@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from backend.agents.attempts import FailedAttempt
 from backend.agents.recorder import Recorder
 from backend.core.events import NewEvent
-from backend.core.redaction import REDACTED
+from backend.core.redaction import hide
 from backend.core.workflow_error_handler import Action, Classified, action_of, wait_of
 from backend.db import errors
 from backend.db.traces import SHOWN_ITEMS, Place
@@ -61,13 +61,13 @@ class ErrorRecords:
                 place,
                 category=found.category,
                 exception_type=found.exception_type,
-                message=_without(found.message, hidden),
+                message=hide(found.message, hidden),
                 action=action,
                 attempt=attempt,
                 retry_in=retry_in,
                 model=model,
                 node=node,
-                context=_without({**(context or {}), "chain": list(found.chain)}, hidden),
+                context=hide({**(context or {}), "chain": list(found.chain)}, hidden),
                 error_id=error_id,
             )
             return [] if silent else [NewEvent("error", payload)]
@@ -98,16 +98,3 @@ class ErrorRecords:
             return []
 
         self._recorder.put(write)
-
-
-def _without(value: Any, hidden: Sequence[str]) -> Any:
-    """A value without the keys of this process: a provider may repeat the one that it refuses."""
-    if isinstance(value, str):
-        for key in hidden:
-            value = value.replace(key, REDACTED)
-        return value
-    if isinstance(value, Mapping):
-        return {name: _without(item, hidden) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without(item, hidden) for item in value]
-    return value

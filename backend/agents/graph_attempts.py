@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.retry import retry_if_exception
 
+from backend.agents.agent_trace import within
 from backend.agents.attempts import REAL_TIME, FailedAttempt, Pace, attempt_on, end_with, error_context
 from backend.agents.graph_run import Graph, run_graph
 from backend.agents.observer import AgentObserver
@@ -58,7 +59,7 @@ async def run_with_policy(
         sleep=pace.sleep, retry=retry_if_exception(attempts.goes_on), wait=attempts.wait, reraise=True
     )
     async for attempt in retrying:
-        with attempt:
+        with attempt, within(observer.trace):
             try:
                 return await run_graph(
                     graph,

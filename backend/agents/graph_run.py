@@ -57,7 +57,8 @@ async def run_graph(
                 observer.token(metadata, message.text)
         elif mode == "tasks":
             if "triggers" in chunk:
-                observer.node_started(chunk["id"], node_path(namespace, chunk["name"]), chunk["input"])
+                parent = namespace[-1].partition(":")[2] if namespace else None
+                observer.node_started(chunk["id"], node_path(namespace, chunk["name"]), chunk["input"], parent)
             else:
                 observer.node_finished(chunk["id"], chunk.get("error"), chunk.get("result"))
                 interrupted = interrupted or (bool(chunk.get("interrupts")) and not namespace)

@@ -30,6 +30,7 @@ __all__ = [
     "UploadFacts",
     "inspect_upload",
     "load_image",
+    "read_sample",
 ]
 
 ReadUpload = Callable[[UUID], Awaitable[bytes | None]]
@@ -166,7 +167,7 @@ async def load_image(
     elif scheme == "upload":
         data = await _read_upload(source, read_upload)
     elif scheme == "sample":
-        data = await asyncio.to_thread(_read_sample, source)
+        data = await asyncio.to_thread(read_sample, source[len("sample://") :])
     else:
         raise ImageInputError(
             "give the address of a picture that starts with https://, http://, data:image/ or upload://"
@@ -279,8 +280,8 @@ def _decode_data_url(source: str, max_bytes: int) -> bytes:
         raise ImageInputError("the data URL does not hold valid base64; encode the picture again") from None
 
 
-def _read_sample(source: str) -> bytes:
-    name = source[len("sample://") :]
+def read_sample(name: str) -> bytes:
+    """The PNG behind `sample://<name>`; blocking. Raises `ImageInputError` when there is none."""
     if name not in SAMPLES:
         raise ImageInputError(f"there is no such sample; there is {', '.join(SAMPLES)}")
     return (files("backend.agents") / "samples" / f"{name}.png").read_bytes()

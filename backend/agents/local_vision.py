@@ -103,7 +103,7 @@ def _picture_bytes(source: str) -> bytes:
 def _picture_lines(facts: PictureFacts, measured: Measurements) -> list[str]:
     frames = f", {facts.frames} frames (the first was measured)" if facts.frames > 1 else ""
     lines = [
-        f"Picture: {facts.width} × {facts.height} pixels, {facts.format}, {facts.size_bytes} bytes{frames}.",
+        f"Picture: {facts.width} × {facts.height} pixels, {facts.format}{frames}.",
         f"Light: brightness {measured['brightness']:.2f} of 1, contrast {measured['contrast']:.2f}, "
         f"sharpness {measured['sharpness']:.0f} (variance of the Laplacian).",
     ]

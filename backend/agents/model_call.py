@@ -28,6 +28,7 @@ from backend.agents.attempts import (
     error_context,
     listeners_of,
     prompt_context,
+    watchers_of,
 )
 from backend.agents.budget import estimate_messages
 from backend.agents.model_chain import ModelChain, Models, OneModel
@@ -197,7 +198,7 @@ class _Call:
         self._pace = pace
         self._prompt = prompt
         self._config = config
-        self._listeners = listeners_of(config)
+        self._listeners, self._watchers = listeners_of(config), watchers_of(config)
         self._id = uuid.uuid4().hex
         self._number = 0
         self._model = models.first
@@ -237,6 +238,7 @@ class _Call:
                 raise
             raise ended from ended.__cause__
         await self._report("ok", tokens=_tokens(answer))
+        self._tell_end(None)
         self._succeed()
         return result
 
@@ -273,6 +275,7 @@ class _Call:
         self._history.append(failure)
         self._failed.append(failed)
         self._decision = decision
+        self._tell_end(failed)
         if not self.goes_on(error):
             return self._give_up(failed)
         log.info("attempt %s at %s: %s, then %s", self._number, self._model, failure.category, decision)
@@ -348,6 +351,10 @@ class _Call:
             end_with(failed)
         mark(error, failed.decision)
         return error
+
+    def _tell_end(self, failed: FailedAttempt | None) -> None:
+        for watcher in self._watchers:
+            watcher.attempt_over(self._number, self._model, failed, self._metadata())
 
     def _succeed(self) -> None:
         if not self._failed:

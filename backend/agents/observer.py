@@ -3,60 +3,26 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
 
+from backend.agents.agent_trace import AgentTrace
 from backend.agents.attempts import FailedAttempt
 from backend.agents.error_records import ErrorRecords
-from backend.agents.prices import cost_usd
 from backend.agents.recorder import Recorder
 from backend.agents.records import RunUsage, TraceRow
 from backend.agents.token_stream import TokenStream, task_key
+from backend.agents.usage import CallUsage, Usage, answers, model_named
 from backend.core.events import NewEvent
 from backend.core.workflow_error_handler import Action, Classified, FallBack, wait_of
 from backend.db import traces
 from backend.db.traces import Place
-
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens and their price; `cost` is None as soon as one call's price is unknown."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: Decimal | None = Decimal(0)
-    calls: int = 0
-
-    def add(self, input_tokens: int, output_tokens: int, cost: Decimal | None) -> None:
-        """Count one model call."""
-        self.calls += 1
-        self.input_tokens += input_tokens
-        self.output_tokens += output_tokens
-        self.cost = None if self.cost is None or cost is None else self.cost + cost
-
-    @classmethod
-    def sum(cls, usages: Iterable["Usage"]) -> "Usage":
-        """What several used together; the cost is unknown as soon as one of those that called a model is."""
-        total = cls()
-        for usage in usages:
-            total.input_tokens += usage.input_tokens
-            total.output_tokens += usage.output_tokens
-            total.calls += usage.calls
-            if usage.calls:
-                total.cost = None if total.cost is None or usage.cost is None else total.cost + usage.cost
-        return total
-
-    @property
-    def cost_usd(self) -> float | None:
-        """The cost in US dollars as JSON has it; None when unknown or nothing was called."""
-        return float(self.cost) if self.cost is not None and self.calls else None
 
 
 @dataclass(slots=True)
@@ -68,6 +34,7 @@ class _Span:
     model: str | None
     notice: str | None
     trace_id: str
+    trace_url: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     state: str = "running"
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -111,6 +78,7 @@ class _Span:
             "retries": self.retries,
             "fallbacks": self.fallbacks,
             "notice": self.notice,
+            "trace_url": self.trace_url,
         }
         return NewEvent("agent_update", traces.payload(row))
 
@@ -131,6 +99,7 @@ class _Span:
             "fallbacks": self.fallbacks,
             "notice": self.notice,
             "trace_id": self.trace_id,
+            "trace_url": self.trace_url,
         }
 
 
@@ -141,14 +110,24 @@ class AgentObserver(AsyncCallbackHandler):
     run_inline = True  # in order, on the graph's own loop
 
     def __init__(
-        self, recorder: Recorder, place: Place, *, model: str | None, trace_id: str, brief: bool = False
+        self,
+        recorder: Recorder,
+        place: Place,
+        *,
+        model: str | None,
+        trace_id: str,
+        trace_url: str | None = None,
+        trace: AgentTrace | None = None,
+        brief: bool = False,
     ) -> None:
-        """`brief` writes each row once, when it is complete, and tells the stream nothing: for one of very many."""
+        """`trace` is told the same, where traces are sent. `brief` writes each row once, when it is complete, and
+        tells the stream nothing: for one of very many."""
         self._recorder = recorder
         self._brief = brief
-        self._place = place
+        self._place = self.place = place
         self.trace_id = trace_id
-        self._agent = _Span(place, None, model, None, trace_id)
+        self.trace_url, self.trace = trace_url, trace
+        self._agent = _Span(place, None, model, None, trace_id, trace_url)
         self._before = Usage()
         self._failed_node: str | None = None
         self._loose = Usage()  # of calls that belong to no node
@@ -203,16 +182,22 @@ class AgentObserver(AsyncCallbackHandler):
 
     def begin(self, given: Any) -> None:
         """The agent starts with this input."""
+        if self.trace is not None:
+            self.trace.begin(given)
         self._start(self._agent, given)
 
-    def node_started(self, key: str, name: str, given: Any) -> None:
-        """A node's execution begins; `key` is LangGraph's id of it."""
+    def node_started(self, key: str, name: str, given: Any, parent: str | None = None) -> None:
+        """A node's execution begins; `key` is LangGraph's id of it, `parent` that of the node around its subgraph."""
         span = _Span(self._place, name, None, None, self.trace_id, attempt=1 + self._again[name])
+        if self.trace is not None:
+            self.trace.node_started(key, name, given, parent, span.attempt)
         self._nodes[key] = span
         self._start(span, given)
 
     def node_finished(self, key: str, error: Any, output: Any) -> None:
         """A node's execution is over."""
+        if self.trace is not None:
+            self.trace.node_finished(key, error, output)
         span = self._nodes.pop(key, None)
         if span is not None:
             self._tokens.flush(key)
@@ -237,6 +222,8 @@ class AgentObserver(AsyncCallbackHandler):
         if state == "success":
             self._errors.came_to_its_end()
         self._agent.close(state)
+        if self.trace is not None:
+            self.trace.finish(state, output, model=self.model, notice=self.notice, usage=self.usage)
         self._finish(self._agent, output)
         self._add_to_run(self._loose)
 
@@ -244,6 +231,8 @@ class AgentObserver(AsyncCallbackHandler):
         self, found: Classified, action: Action, *, attempt: FailedAttempt | None = None, silent: bool = False
     ) -> None:
         """Record the error that ended the agent, and which attempt it was; a `silent` one isn't told on the stream."""
+        if self.trace is not None:
+            self.trace.failed(found, action, attempt)
         node = self._failed_node or next((span.node for span in self._nodes.values()), None)
         self._errors.write(
             found,
@@ -308,8 +297,7 @@ class AgentObserver(AsyncCallbackHandler):
     ) -> None:
         """Remember which node calls the model."""
         known = metadata or {}
-        name = known.get("ls_model_name")
-        model = f"{known.get('ls_provider', 'unknown')}:{name}" if name else self._agent.model
+        model = model_named(known) or self._agent.model
         if self._agent.model is None:
             self._agent.model = model
         self._calls[run_id] = (task_key(known), model)
@@ -318,23 +306,10 @@ class AgentObserver(AsyncCallbackHandler):
         """Count what the call used."""
         key, model = self._calls.pop(run_id, ("", self._agent.model))
         span = self._nodes.get(key)
-        for generation in (item for batch in response.generations for item in batch):
-            if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
-                continue
-            used = generation.message.usage_metadata
-            given, answered = (used["input_tokens"], used["output_tokens"]) if used else (0, 0)
-            cached = used.get("input_token_details", {}) if used else {}
-            cost = cost_usd(
-                model or "",
-                given,
-                answered,
-                cache_read_tokens=cached.get("cache_read", 0) or 0,
-                cache_write_tokens=cached.get("cache_creation", 0) or 0,
-            )
-            if used is None and cost != 0:
-                cost = None  # without a count there is no price
+        for message in answers(response):
+            used = CallUsage.of(message, model)
             for usage in (self._agent.usage, span.usage if span is not None else self._loose):
-                usage.add(given, answered, cost)
+                usage.add(used.input_tokens, used.output_tokens, used.cost)
             if span is not None:
                 span.model = model
 

@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -29,13 +28,16 @@ from backend.agents.graph_run import mapped
 from backend.agents.group_saver import GroupSaver
 from backend.agents.model_gates import open_gate
 from backend.agents.models import ModelCredentials, provider_keys
-from backend.agents.observer import AgentObserver, Usage
+from backend.agents.observer import AgentObserver
+from backend.agents.outcome import Outcome
 from backend.agents.record_writer import RecordWriter
 from backend.agents.recorder import Recorder
 from backend.agents.records import RunResult, StateSeen
 from backend.agents.shared import SharedResources
 from backend.agents.specs import AgentSpec
 from backend.agents.task_context import TaskContext
+from backend.agents.task_trace import TaskTrace, calls_of
+from backend.agents.usage import Usage
 from backend.core.budget import Budget
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
@@ -49,31 +51,12 @@ from backend.db.outage import outlast
 from backend.db.threads import Claim
 from backend.db.traces import Place
 
-__all__ = ["AgentRunner", "Outcome", "TaskContext", "call_thread", "is_final", "run_single", "trace_id_of"]
+__all__ = ["AgentRunner", "Outcome", "TaskContext", "call_thread", "is_final", "run_single"]
 
 log = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 10.0
 """How long a task waits for its threads; a database that is away longer costs the checkpoints, not the task."""
-
-_TRACE_NAMESPACE = uuid.UUID("0f2f4c38-6a3e-4d5f-9d53-5f0f0a9f7e11")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an agent ended. `error` is the exception of a failed one."""
-
-    state: str
-    output: Any
-    model: str | None
-    notice: str | None
-    usage: Usage
-    trace_id: str
-    error: Exception | None = None
-
-    def usage_json(self) -> dict[str, int]:
-        """The tokens as XCom has them."""
-        return {"input_tokens": self.usage.input_tokens, "output_tokens": self.usage.output_tokens}
 
 
 class AgentRunner:
@@ -108,6 +91,7 @@ class AgentRunner:
         self._records = shared.records if shared is not None else RecordWriter(database)
         self._recorder = self.recorder = Recorder(self._records, task.place(), task.run_state())
         self._recorder.hidden = provider_keys(settings, credentials)
+        self.trace = TaskTrace(settings, task, self._recorder.hidden)
         self._resources = AsyncExitStack()
         self.graphs = GraphMaker(settings, database, task, credentials, self._resources)
         self.graphs.gate, self.graphs.pace = gate, pace
@@ -125,6 +109,7 @@ class AgentRunner:
         return self
 
     async def __aexit__(self, *error: Any) -> None:
+        self.trace.end(error[1])
         await self._resources.__aexit__(*error)
 
     async def claim(self, threads: Mapping[str, str], given: Any, *, calls: int = 1) -> None:
@@ -160,6 +145,10 @@ class AgentRunner:
         self._recorder.claim = claim
         self._going_on = claim.going_on
 
+    async def begin_trace(self, specs: Iterable[AgentSpec]) -> None:
+        """Begin the try's part of the task's trace, after its threads are claimed."""
+        await self.trace.begin(self._database, self._execution_id, [spec.type for spec in specs])
+
     async def watch(self, execution_id: str) -> None:
         """Stop the present asyncio task when somebody cancels the run."""
         self._execution_id = execution_id
@@ -193,9 +182,10 @@ class AgentRunner:
             await self._resources.enter_async_context(self._purse.following(ledgers[-1], lambda: self._spent(True)))
 
     def callbacks(self, observer: AgentObserver) -> list[BaseCallbackHandler]:
-        """What watches an agent: the observer, what stops its calls at its end and, if there is a budget, a guard."""
+        """What watches an agent: the observer, what stops its calls at its end, a guard if there is a budget, and what
+        traces the calls that these let through."""
         guards = [Guard(self._purse, model=observer.model)] if self._purse else []
-        return [observer, CallStop(lambda: observer.over), *guards]
+        return [observer, CallStop(lambda: observer.over), *guards, *calls_of(observer.trace)]
 
     async def _spent(self, whole_run: bool) -> Spent:
         def read(connection: Connection) -> Spent:
@@ -223,6 +213,7 @@ class AgentRunner:
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
+        self.trace.returns(result)
         self._recorder.put(RunResult(result))
 
     async def run(self, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1) -> Outcome:
@@ -230,10 +221,8 @@ class AgentRunner:
 
         `call` counts an agent's calls in a team where it may work several times; each has a thread of its own.
         """
-        trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
-        place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
         requested = self.graphs.requested(spec)
-        observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
+        observer = self._observer(spec, requested, call)
         config: RunnableConfig = {
             "callbacks": [],
             "run_name": spec.name,
@@ -249,9 +238,11 @@ class AgentRunner:
             else:
                 observer.begin(input_data)
                 graph = await self.graphs.own(spec, config)
+                if observer.trace is not None:
+                    observer.trace.uses(graph)
             config["callbacks"] = self.callbacks(observer)
             if self._going_on and call == 1:  # what earlier tries used is counted by agent, not by call
-                observer.used_before(await self._used_before(place))
+                observer.used_before(await self._used_before(observer.place))
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     graph,
@@ -308,13 +299,19 @@ class AgentRunner:
 
     def skip(self, spec: AgentSpec, reason: str) -> None:
         """Record that an agent was not run, and why."""
-        trace_id = trace_id_of(f"{self.task.thread_id}/{spec.name}")
-        place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
         requested = self.graphs.requested(spec)
-        observer = AgentObserver(self._recorder, place, model=requested, trace_id=trace_id)
+        observer = self._observer(spec, requested)
         observer.uses(requested, reason)
         observer.begin(None)
         observer.finish("skipped", None)
+
+    def _observer(self, spec: AgentSpec, requested: str | None, call: int = 1) -> AgentObserver:
+        place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
+        trace = self.trace
+        spans = trace.agent(spec.name, spec.type, call=call)
+        return AgentObserver(
+            self._recorder, place, model=requested, trace_id=trace.id, trace_url=trace.url, trace=spans
+        )
 
     async def _used_before(self, place: Place) -> Usage:
         def read(connection: Connection) -> Usage:
@@ -334,11 +331,6 @@ class AgentRunner:
         return Outcome(state, output, observer.model, observer.notice, observer.total_usage, observer.trace_id, error)
 
 
-def trace_id_of(name: str) -> str:
-    """The trace id of an agent, the same in all tries of its task."""
-    return uuid.uuid5(_TRACE_NAMESPACE, name).hex
-
-
 def call_thread(thread: str, call: int) -> str:
     """The LangGraph thread of an agent's call, which counts from 1."""
     return thread if call == 1 else f"{thread}/{call}"
@@ -348,6 +340,7 @@ async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
     """Run the one agent of a task; gives the task's XCom. Raises the agent's error, which is recorded."""
     given = runner.task.run_input if spec.input_data is None else spec.input_data
     await runner.claim({spec.name: runner.task.thread_id}, [spec.type, given, spec.config.get("output_schema")])
+    await runner.begin_trace([spec])
     outcome = await runner.run(spec, given)
     if outcome.error is not None:
         raise outcome.error
@@ -358,7 +351,7 @@ async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
         "usage": outcome.usage_json(),
         "cost_usd": outcome.usage.cost_usd,
         "trace_id": outcome.trace_id,
-        "trace_url": None,
+        "trace_url": runner.trace.url,
         "attempts": runner.task.try_number,
         "notice": outcome.notice,
     }

@@ -257,14 +257,17 @@ def _own_graph(
     config_field: str,
     prefix: str,
 ) -> AgentSpec:
-    from backend.agents.graph_project import check_reference
+    from backend.agents.graph_project import GraphLoadError, check_reference
     from backend.core.settings import get_settings
 
     if config.get("type") not in (None, "graph"):
         raise InputError("can't be given together with graph", field=f"{config_field}.type")
     graph = config["graph"]
     if not is_template(graph):
-        check_reference(graph, get_settings().langgraph_json)
+        try:
+            check_reference(graph, get_settings().langgraph_json)
+        except InputError as error:
+            raise GraphLoadError(error.message, field=f"{prefix}graph") from None
     mapping = config.get("output_mapping")
     if mapping is not None and not all(
         isinstance(path, str) for path in _mapping(mapping, f"{prefix}output_mapping").values()

@@ -6,12 +6,12 @@ Who runs when is the business of `team_order` (parallel, sequential, graph) and 
 from collections.abc import Iterable
 from typing import Any
 
-from backend.agents.observer import Usage
 from backend.agents.runner import AgentRunner, Outcome
 from backend.agents.specs import SUPERVISOR, AgentSpec, parse_max_steps, parse_supervisor
 from backend.agents.team_order import run_in_order
 from backend.agents.team_results import Outcomes, fatal_error, outputs
 from backend.agents.team_supervisor import run_supervised
+from backend.agents.usage import Usage
 from backend.core.redaction import redact_text
 
 
@@ -37,6 +37,7 @@ async def run_team(
     threads = {spec.name: f"{runner.task.thread_id}/{spec.name}" for spec in members}
     # A supervisor decides once more than agents are called, when it says that the work is done.
     await runner.claim(threads, [mode, _asked(members), runner.task.run_input], calls=steps + 1)
+    await runner.begin_trace(members)
     # The team keeps no checkpoint of its own: each call of an agent and each decision of a supervisor has a thread, and
     # one that came to its end gives its result again. So a retry goes the same way to where the try before it stopped.
     decisions: list[dict[str, Any]] | None = None
@@ -49,7 +50,7 @@ async def run_team(
     if synthesis is not None and (results := outputs(specs, outcomes)):
         given = {"query": runner.task.run_input.get("query"), "results": results}
         outcomes[synthesis.name] = await runner.run(synthesis, given)
-    result = _result(specs, outcomes, synthesis)
+    result = {**_result(specs, outcomes, synthesis), "trace_id": runner.trace.id, "trace_url": runner.trace.url}
     if decisions is not None:
         result["decisions"] = decisions
     runner.keep_result(result)

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Protocol, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
-from backend.agents.observer import Usage
 from backend.agents.registry import AGENTS
 from backend.agents.runner import AgentRunner, Outcome
 from backend.agents.specs import FINISH, AgentSpec
 from backend.agents.team_results import Outcomes, fatal_error, input_of, outputs, run_alone, with_more
+from backend.agents.usage import Usage
 from backend.core.agent_errors import StepLimitError
 from backend.core.redaction import redact_text
 

@@ -1,9 +1,10 @@
-"""`/auth`: sign in with an Airflow user."""
+"""`/auth`: sign in with an Airflow user, and out."""
 
 from fastapi import APIRouter, Response
 
 from backend.api.deps import COOKIE, Services
 from backend.api.schemas.auth import Credentials, Token
+from backend.services.application import Application
 
 router = APIRouter(prefix="/auth", tags=["auth"])
 
@@ -24,6 +25,21 @@ async def create_token(credentials: Credentials, response: Response, services: S
         max_age=expires_in,
         httponly=True,
         samesite="strict",
-        secure=services.settings.public_url.startswith("https:"),
+        secure=_secure(services),
     )
     return Token(access_token=token, expires_in=expires_in, role=role.label)
+
+
+@router.post("/logout", status_code=204)
+async def delete_cookie(response: Response, services: Services) -> None:
+    """Sign a browser out: its cookie is deleted. Safe to repeat, also without one.
+
+    Tokens are kept nowhere, so none is recalled: one that was copied elsewhere is good until it expires.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=_secure(services))
+
+
+def _secure(services: Application) -> bool:
+    """Whether browsers may send the cookie over TLS only."""
+    return services.settings.public_url.startswith("https:")

@@ -39,7 +39,7 @@ async def signed_in(request: Request, services: Services) -> Principal:
 
 async def reader(request: Request, services: Services) -> Principal:
     """Somebody who may read: a signed-in user or, in development, anybody on this machine without a token."""
-    if _token(request) is None and services.settings.development and from_loopback(request):
+    if _token(request) is None and services.settings.development and is_local(request, services):
         return Principal("anonymous", Role.VIEWER)
     return user_of(request, services)
 
@@ -48,6 +48,13 @@ async def starter(principal: Annotated[Principal, Depends(signed_in)]) -> Princi
     """Somebody who may trigger. Raises `Forbidden` for a Viewer."""
     if principal.role < Role.USER:
         raise Forbidden("The role Viewer may not trigger workflows; the role User or higher is needed.")
+    return principal
+
+
+async def author(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
+    """Somebody who may write templates. Raises `Forbidden` for a Viewer."""
+    if principal.role < Role.USER:
+        raise Forbidden("The role Viewer may not change templates; the role User or higher is needed.")
     return principal
 
 
@@ -65,6 +72,7 @@ Name = Annotated[str | None, Query(min_length=1, max_length=250, pattern=r"^[^\x
 Reader = Annotated[Principal, Depends(reader)]
 SignedIn = Annotated[Principal, Depends(signed_in)]
 Starter = Annotated[Principal, Depends(starter)]
+Author = Annotated[Principal, Depends(author)]
 Operator = Annotated[Principal, Depends(operator)]
 
 
@@ -78,8 +86,11 @@ def _token(request: Request) -> str | None:
     return request.cookies.get(COOKIE)
 
 
-def from_loopback(request: Request) -> bool:
-    """Whether the request comes from a program on this machine, not through a proxy on it."""
+def is_local(request: Request, services: Application) -> bool:
+    """Whether the request comes from a program on this machine, not through a proxy on it.
+
+    In a container the machine's requests come from its gateway, which `VISUAL_AI_LOCAL_NETWORKS` names.
+    """
     # A proxy on this machine connects from the loopback too: what it forwards is not local.
     if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
         return False
@@ -87,6 +98,9 @@ def from_loopback(request: Request) -> bool:
     if request.url.hostname not in ("localhost", "127.0.0.1", "::1"):
         return False
     try:
-        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+        address = ipaddress.ip_address(request.client.host) if request.client is not None else None
     except ValueError:
         return False
+    if address is None:
+        return False
+    return address.is_loopback or any(address in network for network in services.settings.local_networks)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from backend.core.pointers import pointer
 from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, Unavailable
 
 log = logging.getLogger(__name__)
@@ -82,4 +83,4 @@ def _pointer(location: tuple[Any, ...], kind: str) -> str:
         return ""
     if source == "query":
         return f"?{path[0]}"
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+    return pointer(*path)

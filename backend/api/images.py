@@ -17,13 +17,23 @@ async def upload_image(file: UploadFile, who: Starter, services: Services, respo
     return ImageOut(image_id=image_id, image_url=image_url)
 
 
+@router.get("/samples/{name}", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+async def get_sample(name: str, _: SignedIn, services: Services) -> Response:
+    """A picture to try things out with, named `sample://<name>` in `input_data`: `invoice`."""
+    return _picture(await services.images.sample(name), "image/png")
+
+
 @router.get("/{image_id}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
 async def get_image(image_id: str, who: SignedIn, services: Services) -> Response:
     """An uploaded picture, for its owner and those who see all."""
     image = await services.images.get(who, image_id)
+    return _picture(image.content, image.media_type)
+
+
+def _picture(content: bytes, media_type: str) -> Response:
     return Response(
-        image.content,
-        media_type=image.media_type,
+        content,
+        media_type=media_type,
         headers={
             "Cache-Control": "private, max-age=86400, immutable",
             "X-Content-Type-Options": "nosniff",

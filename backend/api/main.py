@@ -18,6 +18,8 @@ from backend.api import (
     notifications,
     operations,
     preferences,
+    templates,
+    users,
     workflow_runs,
     workflow_status,
     workflow_triggers,
@@ -84,6 +86,8 @@ def create_app(
         monitoring.router,
         images.router,
         preferences.router,
+        templates.router,
+        users.router,
         notifications.router,
         operations.router,
     ):

@@ -38,15 +38,31 @@ async def workflow_metrics(
 
 
 @router.get("/agent-performance")
-async def agent_performance(services: Services, principal: Reader, time_range: TimeRange = "24h") -> AgentPerformance:
+async def agent_performance(
+    services: Services,
+    principal: Reader,
+    time_range: TimeRange = "24h",
+    dag_id: Name = None,
+    user_id: Name = None,
+) -> AgentPerformance:
     """Per agent, type and model: runs, success rate, latency, tokens, cost, retries and fallbacks."""
-    return await services.monitoring.agent_performance(time_range, owner=_owner(principal))
+    return await services.monitoring.agent_performance(
+        time_range, dag_id=dag_id, user_id=user_id, owner=_owner(principal)
+    )
 
 
 @router.get("/error-distribution")
-async def error_distribution(services: Services, principal: Reader, time_range: TimeRange = "24h") -> ErrorDistribution:
+async def error_distribution(
+    services: Services,
+    principal: Reader,
+    time_range: TimeRange = "24h",
+    dag_id: Name = None,
+    user_id: Name = None,
+) -> ErrorDistribution:
     """Errors by category, agent and DAG, whether runs got over them, and when they occurred."""
-    return await services.monitoring.error_distribution(time_range, owner=_owner(principal))
+    return await services.monitoring.error_distribution(
+        time_range, dag_id=dag_id, user_id=user_id, owner=_owner(principal)
+    )
 
 
 @router.get(

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
 
-from backend.api.deps import Services, from_loopback, user_of
+from backend.api.deps import Services, is_local, user_of
 from backend.api.metrics import CONTENT_TYPE, Metrics
 from backend.core.problems import Forbidden
 from backend.core.roles import Role
@@ -34,7 +34,7 @@ async def metrics(request: Request, services: Services) -> Response:
     A scraper on the same machine needs no token; one from elsewhere needs that of an Op or Admin. What comes
     through a proxy is from elsewhere.
     """
-    if not from_loopback(request) and user_of(request, services).role < Role.OP:
+    if not is_local(request, services) and user_of(request, services).role < Role.OP:
         raise Forbidden("Metrics are for the roles Op and Admin.")
     await services.model_limits.refresh()
     collected: Metrics = request.app.state.metrics

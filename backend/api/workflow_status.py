@@ -22,6 +22,7 @@ from backend.api.schemas.workflows import (
     TaskOut,
     Usage,
 )
+from backend.core.error_category import Category
 from backend.core.log_text import as_text
 from backend.core.problems import FieldError, Invalid
 from backend.db.batch_items import item_json
@@ -63,16 +64,26 @@ async def list_executions(
     state: Annotated[list[State] | None, Query()] = None,
     user_id: Name = None,
     since: AwareDatetime | None = None,
+    agent: Name = None,
+    error_category: Category | None = None,
+    error_agent: Name = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> ExecutionList:
-    """Runs, newest first. Give `next_cursor` as `cursor` for the next page. The role User sees only its own."""
+    """Runs, newest first. Give `next_cursor` as `cursor` for the next page. The role User sees only its own.
+
+    `agent`: those in which an agent of this name worked. `error_category` and `error_agent`: those that met an error of
+    this kind, in this agent, whether they got over it or not.
+    """
     page = await services.status.list_page(
         who,
         dag_id=dag_id,
         states=list(state or []),
         user_id=user_id,
         since=since,
+        agent=agent,
+        error_category=error_category,
+        error_agent=error_agent,
         cursor=cursor,
         limit=limit,
     )
@@ -200,7 +211,7 @@ def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:
     dag_id, dag_run_id = row["dag_id"], row["dag_run_id"]
     kept = (
         "dag_id", "dag_run_id", "run_type", "user_id", "state", "progress", "tasks_total", "tasks_done", "attempt",
-        "queued_at", "started_at", "finished_at", "trace_url",
+        "queued_at", "started_at", "finished_at", "template_name", "template_version", "trace_url",
     )  # fmt: skip
     return {
         **{name: row[name] for name in kept},

@@ -18,7 +18,8 @@ from backend.api.schemas.workflows import (
 )
 from backend.core.problems import Problem
 from backend.services.application import Application
-from backend.services.trigger import Started, TriggerRequest
+from backend.services.trigger import Started
+from backend.services.trigger_request import TriggerRequest
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
 
@@ -36,7 +37,9 @@ async def trigger_workflow(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Accepted:
-    """Start a run of a DAG. Needs the role User or higher.
+    """Start a run of a DAG, or of a template. Needs the role User or higher.
+
+    A template gives what the request leaves out: `dag_id`, `model`, `budget` and, key by key, `input_data`.
 
     Send an `Idempotency-Key` when you may have to repeat the request: it never starts a second run.
     """
@@ -53,7 +56,7 @@ async def trigger_batch(
     services: Services,
     idempotency_key: IdempotencyKey = None,
 ) -> BatchAccepted:
-    """Start a run of a DAG for each input. Each has its own answer: the run, or the problem that refused it.
+    """Start a run of a DAG, or of a template, for each input. Each has its own answer: the run or the problem.
 
     Once begun it is carried through, even if you go away. With an `Idempotency-Key` a repeated request starts only
     what was not started before. For thousands of inputs, one run with a batch task is far cheaper than as many runs.
@@ -71,7 +74,15 @@ async def trigger_batch(
 
 
 def _request(body: RunOptions, input_data: dict[str, Any]) -> TriggerRequest:
-    return TriggerRequest(body.dag_id, input_data, body.user_id, body.model, body.run_after, body.budget_json())
+    return TriggerRequest(
+        dag_id=body.dag_id or "",
+        input_data=input_data,
+        user_id=body.user_id,
+        model=body.model,
+        run_after=body.run_after,
+        budget=body.budget_json(),
+        template=body.template,
+    )
 
 
 def _answer(started: Started, services: Application) -> dict[str, str]:

@@ -1,9 +1,11 @@
 """`/workflows`: the DAGs that can be triggered."""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter
 
 from backend.api.deps import Reader, Services
-from backend.api.schemas.workflows import WorkflowList, WorkflowOut
+from backend.api.schemas.workflows import WorkflowDetail, WorkflowList, WorkflowOut, WorkflowTaskOut
 from backend.services.catalog import Workflow
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
@@ -16,9 +18,14 @@ async def list_workflows(who: Reader, services: Services) -> WorkflowList:
 
 
 @router.get("/{dag_id}")
-async def get_workflow(dag_id: str, who: Reader, services: Services) -> WorkflowOut:
-    """One DAG."""
-    return _out(await services.catalog.get(dag_id, who.airflow_token))
+async def get_workflow(dag_id: str, who: Reader, services: Services) -> WorkflowDetail:
+    """One DAG, with its tasks and what follows each."""
+    workflow = await services.catalog.get(dag_id, who.airflow_token)
+    tasks = await services.catalog.tasks(workflow, who.airflow_token)
+    return WorkflowDetail(
+        **_out(workflow).model_dump(),
+        tasks=None if tasks is None else [WorkflowTaskOut(**asdict(task)) for task in tasks],
+    )
 
 
 def _out(workflow: Workflow) -> WorkflowOut:

@@ -41,7 +41,13 @@ Patience = Annotated[
 
 @app.command(rich_help_panel=RUNS)
 def run(
-    dag_id: DagId,
+    dag_id: Annotated[
+        str | None, typer.Argument(help="The workflow; may be left out with --template.", metavar="DAG_ID")
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="The template to run, as name or name@version.", metavar="NAME"),
+    ] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,7 +81,7 @@ def run(
     from backend.cli.session import carry_out
     from backend.cli.starting import Order, Starting
 
-    order = Order(dag_id, inputs or [], input_json, image, model, user, idempotency_key)
+    order = Order(dag_id, template, inputs or [], input_json, image, model, user, idempotency_key)
     carry_out(url, token, lambda: Starting(order, watch=watch, as_json=as_json, patience=patience))
 
 

@@ -22,7 +22,8 @@ _PATIENCE = 30.0
 class Order:
     """A run to start, as it is asked for."""
 
-    dag_id: str
+    dag_id: str | None
+    template: str | None
     pairs: list[str]
     json_source: str | None
     image: str | None
@@ -77,7 +78,7 @@ class Starting:
 
     async def _make_body(self, backend: Backend) -> dict[str, Any]:
         order = self._order
-        workflow = await backend.get(f"/workflows/{quote(order.dag_id, safe='')}")
+        workflow = await backend.get(f"/workflows/{quote(await self._dag_id(backend), safe='')}")
         given = {**self._given, **parse_pairs(order.pairs, workflow["input_schema"])}
         if order.image is not None:
             if "image_url" in given:
@@ -85,8 +86,20 @@ class Starting:
             given["image_url"] = order.image
             if self._picture is not None:
                 given["image_url"] = (await backend.post("/images", files={"file": self._picture}))["image_url"]
-        more = {"model": order.model, "user_id": order.user}
-        return {"dag_id": order.dag_id, "input_data": given} | {k: v for k, v in more.items() if v is not None}
+        more = {
+            "dag_id": order.dag_id, "template": order.template, "model": order.model, "user_id": order.user,
+        }  # fmt: skip
+        return {"input_data": given} | {k: v for k, v in more.items() if v is not None}
+
+    async def _dag_id(self, backend: Backend) -> str:
+        """The workflow, whose schema says how inputs are read."""
+        if self._order.dag_id is not None:
+            return self._order.dag_id
+        if self._order.template is None:
+            raise CliError("DAG_ID: is missing; name a workflow, or a template with --template")
+        name, _, version = (quote(part, safe="") for part in self._order.template.partition("@"))
+        place = f"/templates/{name}/versions/{version}" if version else f"/templates/{name}"
+        return str((await backend.get(place))["dag_id"])
 
     def _tell(self, accepted: dict[str, Any]) -> None:
         if self._as_json:

@@ -95,6 +95,11 @@ class AirflowClient:
         """A DAG with its parameters."""
         return await self._read("GET", f"/api/v2/dags/{quote(dag_id, safe='')}/details", token=token)
 
+    async def dag_tasks(self, dag_id: str, *, token: str | None = None) -> list[dict[str, Any]]:
+        """A DAG's tasks with the ids of those that follow each."""
+        answer = await self._read("GET", f"/api/v2/dags/{quote(dag_id, safe='')}/tasks", token=token)
+        return list(answer["tasks"])
+
     async def list_dags(self, *, token: str | None = None) -> list[dict[str, Any]]:
         """All DAGs the user may see."""
         dags: list[dict[str, Any]] = []

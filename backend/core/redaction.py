@@ -1,10 +1,13 @@
 """Takes secrets and picture bytes out of what is stored, streamed or logged."""
 
 import re
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w=.+-]+)*);base64,([A-Za-z0-9+/=_\-\s]{64,})")
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/_\-\r\n])[A-Za-z0-9+/_\-\r\n]{400,}+={0,2}")
+_KINDS = tuple(map(re.compile, ("[0-9]", "[a-z]", "[A-Z]")))
 _SECRETS = re.compile(
     r"(?ix)"
     r"(?:\b(?:sk|pk|rk|xox[abp]|ghp|gho|glpat)[-_][A-Za-z0-9_\-]{8,})"  # vendors' key prefixes
@@ -26,6 +29,9 @@ _MARKS = ("bearer", "eyj", "://", *(prefix + joint for prefix in _PREFIXES for j
 _SHORTEST = 3
 """Characters of the shortest text that either pattern matches: `a:b` before an `@` in a URL."""
 
+_WINDOW = 200
+"""Half as many characters as `_BASE64` has at least: one such window of a text lies in the middle of each match."""
+
 
 def redact_text(text: str, *, limit: int | None = None) -> str:
     """`text` without secrets and embedded pictures, cut to `limit` characters."""
@@ -33,6 +39,9 @@ def redact_text(text: str, *, limit: int | None = None) -> str:
     if len(text) >= _SHORTEST:
         if ";base64," in text:
             text = _DATA_URL.sub(_describe, text)
+        # Models' integrations also take pictures and files as bare base64.
+        if len(text) >= 2 * _WINDOW and _has_long_word(text):
+            text = _BASE64.sub(_describe_bare, text)
         lowered = text.lower()
         if any(mark in lowered for mark in _MARKS):
             text = _SECRETS.sub(REDACTED, text)
@@ -49,9 +58,7 @@ def redact(value: Any, *, limit: int | None = None) -> Any:
         return f"[{len(value)} bytes]"
     if isinstance(value, dict):
         return {
-            str(key): REDACTED
-            if item is not None and _SECRET_KEYS.search(str(key)) and not _COUNTS.search(str(key))
-            else redact(item, limit=limit)
+            str(key): REDACTED if item is not None and _is_secret_key(key) else redact(item, limit=limit)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
@@ -65,7 +72,55 @@ def redact(value: Any, *, limit: int | None = None) -> Any:
     return redact_text(str(value), limit=limit)
 
 
+def find_secret(value: Any) -> list[str | int] | None:
+    """Where in a JSON value the first text stands that would be taken out: keys and positions; None without one."""
+    if isinstance(value, str):
+        return [] if redact_text(value) != value else None
+    items: list[tuple[str | int, Any]] = []
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, str) and _is_secret_key(key) and item:
+                return [key]
+        items.extend(value.items())
+    elif isinstance(value, list):
+        items.extend(enumerate(value))
+    for key, item in items:
+        if (found := find_secret(item)) is not None:
+            return [key, *found]
+    return None
+
+
+def _is_secret_key(key: Any) -> bool:
+    return bool(_SECRET_KEYS.search(str(key)) and not _COUNTS.search(str(key)))
+
+
+def hide(value: Any, keys: Sequence[str]) -> Any:
+    """A value without these keys of one's own: a provider may repeat the one that it refuses."""
+    if isinstance(value, str):
+        for key in keys:
+            value = value.replace(key, REDACTED)
+        return value
+    if isinstance(value, Mapping):
+        return {name: hide(item, keys) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [hide(item, keys) for item in value]
+    return value
+
+
 def _describe(match: re.Match[str]) -> str:
-    encoded = match.group(3)
-    digest = sha256(encoded.encode()).hexdigest()[:12]
-    return f"data:{match.group(1) or ''};base64,[{len(encoded) * 3 // 4} bytes, {digest}]"
+    return f"data:{match.group(1) or ''};base64,[{_described(match.group(3))}]"
+
+
+def _has_long_word(text: str) -> bool:
+    """Whether `_BASE64` may match; to ask costs a hundredth of looking."""
+    return any(" " not in text[start : start + _WINDOW] for start in range(0, len(text) - _WINDOW + 1, _WINDOW))
+
+
+def _describe_bare(match: re.Match[str]) -> str:
+    found = match.group()
+    # Ids, rulers and words of a language without spaces are not made of all three.
+    return f"[{_described(found)}]" if all(kind.search(found, 0, _WINDOW) for kind in _KINDS) else found
+
+
+def _described(encoded: str) -> str:
+    return f"{len(encoded) * 3 // 4} bytes, {sha256(encoded.encode()).hexdigest()[:12]}"

@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal, cast
+
+RoleName = Literal["Public", "Viewer", "User", "Op", "Admin"]
+"""A role as Airflow writes it."""
 
 
 class Role(IntEnum):
@@ -20,9 +24,9 @@ class Role(IntEnum):
         return max((cls[name.upper()] for name in names if name.upper() in cls.__members__), default=cls.PUBLIC)
 
     @property
-    def label(self) -> str:
+    def label(self) -> RoleName:
         """The name as Airflow writes it."""
-        return self.name.capitalize()
+        return cast("RoleName", self.name.capitalize())
 
 
 @dataclass(frozen=True, slots=True)

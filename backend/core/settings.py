@@ -1,12 +1,13 @@
 """The settings, read once from the environment (and `.env`)."""
 
 import json
+import re
 from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, computed_field, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, computed_field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.core.error_policy import MAX_SECONDS, ErrorPolicy, parse_error_policy
@@ -59,8 +60,10 @@ class Settings(BaseSettings):
 
     # Backend
     public_url: str = Field("http://localhost:8000", validation_alias="VISUAL_AI_PUBLIC_URL")
+    pages_url: str | None = Field(None, validation_alias="VISUAL_AI_PAGES_URL")
     jwt_secret: SecretStr | None = Field(None, validation_alias="VISUAL_AI_JWT_SECRET")
     token_lifetime: int = Field(12 * 3600, validation_alias="VISUAL_AI_TOKEN_LIFETIME", ge=1, le=30 * 86400)
+    local_networks: tuple[IPvAnyNetwork, ...] = Field((), validation_alias="VISUAL_AI_LOCAL_NETWORKS")
     cors_origins: tuple[str, ...] = Field((), validation_alias="VISUAL_AI_CORS_ORIGINS")
     max_body_bytes: int = Field(5 * 2**20, validation_alias="VISUAL_AI_MAX_BODY_BYTES", ge=1024)
     trigger_rate_per_minute: int = Field(6000, validation_alias="VISUAL_AI_TRIGGER_RATE_PER_MINUTE", ge=0)
@@ -121,6 +124,12 @@ class Settings(BaseSettings):
     langfuse_host: str = Field("https://cloud.langfuse.com", validation_alias="LANGFUSE_HOST")
     langfuse_public_key: str | None = Field(None, validation_alias="LANGFUSE_PUBLIC_KEY")
     langfuse_secret_key: SecretStr | None = Field(None, validation_alias="LANGFUSE_SECRET_KEY")
+    langfuse_base_url: str | None = Field(None, validation_alias="LANGFUSE_BASE_URL")
+    langfuse_project_id: str | None = Field(None, validation_alias="LANGFUSE_PROJECT_ID")
+    langfuse_tracing: bool = Field(True, validation_alias="LANGFUSE_TRACING_ENABLED")
+    langfuse_sample_rate: float = Field(1.0, validation_alias="LANGFUSE_SAMPLE_RATE", ge=0, le=1)
+    langfuse_environment: str | None = Field(None, validation_alias="LANGFUSE_TRACING_ENVIRONMENT")
+    trace_content: bool = Field(True, validation_alias="VISUAL_AI_TRACE_CONTENT")
 
     @computed_field(repr=False)  # type: ignore[prop-decorator]  # pydantic's documented use
     @property
@@ -151,6 +160,27 @@ class Settings(BaseSettings):
         return (self.airflow_public_url or self.airflow_url).rstrip("/")
 
     @property
+    def pages_link_base(self) -> str:
+        """Where a person's browser finds the web page, without a trailing slash: the backend's own address if they
+        are served as one."""
+        return (self.pages_url or self.public_url).rstrip("/")
+
+    @property
+    def langfuse_url(self) -> str:
+        """Langfuse's address, without a trailing slash; `LANGFUSE_BASE_URL` goes before the older `LANGFUSE_HOST`."""
+        return (self.langfuse_base_url or self.langfuse_host).rstrip("/")
+
+    @property
+    def tracing(self) -> bool:
+        """Whether traces are sent to Langfuse: both keys are there, and nobody switched it off."""
+        return bool(self.langfuse_tracing and self.langfuse_public_key and self.langfuse_secret_key)
+
+    @property
+    def tracing_environment(self) -> str:
+        """What Langfuse tells the traces of several installations in one project apart by."""
+        return self.langfuse_environment or self.environment
+
+    @property
     def development(self) -> bool:
         """Whether this is a developer's machine, where the loopback may read without a token."""
         return self.environment == "development"
@@ -161,6 +191,26 @@ class Settings(BaseSettings):
         if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("write redis://host:6379/0, with rediss:// for TLS or unix:// for a socket")
         return url
+
+    @field_validator("langfuse_public_key", "langfuse_secret_key", mode="before")
+    @classmethod
+    def _leave_out_placeholders(cls, key: Any) -> Any:
+        # What an example file is filled with is no key: sent to Langfuse, each trace would be refused.
+        return None if isinstance(key, str) and key.strip().startswith("your_") else key
+
+    @field_validator("langfuse_host", "langfuse_base_url")
+    @classmethod
+    def _check_langfuse_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("https://", "http://")):
+            raise ValueError("write an address such as https://cloud.langfuse.com")
+        return url
+
+    @field_validator("langfuse_environment")
+    @classmethod
+    def _check_langfuse_environment(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"(?!langfuse)[a-z0-9_-]{1,40}", name):
+            raise ValueError("Langfuse takes up to 40 of a-z, 0-9, - and _, and nothing that begins with “langfuse”")
+        return name
 
     @field_validator("model_limits", "error_rules", "model_fallbacks", mode="before")
     @classmethod

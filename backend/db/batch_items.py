@@ -29,18 +29,19 @@ _WRITE = text(
     """
     INSERT INTO visual_ai.batch_items (
         execution_id, task_id, map_index, item_index, try_number, state, output, error, category, model, input_tokens,
-        output_tokens, cost_usd, latency_ms, trace_id)
+        output_tokens, cost_usd, latency_ms, trace_id, trace_url)
     SELECT
         CAST(:execution_id AS uuid), :task_id, :map_index, item_index, :try_number, state, output, error, category,
-        model, input_tokens, output_tokens, cost_usd, latency_ms, trace_id
+        model, input_tokens, output_tokens, cost_usd, latency_ms, trace_id, trace_url
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
         item_index integer, state text, output jsonb, error text, category text, model text, input_tokens bigint,
-        output_tokens bigint, cost_usd numeric, latency_ms double precision, trace_id text)
+        output_tokens bigint, cost_usd numeric, latency_ms double precision, trace_id text,
+        trace_url text)
     ON CONFLICT (execution_id, task_id, map_index, item_index) DO UPDATE SET
         try_number = excluded.try_number, state = excluded.state, output = excluded.output, error = excluded.error,
         category = excluded.category, model = excluded.model, input_tokens = excluded.input_tokens,
         output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd, latency_ms = excluded.latency_ms,
-        trace_id = excluded.trace_id, finished_at = clock_timestamp()
+        trace_id = excluded.trace_id, trace_url = excluded.trace_url, finished_at = clock_timestamp()
     """
 )
 
@@ -48,7 +49,7 @@ _WRITE = text(
 def write(
     connection: Connection, execution_id: str, place: Place, thread_id: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write what became of items, all in one statement; each row has the columns from `item_index` to `trace_id`.
+    """Write what became of items, all in one statement; each row has the columns from `item_index` to `trace_url`.
 
     Raises `OperationalError` (serialization failure) when a later try has the batch: this one's word no longer counts.
     """
@@ -119,6 +120,7 @@ def item_json(row: Mapping[str, Any]) -> dict[str, Any]:
         "latency_ms": row["latency_ms"],
         "try_number": row["try_number"],
         "trace_id": row["trace_id"],
+        "trace_url": row["trace_url"],
     }
 
 

@@ -129,5 +129,6 @@ def payload(error: Mapping[str, Any]) -> dict[str, Any]:
         "action": error["action"],
         "retry_in": error["retry_in"],
         "recovered": error["recovered"],
+        "context": error["context"],
         "occurred_at": error["occurred_at"],
     }

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Text, and_, cast, func, literal, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Text, and_, cast, exists, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.events import NewEvent
@@ -19,6 +19,8 @@ from backend.core.states import (
 )
 from backend.db import events
 from backend.db.rows import Row, all_rows, first_row, one_row
+from backend.db.tables import agent_traces as traces
+from backend.db.tables import workflow_errors as errors
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
@@ -239,6 +241,13 @@ def cancelled_among(connection: Connection, execution_ids: Iterable[str]) -> set
     return set(connection.execute(query).scalars())
 
 
+def begin_trace(connection: Connection, execution_id: str, *, trace_url: str | None) -> str | None:
+    """An agent task begins that is traced: gives the run's user. The run's address is that of its last such task."""
+    row = update(executions).where(executions.c.id == execution_id)
+    kept = row.values(trace_url=func.coalesce(trace_url, executions.c.trace_url)).returning(executions.c.user_id)
+    return connection.execute(kept).scalar()
+
+
 _SET_RESULTS = text(
     """
     UPDATE visual_ai.workflow_executions e
@@ -289,12 +298,16 @@ def list_page(
     user_id: str | None,
     owner: str | None,
     since: datetime | None,
+    agent: str | None,
+    error_category: str | None,
+    error_agent: str | None,
     before: tuple[datetime, str] | None,
     limit: int,
 ) -> list[Row]:
     """Executions, newest first, at most `limit`, older than `before` (`queued_at`, `id`), without input and output.
 
-    `owner` restricts the list to runs that user started or that were started for them.
+    `owner` restricts the list to runs that user started or that were started for them; `agent` to those in which it
+    worked, `error_category` and `error_agent` to those with one error that fits both.
     """
     query = select(*_LIGHT).order_by(executions.c.queued_at.desc(), executions.c.id.desc()).limit(limit)
     conditions = []
@@ -308,6 +321,16 @@ def list_page(
         conditions.append(or_(executions.c.user_id == owner, executions.c.triggered_by == owner))
     if since is not None:
         conditions.append(executions.c.queued_at >= since)
+    if agent is not None:
+        worked = and_(
+            traces.c.execution_id == executions.c.id, traces.c.agent_name == agent, traces.c.state != "skipped"
+        )
+        conditions.append(exists().where(worked))
+    met = [errors.c.category == error_category] if error_category is not None else []
+    if error_agent is not None:
+        met.append(errors.c.agent_name == error_agent)
+    if met:
+        conditions.append(exists().where(errors.c.execution_id == executions.c.id, *met))
     if before is not None:
         conditions.append(
             tuple_(executions.c.queued_at, executions.c.id)

@@ -142,7 +142,7 @@ def agent_performance(connection: Connection, window: Window, scope: Scope) -> l
             traces.c.node.is_(None),
             traces.c.state != "skipped",
             traces.c.started_at.between(window.since, window.until),
-            *_of_owner(traces, scope),
+            *_of_runs(traces, scope),
         )
         .group_by(*agent)
         .order_by(func.count().desc(), *agent)
@@ -196,7 +196,11 @@ def error_series(connection: Connection, window: Window, scope: Scope) -> list[M
 
 
 def _runs_in(window: Window, scope: Scope) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [executions.c.queued_at.between(window.since, window.until)]
+    return [executions.c.queued_at.between(window.since, window.until), *_scoped(scope)]
+
+
+def _scoped(scope: Scope) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
     if scope.owner is not None:
         conditions.append(_owned_by(scope.owner))
     if scope.dag_id is not None:
@@ -207,13 +211,12 @@ def _runs_in(window: Window, scope: Scope) -> list[ColumnElement[bool]]:
 
 
 def _errors_in(window: Window, scope: Scope) -> list[ColumnElement[bool]]:
-    return [errors.c.occurred_at.between(window.since, window.until), *_of_owner(errors, scope)]
+    return [errors.c.occurred_at.between(window.since, window.until), *_of_runs(errors, scope)]
 
 
-def _of_owner(table: FromClause, scope: Scope) -> list[ColumnElement[bool]]:
-    if scope.owner is None:
-        return []
-    return [table.c.execution_id.in_(select(executions.c.id).where(_owned_by(scope.owner)))]
+def _of_runs(table: FromClause, scope: Scope) -> list[ColumnElement[bool]]:
+    conditions = _scoped(scope)
+    return [table.c.execution_id.in_(select(executions.c.id).where(*conditions))] if conditions else []
 
 
 def _owned_by(owner: str) -> ColumnElement[bool]:

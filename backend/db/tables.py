@@ -90,6 +90,7 @@ agent_traces = Table(
     Column("fallbacks", Integer, nullable=False),
     Column("notice", Text),
     Column("trace_id", Text),
+    Column("trace_url", Text),
     Column("input", JSONB),
     Column("output", JSONB),
     Column("item_index", Integer),
@@ -143,6 +144,10 @@ workflow_templates = Table(
     Column("active", Boolean, nullable=False),
     Column("created_by", Text),
     Column("created_at", _Time, nullable=False),
+    Column("activated_at", _Time),
+    Column("activated_by", Text),
+    Column("deactivated_at", _Time),
+    Column("deactivated_by", Text),
 )
 
 workflow_events = Table(
@@ -187,6 +192,7 @@ batch_items = Table(
     Column("cost_usd", Numeric(18, 8)),
     Column("latency_ms", Double),
     Column("trace_id", Text),
+    Column("trace_url", Text),
     Column("finished_at", _Time, nullable=False),
 )
 

@@ -40,17 +40,18 @@ _WRITE = text(
     INSERT INTO visual_ai.agent_traces (
         id, execution_id, task_id, map_index, try_number, agent_name, agent_type, item_index, node, model, state,
         started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd, retries, fallbacks, attempt, notice,
-        trace_id, input, output)
+        trace_id, trace_url, input, output)
     SELECT
         id, execution_id, task_id, map_index, try_number, agent_name, agent_type, item_index, node,
         model, state, started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd,
-        coalesce(retries, 0), coalesce(fallbacks, 0), coalesce(attempt, 1), notice, trace_id, input, output
+        coalesce(retries, 0), coalesce(fallbacks, 0), coalesce(attempt, 1), notice, trace_id, trace_url, input,
+        output
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
         id uuid, execution_id uuid, task_id text, map_index integer, try_number integer, agent_name text,
         agent_type text, item_index integer, node text, model text, state text, started_at timestamptz,
         finished_at timestamptz, latency_ms double precision, input_tokens bigint, output_tokens bigint,
-        cost_usd numeric, retries integer, fallbacks integer, attempt integer, notice text, trace_id text, input jsonb,
-        output jsonb)
+        cost_usd numeric, retries integer, fallbacks integer, attempt integer, notice text, trace_id text,
+        trace_url text, input jsonb, output jsonb)
     ON CONFLICT (id) DO UPDATE SET
         state = excluded.state, model = excluded.model, finished_at = excluded.finished_at,
         latency_ms = excluded.latency_ms, input_tokens = excluded.input_tokens,
@@ -98,7 +99,7 @@ _SUPERSEDE = text(
       AND t.try_number <= begun.try_number AND t.state = 'running'
     RETURNING t.execution_id::text, t.task_id, t.map_index, t.try_number, t.agent_name, t.agent_type, t.item_index,
         t.node, t.state, t.model, t.started_at, t.latency_ms, t.input_tokens, t.output_tokens, t.cost_usd, t.attempt,
-        t.retries, t.fallbacks, t.notice
+        t.retries, t.fallbacks, t.notice, t.trace_url
     """
 )
 
@@ -237,4 +238,5 @@ def payload(trace: Mapping[str, Any]) -> dict[str, Any]:
         "retries": trace["retries"],
         "fallbacks": trace["fallbacks"],
         "notice": trace["notice"],
+        "trace_url": trace["trace_url"],
     }

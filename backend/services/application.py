@@ -29,6 +29,7 @@ from backend.services.secret_box import SecretBox
 from backend.services.status import Status
 from backend.services.stream import Streams
 from backend.services.task_logs import TaskLogs
+from backend.services.templates import Templates
 from backend.services.trigger import Triggers
 from backend.services.trigger_batch import BatchTriggers
 
@@ -53,6 +54,7 @@ class Application:
     model_limits: ModelLimits
     health: Health
     preferences: Preferences
+    templates: Templates
     notifications: Notifications
     deliveries: Deliveries
 
@@ -109,6 +111,7 @@ async def run_application(
             model_limits=model_limits,
             health=Health(settings, airflow, database, feed, reconciler, deliveries, model_limits),
             preferences=Preferences(database, box, webhooks),
+            templates=Templates(database, catalog),
             notifications=Notifications(database),
             deliveries=deliveries,
         )

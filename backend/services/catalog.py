@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, best_match
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
+from backend.core.pointers import pointer
 from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable
 
 FRESH = 1.0
@@ -19,6 +20,17 @@ REFRESH = 0.6
 """Details older than this are looked up again while they still serve."""
 
 _MAX_CACHED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowTask:
+    """A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped one has several instances."""
+
+    task_id: str
+    label: str
+    operator: str | None
+    mapped: bool
+    downstream: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +44,21 @@ class Workflow:
     paused: bool
     schema: dict[str, Any]
     manual: bool = True
+    parsed_at: str | None = None
     _validator: Draft202012Validator | None = field(default=None, repr=False, compare=False)
 
-    def faults(self, input_data: dict[str, Any]) -> list[FieldError]:
-        """What in `input_data` breaks the schema, by JSON pointer into the request's body."""
+    def defaults(self) -> dict[str, Any]:
+        """What a run has where its input says nothing."""
+        properties = self.schema.get("properties", {})
+        return {name: schema["default"] for name, schema in properties.items() if "default" in schema}
+
+    def takes(self, name: str) -> bool:
+        """Whether the DAG has such a parameter."""
+        return name in self.schema.get("properties", {})
+
+    def faults(self, input_data: dict[str, Any], *, partial: bool = False) -> list[FieldError]:
+        """What in `input_data` breaks the schema, by JSON pointer into the request's body; of `partial` input nothing
+        is missing."""
         if self._validator is None:
             return []
         faults = []
@@ -44,10 +67,10 @@ class Workflow:
             path = list(error.absolute_path)
             if error.validator == "required" and isinstance(error.instance, dict):
                 for name in error.validator_value:
-                    if name not in error.instance:
-                        faults.append(FieldError(_pointer([*path, name]), "is required"))
+                    if name not in error.instance and not partial:
+                        faults.append(FieldError(pointer("input_data", *path, name), "is required"))
                 continue
-            faults.append(FieldError(_pointer(path), error.message[:500]))
+            faults.append(FieldError(pointer("input_data", *path), error.message[:500]))
         return list(dict.fromkeys(faults))
 
 
@@ -59,6 +82,7 @@ class Catalog:
         self._details: dict[tuple[str, str], tuple[float, Workflow]] = {}
         self._fetching: dict[tuple[str, str], asyncio.Task[Workflow]] = {}
         self._parsed: dict[str, tuple[Any, Workflow]] = {}
+        self._tasks: dict[str, tuple[str | None, list[WorkflowTask]]] = {}
 
     async def get(self, dag_id: str, token: str | None) -> Workflow:
         """One workflow. Raises `NotFound`, `Forbidden` or `Unavailable`."""
@@ -77,6 +101,26 @@ class Catalog:
             raise refusal(refused, f"There is no workflow {dag_id!r}.") from refused
         except AirflowUnavailable as error:
             raise unreachable() from error
+
+    async def tasks(self, workflow: Workflow, token: str | None) -> list[WorkflowTask] | None:
+        """The workflow's tasks, for somebody who was given the workflow; None when Airflow keeps them from this user.
+
+        They are read again only after the DAG was parsed anew. Raises `Unavailable`.
+        """
+        known = self._tasks.get(workflow.dag_id)
+        if known is None or known[0] is None or known[0] != workflow.parsed_at:
+            try:
+                found = await self._airflow.dag_tasks(workflow.dag_id, token=token)
+            except AirflowRefused as refused:
+                if refused.status in (403, 404):
+                    return None
+                raise refusal(refused, "") from refused
+            except AirflowUnavailable as error:
+                raise unreachable() from error
+            if len(self._tasks) >= _MAX_CACHED:
+                self._tasks.clear()
+            known = self._tasks[workflow.dag_id] = (workflow.parsed_at, [_task(task) for task in found])
+        return known[1]
 
     def _fetch(self, key: tuple[str, str], dag_id: str, token: str | None) -> asyncio.Task[Workflow]:
         """The one look-up of this DAG for this user that is under way."""
@@ -138,6 +182,16 @@ def unreachable() -> Unavailable:
     return Unavailable("Airflow is out of reach; try again shortly.", retry_after=5)
 
 
+def _task(task: dict[str, Any]) -> WorkflowTask:
+    return WorkflowTask(
+        task_id=task["task_id"],
+        label=task.get("task_display_name") or task["task_id"],
+        operator=task.get("operator_name"),
+        mapped=bool(task.get("is_mapped")),
+        downstream=sorted(task.get("downstream_task_ids") or []),
+    )
+
+
 def _workflow(details: dict[str, Any]) -> Workflow:
     schema = input_schema(details.get("params") or {})
     try:
@@ -153,6 +207,7 @@ def _workflow(details: dict[str, Any]) -> Workflow:
         paused=bool(details.get("is_paused")),
         schema=schema,
         manual=_triggerable(details),
+        parsed_at=details.get("last_parsed_time"),
         _validator=validator,
     )
 
@@ -188,7 +243,3 @@ def input_schema(params: dict[str, Any]) -> dict[str, Any]:
         "properties": properties,
         "required": required,
     }
-
-
-def _pointer(path: list[Any]) -> str:
-    return "/input_data" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)

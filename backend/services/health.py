@@ -1,6 +1,7 @@
 """What works and what doesn't: each part is checked by itself, so that one that hangs hides no other."""
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -163,15 +164,27 @@ class Health:
 
     async def _check_langfuse(self) -> ComponentHealth:
         settings = self._settings
-        if not settings.langfuse_public_key or settings.langfuse_secret_key is None:
+        public, secret = settings.langfuse_public_key, settings.langfuse_secret_key
+        if not public and secret is None:
             return ComponentHealth(status="healthy", reason="not configured: tracing is off")
+        if not settings.langfuse_tracing:
+            return ComponentHealth(status="healthy", reason="switched off by LANGFUSE_TRACING_ENABLED")
+        if not public or secret is None:
+            missing = "LANGFUSE_SECRET_KEY" if public else "LANGFUSE_PUBLIC_KEY"
+            return ComponentHealth(status="degraded", reason=f"{missing} is missing: tracing is off")
+        # What only a project's keys may read: its health page would answer whatever the keys are.
+        keys = base64.b64encode(f"{public}:{secret.get_secret_value()}".encode()).decode()
         watch = _Watch()
-        response = await self._get(f"{settings.langfuse_host.rstrip('/')}/api/public/health")
+        response = await self._get(f"{settings.langfuse_url}/api/public/projects", {"Authorization": f"Basic {keys}"})
+        lost = "runs go on, their traces may be lost"
         if isinstance(response, str):
-            return watch.component("degraded", f"{response}; runs go on, their traces may be lost")
+            return watch.component("degraded", f"{response}; {lost}")
         if response.is_success:
             return watch.component("healthy")
-        return watch.component("degraded", f"answered {response.status_code}")
+        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            reason = f"the keys are refused ({response.status_code}): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY"
+            return watch.component("degraded", f"{reason}; {lost}")
+        return watch.component("degraded", f"answered {response.status_code}; {lost}")
 
     async def _check_model_provider(self) -> ComponentHealth:
         settings = self._settings

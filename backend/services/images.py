@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from hashlib import sha256
 
-from backend.agents.images import inspect_upload
+from backend.agents.images import inspect_upload, read_sample
 from backend.core.input_error import InputError
 from backend.core.problems import FieldError, Invalid, NotFound
 from backend.core.roles import Principal
@@ -39,6 +39,13 @@ class Images:
             content=content,
         )
         return image_id, f"{SCHEME}{image_id}"
+
+    async def sample(self, name: str) -> bytes:
+        """The picture behind `sample://<name>`, a PNG. Raises `NotFound`, naming those there are."""
+        try:
+            return await asyncio.to_thread(read_sample, name)
+        except InputError as error:
+            raise NotFound(f"{error.message.capitalize()}.") from error
 
     async def get(self, who: Principal, image_id: str) -> StoredImage:
         """The picture, for its owner and those who see all. Raises `NotFound`."""

@@ -72,9 +72,16 @@ class Monitoring:
 
         return await self._database.run(read)
 
-    async def agent_performance(self, time_range: str, *, owner: str | None = None) -> AgentPerformance:
-        """Agent runs started in the last `time_range`."""
-        span, scope = parse_time_range(time_range), Scope(owner)
+    async def agent_performance(
+        self,
+        time_range: str,
+        *,
+        dag_id: str | None = None,
+        user_id: str | None = None,
+        owner: str | None = None,
+    ) -> AgentPerformance:
+        """Agent runs started in the last `time_range`, also limited to a DAG and to a user's runs."""
+        span, scope = parse_time_range(time_range), Scope(owner, dag_id, user_id)
 
         def read(connection: Connection) -> AgentPerformance:
             window = figures.open_window(connection, span, bucket_width(span))
@@ -83,9 +90,16 @@ class Monitoring:
 
         return await self._database.run(read)
 
-    async def error_distribution(self, time_range: str, *, owner: str | None = None) -> ErrorDistribution:
-        """Errors that occurred in the last `time_range`."""
-        span, scope = parse_time_range(time_range), Scope(owner)
+    async def error_distribution(
+        self,
+        time_range: str,
+        *,
+        dag_id: str | None = None,
+        user_id: str | None = None,
+        owner: str | None = None,
+    ) -> ErrorDistribution:
+        """Errors that occurred in the last `time_range`, also limited to a DAG and to a user's runs."""
+        span, scope = parse_time_range(time_range), Scope(owner, dag_id, user_id)
 
         def read(connection: Connection) -> ErrorDistribution:
             window = figures.open_window(connection, span, bucket_width(span))

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowUnavailable
+from backend.core.error_category import Category
 from backend.core.problems import Conflict, NotFound
 from backend.core.roles import Principal
 from backend.core.settings import Settings
@@ -134,6 +135,9 @@ class Status:
         states: list[str] | None = None,
         user_id: str | None = None,
         since: datetime | None = None,
+        agent: str | None = None,
+        error_category: Category | None = None,
+        error_agent: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page:
@@ -145,6 +149,9 @@ class Status:
             user_id=user_id,
             owner=None if who.sees_all else who.username,
             since=since,
+            agent=agent,
+            error_category=error_category,
+            error_agent=error_agent,
             before=decode_cursor(cursor) if cursor else None,
             limit=limit + 1,
         )

@@ -1,12 +1,10 @@
 """Starts runs: each accepted request makes exactly one, however often it is sent."""
 
-import json
 import logging
 import secrets
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from limits import RateLimitItemPerMinute
@@ -25,33 +23,10 @@ from backend.db.executions import SYSTEM_KEY, RunState
 from backend.db.idempotency import Claim
 from backend.services.airflow_runs import run_state
 from backend.services.catalog import Catalog, refusal, unreachable
+from backend.services.template_runs import Choice, Chosen
+from backend.services.trigger_request import TriggerRequest
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TriggerRequest:
-    """What a client asks for. Where it names no model or budget (`{}` names none), its user's preferences apply."""
-
-    dag_id: str
-    input_data: dict[str, Any]
-    user_id: str | None = None
-    model: str | None = None
-    run_after: datetime | None = None
-    budget: dict[str, Any] | None = None
-
-    def fingerprint(self) -> str:
-        """The same for the same request only."""
-        content = [
-            self.dag_id,
-            self.input_data,
-            self.user_id,
-            self.model,
-            self.run_after.isoformat() if self.run_after else None,
-        ]
-        if self.budget:  # appended, so that the keys of requests without one stay good
-            content.append(self.budget)
-        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +42,8 @@ class Started:
 class Triggers:
     """Starts runs in Airflow under ids of our own choice, so that a repeated attempt can't make a second one.
 
-    A trigger costs two calls to Airflow (one within a burst) and two transactions, with an idempotency key three.
+    A trigger costs two calls to Airflow (one within a burst) and two transactions; with an idempotency key one
+    more, and with a template one or two.
     """
 
     def __init__(self, settings: Settings, airflow: AirflowClient, database: Database, catalog: Catalog) -> None:
@@ -77,8 +53,14 @@ class Triggers:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._rate = settings.trigger_rate_per_minute
 
-    async def trigger(self, who: Principal, request: TriggerRequest, key: str | None = None) -> Started:
-        """Start one run, or find the one that this key stands for.
+    def choice(self, request: TriggerRequest) -> Choice | None:
+        """The template that the request names, for several that name the same."""
+        return Choice(self._database, request.template) if request.template else None
+
+    async def trigger(
+        self, who: Principal, request: TriggerRequest, key: str | None = None, *, choice: Choice | None = None
+    ) -> Started:
+        """Start one run, or find the one that this key stands for. `choice` is the request's own unless given.
 
         Raises the problems of the contract: `Forbidden`, `NotFound`, `Conflict`, `Invalid`, `TooManyRequests`,
         `Unavailable`. After `Unavailable` the same request with the same key is safe to repeat.
@@ -87,13 +69,19 @@ class Triggers:
             return known
         await self._check_rate(who)
         self._check_user(who, request)
-        await self._check_input(who, request)
+        fingerprint = request.fingerprint()
+        choice = choice or self.choice(request)
+        chosen = await choice.version() if choice is not None else None
+        if chosen is not None:
+            request = chosen.apply(request)
+        await self._check_input(who, request, chosen)
         options = await self._options(who, request)
-        wanted = _new_claim(request)
+        wanted = _new_claim(request.dag_id, fingerprint)
         if key is not None:
             wanted, _ = await self._database.run_autocommit(idempotency.claim, who.username, key, wanted)
-            self._check_same(wanted, request)
-        conf = {**request.input_data, SYSTEM_KEY: {**_system_values(who, request, wanted, key), **options}}
+            self._check_same(wanted, fingerprint)
+        system = {**_system_values(who, request, wanted, key), **(chosen.system_values() if chosen else {}), **options}
+        conf = {**request.input_data, SYSTEM_KEY: system}
         try:
             await self._start(who, request, wanted, conf)
         except AirflowRefused as refused:
@@ -113,7 +101,7 @@ class Triggers:
         claim = await self._database.run_autocommit(idempotency.find, who.username, key)
         if claim is None:
             return None
-        self._check_same(claim, request)
+        self._check_same(claim, request.fingerprint())
         known = await self._database.run_autocommit(executions.heads, [(claim.dag_id, claim.dag_run_id)])
         if not known:
             return await self._find_started(who, claim)
@@ -132,8 +120,8 @@ class Triggers:
         return Started(execution_id, claim.dag_id, claim.dag_run_id, str(run.state))
 
     @staticmethod
-    def _check_same(claim: Claim, request: TriggerRequest) -> None:
-        if claim.request_hash != request.fingerprint():
+    def _check_same(claim: Claim, fingerprint: str) -> None:
+        if claim.request_hash != fingerprint:
             raise Conflict("This Idempotency-Key was used with another request; use a new key.")
 
     async def _check_rate(self, who: Principal) -> None:
@@ -150,7 +138,7 @@ class Triggers:
         if request.user_id not in (None, who.username) and who.role < Role.OP:
             raise Forbidden("user_id: only the roles Op and Admin may start a run on behalf of another user.")
 
-    async def _check_input(self, who: Principal, request: TriggerRequest) -> None:
+    async def _check_input(self, who: Principal, request: TriggerRequest, chosen: Chosen | None) -> None:
         if SYSTEM_KEY in request.input_data:
             raise Invalid(
                 f"/input_data/{SYSTEM_KEY}: is reserved",
@@ -161,7 +149,8 @@ class Triggers:
             raise Conflict(f"The workflow {request.dag_id!r} can't be triggered: it is broken or not meant for it.")
         if workflow.paused:
             raise Conflict(f"The workflow {request.dag_id!r} is paused; unpause it in Airflow first.")
-        if faults := workflow.faults(request.input_data):
+        faults = chosen.faults(workflow, request) if chosen else workflow.faults(request.input_data)
+        if faults:
             raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
 
     async def _options(self, who: Principal, request: TriggerRequest) -> dict[str, Any]:
@@ -170,7 +159,7 @@ class Triggers:
         model, budget = request.model, request.budget
         if model is None or budget is None:
             try:
-                chosen = await self._database.run(preferences.read, request.user_id or who.username)
+                chosen = await self._database.run_autocommit(preferences.read, request.user_id or who.username)
             except (SQLAlchemyError, OSError) as error:
                 raise Unavailable(
                     "The user's preferences can't be read just now; try again shortly, or name `model` and `budget`.",
@@ -215,9 +204,9 @@ class Triggers:
         return Started(execution_id, wanted.dag_id, wanted.dag_run_id, "queued")
 
 
-def _new_claim(request: TriggerRequest) -> Claim:
+def _new_claim(dag_id: str, fingerprint: str) -> Claim:
     dag_run_id = f"api__{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(6)}"
-    return Claim(request.fingerprint(), request.dag_id, dag_run_id, str(uuid.uuid4()))
+    return Claim(fingerprint, dag_id, dag_run_id, str(uuid.uuid4()))
 
 
 def _system_values(who: Principal, request: TriggerRequest, wanted: Claim, key: str | None) -> dict[str, Any]:

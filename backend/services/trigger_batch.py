@@ -10,7 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from backend.core.problems import FieldError, Invalid, Problem, Unavailable
 from backend.core.roles import Principal
 from backend.core.settings import Settings
-from backend.services.trigger import Started, TriggerRequest, Triggers
+from backend.services.template_runs import Choice
+from backend.services.trigger import Started, Triggers
+from backend.services.trigger_request import TriggerRequest
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +56,21 @@ class BatchTriggers:
     async def _all(
         self, who: Principal, requests: Sequence[TriggerRequest], key: str | None
     ) -> list[Started | Problem]:
+        # All of a batch have the same version of their template, whatever is activated meanwhile.
+        choices = {request.template: self._triggers.choice(request) for request in requests}
         return await asyncio.gather(
             *(
-                self._one(who, request, None if key is None else f"{key}#{index}")
+                self._one(who, request, None if key is None else f"{key}#{index}", choices[request.template])
                 for index, request in enumerate(requests)
             )
         )
 
-    async def _one(self, who: Principal, request: TriggerRequest, key: str | None) -> Started | Problem:
+    async def _one(
+        self, who: Principal, request: TriggerRequest, key: str | None, choice: Choice | None
+    ) -> Started | Problem:
         async with self._slots:
             try:
-                return await self._triggers.trigger(who, request, key)
+                return await self._triggers.trigger(who, request, key, choice=choice)
             except Problem as problem:
                 return problem
             except SQLAlchemyError as error:

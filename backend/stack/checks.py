@@ -18,6 +18,8 @@ _WANTED_MEMORY = 3 * 1024**3
 def check_ports(options: StackOptions, *, database_runs: bool) -> None:
     """Raise `StackError` that names each port that is taken, who holds it and the variable that moves it."""
     wanted = {"VISUAL_AI_AIRFLOW_PORT": options.airflow_port, "VISUAL_AI_BACKEND_PORT": options.backend_port}
+    if options.serve_frontend:
+        wanted["VISUAL_AI_FRONTEND_PORT"] = options.frontend_port
     if options.embedded and not database_runs:
         wanted["POSTGRES_PORT"] = options.database_port
     if len(set(wanted.values())) < len(wanted):

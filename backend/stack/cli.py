@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,6 +81,20 @@ def airflow(context: typer.Context) -> None:
     os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], environment)  # noqa: S606  # the user's own command
 
 
+@app.command(rich_help_panel=STACK, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def frontend(context: typer.Context, script: str) -> None:
+    """Run a script of frontend/package.json with the Node.js there is, as in `frontend lint`."""
+    from backend.stack.frontend import Frontend
+    from backend.stack.progress import step
+
+    try:
+        code = Frontend(Layout.find().root, step).run(script, context.args)
+    except StackError as error:
+        raise _fail(error) from None
+    if code:
+        raise typer.Exit(code)
+
+
 @app.command(rich_help_panel=STACK)
 def migrate() -> None:
     """Bring the visual_ai schema up to date and make the roles' logins work, as the user of POSTGRES_*."""
@@ -88,7 +103,7 @@ def migrate() -> None:
     from backend.core.settings import get_settings
     from backend.db.migrate import migrate as run
     from backend.db.roles import RoleError
-    from backend.stack.control import given_role_passwords
+    from backend.stack.installation import given_role_passwords
 
     try:
         done = run(get_settings().database_url, given_role_passwords(os.environ))
@@ -110,6 +125,22 @@ def serve(
     run(host, port)
 
 
+@app.command(rich_help_panel=STACK)
+def openapi(
+    output: Annotated[Path | None, typer.Option(help="Write it there instead of printing it.", metavar="FILE")] = None,
+) -> None:
+    """Print the API's OpenAPI document. The frontend's types come from it, see frontend/README.md."""
+    from backend.api.main import create_app
+    from backend.api.openapi import document_text
+    from backend.core.settings import Settings
+
+    text = document_text(create_app(Settings(_env_file=None)))
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
 def _stack() -> "Stack":
     from backend.stack.control import Stack  # late: `serve` starts without it
 
@@ -126,12 +157,15 @@ def _fail(error: Exception) -> typer.Exit:
 
 def _welcome(stack: "Stack") -> None:
     from backend.stack.access import fetch_token, first_command, first_request
+    from backend.stack.supervision import FRONTEND
 
     options = stack.options
     secret = options.password.get_secret_value()
     shown = secret if secret == "airflow" else "the one you set"  # noqa: S105  # the documented default
     print(f"  Airflow      http://localhost:{options.airflow_port}        user {options.username}, password {shown}")
     print(f"  Backend      http://localhost:{options.backend_port}/docs")
+    if any(program.name == FRONTEND for program in stack.status().programs):
+        print(f"  Frontend     http://localhost:{options.frontend_port}")
     print(f"  Logs         {stack.layout.logs}, tasks' logs {stack.layout.airflow_home / 'logs'}")
     try:
         token = fetch_token(options)

@@ -1,11 +1,8 @@
 """Starts and stops the whole stack on one machine."""
 
 import fcntl
-import hashlib
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,19 +12,22 @@ from types import FrameType
 import psutil
 import psycopg
 
-from backend.db.address import database_url, plain_url
-from backend.db.migrate import BOOKKEEPING_SCHEMA, Migrated, migrate
+from backend.db.address import database_url
+from backend.db.migrate import Migrated, migrate
 from backend.db.roles import BACKEND_ROLE, WORKER_ROLE, RoleError
 from backend.stack import environment
+from backend.stack.airflow_setup import set_up_airflow
 from backend.stack.checks import check_ports, check_room
 from backend.stack.credentials import load_credentials
+from backend.stack.frontend import Frontend
 from backend.stack.health import Readiness
+from backend.stack.installation import Databases, given_role_passwords
 from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
 from backend.stack.options import StackOptions, read_environment, read_options
 from backend.stack.postgres import Cluster, wait_until_reachable
 from backend.stack.processes import end_all
 from backend.stack.progress import note, step
-from backend.stack.supervision import SCHEDULER, ProgramState, Supervisor, programs
+from backend.stack.supervision import BACKEND, FRONTEND, SCHEDULER, ProgramState, Supervisor, programs
 
 _AIRFLOW_OWNER = "airflow"
 
@@ -59,8 +59,10 @@ class Stack:
         with self._alone(), _signals_as_interrupts():
             credentials = load_credentials(self.layout.secrets)
             if self._runs_well():
-                self._cluster(credentials).start() if self.options.embedded else None
-                return False
+                frontend = self._prepare_frontend()  # changed pages are served at once
+                if frontend.keys() <= {state.name for state in self._supervisor.states()}:
+                    self._cluster(credentials).start() if self.options.embedded else None
+                    return False
             self._stop_everything(keep_database=True)
             database_ran = self.options.embedded and self._cluster(credentials).running()
             with step("Ports, disk and memory"):
@@ -69,7 +71,7 @@ class Stack:
             if self.options.compose_host_ignored:
                 note("POSTGRES_HOST=postgres is a name inside docker compose; using the embedded PostgreSQL")
             try:
-                self._start(credentials)
+                self._start(credentials, self._prepare_frontend())
             except BaseException:
                 print("Stopping what was started …")
                 self._stop_everything()
@@ -97,14 +99,16 @@ class Stack:
             raise StackError("The stack isn't running. Start it: make up")
         return self._supervisor.environment(SCHEDULER)
 
-    def _start(self, credentials: dict[str, str]) -> None:
+    def _start(self, credentials: dict[str, str], frontend: Mapping[str, dict[str, str]]) -> None:
         databases, admin_url, migrated = self._prepare_database(credentials)
         for warning in migrated.warnings:
             note(warning)
         airflow = environment.airflow_environment(self.layout, self.options, self._person, credentials, databases)
         self._prepare_airflow(airflow, credentials, admin_url)
         environments = dict.fromkeys(programs(self.layout), airflow)
-        environments["backend"] = environment.backend_environment(
+        environments.pop(FRONTEND, None)
+        environments |= frontend
+        environments[BACKEND] = environment.backend_environment(
             self.layout, self.options, self._person, credentials, databases
         )
         since = datetime.now(UTC)
@@ -112,9 +116,22 @@ class Stack:
             base = environment.base_environment(self.layout, self.options, {"PATH": os.environ.get("PATH", "")})
             self._supervisor.start(environments, base)
         readiness = Readiness(self.layout, self.options, credentials["AIRFLOW_SERVICE_PASSWORD"], since)
-        readiness.wait(self._supervisor, self.options.start_timeout)
+        readiness.wait(self._supervisor, self.options.start_timeout, frontend=bool(frontend))
 
-    def _prepare_database(self, credentials: Mapping[str, str]) -> tuple[environment.Databases, str, Migrated]:
+    def _prepare_frontend(self) -> dict[str, dict[str, str]]:
+        """The environment of its process; nothing where it can't be served, which keeps nothing else from starting."""
+        frontend = Frontend(self.layout.root, step)
+        if not (self.options.serve_frontend and frontend.exists):
+            return {}
+        try:
+            nodejs = frontend.build()
+        except (StackError, OSError) as error:
+            note(f"the frontend isn't served: {error}")
+            return {}
+        serving = environment.frontend_environment(self.layout, self.options, self._person)
+        return {FRONTEND: nodejs.environment(serving)}
+
+    def _prepare_database(self, credentials: Mapping[str, str]) -> tuple[Databases, str, Migrated]:
         options = self.options
         if options.embedded:
             with step("PostgreSQL (embedded)"):
@@ -146,40 +163,18 @@ class Stack:
             except (RoleError, psycopg.Error) as error:
                 raise StackError(f"The database can't be brought up to date: {error}") from error
         metadata = database_url(host, options.database_port, options.postgres_db, user, password, driver="psycopg2")
-        return environment.Databases(metadata, migrated.backend_url, migrated.worker_url), admin_url, migrated
+        return Databases(metadata, migrated.backend_url, migrated.worker_url), admin_url, migrated
 
     def _prepare_airflow(self, airflow: dict[str, str], credentials: dict[str, str], admin_url: str) -> None:
-        """Airflow's own tables and accounts. It costs seconds of CPU, so a note in the database says it was done."""
-        script = self.layout.root / "airflow" / "config" / "airflow_bootstrap.py"
-        wanted = environment.setup_environment(airflow, self.options, self._person, credentials)
-        digest = hashlib.sha256(script.read_bytes() + (self.layout.root / "requirements.lock").read_bytes())
-        digest.update(repr(sorted((k, v) for k, v in wanted.items() if k.startswith("VISUAL_AI_SETUP_"))).encode())
-        fingerprint = digest.hexdigest()
-        with psycopg.connect(plain_url(admin_url), autocommit=True) as connection:
-            table = f"{BOOKKEEPING_SCHEMA}.airflow_setup"
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (fingerprint text NOT NULL)")
-            if (fingerprint,) in connection.execute(f"SELECT fingerprint FROM {table}").fetchall():  # noqa: S608
-                return
-            (self.layout.airflow_home / "logs").mkdir(parents=True, exist_ok=True)
-            with step("Airflow's database and accounts (once)"):
-                self._run_airflow_setup([sys.executable, str(script)], wanted)
-            with connection.transaction():
-                connection.execute(f"DELETE FROM {table}")  # noqa: S608
-                connection.execute(f"INSERT INTO {table} VALUES (%s)", [fingerprint])  # noqa: S608
-
-    def _run_airflow_setup(self, command: list[str], env: dict[str, str]) -> None:
         log = self.layout.logs / "airflow-setup.log"
         with log.open("w") as output:
-            process = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                cwd=self.layout.root, start_new_session=True,
-            )  # fmt: skip
-            try:
-                status = process.wait()
-            except BaseException:
-                process.terminate()
-                process.wait(10)
-                raise
+            status = set_up_airflow(
+                self.layout.root / "airflow" / "config" / "airflow_bootstrap.py",
+                environment.setup_environment(airflow, self.options, self._person, credentials),
+                admin_url,
+                announce=step,
+                output=output,
+            )
         if status != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
             raise StackError(f"Airflow's database can't be set up. The last lines of {log}:\n{tail}")
@@ -215,12 +210,6 @@ class Stack:
             except BlockingIOError:
                 raise StackError("Another `make up` or `make down` of this checkout is at work") from None
             yield
-
-
-def given_role_passwords(person: Mapping[str, str]) -> dict[str, str]:
-    """The passwords that a person set for the database roles; what is missing is derived."""
-    names = {BACKEND_ROLE: "VISUAL_AI_BACKEND_DB_PASSWORD", WORKER_ROLE: "VISUAL_AI_WORKER_DB_PASSWORD"}
-    return {role: person[name] for role, name in names.items() if person.get(name)}
 
 
 def _is_postgres(process: psutil.Process) -> bool:

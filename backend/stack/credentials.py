@@ -3,7 +3,8 @@
 import base64
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -28,15 +29,15 @@ _GENERATORS: dict[str, Callable[[], str]] = {
 }
 
 
-def load_credentials(path: Path) -> dict[str, str]:
+def load_credentials(path: Path, names: Collection[str] = tuple(_GENERATORS)) -> dict[str, str]:
     """The credentials in `path`, made on first use; names that a newer version needs are added.
 
-    The file is replaced as a whole, so a crash leaves the old or the new one. Raises `StackError` when it can't be
-    read or written.
+    `names` are those that belong there, by default all. The file is replaced as a whole, so a crash leaves the old or
+    the new one. Raises `StackError` when it can't be read or written.
     """
     try:
-        kept = {name: value for name, value in dotenv_values(path).items() if value} if path.exists() else {}
-        missing = {name: make() for name, make in _GENERATORS.items() if name not in kept}
+        kept = read_credentials(path) if path.exists() else {}
+        missing = {name: make() for name, make in _GENERATORS.items() if name in names and name not in kept}
         if missing:
             kept |= missing
             write_private(path, "".join(f"{name}={value}\n" for name, value in kept.items()))
@@ -44,6 +45,11 @@ def load_credentials(path: Path) -> dict[str, str]:
     except OSError as error:
         raise StackError(f"The secrets file can't be used: {error}") from error
     return kept
+
+
+def read_credentials(path: Path) -> dict[str, str]:
+    """The credentials that `load_credentials` has made in `path`. Raises `OSError` when it can't be read."""
+    return {name: value for name, value in dotenv_values(stream=StringIO(path.read_text())).items() if value}
 
 
 def write_private(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The environment of each process: what it needs and no more.
+"""The environment of each process of `make up`: what it needs and no more.
 
 Airflow's processes get the metadata database and the worker role, the backend gets its own role and its service
 account. Neither gets the database's administrator. Secrets travel in the environment only, never in arguments.
@@ -6,89 +6,25 @@ account. Neither gets the database's administrator. Secrets travel in the enviro
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from backend.stack.installation import (
+    Databases,
+    Places,
+    airflow_secrets,
+    airflow_settings,
+    backend_settings,
+    pages_url,
+    passed_on,
+    setup_accounts,
+)
 from backend.stack.layout import MARKER_VARIABLE, Layout
 from backend.stack.options import StackOptions
-
-SERVICE_USER = "visual_ai_service"
-"""The backend's own account in Airflow."""
-
-_NEVER_PASSED = frozenset(
-    {
-        "PYTHONDONTWRITEBYTECODE",  # doubles the time of every start
-        "PYTHONHOME",
-        "PYTHONPATH",
-        "POSTGRES_PASSWORD",
-        "POSTGRES_USER",
-        "_AIRFLOW_WWW_USER_PASSWORD",
-        "VISUAL_AI_BACKEND_DB_PASSWORD",
-        "VISUAL_AI_WORKER_DB_PASSWORD",
-        "VISUAL_AI_DATABASE_URL",
-        "VISUAL_AI_AIRFLOW_PASSWORD",
-        "VISUAL_AI_JWT_SECRET",
-        "MAKEFLAGS",
-        "MAKELEVEL",
-        "MFLAGS",
-    }
-)
-
-# What a person may overrule with an AIRFLOW__ variable of their own.
-_AIRFLOW_DEFAULTS = {
-    # airflow/config/visual_ai_executor.py, under the name that DAGs may give as a task's `executor`.
-    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor:visual_ai_executor.LastingLocalExecutor",
-    # Idle workers of LocalExecutor are real processes: 8 suit a small machine.
-    "AIRFLOW__CORE__PARALLELISM": "8",
-    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-    # The default asks DNS for the full name, which takes seconds on some laptops.
-    "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
-    "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
-    # One-task DAG, trigger to success: 2.2 s with the default of 1 s, 0.6 s with this.
-    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
-    # A scheduler or triggerer that is silent for this long is dead: four of its heartbeats, which come every 5 s also
-    # from a machine with more work than it can do. What it had queued, or its triggers, are then taken over. With the
-    # defaults of 30 s and, for the look at orphans, 5 minutes it takes longer than the restart itself.
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
-    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
-    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
-    # A task whose whole worker is gone is tried again after this time; the default is 5 minutes. Less than a minute
-    # would take tasks for dead that a restart of the API server or the failover of a database kept from reporting.
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
-    # So many heartbeats may fail, each after five attempts (4 s and more): the default of 3 ends all tasks when the API
-    # server is away for as long as a slow start takes. A task that is no longer wanted is told so, and ends at once.
-    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "10",
-    # The supervisor of a task looks this often, in seconds, whether its process is gone: with the default of 5 a task
-    # that fails often ends 5 s late, and one that is stopped goes on as long.
-    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-    # A new DAG file shows up within seconds, a changed one soon after.
-    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-    "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "5",
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
-    "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-    # The set-up synchronises the roles; doing it again at each start of the API server costs seconds.
-    "AIRFLOW__FAB__UPDATE_FAB_PERMS": "False",
-    "AIRFLOW__API__EXPOSE_CONFIG": "False",
-    "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
-    "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
-    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-}
-
-
-@dataclass(frozen=True)
-class Databases:
-    """SQLAlchemy URLs with passwords: Airflow's metadata (psycopg 2), and `visual_ai` for its two roles."""
-
-    airflow: str
-    backend: str
-    worker: str
 
 
 def base_environment(layout: Layout, options: StackOptions, person: Mapping[str, str]) -> dict[str, str]:
     """What every process gets: the person's environment without secrets that are not theirs, and the marker."""
-    kept = {k: v for k, v in person.items() if k not in _NEVER_PASSED and not k.startswith(("AIRFLOW_", "AIRFLOW__"))}
-    return kept | {
+    return passed_on(person) | {
         MARKER_VARIABLE: layout.identity,
         # Titles of processes must not overwrite the marker in /proc/<pid>/environ.
         "SPT_NOENV": "1",
@@ -108,34 +44,16 @@ def airflow_environment(
     databases: Databases,
 ) -> dict[str, str]:
     """The environment of Airflow's processes, and with it of every task and trigger."""
-    home, source = layout.airflow_home, layout.root / "airflow"
-    own = {name: value for name, value in person.items() if name.startswith("AIRFLOW__")}
     return {
         **base_environment(layout, options, person),
-        **_AIRFLOW_DEFAULTS,
-        **own,
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW_CONFIG": str(home / "airflow.cfg"),
-        "PYTHONPATH": str(source / "config"),  # airflow_local_settings, also when AIRFLOW_HOME is elsewhere
-        "AIRFLOW__CORE__DAGS_FOLDER": person.get("AIRFLOW__CORE__DAGS_FOLDER", str(source / "dags")),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(source / "plugins"),
-        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{options.airflow_url}/execution/",
-        "AIRFLOW__CORE__FERNET_KEY": credentials["AIRFLOW_FERNET_KEY"],
-        "AIRFLOW__FAB__CONFIG_FILE": str(source / "config" / "webserver_config.py"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": databases.airflow,
-        "AIRFLOW__API__BASE_URL": f"http://localhost:{options.airflow_port}",
+        **airflow_settings(_places(layout, options, person), person),
+        **airflow_secrets(credentials, databases.airflow),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(options.airflow_port),
-        "AIRFLOW__API__SECRET_KEY": credentials["AIRFLOW_SECRET_KEY"],
-        "AIRFLOW__API_AUTH__JWT_SECRET": credentials["AIRFLOW_JWT_SECRET"],
-        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
-        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(home / "logs" / "dag_processor"),
         # Not served (logs are on this disk), but asked for a running task: nobody else's server must answer.
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(options.worker_log_port),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(options.triggerer_log_port),
         "VISUAL_AI_DATABASE_URL": databases.worker,
-        "VISUAL_AI_PUBLIC_URL": person.get("VISUAL_AI_PUBLIC_URL", f"http://localhost:{options.backend_port}"),
     }
 
 
@@ -143,15 +61,7 @@ def setup_environment(
     airflow: Mapping[str, str], options: StackOptions, person: Mapping[str, str], credentials: Mapping[str, str]
 ) -> dict[str, str]:
     """Airflow's environment plus the accounts to make."""
-    return {
-        **airflow,
-        "VISUAL_AI_SETUP_USERNAME": options.username,
-        "VISUAL_AI_SETUP_PASSWORD": options.password.get_secret_value(),
-        # A password that a person set in the environment is the truth; a default one was perhaps changed in the UI.
-        "VISUAL_AI_SETUP_PASSWORD_IS_SET": "1" if person.get("_AIRFLOW_WWW_USER_PASSWORD") else "",
-        "VISUAL_AI_SETUP_SERVICE_USERNAME": SERVICE_USER,
-        "VISUAL_AI_SETUP_SERVICE_PASSWORD": credentials["AIRFLOW_SERVICE_PASSWORD"],
-    }
+    return {**airflow, **setup_accounts(options.username, options.password.get_secret_value(), person, credentials)}
 
 
 def backend_environment(
@@ -164,11 +74,27 @@ def backend_environment(
     """The backend's environment: no way into Airflow's database, only its API."""
     return {
         **base_environment(layout, options, person),
-        "VISUAL_AI_DATABASE_URL": databases.backend,
-        "VISUAL_AI_AIRFLOW_URL": options.airflow_url,
-        "VISUAL_AI_AIRFLOW_PUBLIC_URL": f"http://localhost:{options.airflow_port}",
-        "VISUAL_AI_AIRFLOW_USERNAME": SERVICE_USER,
-        "VISUAL_AI_AIRFLOW_PASSWORD": credentials["AIRFLOW_SERVICE_PASSWORD"],
-        "VISUAL_AI_PUBLIC_URL": person.get("VISUAL_AI_PUBLIC_URL", f"http://localhost:{options.backend_port}"),
-        "VISUAL_AI_JWT_SECRET": person.get("VISUAL_AI_JWT_SECRET") or credentials["VISUAL_AI_JWT_SECRET"],
+        **backend_settings(_places(layout, options, person), person, credentials, databases.backend),
     }
+
+
+def frontend_environment(layout: Layout, options: StackOptions, person: Mapping[str, str]) -> dict[str, str]:
+    """What serves the pages: it knows ports and no keys."""
+    base = base_environment(layout, options, {"PATH": person.get("PATH", ""), "HOME": person.get("HOME", "/")})
+    return {
+        **base,
+        "VISUAL_AI_BACKEND_URL": options.backend_url,
+        "CI": "true",  # it would end when nobody holds its standard input
+        "NODE_ENV": "production",
+    }
+
+
+def _places(layout: Layout, options: StackOptions, person: Mapping[str, str]) -> Places:
+    return Places(
+        home=layout.airflow_home,
+        source=layout.root / "airflow",
+        airflow_url=options.airflow_url,
+        airflow_public_url=f"http://localhost:{options.airflow_port}",
+        backend_public_url=person.get("VISUAL_AI_PUBLIC_URL", f"http://localhost:{options.backend_port}"),
+        pages_public_url=pages_url(person, options.frontend_port),
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from backend.stack.environment import SERVICE_USER
+from backend.stack.installation import SERVICE_USER
 from backend.stack.layout import Layout, StackError
 from backend.stack.options import StackOptions
 from backend.stack.progress import done
@@ -30,13 +30,14 @@ class Readiness:
         self._client = httpx.Client(timeout=httpx.Timeout(30, connect=1), trust_env=False)
         self._airflow_health: dict[str, Any] = {}
 
-    def wait(self, supervisor: Supervisor, timeout: float) -> None:
-        """Wait until everything is ready, showing each part as it comes up.
+    def wait(self, supervisor: Supervisor, timeout: float, *, frontend: bool) -> None:
+        """Wait until everything is ready, the `frontend` if it is served, showing each part as it comes up.
 
         Raises `StackError` with the last lines of the log of a process that fails or isn't ready in `timeout` seconds.
         """
         pending: dict[str, tuple[str, Callable[[], bool]]] = {
             "Backend": ("backend", self._backend),
+            **({"Frontend": ("frontend", self._frontend)} if frontend else {}),
             "Airflow API server": ("api-server", self._api_server),
             "Execution API warmed up": ("api-server", self._execution_api),
             "Airflow scheduler": ("scheduler", lambda: self._component("scheduler")),
@@ -102,6 +103,9 @@ class Readiness:
 
     def _backend(self) -> bool:
         return self._client.get(f"{self._options.backend_url}/readyz").status_code == httpx.codes.OK
+
+    def _frontend(self) -> bool:
+        return self._client.get(f"{self._options.frontend_url}/").status_code == httpx.codes.OK
 
     def _dags(self) -> bool:
         if not (self._layout.root / "airflow" / "dags" / f"{_SAMPLE_DAG}_dag.py").is_file():

@@ -27,6 +27,7 @@ class StackOptions(BaseSettings):
     airflow_port: int = Field(8080, validation_alias="VISUAL_AI_AIRFLOW_PORT", ge=1, le=64000)
     backend_port: int = Field(8000, validation_alias="VISUAL_AI_BACKEND_PORT", ge=1, le=65535)
     frontend_port: int = Field(3000, validation_alias="VISUAL_AI_FRONTEND_PORT", ge=1, le=65535)
+    serve_frontend: bool = Field(True, validation_alias="VISUAL_AI_FRONTEND")
     start_timeout: float = Field(240.0, validation_alias="VISUAL_AI_START_TIMEOUT", gt=0)
 
     postgres_host: str | None = Field(None, validation_alias="POSTGRES_HOST")
@@ -73,20 +74,34 @@ class StackOptions(BaseSettings):
         """The backend's address on this machine."""
         return f"http://127.0.0.1:{self.backend_port}"
 
+    @property
+    def frontend_url(self) -> str:
+        """The frontend's address on this machine."""
+        return f"http://127.0.0.1:{self.frontend_port}"
+
 
 def read_options(root: Path) -> StackOptions:
     """The options of the checkout at `root`. Raises `StackError` naming the variable that is wrong."""
-    try:
-        return StackOptions(_env_file=root / ".env")
-    except ValidationError as error:
-        problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise StackError(f"The settings don't fit:\n{problems}") from None
+    return _options(root / ".env")
+
+
+def container_options() -> StackOptions:
+    """The options of a container: its environment alone. Raises `StackError` naming the variable that is wrong."""
+    return _options(None)
 
 
 def read_environment(root: Path) -> dict[str, str]:
     """`.env` overlaid by the environment: what the started processes may see of the person's settings."""
     file = {name: value for name, value in dotenv_values(root / ".env").items() if value}
     return {**file, **os.environ}
+
+
+def _options(file: Path | None) -> StackOptions:
+    try:
+        return StackOptions(_env_file=file)
+    except ValidationError as error:
+        problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise StackError(f"The settings don't fit:\n{problems}") from None
 
 
 def _resolves(host: str) -> bool:

@@ -18,6 +18,8 @@ from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
 
 SCHEDULER = "scheduler"
 API_SERVER = "api-server"
+BACKEND = "backend"
+FRONTEND = "frontend"
 
 _SUPERVISOR = """\
 [supervisord]
@@ -120,12 +122,12 @@ class Supervisor:
         return dict(specification["env"])
 
     def start(self, environments: Mapping[str, Mapping[str, str]], environment: Mapping[str, str]) -> None:
-        """Write the configuration and start the daemon, with it every process.
+        """Write the configuration and start the daemon, with it every process that has an environment.
 
-        `environments` has one environment for each process of the Procfile; `environment` is the daemon's own.
+        `environments` has those of the Procfile's processes that are to run; `environment` is the daemon's own.
         Raises `StackError` when it doesn't come up.
         """
-        commands = programs(self._layout)
+        commands = {name: command for name, command in programs(self._layout).items() if name in environments}
         for name, command in commands.items():
             # The scheduler's tasks outlive it, and the pipe that the supervisor reads.
             log = str(self._layout.logs / f"{name}.log") if name == SCHEDULER else None

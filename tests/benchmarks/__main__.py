@@ -64,7 +64,7 @@ def main(
     for name in (name for name in ALONE if name in wanted):
         keep(ALONE[name]())
     on_a_stack = [name for name in ON_A_STACK if name in wanted]
-    with running_stack() if on_a_stack else nullcontext() as stack:
+    with running_stack({"VISUAL_AI_FRONTEND": "false"}) if on_a_stack else nullcontext() as stack:
         if stack is not None:
             shutil.copytree(DAGS, stack.dags, dirs_exist_ok=True)
         for name in on_a_stack:

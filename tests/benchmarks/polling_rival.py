@@ -35,13 +35,14 @@ def measure(stack: RunningStack, *, clients: int = CLIENTS) -> Result:
     figures: dict[str, float] = {}
     samples: dict[str, list[float]] = {}
     with stack.airflow() as airflow, stack.backend() as backend, _rival(stack, airflow) as rival:
+        airflow.timeout = 60.0  # it has much to do once the rival's clients ask
         wait_for_dag(airflow, DAG_ID)
         finished_run(airflow, DAG_ID, start_run(airflow, DAG_ID), timeout=120)
         ours = str(backend.base_url).rstrip("/")
         token = backend.headers["Authorization"].removeprefix("Bearer ")
 
         def polled() -> float:
-            return float(httpx.get(f"{rival}/requests", trust_env=False).json())
+            return float(httpx.get(f"{rival}/requests", trust_env=False, timeout=60).json())
 
         def asked() -> float:
             found = re.search(r"^visual_ai_airflow_requests_total (\S+)", backend.get("/metrics").text, re.MULTILINE)

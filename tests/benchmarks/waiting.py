@@ -34,6 +34,7 @@ def measure() -> Result:
             "OPENAI_BASE_URL": server.base_url,
             "OPENAI_API_KEY": "sk-benchmark",
             "AIRFLOW__CORE__PARALLELISM": str(SLOTS),
+            "VISUAL_AI_FRONTEND": "false",
         }
         with running_stack(environment) as stack:
             shutil.copytree(DAGS, stack.dags, dirs_exist_ok=True)

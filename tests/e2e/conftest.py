@@ -1,4 +1,4 @@
-"""The whole stack, started once for all end-to-end tests, with an OpenAI-compatible server beside it.
+"""The whole stack, started once for all end-to-end tests, with an OpenAI-compatible server and a Langfuse beside it.
 
 Agents use that server unless a run asks for an offline model (`model="local:vision"`): one stack serves both.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.kit.langfuse_server import LangfuseServer
 from tests.kit.openai_server import OpenAIServer
 from tests.kit.stack import RunningStack, running_stack, wait_until
 
@@ -19,7 +20,14 @@ OPENAI_KEY = "sk-proj-e2eSecretThatMayStandNowhere0123456789"
 
 
 @pytest.fixture(scope="session")
-def stack(running_openai_server: OpenAIServer) -> Iterator[RunningStack]:
+def traces() -> Iterator[LangfuseServer]:
+    """What the stack sends its traces to."""
+    with LangfuseServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stack(running_openai_server: OpenAIServer, traces: LangfuseServer) -> Iterator[RunningStack]:
     """The running stack. Fails with its output when it doesn't come up; stopped and removed after the tests."""
     environment = {
         "OPENAI_BASE_URL": running_openai_server.base_url,
@@ -29,6 +37,8 @@ def stack(running_openai_server: OpenAIServer) -> Iterator[RunningStack]:
         "VISUAL_AI_ALLOW_PRIVATE_WEBHOOKS": "true",
         "VISUAL_AI_ALLOW_HTTP_WEBHOOKS": "true",
         "VISUAL_AI_WEBHOOK_FIRST_WAIT": "0.1",
+        **traces.environment,
+        "LANGFUSE_FLUSH_INTERVAL": "1",
     }
     with running_stack(environment) as running:
         shutil.copytree(Path(__file__).with_name("dags"), running.dags, dirs_exist_ok=True)

@@ -71,6 +71,18 @@ def test_the_python_client_and_the_monitoring(stack: RunningStack, backend: http
     assert '"success_rate"' in shell(stack, blocks("bash", "monitoring/workflow-metrics")[0])
 
 
+def test_the_template(stack: RunningStack, backend: httpx.Client) -> None:
+    token = stack.command("token").stdout.strip()
+    started = shell(stack, blocks("bash", "/templates")[0], TOKEN=token)
+    found = re.search(r'"dag_run_id":"([^"]+)"', started)
+    assert found is not None, started
+    run = {"dag_id": "multi_agent_workflow", "dag_run_id": found.group(1)}
+    follow(backend, {"stream_url": snapshot(backend, run)["stream_url"]})
+    now = snapshot(backend, run)
+    assert (now["state"], now["template_name"], now["template_version"]) == ("success", "contract-check", 1)
+    assert set(now["result"]["results"]) == {"seen", "terms", "checked"}
+
+
 def test_the_dag_of_ones_own(stack: RunningStack, backend: httpx.Client, airflow: httpx.Client) -> None:
     code = blocks("python", "MultiAgentOperator(")[0].replace("my_custom_workflow", "readme_workflow")
     (stack.dags / "readme_workflow.py").write_text(code)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -76,6 +77,25 @@ async def test_the_cookie_is_out_of_reach_for_scripts(
         assert (await http.get("/workflow-status")).is_success
         http.cookies.clear()
         is_problem(await http.get("/workflow-status"), 401)
+
+
+async def test_a_browser_asks_who_it_is_and_signs_out(http: httpx.AsyncClient) -> None:
+    is_problem(await http.get("/users/me"), 401)
+    before = time.time()
+    await ask_token(http, "otto")
+    response = await http.get("/users/me")
+    assert response.headers["cache-control"] == "no-store"
+    me = response.json()
+    assert (me["user_id"], me["role"]) == ("otto", "Op")
+    assert abs(datetime.fromisoformat(me["expires_at"]).timestamp() - before - 12 * 3600) < 60
+
+    signed_out = await http.post("/auth/logout")
+    assert signed_out.status_code == 204
+    flags = {flag.strip().lower() for flag in signed_out.headers["set-cookie"].split(";")[1:]}
+    assert {"httponly", "samesite=strict", "path=/", "max-age=0"} <= flags
+    assert "visual_ai_session" not in http.cookies
+    is_problem(await http.get("/users/me"), 401)
+    assert (await http.post("/auth/logout")).status_code == 204
 
 
 async def test_a_token_lives_no_longer_than_airflows(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:
@@ -165,6 +185,27 @@ async def test_a_token_of_before_a_restart_with_another_secret(database_url: str
         assert (await http.get("/workflow-status", headers=headers)).is_success
     async with application(database_url, airflow) as app, client_of(app) as http:
         is_problem(await http.get("/workflow-status", headers=headers), 401)
+
+
+@pytest.mark.parametrize(
+    ("address", "base_url", "headers", "status"),
+    [
+        ("172.18.0.1", "http://localhost:8000", {}, 200),
+        ("172.18.0.2", "http://localhost:8000", {}, 401),
+        ("172.18.0.1", "http://backend:8000", {}, 401),
+        ("172.18.0.1", "http://localhost:8000", {"X-Forwarded-For": "172.18.0.1"}, 401),
+    ],
+)
+async def test_in_a_container_this_machine_is_its_gateway(
+    database_url: str, airflow: FakeAirflow, address: str, base_url: str, headers: dict[str, str], status: int
+) -> None:
+    async with (
+        application(database_url, airflow, local_networks=("172.18.0.1/32",)) as app,
+        client_of(app, address=address, base_url=base_url) as http,
+    ):
+        assert (await http.get("/workflow-status", headers=headers)).status_code == status
+        body = {"dag_id": "visual_ai_workflow", "input_data": {"image_url": "x"}}
+        is_problem(await http.post("/workflows/trigger", json=body, headers=headers), 401)
 
 
 @pytest.mark.parametrize(

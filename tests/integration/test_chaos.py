@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -44,6 +45,8 @@ from tests.kit.waiting import eventually
 
 DAG = "some_dag"
 RUNS = 200
+AIRFLOW_DOWN = float(os.environ.get("CHAOS_AIRFLOW_DOWN", "3"))
+"""Seconds."""
 CLIENTS_A_RUN = 2
 
 
@@ -223,7 +226,7 @@ async def break_everything(system: System) -> list[str]:
     assert await asyncio.to_thread(cut_feeds, system) >= 2
     done.append("feeds lost their connections")
     await asyncio.to_thread(system.airflow.down)
-    await asyncio.sleep(3)
+    await asyncio.sleep(AIRFLOW_DOWN)
     await asyncio.to_thread(system.airflow.up)
     done.append("Airflow was down")
     if system.redis is not None:

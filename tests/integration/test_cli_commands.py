@@ -15,7 +15,8 @@ from sqlalchemy import Engine, create_engine, text
 
 from backend.core.jsonable import dumps
 from tests.kit.airflow import PASSWORD, FakeAirflow
-from tests.kit.application import PRODUCTION, application, served
+from tests.kit.application import PRODUCTION, application, client_of, served
+from tests.kit.application import sign_in as user
 from tests.kit.command_line import CommandLine
 from tests.kit.recorded_runs import RecordedRun
 from tests.kit.stack import ROOT, free_port
@@ -176,6 +177,20 @@ async def test_inputs_are_what_the_workflow_takes(ulla: CommandLine, airflow: Fa
     assert f"python -m backend watch {DAG} {done.out.strip()}" in done.err
 
 
+async def test_a_template(ulla: CommandLine, app: FastAPI, airflow: FakeAirflow) -> None:
+    async with client_of(app) as http:
+        definition = {"dag_id": DAG, "input_data": {"query": "Why?"}}
+        body = {"name": "why", "definition": definition}
+        answer = await http.post("/templates", json=body, headers=await user(http, "ulla"))
+        assert answer.status_code == 201, answer.text
+    for arguments in (("--template", "why"), ("--template", "why@1"), (DAG, "--template", "why")):
+        done = await ulla.run("run", *arguments, "--image", PICTURE, "-i", "count=3")
+        assert done.code == 0, done.err
+        conf = dict(airflow.triggers[-1][1]["conf"])
+        assert conf.pop("_visual_ai")["template"] == "why"
+        assert conf == {"query": "Why?", "image_url": PICTURE, "count": 3}
+
+
 async def test_inputs_from_a_file_and_from_standard_input(
     ulla: CommandLine, airflow: FakeAirflow, tmp_path: Path
 ) -> None:
@@ -222,6 +237,10 @@ async def test_a_lost_answer_starts_no_second_run(ulla: CommandLine, airflow: Fa
     ("arguments", "stdin", "said"),
     [
         (["none"], "", "There is no workflow 'none'."),
+        ([], "", "DAG_ID: is missing; name a workflow, or a template with --template"),
+        (["--template", "none"], "", "There is no template 'none'."),
+        (["--template", "none@2"], "", "There is no template 'none'."),
+        ([DAG, "--template", "none", "--image", PICTURE], "", "/template: there is no template 'none'"),
         ([DAG], "", "/input_data/image_url: is required"),
         ([DAG, "--image", PICTURE, "-i", "query="], "", "/input_data/query: '' should be non-empty"),
         ([DAG, "-i", "query"], "", "--input: 'query' is neither name=value nor name:=JSON"),

@@ -1,6 +1,7 @@
 """System health, readiness and metrics: a real database, the rest faked at its transport."""
 
 import asyncio
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from backend.services.model_limits import ModelLimits
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import application
 from tests.kit.application import served as server_of
+from tests.kit.langfuse_server import LangfuseServer
 from tests.kit.waiting import eventually
 
 Answer = Callable[[httpx.Request], Any]  # a response, or a coroutine that gives one
@@ -99,7 +101,7 @@ def no_outside(request: httpx.Request) -> httpx.Response:
 async def made(
     database_url: str,
     *,
-    outside: Answer = no_outside,
+    outside: Answer | None = no_outside,
     airflow_answers: Answer | None = None,
     feed: Service | None = None,
     reconciler: Service | None = None,
@@ -119,7 +121,7 @@ async def made(
             reconciler or Service(),
             notifications or Service(),
             ModelLimits(PostgresStore(database)),
-            transport=httpx.MockTransport(outside),
+            transport=httpx.MockTransport(outside) if outside is not None else None,
         )
     finally:
         await client.close()
@@ -254,22 +256,56 @@ async def test_feed_and_reconciler_only_degrade(pg: Postgres) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"), [(200, "healthy"), (503, "degraded"), (404, "degraded"), (None, "degraded")]
-)
-async def test_langfuse(pg: Postgres, status: int | None, expected: str) -> None:
+    ("status", "expected", "reason"),
+    [
+        (200, "healthy", None),
+        (503, "degraded", "answered 503; runs go on, their traces may be lost"),
+        (404, "degraded", "answered 404; runs go on, their traces may be lost"),
+        (401, "degraded", "the keys are refused (401): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY; runs go on, "
+         "their traces may be lost"),
+        (None, "degraded", "unreachable (ConnectError); runs go on, their traces may be lost"),
+    ],
+)  # fmt: skip
+async def test_langfuse(pg: Postgres, status: int | None, expected: str, reason: str | None) -> None:
     called = []
 
     def outside(request: httpx.Request) -> httpx.Response:
         called.append(str(request.url))
+        assert b64decode(request.headers["authorization"].removeprefix("Basic ")) == b"pk-lf-public:sk-lf-verysecret"
         if status is None:
             raise httpx.ConnectError("sk-lf-verysecret")
         return httpx.Response(status)
 
     async with made(pg.backend_url, outside=outside, **LANGFUSE) as health:
         system = await health.system()
-    assert called == ["https://langfuse.test/api/public/health"]
-    assert (system.components["langfuse"].status, system.status) == (expected, expected)
+        await health.system()
+    assert called == ["https://langfuse.test/api/public/projects"], "a state is kept for a while"
+    langfuse = system.components["langfuse"]
+    assert (langfuse.status, langfuse.reason, system.status) == (expected, reason, expected)
     assert "secret" not in system.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "reason"),
+    [
+        ({"langfuse_secret_key": None}, "degraded", "LANGFUSE_SECRET_KEY is missing: tracing is off"),
+        ({"langfuse_public_key": None}, "degraded", "LANGFUSE_PUBLIC_KEY is missing: tracing is off"),
+        ({"langfuse_tracing": False}, "healthy", "switched off by LANGFUSE_TRACING_ENABLED"),
+    ],
+)
+async def test_langfuse_that_is_not_set_up(pg: Postgres, changes: dict[str, Any], expected: str, reason: str) -> None:
+    async with made(pg.backend_url, **LANGFUSE | changes) as health:
+        system = await health.system()
+    langfuse = system.components["langfuse"]
+    assert (langfuse.status, langfuse.reason) == (expected, reason)
+
+
+async def test_langfuse_as_it_answers(pg: Postgres, langfuse: LangfuseServer) -> None:
+    async with made(pg.backend_url, outside=None, **langfuse.settings) as health:
+        assert (await health.system()).components["langfuse"].status == "healthy"
+    langfuse.secret_key = "another"
+    async with made(pg.backend_url, outside=None, **{**langfuse.settings, "langfuse_secret_key": "old"}) as health:
+        assert (await health.system()).components["langfuse"].status == "degraded"
 
 
 @pytest.mark.parametrize(

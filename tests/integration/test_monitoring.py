@@ -387,9 +387,36 @@ async def test_a_user_sees_own_runs_only(
     assert sum(bucket["total"] for bucket in errors["time_series"]) == seen
 
 
-async def test_a_filter_does_not_widen_what_a_user_sees(http: httpx.AsyncClient, add_run: Callable[..., str]) -> None:
-    add_run(user_id="otto")
+async def test_agents_and_errors_of_a_dag_and_a_user(
+    http: httpx.AsyncClient, add_run: Callable[..., str], add_agent: Callable[..., None], add_error: Callable[..., None]
+) -> None:
+    for values in ({"user_id": "ulla", "dag_id": "photos"}, {"user_id": "ulla"}, {"user_id": "victor"}):
+        run = add_run(**values)
+        add_agent(run)
+        add_error(run, "server", dag_id=values.get("dag_id", "reports"))
+
+    async def counted(**params: str) -> tuple[int, int, int]:
+        agents = (await get(http, "agent-performance", **params)).json()["agents"]
+        errors = (await get(http, "error-distribution", **params)).json()
+        series = sum(bucket["total"] for bucket in errors["time_series"])
+        return sum(agent["runs"] for agent in agents), errors["total"], series
+
+    assert await counted() == (3, 3, 3)
+    assert await counted(user_id="ulla") == (2, 2, 2)
+    assert await counted(dag_id="reports") == (2, 2, 2)
+    assert await counted(dag_id="photos", user_id="ulla") == (1, 1, 1)
+    assert await counted(dag_id="photos", user_id="victor") == (0, 0, 0)
+
+
+async def test_a_filter_does_not_widen_what_a_user_sees(
+    http: httpx.AsyncClient, add_run: Callable[..., str], add_agent: Callable[..., None], add_error: Callable[..., None]
+) -> None:
+    run = add_run(user_id="otto")
+    add_agent(run)
+    add_error(run, "server")
     assert (await get(http, "workflow-metrics", user="ulla", user_id="otto")).json()["total"] == 0
+    assert (await get(http, "agent-performance", user="ulla", user_id="otto")).json()["agents"] == []
+    assert (await get(http, "error-distribution", user="ulla", user_id="otto")).json()["total"] == 0
 
 
 @pytest.mark.parametrize("path", ["workflow-metrics", "agent-performance", "error-distribution"])

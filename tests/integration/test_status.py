@@ -7,12 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, insert
 
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.db import batch_items, executions, observations, threads
 from backend.db.executions import RunState
+from backend.db.tables import agent_traces, workflow_errors
 from backend.db.threads import Wanted
 from backend.db.traces import Place
 from tests.kit.airflow import FakeAirflow
@@ -90,6 +91,33 @@ async def test_each_filter_narrows_the_list(http: httpx.AsyncClient, database: E
     ulla = await sign_in(http, "ulla")
     assert await listed(http, ulla) == ["b", "a"]
     assert await listed(http, ulla, user_id="uwe") == [], "a filter shows nobody what is not theirs"
+
+
+async def test_the_list_of_runs_that_an_agent_worked_in_or_met_an_error_in(
+    http: httpx.AsyncClient, database: Engine
+) -> None:
+    now = datetime.now(UTC)
+    ids = {
+        name: run(database, "success", name, user=user, queued_at=now - timedelta(hours=hours))
+        for hours, name, user in ((3, "a", "ulla"), (2, "b", "uwe"), (1, "c", "ulla"))
+    }
+    with database.begin() as connection:
+        for name, agent, state in (("a", "seen", "success"), ("b", "seen", "failed"), ("c", "seen", "skipped")):
+            row = {"execution_id": ids[name], "agent_name": agent, "state": state}
+            connection.execute(insert(agent_traces).values(task_id="t", try_number=1, agent_type="vision", **row))
+        for name, agent, category in (("a", "seen", "server"), ("a", "read", "timeout"), ("b", "seen", "timeout")):
+            row = {"execution_id": ids[name], "dag_id": DAG, "dag_run_id": name, "agent_name": agent}
+            told = {"category": category, "exception_type": "E", "message": "m", "action": "retry"}
+            connection.execute(insert(workflow_errors).values(**row, **told))
+    otto = await sign_in(http, "otto")
+    assert await listed(http, otto, agent="seen") == ["b", "a"], "a skipped agent did not work"
+    assert await listed(http, otto, error_category="timeout") == ["b", "a"]
+    assert await listed(http, otto, error_agent="read") == ["a"]
+    assert await listed(http, otto, error_category="timeout", error_agent="seen") == ["b"], "one error has to fit both"
+    assert await listed(http, await sign_in(http, "ulla"), error_category="timeout") == ["a"]
+    refused = await http.get("/workflow-status", params={"error_category": "bad luck"}, headers=otto)
+    assert refused.status_code == 422
+    assert [fault["pointer"] for fault in refused.json()["errors"]] == ["?error_category"]
 
 
 async def test_a_list_carries_no_inputs_and_outputs(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:

@@ -557,5 +557,42 @@ async def test_workflows(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAi
     listed = (await http.get("/workflows", headers=ulla)).json()["workflows"]
     assert [workflow["dag_id"] for workflow in listed] == ["multi agent/workflow", "visual_ai_workflow"]
     assert listed[1]["input_schema"]["required"] == ["image_url"]
-    assert (await http.get("/workflows/visual_ai_workflow", headers=ulla)).json() == listed[1]
+    airflow.followers["visual_ai_workflow"] = {"first": ["third", "second"], "second": [], "third": []}
+    detail = (await http.get("/workflows/visual_ai_workflow", headers=ulla)).json()
+    assert [(task["task_id"], task["downstream"]) for task in detail.pop("tasks")] == [
+        ("first", ["second", "third"]),
+        ("second", []),
+        ("third", []),
+    ]
+    assert detail == listed[1]
     is_problem(await http.get("/workflows/none", headers=ulla), 404)
+
+
+async def test_tasks_of_a_workflow_are_read_again_when_it_was_parsed_anew(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "FRESH", 0)
+
+    async def tasks() -> list[str] | None:
+        found = (await http.get("/workflows/visual_ai_workflow", headers=ulla)).json()["tasks"]
+        return None if found is None else [task["task_id"] for task in found]
+
+    airflow.followers["visual_ai_workflow"] = {"a": []}
+    refusal = airflow.fail("/visual_ai_workflow/tasks", 403, times=1)
+    assert await tasks() is None, "Airflow keeps them from this user: the workflow itself is shown"
+    assert refusal.times == 0
+    assert await tasks() == ["a"]
+    airflow.followers["visual_ai_workflow"] = {"b": []}
+    assert await tasks() == ["a"]
+    airflow.dags["visual_ai_workflow"]["last_parsed_time"] = "2030-01-01T00:00:00Z"
+    assert await tasks() == ["b"]
+    airflow.dags["visual_ai_workflow"]["last_parsed_time"] = "2030-01-01T00:00:01Z"
+    airflow.fail("/visual_ai_workflow/tasks", 503)
+    is_problem(await http.get("/workflows/visual_ai_workflow", headers=ulla), 503)
+
+
+async def test_the_sample_picture(http: httpx.AsyncClient, ulla: Headers) -> None:
+    sample = await http.get("/images/samples/invoice", headers=ulla)
+    assert sample.headers["content-type"] == "image/png"
+    assert sample.content.startswith(b"\x89PNG")
+    assert "invoice" in is_problem(await http.get("/images/samples/none", headers=ulla), 404)["detail"]

@@ -95,6 +95,8 @@ class FakeAirflow:
         }
         self.dags: dict[str, Json] = {}
         self.runs: dict[tuple[str, str], Run] = {}
+        self.followers: dict[str, dict[str, list[str]]] = {}
+        """By DAG: its tasks, and what follows each."""
         self.log: list[str] = []
         """`METHOD path` of each request, oldest first."""
         self.askers: list[tuple[str, str]] = []
@@ -255,6 +257,7 @@ class FakeAirflow:
             ("GET", r"/auth/fab/v1/users/([^/]+)", self._user_details),
             ("GET", r"/api/v2/dags", self._list_dags),
             ("GET", r"/api/v2/dags/([^/~]+)/details", self._details),
+            ("GET", r"/api/v2/dags/([^/~]+)/tasks", self._dag_tasks),
             ("POST", r"/api/v2/dags/([^/~]+)/dagRuns", self._trigger),
             ("GET", r"/api/v2/dags/~/dagRuns", self._list_runs),
             ("GET", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._run),
@@ -307,6 +310,20 @@ class FakeAirflow:
         if dag_id not in self.dags:
             return _refused(404, f"The Dag with ID: `{dag_id}` was not found")
         return httpx.Response(200, json=self.dags[dag_id])
+
+    def _dag_tasks(self, _: httpx.Request, __: str, dag_id: str) -> httpx.Response:
+        followers = self.followers.get(dag_id, {"validate_input": ["analyse_image"], "analyse_image": []})
+        tasks = [
+            {
+                "task_id": name,
+                "task_display_name": name,
+                "operator_name": "LangGraphOperator",
+                "is_mapped": False,
+                "downstream_task_ids": following,
+            }
+            for name, following in followers.items()
+        ]
+        return httpx.Response(200, json={"tasks": tasks, "total_entries": len(tasks)})
 
     def _trigger(self, request: httpx.Request, name: str, dag_id: str) -> httpx.Response:
         body = json.loads(request.content)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
+from langfuse._client.resource_manager import LangfuseResourceManager
 
+from tests.kit.langfuse_server import LangfuseServer
 from tests.kit.openai_server import OpenAIServer
 from tests.kit.redis_server import RedisServer
 
@@ -49,3 +52,12 @@ def redis_url(request: pytest.FixtureRequest) -> str | None:
         return None
     server: RedisServer = request.getfixturevalue("redis_server")
     return server.url
+
+
+@pytest.fixture
+def langfuse() -> Iterator[LangfuseServer]:
+    """A stand-in for Langfuse, with keys of its own. The SDK's clients of the test are gone afterwards: it would keep
+    one for each key as long as the process lasts."""
+    with LangfuseServer(public_key=f"pk-lf-{uuid.uuid4()}") as server:
+        yield server
+        LangfuseResourceManager.reset()

@@ -32,6 +32,7 @@ class RunningStack:
 
     airflow_url: str
     backend_url: str
+    frontend_url: str
     username: str
     password: str
     state: Path
@@ -82,7 +83,7 @@ class RunningStack:
 def running_stack(environment: Mapping[str, str] | None = None) -> Iterator[RunningStack]:
     """Start a stack with further variables; stop and remove it in the end. Raises `AssertionError` with its output."""
     state = Path(tempfile.mkdtemp(prefix="visual-ai-stack-"))
-    airflow_port, backend_port = free_port(), free_port()
+    airflow_port, backend_port, frontend_port = free_port(), free_port(), free_port()
     while airflow_port > 64000:
         airflow_port = free_port()
     inherited = {
@@ -93,6 +94,7 @@ def running_stack(environment: Mapping[str, str] | None = None) -> Iterator[Runn
     stack = RunningStack(
         airflow_url=f"http://127.0.0.1:{airflow_port}",
         backend_url=f"http://127.0.0.1:{backend_port}",
+        frontend_url=f"http://127.0.0.1:{frontend_port}",
         username="airflow",
         password="airflow",
         state=state,
@@ -101,6 +103,7 @@ def running_stack(environment: Mapping[str, str] | None = None) -> Iterator[Runn
             "VISUAL_AI_STACK_DIR": str(state),
             "VISUAL_AI_AIRFLOW_PORT": str(airflow_port),
             "VISUAL_AI_BACKEND_PORT": str(backend_port),
+            "VISUAL_AI_FRONTEND_PORT": str(frontend_port),
             "POSTGRES_PORT": str(free_port()),
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
                 [

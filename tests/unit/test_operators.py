@@ -229,7 +229,10 @@ def test_parsing_imports_nothing_heavy(tmp_path: Path) -> None:
     operators, dags, params = json.loads(python("-c", script, AIRFLOW_HOME=str(tmp_path)))
     assert operators == []
     assert dags == []
-    assert params == [["image_url", "query"], ["agents", "image_url", "orchestration_mode", "query", "text"]]
+    assert params == [["image_url", "query"], [
+        "agents", "error_policy", "image_url", "max_steps", "orchestration_mode", "query", "supervisor", "synthesis",
+        "text",
+    ]]  # fmt: skip
 
 
 def test_the_dags_are_parsed_by_airflow(tmp_path: Path) -> None:
@@ -248,3 +251,24 @@ def test_the_dags_are_parsed_by_airflow(tmp_path: Path) -> None:
         "visual_ai_maintenance": ["prune_checkpoints"],
         "visual_ai_workflow": ["analyse_image", "store_result", "validate_input"],
     }
+
+
+def test_what_a_run_brings_reaches_the_team_as_it_is(tmp_path: Path) -> None:
+    given = {
+        "orchestration_mode": "supervisor",
+        "synthesis": {"system_prompt": "{{ 7 * 7 }}"},
+        "supervisor": {"timeout": 3, "system_prompt": "{'a': 1}"},
+        "max_steps": 5,
+        "error_policy": None,
+    }
+    script = f"""if True:
+        import json, sys
+        sys.path.insert(0, "airflow/dags")
+        from multi_agent_dag import dag
+        task, given = dag.get_task("run_agents"), {given!r}
+        environment = task.get_template_env(dag)
+        rendered = {{key: task.render_template(getattr(task, key), {{"params": given}}, environment) for key in given}}
+        print("@" + json.dumps(rendered))
+    """
+    printed = python("-W", "default", "-c", script, AIRFLOW_HOME=str(tmp_path))
+    assert json.loads(printed.rpartition("@")[2]) == given

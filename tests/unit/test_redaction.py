@@ -92,3 +92,20 @@ def test_what_is_left_is_json() -> None:
         "infinite": None, "bytes": "[5 bytes]", "set": [1], "tuple": [1, "two"], "7": "1.5",
     }  # fmt: skip
     json.dumps(redacted, allow_nan=False)
+
+
+@pytest.mark.parametrize("around", ["{}", '{{"base64": "{}", "mime_type": "image/png"}}', "See {} above"])
+def test_bare_base64_is_a_picture_or_a_file(around: str) -> None:
+    encoded = base64.b64encode(bytes(range(256)) * 3).decode()
+    redacted = redact_text(around.format(encoded))
+    assert encoded[50:90] not in redacted
+    assert "[768 bytes, " in redacted
+    lines = "\n".join(encoded[start : start + 76] for start in range(0, len(encoded), 76))
+    assert encoded[80:120] not in redact_text(around.format(lines))
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 1000, "word " * 400, "0123456789abcdef" * 40, "a-dag_id/" * 60, "Ümläute" * 100, "A1b2" * 99]
+)
+def test_other_long_words_stay(text: str) -> None:
+    assert redact_text(text) == text

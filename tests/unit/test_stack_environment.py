@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.stack.environment import Databases, airflow_environment, backend_environment, setup_environment
+from backend.stack.environment import airflow_environment, backend_environment, setup_environment
+from backend.stack.installation import Databases, pages_url
 from backend.stack.layout import Layout, StackError
 from backend.stack.options import StackOptions, read_environment, read_options
 
@@ -86,6 +87,19 @@ def test_models_and_tracing_settings_pass_through() -> None:
         "key",
         "http://model",
         "trace",
+    )
+
+
+def test_tasks_know_where_a_person_finds_the_run() -> None:
+    env = airflow()
+    assert (env["VISUAL_AI_PAGES_URL"], env["VISUAL_AI_AIRFLOW_PUBLIC_URL"]) == (
+        "http://localhost:3000", "http://localhost:8080",
+    )  # fmt: skip
+    one_origin = {"VISUAL_AI_PUBLIC_URL": "https://agents.example.com"}
+    assert pages_url(one_origin, 3000) == "https://agents.example.com"
+    assert (
+        pages_url({**one_origin, "VISUAL_AI_PAGES_URL": "https://pages.example.com"}, 3000)
+        == "https://pages.example.com"
     )
 
 

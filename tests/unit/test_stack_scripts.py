@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LOCAL = "LocalExecutor:visual_ai_executor.LastingLocalExecutor"
 
 
 def load(path: str) -> ModuleType:
@@ -77,22 +78,26 @@ def test_a_failed_step_says_what_to_do(bootstrap: ModuleType, output: str, told:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "forks"),
+    ("arguments", "executor", "forks"),
     [
-        (["/x/.venv/bin/airflow", "scheduler", "--skip-serve-logs"], True),
-        (["airflow", "celery", "worker"], True),
-        (["airflow", "celery", "flower"], False),
-        (["airflow", "api-server"], False),
-        (["airflow", "dag-processor"], False),
-        (["airflow", "triggerer"], False),
-        (["pytest"], False),
-        (["-c"], False),
+        (["/x/.venv/bin/airflow", "scheduler", "--skip-serve-logs"], LOCAL, True),
+        (["airflow", "scheduler"], "LocalExecutor", True),
+        (["airflow", "scheduler"], f"CeleryExecutor,{LOCAL}", True),
+        (["airflow", "scheduler"], "CeleryExecutor", False),
+        (["airflow", "scheduler"], "KubernetesExecutor", False),
+        (["airflow", "celery", "worker"], "CeleryExecutor", True),
+        (["airflow", "celery", "flower"], "CeleryExecutor", False),
+        (["airflow", "api-server"], LOCAL, False),
+        (["airflow", "dag-processor"], LOCAL, False),
+        (["airflow", "triggerer"], LOCAL, False),
+        (["pytest"], LOCAL, False),
+        (["-c"], LOCAL, False),
     ],
 )
 def test_only_the_process_that_forks_tasks_preloads(
-    local_settings: ModuleType, arguments: list[str], forks: bool
+    local_settings: ModuleType, arguments: list[str], executor: str, forks: bool
 ) -> None:
-    assert local_settings.forks_tasks(arguments) is forks
+    assert local_settings.forks_tasks(arguments, executor) is forks
 
 
 def test_a_preload_that_fails_is_reported_and_not_fatal(

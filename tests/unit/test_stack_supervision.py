@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from backend.stack.checks import check_ports, port_is_free
+from backend.stack.control import Stack
+from backend.stack.frontend import Frontend
 from backend.stack.layout import Layout, StackError
 from backend.stack.options import StackOptions
 from backend.stack.supervision import programs, render_configuration
@@ -31,7 +33,7 @@ def parsed(layout: Layout) -> configparser.RawConfigParser:
 def test_every_process_of_the_procfile_is_restarted_and_stopped_as_a_group() -> None:
     config = parsed(Layout(root=ROOT, state=ROOT / ".stack"))
     assert set(programs(Layout(ROOT, ROOT / ".stack"))) == {
-        "api-server", "scheduler", "dag-processor", "triggerer", "backend",
+        "api-server", "scheduler", "dag-processor", "triggerer", "backend", "frontend",
     }  # fmt: skip
     for name in programs(Layout(ROOT, ROOT / ".stack")):
         section = config[f"program:{name}"]
@@ -72,3 +74,23 @@ def test_a_port_is_free_again_when_its_server_is_gone(taken_port: int) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     assert port_is_free(port)
+
+
+@pytest.mark.parametrize(
+    "failure", [StackError("`npm ci` failed: ENOTFOUND"), PermissionError(13, "a checkout that can't be written to")]
+)
+def test_a_frontend_that_cannot_be_built_is_told_and_keeps_nothing_else_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failure: Exception
+) -> None:
+    def build(_: Frontend) -> None:
+        raise failure
+
+    monkeypatch.setattr(Frontend, "build", build)
+    assert Stack(Layout(root=ROOT, state=tmp_path))._prepare_frontend() == {}
+    assert f"the frontend isn't served: {failure}" in capsys.readouterr().out
+
+
+def test_without_the_frontend_nothing_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISUAL_AI_FRONTEND", "false")
+    monkeypatch.setattr(Frontend, "build", lambda _: pytest.fail("it was built"))
+    assert Stack(Layout(root=ROOT, state=tmp_path))._prepare_frontend() == {}

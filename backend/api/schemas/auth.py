@@ -1,8 +1,11 @@
 """Sign-in."""
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from backend.core.roles import RoleName
 
 
 class Credentials(BaseModel):
@@ -20,4 +23,12 @@ class Token(BaseModel):
     access_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105  # the scheme's name
     expires_in: int
-    role: str
+    role: RoleName
+
+
+class Me(BaseModel):
+    """Who is signed in, with the role that the token was given for; after `expires_at` one has to sign in again."""
+
+    user_id: str
+    role: RoleName
+    expires_at: datetime | None

@@ -4,7 +4,8 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from backend.core.jsonable import dumps
 
@@ -21,7 +22,7 @@ class BudgetBody(BaseModel):
     max_steps: int | None = Field(None, ge=0, strict=True, description="Executions of graphs' nodes")
 
 
-def _storable(value: dict[str, Any]) -> dict[str, Any]:
+def storable_json(value: dict[str, Any]) -> dict[str, Any]:
     """Python reads more than JSON allows, and JSON holds more than Postgres does."""
     try:
         kept = dumps(value) == json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -32,7 +33,7 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-InputData = Annotated[dict[str, Any], AfterValidator(_storable)]
+InputData = Annotated[dict[str, Any], AfterValidator(storable_json)]
 
 
 class RunOptions(BaseModel):
@@ -40,7 +41,15 @@ class RunOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dag_id: str = Field(min_length=1, max_length=250)
+    template: str | None = Field(
+        None,
+        pattern=r"^[a-z][a-z0-9_-]{0,62}(@[1-9][0-9]{0,8})?$",
+        examples=["invoice-check", "invoice-check@3"],
+        description="The template to run: `name` for its active version, `name@version` for a certain one",
+    )
+    dag_id: str | None = Field(
+        None, min_length=1, max_length=250, validate_default=True, description="May be left out with a template"
+    )
     user_id: str | None = Field(
         None, min_length=1, max_length=256, pattern=_NO_NUL, description="On whose behalf; default: you"
     )
@@ -48,7 +57,16 @@ class RunOptions(BaseModel):
         None, min_length=1, max_length=256, pattern=_NO_NUL, description="The model of all agents whose task names none"
     )
     run_after: AwareDatetime | None = Field(None, description="Not before this time")
-    budget: BudgetBody | None = Field(None, description="Default: that of the user's preferences; `{}` is none")
+    budget: BudgetBody | None = Field(
+        None, description="Default: that of the template or else of the user's preferences; `{}` is none"
+    )
+
+    @field_validator("dag_id")
+    @classmethod
+    def _named(cls, dag_id: str | None, info: ValidationInfo) -> str | None:
+        if dag_id is None and info.data.get("template", "") is None:
+            raise PydanticCustomError("missing", "Field required, unless there is a template")
+        return dag_id
 
     def budget_json(self) -> dict[str, Any] | None:
         """The budget as it goes into the run's conf; None when the request says nothing of one."""
@@ -155,6 +173,7 @@ class ItemOut(BaseModel):
     latency_ms: float | None
     try_number: int
     trace_id: str | None
+    trace_url: str | None
 
 
 class ItemList(BaseModel):
@@ -173,6 +192,22 @@ class WorkflowOut(BaseModel):
     tags: list[str]
     paused: bool
     input_schema: dict[str, Any]
+
+
+class WorkflowTaskOut(BaseModel):
+    """A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped one has several instances."""
+
+    task_id: str
+    label: str
+    operator: str | None
+    mapped: bool
+    downstream: list[str]
+
+
+class WorkflowDetail(WorkflowOut):
+    """A DAG with its tasks as they are now; null when Airflow does not let you see them."""
+
+    tasks: list[WorkflowTaskOut] | None
 
 
 class WorkflowList(BaseModel):
@@ -212,12 +247,14 @@ class AgentOut(BaseModel):
     retries: int = Field(description="Model calls and nodes made again.")
     fallbacks: int = Field(description="Times another model took over.")
     notice: str | None
+    trace_url: str | None = Field(None, description="Where the agent's trace is in Langfuse; null for nodes.")
 
 
 class ErrorOut(BaseModel):
     """An error of one attempt and what was done about it; `retry_in` is in seconds.
 
-    `recovered` tells that a later attempt succeeded.
+    `recovered` tells that a later attempt succeeded. `context` holds what helps to understand it, without secrets and
+    pictures: request id, status, limits, the prompt's beginning and sizes.
     """
 
     task_id: str | None
@@ -233,6 +270,7 @@ class ErrorOut(BaseModel):
     action: str
     retry_in: float | None
     recovered: bool
+    context: dict[str, Any]
     occurred_at: datetime
 
 
@@ -261,6 +299,8 @@ class ExecutionOut(BaseModel):
     finished_at: datetime | None
     usage: Usage
     cost_usd: float | None
+    template_name: str | None = Field(description="The template that the run was made of, if any …")
+    template_version: int | None = Field(description="… and its version")
     status_url: str
     stream_url: str
     airflow_url: str

@@ -1,0 +1,81 @@
+"""What of inputs, outputs and errors may leave for Langfuse: without secrets and pictures, and not too much of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from backend.core.jsonable import dumps
+from backend.core.redaction import hide, redact, redact_text
+
+STRING_LIMIT = 20_000
+TEXT_LIMIT = 200_000
+"""The longest string, and the longest text of one input or output, in characters."""
+
+_ROLES = {"human": "user", "ai": "assistant"}
+
+
+class Redacted(str):
+    """Text that may leave."""
+
+    __slots__ = ()
+
+
+class Known(dict[str, Any]):
+    """Metadata that are ours: ids, numbers, addresses."""
+
+
+class TraceContent:
+    """Makes what may leave; with `enabled` false inputs, outputs and errors' words stay here."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._hidden: set[str] = set()
+
+    def keep_back(self, keys: Sequence[str]) -> None:
+        """Keys that may stand nowhere."""
+        self._hidden.update(keys)
+
+    def text(self, value: Any) -> Redacted | None:
+        """An input or output, as text or JSON."""
+        if value is None or not self._enabled:
+            return None
+        clean = redact(value, limit=STRING_LIMIT)
+        text = self._without_keys(clean if isinstance(clean, str) else dumps(clean))
+        if len(text) > TEXT_LIMIT:
+            text = f"{text[:TEXT_LIMIT]}… ({len(text)} characters)"
+        # What is left of a picture's address must not look like one: the SDK would take it for a file to upload.
+        return Redacted(text.replace(";base64,[", ";["))
+
+    def message(self, category: str, kind: str, words: str) -> str:
+        """What an error says of itself; `kind` is its class."""
+        kind = kind.rpartition(".")[2]
+        if not self._enabled:
+            return f"{category}: {kind}"
+        return self._without_keys(f"{category}: {kind}: {redact_text(words, limit=2_000)}")
+
+    def mask(self, *, data: Any, **_: Any) -> Any:
+        """Langfuse's hook for what its SDK is given, also by users' own code."""
+        if isinstance(data, Redacted | Known):
+            return data
+        if not isinstance(data, Mapping):
+            return self.text(data)
+        return hide(redact(dict(data), limit=STRING_LIMIT), [*self._hidden]) if self._enabled else None
+
+    def _without_keys(self, text: str) -> str:
+        return str(hide(text, [*self._hidden]))
+
+
+def prompt_json(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """A prompt in the form that Langfuse shows as a conversation."""
+    return [message_json(message) for message in messages]
+
+
+def message_json(message: BaseMessage) -> dict[str, Any]:
+    """One message of it."""
+    found: dict[str, Any] = {"role": _ROLES.get(message.type, message.type), "content": message.content}
+    if isinstance(message, AIMessage) and message.tool_calls:
+        found["tool_calls"] = [{"name": call["name"], "args": call["args"]} for call in message.tool_calls]
+    if isinstance(message, ToolMessage):
+        found["name"] = message.name
+    return found

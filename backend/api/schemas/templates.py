@@ -1,0 +1,250 @@
+"""Workflow templates. What a definition may hold is described here; the operators' own code checks what it says."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from backend.agents.agent_config import MAX_SYSTEM_PROMPT
+from backend.agents.specs import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS, MAX_STEPS, Mode
+from backend.api.schemas.workflows import BudgetBody, storable_json
+
+NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+RESERVED = frozenset({"schema"})
+MAX_AGENTS = 100
+MAX_DEPTH = 50
+"""Levels of a definition."""
+
+_REFERENCE = '`{"$input": "name"}` stands for that field of the run\'s input'
+
+
+def _free(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is reserved; take another name")
+    return name
+
+
+def _shallow(value: Any) -> Any:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, dict | list)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    if level:
+        raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
+    return storable_json(value) if isinstance(value, dict) else value
+
+
+TemplateName = Annotated[str, Field(pattern=NAME, examples=["invoice-check"]), AfterValidator(_free)]
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+ErrorPolicy = Annotated[
+    dict[str, Any],
+    Field(
+        description="What is done about models' errors, by kind: `rate_limit`, `timeout`, `server`, `context_length`, "
+        "`invalid_output`, …; and `fallbacks`, `wait_limit`, `reschedule_limit`",
+        examples=[{"rate_limit": {"retries": 8}, "fallbacks": ["openai:gpt-4.1-mini"]}],
+    ),
+]
+
+
+class _Setup(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    model: ModelName | None = Field(
+        None,
+        description="As LangChain's init_chat_model names it; default: the run's model",
+        examples=["openai:gpt-4.1"],
+    )
+    system_prompt: str | None = Field(None, min_length=1, max_length=MAX_SYSTEM_PROMPT)
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1, strict=True, description="Of an answer")
+    timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds")
+    error_policy: ErrorPolicy | None = None
+
+
+class SynthesisSetup(_Setup):
+    """How the results are summed up."""
+
+    output_schema: dict[str, Any] | None = Field(None, description="A JSON Schema: the form of the output's `data`")
+
+
+class SupervisorSetup(_Setup):
+    """The model that picks who works next, in the mode `supervisor`."""
+
+
+class AgentEntry(_Setup):
+    """One agent: built in, by its `type`, or a graph of the deployment's langgraph.json, by its name there."""
+
+    name: str = Field(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^/]*$", description="Unique in the template")
+    type: Literal["vision", "text", "extraction", "synthesis", "review", "supervisor"] | None = Field(
+        None,
+        description="vision: answers from its picture (`image_url`). text: answers from its `text`. extraction: fills "
+        "the form of its `output_schema` from `text` or `image_url`. synthesis: sums up `results`. review: judges "
+        "`subject`, `text` or `results` by `criteria`. supervisor: picks the next of `agents`",
+    )
+    graph: str | None = Field(
+        None, min_length=1, max_length=200, description="A name in langgraph.json; without `type`"
+    )
+    input_data: dict[str, Any] | None = Field(
+        None,
+        description="Its own input, before the run's `query`, `image_url` and `text`, which each built-in agent gets. "
+        + _REFERENCE,
+        examples=[{"criteria": ["It names a total."], "subject": {"$input": "draft"}}],
+    )
+    depends_on: list[str] | None = Field(
+        None, max_length=MAX_AGENTS, description="The agents whose results it gets, in the mode `graph`"
+    )
+    required: bool = Field(True, strict=True, description="Whether its failure fails the task")
+    description: str | None = Field(
+        None, min_length=1, max_length=MAX_DESCRIPTION_CHARS, description="Tells a supervisor what it is for"
+    )
+    output_schema: dict[str, Any] | None = Field(
+        None, description="A JSON Schema of an object: the form of the output's `data`; extraction needs one"
+    )
+    context: dict[str, Any] | None = Field(None, description="Given to a graph as its context")
+    configurable: dict[str, Any] | None = Field(None, description="Given to a graph as its `configurable`")
+    output_mapping: dict[str, str] | None = Field(
+        None, description="Picks parts of what a graph returns", examples=[{"answer": "messages.-1.content"}]
+    )
+
+
+class Definition(BaseModel):
+    """What a workflow template says: which DAG it runs, with what input, and with which agents."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "dag_id": "multi_agent_workflow",
+                "description": "Reads an invoice, checks it, and judges the answer",
+                "model": "openai:gpt-4.1",
+                "budget": {"max_cost_usd": 0.5},
+                "input_data": {"query": "Is the total right?"},
+                "orchestration_mode": "graph",
+                "agents": [
+                    {"name": "seen", "type": "vision"},
+                    {"name": "terms", "type": "text", "input_data": {"text": {"$input": "contract"}}},
+                    {
+                        "name": "checked",
+                        "type": "review",
+                        "input_data": {"criteria": ["It names the total."]},
+                        "depends_on": ["seen", "terms"],
+                    },
+                ],
+            }
+        },
+    )
+
+    dag_id: str = Field(
+        min_length=1, max_length=250, description="The DAG that runs it; `multi_agent_workflow` runs any agents"
+    )
+    description: str | None = Field(None, min_length=1, max_length=MAX_DESCRIPTION_CHARS)
+    input_data: dict[str, Any] | None = Field(
+        None,
+        description="What a run's input is where its request says nothing: objects are merged key by key, everything "
+        "else is replaced as a whole",
+    )
+    model: ModelName | None = Field(
+        None, description="The model of agents that name none; default: that of the user's preferences"
+    )
+    budget: BudgetBody | None = Field(None, description="Of a run; default: that of the user's preferences")
+    agents: list[AgentEntry] | None = Field(
+        None, min_length=1, max_length=MAX_AGENTS, description="Who works, for a DAG that takes agents"
+    )
+    orchestration_mode: Mode | None = Field(
+        None,
+        description="parallel (the default): all at once. sequential: each with the results before it. graph: by "
+        "`depends_on`. supervisor: a model picks who works next",
+    )
+    synthesis: bool | SynthesisSetup | None = Field(
+        None, description="Whether the results are summed up (the default), or how"
+    )
+    supervisor: SupervisorSetup | None = None
+    max_steps: int | None = Field(
+        None, ge=1, le=MAX_STEPS, strict=True, description="How often the supervisor may call an agent"
+    )
+    error_policy: ErrorPolicy | None = None
+
+    def as_given(self) -> dict[str, Any]:
+        """The definition with nothing but what was given."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+DefinitionIn = Annotated[Definition, BeforeValidator(_shallow)]
+
+
+def definition_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a definition."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Definition.model_json_schema()}
+
+
+class TemplateBody(BaseModel):
+    """A template to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: TemplateName
+    definition: DefinitionIn
+
+
+class VersionBody(BaseModel):
+    """A version to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    definition: DefinitionIn
+    base_version: int | None = Field(
+        None, ge=1, strict=True, description="The latest version that you know of: 409 when there is a later one"
+    )
+    activate: bool = Field(False, strict=True, description="Whether it takes the active one's place at once")
+
+
+class VersionSummary(BaseModel):
+    """A version without its definition. `activated_…` is when it was last made the active one, and by whom;
+    `deactivated_…` when another one took its place or the template was retired."""
+
+    name: str
+    version: int
+    dag_id: str
+    description: str | None
+    active: bool
+    created_by: str | None
+    created_at: datetime
+    activated_by: str | None
+    activated_at: datetime | None
+    deactivated_by: str | None
+    deactivated_at: datetime | None
+
+
+class VersionOut(VersionSummary):
+    """A version. It never changes; only which one is active does."""
+
+    definition: dict[str, Any]
+
+
+class TemplateSummary(VersionSummary):
+    """A template without its definition: its active version or, when it is retired (`active` is false), its latest."""
+
+    owner: str | None = Field(description="Who made the template")
+    latest_version: int
+
+
+class TemplateOut(TemplateSummary, VersionOut):
+    """A template: its active version or, when it is retired (`active` is false), its latest."""
+
+
+class TemplateList(BaseModel):
+    """A page of templates by name; `next_cursor` is null on the last."""
+
+    templates: list[TemplateSummary]
+    next_cursor: str | None
+
+
+class VersionList(BaseModel):
+    """A page of versions, newest first; `next_cursor` is null on the last."""
+
+    versions: list[VersionSummary]
+    next_cursor: str | None

@@ -1,0 +1,219 @@
+"""Workflow templates: versions that are checked when they are made and never change; one of them is active."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from backend.agents.models import check_name
+from backend.agents.requested_team import check_team
+from backend.agents.team_arguments import TEAM_ARGUMENTS
+from backend.core.budget import parse_budget
+from backend.core.input_error import InputError
+from backend.core.pointers import field_path, pointer
+from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, NotFound
+from backend.core.redaction import find_secret
+from backend.core.roles import Principal, Role
+from backend.db import templates
+from backend.db.engine import Database
+from backend.db.executions import SYSTEM_KEY
+from backend.db.rows import Row
+from backend.services.catalog import Catalog
+
+MAX_BYTES = 256 * 1024
+"""Of a definition, as JSON. It is part of each run's conf, which Airflow keeps in its own database."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplatePage:
+    """Templates or versions, and the cursor of the next page."""
+
+    rows: list[Row]
+    next_cursor: str | None
+
+
+class Templates:
+    """Reads templates for everybody, and changes them for who may: a User their own, Op and Admin all."""
+
+    def __init__(self, database: Database, catalog: Catalog) -> None:
+        self._database = database
+        self._catalog = catalog
+
+    async def list_page(
+        self, *, dag_id: str | None, active: bool | None, q: str | None, cursor: str | None, limit: int
+    ) -> TemplatePage:
+        """Templates by name, without their definitions."""
+        rows = await self._database.run(
+            templates.list_templates, dag_id=dag_id, active=active, q=q, after=cursor, limit=limit + 1
+        )
+        return TemplatePage(rows[:limit], rows[limit - 1]["name"] if len(rows) > limit else None)
+
+    async def get(self, name: str) -> Row:
+        """The active version or, of a retired template, the latest. Raises `NotFound`."""
+        return _found(await self._database.run(templates.get_template, name), name)
+
+    async def versions(self, name: str, *, cursor: int | None, limit: int) -> TemplatePage:
+        """A template's versions, newest first, without their definitions. Raises `NotFound`."""
+        rows = await self._database.run(templates.list_versions, name, before=cursor, limit=limit + 1)
+        if not rows:
+            await self.get(name)
+        return TemplatePage(rows[:limit], str(rows[limit - 1]["version"]) if len(rows) > limit else None)
+
+    async def version(self, name: str, version: int) -> Row:
+        """One version. Raises `NotFound`."""
+        row = await self._database.run(templates.get, name, version)
+        if row is None:
+            await self.get(name)
+            raise _no_version(name, version)
+        return row
+
+    async def create(self, who: Principal, name: str, definition: dict[str, Any]) -> Row:
+        """Make a template; its first version is active. Raises `Invalid`, and `Conflict` when there is one of that
+        name, retired or not."""
+        await self._check(who, definition)
+        made = await self._database.run(templates.create, name, 1, definition, user=who.username, active=True)
+        if not made:
+            raise Conflict(
+                f"/name: there is a template {name!r} already; make a new version of it or take another name",
+                errors=[FieldError("/name", "is the name of a template already")],
+            )
+        return await self.get(name)
+
+    async def add_version(
+        self,
+        who: Principal,
+        name: str,
+        definition: dict[str, Any],
+        *,
+        base_version: int | None = None,
+        activate: bool = False,
+    ) -> Row:
+        """Make the next version.
+
+        Raises `NotFound`, `Forbidden`, `Invalid`, and `Conflict` when `base_version` is given and is not the latest:
+        somebody else has made one meanwhile.
+        """
+        # Also before what takes longer: the answer is the same.
+        await self._database.run(_lock, who, name)
+        await self._check(who, definition)
+
+        def add(connection: Connection) -> Row:
+            latest = _lock(connection, who, name)["latest_version"]
+            if base_version not in (None, latest):
+                detail = f"is {base_version}, but the latest is {latest} by now; read it and try again"
+                raise Conflict(f"/base_version: {detail}", errors=[FieldError("/base_version", detail)])
+            templates.create(connection, name, latest + 1, definition, user=who.username, active=False)
+            if activate:
+                templates.activate(connection, name, latest + 1, user=who.username)
+            return _found(templates.get(connection, name, latest + 1), name)
+
+        return await self._database.run(add)
+
+    async def activate(self, who: Principal, name: str, version: int) -> Row:
+        """Make a version the one that the name stands for, also of a retired template. Raises `NotFound` and
+        `Forbidden`."""
+
+        def change(connection: Connection) -> Row:
+            _lock(connection, who, name)
+            if not templates.activate(connection, name, version, user=who.username):
+                raise _no_version(name, version)
+            return _found(templates.get_template(connection, name), name)
+
+        return await self._database.run(change)
+
+    async def retire(self, who: Principal, name: str) -> Row:
+        """Let nobody make runs of it until a version is activated again. Raises `NotFound` and `Forbidden`."""
+
+        def change(connection: Connection) -> Row:
+            _lock(connection, who, name)
+            templates.retire(connection, name, user=who.username)
+            return _found(templates.get_template(connection, name), name)
+
+        return await self._database.run(change)
+
+    async def _check(self, who: Principal, definition: dict[str, Any]) -> None:
+        """Raises `Invalid` with a pointer into `/definition`, and what the catalogue raises of a DAG that can't be
+        looked up."""
+        size = len(json.dumps(definition, ensure_ascii=False).encode())
+        if size > MAX_BYTES:
+            raise _invalid([_fault(f"has {size} bytes; {MAX_BYTES} are the limit")])
+        if (place := find_secret(definition)) is not None:
+            detail = (
+                "looks like a secret or holds a picture, and everybody can read templates; keep keys in the "
+                "environment or a connection, and upload pictures with POST /images"
+            )
+            raise _invalid([_fault(detail, *place)])
+        try:
+            _check_arguments(definition)
+        except InputError as error:
+            raise _invalid([_fault(error.message, *field_path(error.field))]) from None
+        await self._check_for_dag(who, definition)
+
+    async def _check_for_dag(self, who: Principal, definition: Mapping[str, Any]) -> None:
+        dag_id = definition["dag_id"]
+        try:
+            workflow = await self._catalog.get(dag_id, who.airflow_token)
+        except NotFound:
+            raise _invalid([_fault(f"there is no workflow {dag_id!r} that you may see", "dag_id")]) from None
+        team = {key: definition[key] for key in TEAM_ARGUMENTS if definition.get(key) is not None}
+        refused = [
+            _fault(f"is nothing that the workflow {dag_id!r} takes", key) for key in team if not workflow.takes(key)
+        ]
+        if refused:
+            raise _invalid(refused)
+        faults = workflow.faults({**(definition.get("input_data") or {}), **team}, partial=True)
+        if faults:
+            raise _invalid([_in_definition(fault, team) for fault in faults])
+
+
+def _check_arguments(definition: Mapping[str, Any]) -> None:
+    """Raises `InputError` naming the key, as the operators do."""
+    given = definition.get("input_data") or {}
+    for key in (SYSTEM_KEY, *TEAM_ARGUMENTS):
+        if key in given:
+            detail = "is reserved for the system" if key == SYSTEM_KEY else f"is a key of the definition itself: {key}"
+            raise InputError(detail, field=f"input_data.{key}")
+    if definition.get("model") is not None:
+        check_name(definition["model"])
+    parse_budget(definition.get("budget"))
+    if definition.get("agents") is not None:
+        check_team(definition, kept=True)
+        return
+    for key in TEAM_ARGUMENTS:
+        if definition.get(key) is not None:
+            raise InputError("is for the template's agents, and it has none", field=key)
+
+
+def _lock(connection: Connection, who: Principal, name: str) -> Row:
+    """The template, which nobody else changes until the transaction ends. Raises `NotFound` and `Forbidden`."""
+    row = _found(templates.lock(connection, name), name)
+    if row["owner"] != who.username and who.role < Role.OP:
+        raise Forbidden("The role User may change its own templates only; Op and Admin all.")
+    return row
+
+
+def _found(row: Row | None, name: str) -> Row:
+    if row is None:
+        raise NotFound(f"There is no template {name!r}.")
+    return row
+
+
+def _no_version(name: str, version: int) -> NotFound:
+    return NotFound(f"The template {name!r} has no version {version}.")
+
+
+def _in_definition(fault: FieldError, team: Mapping[str, Any]) -> FieldError:
+    """A fault of a run's input, where it stands in the definition."""
+    place = fault.pointer.removeprefix("/input_data")
+    within = place.split("/")[1] if place else ""
+    return FieldError(f"/definition{place}" if within in team else f"/definition/input_data{place}", fault.detail)
+
+
+def _fault(detail: str, *path: str | int) -> FieldError:
+    return FieldError(pointer("definition", *path), detail)
+
+
+def _invalid(faults: list[FieldError]) -> Invalid:
+    return Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)

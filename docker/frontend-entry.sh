@@ -1,0 +1,28 @@
+#!/bin/sh
+# Fills in nginx.conf from the environment and becomes nginx.
+#
+#   BACKEND_URL                 where the backend is (http://backend:8000)
+#   FRONTEND_PORT               what nginx listens on (3000)
+#   VISUAL_AI_MAX_IMAGE_BYTES   the backend's limits
+#   VISUAL_AI_MAX_BODY_BYTES
+set -eu
+
+image=${VISUAL_AI_MAX_IMAGE_BYTES:-20971520}
+body=${VISUAL_AI_MAX_BODY_BYTES:-5242880}
+for number in "$image" "$body"; do
+  case $number in
+    '' | *[!0-9]*) echo "VISUAL_AI_MAX_IMAGE_BYTES, VISUAL_AI_MAX_BODY_BYTES: $number is no number" >&2; exit 1 ;;
+  esac
+done
+# Twice the larger one: the backend says itself what is too large, in its own words, unless somebody sends without end.
+limit=$((2 * (image > body ? image : body)))
+
+resolvers=$(awk '$1 == "nameserver" { print ($2 ~ /:/ ? "[" $2 "]" : $2) }' /etc/resolv.conf | tr '\n' ' ')
+
+sed -e "s|@BACKEND_URL@|${BACKEND_URL:-http://backend:8000}|g" \
+    -e "s|@RESOLVER@|${resolvers:-127.0.0.11 }|g" \
+    -e "s|@PORT@|${FRONTEND_PORT:-3000}|g" \
+    -e "s|@ROOT@|${FRONTEND_ROOT:-/srv/frontend}|g" \
+    -e "s|@MAX_BODY@|$limit|g" \
+    "$(dirname "$0")/nginx.conf" > /tmp/nginx.conf
+exec nginx -e stderr -c /tmp/nginx.conf -g 'daemon off;'

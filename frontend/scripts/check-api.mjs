@@ -1,0 +1,22 @@
+// Fails when the types in src/shared/api/schema.d.ts are not those of the document beside them.
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const folder = "src/shared/api";
+const scratch = mkdtempSync(join(tmpdir(), "api-"));
+try {
+  const made = join(scratch, "schema.d.ts");
+  execFileSync(
+    "node_modules/.bin/openapi-typescript",
+    [`${folder}/openapi.json`, "-o", made, "--root-types", "--root-types-no-schema-prefix"],
+    { stdio: ["ignore", "ignore", "inherit"] },
+  );
+  if (readFileSync(made, "utf8") !== readFileSync(`${folder}/schema.d.ts`, "utf8")) {
+    console.error(`${folder}/schema.d.ts is not what ${folder}/openapi.json says. Make it anew: npm run api`);
+    process.exitCode = 1;
+  }
+} finally {
+  rmSync(scratch, { recursive: true });
+}

@@ -1,0 +1,96 @@
+import { AppShell, Burger, Group, NavLink, ScrollArea, Stack, Text } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
+import {
+  IconChartHistogram,
+  IconListDetails,
+  IconPlayerPlay,
+  IconSettings,
+  IconTemplate,
+  type TablerIcon,
+} from "@tabler/icons-react";
+import { Link, type LinkProps, Outlet, useLocation } from "@tanstack/react-router";
+import { Logo } from "@/shared/ui/Logo";
+import classes from "./AppFrame.module.css";
+import { UserMenu } from "./UserMenu";
+
+interface Place {
+  to: LinkProps["to"] & string;
+  label: string;
+  icon: TablerIcon;
+  /** Beginnings of the addresses at which one is in this place. */
+  under: string[];
+}
+
+const PLACES: Place[] = [
+  { to: "/dashboard", label: "Dashboard", icon: IconChartHistogram, under: ["/dashboard"] },
+  { to: "/run", label: "Run a workflow", icon: IconPlayerPlay, under: ["/run"] },
+  { to: "/runs", label: "Runs", icon: IconListDetails, under: ["/runs"] },
+  { to: "/saved", label: "Templates", icon: IconTemplate, under: ["/saved", "/new-template"] },
+  { to: "/settings", label: "Settings", icon: IconSettings, under: ["/settings"] },
+];
+
+/** The frame of all pages: navigation at the left, the page beside it. */
+export function AppFrame() {
+  const [opened, { toggle, close }] = useDisclosure();
+  const pathname = useLocation({ select: (location) => location.pathname });
+  const isAt = (place: Place) => place.under.some((path) => pathname === path || pathname.startsWith(`${path}/`));
+
+  return (
+    <AppShell
+      header={{ height: { base: 52, sm: 0 } }}
+      navbar={{ width: 224, breakpoint: "sm", collapsed: { mobile: !opened } }}
+      padding={0}
+    >
+      <a href="#page" className={classes.skip}>
+        Skip to the page
+      </a>
+      <AppShell.Header hiddenFrom="sm" className={classes.header}>
+        <Group h="100%" px="md" justify="space-between">
+          <Brand />
+          <Burger opened={opened} onClick={toggle} size="sm" aria-label={opened ? "Close navigation" : "Navigation"} />
+        </Group>
+      </AppShell.Header>
+      <AppShell.Navbar className={classes.navbar} aria-label="Main">
+        <AppShell.Section px="md" pt="md" pb="lg" visibleFrom="sm">
+          <Brand />
+        </AppShell.Section>
+        <AppShell.Section grow component={ScrollArea} px="xs" pt={{ base: "md", sm: 0 }}>
+          <Stack gap={2}>
+            {PLACES.map((place) => (
+              <NavLink
+                key={place.to}
+                component={Link}
+                to={place.to}
+                label={place.label}
+                leftSection={<place.icon size={18} stroke={1.7} aria-hidden />}
+                active={isAt(place)}
+                aria-current={isAt(place) ? "page" : undefined}
+                className={classes.link}
+                onClick={close}
+              />
+            ))}
+          </Stack>
+        </AppShell.Section>
+        <AppShell.Section p="xs" className={classes.foot}>
+          <UserMenu />
+        </AppShell.Section>
+      </AppShell.Navbar>
+      <AppShell.Main id="page" tabIndex={-1} className={classes.main}>
+        <div className={classes.page}>
+          <Outlet />
+        </div>
+      </AppShell.Main>
+    </AppShell>
+  );
+}
+
+function Brand() {
+  return (
+    <Group gap={10} wrap="nowrap">
+      <Logo />
+      <Text fw={600} size="lg" lts="-0.01em">
+        LangGraph Flow
+      </Text>
+    </Group>
+  );
+}

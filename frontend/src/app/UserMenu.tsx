@@ -1,0 +1,57 @@
+import { Avatar, Group, Menu, SegmentedControl, Text, UnstyledButton, useMantineColorScheme } from "@mantine/core";
+import { IconDeviceDesktop, IconLogout, IconMoon, IconSelector, IconSun } from "@tabler/icons-react";
+import { useSignOut } from "@/features/auth/useSignOut";
+import { useMe } from "@/shared/api/session";
+import classes from "./UserMenu.module.css";
+
+const SCHEMES = [
+  { value: "light", label: <IconSun size={16} role="img" aria-label="Light" /> },
+  { value: "auto", label: <IconDeviceDesktop size={16} role="img" aria-label="As the system" /> },
+  { value: "dark", label: <IconMoon size={16} role="img" aria-label="Dark" /> },
+];
+
+/** Who is signed in, light or dark, and the way out. */
+export function UserMenu() {
+  const me = useMe();
+  const signOut = useSignOut();
+  const { colorScheme, setColorScheme } = useMantineColorScheme();
+  return (
+    <Menu position="top-start" width={208} shadow="md" offset={6}>
+      <Menu.Target>
+        <UnstyledButton className={classes.user} aria-label={`Account of ${me.user_id}`}>
+          <Avatar size={30} radius="xl" color="petrol" name={me.user_id} aria-hidden />
+          <div className={classes.name}>
+            <Text size="sm" fw={500} truncate>
+              {me.user_id}
+            </Text>
+            <Text size="xs" c="dimmed">
+              {me.role}
+            </Text>
+          </div>
+          <IconSelector size={16} aria-hidden className={classes.sign} />
+        </UnstyledButton>
+      </Menu.Target>
+      <Menu.Dropdown>
+        <Group px="xs" py={6}>
+          <SegmentedControl
+            fullWidth
+            w="100%"
+            size="xs"
+            aria-label="Colours"
+            data={SCHEMES}
+            value={colorScheme}
+            onChange={(value) => setColorScheme(value as "light" | "dark" | "auto")}
+          />
+        </Group>
+        <Menu.Divider />
+        <Menu.Item
+          leftSection={<IconLogout size={16} aria-hidden />}
+          disabled={signOut.isPending}
+          onClick={() => signOut.mutate()}
+        >
+          Sign out
+        </Menu.Item>
+      </Menu.Dropdown>
+    </Menu>
+  );
+}

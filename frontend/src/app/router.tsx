@@ -1,0 +1,155 @@
+import type { QueryClient } from "@tanstack/react-query";
+import {
+  createRootRouteWithContext,
+  createRoute,
+  createRouter,
+  lazyRouteComponent,
+  Outlet,
+  redirect,
+} from "@tanstack/react-router";
+import { sessionQuery } from "@/shared/api/session";
+import { dashboardSearch } from "@/features/dashboard/search";
+import { runPageSearch } from "@/features/run-page/search";
+import { runsSearch } from "@/features/runs/search";
+import { runSearch } from "@/features/run/search";
+import { draftSearch, templateSearch, templatesSearch } from "@/features/saved/search";
+import { AppFrame } from "./AppFrame";
+import { NotFoundPage } from "./NotFoundPage";
+import { PageError } from "./PageError";
+import { PagePending } from "./PagePending";
+import { StartPending } from "./StartPending";
+
+const root = createRootRouteWithContext<{ queryClient: QueryClient }>()({ component: Outlet });
+
+const signIn = createRoute({
+  getParentRoute: () => root,
+  path: "/sign-in",
+  // Where one was. Only addresses on this page's own origin are gone back to.
+  validateSearch: (search: Record<string, unknown>): { from?: string } =>
+    typeof search.from === "string" && /^\/(?![/\\])/.test(search.from) ? { from: search.from } : {},
+  component: lazyRouteComponent(() => import("@/features/auth/SignInPage"), "SignInPage"),
+});
+
+/** Everything that only somebody who is signed in sees. */
+const signedIn = createRoute({
+  getParentRoute: () => root,
+  id: "signed-in",
+  component: AppFrame,
+  pendingComponent: StartPending,
+  beforeLoad: async ({ context, location }) => {
+    const me = await context.queryClient.query({ ...sessionQuery, staleTime: "static" });
+    if (me === null) throw redirect({ to: "/sign-in", search: { from: location.href } });
+  },
+});
+
+const index = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/",
+  beforeLoad: () => {
+    throw redirect({ to: "/runs" });
+  },
+});
+
+const runs = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/runs",
+  validateSearch: runsSearch,
+  component: lazyRouteComponent(() => import("@/features/runs/RunsPage"), "RunsPage"),
+});
+
+const runPage = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/runs/$dagId/$runId",
+  validateSearch: runPageSearch,
+  component: lazyRouteComponent(() => import("@/features/run-page/RunPage"), "RunPage"),
+});
+
+const workflows = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/run",
+  component: lazyRouteComponent(() => import("@/features/run/WorkflowsPage"), "WorkflowsPage"),
+});
+
+const run = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/run/$dagId",
+  validateSearch: runSearch,
+  component: lazyRouteComponent(() => import("@/features/run/StartPage"), "StartPage"),
+});
+
+const dashboard = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/dashboard",
+  validateSearch: dashboardSearch,
+  component: lazyRouteComponent(() => import("@/features/dashboard/DashboardPage"), "DashboardPage"),
+});
+
+const templates = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/saved",
+  validateSearch: templatesSearch,
+  component: lazyRouteComponent(() => import("@/features/saved/TemplatesPage"), "TemplatesPage"),
+});
+
+const newTemplate = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/new-template",
+  validateSearch: draftSearch,
+  component: lazyRouteComponent(() => import("@/features/saved/NewTemplatePage"), "NewTemplatePage"),
+});
+
+const template = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/saved/$name",
+  validateSearch: templateSearch,
+  component: lazyRouteComponent(() => import("@/features/saved/TemplatePage"), "TemplatePage"),
+});
+
+const newVersion = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/saved/$name/edit",
+  validateSearch: draftSearch,
+  component: lazyRouteComponent(() => import("@/features/saved/NewVersionPage"), "NewVersionPage"),
+});
+
+const settings = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/settings",
+  component: lazyRouteComponent(() => import("@/features/settings/SettingsPage"), "SettingsPage"),
+});
+
+const routeTree = root.addChildren([
+  signIn,
+  signedIn.addChildren([
+    index,
+    dashboard,
+    runs,
+    runPage,
+    workflows,
+    run,
+    templates,
+    newTemplate,
+    template,
+    newVersion,
+    settings,
+  ]),
+]);
+
+export function makeRouter(queryClient: QueryClient) {
+  return createRouter({
+    routeTree,
+    context: { queryClient },
+    defaultPreload: "intent",
+    defaultPreloadStaleTime: 0,
+    scrollRestoration: true,
+    defaultErrorComponent: PageError,
+    defaultPendingComponent: PagePending,
+    defaultNotFoundComponent: NotFoundPage,
+  });
+}
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: ReturnType<typeof makeRouter>;
+  }
+}

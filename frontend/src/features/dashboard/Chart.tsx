@@ -1,0 +1,103 @@
+import "@mantine/charts/styles.css";
+import { BarChart, LineChart } from "@mantine/charts";
+import type { FigureProps, Row } from "./Figure";
+import classes from "./Figure.module.css";
+import { bucketLabel, type Point, tickLabel, ticksOf } from "./series";
+
+/** The chart of a figure: its own chunk, as it is heavy. */
+export function Chart({ title, axis, points, rows, kind, format, most, whole }: FigureProps) {
+  const shared = {
+    h: 250,
+    data: points,
+    dataKey: "start",
+    series: rows.map((row) => ({ name: row.name, label: row.label, color: `var(--figure-${row.colour})` })),
+    valueFormatter: format,
+    gridAxis: "x" as const,
+    tickLine: "none" as const,
+    strokeDasharray: "0",
+    gridColor: "var(--flow-line)",
+    textColor: "var(--mantine-color-dimmed)",
+    xAxisProps: {
+      ticks: ticksOf(axis),
+      tickFormatter: (start: number) => tickLabel(start, axis),
+      interval: "equidistantPreserveStart" as const,
+      tickMargin: 8,
+    },
+    yAxisProps: { width: 58, allowDecimals: !whole, domain: [0, most ?? "auto"] as [number, number | "auto"] },
+    tooltipProps: {
+      content: ({ active, payload }: { active?: boolean; payload?: readonly { payload?: unknown }[] }) => {
+        const point = payload?.[0]?.payload as Point | undefined;
+        return active && point ? (
+          <Tip label={bucketLabel(point.start, axis)} point={point} rows={rows} format={format} />
+        ) : null;
+      },
+    },
+    "aria-label": `${title}, as a chart; there is a table of the same`,
+    role: "group",
+  };
+  return (
+    <>
+      {kind === "bars" ? (
+        <BarChart
+          {...shared}
+          type="stacked"
+          maxBarWidth={36}
+          barProps={{ isAnimationActive: false }}
+          barChartProps={{ barCategoryGap: "18%" }}
+          cursorFill="var(--flow-hover)"
+        />
+      ) : (
+        <LineChart
+          {...shared}
+          connectNulls={false}
+          curveType="linear"
+          dotProps={{ r: 2.5, strokeWidth: 0 }}
+          lineProps={{ isAnimationActive: false }}
+        />
+      )}
+      {rows.length > 1 ? <Legend rows={rows} /> : null}
+    </>
+  );
+}
+
+function Legend({ rows }: { rows: Row[] }) {
+  return (
+    <ul className={classes.legend} aria-label="Colours">
+      {rows.map((row) => (
+        <li key={row.name}>
+          <Swatch row={row} />
+          {row.label}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+interface TipProps {
+  label: string;
+  point: Point;
+  rows: Row[];
+  format: (value: number) => string;
+}
+
+function Tip({ label, point, rows, format }: TipProps) {
+  return (
+    <div className={classes.tip}>
+      <p>{label}</p>
+      {rows.map((row) => {
+        const value = point[row.name];
+        return (
+          <div key={row.name}>
+            <Swatch row={row} />
+            {row.label}
+            <b>{value == null ? "nothing known" : format(value)}</b>
+          </div>
+        );
+      })}
+    </div>
+  );
+}
+
+function Swatch({ row }: { row: Row }) {
+  return <span className={classes.swatch} style={{ background: `var(--figure-${row.colour})` }} />;
+}

@@ -1,0 +1,97 @@
+import { Group, Paper, ScrollArea, Text, Title, Tooltip } from "@mantine/core";
+import { Link } from "@tanstack/react-router";
+import { useId } from "react";
+import type { ErrorGroup } from "@/shared/api/schema";
+import { count, percent } from "@/shared/format/amounts";
+import { ago } from "@/shared/format/times";
+import { useNow } from "@/shared/ui/useNow";
+import type { RunsFilters } from "./drill-down";
+import classes from "./ErrorGroups.module.css";
+import { type Behind, dashboardSearch } from "./search";
+
+interface Props {
+  title: string;
+  groups: ErrorGroup[];
+  label: (name: string | null) => string;
+  meaning?: (name: string | null) => string;
+  /** Whose runs a row leads to, … */
+  behind?: (name: string | null) => Behind | null;
+  /** … or the filters of the list of runs that it leads to. */
+  runs?: (name: string | null) => RunsFilters;
+}
+
+/** Errors that have something in common, the largest groups first; each leads to its runs. */
+export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Props) {
+  const id = useId();
+  const now = useNow(30_000);
+  const most = Math.max(1, ...groups.map((group) => group.count));
+  return (
+    <Paper component="section" aria-labelledby={id} p="md" pr={6}>
+      <Group justify="space-between" mb="xs" pr={10}>
+        <Title order={2} size="h3" id={id}>
+          {title}
+        </Title>
+        <Group gap={10}>
+          <span className={classes.key} data-kind="lost">
+            not got over
+          </span>
+          <span className={classes.key} data-kind="over">
+            got over
+          </span>
+        </Group>
+      </Group>
+      <ScrollArea.Autosize mah={420} type="auto" viewportProps={{ tabIndex: 0, role: "group", "aria-label": title }}>
+        <ul className={classes.list}>
+          {groups.map((group) => (
+            <li key={group.name ?? ""} className={classes.group}>
+              <div className={classes.head}>
+                <Target group={group} label={label(group.name)} behind={behind} runs={runs} />
+                <span className={classes.count}>
+                  {count(group.count)}
+                  <Text span inherit c="dimmed">
+                    {percent(group.share)}
+                  </Text>
+                </span>
+              </div>
+              <Tooltip label={`${count(group.unrecovered)} not got over, ${count(group.recovered)} got over`}>
+                <div className={classes.track} aria-hidden>
+                  <span data-kind="lost" style={{ width: `${(group.unrecovered / most) * 100}%` }} />
+                  <span data-kind="over" style={{ width: `${(group.recovered / most) * 100}%` }} />
+                </div>
+              </Tooltip>
+              <Text size="xs" c="dimmed" lineClamp={2}>
+                {meaning?.(group.name) ? `${meaning(group.name)} ` : ""}
+                Latest {ago(group.latest, now)}.
+              </Text>
+            </li>
+          ))}
+        </ul>
+      </ScrollArea.Autosize>
+    </Paper>
+  );
+}
+
+function Target({ group, label, behind, runs }: { group: ErrorGroup; label: string } & Pick<Props, "runs" | "behind">) {
+  const whose = behind?.(group.name) ?? null;
+  const spoken = `${label}: ${count(group.count)} errors, ${count(group.unrecovered)} not got over; their runs`;
+  if (whose) {
+    return (
+      <Link
+        to="/dashboard"
+        search={(known) => dashboardSearch({ ...known, behind: whose })}
+        className={classes.link}
+        aria-label={spoken}
+      >
+        {label}
+      </Link>
+    );
+  }
+  if (runs) {
+    return (
+      <Link to="/runs" search={runs(group.name)} className={classes.link} aria-label={spoken}>
+        {label}
+      </Link>
+    );
+  }
+  return <span className={classes.plain}>{label}</span>;
+}

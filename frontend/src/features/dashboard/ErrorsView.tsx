@@ -1,0 +1,111 @@
+import { Paper, SimpleGrid, Stack } from "@mantine/core";
+import { IconConfetti } from "@tabler/icons-react";
+import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import type { ErrorDistribution } from "@/shared/api/schema";
+import { count, percent } from "@/shared/format/amounts";
+import { lastRange } from "@/shared/format/time-range";
+import { ago, fullMoment } from "@/shared/format/times";
+import { EmptyState } from "@/shared/ui/EmptyState";
+import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import { useNow } from "@/shared/ui/useNow";
+import { categoryLook } from "./categories";
+import { coloursOf, SHOWN_KINDS } from "./category-colours";
+import { runsOf } from "./drill-down";
+import { ErrorGroups } from "./ErrorGroups";
+import { Figure } from "./Figure";
+import { FiguresSkeleton } from "./FiguresSkeleton";
+import { Fresh } from "./Fresh";
+import { errorsQuery, type Scope } from "./queries";
+import { axisOf, errorPoints } from "./series";
+import { StatTile, StatTiles } from "./StatTile";
+
+/** What went wrong: over time, by kind, by agent, by workflow; and whether runs got over it. */
+export function ErrorsView({ scope }: { scope: Scope }) {
+  const query = useQuery(errorsQuery(scope));
+  if (query.isPending) return <FiguresSkeleton tiles={4} />;
+  const errors = query.data;
+  return (
+    <Stack gap="md">
+      {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
+      {errors?.total === 0 ? (
+        <Paper>
+          <EmptyState icon={IconConfetti} title={`No error in ${lastRange(scope.range)}`}>
+            Nothing went wrong, not even something that agents got over.
+          </EmptyState>
+        </Paper>
+      ) : null}
+      {errors && errors.total > 0 ? (
+        <Fresh stale={query.isPlaceholderData}>
+          <Totals errors={errors} scope={scope} />
+          <ErrorsFigure errors={errors} />
+          <SimpleGrid cols={{ base: 1, md: 3 }} spacing="md">
+            <ErrorGroups
+              title="By kind"
+              groups={errors.by_category}
+              label={(name) => categoryLook(name ?? "").label}
+              meaning={(name) => categoryLook(name ?? "").meaning}
+              behind={(name) => (name === null ? null : { error: name })}
+            />
+            <ErrorGroups
+              title="By agent"
+              groups={errors.by_agent}
+              label={(name) => name ?? "Outside any agent"}
+              behind={(name) => (name === null ? null : { errorAgent: name })}
+            />
+            <ErrorGroups
+              title="By workflow"
+              groups={errors.by_dag}
+              label={(name) => name ?? ""}
+              runs={(name) => runsOf({ ...scope, dag: name ?? undefined, state: ["failed"] })}
+            />
+          </SimpleGrid>
+        </Fresh>
+      ) : null}
+    </Stack>
+  );
+}
+
+function Totals({ errors, scope }: { errors: ErrorDistribution; scope: Scope }) {
+  const now = useNow(30_000);
+  return (
+    <StatTiles label="Totals">
+      <StatTile label="Errors" value={count(errors.total)}>
+        Each attempt&apos;s own, in {lastRange(scope.range)}
+      </StatTile>
+      <StatTile label="Got over" value={percent(errors.recovered / errors.total)}>
+        {count(errors.recovered)} errors cost time, but no run
+      </StatTile>
+      <StatTile label="Not got over" value={count(errors.unrecovered)}>
+        <Link to="/runs" search={runsOf({ ...scope, state: ["failed"] })}>
+          Runs that failed
+        </Link>
+      </StatTile>
+      <StatTile label="Latest" value={<span title={fullMoment(errors.latest)}>{ago(errors.latest, now)}</span>}>
+        Mostly {categoryLook(errors.by_category[0]?.name ?? "").label.toLowerCase()},{" "}
+        {percent(errors.by_category[0]?.share)} of all
+      </StatTile>
+    </StatTiles>
+  );
+}
+
+function ErrorsFigure({ errors }: { errors: ErrorDistribution }) {
+  const all = errors.by_category.flatMap((group) => (group.name === null ? [] : [group.name]));
+  const colours = coloursOf(all);
+  const named = Object.keys(colours);
+  return (
+    <Figure
+      title="Errors over time"
+      unit="Errors by when they occurred"
+      kind="bars"
+      axis={axisOf(errors)}
+      points={errorPoints(errors.time_series, named)}
+      rows={[
+        ...named.map((name) => ({ name, label: categoryLook(name).label, colour: colours[name] ?? "grey" })),
+        ...(all.length > SHOWN_KINDS ? [{ name: "others", label: "All others", colour: "grey" }] : []),
+      ]}
+      format={count}
+      whole
+    />
+  );
+}

@@ -1,0 +1,16 @@
+import { percent } from "@/shared/format/amounts";
+import classes from "./DataTable.module.css";
+
+/** A success rate as a bar and a figure. */
+export function RateCell({ rate }: { rate: number | null }) {
+  return (
+    <span className={classes.share}>
+      {rate === null ? null : (
+        <span className={classes.bar} aria-hidden>
+          <span style={{ width: `${rate * 100}%` }} />
+        </span>
+      )}
+      {percent(rate)}
+    </span>
+  );
+}

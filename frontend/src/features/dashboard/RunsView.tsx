@@ -1,0 +1,121 @@
+import { Paper, SegmentedControl, Stack } from "@mantine/core";
+import { IconChartBarOff } from "@tabler/icons-react";
+import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import type { WorkflowMetrics } from "@/shared/api/schema";
+import { count, percent } from "@/shared/format/amounts";
+import { lastRange } from "@/shared/format/time-range";
+import { duration } from "@/shared/format/times";
+import { EmptyState } from "@/shared/ui/EmptyState";
+import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import type { RunState } from "@/shared/ui/states";
+import { DagTable } from "./DagTable";
+import { runsOf } from "./drill-down";
+import { FiguresSkeleton } from "./FiguresSkeleton";
+import { Fresh } from "./Fresh";
+import { knownCost } from "./known-cost";
+import { runsQuery, type Scope } from "./queries";
+import { RunsFigure } from "./RunsFigure";
+import type { Measure } from "./search";
+import { StatTile, StatTiles } from "./StatTile";
+
+const MEASURE_LABELS: { value: Measure; label: string }[] = [
+  { value: "runs", label: "Runs" },
+  { value: "success", label: "Success rate" },
+  { value: "tokens", label: "Tokens" },
+  { value: "cost", label: "Cost" },
+];
+
+interface Props {
+  scope: Scope;
+  measure: Measure;
+  onMeasure: (measure: Measure) => void;
+}
+
+/** Totals of runs, over time and by workflow. */
+export function RunsView({ scope, measure, onMeasure }: Props) {
+  const query = useQuery(runsQuery(scope));
+  if (query.isPending) return <FiguresSkeleton />;
+  const metrics = query.data;
+  return (
+    <Stack gap="md">
+      {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
+      {metrics ? (
+        <Fresh stale={query.isPlaceholderData}>
+          <Totals metrics={metrics} scope={scope} />
+          {metrics.total === 0 ? (
+            <Paper>
+              <EmptyState icon={IconChartBarOff} title={`No run in ${lastRange(scope.range)}`}>
+                {scope.dag || scope.user
+                  ? "Take a filter away, or look further back."
+                  : "Look further back, or run a workflow: it is counted at once."}
+              </EmptyState>
+            </Paper>
+          ) : (
+            <>
+              <RunsFigure metrics={metrics} measure={measure}>
+                <SegmentedControl
+                  size="xs"
+                  aria-label="What the figure shows"
+                  data={MEASURE_LABELS}
+                  value={measure}
+                  onChange={(value) => onMeasure(value)}
+                />
+              </RunsFigure>
+              <DagTable dags={metrics.by_dag} scope={scope} />
+            </>
+          )}
+        </Fresh>
+      ) : null}
+    </Stack>
+  );
+}
+
+function Totals({ metrics, scope }: { metrics: WorkflowMetrics; scope: Scope }) {
+  const { by_state: states, duration_seconds: took, queue_seconds: waited } = metrics;
+  const tokens = metrics.input_tokens + metrics.output_tokens;
+  const inState = (state: RunState, name: string) => (
+    <Link to="/runs" search={runsOf({ ...scope, state: [state] })}>
+      {count(states[state])} {name}
+    </Link>
+  );
+  return (
+    <StatTiles label="Totals">
+      <StatTile
+        label="Runs"
+        value={
+          <Link to="/runs" search={runsOf(scope)} style={{ color: "inherit", textDecoration: "none" }}>
+            {count(metrics.total)}
+          </Link>
+        }
+      >
+        {inState("running", "running")} · {inState("queued", "queued")}
+        {states.awaiting_input > 0 ? <> · {inState("awaiting_input", "await input")}</> : null}
+        <br />
+        {rate(metrics.throughput_per_hour)} finished an hour
+      </StatTile>
+      <StatTile label="Success rate" value={percent(metrics.success_rate)}>
+        {inState("failed", "failed")} · {inState("cancelled", "cancelled")}
+        <br />
+        of {count(metrics.finished)} finished
+      </StatTile>
+      <StatTile label="Duration, median" value={duration(took.p50)}>
+        95 % within {duration(took.p95)}, 99 % within {duration(took.p99)}
+        <br />
+        {duration(waited.p50)} in the queue, 95 % within {duration(waited.p95)}
+      </StatTile>
+      <StatTile label="Tokens" value={count(tokens)}>
+        {count(metrics.input_tokens)} in · {count(metrics.output_tokens)} out
+      </StatTile>
+      <StatTile label="Cost" value={knownCost(metrics.cost_usd, tokens)}>
+        {metrics.cost_usd === null && tokens > 0
+          ? "None of the models has a known price."
+          : "The sum of what has a known price."}
+      </StatTile>
+    </StatTiles>
+  );
+}
+
+function rate(perHour: number): string {
+  return perHour.toLocaleString("en", { maximumFractionDigits: perHour >= 10 ? 0 : 1 });
+}

@@ -1,0 +1,33 @@
+import { secondsOf } from "@/shared/format/time-range";
+import type { RunState } from "@/shared/ui/states";
+
+/** The times that the list of runs can be narrowed to, in seconds. */
+const SINCE = { "1h": 3_600, "24h": 86_400, "7d": 7 * 86_400, "30d": 30 * 86_400 } as const;
+type Since = keyof typeof SINCE;
+
+/** Filters of the list of runs. */
+export interface RunsFilters {
+  dag?: string;
+  user?: string;
+  state?: RunState[];
+  since?: Since;
+}
+
+interface Figure {
+  range: string;
+  dag?: string | undefined;
+  user?: string | undefined;
+  state?: RunState[] | undefined;
+}
+
+/** The filters of the list that show all runs of a figure: its time is the shortest one that holds the whole range. */
+export function runsOf({ range, dag, user, state }: Figure): RunsFilters {
+  const seconds = secondsOf(range) ?? Infinity;
+  const since = (Object.keys(SINCE) as Since[]).find((name) => SINCE[name] >= seconds);
+  return {
+    ...(dag ? { dag } : {}),
+    ...(user ? { user } : {}),
+    ...(state ? { state } : {}),
+    ...(since ? { since } : {}),
+  };
+}

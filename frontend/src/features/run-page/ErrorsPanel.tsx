@@ -1,0 +1,117 @@
+import { Accordion, Badge, Group, Paper, Stack, Text } from "@mantine/core";
+import {
+  IconArrowRight,
+  IconCircleCheck,
+  IconClockPause,
+  IconMoodCheck,
+  IconRefresh,
+  IconReplace,
+  IconTool,
+  IconX,
+  type TablerIcon,
+} from "@tabler/icons-react";
+import type { ErrorOut } from "@/shared/api/schema";
+import { duration, fullMoment, moment } from "@/shared/format/times";
+import { taskKey } from "@/shared/stream/run-model";
+import { EmptyState } from "@/shared/ui/EmptyState";
+import { JsonView } from "@/shared/ui/JsonView";
+import { isActive } from "@/shared/ui/states";
+import classes from "./ErrorsPanel.module.css";
+
+const ACTIONS: Record<string, { icon: TablerIcon; text: string }> = {
+  retry: { icon: IconRefresh, text: "Tried again" },
+  fallback: { icon: IconReplace, text: "Another model took over" },
+  reschedule: { icon: IconClockPause, text: "Waits outside of the worker" },
+  repair: { icon: IconTool, text: "Sent back to be repaired" },
+  task_retry: { icon: IconRefresh, text: "The task tries again" },
+  fail: { icon: IconX, text: "Gave up" },
+};
+
+interface Props {
+  errors: readonly ErrorOut[];
+  state: string;
+  onSelect: (task: string) => void;
+}
+
+/** Every error of every attempt, and what was done about it. */
+export function ErrorsPanel({ errors, state, onSelect }: Props) {
+  if (errors.length === 0) {
+    return (
+      <Paper>
+        <EmptyState icon={IconMoodCheck} title="No errors">
+          {isActive(state)
+            ? "Should a model refuse, time out or break off, it is told here with what is done about it."
+            : state === "failed"
+              ? "No agent met an error. A task failed outside of them: its log, behind the task in the graph, says why."
+              : "No attempt of any agent failed."}
+        </EmptyState>
+      </Paper>
+    );
+  }
+  return (
+    <Stack gap="sm" component="ul" className={classes.list} aria-label="Errors, oldest first">
+      {errors.map((error, index) => (
+        <ErrorCard key={index} error={error} onSelect={onSelect} />
+      ))}
+    </Stack>
+  );
+}
+
+function ErrorCard({ error, onSelect }: { error: ErrorOut; onSelect: (task: string) => void }) {
+  const action = ACTIONS[error.action] ?? { icon: IconArrowRight, text: error.action };
+  const place = [error.agent, error.node].filter(Boolean).join(" › ");
+  const task = error.task_id === null ? null : taskKey(error.task_id, error.map_index);
+  const context = Object.keys(error.context).length > 0 ? error.context : null;
+  return (
+    <Paper component="li" className={classes.error} data-recovered={error.recovered || undefined}>
+      <Group justify="space-between" gap="sm">
+        <Group gap="sm">
+          <Badge color="red" variant="light">
+            {error.category}
+          </Badge>
+          <Text size="sm" fw={500} className="mono">
+            {error.exception_type}
+          </Text>
+          {error.recovered ? (
+            <span className={classes.recovered}>
+              <IconCircleCheck size={15} aria-hidden /> recovered
+            </span>
+          ) : null}
+        </Group>
+        <Text size="sm" c="dimmed" title={fullMoment(error.occurred_at)} className="tabular">
+          {moment(error.occurred_at)}
+        </Text>
+      </Group>
+      <Text mt={8} className={classes.message}>
+        {error.message}
+      </Text>
+      <Group gap="lg" mt={10} className={classes.facts}>
+        <span className={classes.action}>
+          <action.icon size={15} aria-hidden />
+          {action.text}
+          {error.retry_in === null ? "" : ` after ${duration(error.retry_in)}`}
+        </span>
+        {task ? (
+          <button type="button" className={classes.task} onClick={() => onSelect(task)}>
+            {task}
+          </button>
+        ) : null}
+        {place ? <span>{place}</span> : null}
+        {error.model ? <span className="mono">{error.model}</span> : null}
+        <span>
+          {error.try_number === null ? "" : `try ${error.try_number}, `}attempt {error.attempt}
+        </span>
+      </Group>
+      {context ? (
+        <Accordion variant="default" mt={6} classNames={{ item: classes.item, control: classes.control }}>
+          <Accordion.Item value="context">
+            <Accordion.Control>What was known</Accordion.Control>
+            <Accordion.Panel>
+              <JsonView value={context} label="context" />
+            </Accordion.Panel>
+          </Accordion.Item>
+        </Accordion>
+      ) : null}
+    </Paper>
+  );
+}

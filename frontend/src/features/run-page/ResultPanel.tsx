@@ -1,0 +1,49 @@
+import { Group, Paper, SegmentedControl, Text } from "@mantine/core";
+import { IconFileOff, IconHourglass } from "@tabler/icons-react";
+import { useState } from "react";
+import { EmptyState } from "@/shared/ui/EmptyState";
+import { JsonView } from "@/shared/ui/JsonView";
+import { isActive } from "@/shared/ui/states";
+import { ResultValue } from "./ResultValue";
+
+/** What the run's last agent task returned: to read, or as JSON. */
+export function ResultPanel({ result, state }: { result: unknown; state: string }) {
+  const [form, setForm] = useState("read");
+  if (result === null || result === undefined) {
+    return (
+      <Paper>
+        {isActive(state) ? (
+          <EmptyState icon={IconHourglass} title="Not there yet">
+            The result appears here when the run has come to its end.
+          </EmptyState>
+        ) : (
+          <EmptyState icon={IconFileOff} title="No result">
+            {state === "success"
+              ? "No agent of this run returned anything."
+              : "The run ended before an agent returned anything; its errors say why."}
+          </EmptyState>
+        )}
+      </Paper>
+    );
+  }
+  return (
+    <Paper p="md">
+      <Group justify="space-between" mb="md">
+        <Text c="dimmed" size="sm">
+          {state === "success" ? "What the last agent task returned." : "What agents had returned by the end."}
+        </Text>
+        <SegmentedControl
+          size="xs"
+          aria-label="Form of the result"
+          data={[
+            { value: "read", label: "Readable" },
+            { value: "json", label: "JSON" },
+          ]}
+          value={form}
+          onChange={setForm}
+        />
+      </Group>
+      {form === "json" ? <JsonView value={result} label="the result" /> : <ResultValue value={result} />}
+    </Paper>
+  );
+}

@@ -1,0 +1,128 @@
+import "@xyflow/react/dist/base.css";
+import { Skeleton, Text, useComputedColorScheme } from "@mantine/core";
+import {
+  Background,
+  Controls,
+  type Edge,
+  MarkerType,
+  ReactFlow,
+  ReactFlowProvider,
+  useNodesInitialized,
+  useReactFlow,
+  useStore,
+} from "@xyflow/react";
+import { useEffect, useMemo } from "react";
+import type { WorkflowTaskOut } from "@/shared/api/schema";
+import type { RunModel } from "@/shared/stream/run-model";
+import { isActive } from "@/shared/ui/states";
+import { graphTasks, heightOf, layOut } from "./graph-layout";
+import classes from "./RunGraph.module.css";
+import { TaskNode, type TaskNodeType } from "./TaskNode";
+
+interface Props {
+  /** The DAG's tasks; null when they are unknown. */
+  workflow: WorkflowTaskOut[] | null;
+  /** Whether they are being asked for. */
+  waiting: boolean;
+  model: RunModel;
+  onSelect: (task: string) => void;
+}
+
+const nodeTypes = { task: TaskNode };
+
+/** The DAG with live states, and inside its tasks the agents and their LangGraph nodes. */
+export function RunGraph(props: Props) {
+  if (props.waiting) return <Skeleton h="100%" />;
+  return (
+    <ReactFlowProvider>
+      <Flow {...props} />
+    </ReactFlowProvider>
+  );
+}
+
+function Flow({ workflow, model, onSelect }: Props) {
+  const colours = useComputedColorScheme();
+  const tasks = useMemo(() => graphTasks(workflow, model), [workflow, model]);
+  // Boxes move only when one of them changes its size: not with each word.
+  const shape = tasks.map((task) => `${task.id} ${heightOf(task)} ${task.downstream.join(" ")}`).join("\n");
+  // eslint-disable-next-line react-hooks/exhaustive-deps -- the shape stands for the tasks
+  const boxes = useMemo(() => layOut(tasks), [shape]);
+
+  const nodes = tasks.map((task): TaskNodeType => {
+    const { x = 0, y = 0, width, height } = boxes.get(task.id) ?? {};
+    return {
+      id: task.id,
+      type: "task",
+      position: { x, y },
+      width,
+      height,
+      data: { task, onSelect },
+      // Nodes that can be neither dragged nor chosen let clicks through, and in these there is a button.
+      style: { pointerEvents: "all" },
+      ariaLabel: `Task ${task.label}`,
+    };
+  });
+  const edges = tasks.flatMap((task) =>
+    task.downstream
+      .filter((next) => boxes.has(next))
+      .map((next): Edge => ({
+        id: `${task.id} ${next}`,
+        source: task.id,
+        target: next,
+        markerEnd: { type: MarkerType.ArrowClosed, width: 16, height: 16, color: "var(--xy-edge-stroke)" },
+        animated: task.task?.state === "success" && isGoingOn(tasks.find((one) => one.id === next)?.task?.state),
+        ariaLabel: `${task.label}, then ${next}`,
+      })),
+  );
+  if (tasks.length === 0) {
+    return (
+      <Text c="dimmed" p="lg">
+        {isActive(model.state) ? "Tasks appear here when Airflow has made them." : "This run had no tasks."}
+      </Text>
+    );
+  }
+  return (
+    <ReactFlow
+      className={classes.flow}
+      nodes={nodes}
+      edges={edges}
+      nodeTypes={nodeTypes}
+      colorMode={colours}
+      nodesDraggable={false}
+      nodesConnectable={false}
+      edgesFocusable={false}
+      nodesFocusable={false}
+      elementsSelectable={false}
+      zoomOnScroll={false}
+      preventScrolling={false}
+      minZoom={0.2}
+      maxZoom={1.4}
+      fitView
+      fitViewOptions={FIT}
+      aria-label="Graph of the run's tasks"
+    >
+      <Background gap={22} size={1.6} />
+      <Controls showInteractive={false} fitViewOptions={FIT} />
+      <FitWhenChanged shape={shape} />
+    </ReactFlow>
+  );
+}
+
+const FIT = { padding: 0.12, maxZoom: 1 };
+
+/** Keeps all of the graph in view when it has grown, or the room for it has changed. */
+function FitWhenChanged({ shape }: { shape: string }) {
+  const { fitView } = useReactFlow();
+  const measured = useNodesInitialized();
+  const room = useStore((store) => `${store.width} ${store.height}`);
+  useEffect(() => {
+    if (!measured) return;
+    const frame = requestAnimationFrame(() => void fitView(FIT));
+    return () => cancelAnimationFrame(frame);
+  }, [fitView, shape, measured, room]);
+  return null;
+}
+
+function isGoingOn(state: string | null | undefined): boolean {
+  return state === "running" || state === "deferred";
+}

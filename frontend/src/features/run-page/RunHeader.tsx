@@ -1,0 +1,105 @@
+import { Button, Group, Text, Title, Tooltip } from "@mantine/core";
+import { IconExternalLink, IconPlayerPlay, IconPlayerStop, IconRefresh, IconTimeline } from "@tabler/icons-react";
+import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
+import type { WatchedRun } from "@/shared/stream/useRun";
+import { ButtonLink } from "@/shared/ui/links";
+import { CopyButton } from "@/shared/ui/CopyButton";
+import { StateBadge } from "@/shared/ui/StateBadge";
+import { isActive } from "@/shared/ui/states";
+import { ChangeButton } from "./ChangeButton";
+import { ConnectionSign } from "./ConnectionSign";
+import { ownInput } from "./own-input";
+
+/** What run this is, how it stands, and what can be done with it. */
+export function RunHeader({ run: { snapshot, model, connection }, title }: { run: WatchedRun; title: string }) {
+  const me = useMe();
+  const allowed = mayChange(me.role);
+  return (
+    <Group component="header" justify="space-between" align="flex-start" gap="md">
+      <div style={{ minWidth: 0 }}>
+        <Group gap="sm">
+          <Title order={1}>{title}</Title>
+          <span role="status" aria-label="State of the run">
+            <StateBadge state={model.state} size="md" />
+          </span>
+          <ConnectionSign connection={connection} />
+        </Group>
+        <Group gap={4} mt={2} wrap="nowrap">
+          <Text c="dimmed" size="sm" className="mono" truncate>
+            {snapshot.dag_run_id}
+          </Text>
+          <CopyButton text={snapshot.dag_run_id} label="Copy the run's id" />
+        </Group>
+      </div>
+      <Group gap="xs">
+        <Button
+          component="a"
+          href={snapshot.airflow_url}
+          target="_blank"
+          rel="noreferrer"
+          variant="default"
+          leftSection={<IconExternalLink size={16} aria-hidden />}
+        >
+          Airflow
+        </Button>
+        {snapshot.trace_url ? (
+          <Button
+            component="a"
+            href={snapshot.trace_url}
+            target="_blank"
+            rel="noreferrer"
+            variant="default"
+            leftSection={<IconTimeline size={16} aria-hidden />}
+          >
+            Trace
+          </Button>
+        ) : null}
+        {allowed ? (
+          <>
+            <ButtonLink
+              to="/run/$dagId"
+              params={{ dagId: snapshot.dag_id }}
+              search={again(snapshot.input_data)}
+              variant="default"
+              leftSection={<IconPlayerPlay size={16} aria-hidden />}
+            >
+              Run again
+            </ButtonLink>
+            {isActive(model.state) ? (
+              <ChangeButton
+                run={snapshot}
+                change="cancel"
+                icon={IconPlayerStop}
+                label="Cancel"
+                question="Cancel this run?"
+                consequence="Its agents give up their model calls, and nothing further starts. You can retry it later; what has finished is not paid for twice."
+              />
+            ) : null}
+            {model.state === "failed" || model.state === "cancelled" ? (
+              <ChangeButton
+                run={snapshot}
+                change="retry"
+                icon={IconRefresh}
+                label="Retry"
+                question="Retry this run?"
+                consequence="What failed runs again, from the checkpoints: nodes and agents that had finished are not run and not paid for again."
+              />
+            ) : null}
+          </>
+        ) : (
+          <Tooltip label={READS_ONLY} multiline w={260}>
+            <Text size="xs" c="dimmed" tabIndex={0} style={{ cursor: "help" }}>
+              Viewers read only
+            </Text>
+          </Tooltip>
+        )}
+      </Group>
+    </Group>
+  );
+}
+
+/** The same input, unless it is too long for an address: then the form begins empty. */
+function again(input: Record<string, unknown>) {
+  const own = ownInput(input);
+  return JSON.stringify(own).length < 1_500 ? { input: own } : {};
+}

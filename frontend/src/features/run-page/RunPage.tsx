@@ -1,0 +1,146 @@
+import { Breadcrumbs, Paper, Skeleton, Stack, Tabs } from "@mantine/core";
+import { useDocumentTitle } from "@mantine/hooks";
+import { useQuery } from "@tanstack/react-query";
+import { CatchBoundary, getRouteApi } from "@tanstack/react-router";
+import { lazy, Suspense, useMemo } from "react";
+import type { ErrorOut } from "@/shared/api/schema";
+import { workflowQuery } from "@/shared/api/workflows";
+import { useRun, type WatchedRun } from "@/shared/stream/useRun";
+import { AnchorLink } from "@/shared/ui/links";
+import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import { isActive, lookOf } from "@/shared/ui/states";
+import { AgentsPanel } from "./AgentsPanel";
+import { ErrorsPanel } from "./ErrorsPanel";
+import { InputPanel } from "./InputPanel";
+import { picturesOf } from "./pictures";
+import { PicturePanel } from "./PicturePanel";
+import { ResultPanel } from "./ResultPanel";
+import { RunHeader } from "./RunHeader";
+import classes from "./RunPage.module.css";
+import { RunStats } from "./RunStats";
+import type { Tab } from "./search";
+import { TaskDrawer } from "./TaskDrawer";
+import { Timeline } from "./Timeline";
+
+const RunGraph = lazy(() => import("./RunGraph").then((module) => ({ default: module.RunGraph })));
+const route = getRouteApi("/signed-in/runs/$dagId/$runId");
+
+/** One run, live. */
+export function RunPage() {
+  const { dagId, runId } = route.useParams();
+  const run = useRun(dagId, runId);
+  const state = run.data?.model.state;
+  useDocumentTitle(`${state ? `${lookOf(state).label} · ` : ""}${dagId} · LangGraph Flow`);
+
+  return (
+    <>
+      <Breadcrumbs mb={6} fz="sm">
+        <AnchorLink to="/runs" inherit>
+          Runs
+        </AnchorLink>
+        <AnchorLink to="/runs" search={{ dag: dagId }} inherit>
+          {dagId}
+        </AnchorLink>
+      </Breadcrumbs>
+      {run.error && !run.data ? <ProblemAlert error={run.error} onRetry={() => void run.refetch()} /> : null}
+      {run.isPending ? (
+        <Stack aria-busy="true" aria-label="Loading the run">
+          <Skeleton h={34} w={320} />
+          <Skeleton h={72} />
+          <Skeleton h={300} />
+        </Stack>
+      ) : null}
+      {run.data ? <Content run={run.data} /> : null}
+    </>
+  );
+}
+
+function Content({ run }: { run: WatchedRun }) {
+  const { snapshot, model } = run;
+  const { tab, task } = route.useSearch();
+  const navigate = route.useNavigate();
+  const workflow = useQuery(workflowQuery(snapshot.dag_id));
+  const over = !isActive(model.state);
+  // When all is over the snapshot also knows which errors the run got over; it holds the latest 200 only.
+  const errors: readonly ErrorOut[] = useMemo(
+    () =>
+      over && !isActive(snapshot.state) && snapshot.errors.length >= model.errors.length
+        ? snapshot.errors.toReversed()
+        : model.errors,
+    [over, snapshot, model.errors],
+  );
+  const result = model.result ?? snapshot.result;
+  const pictures = useMemo(() => picturesOf(snapshot.input_data, result), [snapshot.input_data, result]);
+  const picturesThere = pictures.length > 0;
+  const shown: Tab = tab ?? (model.state === "failed" ? "errors" : model.state === "success" ? "result" : "agents");
+  const openTask = (key: string | undefined) =>
+    void navigate({ search: (before) => ({ ...before, task: key }), replace: true, resetScroll: false });
+
+  return (
+    <Stack gap="lg">
+      <RunHeader run={run} title={workflow.data?.display_name ?? snapshot.dag_id} />
+      <RunStats run={run} />
+      <Paper className={classes.graph}>
+        {/* Without the graph the rest of the page is as good. */}
+        <CatchBoundary getResetKey={() => snapshot.execution_id} errorComponent={GraphProblem}>
+          <Suspense fallback={<Skeleton h="100%" />}>
+            <RunGraph
+              workflow={workflow.data?.tasks ?? null}
+              waiting={workflow.isPending}
+              model={model}
+              onSelect={openTask}
+            />
+          </Suspense>
+        </CatchBoundary>
+      </Paper>
+      <Tabs
+        value={shown}
+        onChange={(next) =>
+          void navigate({ search: (before) => ({ ...before, tab: next as Tab }), replace: true, resetScroll: false })
+        }
+        keepMounted={false}
+      >
+        <Tabs.List mb="md">
+          <Tabs.Tab value="agents">Agents</Tabs.Tab>
+          <Tabs.Tab value="timeline">Timeline</Tabs.Tab>
+          <Tabs.Tab
+            value="errors"
+            rightSection={errors.length > 0 ? <span className={classes.count}>{errors.length}</span> : undefined}
+          >
+            Errors
+          </Tabs.Tab>
+          {picturesThere ? <Tabs.Tab value="picture">Picture</Tabs.Tab> : null}
+          <Tabs.Tab value="result">Result</Tabs.Tab>
+          <Tabs.Tab value="input">Input</Tabs.Tab>
+        </Tabs.List>
+        <Tabs.Panel value="agents">
+          <AgentsPanel model={model} />
+        </Tabs.Panel>
+        <Tabs.Panel value="timeline">
+          <Timeline model={model} queuedAt={snapshot.queued_at} onSelect={openTask} />
+        </Tabs.Panel>
+        <Tabs.Panel value="errors">
+          <ErrorsPanel errors={errors} state={model.state} onSelect={openTask} />
+        </Tabs.Panel>
+        <Tabs.Panel value="picture">
+          <PicturePanel pictures={pictures} />
+        </Tabs.Panel>
+        <Tabs.Panel value="result">
+          <ResultPanel result={result} state={model.state} />
+        </Tabs.Panel>
+        <Tabs.Panel value="input">
+          <InputPanel input={snapshot.input_data} />
+        </Tabs.Panel>
+      </Tabs>
+      <TaskDrawer
+        run={snapshot}
+        task={task === undefined ? undefined : model.tasks.get(task)}
+        onClose={() => openTask(undefined)}
+      />
+    </Stack>
+  );
+}
+
+function GraphProblem({ error }: { error: unknown }) {
+  return <ProblemAlert error={error} onRetry={() => window.location.reload()} />;
+}

@@ -1,0 +1,75 @@
+import { Text } from "@mantine/core";
+import { Handle, type Node, type NodeProps, Position } from "@xyflow/react";
+import { duration, elapsed, latency } from "@/shared/format/times";
+import type { AgentRun } from "@/shared/stream/run-model";
+import { StateBadge } from "@/shared/ui/StateBadge";
+import { lookOf } from "@/shared/ui/states";
+import { DETAILED, type GraphTask, LISTED } from "./graph-layout";
+import classes from "./TaskNode.module.css";
+
+export type TaskNodeType = Node<{ task: GraphTask; onSelect: (key: string) => void }, "task">;
+
+/** A task in the graph. Its height is what `graph-layout` says. */
+export function TaskNode({ data: { task, onSelect } }: NodeProps<TaskNodeType>) {
+  const run = task.task;
+  const state = run?.state ?? null;
+  const shownTry = run?.tries.at(-1);
+  const took = shownTry?.finishedAt ? duration(elapsed(shownTry.startedAt, shownTry.finishedAt, 0)) : null;
+  const notes = [
+    task.instances > 1 ? `${task.done} of ${task.instances}` : null,
+    run && run.tryNumber > 1 ? `try ${run.tryNumber}` : null,
+    took,
+  ].filter((note) => note !== null);
+  return (
+    <div className={classes.node} data-tone={lookOf(state).tone} data-begun={run !== null || undefined}>
+      <Handle type="target" position={Position.Left} className={classes.handle} isConnectable={false} />
+      <button
+        type="button"
+        className={`${classes.head} nopan`}
+        disabled={!run}
+        onClick={() => run && onSelect(run.key)}
+        aria-label={`${task.label}: ${lookOf(state).label}. Show its log.`}
+      >
+        <span className={classes.title}>{task.label}</span>
+        <span className={classes.line}>
+          <StateBadge state={state} />
+          <span className={classes.note}>{notes.join(" · ")}</span>
+        </span>
+      </button>
+      {task.agents.slice(0, LISTED).map((agent) => (
+        <Agent key={agent.name} agent={agent} detailed={task.agents.length <= DETAILED} />
+      ))}
+      {task.agents.length > LISTED ? (
+        <Text size="xs" c="dimmed" px={12} lh="21px">
+          and {task.agents.length - LISTED} more
+        </Text>
+      ) : null}
+      <Handle type="source" position={Position.Right} className={classes.handle} isConnectable={false} />
+    </div>
+  );
+}
+
+function Agent({ agent, detailed }: { agent: AgentRun; detailed: boolean }) {
+  const look = lookOf(agent.state);
+  return (
+    <>
+      <div className={classes.agent} data-tone={look.tone}>
+        <look.icon size={14} role="img" aria-label={look.label} />
+        <span className={classes.name}>{agent.name}</span>
+        <span className={classes.note}>{agent.model ?? ""}</span>
+      </div>
+      {detailed
+        ? agent.nodes.map((node) => {
+            const nodeLook = lookOf(node.state);
+            return (
+              <div key={node.name} className={classes.step} data-tone={nodeLook.tone}>
+                <nodeLook.icon size={12} role="img" aria-label={nodeLook.label} />
+                <span className="mono">{node.name}</span>
+                <span className={classes.note}>{node.latencyMs === null ? "" : latency(node.latencyMs)}</span>
+              </div>
+            );
+          })
+        : null}
+    </>
+  );
+}

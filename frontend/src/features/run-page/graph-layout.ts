@@ -1,0 +1,88 @@
+import dagre from "@dagrejs/dagre";
+import type { WorkflowTaskOut } from "@/shared/api/schema";
+import { type AgentRun, latestAgents, type RunModel, type TaskRun } from "@/shared/stream/run-model";
+
+/** A task in the graph: one box, whatever the number of its mapped instances. */
+export interface GraphTask {
+  id: string;
+  label: string;
+  /** Its instance; of a mapped task the one that says most about it. */
+  task: TaskRun | null;
+  instances: number;
+  done: number;
+  agents: AgentRun[];
+  downstream: string[];
+}
+
+export interface Box {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+export const WIDTH = 236;
+const HEAD = 58;
+const AGENT = 30;
+const NODE = 21;
+const PADDING = 8;
+/** With more agents their nodes are left out, with many more agents the rest is counted only. */
+export const DETAILED = 3;
+export const LISTED = 6;
+
+/** The tasks of the DAG with what the run says of them. Tasks that the DAG no longer has, or that are unknown, stand alone. */
+export function graphTasks(workflow: readonly WorkflowTaskOut[] | null, model: RunModel): GraphTask[] {
+  const instances = new Map<string, TaskRun[]>();
+  for (const task of model.tasks.values()) instances.set(task.taskId, [...(instances.get(task.taskId) ?? []), task]);
+  const known = workflow ?? [];
+  const ids = new Set(known.map((task) => task.task_id));
+  const others = [...instances.keys()].filter((id) => !ids.has(id));
+  return [
+    ...known.map(({ task_id, label, downstream }) => join(task_id, label, downstream, instances.get(task_id) ?? [])),
+    ...others.map((id) => join(id, id, [], instances.get(id) ?? [])),
+  ];
+}
+
+const URGENCY = ["failed", "upstream_failed", "up_for_retry", "up_for_reschedule", "running", "deferred", "restarting"];
+
+function join(id: string, label: string, downstream: string[], instances: TaskRun[]): GraphTask {
+  const urgency = ({ state }: TaskRun) =>
+    URGENCY.includes(state ?? "") ? URGENCY.indexOf(state ?? "") : URGENCY.length;
+  const [task = null] = instances.toSorted((a, b) => urgency(a) - urgency(b));
+  return {
+    id,
+    label,
+    task,
+    instances: instances.length,
+    done: instances.filter((one) => one.state === "success" || one.state === "skipped").length,
+    agents: task ? latestAgents(task) : [],
+    downstream,
+  };
+}
+
+/** The height of a task's box in pixels; `TaskNode` draws to it. */
+export function heightOf({ agents }: GraphTask): number {
+  if (agents.length === 0) return HEAD;
+  const listed = agents.slice(0, LISTED);
+  const nodes = agents.length <= DETAILED ? listed.reduce((sum, agent) => sum + agent.nodes.length, 0) : 0;
+  const more = agents.length > LISTED ? NODE : 0;
+  return HEAD + listed.length * AGENT + nodes * NODE + more + PADDING;
+}
+
+/** Where each task's box goes, from left to right. */
+export function layOut(tasks: readonly GraphTask[]): Map<string, Box> {
+  const graph = new dagre.graphlib.Graph();
+  graph.setGraph({ rankdir: "LR", nodesep: 28, ranksep: 56 });
+  graph.setDefaultEdgeLabel(() => ({}));
+  for (const task of tasks) graph.setNode(task.id, { width: WIDTH, height: heightOf(task) });
+  for (const task of tasks) {
+    for (const next of task.downstream) if (graph.hasNode(next)) graph.setEdge(task.id, next);
+  }
+  dagre.layout(graph);
+  return new Map(
+    tasks.map((task) => {
+      const { x, y, width, height } = graph.node(task.id) as Box;
+      return [task.id, { x: x - width / 2, y: y - height / 2, width, height }];
+    }),
+  );
+}

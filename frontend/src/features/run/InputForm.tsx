@@ -1,0 +1,50 @@
+import Form from "@rjsf/mantine";
+import type { ErrorSchema, RegistryFieldsType, RegistryWidgetsType } from "@rjsf/utils";
+import { type ReactNode, useMemo } from "react";
+import { formOf } from "./form-schema";
+import { JsonField } from "./JsonField";
+import { PictureWidget } from "./PictureWidget";
+import { validator } from "./validator";
+
+export type Input = Record<string, unknown>;
+
+interface Props {
+  inputSchema: Input;
+  value: Input;
+  onChange: (value: Input) => void;
+  onSubmit: (value: Input) => void;
+  /** What the server said of fields. */
+  faults: ErrorSchema;
+  disabled: boolean;
+  children: ReactNode;
+}
+
+const widgets: RegistryWidgetsType = { picture: PictureWidget };
+const fields: RegistryFieldsType = { json: JsonField };
+
+/** The form of a workflow's input. */
+export function InputForm({ inputSchema, value, onChange, onSubmit, faults, disabled, children }: Props) {
+  const { schema, uiSchema } = useMemo(() => formOf(inputSchema), [inputSchema]);
+  return (
+    <Form
+      schema={schema}
+      uiSchema={uiSchema}
+      validator={validator}
+      widgets={widgets}
+      fields={fields}
+      formData={value}
+      extraErrors={faults}
+      disabled={disabled}
+      noHtml5Validate
+      showErrorList={false}
+      focusOnFirstError
+      // They stand at their fields; without this they are also written to the console.
+      onError={() => undefined}
+      idPrefix="input"
+      onChange={({ formData }) => onChange((formData ?? {}) as Input)}
+      onSubmit={({ formData }) => onSubmit((formData ?? {}) as Input)}
+    >
+      {children}
+    </Form>
+  );
+}

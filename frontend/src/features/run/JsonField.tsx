@@ -1,0 +1,45 @@
+import { JsonInput } from "@mantine/core";
+import type { FieldProps } from "@rjsf/utils";
+import { useState } from "react";
+
+/** A value for which no form can be made: written as JSON, left out when empty. */
+export function JsonField({
+  schema,
+  name,
+  formData,
+  onChange,
+  required,
+  rawErrors,
+  disabled,
+  fieldPathId,
+}: FieldProps) {
+  const [text, setText] = useState(() => (formData === undefined ? "" : JSON.stringify(formData, null, 2)));
+  const [broken, setBroken] = useState(false);
+  const errors = broken ? ["This is not JSON yet."] : (rawErrors ?? []);
+  const take = (next: string) => {
+    setText(next);
+    try {
+      onChange(next.trim() === "" ? undefined : (JSON.parse(next) as unknown), fieldPathId.path);
+      setBroken(false);
+    } catch {
+      setBroken(true);
+    }
+  };
+  return (
+    <JsonInput
+      label={schema.title ?? name}
+      description={schema.description}
+      required={required}
+      disabled={disabled}
+      value={text}
+      onChange={take}
+      error={errors.length > 0 ? errors.join(" ") : null}
+      formatOnBlur
+      autosize
+      minRows={2}
+      maxRows={16}
+      placeholder={schema.type === "array" ? "[]" : "{}"}
+      styles={{ input: { fontFamily: "var(--mantine-font-family-monospace)" } }}
+    />
+  );
+}

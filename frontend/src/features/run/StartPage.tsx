@@ -1,0 +1,179 @@
+import {
+  Alert,
+  Breadcrumbs,
+  Button,
+  Collapse,
+  Group,
+  NumberInput,
+  Paper,
+  Skeleton,
+  Stack,
+  Text,
+  TextInput,
+} from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
+import { IconChevronDown, IconLock, IconPlayerPause, IconPlayerPlay } from "@tabler/icons-react";
+import { useQuery } from "@tanstack/react-query";
+import { getRouteApi } from "@tanstack/react-router";
+import { lazy, Suspense, useMemo, useState } from "react";
+import { asProblem } from "@/shared/api/problem";
+import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
+import { workflowQuery } from "@/shared/api/workflows";
+import { AnchorLink } from "@/shared/ui/links";
+import { PageHeader } from "@/shared/ui/PageHeader";
+import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import { atTheirFields, isInput } from "./server-faults";
+import { type Options, useStartRun } from "./useStartRun";
+
+const InputForm = lazy(() => import("./InputForm").then((module) => ({ default: module.InputForm })));
+const route = getRouteApi("/signed-in/run/$dagId");
+
+/** Starts a run of one workflow. */
+export function StartPage() {
+  const { dagId } = route.useParams();
+  const search = route.useSearch();
+  const me = useMe();
+  const workflow = useQuery(workflowQuery(dagId));
+  const [input, setInput] = useState<Record<string, unknown>>(search.input ?? {});
+  const [options, setOptions] = useState<Options>({ model: search.model, user: search.user });
+  const [optionsOpen, { toggle }] = useDisclosure(search.model !== undefined || search.user !== undefined);
+  const start = useStartRun(dagId);
+
+  const problem = start.error ? asProblem(start.error) : null;
+  const faults = useMemo(() => atTheirFields(problem?.faults ?? []), [problem]);
+  const ownFault = (pointer: string) => problem?.faults.find((fault) => fault.pointer === pointer)?.detail;
+  const known = (pointer: string) => isInput(pointer) || OPTIONS.includes(pointer);
+  const above = problem !== null && (problem.faults.length === 0 || !problem.faults.every((one) => known(one.pointer)));
+  const allowed = mayChange(me.role);
+
+  return (
+    <>
+      <Breadcrumbs mb={6} fz="sm">
+        <AnchorLink to="/run" inherit>
+          Workflows
+        </AnchorLink>
+        <Text inherit c="dimmed">
+          {dagId}
+        </Text>
+      </Breadcrumbs>
+      <PageHeader title={workflow.data?.display_name ?? dagId} subtitle={workflow.data?.description} />
+      <Stack maw={720} gap="md">
+        {workflow.isError ? <ProblemAlert error={workflow.error} onRetry={() => void workflow.refetch()} /> : null}
+        {workflow.isPending ? <FormSkeleton /> : null}
+        {allowed ? null : (
+          <Alert color="gray" icon={<IconLock aria-hidden />} title="You can look, but not start">
+            {READS_ONLY}
+          </Alert>
+        )}
+        {workflow.data?.paused ? (
+          <Alert color="yellow" icon={<IconPlayerPause aria-hidden />} title="This workflow is paused">
+            Unpause it in Airflow before you start a run.
+          </Alert>
+        ) : null}
+        {above ? <ProblemAlert error={problem} without={known} /> : null}
+        {workflow.data ? (
+          <Paper p="lg">
+            <Suspense fallback={<FormSkeleton />}>
+              <InputForm
+                inputSchema={workflow.data.input_schema}
+                value={input}
+                onChange={setInput}
+                onSubmit={(value) => start.mutate({ input: value, options })}
+                faults={faults}
+                disabled={start.isPending || !allowed}
+              >
+                <div>
+                  <Button
+                    type="button"
+                    variant="subtle"
+                    color="gray"
+                    size="xs"
+                    mt="md"
+                    px={6}
+                    onClick={toggle}
+                    aria-expanded={optionsOpen}
+                    rightSection={
+                      <IconChevronDown size={14} aria-hidden style={{ rotate: optionsOpen ? "180deg" : undefined }} />
+                    }
+                  >
+                    More options
+                  </Button>
+                </div>
+                <Collapse expanded={optionsOpen}>
+                  <Stack gap="sm" pt="xs">
+                    <TextInput
+                      label="Model"
+                      description="Of all agents whose task names none; without it your own default"
+                      placeholder="openai:gpt-4.1-mini"
+                      value={options.model ?? ""}
+                      error={ownFault("/model")}
+                      onChange={(event) => setOptions({ ...options, model: event.currentTarget.value })}
+                    />
+                    <Group grow align="flex-start">
+                      <NumberInput
+                        label="Spend at most"
+                        description="For the whole run"
+                        prefix="$"
+                        min={0}
+                        decimalScale={4}
+                        value={options.maxCost ?? ""}
+                        error={ownFault("/budget/max_cost_usd")}
+                        onChange={(value) => setOptions({ ...options, maxCost: numberOf(value) })}
+                      />
+                      <NumberInput
+                        label="Use at most"
+                        description="Input and output together"
+                        suffix=" tokens"
+                        min={0}
+                        allowDecimal={false}
+                        thousandSeparator=","
+                        value={options.maxTokens ?? ""}
+                        error={ownFault("/budget/max_tokens")}
+                        onChange={(value) => setOptions({ ...options, maxTokens: numberOf(value) })}
+                      />
+                    </Group>
+                    <TextInput
+                      label="On behalf of"
+                      description="Whose run it is, if not yours"
+                      placeholder={me.user_id}
+                      value={options.user ?? ""}
+                      error={ownFault("/user_id")}
+                      onChange={(event) => setOptions({ ...options, user: event.currentTarget.value })}
+                    />
+                  </Stack>
+                </Collapse>
+                {allowed ? (
+                  <Button
+                    type="submit"
+                    mt="lg"
+                    loading={start.isPending}
+                    leftSection={<IconPlayerPlay size={16} aria-hidden />}
+                  >
+                    Run
+                  </Button>
+                ) : null}
+              </InputForm>
+            </Suspense>
+          </Paper>
+        ) : null}
+      </Stack>
+    </>
+  );
+}
+
+const OPTIONS = ["/model", "/user_id", "/budget/max_cost_usd", "/budget/max_tokens"];
+
+function numberOf(value: string | number): number | undefined {
+  return typeof value === "number" ? value : undefined;
+}
+
+function FormSkeleton() {
+  return (
+    <Stack aria-busy="true" aria-label="Loading the form">
+      <Skeleton h={16} w={120} />
+      <Skeleton h={72} />
+      <Skeleton h={16} w={90} />
+      <Skeleton h={168} />
+    </Stack>
+  );
+}

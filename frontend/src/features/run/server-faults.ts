@@ -1,0 +1,30 @@
+import type { ErrorSchema } from "@rjsf/utils";
+import type { FieldFault } from "@/shared/api/problem";
+
+const INPUT = "/input_data";
+
+/** Whether a pointer of the API names something within the run's input. */
+export function isInput(pointer: string): boolean {
+  return pointer.startsWith(`${INPUT}/`);
+}
+
+/** The API's faults of the run's input, at their fields in the form. */
+export function atTheirFields(faults: readonly FieldFault[]): ErrorSchema {
+  const root: Node = {};
+  for (const { pointer, detail } of faults) {
+    if (!isInput(pointer)) continue;
+    let node = root;
+    for (const part of pointer.slice(INPUT.length + 1).split("/")) {
+      const name = part.replaceAll("~1", "/").replaceAll("~0", "~");
+      node = (node[name] ??= {}) as Node;
+    }
+    node.__errors = [...(node.__errors ?? []), capitalised(detail)];
+  }
+  return root as ErrorSchema;
+}
+
+type Node = { __errors?: string[] } & { [name: string]: Node | string[] | undefined };
+
+function capitalised(detail: string): string {
+  return detail.charAt(0).toUpperCase() + detail.slice(1);
+}

@@ -1,0 +1,60 @@
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useNavigate } from "@tanstack/react-router";
+import { useRef } from "react";
+import { answer, api } from "@/shared/api/client";
+
+/** What can be said about a run besides its input. */
+export interface Options {
+  model?: string | undefined;
+  user?: string | undefined;
+  maxCost?: number | undefined;
+  maxTokens?: number | undefined;
+}
+
+interface Wish {
+  input: Record<string, unknown>;
+  options: Options;
+}
+
+/** Starts a run and goes to its page. The same wish sent again, after an answer was lost say, starts no second run. */
+export function useStartRun(dagId: string) {
+  const navigate = useNavigate();
+  const client = useQueryClient();
+  const sent = useRef<{ body: string; key: string } | null>(null);
+  return useMutation({
+    mutationFn: (wish: Wish) => {
+      const body = bodyOf(dagId, wish);
+      const text = JSON.stringify(body);
+      if (sent.current?.body !== text) sent.current = { body: text, key: newKey() };
+      return answer(
+        api.POST("/workflows/trigger", { body, params: { header: { "idempotency-key": sent.current.key } } }),
+      );
+    },
+    onSuccess: async ({ dag_id, dag_run_id }) => {
+      sent.current = null; // the same again is meant to be a second run
+      void client.invalidateQueries({ queryKey: ["runs"] });
+      await navigate({ to: "/runs/$dagId/$runId", params: { dagId: dag_id, runId: dag_run_id } });
+    },
+  });
+}
+
+function bodyOf(dagId: string, { input, options }: Wish) {
+  const model = options.model?.trim();
+  const user = options.user?.trim();
+  const budget = {
+    ...(options.maxCost === undefined ? {} : { max_cost_usd: options.maxCost }),
+    ...(options.maxTokens === undefined ? {} : { max_tokens: options.maxTokens }),
+  };
+  return {
+    dag_id: dagId,
+    input_data: input,
+    ...(model ? { model } : {}),
+    ...(user ? { user_id: user } : {}),
+    ...(Object.keys(budget).length > 0 ? { budget } : {}),
+  };
+}
+
+/** Random; `crypto.randomUUID` is there over TLS and on localhost only. */
+function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,78 @@
+import { Group, Text, Title } from "@mantine/core";
+import type { ReactNode } from "react";
+import classes from "./AgentList.module.css";
+import { type Agent, referenceOf } from "./definition";
+
+/** Shown in the graph above, or in the head of the agent. */
+const SHOWN = new Set(["name", "type", "graph", "model", "required", "depends_on"]);
+
+const LABELS: Record<string, string> = {
+  input_data: "Input",
+  description: "For the supervisor",
+  system_prompt: "System prompt",
+  output_schema: "Form of its output",
+  error_policy: "When models fail",
+};
+
+/** What each agent is given. */
+export function AgentList({ agents }: { agents: Agent[] }) {
+  return (
+    <ul className={classes.agents} aria-label="Agents">
+      {agents.map((agent) => (
+        <li key={agent.name} className={classes.agent}>
+          <Group gap={8} align="baseline">
+            <Title order={3}>{agent.name}</Title>
+            <Text size="xs" c="dimmed">
+              {agent.type ?? `graph ${agent.graph ?? ""}`}
+              {agent.model ? `, ${agent.model}` : ""}
+              {agent.required === false ? ", may fail" : ""}
+            </Text>
+          </Group>
+          <dl className={classes.keys}>
+            {agent.depends_on && agent.depends_on.length > 0 ? (
+              <Entry name="Waits for">{agent.depends_on.join(", ")}</Entry>
+            ) : null}
+            {Object.entries(agent)
+              .filter(([key, value]) => !SHOWN.has(key) && value != null)
+              .map(([key, value]) =>
+                key === "input_data" ? (
+                  Object.entries(value as Record<string, unknown>).map(([field, given]) => (
+                    <Entry key={field} name={`Input ${field}`}>
+                      <Given value={given} />
+                    </Entry>
+                  ))
+                ) : (
+                  <Entry key={key} name={LABELS[key] ?? key.replaceAll("_", " ")}>
+                    <Given value={value} />
+                  </Entry>
+                ),
+              )}
+          </dl>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Entry({ name, children }: { name: string; children: ReactNode }) {
+  return (
+    <>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </>
+  );
+}
+
+function Given({ value }: { value: unknown }) {
+  const field = referenceOf(value);
+  if (field !== null) {
+    return (
+      <>
+        the run&apos;s <code className={classes.field}>{field}</code>
+      </>
+    );
+  }
+  if (typeof value === "string" || typeof value === "number" || typeof value === "boolean") return String(value);
+  if (Array.isArray(value) && value.every((one) => typeof one === "string")) return value.join(" · ");
+  return <pre className={classes.json}>{JSON.stringify(value, null, 2)}</pre>;
+}

@@ -1,0 +1,114 @@
+import { Badge, Group, Paper, SegmentedControl, Stack, Text, Title } from "@mantine/core";
+import { type ReactNode, useState } from "react";
+import { cost, count } from "@/shared/format/amounts";
+import { JsonView } from "@/shared/ui/JsonView";
+import { AgentList } from "./AgentList";
+import { askedFor, DEFAULT_MODE, type Definition, MODES } from "./definition";
+import classes from "./DefinitionView.module.css";
+import { TeamGraph } from "./TeamGraph";
+
+interface Props {
+  title: string;
+  note: string | null;
+  definition: Definition;
+}
+
+/** What a version says: who works in which order, with what; or the JSON itself. */
+export function DefinitionView({ title, note, definition }: Props) {
+  const [as, setAs] = useState("overview");
+  const agents = definition.agents ?? [];
+  return (
+    <Paper component="section" aria-labelledby="definition" p="md">
+      <Group justify="space-between" mb="md">
+        <Group gap="xs">
+          <Title order={2} size="h3" id="definition">
+            {title}
+          </Title>
+          {note ? (
+            <Badge color="gray" variant="light">
+              {note}
+            </Badge>
+          ) : null}
+        </Group>
+        <SegmentedControl
+          size="xs"
+          aria-label="Shown as"
+          data={[
+            { value: "overview", label: "Overview" },
+            { value: "json", label: "JSON" },
+          ]}
+          value={as}
+          onChange={setAs}
+        />
+      </Group>
+      {as === "json" ? (
+        <JsonView value={definition} label="the definition" />
+      ) : (
+        <Stack gap="lg">
+          <Facts definition={definition} />
+          {agents.length > 0 ? (
+            <>
+              <TeamGraph definition={definition} />
+              <AgentList agents={agents} />
+            </>
+          ) : (
+            <Text c="dimmed">The workflow&apos;s own tasks do the work; it takes no agents from a template.</Text>
+          )}
+        </Stack>
+      )}
+    </Paper>
+  );
+}
+
+function Facts({ definition }: { definition: Definition }) {
+  const { budget, input_data: input, orchestration_mode: mode } = definition;
+  const limits = [
+    ...(budget?.max_cost_usd == null ? [] : [cost(budget.max_cost_usd)]),
+    ...(budget?.max_tokens == null ? [] : [`${count(budget.max_tokens)} tokens`]),
+    ...(budget?.max_steps == null ? [] : [`${count(budget.max_steps)} steps`]),
+  ];
+  const asked = askedFor(definition).filter((field) => input?.[field] === undefined);
+  return (
+    <dl className={classes.facts}>
+      <Fact name="Workflow">{definition.dag_id}</Fact>
+      {definition.agents ? <Fact name="Agents work">{MODES[mode ?? DEFAULT_MODE] ?? mode}</Fact> : null}
+      <Fact name="Model">
+        {definition.model ? <span className="mono">{definition.model}</span> : "That of whoever runs it"}
+      </Fact>
+      <Fact name="Budget of a run">{limits.length > 0 ? limits.join(", ") : "That of whoever runs it"}</Fact>
+      {definition.max_steps === undefined ? null : (
+        <Fact name="The supervisor may call">{count(definition.max_steps)} times</Fact>
+      )}
+      {asked.length > 0 ? (
+        <Fact name="A run has to give">
+          {asked.map((field) => (
+            <code key={field} className={classes.field}>
+              {field}
+            </code>
+          ))}
+        </Fact>
+      ) : null}
+      {Object.entries(input ?? {}).map(([field, value]) => (
+        <Fact
+          key={field}
+          name={
+            <>
+              Input <code className={classes.field}>{field}</code>
+            </>
+          }
+        >
+          {typeof value === "string" ? value : <code className="mono">{JSON.stringify(value)}</code>}
+        </Fact>
+      ))}
+    </dl>
+  );
+}
+
+function Fact({ name, children }: { name: ReactNode; children: ReactNode }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
+  );
+}

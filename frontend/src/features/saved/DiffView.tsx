@@ -1,0 +1,124 @@
+import { Button, Group, Paper, ScrollArea, Text, Title } from "@mantine/core";
+import { IconArrowsExchange, IconX } from "@tabler/icons-react";
+import { Fragment, useMemo, useState } from "react";
+import type { VersionOut } from "@/shared/api/schema";
+import { pretty } from "./definition";
+import { diff, type DiffRow } from "./diff";
+import classes from "./DiffView.module.css";
+
+/** So many unchanged lines are shown around what changed. */
+const AROUND = 3;
+
+interface Props {
+  left: VersionOut;
+  right: VersionOut;
+  onClose: () => void;
+  onSwap: () => void;
+}
+
+/** Two versions side by side. */
+export function DiffView({ left, right, onClose, onSwap }: Props) {
+  const rows = useMemo(() => diff(pretty(left.definition), pretty(right.definition)), [left, right]);
+  const [whole, setWhole] = useState(false);
+  const taken = rows.filter((row) => !row.same && row.left).length;
+  const added = rows.filter((row) => !row.same && row.right).length;
+  const title = `Version ${left.version} and ${right.version}`;
+  return (
+    <Paper component="section" aria-labelledby="difference" style={{ overflow: "hidden" }}>
+      <Group justify="space-between" px="md" py="sm">
+        <div>
+          <Title order={2} size="h3" id="difference">
+            {title}
+          </Title>
+          <Text size="xs" c="dimmed">
+            {taken + added === 0 ? "They say the same." : `${taken} lines taken away, ${added} added.`}
+          </Text>
+        </div>
+        <Group gap="xs">
+          <Button size="xs" variant="default" onClick={() => setWhole(!whole)} aria-pressed={whole}>
+            All lines
+          </Button>
+          <Button
+            size="xs"
+            variant="default"
+            leftSection={<IconArrowsExchange size={14} aria-hidden />}
+            onClick={onSwap}
+          >
+            Swap
+          </Button>
+          <Button
+            size="xs"
+            variant="subtle"
+            color="gray"
+            leftSection={<IconX size={14} aria-hidden />}
+            onClick={onClose}
+          >
+            Close
+          </Button>
+        </Group>
+      </Group>
+      <ScrollArea.Autosize mah={560} type="auto" viewportProps={{ tabIndex: 0, role: "group", "aria-label": title }}>
+        <table className={classes.diff}>
+          <thead>
+            <tr>
+              <th colSpan={2} scope="col">
+                Version {left.version}
+              </th>
+              <th colSpan={2} scope="col">
+                Version {right.version}
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {(whole ? [rows] : parts(rows)).map((part, index) => (
+              <Fragment key={part[0]?.left?.number ?? `right-${part[0]?.right?.number ?? index}`}>
+                {index > 0 ? (
+                  <tr className={classes.gap}>
+                    <td colSpan={4}>…</td>
+                  </tr>
+                ) : null}
+                {part.map((row) => (
+                  <tr key={`${row.left?.number ?? ""}/${row.right?.number ?? ""}`}>
+                    <Side side={row.left} kind={row.same ? "same" : "taken"} />
+                    <Side side={row.right} kind={row.same ? "same" : "added"} />
+                  </tr>
+                ))}
+              </Fragment>
+            ))}
+          </tbody>
+        </table>
+      </ScrollArea.Autosize>
+    </Paper>
+  );
+}
+
+function Side({ side, kind }: { side: DiffRow["left"]; kind: "same" | "taken" | "added" }) {
+  if (side === null) return <td colSpan={2} className={classes.none} />;
+  const sign = { same: " ", taken: "−", added: "+" }[kind];
+  return (
+    <>
+      <td className={classes.number} data-kind={kind}>
+        {side.number}
+      </td>
+      <td className={classes.line} data-kind={kind}>
+        <span aria-hidden>{sign} </span>
+        {kind === "same" ? null : <span className={classes.spoken}>{kind}: </span>}
+        {side.text}
+      </td>
+    </>
+  );
+}
+
+/** What changed with a few lines around it. */
+function parts(rows: DiffRow[]): DiffRow[][] {
+  const near = rows.map((_, index) =>
+    rows.slice(Math.max(0, index - AROUND), index + AROUND + 1).some((row) => !row.same),
+  );
+  const found: DiffRow[][] = [];
+  rows.forEach((row, index) => {
+    if (!near[index]) return;
+    if (index === 0 || !near[index - 1]) found.push([]);
+    found.at(-1)?.push(row);
+  });
+  return found;
+}

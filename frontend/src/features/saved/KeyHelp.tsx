@@ -1,0 +1,69 @@
+import { Badge, Group, Text, Title } from "@mantine/core";
+import { useMemo } from "react";
+import { keysIn, parse, pathAt } from "./json-places";
+import { type Key, keysAt, type Path, type Schema } from "./json-schema";
+import classes from "./KeyHelp.module.css";
+
+interface Props {
+  text: string;
+  cursor: number;
+  schema: Schema;
+}
+
+/** The keys that may stand where the cursor is, and what each means. */
+export function KeyHelp({ text, cursor, schema }: Props) {
+  const { place, keys, there } = useMemo(() => keysAround(text, cursor, schema), [text, cursor, schema]);
+  return (
+    <>
+      <Title order={2} size="h3">
+        {place.length === 0 ? "Keys of a definition" : `Keys of ${nameOf(place)}`}
+      </Title>
+      <Text size="xs" c="dimmed" mb="sm">
+        Move the cursor to see those of another part; Ctrl-Space completes.
+      </Text>
+      <dl className={classes.keys}>
+        {keys.map((key) => (
+          <div key={key.name}>
+            <dt>
+              <Group gap={6}>
+                <code className="mono">{key.name}</code>
+                {key.required ? (
+                  <Badge size="xs" color="petrol" variant="light">
+                    needed
+                  </Badge>
+                ) : null}
+                {there.includes(key.name) ? (
+                  <Badge size="xs" color="gray" variant="light">
+                    set
+                  </Badge>
+                ) : null}
+              </Group>
+            </dt>
+            <dd>
+              <span className={classes.type}>{key.type}</span>
+              {key.description}
+            </dd>
+          </div>
+        ))}
+      </dl>
+    </>
+  );
+}
+
+/** The nearest part around the cursor of which the schema knows the keys. */
+function keysAround(text: string, cursor: number, schema: Schema): { place: Path; keys: Key[]; there: string[] } {
+  const tree = parse(text);
+  const { path } = pathAt(text, cursor, tree);
+  for (let end = path.length; end > 0; end -= 1) {
+    const place = path.slice(0, end);
+    const keys = keysAt(schema, place);
+    if (keys.length > 0) return { place, keys, there: keysIn(text, place, tree) };
+  }
+  return { place: [], keys: keysAt(schema, []), there: keysIn(text, [], tree) };
+}
+
+function nameOf(path: Path): string {
+  return path
+    .map((step, index) => (typeof step === "number" ? `[${step}]` : `${index > 0 ? "." : ""}${step}`))
+    .join("");
+}

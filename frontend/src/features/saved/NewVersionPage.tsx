@@ -1,0 +1,87 @@
+import { Anchor, Breadcrumbs, Skeleton, Text } from "@mantine/core";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { getRouteApi, Link } from "@tanstack/react-router";
+import { answer, api } from "@/shared/api/client";
+import type { TemplateBody } from "@/shared/api/schema";
+import { useMe } from "@/shared/api/session";
+import { AnchorLink } from "@/shared/ui/links";
+import { PageHeader } from "@/shared/ui/PageHeader";
+import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import { pretty } from "./definition";
+import { DraftForm } from "./DraftForm";
+import { schemaQuery, templateQuery, versionQuery } from "./queries";
+import { whyNot } from "./useTemplateChanges";
+
+const route = getRouteApi("/signed-in/saved/$name/edit");
+
+/** Makes the next version of a template, beginning with an earlier one. */
+export function NewVersionPage() {
+  const { name } = route.useParams();
+  const search = route.useSearch();
+  const navigate = route.useNavigate();
+  const client = useQueryClient();
+  const me = useMe();
+  const schema = useQuery(schemaQuery);
+  // What was there when one began to write: a later version is told of, not written over.
+  const template = useQuery({ ...templateQuery(name), staleTime: Infinity, refetchOnMount: "always" });
+  const base = search.version ?? template.data?.latest_version;
+  const version = useQuery({ ...versionQuery(name, base ?? 1), enabled: base !== undefined });
+  const refusal = template.data ? whyNot(me, template.data) : null;
+  const failed = [schema, template, version].find((query) => query.error);
+  const latest = template.data?.latest_version;
+
+  return (
+    <>
+      <Breadcrumbs mb={6} fz="sm">
+        <Anchor component={Link} to="/saved" inherit>
+          Templates
+        </Anchor>
+        <AnchorLink to="/saved/$name" params={{ name }} inherit>
+          {name}
+        </AnchorLink>
+        <Text inherit c="dimmed">
+          New version
+        </Text>
+      </Breadcrumbs>
+      <PageHeader
+        title={latest === undefined ? "New version" : `Version ${latest + 1} of ${name}`}
+        subtitle={
+          base === undefined ? undefined : `Begins with version ${base}. Versions never change; this makes another one.`
+        }
+      />
+      {failed ? <ProblemAlert error={failed.error} onRetry={() => void failed.refetch()} /> : null}
+      {refusal ? <Text>{refusal}</Text> : null}
+      {!refusal && !failed && (!schema.data || !version.data || latest === undefined) ? (
+        <Skeleton h={560} radius="md" aria-busy="true" aria-label="Loading the editor" />
+      ) : null}
+      {!refusal && schema.data && version.data && latest !== undefined ? (
+        <DraftForm
+          key={`${name}/${version.data.version}`}
+          initial={pretty(version.data.definition)}
+          isNew={false}
+          schema={schema.data}
+          submitLabel={`Make version ${latest + 1}`}
+          conflict={
+            <>
+              A version was made after {latest}, which you began with.{" "}
+              <AnchorLink to="/saved/$name" params={{ name }} target="_blank" inherit>
+                Look at it
+              </AnchorLink>{" "}
+              in another tab, copy what you have written, and begin with it.
+            </>
+          }
+          onSubmit={async ({ definition, activate }) => {
+            const made = await answer(
+              api.POST("/templates/{name}/versions", {
+                params: { path: { name } },
+                body: { definition: definition as TemplateBody["definition"], base_version: latest, activate },
+              }),
+            );
+            await client.invalidateQueries({ queryKey: ["templates"] });
+            await navigate({ to: "/saved/$name", params: { name }, search: { version: made.version } });
+          }}
+        />
+      ) : null}
+    </>
+  );
+}

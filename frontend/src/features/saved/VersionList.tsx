@@ -1,0 +1,118 @@
+import { Button, Group, Paper, ScrollArea, Table, Text, Title } from "@mantine/core";
+import { useInfiniteQuery } from "@tanstack/react-query";
+import type { TemplateOut } from "@/shared/api/schema";
+import { fullMoment, moment } from "@/shared/format/times";
+import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import { StateBadge } from "@/shared/ui/StateBadge";
+import { ActivateButton } from "./ActivateButton";
+import { versionsQuery } from "./queries";
+import classes from "./TemplatesTable.module.css";
+
+interface Props {
+  template: TemplateOut;
+  /** The version that is shown, and the one that it is compared with. */
+  shown: number;
+  against: number | undefined;
+  /** Whether one may let another version be active. */
+  changes: boolean;
+  onShow: (version: number) => void;
+  onCompare: (version: number) => void;
+}
+
+/** A template's history, the newest version first. */
+export function VersionList({ template, shown, against, changes, onShow, onCompare }: Props) {
+  const query = useInfiniteQuery(versionsQuery(template.name));
+  const versions = query.data?.pages.flatMap((page) => page.versions) ?? [];
+  return (
+    <Paper component="section" aria-labelledby="versions" style={{ overflow: "hidden" }}>
+      <Title order={2} size="h3" id="versions" px="md" py="sm">
+        Versions
+      </Title>
+      {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
+      <ScrollArea type="auto">
+        <Table miw={820} className={classes.table}>
+          <Table.Thead>
+            <Table.Tr>
+              <Table.Th w={80}>Version</Table.Th>
+              <Table.Th w={110}>State</Table.Th>
+              <Table.Th>Made</Table.Th>
+              <Table.Th>Last active</Table.Th>
+              <Table.Th aria-label="What can be done" />
+            </Table.Tr>
+          </Table.Thead>
+          <Table.Tbody>
+            {versions.map((one) => (
+              <Table.Tr key={one.version} className={classes.row} aria-current={one.version === shown || undefined}>
+                <Table.Td fw={550}>{one.version}</Table.Td>
+                <Table.Td>{one.active ? <StateBadge state="active" /> : null}</Table.Td>
+                <Table.Td title={fullMoment(one.created_at)}>
+                  {moment(one.created_at)}
+                  <Text span c="dimmed">
+                    {" "}
+                    by {one.created_by ?? "nobody known"}
+                  </Text>
+                </Table.Td>
+                <Table.Td>
+                  {one.activated_at === null ? (
+                    <Text span c="dimmed">
+                      never
+                    </Text>
+                  ) : (
+                    <span title={fullMoment(one.activated_at)}>
+                      from {moment(one.activated_at)} {one.active ? "on" : `to ${moment(one.deactivated_at)}`}
+                    </span>
+                  )}
+                </Table.Td>
+                <Table.Td>
+                  <Group gap={6} justify="flex-end" wrap="nowrap">
+                    {one.version === shown ? (
+                      <Text size="xs" c="dimmed">
+                        shown
+                      </Text>
+                    ) : (
+                      <>
+                        {one.version === against ? (
+                          <Text size="xs" c="dimmed">
+                            compared
+                          </Text>
+                        ) : (
+                          <Button
+                            size="compact-xs"
+                            variant="subtle"
+                            onClick={() => onCompare(one.version)}
+                            aria-label={`Compare version ${one.version} with ${shown}`}
+                          >
+                            Compare with {shown}
+                          </Button>
+                        )}
+                        <Button
+                          size="compact-xs"
+                          variant="subtle"
+                          onClick={() => onShow(one.version)}
+                          aria-label={`Show version ${one.version}`}
+                        >
+                          Show
+                        </Button>
+                      </>
+                    )}
+                    {changes && !one.active ? <ActivateButton template={template} version={one.version} /> : null}
+                  </Group>
+                </Table.Td>
+              </Table.Tr>
+            ))}
+          </Table.Tbody>
+        </Table>
+      </ScrollArea>
+      {query.hasNextPage ? (
+        <Button
+          variant="subtle"
+          fullWidth
+          loading={query.isFetchingNextPage}
+          onClick={() => void query.fetchNextPage()}
+        >
+          Show older versions
+        </Button>
+      ) : null}
+    </Paper>
+  );
+}

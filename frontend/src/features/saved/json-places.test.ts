@@ -1,0 +1,66 @@
+import { describe, expect, it } from "vitest";
+import { brokenAt, keysIn, lineOf, pathAt, spanOf } from "./json-places";
+
+const TEXT = JSON.stringify(
+  {
+    dag_id: "multi_agent_workflow",
+    agents: [
+      { name: "seen", type: "vision" },
+      { name: "a/b~c", input_data: { "x/y": { $input: "text" } }, depends_on: ["seen"] },
+    ],
+  },
+  null,
+  2,
+);
+const marked = (pointer: string) => {
+  const { from, to } = spanOf(TEXT, pointer);
+  return TEXT.slice(from, to);
+};
+
+describe("from a pointer to its place", () => {
+  it.each([
+    ["/dag_id", '"dag_id": "multi_agent_workflow"', 2],
+    ["/agents", '"agents"', 3],
+    ["/agents/1", "{", 8],
+    ["/agents/0/type", '"type": "vision"', 6],
+    ["/agents/1/input_data/x~1y", '"x/y"', 11],
+    ["/agents/1/depends_on/0", '"seen"', 16],
+  ])("%s", (pointer, text, line) => {
+    expect(marked(pointer)).toBe(text);
+    expect(lineOf(TEXT, spanOf(TEXT, pointer).from)).toBe(line);
+  });
+
+  it("stands at what misses a key", () => {
+    expect(lineOf(TEXT, spanOf(TEXT, "/agents/0/graph").from)).toBe(4);
+    expect(lineOf(TEXT, spanOf(TEXT, "/agents/7/name").from)).toBe(3);
+    expect(spanOf(TEXT, "")).toEqual({ from: 0, to: 1 });
+    expect(spanOf("", "/agents")).toEqual({ from: 0, to: 0 });
+  });
+
+  it("finds its way in a text that is not JSON yet", () => {
+    const broken = '{\n  "a": ,\n  "b": { "c": 1 }\n}';
+    expect(lineOf(broken, spanOf(broken, "/b/c").from)).toBe(3);
+    expect(lineOf(broken, brokenAt(broken) ?? 0)).toBe(2);
+    expect(brokenAt(TEXT)).toBeNull();
+  });
+});
+
+describe("from a place to its path", () => {
+  /** The path at the bar. */
+  const at = (text: string) => pathAt(text.replace("|", ""), text.indexOf("|"));
+
+  it.each([
+    ['{"agents": [{"name": "a", |}]}', ["agents", 0], true],
+    ['{"agents": [{"name": "a"}, {"ty|"}]}', ["agents", 1], true],
+    ['{"agents": [{"type": "vi|"}]}', ["agents", 0, "type"], false],
+    ['{"orchestration_mode": |}', ["orchestration_mode"], false],
+    ['{"agents": [{"depends_on": [|]}]}', ["agents", 0, "depends_on", 0], false],
+    ['{"agents": [{"depends_on": ["|"]}]}', ["agents", 0, "depends_on", 0], false],
+    ["{|}", [], true],
+  ])("%s", (text, path, key) => expect(at(text)).toEqual({ path, key }));
+
+  it("knows the keys that are there", () => {
+    expect(keysIn(TEXT, ["agents", 1])).toEqual(["name", "input_data", "depends_on"]);
+    expect(keysIn(TEXT, ["agents", 9])).toEqual([]);
+  });
+});

@@ -1,0 +1,108 @@
+import { describe, expect, it } from "vitest";
+import { inDefinition, readDraft } from "./draft";
+import { faultsOf, keysAt, valuesAt } from "./json-schema";
+
+/** As Pydantic writes it. */
+const SCHEMA = {
+  type: "object",
+  additionalProperties: false,
+  required: ["dag_id"],
+  properties: {
+    dag_id: { type: "string", description: "The DAG" },
+    orchestration_mode: {
+      anyOf: [{ type: "string", enum: ["parallel", "graph"] }, { type: "null" }],
+      description: "How",
+    },
+    agents: { anyOf: [{ type: "array", items: { $ref: "#/$defs/Agent" } }, { type: "null" }] },
+    synthesis: { anyOf: [{ type: "boolean" }, { $ref: "#/$defs/Setup" }, { type: "null" }] },
+    input_data: { anyOf: [{ type: "object", additionalProperties: true }, { type: "null" }] },
+    budget: { anyOf: [{ $ref: "#/$defs/Setup" }, { type: "null" }], description: "Its own words" },
+  },
+  $defs: {
+    Agent: {
+      type: "object",
+      additionalProperties: false,
+      required: ["name"],
+      properties: { name: { type: "string" }, max_tokens: { type: "integer" }, temperature: { type: "number" } },
+    },
+    Setup: {
+      type: "object",
+      description: "The setup's words",
+      additionalProperties: false,
+      properties: { model: { type: "string" } },
+    },
+  },
+};
+
+describe("what is known without the server", () => {
+  it("is nothing of what fits", () => {
+    const fits = {
+      dag_id: "d",
+      orchestration_mode: null,
+      agents: [{ name: "a", max_tokens: 5, temperature: 1 }],
+      synthesis: false,
+      input_data: { any: ["thing"] },
+    };
+    expect(faultsOf(SCHEMA, fits)).toEqual([]);
+    expect(faultsOf(SCHEMA, { dag_id: "d", synthesis: { model: "m" } })).toEqual([]);
+  });
+
+  it.each([
+    [{}, "/dag_id", "is missing"],
+    [{ dag_id: 5 }, "/dag_id", "is a whole number; it has to be a text"],
+    [{ dag_id: "d", agent: [] }, "/agent", "is no key here; there are dag_id, "],
+    [{ dag_id: "d", orchestration_mode: "fast" }, "/orchestration_mode", 'is none of "parallel", "graph"'],
+    [{ dag_id: "d", agents: [{ name: "a" }, {}] }, "/agents/1/name", "is missing"],
+    [
+      { dag_id: "d", agents: [{ name: "a", max_tokens: 1.5 }] },
+      "/agents/0/max_tokens",
+      "is a number; it has to be a whole",
+    ],
+    [{ dag_id: "d", agents: {} }, "/agents", "is an object; it has to be a list"],
+    [{ dag_id: "d", synthesis: { modle: "m" } }, "/synthesis/modle", "is no key here"],
+    [{ dag_id: "d", synthesis: 3 }, "/synthesis", "it has to be true or false or an object"],
+  ])("%j: %s", (value, pointer, detail) => {
+    const faults = faultsOf(SCHEMA, value);
+    expect(faults).toHaveLength(1);
+    expect(faults[0]?.pointer).toBe(pointer);
+    expect(faults[0]?.detail).toContain(detail);
+  });
+});
+
+describe("help", () => {
+  it("names the keys of a place", () => {
+    expect(keysAt(SCHEMA, ["agents", 3]).map((key) => key.name)).toEqual(["name", "max_tokens", "temperature"]);
+    expect(keysAt(SCHEMA, []).find((key) => key.name === "dag_id")).toMatchObject({ required: true, type: "text" });
+    expect(keysAt(SCHEMA, []).find((key) => key.name === "budget")?.description).toBe("Its own words");
+    expect(keysAt(SCHEMA, ["input_data", "anything"])).toEqual([]);
+  });
+
+  it("names the values of a place", () => {
+    expect(valuesAt(SCHEMA, ["orchestration_mode"])).toEqual(["parallel", "graph"]);
+    expect(valuesAt(SCHEMA, ["synthesis"])).toEqual([true, false]);
+    expect(valuesAt(SCHEMA, ["dag_id"])).toEqual([]);
+  });
+});
+
+describe("a draft", () => {
+  it("is no definition while it is not JSON, and says where", () => {
+    const draft = readDraft('{\n  "dag_id": \n}', SCHEMA);
+    expect(draft.definition).toBeNull();
+    expect(draft.faults[0]?.detail).toContain("This is not JSON");
+    expect(draft.faults[0]?.position).toBeGreaterThan(10);
+    expect(readDraft("[]", SCHEMA).faults[0]?.detail).toContain("is an object");
+  });
+
+  it("takes the server's pointers into the definition, and leaves others alone", () => {
+    const faults = [
+      { pointer: "/definition/agents/0/type", detail: "is none" },
+      { pointer: "/definition", detail: "is too large" },
+      { pointer: "/name", detail: "is taken" },
+      { pointer: "/definitions", detail: "?" },
+    ];
+    expect(inDefinition(faults)).toEqual([
+      { pointer: "/agents/0/type", detail: "is none" },
+      { pointer: "", detail: "is too large" },
+    ]);
+  });
+});

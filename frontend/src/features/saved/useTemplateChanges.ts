@@ -1,0 +1,27 @@
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { answer, api } from "@/shared/api/client";
+import type { Me, TemplateSummary } from "@/shared/api/schema";
+import { isOperator, mayChange } from "@/shared/api/session";
+
+/** Lets a version be the active one, or retires the template. */
+export function useTemplateChanges(name: string) {
+  const client = useQueryClient();
+  const onSuccess = () => client.invalidateQueries({ queryKey: ["templates"] });
+  const activate = useMutation({
+    mutationFn: (version: number) =>
+      answer(api.POST("/templates/{name}/versions/{version}/activate", { params: { path: { name, version } } })),
+    onSuccess,
+  });
+  const retire = useMutation({
+    mutationFn: () => answer(api.POST("/templates/{name}/retire", { params: { path: { name } } })),
+    onSuccess,
+  });
+  return { activate, retire };
+}
+
+/** Why somebody may not change a template; null when they may. */
+export function whyNot(me: Me, template: Pick<TemplateSummary, "owner">): string | null {
+  if (!mayChange(me.role)) return "Your role Viewer reads only. Changing templates needs the role User or higher.";
+  if (isOperator(me.role) || template.owner === me.user_id) return null;
+  return `${template.owner ?? "Somebody else"} made it: only they, Op and Admin change it. You can copy it.`;
+}

@@ -1,0 +1,38 @@
+import { Skeleton, Stack } from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
+import { preferencesQuery } from "@/shared/api/preferences";
+import { isOperator, useMe } from "@/shared/api/session";
+import { PageHeader } from "@/shared/ui/PageHeader";
+import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import { DefaultsForm } from "./DefaultsForm";
+import { Targets } from "./Targets";
+import { Undelivered } from "./Undelivered";
+
+/** What one has chosen; and, for who runs the service, what could not be delivered. */
+export function SettingsPage() {
+  const me = useMe();
+  const preferences = useQuery(preferencesQuery);
+  return (
+    <>
+      <PageHeader title="Settings" subtitle={`Of ${me.user_id}. They hold wherever you sign in.`} />
+      <Stack gap="lg" maw={1080}>
+        {preferences.isError ? (
+          <ProblemAlert error={preferences.error} onRetry={() => void preferences.refetch()} />
+        ) : null}
+        {preferences.isPending ? (
+          <Stack aria-busy="true" aria-label="Loading your settings">
+            <Skeleton h={280} radius="lg" />
+            <Skeleton h={180} radius="lg" />
+          </Stack>
+        ) : null}
+        {preferences.data ? (
+          <>
+            <DefaultsForm known={preferences.data} />
+            <Targets known={preferences.data} />
+          </>
+        ) : null}
+        {isOperator(me.role) ? <Undelivered /> : null}
+      </Stack>
+    </>
+  );
+}

@@ -1,0 +1,244 @@
+import {
+  Button,
+  Checkbox,
+  Group,
+  Modal,
+  NumberInput,
+  PasswordInput,
+  SimpleGrid,
+  Stack,
+  Switch,
+  Text,
+  TextInput,
+} from "@mantine/core";
+import { useState } from "react";
+import { asProblem } from "@/shared/api/problem";
+import type { TargetOut } from "@/shared/api/schema";
+import { CopyButton } from "@/shared/ui/CopyButton";
+import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import { type EventName, EVENTS, faultsOfTarget, withTarget } from "./preferences";
+import { useSavePreferences } from "./useSavePreferences";
+
+const FIELDS = [
+  "name",
+  "url",
+  "secret",
+  "events",
+  "thresholds/budget_share",
+  "thresholds/rate_limit_errors",
+  "thresholds/rate_limit_within",
+];
+
+interface Props {
+  /** The target to change; null: a new one. */
+  target: TargetOut | null;
+  index: number | null;
+  /** Its place among the targets, after saving. */
+  position: number;
+  onClose: () => void;
+}
+
+/** A webhook: where, signed with what, told of what. */
+export function TargetModal({ target, index, position, onClose }: Props) {
+  const [name, setName] = useState(target?.name ?? "");
+  const [url, setUrl] = useState(target?.url ?? "");
+  const [secret, setSecret] = useState("");
+  const [made, setMade] = useState(false);
+  const [enabled, setEnabled] = useState(target?.enabled ?? true);
+  const [events, setEvents] = useState<EventName[]>(target?.events ?? ["run_failed"]);
+  const [share, setShare] = useState<number | null>((target?.thresholds.budget_share ?? 0.8) * 100);
+  const [errors, setErrors] = useState<number | null>(target?.thresholds.rate_limit_errors ?? 20);
+  const [within, setWithin] = useState<number | null>(target?.thresholds.rate_limit_within ?? 600);
+  const save = useSavePreferences();
+  const problem = save.error ? asProblem(save.error) : null;
+  const faults = faultsOfTarget(problem?.faults ?? [], position);
+  const others =
+    problem !== null &&
+    (problem.faults.length === 0 ||
+      Object.keys(faults).length < problem.faults.length ||
+      Object.keys(faults).some((field) => !FIELDS.includes(field)));
+  const keepsSecret = target !== null && target.has_secret && name.trim() === target.name;
+
+  const submit = () =>
+    save.mutate(
+      (now) =>
+        withTarget(
+          now,
+          {
+            name: name.trim(),
+            url: url.trim(),
+            enabled,
+            events,
+            ...(secret ? { secret } : {}),
+            thresholds: {
+              budget_share: Math.round((share ?? 80) * 100) / 10_000,
+              rate_limit_errors: errors ?? 20,
+              rate_limit_within: within ?? 600,
+            },
+          },
+          index,
+        ),
+      { onSuccess: onClose },
+    );
+
+  return (
+    <Modal
+      opened
+      onClose={onClose}
+      size="lg"
+      title={target === null ? "Add a webhook" : `Webhook ${target.name}`}
+      closeButtonProps={{ "aria-label": "Close" }}
+    >
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          submit();
+        }}
+      >
+        <Stack gap="md">
+          {others ? (
+            <ProblemAlert
+              error={problem}
+              without={(pointer) => FIELDS.some((field) => pointer.endsWith(`/${position}/${field}`))}
+            />
+          ) : null}
+          <TextInput
+            label="Name"
+            description="Letters, digits, dots, - and _; workflows send their alerts to it by this name"
+            placeholder="on-call"
+            required
+            maxLength={64}
+            value={name}
+            error={faults.name}
+            onChange={(event) => setName(event.currentTarget.value)}
+            data-autofocus
+          />
+          <TextInput
+            label="Address"
+            description="Notifications are posted there as JSON"
+            placeholder="https://example.com/hooks/agents"
+            type="url"
+            required
+            value={url}
+            error={faults.url}
+            onChange={(event) => setUrl(event.currentTarget.value)}
+          />
+          <Stack gap={6}>
+            <Group align="flex-end" gap="xs" wrap="nowrap">
+              <PasswordInput
+                label="Secret"
+                description={secretNote(target, keepsSecret)}
+                placeholder={keepsSecret ? "kept as it is" : ""}
+                required={!keepsSecret}
+                minLength={16}
+                maxLength={256}
+                autoComplete="new-password"
+                value={secret}
+                error={faults.secret}
+                onChange={(event) => {
+                  setSecret(event.currentTarget.value);
+                  setMade(false);
+                }}
+                style={{ flex: 1 }}
+              />
+              <Button
+                variant="default"
+                onClick={() => {
+                  setSecret(newSecret());
+                  setMade(true);
+                }}
+              >
+                Make one
+              </Button>
+            </Group>
+            {made ? (
+              <Group gap={6}>
+                <Text size="sm" className="mono">
+                  {secret}
+                </Text>
+                <CopyButton text={secret} label="Copy the secret" />
+                <Text size="sm" c="dimmed">
+                  Copy it now; it is not shown again.
+                </Text>
+              </Group>
+            ) : null}
+          </Stack>
+          <Checkbox.Group
+            label="Told of"
+            required
+            value={events}
+            error={events.length === 0 ? "Pick one at least." : faults.events}
+            onChange={(given) => setEvents(given)}
+          >
+            <Stack gap="xs" mt={6}>
+              {EVENTS.map((event) => (
+                <Checkbox key={event.value} {...event} />
+              ))}
+            </Stack>
+          </Checkbox.Group>
+          {events.includes("budget_threshold") ? (
+            <NumberInput
+              label="Used share of a budget"
+              suffix=" %"
+              min={1}
+              max={100}
+              value={share ?? ""}
+              error={faults["thresholds/budget_share"]}
+              onChange={(value) => setShare(numberOf(value))}
+              required
+              maw={240}
+            />
+          ) : null}
+          {events.includes("rate_limit_threshold") ? (
+            <SimpleGrid cols={2}>
+              <NumberInput
+                label="Rate limits"
+                suffix=" errors"
+                min={1}
+                max={10_000}
+                allowDecimal={false}
+                value={errors ?? ""}
+                error={faults["thresholds/rate_limit_errors"]}
+                onChange={(value) => setErrors(numberOf(value))}
+                required
+              />
+              <NumberInput
+                label="Within"
+                suffix=" seconds"
+                min={1}
+                max={86_400}
+                value={within ?? ""}
+                error={faults["thresholds/rate_limit_within"]}
+                onChange={(value) => setWithin(numberOf(value))}
+                required
+              />
+            </SimpleGrid>
+          ) : null}
+          <Switch label="Send" checked={enabled} onChange={(event) => setEnabled(event.currentTarget.checked)} />
+          <Group justify="flex-end">
+            <Button variant="default" onClick={onClose}>
+              Cancel
+            </Button>
+            <Button type="submit" loading={save.isPending} disabled={events.length === 0}>
+              Save
+            </Button>
+          </Group>
+        </Stack>
+      </form>
+    </Modal>
+  );
+}
+
+function secretNote(target: TargetOut | null, keeps: boolean): string {
+  if (keeps) return "It stays unless you give another one. It is never shown";
+  if (target?.has_secret) return "A target of another name needs its secret anew, 16 characters at least";
+  return "Signs what is sent, 16 characters at least. It is never shown again";
+}
+
+function newSecret(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(24)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function numberOf(value: string | number): number | null {
+  return typeof value === "number" ? value : null;
+}

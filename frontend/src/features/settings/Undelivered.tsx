@@ -1,0 +1,139 @@
+import { Button, Center, Paper, ScrollArea, Skeleton, Table, Text, Title } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
+import { IconMailCheck, IconSend } from "@tabler/icons-react";
+import { infiniteQueryOptions, useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import { answer, api } from "@/shared/api/client";
+import { asProblem } from "@/shared/api/problem";
+import type { NotificationOut } from "@/shared/api/schema";
+import { fullMoment, moment } from "@/shared/format/times";
+import { EmptyState } from "@/shared/ui/EmptyState";
+import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import { eventLabel } from "./preferences";
+import classes from "./Undelivered.module.css";
+
+const deadQuery = infiniteQueryOptions({
+  queryKey: ["notifications", "dead"],
+  queryFn: ({ pageParam }) =>
+    answer(
+      api.GET("/notifications", {
+        params: { query: { state: "dead", limit: 25, ...(pageParam ? { cursor: pageParam } : {}) } },
+      }),
+    ),
+  initialPageParam: null as string | null,
+  getNextPageParam: (page) => page.next_cursor,
+  refetchInterval: 30_000,
+});
+
+/** Notifications of all users that were given up, with a way to send them again. */
+export function Undelivered() {
+  const query = useInfiniteQuery(deadQuery);
+  const rows = query.data?.pages.flatMap((page) => page.notifications) ?? [];
+  return (
+    <Paper component="section" aria-labelledby="undelivered" style={{ overflow: "hidden" }}>
+      <div className={classes.head}>
+        <Title order={2} id="undelivered">
+          Not delivered
+        </Title>
+        <Text c="dimmed">
+          Notifications of all users that were given up after many attempts. Sent again, they go where their target
+          points to by now.
+        </Text>
+      </div>
+      {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
+      {query.isPending ? <Skeleton h={120} m="lg" aria-busy="true" aria-label="Loading notifications" /> : null}
+      {query.isSuccess && rows.length === 0 ? (
+        <EmptyState icon={IconMailCheck} title="Everything was delivered">
+          What can&apos;t be delivered within a day is listed here.
+        </EmptyState>
+      ) : null}
+      {rows.length > 0 ? (
+        <ScrollArea type="auto">
+          <Table miw={880} className={classes.table}>
+            <Table.Thead>
+              <Table.Tr>
+                <Table.Th>What</Table.Th>
+                <Table.Th>Whose, where</Table.Th>
+                <Table.Th>Run</Table.Th>
+                <Table.Th>Why</Table.Th>
+                <Table.Th>Given up</Table.Th>
+                <Table.Th aria-label="Send again" />
+              </Table.Tr>
+            </Table.Thead>
+            <Table.Tbody>
+              {rows.map((one) => (
+                <Row key={one.id} notification={one} />
+              ))}
+            </Table.Tbody>
+          </Table>
+        </ScrollArea>
+      ) : null}
+      {query.hasNextPage ? (
+        <Center p="sm">
+          <Button variant="default" loading={query.isFetchingNextPage} onClick={() => void query.fetchNextPage()}>
+            Show older ones
+          </Button>
+        </Center>
+      ) : null}
+    </Paper>
+  );
+}
+
+function Row({ notification: one }: { notification: NotificationOut }) {
+  const client = useQueryClient();
+  const resend = useMutation({
+    mutationFn: () =>
+      answer(api.POST("/notifications/{notification_id}/resend", { params: { path: { notification_id: one.id } } })),
+    onSuccess: async () => {
+      notifications.show({ message: `Sent again to ${one.target} of ${one.user_id}.`, color: "green" });
+      await client.invalidateQueries({ queryKey: ["notifications"] });
+    },
+    onError: (error) =>
+      notifications.show({ title: "Not sent", message: asProblem(error).detail, color: "red", autoClose: false }),
+  });
+  const { dag_id: dag, dag_run_id: run } = one.payload;
+  return (
+    <Table.Tr>
+      <Table.Td>{eventLabel(one.event)}</Table.Td>
+      <Table.Td>
+        {one.user_id}
+        <Text size="xs" c="dimmed">
+          {one.target}
+        </Text>
+      </Table.Td>
+      <Table.Td>
+        {typeof dag === "string" && typeof run === "string" ? (
+          <>
+            <Link to="/runs/$dagId/$runId" params={{ dagId: dag, runId: run }} className={classes.link}>
+              {dag}
+            </Link>
+            <Text size="xs" c="dimmed" className="mono" truncate maw={240}>
+              {run}
+            </Text>
+          </>
+        ) : (
+          "–"
+        )}
+      </Table.Td>
+      <Table.Td className={classes.why}>
+        {one.error ?? (one.status === null ? "no answer" : `answered ${one.status}`)}
+        <Text size="xs" c="dimmed">
+          {one.attempts === 1 ? "1 attempt" : `${one.attempts} attempts`}
+        </Text>
+      </Table.Td>
+      <Table.Td title={fullMoment(one.finished_at)}>{moment(one.finished_at)}</Table.Td>
+      <Table.Td ta="right">
+        <Button
+          size="compact-sm"
+          variant="light"
+          leftSection={<IconSend size={14} aria-hidden />}
+          loading={resend.isPending}
+          onClick={() => resend.mutate()}
+          aria-label={`Send again: ${eventLabel(one.event)}, to ${one.target} of ${one.user_id}`}
+        >
+          Send again
+        </Button>
+      </Table.Td>
+    </Table.Tr>
+  );
+}

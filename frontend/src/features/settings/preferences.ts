@@ -1,0 +1,66 @@
+import type { FieldFault } from "@/shared/api/problem";
+import type { PreferencesBody, PreferencesOut, TargetBody } from "@/shared/api/schema";
+
+/** Preferences as they are sent back: all of them, each target with the secret that it has. */
+export function bodyOf(known: PreferencesOut): PreferencesBody {
+  return {
+    default_model: known.default_model ?? null,
+    budget: known.budget ?? null,
+    dashboard_range: known.dashboard_range,
+    notification_targets: known.notification_targets.map(({ name, url, enabled, events, thresholds }) => ({
+      name,
+      url,
+      enabled,
+      events,
+      thresholds,
+    })),
+  };
+}
+
+/** The same with one target put in the place of another one, or added. */
+export function withTarget(known: PreferencesOut, target: TargetBody, index: number | null): PreferencesBody {
+  const body = bodyOf(known);
+  const targets = body.notification_targets;
+  return { ...body, notification_targets: index === null ? [...targets, target] : targets.with(index, target) };
+}
+
+export function withoutTarget(known: PreferencesOut, index: number): PreferencesBody {
+  const body = bodyOf(known);
+  return { ...body, notification_targets: body.notification_targets.toSpliced(index, 1) };
+}
+
+/** What the API said of one target's fields, by the field's path: `url`, `thresholds/budget_share`. */
+export function faultsOfTarget(faults: readonly FieldFault[], index: number): Record<string, string> {
+  const beginning = `/notification_targets/${index}/`;
+  return Object.fromEntries(
+    faults
+      .filter(({ pointer }) => pointer.startsWith(beginning))
+      .map(({ pointer, detail }) => {
+        const field = pointer.slice(beginning.length);
+        // Of a list the whole field is marked.
+        return [field.startsWith("events") ? "events" : field, detail];
+      }),
+  );
+}
+
+export type EventName = PreferencesBody["notification_targets"][number]["events"][number];
+
+/** What one can be told of. */
+export const EVENTS: { value: EventName; label: string; description: string }[] = [
+  { value: "run_failed", label: "A run failed", description: "Once for each attempt at it" },
+  {
+    value: "budget_threshold",
+    label: "A budget is nearly used up",
+    description: "A share of a run's or a task's budget is used, or a call was refused because of it",
+  },
+  {
+    value: "rate_limit_threshold",
+    label: "Many rate limits",
+    description: "So many of all your runs within a time; at most once in that time",
+  },
+  { value: "alert", label: "A workflow's own alert", description: "A DAG's VisualAINotifier was called" },
+];
+
+export function eventLabel(event: string): string {
+  return EVENTS.find((one) => one.value === event)?.label ?? event.replaceAll("_", " ");
+}

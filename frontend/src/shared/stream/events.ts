@@ -1,0 +1,47 @@
+import type { AgentOut, ErrorOut, TaskOut } from "../api/schema";
+
+/** A run as a whole. `result` comes with the end. */
+export interface WorkflowUpdate {
+  state: string;
+  progress: number;
+  tasks_total: number;
+  tasks_done: number;
+  started_at: string | null;
+  finished_at: string | null;
+  attempt?: number;
+  result?: unknown;
+}
+
+/** Counts of a batch, of its task's present try. */
+export interface BatchCounts {
+  items: number;
+  succeeded: number;
+  failed: number;
+  running: number;
+}
+
+export type AgentUpdate = AgentOut & { batch?: BatchCounts };
+
+/** A piece of what an agent says. Of each call only the text of the highest attempt counts. */
+export interface Token {
+  task_id: string;
+  map_index?: number;
+  try_number: number;
+  agent: string;
+  node: string;
+  call?: number;
+  attempt?: number;
+  text: string;
+}
+
+/** What a stream tells. `seq` is the event's place in the run's log; null where only the last of several has one. */
+export type RunEvent = { seq: number | null } & (
+  | { type: "workflow_update"; data: WorkflowUpdate }
+  | { type: "task_update"; data: TaskOut }
+  | { type: "agent_update"; data: AgentUpdate }
+  | { type: "token"; data: Token }
+  | { type: "error"; data: ErrorOut }
+  | { type: "end"; data: { state: string } }
+);
+
+export const EVENT_TYPES = ["workflow_update", "task_update", "agent_update", "token", "error", "end"] as const;

@@ -1,0 +1,314 @@
+/** What is known of a run, put together from its events. Pure: a batch of events makes a new model of an old one. */
+import type { ErrorOut, SnapshotOut } from "../api/schema";
+import type { AgentUpdate, BatchCounts, RunEvent, Token } from "./events";
+
+/** Tokens, and cost in US dollars as far as prices are known (null: not at all). */
+export interface Used {
+  input: number;
+  output: number;
+  costUsd: number | null;
+}
+
+/** A node of an agent's graph, as it last ran. */
+export interface NodeRun {
+  name: string;
+  state: string;
+  latencyMs: number | null;
+  attempt: number;
+  /** What all its executions have used. */
+  used: Used;
+}
+
+/** What one call of a model has said so far. */
+export interface Call {
+  number: number;
+  node: string;
+  attempt: number;
+  text: string;
+}
+
+/** An agent in one try of its task. */
+export interface AgentRun {
+  name: string;
+  type: string | null;
+  tryNumber: number;
+  state: string;
+  model: string | null;
+  latencyMs: number | null;
+  retries: number;
+  fallbacks: number;
+  notice: string | null;
+  batch: BatchCounts | null;
+  used: Used;
+  nodes: NodeRun[];
+  calls: Call[];
+}
+
+/** A try of a task. */
+export interface Try {
+  number: number;
+  state: string | null;
+  startedAt: string | null;
+  finishedAt: string | null;
+}
+
+/** A task instance with all its tries, as far as the events reach back. */
+export interface TaskRun {
+  key: string;
+  taskId: string;
+  mapIndex: number;
+  state: string | null;
+  tryNumber: number;
+  tries: Try[];
+  agents: AgentRun[];
+}
+
+export interface RunModel {
+  /** The last event that is in here. */
+  seq: number;
+  state: string;
+  progress: number;
+  tasksTotal: number;
+  tasksDone: number;
+  attempt: number;
+  startedAt: string | null;
+  finishedAt: string | null;
+  tasks: ReadonlyMap<string, TaskRun>;
+  /** Oldest first. */
+  errors: readonly ErrorOut[];
+  result: unknown;
+  /** The state in which the run ended. */
+  ended: string | null;
+}
+
+/** Characters kept of what one call says. */
+const KEPT_TEXT = 100_000;
+const NOTHING: Used = { input: 0, output: 0, costUsd: null };
+
+export const EMPTY: RunModel = {
+  seq: 0,
+  state: "queued",
+  progress: 0,
+  tasksTotal: 0,
+  tasksDone: 0,
+  attempt: 1,
+  startedAt: null,
+  finishedAt: null,
+  tasks: new Map(),
+  errors: [],
+  result: undefined,
+  ended: null,
+};
+
+export function taskKey(taskId: string, mapIndex = -1): string {
+  return mapIndex < 0 ? taskId : `${taskId}[${mapIndex}]`;
+}
+
+/** A snapshot in the form of a model. It knows of no earlier tries and of nothing that was said. */
+export function fromSnapshot(snapshot: SnapshotOut): RunModel {
+  const events: RunEvent[] = [
+    { seq: null, type: "workflow_update", data: { ...snapshot, result: snapshot.result ?? undefined } },
+    ...snapshot.tasks.map((data): RunEvent => ({ seq: null, type: "task_update", data })),
+    ...snapshot.agents.map((data): RunEvent => ({ seq: null, type: "agent_update", data })),
+    ...snapshot.errors.toReversed().map((data): RunEvent => ({ seq: null, type: "error", data })),
+  ];
+  return { ...applyEvents(EMPTY, events), seq: snapshot.last_event_id };
+}
+
+/** The model after these events. What did not change is the same object as before. */
+export function applyEvents(model: RunModel, events: readonly RunEvent[]): RunModel {
+  const draft = new Draft(model);
+  for (const event of events) draft.apply(event);
+  return draft.done();
+}
+
+/** A model that is being changed; each part is copied once, when it is first changed. */
+class Draft {
+  private readonly model: { -readonly [Name in keyof RunModel]: RunModel[Name] };
+  private readonly tasks: Map<string, TaskRun>;
+  private readonly own = new Set<object>();
+  private errors: ErrorOut[] | null = null;
+
+  constructor(model: RunModel) {
+    this.model = { ...model };
+    this.tasks = new Map(model.tasks);
+  }
+
+  done(): RunModel {
+    return { ...this.model, tasks: this.tasks, errors: this.errors ?? this.model.errors };
+  }
+
+  apply(event: RunEvent): void {
+    if (event.seq !== null) {
+      if (event.seq <= this.model.seq) return; // told again after a reconnection
+      this.model.seq = event.seq;
+    }
+    switch (event.type) {
+      case "workflow_update": {
+        const { data } = event;
+        this.model.state = data.state;
+        this.model.progress = data.progress;
+        this.model.tasksTotal = data.tasks_total;
+        this.model.tasksDone = data.tasks_done;
+        this.model.attempt = data.attempt ?? this.model.attempt;
+        this.model.startedAt = data.started_at;
+        this.model.finishedAt = data.finished_at;
+        this.model.ended = null;
+        this.model.result = data.result;
+        break;
+      }
+      case "task_update": {
+        const { data } = event;
+        const task = this.task(data.task_id, data.map_index);
+        task.state = data.state;
+        task.tryNumber = data.try_number;
+        const known = task.tries.findIndex((one) => one.number === data.try_number);
+        const before = task.tries[known];
+        // A cleared task waits under the number of the try that it has behind it: that one stays as it was.
+        if (before && isOver(before.state) && isAhead(data.state)) break;
+        const now: Try = {
+          number: data.try_number,
+          state: data.state,
+          startedAt: data.started_at ?? before?.startedAt ?? null,
+          finishedAt: data.finished_at,
+        };
+        if (data.try_number > 0) task.tries = known < 0 ? [...task.tries, now] : task.tries.with(known, now);
+        break;
+      }
+      case "agent_update":
+        this.agentUpdate(event.data);
+        break;
+      case "token":
+        this.token(event.data);
+        break;
+      case "error":
+        this.errors ??= [...this.model.errors];
+        this.errors.push(event.data);
+        break;
+      case "end":
+        this.model.state = this.model.ended = event.data.state;
+        break;
+    }
+  }
+
+  private agentUpdate(data: AgentUpdate): void {
+    const agent = this.agent(data);
+    const used = { input: data.input_tokens, output: data.output_tokens, costUsd: data.cost_usd };
+    agent.model = data.model ?? agent.model;
+    if (data.node === null) {
+      agent.type = data.type;
+      agent.state = data.state;
+      agent.latencyMs = data.latency_ms;
+      agent.retries = data.retries;
+      agent.fallbacks = data.fallbacks;
+      agent.notice = data.notice;
+      agent.batch = data.batch ?? agent.batch;
+      // While an agent runs, what it has used is what its nodes have used.
+      if (data.state !== "running" || data.batch) agent.used = used;
+      return;
+    }
+    const index = agent.nodes.findIndex((node) => node.name === data.node);
+    const before = agent.nodes[index];
+    const ended = data.state !== "running";
+    const node: NodeRun = {
+      name: data.node,
+      state: data.state,
+      latencyMs: data.latency_ms,
+      attempt: data.attempt,
+      used: ended ? sum([before?.used ?? NOTHING, used]) : (before?.used ?? NOTHING),
+    };
+    agent.nodes = index < 0 ? [...agent.nodes, node] : agent.nodes.with(index, node);
+    if (agent.state === "running" && !agent.batch) agent.used = sum(agent.nodes.map((one) => one.used));
+  }
+
+  private token(data: Token): void {
+    const agent = this.agent(data);
+    const number = data.call ?? 0;
+    const attempt = data.attempt ?? 1;
+    const index = agent.calls.findIndex((call) => call.number === number);
+    const before = agent.calls[index];
+    if (before && attempt < before.attempt) return;
+    // A higher attempt begins anew: what the one before it said doesn't count.
+    const said = before?.attempt === attempt ? before.text : "";
+    const call: Call = { number, node: data.node, attempt, text: (said + data.text).slice(-KEPT_TEXT) };
+    agent.calls = index < 0 ? [...agent.calls, call] : agent.calls.with(index, call);
+  }
+
+  private task(taskId: string, mapIndex = -1): TaskRun {
+    const key = taskKey(taskId, mapIndex);
+    const known = this.tasks.get(key);
+    if (known && this.own.has(known)) return known;
+    const task: TaskRun = known
+      ? { ...known, agents: [...known.agents] }
+      : { key, taskId, mapIndex, state: null, tryNumber: 0, tries: [], agents: [] };
+    this.own.add(task);
+    this.tasks.set(key, task);
+    return task;
+  }
+
+  private agent(data: { task_id: string; map_index?: number; try_number: number; agent: string }): AgentRun {
+    const task = this.task(data.task_id, data.map_index);
+    const index = task.agents.findIndex((one) => one.name === data.agent && one.tryNumber === data.try_number);
+    const known = task.agents[index];
+    if (known && this.own.has(known)) return known;
+    const agent: AgentRun = known
+      ? { ...known }
+      : {
+          name: data.agent,
+          type: null,
+          tryNumber: data.try_number,
+          state: "running",
+          model: null,
+          latencyMs: null,
+          retries: 0,
+          fallbacks: 0,
+          notice: null,
+          batch: null,
+          used: NOTHING,
+          nodes: [],
+          calls: [],
+        };
+    this.own.add(agent);
+    if (index < 0) task.agents.push(agent);
+    else task.agents[index] = agent;
+    return agent;
+  }
+}
+
+/** The agents of a task's latest try that had any. */
+export function latestAgents(task: TaskRun): AgentRun[] {
+  const latest = Math.max(0, ...task.agents.map((agent) => agent.tryNumber));
+  return task.agents.filter((agent) => agent.tryNumber === latest);
+}
+
+/** What all agents of all tries have used. Of a batch the whole counts, not the items that are told of one by one. */
+export function usedByAll(model: RunModel): Used {
+  const all: Used[] = [];
+  for (const task of model.tasks.values()) {
+    const batches = new Set(task.agents.filter((agent) => agent.batch).map((agent) => agent.tryNumber));
+    for (const agent of task.agents) {
+      if (agent.batch || !batches.has(agent.tryNumber)) all.push(agent.used);
+    }
+  }
+  return sum(all);
+}
+
+function sum(all: readonly Used[]): Used {
+  let [input, output, costUsd] = [0, 0, null as number | null];
+  for (const used of all) {
+    input += used.input;
+    output += used.output;
+    if (used.costUsd !== null) costUsd = (costUsd ?? 0) + used.costUsd;
+  }
+  return { input, output, costUsd };
+}
+
+const OVER = new Set(["success", "failed", "skipped", "upstream_failed", "removed", "up_for_retry"]);
+
+function isOver(state: string | null): boolean {
+  return state !== null && OVER.has(state);
+}
+
+function isAhead(state: string | null): boolean {
+  return state === null || state === "scheduled" || state === "queued";
+}

@@ -1,0 +1,153 @@
+import { EVENT_TYPES, type RunEvent } from "./events";
+import { applyEvents, type RunModel } from "./run-model";
+
+/** `offline`: the browser has no network; `reconnecting`: the backend is away; `ended`: the run is over and all is told. */
+export type Connection = "connecting" | "live" | "reconnecting" | "offline" | "ended";
+
+export interface StreamState {
+  model: RunModel;
+  connection: Connection;
+}
+
+/** Seconds between two attempts to come back to a backend that refuses or is away, at most. */
+const LONGEST_WAIT = 20;
+
+/**
+ * A run's stream: keeps it open, and puts what it tells into a model, once for each frame that is painted.
+ *
+ * A connection that is lost is taken up behind the last event. `onGap` is called when events before that are deleted: the
+ * owner reads a snapshot and calls `resume`. `onRefused` is called when the backend does not let us in.
+ */
+export class RunStream {
+  private state: StreamState;
+  private source: EventSource | null = null;
+  private waiting: RunEvent[] = [];
+  private frame: (() => void) | null = null;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private failures = 0;
+  private readonly listeners = new Set<() => void>();
+  private readonly url: string;
+  private readonly onGap: () => void;
+  private readonly onRefused: () => void;
+
+  constructor(url: string, model: RunModel, on: { gap: () => void; refused: () => void }) {
+    this.url = url;
+    this.onGap = on.gap;
+    this.onRefused = on.refused;
+    this.state = { model, connection: "connecting" };
+    window.addEventListener("online", this.open);
+    window.addEventListener("offline", this.goOffline);
+    this.open();
+  }
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  };
+
+  readonly current = (): StreamState => this.state;
+
+  /** Go on behind this model: after a gap, or when a run that had ended goes on. */
+  resume(model: RunModel): void {
+    this.flush();
+    this.set({ model });
+    this.open();
+  }
+
+  close(): void {
+    window.removeEventListener("online", this.open);
+    window.removeEventListener("offline", this.goOffline);
+    this.disconnect();
+    this.frame?.();
+    this.frame = null;
+    this.listeners.clear();
+  }
+
+  private readonly open = (): void => {
+    this.disconnect();
+    if (!navigator.onLine) {
+      this.set({ connection: "offline" });
+      return;
+    }
+    this.set({ connection: this.failures > 0 ? "reconnecting" : "connecting" });
+    this.flush(); // what waits is behind the cursor
+    const source = new EventSource(`${this.url}?last_event_id=${this.state.model.seq}`);
+    this.source = source;
+    source.onopen = () => {
+      this.failures = 0;
+      this.set({ connection: "live" });
+    };
+    source.onerror = (event) => {
+      if (event instanceof MessageEvent) return; // an `error` event of the run
+      this.set({ connection: navigator.onLine ? "reconnecting" : "offline" });
+      // Refused, or no stream: the browser gives up, and we come back by ourselves.
+      if (source.readyState === EventSource.CLOSED) this.comeBack();
+    };
+    for (const type of EVENT_TYPES) {
+      source.addEventListener(type, (event) => {
+        if (event instanceof MessageEvent) this.take(type, event);
+      });
+    }
+    source.addEventListener("gap", () => {
+      this.disconnect();
+      this.onGap();
+    });
+  };
+
+  private take(type: RunEvent["type"], message: MessageEvent): void {
+    const seq = message.lastEventId === "" ? null : Number(message.lastEventId);
+    this.waiting.push({ seq, type, data: JSON.parse(String(message.data)) as unknown } as RunEvent);
+    if (type === "end") {
+      this.disconnect();
+      this.flush();
+      this.set({ connection: "ended" });
+      return;
+    }
+    this.frame ??= nextFrame(() => {
+      this.frame = null;
+      this.flush();
+    });
+  }
+
+  private flush(): void {
+    if (this.waiting.length === 0) return;
+    const model = applyEvents(this.state.model, this.waiting);
+    this.waiting = [];
+    this.set({ model });
+  }
+
+  private comeBack(): void {
+    this.disconnect();
+    this.failures += 1;
+    if (this.failures === 1) this.onRefused();
+    const wait = Math.min(2 ** (this.failures - 1), LONGEST_WAIT) * (0.75 + Math.random() / 2);
+    this.timer = setTimeout(this.open, wait * 1000);
+  }
+
+  private readonly goOffline = (): void => {
+    if (this.state.connection === "ended") return;
+    this.disconnect();
+    this.set({ connection: "offline" });
+  };
+
+  private disconnect(): void {
+    clearTimeout(this.timer);
+    this.source?.close();
+    this.source = null;
+  }
+
+  private set(change: Partial<StreamState>): void {
+    this.state = { ...this.state, ...change };
+    for (const listener of this.listeners) listener();
+  }
+}
+
+/** Calls back before the next painting; in a page that is hidden, and so never painted, soon. Gives the way to stop it. */
+function nextFrame(callback: () => void): () => void {
+  if (document.hidden) {
+    const timer = setTimeout(callback, 500);
+    return () => clearTimeout(timer);
+  }
+  const frame = requestAnimationFrame(callback);
+  return () => cancelAnimationFrame(frame);
+}

@@ -1,0 +1,94 @@
+import { queryOptions, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useEffect, useMemo, useState, useSyncExternalStore } from "react";
+import { answer, api } from "../api/client";
+import type { SnapshotOut } from "../api/schema";
+import { isActive } from "../ui/states";
+import { EMPTY, fromSnapshot, type RunModel } from "./run-model";
+import { type Connection, RunStream, type StreamState } from "./run-stream";
+
+/** A log with more events is not replayed from its beginning: earlier tries and words are left out then. */
+const REPLAY_LIMIT = 20_000;
+
+export const snapshotQuery = (dagId: string, runId: string) =>
+  queryOptions({
+    queryKey: ["run", dagId, runId],
+    queryFn: () =>
+      answer(
+        api.GET("/workflow-status/{dag_id}/{dag_run_id}", { params: { path: { dag_id: dagId, dag_run_id: runId } } }),
+      ),
+    // The stream tells what happens. Links that come later, and runs that somebody else sets going again, are found so.
+    refetchInterval: (query) => (query.state.data && isActive(query.state.data.state) ? 10_000 : 30_000),
+  });
+
+export interface WatchedRun {
+  snapshot: SnapshotOut;
+  model: RunModel;
+  connection: Connection;
+}
+
+/** A run as it stands and goes on; `data` is undefined until its snapshot is there. */
+export function useRun(dagId: string, runId: string) {
+  const client = useQueryClient();
+  const query = useQuery(snapshotQuery(dagId, runId));
+  const snapshot = query.data;
+  const [stream, setStream] = useState<{ stream: RunStream; from: number } | null>(null);
+  const known = snapshot !== undefined;
+
+  useEffect(() => {
+    const options = snapshotQuery(dagId, runId);
+    const first = client.getQueryData(options.queryKey);
+    if (!known || first === undefined) return;
+    const again = () => client.query({ ...options, staleTime: 0 });
+    const opened = new RunStream(
+      `/workflow-status/stream/${encodeURIComponent(dagId)}/${encodeURIComponent(runId)}`,
+      first.last_event_id > REPLAY_LIMIT ? fromSnapshot(first) : EMPTY,
+      {
+        gap: () =>
+          void again().then(
+            (fresh) => opened.resume(fromSnapshot(fresh)),
+            () => undefined,
+          ),
+        // The snapshot is refused for the same reason, and that is told.
+        refused: () => void again().catch(() => undefined),
+      },
+    );
+    // eslint-disable-next-line react-hooks/set-state-in-effect -- the stream lives as long as this effect
+    setStream({ stream: opened, from: first.last_event_id });
+    return () => {
+      opened.close();
+      setStream(null);
+    };
+  }, [client, dagId, runId, known]);
+
+  const state = useSyncExternalStore<StreamState | null>(
+    stream?.stream.subscribe ?? never,
+    () => stream?.stream.current() ?? null,
+  );
+  const ended = state?.connection === "ended";
+  const told = state?.model.seq ?? 0;
+
+  useEffect(() => {
+    // What only a snapshot knows of a run that is over: which errors it got over, its links.
+    if (ended) void client.invalidateQueries({ queryKey: ["run", dagId, runId] });
+  }, [client, dagId, runId, ended]);
+  useEffect(() => {
+    // Somebody has set it going again.
+    if (ended && snapshot && isActive(snapshot.state) && snapshot.last_event_id > told) {
+      stream?.stream.resume(stream.stream.current().model);
+    }
+  }, [ended, snapshot, told, stream]);
+
+  const shown = useMemo(() => (snapshot ? fromSnapshot(snapshot) : EMPTY), [snapshot]);
+  // While the log is replayed, the run is shown as it stood when we came.
+  const model = state && stream && told >= stream.from ? state.model : shown;
+  const data: WatchedRun | undefined = snapshot && {
+    snapshot,
+    model,
+    connection: state?.connection ?? "connecting",
+  };
+  return { data, error: query.error, isPending: query.isPending, refetch: query.refetch };
+}
+
+function never(): () => void {
+  return () => undefined;
+}

@@ -1,0 +1,18 @@
+import { useMemo } from "react";
+import { CopyButton } from "./CopyButton";
+import classes from "./JsonView.module.css";
+
+/** A value as JSON, to read and to copy. `label` says what it is. */
+export function JsonView({ value, label }: { value: unknown; label: string }) {
+  const text = useMemo(() => JSON.stringify(value ?? null, null, 2), [value]);
+  return (
+    <div className={classes.json}>
+      <div className={classes.copy}>
+        <CopyButton text={text} label={`Copy ${label}`} />
+      </div>
+      <pre tabIndex={0} aria-label={`JSON of ${label}`}>
+        {text}
+      </pre>
+    </div>
+  );
+}

@@ -1,0 +1,47 @@
+import { Alert, Button, List, Text } from "@mantine/core";
+import { IconAlertCircle, IconRefresh } from "@tabler/icons-react";
+import { asProblem } from "../api/problem";
+
+interface Props {
+  error: unknown;
+  onRetry?: () => void;
+  /** Faults that are shown elsewhere, at their fields. */
+  without?: (pointer: string) => boolean;
+}
+
+/** What went wrong in the API's own words, with a way to try again. */
+export function ProblemAlert({ error, onRetry, without }: Props) {
+  const problem = asProblem(error);
+  const faults = problem.faults.filter((fault) => !without?.(fault.pointer));
+  return (
+    <Alert color="red" icon={<IconAlertCircle aria-hidden />} title={problem.title} role="alert">
+      {faults.length > 0 ? (
+        <List size="sm" spacing={2}>
+          {faults.map((fault) => (
+            <List.Item key={fault.pointer + fault.detail}>
+              {fault.pointer ? <code className="mono">{fault.pointer}</code> : null} {fault.detail}
+            </List.Item>
+          ))}
+        </List>
+      ) : (
+        <Text size="sm">{problem.detail}</Text>
+      )}
+      {problem.retryAfter !== null ? (
+        <Text size="sm" c="dimmed" mt={4}>
+          It may work again in {Math.ceil(problem.retryAfter)} s.
+        </Text>
+      ) : null}
+      {onRetry ? (
+        <Button
+          mt="sm"
+          size="xs"
+          variant="default"
+          leftSection={<IconRefresh size={14} aria-hidden />}
+          onClick={onRetry}
+        >
+          Try again
+        </Button>
+      ) : null}
+    </Alert>
+  );
+}

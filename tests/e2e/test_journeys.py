@@ -1,0 +1,191 @@
+"""People at the pages, in a real browser, on the whole stack."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, expect
+
+from tests.kit.browser import CHROMIUM, Scheme, Visitor, chromium
+from tests.kit.openai_server import OpenAIServer
+from tests.kit.runs import trigger
+from tests.kit.stack import RunningStack
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+]
+
+WORDS = " ".join(f"word{number}" for number in range(60))
+QUESTION = "Question"
+
+Visit = Callable[..., Visitor]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(stack: RunningStack, browser: Browser) -> Iterator[Visit]:
+    """Opens pages for people, each with cookies of their own; none may have complained at the end."""
+    visitors: list[Visitor] = []
+
+    def open_one(scheme: Scheme = "light") -> Visitor:
+        visitors.append(Visitor(browser, stack.frontend_url, scheme=scheme))
+        return visitors[-1]
+
+    yield open_one
+    complaints = [complaint for visitor in visitors for complaint in visitor.complaints]
+    for visitor in visitors:
+        visitor.context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def admin(visit: Visit, stack: RunningStack) -> Visitor:
+    visitor = visit()
+    visitor.sign_in(stack.username, stack.password)
+    return visitor
+
+
+@pytest.fixture(scope="module")
+def viewer(airflow: httpx.Client) -> tuple[str, str]:
+    """Name and password of a user with the role Viewer."""
+    name, password = "reader", "reads-and-nothing-else"
+    body = {
+        "username": name,
+        "password": password,
+        "email": "reader@example.com",
+        "first_name": "R",
+        "last_name": "Eader",
+        "roles": [{"name": "Viewer"}],
+    }
+    airflow.post("/auth/fab/v1/users", json=body).raise_for_status()
+    return name, password
+
+
+def test_from_a_picture_to_its_figures(admin: Visitor, openai_server: OpenAIServer) -> None:
+    openai_server.script(content=WORDS, token_delay=0.05)
+    page = admin.page
+    page.goto("/run/visual_ai_workflow")
+    page.get_by_label(QUESTION).fill("What is the total?")
+    page.get_by_role("button", name="Use the example").click()
+    expect(page.get_by_label("Picture: address")).to_have_value("sample://invoice")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_url("**/runs/visual_ai_workflow/**")
+    run_id = page.url.partition("?")[0].rpartition("/")[2]
+
+    page.get_by_role("tab", name="Agents").click()
+    words = page.get_by_role("log", name=re.compile("^Words of")).first
+    expect(words).to_contain_text("word3")
+    assert "word59" not in words.inner_text(), "the words came one after the other"
+    expect(words).to_contain_text("word59")
+    admin.wait_for_state("Success")
+    graph = page.get_by_label("Graph of the run's tasks")
+    expect(graph.get_by_role("button", name="analyse_image: Success. Show its log.")).to_be_visible()
+    expect(graph).to_contain_text("load_image")
+    page.get_by_role("tab", name="Result").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text("word0 word1")
+    page.get_by_role("tab", name="Picture").click()
+    expect(page.get_by_role("img", name="The picture with the text that was read")).to_be_visible()
+
+    page.get_by_role("link", name="Dashboard").click()
+    workflows = page.get_by_role("region", name=re.compile("workflow", re.IGNORECASE))
+    workflows.get_by_role("link", name="visual_ai_workflow").click()
+    page.wait_for_url("**/runs?**")
+    expect(page.get_by_role("link", name=re.compile(run_id)).first).to_be_visible()
+
+
+def test_a_failed_run_is_understood_and_mended(admin: Visitor, openai_server: OpenAIServer) -> None:
+    openai_server.script("auth")
+    page = admin.page
+    run_id = admin.start("multi_agent_workflow", Text="Three boats lay at the pier.", **{QUESTION: "How many?"})
+    admin.wait_for_state("Failed")
+    page.get_by_role("tab", name="Errors").click()
+    errors = page.get_by_role("list", name="Errors, oldest first")
+    expect(errors).to_contain_text("auth")
+    expect(errors).to_contain_text("Gave up")
+    openai_server.configure(content="Three.")
+    page.get_by_role("button", name="Retry", exact=True).click()
+    page.get_by_role("button", name="Retry the run").click()
+    admin.wait_for_state("Success")
+    assert run_id in page.url
+
+
+def test_what_was_missed_offline_is_caught_up_with(admin: Visitor, openai_server: OpenAIServer) -> None:
+    openai_server.script(content=WORDS, token_delay=0.15)
+    page = admin.page
+    admin.start("multi_agent_workflow", Text="Three boats lay at the pier.", **{QUESTION: "How many?"})
+    page.get_by_role("tab", name="Agents").click()
+    words = page.get_by_role("log", name=re.compile("^Words of")).first
+    expect(words).to_contain_text("word3")
+    admin.context.set_offline(True)
+    connection = page.get_by_role("status", name="Connection")
+    expect(connection).to_contain_text("Offline")
+    page.wait_for_timeout(2_000)  # events that are missed
+    admin.context.set_offline(False)
+    expect(words).to_contain_text("word59")
+    assert words.inner_text().split() == WORDS.split(), "nothing is missing and nothing came twice"
+    admin.wait_for_state("Success")
+    page.reload()
+    page.get_by_role("tab", name="Agents").click()
+    expect(page.get_by_role("log", name=re.compile("^Words of")).first).to_contain_text("word59")
+
+
+def test_a_viewer_reads_and_changes_nothing(
+    visit: Visit, viewer: tuple[str, str], backend: httpx.Client, openai_server: OpenAIServer
+) -> None:
+    openai_server.configure(content="Two.")
+    accepted = trigger(backend, "multi_agent_workflow", {"text": "Two boats lay at the pier."})
+    visitor = visit()
+    visitor.sign_in(*viewer)
+    page = visitor.page
+    page.goto("/run/visual_ai_workflow")
+    expect(page.get_by_text("Your role Viewer reads only").first).to_be_visible()
+    run = page.get_by_role("button", name="Run", exact=True)
+    assert run.count() == 0 or run.is_disabled()
+    page.goto(f"/runs/multi_agent_workflow/{accepted['dag_run_id']}")
+    page.get_by_role("status", name="State of the run").wait_for()
+    for name in ("Cancel", "Retry", "Run again"):
+        assert page.get_by_role("button", name=name, exact=True).count() == 0
+    # What the page doesn't offer, the API doesn't do either.
+    answer = page.request.post("/workflows/trigger", data={"dag_id": "visual_ai_workflow", "input_data": {}})
+    assert answer.status == httpx.codes.FORBIDDEN
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_every_page(
+    visit: Visit, stack: RunningStack, openai_server: OpenAIServer, scheme: Scheme
+) -> None:
+    openai_server.configure(content="Two.")
+    visitor = visit(scheme)
+    page = visitor.page
+    axe = Axe()
+
+    def check() -> None:
+        page.get_by_role("heading", level=1).first.wait_for()
+        expect(page.locator("[aria-busy=true]")).to_have_count(0)
+        found = axe.run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == [], page.url
+
+    page.goto("/sign-in")
+    check()
+    visitor.sign_in(stack.username, stack.password)
+    check()
+    for path in PAGES:
+        page.goto(path)
+        check()
+    visitor.start("multi_agent_workflow", Text="Two boats lay at the pier.")
+    visitor.wait_for_state("Success")
+    for tab in ("Agents", "Timeline", "Errors", "Result", "Input"):
+        page.get_by_role("tab", name=tab).click()
+        check()
+
+
+PAGES = ("/run", "/run/visual_ai_workflow", "/dashboard", "/dashboard?view=agents", "/dashboard?view=health")

@@ -1,0 +1,122 @@
+"""A workflow that is data: made over the API, run by its name on the real stack, without a DAG file of its own."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.kit.openai_server import OpenAIServer
+from tests.kit.runs import check_order, follow, of_type, snapshot, trigger
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+CONTRACT = "The buyer pays within thirty days. {{ 7 * 7 }} boats are delivered in May. {% raw %}"
+
+FIRST: dict[str, Any] = {
+    "dag_id": "multi_agent_workflow",
+    "description": "Reads an invoice and a contract, and judges what was found",
+    "model": "local:text",
+    "budget": {"max_steps": 40},
+    "input_data": {"query": "What is the total?", "image_url": "sample://invoice"},
+    "orchestration_mode": "graph",
+    "agents": [
+        {"name": "seen", "type": "vision", "model": "local:vision"},
+        {"name": "terms", "type": "text", "input_data": {"text": {"$input": "contract"}}},
+        {
+            "name": "checked",
+            "type": "review",
+            "input_data": {"criteria": ["It says when the buyer pays, within thirty days."]},
+            "depends_on": ["seen", "terms"],
+        },
+    ],
+}
+SECOND: dict[str, Any] = {
+    **FIRST,
+    "orchestration_mode": "supervisor",
+    "agents": [
+        FIRST["agents"][1],
+        {"name": "mine", "graph": "five_steps", "input_data": {"topic": {"$input": "contract"}}},
+    ],
+    "max_steps": 5,
+    "supervisor": {"timeout": 60},
+    "synthesis": False,
+    "error_policy": {"server": {"retries": 1}},
+}
+
+
+def finished(backend: httpx.Client, accepted: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The run at its end, and the moments of its agents."""
+    found = follow(backend, accepted)
+    check_order(found)
+    moments = [(data["agent"], data["state"]) for data in of_type(found, "agent_update") if data["node"] is None]
+    return snapshot(backend, accepted), moments
+
+
+def run(backend: httpx.Client, template: str, **input_data: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """A run of a template."""
+    answer = backend.post("/workflows/trigger", json={"template": template, "input_data": input_data})
+    assert answer.status_code == httpx.codes.ACCEPTED, answer.text
+    return finished(backend, answer.json())
+
+
+def test_a_workflow_without_a_dag_file(backend: httpx.Client, openai_server: OpenAIServer) -> None:
+    made = backend.post("/templates", json={"name": "invoice-and-contract", "definition": FIRST})
+    assert made.status_code == httpx.codes.CREATED, made.text
+    now, moments = run(backend, "invoice-and-contract", contract=CONTRACT)
+    assert now["state"] == "success", now["errors"]
+    assert (now["template_name"], now["template_version"]) == ("invoice-and-contract", 1)
+    result = now["result"]
+    assert set(result["results"]) == {"seen", "terms", "checked"}
+    assert "79.50" in result["results"]["seen"]["text"]
+    # It was given the contract, and nothing in a run's input is a template of Airflow's.
+    assert "{{ 7 * 7 }} boats" in result["results"]["terms"]["summary"]
+    assert result["results"]["checked"]["verdict"]
+    assert result["summary"]
+    at = moments.index
+    assert at(("checked", "running")) > max(at(("seen", "success")), at(("terms", "success")))
+    assert max(at(("seen", "running")), at(("terms", "running"))) < at(("checked", "running"))
+
+    assert openai_server.requests == []
+
+    answer = backend.post("/templates/invoice-and-contract/versions", json={"definition": SECOND, "base_version": 1})
+    assert answer.status_code == httpx.codes.CREATED, answer.text
+    assert run(backend, "invoice-and-contract", contract="Short.")[0]["template_version"] == 1, "not active yet"
+    backend.post("/templates/invoice-and-contract/versions/2/activate").raise_for_status()
+    now, _ = run(backend, "invoice-and-contract", contract=CONTRACT)
+    assert now["state"] == "success", now["errors"]
+    assert (now["template_name"], now["template_version"]) == ("invoice-and-contract", 2)
+    result = now["result"]
+    assert [decision["next"] for decision in result["decisions"]] == ["terms", "mine", "FINISH"]
+    assert set(result["results"]) == {"terms", "mine"}
+    assert result["summary"] is None
+    assert {agent["agent"] for agent in now["agents"]} == {"supervisor", "terms", "mine"}
+    assert now["input_data"]["orchestration_mode"] == "supervisor"
+    assert ["{{ 7 * 7 }} boats" in request.prompt for request in openai_server.requests] == [True] * 5
+
+    backend.post("/templates/invoice-and-contract/retire").raise_for_status()
+    body = {"template": "invoice-and-contract", "input_data": {"contract": "x"}}
+    refused = backend.post("/workflows/trigger", json=body)
+    assert refused.status_code == httpx.codes.CONFLICT
+    assert snapshot(backend, now)["template_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"agents": [{"name": "a", "graph": "tests.kit.user_graphs:anything"}]}, "agents[0].graph: names code"),
+        ({"agents": [{"name": "a", "type": "text", "output_schema": "antigravity:X"}]}, "agents[0].output_schema"),
+        ({"agents": [{"name": "{{ 1 }}", "type": "text"}]}, "agents[0].name: holds Jinja"),
+        ({"agents": [{"name": "a", "type": "text"}], "error_policy": {"x": 1}}, "error_policy.x: is not known"),
+        ({"agents": [{"name": "a", "type": "text"}], "supervisor": {"name": "x"}}, "supervisor: can't set 'name'"),
+    ],
+)
+def test_a_run_that_brings_its_own_team_is_held_to_the_same(
+    backend: httpx.Client, changes: dict[str, Any], message: str
+) -> None:
+    accepted = trigger(backend, "multi_agent_workflow", {"text": "Some text.", **changes}, model="local:text")
+    now, _ = finished(backend, accepted)
+    assert now["state"] == "failed"
+    assert message in now["errors"][0]["message"]
+    assert [(task["task_id"], task["try_number"]) for task in now["tasks"] if task["state"] == "failed"] == [
+        ("validate_input", 1)
+    ]

@@ -1,0 +1,77 @@
+"""A backend for tests of what stands before it: it tells what it was asked, and streams an event when told to."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class ProxiedBackend(ThreadingHTTPServer):
+    """`/workflow-status/stream/…` sends an event at once and another one after `release`; the rest echoes headers."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.release = threading.Event()
+        self.closed = threading.Event()
+        self.bodies: list[int] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@contextmanager
+def proxied_backend() -> Iterator[ProxiedBackend]:
+    """One that runs."""
+    with ProxiedBackend() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.release.set()
+        server.shutdown()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: ProxiedBackend
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/workflow-status/stream/"):
+            self._stream()
+        else:
+            self._answer(200, {"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}})
+
+    def do_POST(self) -> None:
+        size = len(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(size)
+        self._answer(201, {"size": size})
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, status: int, document: object) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self._send(b"id: 1\ndata: first\n\n")
+        self.server.release.wait(30)
+        self._send(b"id: 2\ndata: second\n\n")
+        self._send(b"")
+
+    def _send(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()

@@ -1,0 +1,43 @@
+"""Users' graphs that trace themselves with Langfuse, as its documentation tells to."""
+
+from typing import TypedDict
+
+from langchain.chat_models import init_chat_model
+from langfuse import get_client
+from langfuse.langchain import CallbackHandler
+from langgraph.graph import START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+
+
+class Question(TypedDict, total=False):
+    """A question and its answer."""
+
+    question: str
+    answer: str
+
+
+async def _ask(state: Question) -> Question:
+    reply = await init_chat_model("openai:gpt-4.1-mini", max_retries=0).ainvoke(state["question"])
+    return {"answer": str(reply.text)}
+
+
+async def _look_up(state: Question) -> Question:
+    with get_client().start_as_current_observation(name="my own span", input="data:image/png;base64," + "QUJD" * 50):
+        return {"answer": state["question"].upper()}
+
+
+def _graph(node: object) -> StateGraph[Question, None, Question, Question]:
+    graph = StateGraph(Question)
+    graph.add_node("ask", node)  # type: ignore[call-overload]  # any of the two
+    graph.add_edge(START, "ask")
+    return graph
+
+
+def handled() -> CompiledStateGraph[Question, None, Question, Question]:
+    """With Langfuse's handler bound to it."""
+    return _graph(_ask).compile().with_config({"callbacks": [CallbackHandler()]})
+
+
+def observed() -> StateGraph[Question, None, Question, Question]:
+    """With a span of its own in a node."""
+    return _graph(_look_up)
