@@ -106,13 +106,14 @@ def carry_out(connection: Connection, group: Sequence[Entry], *, wait: bool) -> 
     """Write records of any number of tasks, each task's in order, in few statements.
 
     Without `wait`, executions that somebody else has locked are put off: nobody's records wait for another run's lock.
+    Raises what the database refuses, also when two take the same thread; fewer records may then succeed.
     """
     tellers = list(dict.fromkeys(teller for teller, _ in group))
     unknown = [teller for teller in tellers if teller.execution_id is None]
     made = executions.ensure_all(connection, [teller.run for teller in unknown]) if unknown else {}
     ids = {one: one.execution_id or made[one.run.dag_id, one.run.dag_run_id] for one in tellers}
     locked = executions.lock(connection, ids.values(), wait=wait)
-    waiting = {teller for teller in tellers if locked.get(ids[teller]) is False} | _second_takers(group)
+    waiting = {teller for teller in tellers if locked.get(ids[teller]) is False}
     written = Written(
         ids,
         put_off=[entry for entry in group if entry[0] in waiting],
@@ -121,13 +122,6 @@ def carry_out(connection: Connection, group: Sequence[Entry], *, wait: bool) -> 
     entries = [entry for entry in group if entry[0] not in waiting and ids[entry[0]] in locked]
     _Transaction(connection, written, entries).write()
     return written
-
-
-def _second_takers(group: Sequence[Entry]) -> set[Teller]:
-    """Those that take a thread which another one takes before them: one after the other."""
-    takers: dict[str, Teller] = {}
-    takes = (teller for teller, record in group if isinstance(record, TakeThread))
-    return {teller for teller in takes if takers.setdefault(teller.thread_id, teller) is not teller}
 
 
 class _Transaction:

@@ -61,7 +61,7 @@ def begin(connection: Connection, wanted: Sequence[Wanted]) -> list[Claim | Supe
     """Take threads for tries; gives what became of each: an error where a later try has the thread.
 
     Earlier claims can write no more. What they left is deleted when it was for another input, or when the task had
-    succeeded: then somebody wants it done again. No thread may come twice.
+    succeeded: then somebody wants it done again. Raises `sqlalchemy.exc.ProgrammingError` when a thread comes twice.
     """
     query = select(threads).where(threads.c.thread_id == func.any([one.thread_id for one in wanted]))
     locked = connection.execute(query.order_by(threads.c.thread_id).with_for_update())
