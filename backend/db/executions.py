@@ -178,7 +178,7 @@ def read(connection: Connection, execution_id: str, *, lock: bool = False) -> Ro
     """The execution's row; with `lock` nobody else changes it, or adds to its timeline, until the transaction ends."""
     query = select(executions).where(executions.c.id == execution_id)
     if lock:
-        query = query.with_for_update()
+        query = query.with_for_update(key_share=True)
     return one_row(connection.execute(query))
 
 

@@ -96,7 +96,7 @@ def merge(connection: Connection, seen: Mapping[str, Seen], *, observed_at: date
     if not seen:
         return {}
     query = select(executions).where(executions.c.id == func.any(cast(list(seen), ARRAY(UUID(as_uuid=False)))))
-    locked = all_rows(connection.execute(query.order_by(executions.c.id).with_for_update()))
+    locked = all_rows(connection.execute(query.order_by(executions.c.id).with_for_update(key_share=True)))
     known = {row["id"]: row for row in locked}
     states = {key: _next_state(known[key], one.run, observed_at) for key, one in seen.items()}
     # Whoever sees a run start again sees which of its tasks were cleared.

@@ -15,7 +15,7 @@ from backend.agents.recorder import Recorder
 from backend.agents.records import Record, RunResult, RunUsage, StateSeen, TraceRow, carry_out
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
-from backend.db import events, executions, observations, takeover, threads, traces
+from backend.db import errors, events, executions, observations, takeover, threads, traces
 from backend.db.engine import Database, ThreadedDatabase, make_engine
 from backend.db.executions import RunState
 from backend.db.threads import SupersededError, Wanted
@@ -215,6 +215,21 @@ async def test_a_locked_run_holds_up_nobody_else(database: Database, admin: Engi
     await locked.flush()
     assert await said(database, locked) == ["queued", "first", "second"]
     assert locked.dropped == 1
+
+
+async def test_who_is_about_to_tell_of_an_error_holds_up_nobody(database: Database, admin: Engine) -> None:
+    """A row that refers to a run shares its key; who inserts one and then wants to tell of it waits for us."""
+    writer = RecordWriter(database, shared=True)
+    recorder = recorder_of(writer, "run")
+    await take(recorder)
+    with admin.begin() as connection:
+        place = replace(recorder.place, agent="text")
+        error: dict[str, Any] = {"category": "internal", "exception_type": "E", "message": "", "action": "fail"}
+        errors.add(connection, str(recorder.execution_id), place, **error)
+        recorder.put(StateSeen(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
+        async with asyncio.timeout(10):
+            await recorder.flush()
+        assert await said(database, recorder) == ["queued", "success", "running"]
 
 
 async def test_a_run_that_is_gone_costs_its_own_records_only(database: Database, admin: Engine) -> None:
