@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -79,11 +79,14 @@ class AgentTrace:
     @contextmanager
     def current(self) -> Iterator[None]:
         """Within this, what users' own code traces with Langfuse is part of the agent."""
-        if self._span is None or not self._own:
+        with ExitStack() as stack:
+            self._enter(stack)
             yield
-            return
-        with self.maker.current(self.trace_id, self._span):
-            yield
+
+    @harmless
+    def _enter(self, stack: ExitStack) -> None:
+        if self._span is not None and self._own:
+            stack.enter_context(self.maker.current(self.trace_id, self._span))
 
     @harmless
     def node_started(self, key: str, name: str, given: Any, parent: str | None, attempt: int) -> None:
@@ -95,6 +98,7 @@ class AgentTrace:
         if key in self._nodes:  # a call that it made was told of before
             self._nodes[key].update(**told)
         else:
+            self._ended.discard(key)  # a node that is begun anew keeps its id
             self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span), **told)
 
     @harmless

@@ -11,14 +11,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backend.agents.http_clients import tls
 from backend.agents.trace_content import TraceContent
 from backend.core.settings import Settings, get_settings
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +49,7 @@ class TraceClient:
             resource=Resource({"service.name": "langgraph-flow"}),
         )
         with _known_certificates():
-            self.langfuse: Langfuse = Langfuse(
+            self.langfuse = Langfuse(
                 public_key=public,
                 secret_key=secret.get_secret_value(),
                 base_url=settings.langfuse_url,

@@ -67,7 +67,7 @@ def test_a_workflow_without_a_dag_file(backend: httpx.Client, openai_server: Ope
     assert (now["template_name"], now["template_version"]) == ("invoice-and-contract", 1)
     result = now["result"]
     assert set(result["results"]) == {"seen", "terms", "checked"}
-    assert "79.50" in result["results"]["seen"]["text"]
+    assert "811.80" in result["results"]["seen"]["text"]
     # It was given the contract, and nothing in a run's input is a template of Airflow's.
     assert "{{ 7 * 7 }} boats" in result["results"]["terms"]["summary"]
     assert result["results"]["checked"]["verdict"]

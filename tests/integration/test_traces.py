@@ -292,6 +292,27 @@ async def test_models_and_tools_of_a_users_graph(traced: Traced, openai_server: 
 
 
 @pytest.mark.usefixtures("own_graphs")
+async def test_a_node_that_is_begun_anew_is_there_twice(traced: Traced, openai_server: OpenAIServer) -> None:
+    openai_server.script("rate_limit", retry_after=2)
+    openai_server.script(content="It rains.", usage=USAGE)
+    await traced.agent({"messages": [["user", "Weather in Rome?"]]}, graph=f"{USER_GRAPHS}:assistant")
+    once = ["    chain chat", f"      generation {MODEL}"]
+    assert traced.tree == ["span work", "  agent assistant", *once, *once]
+    for kind in ("chain", "generation"):
+        failed, passed = traced.spans(kind)
+        assert (failed.level, failed.metadata["category"], passed.level) == ("ERROR", "rate_limit", "DEFAULT")
+    assert traced.spans("chain")[1].metadata["attempt"] == 2
+    assert traced.langfuse.named("assistant").level == "DEFAULT"
+
+
+@pytest.mark.usefixtures("own_graphs")
+async def test_a_model_that_a_tool_asks_is_within_the_tool(traced: Traced, openai_server: OpenAIServer) -> None:
+    openai_server.script(content="Ask somebody else.", usage=USAGE)
+    await traced.agent({"question": "Who knows?"}, graph=f"{TRACED_GRAPHS}:consulting")
+    assert traced.tree[2:] == ["    chain ask", "      tool expert", f"        generation {MODEL}"]
+
+
+@pytest.mark.usefixtures("own_graphs")
 async def test_a_graph_that_brings_langfuses_handler_is_not_traced_twice(
     traced: Traced, openai_server: OpenAIServer
 ) -> None:
@@ -305,10 +326,14 @@ async def test_a_graph_that_brings_langfuses_handler_is_not_traced_twice(
 
 
 @pytest.mark.usefixtures("own_graphs")
-async def test_a_users_own_span_is_part_of_the_trace_and_masked(traced: Traced) -> None:
+async def test_a_users_own_span_is_part_of_the_trace_and_masked(
+    traced: Traced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LANGFUSE_MEDIA_UPLOAD_ENABLED", raising=False)
     await traced.agent({"question": "who?"}, graph=f"{TRACED_GRAPHS}:observed")
     assert sorted(traced.tree) == ["    chain ask", "    span my own span", "  agent observed", "span work"]
     assert b"QUJDQUJD" not in traced.langfuse.exported
+    assert {path for path, _, _ in traced.langfuse.requests} == {TRACES}, "pictures are not uploaded either"
     assert isinstance(opentelemetry.get_tracer_provider(), opentelemetry.ProxyTracerProvider)
 
 
@@ -366,22 +391,23 @@ async def test_no_secret_and_no_picture_leaves(traced: Traced, openai_server: Op
     content = encode(photo(300, 200), "PNG")
     encoded = base64.b64encode(content).decode()
     picture = f"data:image/png;base64,{encoded}"
-    openai_server.script(content="Your key is sk-proj-abcdefgh1234 and the token is hunter2-of-config.")
-    openai_server.script("auth", error={"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"})
+    openai_server.script(content="Your key is sk-proj-abcdefgh1234.")
+    key = "QqKeyOfAProviderWithoutAPrefix"
+    openai_server.script("auth", error={"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"})
     task = replace(TASK, conf={**CONF, "image_url": picture, "password": "hunter2-of-config"})
     given = {"query": "What?", "image_url": picture, "api_key": "plain-secret-of-a-user"}
-    await traced.agent(given, task=task, model=MODEL, config={"type": "vision"})
+    asked: dict[str, Any] = {"model": MODEL, "config": {"type": "vision"}, "openai_api_key": key}
+    await traced.agent(given, task=task, **asked)
     with pytest.raises(Exception, match="Incorrect API key"):
-        await traced.agent(given, task=replace(task, task_id="again"), model=MODEL, config={"type": "vision"})
+        await traced.agent(given, task=replace(task, task_id="again"), **asked)
     exported = traced.langfuse.exported
     assert len(openai_server.requests) == 2
     assert openai_server.requests[0].image_pixels
     assert len(traced.spans("generation")) == 2
-    for part in (content[100:140], encoded[100:140].encode(), KEY.encode(), traced.langfuse.secret_key.encode()):
+    for part in (content[100:140], encoded[100:140].encode(), key.encode(), traced.langfuse.secret_key.encode()):
         assert part not in exported
-    for secret in (b"sk-proj-abcdefgh1234", b"plain-secret-of-a-user"):
+    for secret in (b"sk-proj-abcdefgh1234", b"plain-secret-of-a-user", b"hunter2-of-config"):
         assert secret not in exported
-    assert b"hunter2-of-config" not in exported.replace(b"the token is hunter2-of-config", b"")
     sent = next(call.input for call in traced.spans("generation"))
     assert "bytes" in str(sent)
     assert b"Authorization" not in exported

@@ -54,7 +54,7 @@ class Visitor:
         """Sign in on the way to a page."""
         self.page.goto(to)
         self.page.get_by_label("User name").fill(username)
-        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_label("Password", exact=True).fill(password)
         self.page.get_by_role("button", name="Sign in").click()
         self.page.wait_for_url(f"**{to}")
 

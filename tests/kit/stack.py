@@ -42,7 +42,8 @@ class RunningStack:
         """Run `python -m backend` with `arguments` for this stack."""
         return subprocess.run(
             [sys.executable, "-m", "backend", *arguments],
-            env=dict(self.environment), cwd=ROOT, capture_output=True, text=True, timeout=300,
+            env=dict(self.environment), cwd=ROOT, capture_output=True, text=True,
+            timeout=600,  # the first `up` of a checkout installs and builds the frontend
         )  # fmt: skip
 
     @property

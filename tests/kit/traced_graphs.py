@@ -1,8 +1,9 @@
-"""Users' graphs that trace themselves with Langfuse, as its documentation tells to."""
+"""Users' graphs whose traces are their own business: made with Langfuse's SDK, or of models within tools."""
 
 from typing import TypedDict
 
 from langchain.chat_models import init_chat_model
+from langchain_core.tools import tool
 from langfuse import get_client
 from langfuse.langchain import CallbackHandler
 from langgraph.graph import START, StateGraph
@@ -23,12 +24,24 @@ async def _ask(state: Question) -> Question:
 
 async def _look_up(state: Question) -> Question:
     with get_client().start_as_current_observation(name="my own span", input="data:image/png;base64," + "QUJD" * 50):
-        return {"answer": state["question"].upper()}
+        answer = state["question"].upper()
+    get_client().flush()
+    return {"answer": answer}
+
+
+@tool
+async def expert(question: str) -> str:
+    """Asks a model."""
+    return (await _ask({"question": question}))["answer"]
+
+
+async def _consult(state: Question) -> Question:
+    return {"answer": await expert.ainvoke({"question": state["question"]})}
 
 
 def _graph(node: object) -> StateGraph[Question, None, Question, Question]:
     graph = StateGraph(Question)
-    graph.add_node("ask", node)  # type: ignore[call-overload]  # any of the two
+    graph.add_node("ask", node)  # type: ignore[call-overload]  # any of them
     graph.add_edge(START, "ask")
     return graph
 
@@ -41,3 +54,6 @@ def handled() -> CompiledStateGraph[Question, None, Question, Question]:
 def observed() -> StateGraph[Question, None, Question, Question]:
     """With a span of its own in a node."""
     return _graph(_look_up)
+
+
+consulting = _graph(_consult)

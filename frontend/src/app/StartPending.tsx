@@ -4,7 +4,7 @@ import { Logo } from "@/shared/ui/Logo";
 /** The whole application, while it asks who is there. */
 export function StartPending() {
   return (
-    <Center mih="100dvh" aria-busy="true" aria-label="Loading">
+    <Center mih="100dvh" role="status" aria-busy="true" aria-label="Loading">
       <Stack align="center" gap="lg">
         <Logo size={44} />
         <Loader size="sm" type="dots" />

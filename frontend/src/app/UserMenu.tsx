@@ -18,7 +18,7 @@ export function UserMenu() {
   return (
     <Menu position="top-start" width={208} shadow="md" offset={6}>
       <Menu.Target>
-        <UnstyledButton className={classes.user} aria-label={`Account of ${me.user_id}`}>
+        <UnstyledButton className={classes.user} aria-label={`${me.user_id} ${me.role}: account`}>
           <Avatar size={30} radius="xl" color="petrol" name={me.user_id} aria-hidden />
           <div className={classes.name}>
             <Text size="sm" fw={500} truncate>

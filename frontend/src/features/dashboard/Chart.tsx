@@ -4,6 +4,9 @@ import type { FigureProps, Row } from "./Figure";
 import classes from "./Figure.module.css";
 import { bucketLabel, type Point, tickLabel, ticksOf } from "./series";
 
+/** Room for the upper half of the uppermost label. */
+const MARGIN = { top: 8, right: 8 };
+
 /** The chart of a figure: its own chunk, as it is heavy. */
 export function Chart({ title, axis, points, rows, kind, format, most, whole }: FigureProps) {
   const shared = {
@@ -20,11 +23,12 @@ export function Chart({ title, axis, points, rows, kind, format, most, whole }: 
     xAxisProps: {
       ticks: ticksOf(axis),
       tickFormatter: (start: number) => tickLabel(start, axis),
-      interval: "equidistantPreserveStart" as const,
+      interval: 0,
       tickMargin: 8,
     },
     yAxisProps: { width: 58, allowDecimals: !whole, domain: [0, most ?? "auto"] as [number, number | "auto"] },
     tooltipProps: {
+      cursor: kind === "bars" ? { fill: "var(--flow-hover)" } : { stroke: "var(--flow-line)" },
       content: ({ active, payload }: { active?: boolean; payload?: readonly { payload?: unknown }[] }) => {
         const point = payload?.[0]?.payload as Point | undefined;
         return active && point ? (
@@ -43,12 +47,12 @@ export function Chart({ title, axis, points, rows, kind, format, most, whole }: 
           type="stacked"
           maxBarWidth={36}
           barProps={{ isAnimationActive: false }}
-          barChartProps={{ barCategoryGap: "18%" }}
-          cursorFill="var(--flow-hover)"
+          barChartProps={{ barCategoryGap: "18%", margin: MARGIN }}
         />
       ) : (
         <LineChart
           {...shared}
+          lineChartProps={{ margin: MARGIN }}
           connectNulls={false}
           curveType="linear"
           dotProps={{ r: 2.5, strokeWidth: 0 }}

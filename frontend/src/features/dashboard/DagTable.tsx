@@ -1,4 +1,4 @@
-import { Paper, ScrollArea, Table, Title, Tooltip } from "@mantine/core";
+import { Paper, ScrollArea, Table, Title, Tooltip, VisuallyHidden } from "@mantine/core";
 import { IconFilter } from "@tabler/icons-react";
 import { Link } from "@tanstack/react-router";
 import type { DagMetrics } from "@/shared/api/schema";
@@ -27,11 +27,13 @@ export function DagTable({ dags, scope }: { dags: DagMetrics[]; scope: Scope }) 
               <Table.Th ta="right">Runs</Table.Th>
               <Table.Th ta="right">Success rate</Table.Th>
               <Table.Th ta="right">Failed</Table.Th>
-              <Table.Th ta="right">Median</Table.Th>
-              <Table.Th ta="right">95 % within</Table.Th>
+              <Table.Th ta="right">p50</Table.Th>
+              <Table.Th ta="right">p95</Table.Th>
               <Table.Th ta="right">Tokens</Table.Th>
               <Table.Th ta="right">Cost</Table.Th>
-              <Table.Th w={44} aria-label="Filter" />
+              <Table.Th w={44}>
+                <VisuallyHidden>Filter</VisuallyHidden>
+              </Table.Th>
             </Table.Tr>
           </Table.Thead>
           <Table.Tbody>

@@ -131,7 +131,13 @@ function HealthNotice({ health }: { health: SystemHealth | undefined }) {
         <Text inherit>
           The system is {health.status}: {listed}.
         </Text>
-        <AnchorLink to="/dashboard" search={{ view: "health" }} inherit fw={550} underline="always">
+        <AnchorLink
+          to="/dashboard"
+          search={(known) => dashboardSearch({ ...known, view: "health" })}
+          inherit
+          fw={550}
+          underline="always"
+        >
           What to do
         </AnchorLink>
       </Group>

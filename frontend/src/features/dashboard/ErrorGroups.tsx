@@ -1,4 +1,5 @@
-import { Group, Paper, ScrollArea, Text, Title, Tooltip } from "@mantine/core";
+import { Button, Group, Paper, Text, Title, Tooltip } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
 import { Link } from "@tanstack/react-router";
 import { useId } from "react";
 import type { ErrorGroup } from "@/shared/api/schema";
@@ -8,6 +9,9 @@ import { useNow } from "@/shared/ui/useNow";
 import type { RunsFilters } from "./drill-down";
 import classes from "./ErrorGroups.module.css";
 import { type Behind, dashboardSearch } from "./search";
+
+/** So many groups are shown at first. */
+const SHOWN = 6;
 
 interface Props {
   title: string;
@@ -24,10 +28,11 @@ interface Props {
 export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Props) {
   const id = useId();
   const now = useNow(30_000);
+  const [all, { toggle }] = useDisclosure();
   const most = Math.max(1, ...groups.map((group) => group.count));
   return (
-    <Paper component="section" aria-labelledby={id} p="md" pr={6}>
-      <Group justify="space-between" mb="xs" pr={10}>
+    <Paper component="section" aria-labelledby={id} p="md">
+      <Group justify="space-between" mb="xs">
         <Title order={2} size="h3" id={id}>
           {title}
         </Title>
@@ -40,33 +45,36 @@ export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Pro
           </span>
         </Group>
       </Group>
-      <ScrollArea.Autosize mah={420} type="auto" viewportProps={{ tabIndex: 0, role: "group", "aria-label": title }}>
-        <ul className={classes.list}>
-          {groups.map((group) => (
-            <li key={group.name ?? ""} className={classes.group}>
-              <div className={classes.head}>
-                <Target group={group} label={label(group.name)} behind={behind} runs={runs} />
-                <span className={classes.count}>
-                  {count(group.count)}
-                  <Text span inherit c="dimmed">
-                    {percent(group.share)}
-                  </Text>
-                </span>
+      <ul className={classes.list}>
+        {groups.slice(0, all ? undefined : SHOWN).map((group) => (
+          <li key={group.name ?? ""} className={classes.group}>
+            <div className={classes.head}>
+              <Target group={group} label={label(group.name)} behind={behind} runs={runs} />
+              <span className={classes.count}>
+                {count(group.count)}
+                <Text span inherit c="dimmed">
+                  {percent(group.share)}
+                </Text>
+              </span>
+            </div>
+            <Tooltip label={`${count(group.unrecovered)} not got over, ${count(group.recovered)} got over`}>
+              <div className={classes.track} aria-hidden>
+                <span data-kind="lost" style={{ width: `${(group.unrecovered / most) * 100}%` }} />
+                <span data-kind="over" style={{ width: `${(group.recovered / most) * 100}%` }} />
               </div>
-              <Tooltip label={`${count(group.unrecovered)} not got over, ${count(group.recovered)} got over`}>
-                <div className={classes.track} aria-hidden>
-                  <span data-kind="lost" style={{ width: `${(group.unrecovered / most) * 100}%` }} />
-                  <span data-kind="over" style={{ width: `${(group.recovered / most) * 100}%` }} />
-                </div>
-              </Tooltip>
-              <Text size="xs" c="dimmed" lineClamp={2}>
-                {meaning?.(group.name) ? `${meaning(group.name)} ` : ""}
-                Latest {ago(group.latest, now)}.
-              </Text>
-            </li>
-          ))}
-        </ul>
-      </ScrollArea.Autosize>
+            </Tooltip>
+            <Text size="xs" c="dimmed" lineClamp={2}>
+              {meaning?.(group.name) ? `${meaning(group.name)} ` : ""}
+              Latest {ago(group.latest, now)}.
+            </Text>
+          </li>
+        ))}
+      </ul>
+      {groups.length > SHOWN ? (
+        <Button variant="subtle" color="gray" size="compact-sm" mt={6} onClick={toggle} aria-expanded={all}>
+          {all ? "Show less" : `Show all ${groups.length}`}
+        </Button>
+      ) : null}
     </Paper>
   );
 }

@@ -74,7 +74,7 @@ function Totals({ errors, scope }: { errors: ErrorDistribution; scope: Scope }) 
         Each attempt&apos;s own, in {lastRange(scope.range)}
       </StatTile>
       <StatTile label="Got over" value={percent(errors.recovered / errors.total)}>
-        {count(errors.recovered)} errors cost time, but no run
+        {count(errors.recovered)} errors, after which the run went on
       </StatTile>
       <StatTile label="Not got over" value={count(errors.unrecovered)}>
         <Link to="/runs" search={runsOf({ ...scope, state: ["failed"] })}>

@@ -3,7 +3,7 @@ import { SimpleGrid, Skeleton, Stack } from "@mantine/core";
 /** Figures that are on their way. */
 export function FiguresSkeleton({ tiles = 5 }: { tiles?: number }) {
   return (
-    <Stack gap="md" aria-busy="true" aria-label="Loading figures">
+    <Stack gap="md" role="status" aria-busy="true" aria-label="Loading figures">
       <SimpleGrid cols={{ base: 2, sm: 3, lg: tiles }} spacing="md">
         {Array.from({ length: tiles }, (_, index) => (
           <Skeleton key={index} h={108} radius="lg" />

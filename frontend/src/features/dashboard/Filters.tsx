@@ -3,7 +3,6 @@ import { useDebouncedCallback } from "@mantine/hooks";
 import { IconRefresh, IconSearch, IconX } from "@tabler/icons-react";
 import { useIsFetching, useQuery, useQueryClient } from "@tanstack/react-query";
 import { workflowsQuery } from "@/shared/api/workflows";
-import { duration } from "@/shared/format/times";
 import { refreshEvery, type Scope } from "./queries";
 
 interface Props {
@@ -60,10 +59,7 @@ export function Filters({ dag, user, withUser, onChange, scope }: Props) {
       {scope ? (
         <Group gap={6}>
           <Text size="xs" c="dimmed">
-            Refreshed every{" "}
-            {duration(refreshEvery(scope.range) / 1000)
-              .replace(".0 ", " ")
-              .replace(" 00 s", "")}
+            Refreshed every {everyLabel(refreshEvery(scope.range))}
           </Text>
           <Tooltip label="Refresh now">
             <ActionIcon
@@ -80,4 +76,9 @@ export function Filters({ dag, user, withUser, onChange, scope }: Props) {
       ) : null}
     </Group>
   );
+}
+
+function everyLabel(milliseconds: number): string {
+  const seconds = milliseconds / 1000;
+  return seconds < 60 ? `${seconds} s` : `${Math.round(seconds / 60)} min`;
 }

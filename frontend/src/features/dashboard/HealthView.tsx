@@ -18,7 +18,7 @@ const SENTENCES = {
 export function HealthView({ health }: { health: UseQueryResult<SystemHealth> }) {
   const now = useNow(5_000);
   if (health.isPending)
-    return <Skeleton h={420} radius="lg" aria-busy="true" aria-label="Loading the system's state" />;
+    return <Skeleton h={420} radius="lg" role="status" aria-busy="true" aria-label="Loading the system's state" />;
   const { data, error } = health;
   return (
     <Stack gap="md">
@@ -68,6 +68,11 @@ function Part({ name, part, now }: { name: string; part: ComponentHealth; now: n
       </div>
       <div className={classes.told}>
         {part.reason ? <Text className={classes.reason}>{sentence(part.reason)}</Text> : null}
+        {part.latency_ms == null ? null : (
+          <Text size="sm" c="dimmed" className="tabular">
+            Answered in {latency(part.latency_ms)}
+          </Text>
+        )}
         {part.since ? (
           <Text c="dimmed" title={fullMoment(part.since)}>
             Since {ago(part.since, now).replace(" ago", "")}
@@ -87,9 +92,6 @@ function Part({ name, part, now }: { name: string; part: ComponentHealth; now: n
           </>
         ) : null}
       </div>
-      <Text size="xs" c="dimmed" className={classes.latency}>
-        {part.latency_ms == null ? "" : `answered in ${latency(part.latency_ms)}`}
-      </Text>
     </li>
   );
 }

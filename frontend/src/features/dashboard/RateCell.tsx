@@ -10,7 +10,7 @@ export function RateCell({ rate }: { rate: number | null }) {
           <span style={{ width: `${rate * 100}%` }} />
         </span>
       )}
-      {percent(rate)}
+      <span className={classes.figure}>{percent(rate)}</span>
     </span>
   );
 }

@@ -29,7 +29,17 @@ export function RunsDrawer({ scope, behind, onClose }: Props) {
   const runs = query.data?.executions;
   const now = useNow(1_000);
   return (
-    <Drawer opened onClose={onClose} title={titleOf(behind)} size="lg" closeButtonProps={{ "aria-label": "Close" }}>
+    <Drawer
+      opened
+      onClose={onClose}
+      title={
+        <Text fw={600} size="lg">
+          {titleOf(behind)}
+        </Text>
+      }
+      size="lg"
+      closeButtonProps={{ "aria-label": "Close" }}
+    >
       <Stack gap="sm">
         <Text c="dimmed" size="sm">
           {noteOf(behind)} Queued in {lastRange(scope.range)}
@@ -38,7 +48,7 @@ export function RunsDrawer({ scope, behind, onClose }: Props) {
         </Text>
         {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
         {query.isPending ? (
-          <Stack gap="xs" aria-busy="true" aria-label="Loading runs">
+          <Stack gap="xs" role="status" aria-busy="true" aria-label="Loading runs">
             {Array.from({ length: 6 }, (_, index) => (
               <Skeleton key={index} h={46} />
             ))}

@@ -99,21 +99,29 @@ function Totals({ metrics, scope }: { metrics: WorkflowMetrics; scope: Scope }) 
         <br />
         of {count(metrics.finished)} finished
       </StatTile>
-      <StatTile label="Duration, median" value={duration(took.p50)}>
-        95 % within {duration(took.p95)}, 99 % within {duration(took.p99)}
+      <StatTile label="Median duration" value={duration(took.p50)}>
+        p95 {duration(took.p95)} · p99 {duration(took.p99)}
         <br />
-        {duration(waited.p50)} in the queue, 95 % within {duration(waited.p95)}
+        in the queue {duration(waited.p50)} · p95 {duration(waited.p95)}
       </StatTile>
       <StatTile label="Tokens" value={count(tokens)}>
         {count(metrics.input_tokens)} in · {count(metrics.output_tokens)} out
       </StatTile>
       <StatTile label="Cost" value={knownCost(metrics.cost_usd, tokens)}>
-        {metrics.cost_usd === null && tokens > 0
-          ? "None of the models has a known price."
-          : "The sum of what has a known price."}
+        {priced(metrics, tokens)}
       </StatTile>
     </StatTiles>
   );
+}
+
+/** Of which runs the cost is the sum. */
+function priced(metrics: WorkflowMetrics, tokens: number): string {
+  if (tokens === 0) return "No tokens were used.";
+  if (metrics.cost_usd === null) return "None of the models has a known price.";
+  const without = metrics.by_dag.filter((dag) => dag.cost_usd === null && dag.input_tokens + dag.output_tokens > 0);
+  return without.length > 0
+    ? `Without ${without.map((dag) => dag.dag_id).join(", ")}: no known price.`
+    : "The sum of what has a known price.";
 }
 
 function rate(perHour: number): string {

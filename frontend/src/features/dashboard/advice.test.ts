@@ -66,6 +66,6 @@ describe("kinds of errors", () => {
       expect(known).toContain(`"${category}"`);
       expect(categoryLook(category).meaning).not.toBe("");
     }
-    expect(JSON.parse(known).schema.anyOf[0].enum).toHaveLength(CATEGORIES.length);
+    expect(/"enum":\[([^\]]*)/.exec(known)?.[1]?.split(",")).toHaveLength(CATEGORIES.length);
   });
 });

@@ -74,7 +74,7 @@ export const behindQuery = (scope: Scope, behind: Behind) =>
 /** Milliseconds between two looks: what changes by the second in an hour hardly moves in a quarter. */
 export function refreshEvery(range: string): number {
   const seconds = secondsOf(range) ?? secondsOf(DEFAULT_RANGE) ?? 0;
-  return Math.min(120_000, Math.max(10_000, seconds / 3));
+  return Math.min(120_000, Math.max(10_000, Math.round(seconds / 15_000) * 5_000));
 }
 
 function filterOf(behind: Behind) {

@@ -104,7 +104,8 @@ export function ticksOf(axis: Axis): number[] {
 /** What stands below a labelled bucket. */
 export function tickLabel(start: number, axis: Axis): string {
   if (byDays(axis)) return day.utc.format(start);
-  return axis.until - axis.since > 1.5 * DAY ? day.local.format(start) : clock.format(start);
+  const midnight = clock.format(start) === "00:00";
+  return midnight || axis.until - axis.since > 1.5 * DAY ? day.local.format(start) : clock.format(start);
 }
 
 /** A bucket in words, as far as it lies within the figure's time: 3 May, 14:00 – 14:30 (so far). */

@@ -44,7 +44,7 @@ export function RunPage() {
       </Breadcrumbs>
       {run.error && !run.data ? <ProblemAlert error={run.error} onRetry={() => void run.refetch()} /> : null}
       {run.isPending ? (
-        <Stack aria-busy="true" aria-label="Loading the run">
+        <Stack role="status" aria-busy="true" aria-label="Loading the run">
           <Skeleton h={34} w={320} />
           <Skeleton h={72} />
           <Skeleton h={300} />

@@ -18,11 +18,14 @@ import { getRouteApi } from "@tanstack/react-router";
 import { lazy, Suspense, useMemo, useState } from "react";
 import { asProblem } from "@/shared/api/problem";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
+import { templateQuery, versionQuery } from "@/shared/api/templates";
 import { workflowQuery } from "@/shared/api/workflows";
 import { AnchorLink } from "@/shared/ui/links";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { atTheirFields, isInput } from "./server-faults";
+import { referenceParts, templateSchema } from "./template-form";
+import { TemplateNotice } from "./TemplateNotice";
 import { type Options, useStartRun } from "./useStartRun";
 
 const InputForm = lazy(() => import("./InputForm").then((module) => ({ default: module.InputForm })));
@@ -34,10 +37,21 @@ export function StartPage() {
   const search = route.useSearch();
   const me = useMe();
   const workflow = useQuery(workflowQuery(dagId));
-  const [input, setInput] = useState<Record<string, unknown>>(search.input ?? {});
+  const { name, version } = referenceParts(search.template ?? "");
+  const active = useQuery({ ...templateQuery(name), enabled: name !== "" && version === null });
+  const certain = useQuery({ ...versionQuery(name, version ?? 1), enabled: version !== null });
+  const template = version === null ? active : certain;
+  const definition = name === "" ? undefined : template.data?.definition;
+  const ready = workflow.data !== undefined && (name === "" || definition !== undefined);
+  const [given, setInput] = useState<Record<string, unknown> | null>(search.input ?? null);
+  const input = given ?? (definition?.input_data as Record<string, unknown> | undefined) ?? {};
   const [options, setOptions] = useState<Options>({ model: search.model, user: search.user });
   const [optionsOpen, { toggle }] = useDisclosure(search.model !== undefined || search.user !== undefined);
-  const start = useStartRun(dagId);
+  const inputSchema = useMemo(() => {
+    const own = workflow.data?.input_schema;
+    return own && definition ? templateSchema(own, definition) : own;
+  }, [workflow.data, definition]);
+  const start = useStartRun(dagId, search.template);
 
   const problem = start.error ? asProblem(start.error) : null;
   const faults = useMemo(() => atTheirFields(problem?.faults ?? []), [problem]);
@@ -59,7 +73,8 @@ export function StartPage() {
       <PageHeader title={workflow.data?.display_name ?? dagId} subtitle={workflow.data?.description} />
       <Stack maw={720} gap="md">
         {workflow.isError ? <ProblemAlert error={workflow.error} onRetry={() => void workflow.refetch()} /> : null}
-        {workflow.isPending ? <FormSkeleton /> : null}
+        {template.isError ? <ProblemAlert error={template.error} onRetry={() => void template.refetch()} /> : null}
+        {!ready && !workflow.isError && !template.isError ? <FormSkeleton /> : null}
         {allowed ? null : (
           <Alert color="gray" icon={<IconLock aria-hidden />} title="You can look, but not start">
             {READS_ONLY}
@@ -70,12 +85,13 @@ export function StartPage() {
             Unpause it in Airflow before you start a run.
           </Alert>
         ) : null}
+        {name !== "" && template.data ? <TemplateNotice template={template.data} /> : null}
         {above ? <ProblemAlert error={problem} without={known} /> : null}
-        {workflow.data ? (
+        {ready ? (
           <Paper p="lg">
             <Suspense fallback={<FormSkeleton />}>
               <InputForm
-                inputSchema={workflow.data.input_schema}
+                inputSchema={inputSchema ?? {}}
                 value={input}
                 onChange={setInput}
                 onSubmit={(value) => start.mutate({ input: value, options })}
@@ -169,7 +185,7 @@ function numberOf(value: string | number): number | undefined {
 
 function FormSkeleton() {
   return (
-    <Stack aria-busy="true" aria-label="Loading the form">
+    <Stack role="status" aria-busy="true" aria-label="Loading the form">
       <Skeleton h={16} w={120} />
       <Skeleton h={72} />
       <Skeleton h={16} w={90} />

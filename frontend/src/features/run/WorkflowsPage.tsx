@@ -22,7 +22,7 @@ export function WorkflowsPage() {
       />
       {workflows.isError ? <ProblemAlert error={workflows.error} onRetry={() => void workflows.refetch()} /> : null}
       {workflows.isPending ? (
-        <SimpleGrid cols={{ base: 1, md: 2 }} aria-busy="true" aria-label="Loading workflows">
+        <SimpleGrid cols={{ base: 1, md: 2 }} role="status" aria-busy="true" aria-label="Loading workflows">
           <Skeleton h={104} />
           <Skeleton h={104} />
         </SimpleGrid>

@@ -17,13 +17,13 @@ interface Wish {
 }
 
 /** Starts a run and goes to its page. The same wish sent again, after an answer was lost say, starts no second run. */
-export function useStartRun(dagId: string) {
+export function useStartRun(dagId: string, template?: string) {
   const navigate = useNavigate();
   const client = useQueryClient();
   const sent = useRef<{ body: string; key: string } | null>(null);
   return useMutation({
     mutationFn: (wish: Wish) => {
-      const body = bodyOf(dagId, wish);
+      const body = { ...bodyOf(dagId, wish), ...(template ? { template } : {}) };
       const text = JSON.stringify(body);
       if (sent.current?.body !== text) sent.current = { body: text, key: newKey() };
       return answer(

@@ -39,7 +39,7 @@ export function RunsPage() {
         <RunFilters filters={filters} onChange={(search) => void navigate({ search, replace: true })} />
         {runs.isError ? <ProblemAlert error={runs.error} onRetry={() => void runs.refetch()} /> : null}
         {runs.isPending ? (
-          <Paper p="md" aria-busy="true" aria-label="Loading runs">
+          <Paper p="md" role="status" aria-busy="true" aria-label="Loading runs">
             <Stack gap="sm">
               {Array.from({ length: 8 }, (_, index) => (
                 <Skeleton key={index} h={30} />

@@ -1,7 +1,8 @@
 import { Group, Text, Title } from "@mantine/core";
 import type { ReactNode } from "react";
+import { referenceOf } from "@/shared/api/templates";
 import classes from "./AgentList.module.css";
-import { type Agent, referenceOf } from "./definition";
+import type { Agent } from "./definition";
 
 /** Shown in the graph above, or in the head of the agent. */
 const SHOWN = new Set(["name", "type", "graph", "model", "required", "depends_on"]);

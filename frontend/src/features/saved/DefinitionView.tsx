@@ -1,9 +1,10 @@
 import { Badge, Group, Paper, SegmentedControl, Stack, Text, Title } from "@mantine/core";
 import { type ReactNode, useState } from "react";
+import { askedFor } from "@/shared/api/templates";
 import { cost, count } from "@/shared/format/amounts";
 import { JsonView } from "@/shared/ui/JsonView";
 import { AgentList } from "./AgentList";
-import { askedFor, DEFAULT_MODE, type Definition, MODES } from "./definition";
+import { DEFAULT_MODE, type Definition, MODES } from "./definition";
 import classes from "./DefinitionView.module.css";
 import { TeamGraph } from "./TeamGraph";
 

@@ -127,7 +127,7 @@ export function DraftForm({ initial, isNew, schema, submitLabel, onSubmit, confl
             />
             <FaultList text={text} faults={faults} onGoTo={(fault) => editor.current?.goTo(fault)} />
           </Stack>
-          <Paper p="md" component="aside" aria-label="Help" className={classes.help}>
+          <Paper p="md" component="aside" aria-label="Help" tabIndex={0} className={classes.help}>
             <KeyHelp text={text} cursor={cursor} schema={schema} />
           </Paper>
         </div>

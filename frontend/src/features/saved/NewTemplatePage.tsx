@@ -4,12 +4,13 @@ import { getRouteApi, Link } from "@tanstack/react-router";
 import { answer, api } from "@/shared/api/client";
 import type { TemplateBody } from "@/shared/api/schema";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
+import { versionQuery } from "@/shared/api/templates";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { pretty } from "./definition";
 import { FIRST_DRAFT } from "./draft";
 import { DraftForm } from "./DraftForm";
-import { schemaQuery, versionQuery } from "./queries";
+import { schemaQuery } from "./queries";
 
 const route = getRouteApi("/signed-in/new-template");
 
@@ -46,7 +47,7 @@ export function NewTemplatePage() {
       {other.error ? <ProblemAlert error={other.error} onRetry={() => void other.refetch()} /> : null}
       {mayChange(me.role) ? null : <Text>{READS_ONLY}</Text>}
       {mayChange(me.role) && !ready && !schema.error && !other.error ? (
-        <Skeleton h={560} radius="md" aria-busy="true" aria-label="Loading the editor" />
+        <Skeleton h={560} radius="md" role="status" aria-busy="true" aria-label="Loading the editor" />
       ) : null}
       {mayChange(me.role) && ready ? (
         <DraftForm

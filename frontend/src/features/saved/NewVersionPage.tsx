@@ -5,11 +5,12 @@ import { answer, api } from "@/shared/api/client";
 import type { TemplateBody } from "@/shared/api/schema";
 import { useMe } from "@/shared/api/session";
 import { AnchorLink } from "@/shared/ui/links";
+import { templateQuery, versionQuery } from "@/shared/api/templates";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { pretty } from "./definition";
 import { DraftForm } from "./DraftForm";
-import { schemaQuery, templateQuery, versionQuery } from "./queries";
+import { schemaQuery } from "./queries";
 import { whyNot } from "./useTemplateChanges";
 
 const route = getRouteApi("/signed-in/saved/$name/edit");
@@ -52,7 +53,7 @@ export function NewVersionPage() {
       {failed ? <ProblemAlert error={failed.error} onRetry={() => void failed.refetch()} /> : null}
       {refusal ? <Text>{refusal}</Text> : null}
       {!refusal && !failed && (!schema.data || !version.data || latest === undefined) ? (
-        <Skeleton h={560} radius="md" aria-busy="true" aria-label="Loading the editor" />
+        <Skeleton h={560} radius="md" role="status" aria-busy="true" aria-label="Loading the editor" />
       ) : null}
       {!refusal && schema.data && version.data && latest !== undefined ? (
         <DraftForm

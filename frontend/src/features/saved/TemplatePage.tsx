@@ -3,14 +3,13 @@ import { IconCopy, IconPencil, IconPlayerPlay } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
+import { templateQuery, versionQuery } from "@/shared/api/templates";
 import { ButtonLink } from "@/shared/ui/links";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { StateBadge } from "@/shared/ui/StateBadge";
-import type { Definition } from "./definition";
 import { DefinitionView } from "./DefinitionView";
 import { DiffView } from "./DiffView";
-import { templateQuery, versionQuery } from "./queries";
 import { RetireButton } from "./RetireButton";
 import { templateSearch } from "./search";
 import { whyNot } from "./useTemplateChanges";
@@ -86,7 +85,9 @@ export function TemplatePage() {
         ) : null}
       </PageHeader>
       {template.isError ? <ProblemAlert error={template.error} onRetry={() => void template.refetch()} /> : null}
-      {template.isPending ? <Skeleton h={360} radius="lg" aria-busy="true" aria-label="Loading the template" /> : null}
+      {template.isPending ? (
+        <Skeleton h={360} radius="lg" role="status" aria-busy="true" aria-label="Loading the template" />
+      ) : null}
       {template.data ? (
         <Stack gap="md">
           <Group gap="sm">
@@ -119,10 +120,10 @@ export function TemplatePage() {
             <DefinitionView
               title={`Version ${version.data.version}`}
               note={version.data.version === template.data.version ? null : "not the one that is run"}
-              definition={version.data.definition as Definition}
+              definition={version.data.definition}
             />
           ) : (
-            <Skeleton h={320} radius="lg" aria-busy="true" aria-label="Loading the version" />
+            <Skeleton h={320} radius="lg" role="status" aria-busy="true" aria-label="Loading the version" />
           )}
           <VersionList
             template={template.data}

@@ -91,7 +91,7 @@ export function TemplatesPage() {
         </Group>
         {templates.isError ? <ProblemAlert error={templates.error} onRetry={() => void templates.refetch()} /> : null}
         {templates.isPending ? (
-          <Paper p="md" aria-busy="true" aria-label="Loading templates">
+          <Paper p="md" role="status" aria-busy="true" aria-label="Loading templates">
             <Stack gap="sm">
               {Array.from({ length: 5 }, (_, index) => (
                 <Skeleton key={index} h={38} />

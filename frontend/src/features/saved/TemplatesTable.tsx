@@ -1,4 +1,4 @@
-import { Paper, ScrollArea, Table, Text, Tooltip } from "@mantine/core";
+import { Paper, ScrollArea, Table, Text, Tooltip, VisuallyHidden } from "@mantine/core";
 import { IconPlayerPlay } from "@tabler/icons-react";
 import { Link } from "@tanstack/react-router";
 import type { TemplateSummary } from "@/shared/api/schema";
@@ -23,7 +23,11 @@ export function TemplatesTable({ templates }: { templates: TemplateSummary[] }) 
               <Table.Th>State</Table.Th>
               <Table.Th>Made by</Table.Th>
               <Table.Th>This version</Table.Th>
-              {runs ? <Table.Th w={48} aria-label="Run" /> : null}
+              {runs ? (
+                <Table.Th w={48}>
+                  <VisuallyHidden>Run</VisuallyHidden>
+                </Table.Th>
+              ) : null}
             </Table.Tr>
           </Table.Thead>
           <Table.Tbody>

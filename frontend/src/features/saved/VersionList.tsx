@@ -1,4 +1,4 @@
-import { Button, Group, Paper, ScrollArea, Table, Text, Title } from "@mantine/core";
+import { Button, Group, Paper, ScrollArea, Table, Text, Title, VisuallyHidden } from "@mantine/core";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import type { TemplateOut } from "@/shared/api/schema";
 import { fullMoment, moment } from "@/shared/format/times";
@@ -37,7 +37,9 @@ export function VersionList({ template, shown, against, changes, onShow, onCompa
               <Table.Th w={110}>State</Table.Th>
               <Table.Th>Made</Table.Th>
               <Table.Th>Last active</Table.Th>
-              <Table.Th aria-label="What can be done" />
+              <Table.Th>
+                <VisuallyHidden>What can be done</VisuallyHidden>
+              </Table.Th>
             </Table.Tr>
           </Table.Thead>
           <Table.Tbody>

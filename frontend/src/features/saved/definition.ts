@@ -34,26 +34,6 @@ export const MODES: Record<string, string> = {
 
 export const DEFAULT_MODE = "parallel";
 
-/** The fields of a run's input that the agents ask for with `{"$input": "name"}`. */
-export function askedFor(definition: Definition): string[] {
-  const found = new Set<string>();
-  const look = (value: unknown): void => {
-    const field = referenceOf(value);
-    if (field !== null) found.add(field);
-    else if (Array.isArray(value)) value.forEach(look);
-    else if (typeof value === "object" && value !== null) Object.values(value).forEach(look);
-  };
-  definition.agents?.forEach((agent) => look(agent.input_data));
-  return [...found];
-}
-
-/** The field of the run's input that a value stands for; null when it stands for itself. */
-export function referenceOf(value: unknown): string | null {
-  if (typeof value !== "object" || value === null || Object.keys(value).length !== 1) return null;
-  const field = (value as Record<string, unknown>).$input;
-  return typeof field === "string" ? field : null;
-}
-
 /** As it is compared and edited. */
 export function pretty(definition: unknown): string {
   return JSON.stringify(definition, null, 2);

@@ -26,12 +26,6 @@ export function templatesQuery({ q, dag, show }: TemplatesSearch) {
   });
 }
 
-export const templateQuery = (name: string) =>
-  queryOptions({
-    queryKey: ["templates", "one", name],
-    queryFn: () => answer(api.GET("/templates/{name}", { params: { path: { name } } })),
-  });
-
 /** A template's versions without their definitions, newest first. */
 export const versionsQuery = (name: string) =>
   infiniteQueryOptions({
@@ -44,13 +38,6 @@ export const versionsQuery = (name: string) =>
       ),
     initialPageParam: null as string | null,
     getNextPageParam: (page) => page.next_cursor,
-  });
-
-/** One version. What it says never changes; when it was active does. */
-export const versionQuery = (name: string, version: number) =>
-  queryOptions({
-    queryKey: ["templates", "version", name, version],
-    queryFn: () => answer(api.GET("/templates/{name}/versions/{version}", { params: { path: { name, version } } })),
   });
 
 /** The JSON Schema of a definition. */

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { askedFor, type Definition } from "./definition";
+import { askedFor } from "@/shared/api/templates";
+import type { Definition } from "./definition";
 import { teamOf } from "./team-layout";
 
 const agents = (...names: string[]) => names.map((name) => ({ name, type: "text" }));

@@ -20,7 +20,7 @@ export function SettingsPage() {
           <ProblemAlert error={preferences.error} onRetry={() => void preferences.refetch()} />
         ) : null}
         {preferences.isPending ? (
-          <Stack aria-busy="true" aria-label="Loading your settings">
+          <Stack role="status" aria-busy="true" aria-label="Loading your settings">
             <Skeleton h={280} radius="lg" />
             <Skeleton h={180} radius="lg" />
           </Stack>

@@ -16,7 +16,7 @@ import { asProblem } from "@/shared/api/problem";
 import type { TargetOut } from "@/shared/api/schema";
 import { CopyButton } from "@/shared/ui/CopyButton";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
-import { type EventName, EVENTS, faultsOfTarget, withTarget } from "./preferences";
+import { type EventName, EVENTS, faultsOfTarget, placeIn, withTarget } from "./preferences";
 import { useSavePreferences } from "./useSavePreferences";
 
 const FIELDS = [
@@ -76,7 +76,7 @@ export function TargetModal({ target, index, position, onClose }: Props) {
               rate_limit_within: within ?? 600,
             },
           },
-          index,
+          target === null || index === null ? null : placeIn(now, target.name, index),
         ),
       { onSuccess: onClose },
     );

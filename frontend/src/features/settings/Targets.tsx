@@ -4,7 +4,7 @@ import { useState } from "react";
 import type { PreferencesOut, TargetOut } from "@/shared/api/schema";
 import { EmptyState } from "@/shared/ui/EmptyState";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
-import { eventLabel, withoutTarget, withTarget } from "./preferences";
+import { eventLabel, placeIn, withoutTarget, withTarget } from "./preferences";
 import classes from "./Targets.module.css";
 import { TargetModal } from "./TargetModal";
 import { useSavePreferences } from "./useSavePreferences";
@@ -99,7 +99,7 @@ function Target({ target, index, onEdit }: { target: TargetOut; index: number; o
             disabled={save.isPending || !hasSecret}
             onChange={(event) => {
               const enabled = event.currentTarget.checked;
-              save.mutate((now) => withTarget(now, { ...body, enabled }, placeIn(now, target, index)));
+              save.mutate((now) => withTarget(now, { ...body, enabled }, placeIn(now, target.name, index)));
             }}
           />
           <Tooltip label="Edit">
@@ -136,7 +136,7 @@ function Target({ target, index, onEdit }: { target: TargetOut; index: number; o
             <Button
               color="red"
               loading={save.isPending}
-              onClick={() => save.mutate((now) => withoutTarget(now, placeIn(now, target, index)))}
+              onClick={() => save.mutate((now) => withoutTarget(now, placeIn(now, target.name, index)))}
             >
               Remove
             </Button>
@@ -145,10 +145,4 @@ function Target({ target, index, onEdit }: { target: TargetOut; index: number; o
       </Modal>
     </li>
   );
-}
-
-/** Where a target is by now, if somebody has changed the list meanwhile. */
-function placeIn(now: PreferencesOut, target: TargetOut, index: number): number {
-  const found = now.notification_targets.findIndex((one) => one.name === target.name);
-  return found === -1 ? index : found;
 }

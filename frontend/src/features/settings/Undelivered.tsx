@@ -1,4 +1,4 @@
-import { Button, Center, Paper, ScrollArea, Skeleton, Table, Text, Title } from "@mantine/core";
+import { Button, Center, Paper, ScrollArea, Skeleton, Table, Text, Title, VisuallyHidden } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { IconMailCheck, IconSend } from "@tabler/icons-react";
 import { infiniteQueryOptions, useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
@@ -41,7 +41,9 @@ export function Undelivered() {
         </Text>
       </div>
       {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
-      {query.isPending ? <Skeleton h={120} m="lg" aria-busy="true" aria-label="Loading notifications" /> : null}
+      {query.isPending ? (
+        <Skeleton h={120} m="lg" role="status" aria-busy="true" aria-label="Loading notifications" />
+      ) : null}
       {query.isSuccess && rows.length === 0 ? (
         <EmptyState icon={IconMailCheck} title="Everything was delivered">
           What can&apos;t be delivered within a day is listed here.
@@ -57,7 +59,9 @@ export function Undelivered() {
                 <Table.Th>Run</Table.Th>
                 <Table.Th>Why</Table.Th>
                 <Table.Th>Given up</Table.Th>
-                <Table.Th aria-label="Send again" />
+                <Table.Th>
+                  <VisuallyHidden>Send again</VisuallyHidden>
+                </Table.Th>
               </Table.Tr>
             </Table.Thead>
             <Table.Tbody>

@@ -29,6 +29,12 @@ export function withoutTarget(known: PreferencesOut, index: number): Preferences
   return { ...body, notification_targets: body.notification_targets.toSpliced(index, 1) };
 }
 
+/** Where a target is by now, if the list was changed elsewhere meanwhile. */
+export function placeIn(now: PreferencesOut, name: string, index: number): number {
+  const found = now.notification_targets.findIndex((one) => one.name === name);
+  return found === -1 ? index : found;
+}
+
 /** What the API said of one target's fields, by the field's path: `url`, `thresholds/budget_share`. */
 export function faultsOfTarget(faults: readonly FieldFault[], index: number): Record<string, string> {
   const beginning = `/notification_targets/${index}/`;

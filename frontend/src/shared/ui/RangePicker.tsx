@@ -1,7 +1,7 @@
 import { Button, Group, Popover, SegmentedControl, Stack, TextInput } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { useState } from "react";
-import { lastRange, RANGE_HELP, RANGES, secondsOf } from "../format/time-range";
+import { RANGE_HELP, RANGES, secondsOf } from "../format/time-range";
 
 interface Props {
   value: string;
@@ -32,7 +32,7 @@ export function RangePicker({ value, onChange, label }: Props) {
             variant={usual ? "default" : "light"}
             size="xs"
             onClick={toggle}
-            aria-label={usual ? "Another time" : `Another time, now ${lastRange(value)}`}
+            aria-label={usual ? "Other time" : `${value}: other time`}
           >
             {usual ? "Other" : value}
           </Button>

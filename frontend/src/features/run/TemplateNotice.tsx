@@ -1,0 +1,26 @@
+import { Alert } from "@mantine/core";
+import { IconTemplate } from "@tabler/icons-react";
+import type { VersionOut } from "@/shared/api/schema";
+import { AnchorLink } from "@/shared/ui/links";
+
+/** Of which template a run will be made, and what comes from it. */
+export function TemplateNotice({ template }: { template: VersionOut }) {
+  const agents = Array.isArray(template.definition.agents) ? template.definition.agents.length : 0;
+  return (
+    <Alert color="petrol" icon={<IconTemplate aria-hidden />}>
+      {"Made of "}
+      <AnchorLink
+        to="/saved/$name"
+        params={{ name: template.name }}
+        search={{ version: template.version }}
+        inherit
+        fw={550}
+      >
+        {template.name}
+      </AnchorLink>
+      , version {template.version}
+      {agents > 0 ? `: its ${agents === 1 ? "agent works" : `${agents} agents work`}` : ""}. What you give here goes
+      before what it says.
+    </Alert>
+  );
+}
