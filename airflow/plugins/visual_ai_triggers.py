@@ -29,6 +29,9 @@ __all__ = ["AgentTrigger"]
 _warm = False
 """Whether this process has asked Airflow something."""
 
+_loaded = False
+"""Whether this process has imported what agents need."""
+
 _masked: set[str] = set()
 """Keys that this process's logs hide already. Each message to Airflow costs it a round through its database."""
 
@@ -94,7 +97,8 @@ class AgentTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the agents and yield one event."""
         warming = asyncio.create_task(self._warm_up())
-        await asyncio.to_thread(_load)
+        if not _loaded:
+            await asyncio.to_thread(_load)
         from backend.agents.failure import pack
         from backend.agents.runner import is_final
 
@@ -239,3 +243,5 @@ def _load() -> None:
     tracing.prepare()
     with suppress(ImportError):
         import langchain_openai  # noqa: F401
+    global _loaded
+    _loaded = True

@@ -23,10 +23,10 @@ from backend.agents.batch_plan import BatchPlan
 from backend.agents.batch_progress import BatchProgress
 from backend.agents.batch_results import RESULT_BYTES, RESULT_ITEMS, Results, ResultWriter, results_url
 from backend.agents.cancellation import RunCancelledError
+from backend.agents.checkpoint_writer import SHARED_GATHER_SECONDS
 from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import Prepared
 from backend.agents.graph_run import mapped
-from backend.agents.group_saver import BATCH_GATHER_SECONDS
 from backend.agents.observer import AgentObserver
 from backend.agents.registry import get_agent
 from backend.agents.runner import AgentRunner
@@ -81,7 +81,7 @@ class _Batch:
     async def run(self, plan: BatchPlan, write_to: Callable[[], TextIO] | None) -> dict[str, Any]:
         """Run what is left; gives the task's XCom."""
         runner, progress = self._runner, self._progress
-        runner.recorder.interval = RECORDER_INTERVAL
+        runner.recorder.relax(RECORDER_INTERVAL)
         await runner.open_budgets()
         begun = await outlast(partial(runner.database.run, self._begin, self._digest()))
         await runner.watch(begun.execution_id)
@@ -90,7 +90,7 @@ class _Batch:
         for used in begun.used.values():
             progress.add_usage(Usage(*used))
         async with AsyncExitStack() as stack:
-            await runner.open_checkpoints(begun.claim, begun.known, gather=BATCH_GATHER_SECONDS)
+            await runner.open_checkpoints(begun.claim, begun.known, gather=SHARED_GATHER_SECONDS)
             if self._inputs:  # what is wrong with the agent itself is told before any item begins
                 progress.model = (await self._prepare(self._given(0))).model
             results = ResultWriter(runner.database, begun.execution_id, self._place, self._task.thread_id)
@@ -114,9 +114,10 @@ class _Batch:
     def _begin(self, connection: Connection, digest: str) -> _Begun:
         task, place = self._task, self._place
         execution_id = executions.ensure(connection, task.run_state())
-        takeover.close_lost(connection, execution_id, place)
+        takeover.close_lost(connection, [(execution_id, place)])
         names = [self._thread(index) for index in range(len(self._inputs))]
-        claim = threads.begin(connection, execution_id, task.thread_id, task.try_number, names, digest)
+        wanted = threads.Wanted(execution_id, task.thread_id, task.try_number, names, digest)
+        claim = threads.begin_one(connection, wanted)
         follows = task.try_number > 1 or claim.going_on
         used = traces.used_by_items(connection, execution_id, place) if follows else {}
         if not claim.going_on:

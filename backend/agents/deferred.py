@@ -49,9 +49,9 @@ async def run_deferred(
         except Exception:
             await _unless_superseded(runner)
             raise
-        await _unless_superseded(runner)
         if ends_here:
             runner.tell_state("success", started_at=started_at, finished_at=datetime.now(UTC))
+        await _unless_superseded(runner)
     return result, runner.execution_id
 
 

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -12,6 +13,7 @@ from langgraph.store.base import BaseStore
 from backend.agents.agent_config import AgentConfig, AgentDeps
 from backend.agents.attempts import REAL_TIME, Pace
 from backend.agents.checkpoints import FencedSaver, LastingStore, Pool
+from backend.agents.graph_cache import GraphCache
 from backend.agents.graph_run import Graph
 from backend.agents.graph_source import load_graph
 from backend.agents.http_clients import HttpClients
@@ -23,6 +25,7 @@ from backend.agents.sdk_retries import switch_off_sdk_retries
 from backend.agents.specs import AgentSpec
 from backend.agents.task_context import TaskContext
 from backend.agents.usage_counting import ask_for_usage
+from backend.core.jsonable import dumps
 from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import ErrorPolicy, parse_error_policy
@@ -63,6 +66,7 @@ class GraphMaker:
         self.store: BaseStore | None = None
         self.http: HttpClients | None = None
         self.gate: ModelGate | None = None
+        self.cache: GraphCache | None = None
         self.pace: Pace = REAL_TIME
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
@@ -119,19 +123,33 @@ class GraphMaker:
         choice: ModelChoice,
         purpose: Purpose,
     ) -> Graph:
-        model = make_model_call(
-            choice,
-            self._settings,
-            self.policy_of(spec),
-            purpose=purpose,
-            credentials=self._credentials,
-            params=config.model_params(),
-            openai_clients=self._clients,
-            gate=self.gate,
-            pace=self.pace,
-        )
-        deps = AgentDeps(self._settings, self._read_upload, choice.max_image_side, offline=choice.local)
-        return definition.build(config, model, deps).compile(checkpointer=self.saver, name=spec.name)
+        policy = self.policy_of(spec)
+        read_upload = partial(_read_upload, self._database)
+        # Nothing of this task may be held by a graph that others use.
+        clients = self.http.arguments if self.http is not None else self._clients
+
+        def make() -> Graph:
+            model = make_model_call(
+                choice,
+                self._settings,
+                policy,
+                purpose=purpose,
+                credentials=self._credentials,
+                params=config.model_params(),
+                openai_clients=clients,
+                gate=self.gate,
+                pace=self.pace,
+            )
+            deps = AgentDeps(self._settings, read_upload, choice.max_image_side, offline=choice.local)
+            return definition.build(config, model, deps).compile(name=spec.name)
+
+        if self.cache is None:
+            graph = make()
+        else:
+            own = dumps([spec.type, spec.config, spec.error_policy])
+            key = (own, spec.name, choice, purpose, self._credentials, self.pace)
+            graph = self.cache.find(key, make)
+        return graph.copy({"checkpointer": self.saver})
 
     def _clients(self) -> dict[str, Any]:
         """HTTP clients for OpenAI's models that end with the task, or with the event loop that agents share.
@@ -162,6 +180,7 @@ class GraphMaker:
             name=spec.name,
         )
 
-    async def _read_upload(self, image_id: uuid.UUID) -> bytes | None:
-        image = await self._database.run(images.get, str(image_id))
-        return image.content if image else None
+
+async def _read_upload(database: Database, image_id: uuid.UUID) -> bytes | None:
+    image = await database.run(images.get, str(image_id))
+    return image.content if image else None

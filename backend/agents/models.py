@@ -230,6 +230,10 @@ def build_model(
             f"{choice.name} could not be set up: its integration refused the parameters "
             f"{', '.join(sorted(params)) or '(none were given)'} ({type(error).__name__})"
         ) from None
+    if choice.provider == "openai":
+        from backend.agents.openai_chunks import leave_chunks_as_they_come
+
+        leave_chunks_as_they_come(built)
     return built
 
 

@@ -15,7 +15,8 @@ from langchain_core.outputs import LLMResult
 from backend.agents.agent_trace import AgentTrace
 from backend.agents.attempts import FailedAttempt
 from backend.agents.error_records import ErrorRecords
-from backend.agents.recorder import Recorder, RunUsage, TraceRow
+from backend.agents.recorder import Recorder
+from backend.agents.records import RunUsage, TraceRow
 from backend.agents.token_stream import TokenStream, task_key
 from backend.agents.usage import CallUsage, Usage, answers, model_named
 from backend.core.events import NewEvent

@@ -1,190 +1,114 @@
-"""Writes what agents do to the database, without making them wait and without ever failing them."""
+"""What one try of a task has to record, which it neither waits for nor fails of."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from sqlalchemy import Connection
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-
-from backend.core.events import NewEvent
-from backend.db import events, executions, traces
-from backend.db.engine import Database
+from backend.agents.record_writer import RecordWriter
+from backend.agents.records import Record, TakeThread
+from backend.db import threads
 from backend.db.executions import RunState
-from backend.db.threads import Claim, holds
+from backend.db.threads import Claim
 from backend.db.traces import Place
 
 log = logging.getLogger(__name__)
 
-Operation = Callable[[Connection, str], list[NewEvent]]
-"""Writes rows for the execution of that id and gives the events that tell of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class TraceRow:
-    """A row of `agent_traces` in its present state; all that wait go into one statement. `values` makes the row."""
-
-    values: Callable[[], dict[str, Any]]
-    event: NewEvent | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunUsage:
-    """Tokens and cost (US dollars, None when unknown) to add to the run's totals; added up before they are written."""
-
-    input_tokens: int
-    output_tokens: int
-    cost: Decimal | None
-
-
-Record = Operation | TraceRow | RunUsage
-
 QUEUE_LIMIT = 10_000
-TRANSACTION_LIMIT = 2_000
-"""Records written in one transaction: it holds the execution's row lock."""
-INTERVAL_SECONDS = 0.02
 FLUSH_SECONDS = 15.0
-_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 class Recorder:
-    """A queue of writes and one task that carries them out, many in one transaction.
+    """One task's records on their way to a `writer`, which may be that of many tasks.
 
-    A database that is out of reach is tried again for some seconds; what can't be written then is dropped and
-    counted. Use as an asynchronous context manager: on exit all that was put is written.
+    What can't be written is dropped and counted. Use as an asynchronous context manager: on exit all that was put is
+    written.
     """
 
-    def __init__(self, database: Database, place: Place, run: RunState) -> None:
-        self._database = database
-        self._place = place
-        self._run = run
-        self._queue: asyncio.Queue[Record | None] = asyncio.Queue(QUEUE_LIMIT)
-        self._execution_id: str | None = None
-        self._writer: asyncio.Task[None] | None = None
-        self._batch: list[Record | None] = []
+    def __init__(self, writer: RecordWriter, place: Place, run: RunState) -> None:
+        self._writer = writer
+        self.place = place
+        self.run = run
+        self.thread_id = threads.thread_of(place.dag_id, place.dag_run_id, place.task_id, place.map_index)
+        self.execution_id: str | None = None
+        """Known once something was written."""
         self.claim: Claim | None = None
         """The try's claim, if it has one; once it is lost, no event is appended any more."""
+        self.superseded = False
+        """Whether the claim was found to be lost when something was written."""
         self.dropped = 0
         """Records that could not be written."""
         self.hidden: Sequence[str] = ()
         """Keys that may stand in no record."""
         self.errors_told = 0
         """Errors that the stream was told of."""
-        self.interval = INTERVAL_SECONDS
-        """Seconds between two transactions: with many agents at once, larger ones cost less."""
-        self._closing = asyncio.Event()
+        self._unwritten = 0
+        self._idle = asyncio.Event()
+        self._gave_up = False
 
     async def __aenter__(self) -> Self:
-        self._writer = asyncio.create_task(self._write_all())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
-        if self._writer is not None:
-            try:
-                async with asyncio.timeout(FLUSH_SECONDS):
-                    await self._queue.put(None)
-                    await asyncio.wait([self._writer])
-                    if self._writer.cancelled():  # the loop is being closed: it cancelled all its tasks
-                        await self._write_all()
-            except TimeoutError:
-                self.dropped += self._queue.qsize()
-            finally:
-                self._writer.cancel()
+        await self.flush()
+        self._writer.forget(self)
         if self.dropped:
             log.error("%s records of this task could not be written to the visual_ai database", self.dropped)
 
     def put(self, record: Record) -> None:
         """Have something written, in order, soon."""
-        try:
-            self._queue.put_nowait(record)
-        except asyncio.QueueFull:
+        if self._unwritten >= QUEUE_LIMIT:
             self.dropped += 1
+            return
+        self._unwritten += 1
+        self._idle.clear()
+        self._writer.put(self, record)
+
+    async def take_thread(self, agents: Sequence[str], input_hash: str, *, instance: str | None) -> Claim:
+        """Take the task's thread for this try; see `backend.db.threads.begin`, whose errors it raises, and
+        `sqlalchemy.exc.OperationalError` when the database has been out of reach for some time."""
+        answer: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
+
+        def tell(found: Claim | Exception) -> None:
+            if answer.done():  # nobody waits any more
+                return
+            if isinstance(found, Claim):
+                self.claim = found
+                answer.set_result(found)
+            else:
+                answer.set_exception(found)
+
+        self.put(TakeThread(agents, input_hash, instance, tell, answer.done))
+        self._writer.hurry()
+        return await answer
+
+    def relax(self, interval: float) -> None:
+        """Let records wait for others for `interval` seconds: of a task that has very many."""
+        self._writer.relax(interval)
 
     async def room(self) -> None:
         """Wait until the queue is at most half full, so that nothing has to be dropped."""
-        while self._queue.qsize() > QUEUE_LIMIT // 2:  # noqa: ASYNC110  # an event for each record would cost more
+        while self._unwritten > QUEUE_LIMIT // 2:  # noqa: ASYNC110  # an event for each record would cost more
             await asyncio.sleep(0.02)
 
-    async def _write_all(self) -> None:
-        ended = False
-        while not ended:
-            batch = self._batch  # not empty when a writer was cancelled that had it in hand
-            if not batch:
-                batch.append(await self._queue.get())
-            if batch[0] is not None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self.interval):
-                        await self._closing.wait()
-            while not self._queue.empty() and len(batch) < TRANSACTION_LIMIT:
-                batch.append(self._queue.get_nowait())
-            ended = None in batch
-            records = [record for record in batch if record is not None]
-            if records:
-                await self._write(records)
-            self._batch = []
+    async def flush(self) -> None:
+        """Wait until all that was put is written or dropped, but not for long, and not twice for the same outage."""
+        if not self._unwritten or self._gave_up:
+            return
+        self._writer.hurry()
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await self._idle.wait()
+        except TimeoutError:
+            self._gave_up = True
 
-    async def _write(self, records: list[Record]) -> None:
-        for delay in (*_RETRY_DELAYS, None):
-            try:
-                await self._database.run(self._carry_out, records)
-            except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
-                if delay is None:
-                    self.dropped += len(records)
-                    log.warning("a record could not be written: %s", type(error).__name__)
-                else:
-                    await asyncio.sleep(delay)
-            except Exception:
-                if len(records) > 1:  # what can't be written does not take the others with it
-                    await self._write(records[: len(records) // 2])
-                    await self._write(records[len(records) // 2 :])
-                else:
-                    self.dropped += 1
-                    log.exception("a record could not be written")
-                return
-            else:
-                return
-
-    def _carry_out(self, connection: Connection, records: list[Record]) -> None:
-        execution_id = self._execution_id or executions.ensure(connection, self._run)
-        new: list[NewEvent] = []
-        rows: list[dict[str, Any]] = []
-        used: list[RunUsage] = []
-        for record in records:
-            if isinstance(record, TraceRow):
-                rows.append(record.values())
-                if record.event is not None:
-                    new.append(record.event)
-            elif isinstance(record, RunUsage):
-                used.append(record)
-            else:
-                new.extend(record(connection, execution_id))
-        traces.write(connection, execution_id, rows)
-        if used:
-            costs = [usage.cost for usage in used if usage.cost is not None]
-            executions.add_usage(
-                connection,
-                execution_id,
-                input_tokens=sum(usage.input_tokens for usage in used),
-                output_tokens=sum(usage.output_tokens for usage in used),
-                cost_usd=sum(costs) if costs else None,
-            )
-        if new and (self.claim is None or holds(connection, self.claim)):
-            place = self._place
-            events.append_from_try(
-                connection,
-                execution_id,
-                new,
-                task_id=place.task_id,
-                map_index=place.map_index,
-                try_number=place.try_number,
-            )
-        self._execution_id = execution_id
+    def ended(self, records: int, *, dropped: bool = False) -> None:
+        """So many records are written, or can't be; the writer says so."""
+        self._unwritten -= records
+        self.dropped += records if dropped else 0
+        if not self._unwritten:
+            self._idle.set()
+            self._gave_up = False

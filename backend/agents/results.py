@@ -13,5 +13,5 @@ def store(dag_id: str, dag_run_id: str, result: dict[str, Any]) -> dict[str, Any
     reach; a retry helps."""
     with task_engine(get_settings().database_url).begin() as connection:
         execution_id = executions.ensure(connection, RunState(dag_id, dag_run_id, None))
-        executions.set_result(connection, execution_id, result)
+        executions.set_results(connection, {execution_id: result})
     return {"execution_id": execution_id}

@@ -20,6 +20,7 @@ from backend.agents.blocking import AGENT_KEY
 from backend.agents.budget import Guard, Ledger, Purse, Spent
 from backend.agents.budget_watch import open_watch
 from backend.agents.cancellation import CallStop, CancelWatch, RunCancelledError
+from backend.agents.checkpoint_writer import CheckpointWriter
 from backend.agents.checkpoints import Pool, open_pool
 from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import GraphMaker
@@ -29,22 +30,22 @@ from backend.agents.model_gates import open_gate
 from backend.agents.models import ModelCredentials, provider_keys
 from backend.agents.observer import AgentObserver
 from backend.agents.outcome import Outcome
+from backend.agents.record_writer import RecordWriter
 from backend.agents.recorder import Recorder
+from backend.agents.records import RunResult, StateSeen
 from backend.agents.shared import SharedResources
 from backend.agents.specs import AgentSpec
 from backend.agents.task_context import TaskContext
 from backend.agents.task_trace import TaskTrace, calls_of
 from backend.agents.usage import Usage
 from backend.core.budget import Budget
-from backend.core.events import NewEvent
 from backend.core.input_error import InputError
 from backend.core.jsonable import dumps
 from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import classify
-from backend.db import executions, observations, takeover, traces
-from backend.db import threads as task_threads
+from backend.db import executions, traces
 from backend.db.engine import Database
 from backend.db.outage import outlast
 from backend.db.threads import Claim
@@ -56,9 +57,6 @@ log = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 10.0
 """How long a task waits for its threads; a database that is away longer costs the checkpoints, not the task."""
-
-SHARED_INTERVAL, SHARED_GATHER = 0.1, 0.05
-"""Seconds that records and checkpoints wait for others where hundreds of agents share a process: fewer transactions."""
 
 
 class AgentRunner:
@@ -90,23 +88,23 @@ class AgentRunner:
         self._purse = Purse(())
         self._database = self.database = database
         self.task = task
-        self._recorder = self.recorder = Recorder(database, task.place(), task.run_state())
+        self._records = shared.records if shared is not None else RecordWriter(database)
+        self._recorder = self.recorder = Recorder(self._records, task.place(), task.run_state())
         self._recorder.hidden = provider_keys(settings, credentials)
         self.trace = TaskTrace(settings, task, self._recorder.hidden)
         self._resources = AsyncExitStack()
         self.graphs = GraphMaker(settings, database, task, credentials, self._resources)
         self.graphs.gate, self.graphs.pace = gate, pace
-        self._claim: Claim | None = None
         self._going_on = False
         self._threads: dict[str, str] = {}
-        if shared is not None:
-            self._recorder.interval = SHARED_INTERVAL
         self._watch = shared.watch if shared is not None else CancelWatch(database)
         self._execution_id: str | None = None
         self.stopped = False
         """Airflow stops the task: often it hears of a run that is cancelled before we do."""
 
     async def __aenter__(self) -> "AgentRunner":
+        if self._shared is None:
+            self._resources.callback(self._records.close)
         await self._resources.enter_async_context(self._recorder)
         return self
 
@@ -129,23 +127,22 @@ class AgentRunner:
         try:
             every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
             async with asyncio.timeout(CLAIM_SECONDS):
-                claim = await outlast(partial(self._database.run, self._begin, every, digest))
+                claim = await self._recorder.take_thread(every, digest, instance=self.task.instance)
         except (SQLAlchemyError, OSError) as error:
             if self.task.try_number > 1:
                 raise ConnectionError("the database is out of reach, and with it what earlier tries did") from error
             log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
             return
         self.hold(claim)
-        gather = 0.0 if self._shared is None else SHARED_GATHER
-        await self.open_checkpoints(claim, every if claim.going_on else (), gather=gather)
+        await self.open_checkpoints(claim, every if claim.going_on else ())
         if self._going_on:
             log.info("going on from the checkpoints of an earlier try")
-        if self._execution_id is not None:
-            await self.watch(self._execution_id)
+        if self._recorder.execution_id is not None:
+            await self.watch(self._recorder.execution_id)
 
     def hold(self, claim: Claim) -> None:
         """The task's thread is this try's."""
-        self._claim = self._recorder.claim = claim
+        self._recorder.claim = claim
         self._going_on = claim.going_on
 
     async def begin_trace(self, specs: Iterable[AgentSpec]) -> None:
@@ -200,52 +197,24 @@ class AgentRunner:
         return await outlast(partial(self._database.run, read))
 
     async def superseded(self) -> bool:
-        """Whether the task is somebody else's by now: a later try's, or the same one's in another triggerer."""
-        if self._claim is None:
-            return False
-        try:
-            return not await self._database.run(task_threads.holds, self._claim)
-        except (SQLAlchemyError, OSError):
-            return False
+        """Whether the task is somebody else's by now, a later try's or the same one's in another triggerer, with all
+        records written. Nobody knows while the database is out of reach: then it is not."""
+        if self._recorder.claim is not None:
+            self._recorder.put(lambda _connection, _execution_id: [])  # the claim is looked at with what is written
+            await self._recorder.flush()
+        return self._recorder.superseded
 
     def tell_state(self, state: str, *, started_at: datetime, finished_at: datetime | None = None) -> None:
         """Record the task's state, for tasks that end in the triggerer: Airflow calls no listener for them."""
         task = self.task
-        seen = TaskState(
-            task.task_id,
-            task.map_index,
-            task.try_number,
-            state,
-            started_at,
-            finished_at,
-            (finished_at - started_at).total_seconds() if finished_at is not None else None,
-        )
-
-        def write(connection: Connection, _execution_id: str) -> list[NewEvent]:
-            if self._claim is None or task_threads.holds(connection, self._claim):
-                observations.observe(connection, task.run_state(), [seen])
-            return []
-
-        self._recorder.put(write)
+        duration = (finished_at - started_at).total_seconds() if finished_at is not None else None
+        seen = TaskState(task.task_id, task.map_index, task.try_number, state, started_at, finished_at, duration)
+        self._recorder.put(StateSeen(seen))
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
         self.trace.returns(result)
-
-        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
-            if self._claim is None or task_threads.holds(connection, self._claim):
-                executions.set_result(connection, execution_id, result)
-            return []
-
-        self._recorder.put(write)
-
-    def _begin(self, connection: Connection, agents: list[str], digest: str) -> Claim:
-        execution_id = self._execution_id = executions.ensure(connection, self.task.run_state())
-        takeover.close_lost(connection, execution_id, self.task.place())
-        task = self.task
-        return task_threads.begin(
-            connection, execution_id, task.thread_id, task.try_number, agents, digest, instance=task.instance
-        )
+        self._recorder.put(RunResult(result))
 
     async def run(self, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1) -> Outcome:
         """Run one agent to its end. A failure is recorded and given back in the outcome, not raised.
@@ -310,14 +279,22 @@ class AgentRunner:
         if graphs.pool is None:
             if self._shared is not None:
                 graphs.pool, graphs.store, graphs.http = self._shared.pool, self._shared.store, self._shared.http
+                graphs.cache = self._shared.graphs if self._settings is self._shared.settings else None
             else:
                 opening = open_pool(self._settings.database_url, min_size=1, max_size=4)
                 graphs.pool = await self._resources.enter_async_context(opening)
         return graphs.pool
 
     async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
-        """Have the task's graphs keep their checkpoints; `known` and `gather` are `GroupSaver`'s."""
-        saver = GroupSaver(await self.connect(), claim, known, gather=gather)
+        """Have the task's graphs keep their checkpoints; `known` is `GroupSaver`'s, `gather` that of a writer of the
+        task's own."""
+        pool = await self.connect()
+        if self._shared is not None:
+            writer = self._shared.checkpoints
+        else:
+            writer = CheckpointWriter(pool, gather=gather)
+            self._resources.callback(writer.close)
+        saver = GroupSaver(pool, claim, writer, known)
         self.graphs.saver = await self._resources.enter_async_context(saver.writing())
 
     def skip(self, spec: AgentSpec, reason: str) -> None:

@@ -9,9 +9,12 @@ from weakref import WeakKeyDictionary
 
 from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
+from backend.agents.checkpoint_writer import SHARED_GATHER_SECONDS, CheckpointWriter
 from backend.agents.checkpoints import LastingStore, Pool, open_pool
+from backend.agents.graph_cache import GraphCache
 from backend.agents.http_clients import HttpClients
 from backend.agents.model_gates import open_gate
+from backend.agents.record_writer import RecordWriter
 from backend.core.model_gate import ModelGate
 from backend.core.settings import Settings
 from backend.db.engine import Database, ThreadedDatabase, make_engine
@@ -39,10 +42,13 @@ class SharedResources:
             settings.database_url, application="visual_ai_triggerer", pool_size=connections, wait=None
         )
         self.database: Database = ThreadedDatabase(self._engine, threads=connections, redis_url=settings.redis_address)
+        self.records = RecordWriter(self.database, shared=True)
         self.watch = CancelWatch(self.database)
         self.http = HttpClients(many_calls=True)
+        self.graphs = GraphCache()
         self.pool: Pool
         self.store: LastingStore
+        self.checkpoints: CheckpointWriter
         self.gate: ModelGate
         self.users = 0
         self._ready = asyncio.Event()
@@ -88,12 +94,15 @@ class SharedResources:
                 open_gate(settings, self.database) as self.gate,
             ):
                 self.store = LastingStore(self.pool)
+                self.checkpoints = CheckpointWriter(self.pool, gather=SHARED_GATHER_SECONDS)
                 self._ready.set()
                 with BlockingWatch(loop, settings.blocking_warning):
                     try:
                         await self._until_idle()
                     finally:
                         await self._until_left()
+                        self.checkpoints.close()
+                        self.records.close()
         finally:
             _shared.pop(loop, None)
             await self.http.close()

@@ -1,20 +1,22 @@
 """The event log: appended under the execution's row lock, so that order of `seq` is order of commit."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Connection, Select, TextClause, func, insert, literal, select, text
+from sqlalchemy import CTE, ColumnElement, Connection, Select, func, insert, literal, select, text
 
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
 from backend.db.announcements import Announcement, collecting
 from backend.db.tables import workflow_events as events
 
-_APPEND = """
+_APPEND = text(
+    """
     WITH taken AS (
         UPDATE visual_ai.workflow_executions
         SET last_seq = last_seq + :count, updated_at = clock_timestamp()
-        WHERE id = :execution_id {condition}
+        WHERE id = :execution_id
         RETURNING id, last_seq - :count AS base, last_seq
     ), written AS (
         INSERT INTO visual_ai.workflow_events (execution_id, seq, event_type, payload)
@@ -22,20 +24,58 @@ _APPEND = """
         FROM taken, jsonb_array_elements(CAST(:items AS jsonb)) WITH ORDINALITY AS item (value, position)
     )
     SELECT last_seq, CASE WHEN :notify THEN pg_notify(:channel, id || ' ' || last_seq) END FROM taken
-"""
-_APPEND_ALWAYS = text(_APPEND.format(condition=""))
-# A run that is over has had its `end`; a try that was superseded has lost its place.
-_APPEND_FROM_TRY = text(
-    _APPEND.format(
-        condition="""
-          AND state IN ('queued', 'running', 'awaiting_input')
-          AND NOT EXISTS (
-              SELECT FROM visual_ai.workflow_tasks t
-              WHERE t.execution_id = :execution_id AND t.task_id = :task_id AND t.map_index = :map_index
-                AND t.try_number > :try_number
-          )"""
-    )
+    """
 )
+# A run that is over has had its `end`; a try that was superseded has lost its place. All rows are locked first, in
+# the order in which everybody locks several.
+_APPEND_FROM_TRIES = text(
+    """
+    WITH told AS MATERIALIZED (
+        SELECT execution_id, number, task_id, map_index, try_number, events
+        FROM jsonb_to_recordset(CAST(:told AS jsonb)) AS t (
+            execution_id uuid, number integer, task_id text, map_index integer, try_number integer, events jsonb)
+    ), locked AS MATERIALIZED (
+        SELECT id, state, last_seq FROM visual_ai.workflow_executions
+        WHERE id IN (SELECT execution_id FROM told)
+        ORDER BY id FOR NO KEY UPDATE
+    ), new AS MATERIALIZED (
+        SELECT told.execution_id, told.number, item.value ->> 'type' AS event_type, item.value -> 'payload' AS payload,
+            locked.last_seq + row_number() OVER (PARTITION BY locked.id ORDER BY told.number, item.position) AS seq
+        FROM told
+        JOIN locked ON locked.id = told.execution_id AND locked.state IN ('queued', 'running', 'awaiting_input')
+        CROSS JOIN jsonb_array_elements(told.events) WITH ORDINALITY AS item (value, position)
+        WHERE NOT EXISTS (
+            SELECT FROM visual_ai.workflow_tasks t
+            WHERE t.execution_id = told.execution_id AND t.task_id = told.task_id AND t.map_index = told.map_index
+              AND t.try_number > told.try_number
+        )
+    ), taken AS (
+        UPDATE visual_ai.workflow_executions e
+        SET last_seq = appended.last_seq, updated_at = clock_timestamp()
+        FROM (SELECT execution_id, max(seq) AS last_seq FROM new GROUP BY execution_id) appended
+        WHERE e.id = appended.execution_id
+    ), written AS (
+        INSERT INTO visual_ai.workflow_events (execution_id, seq, event_type, payload)
+        SELECT execution_id, seq, event_type, payload FROM new
+    ), announced AS MATERIALIZED (
+        SELECT execution_id, CASE WHEN :notify THEN pg_notify(:channel, execution_id || ' ' || max(seq)) END
+        FROM new GROUP BY execution_id
+    )
+    SELECT new.number, min(new.seq) AS first, max(new.seq) AS last
+    FROM new JOIN announced USING (execution_id) GROUP BY new.number
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a try of a task tells, in order."""
+
+    execution_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    events: Sequence[NewEvent]
 
 
 def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -> int:
@@ -45,10 +85,23 @@ def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -
     execution's row lock until the transaction ends, so keep the transaction short.
     Raises `LookupError` when there is no such execution.
     """
-    last_seq = _append(connection, _APPEND_ALWAYS, execution_id, new, {})
+    items = _items(new)
+    announcements = collecting(connection)
+    last_seq = connection.execute(
+        _APPEND,
+        {
+            "execution_id": execution_id,
+            "count": len(new),
+            "items": dumps(items),
+            "channel": CHANNEL,
+            "notify": announcements is None,
+        },
+    ).scalar()
     if last_seq is None:
         raise LookupError(f"no execution {execution_id}")
-    return last_seq
+    if announcements is not None:
+        announcements.append(Announcement(execution_id, last_seq - len(new) + 1, last_seq, dumps(items)))
+    return int(last_seq)
 
 
 def first_of(connection: Connection, made: CTE, event: NewEvent) -> Select[Any]:
@@ -74,52 +127,41 @@ def announce_first(connection: Connection, execution_id: str, event: NewEvent) -
     """Announce the event of `first_of`, once it has made it."""
     announcements = collecting(connection)
     if announcements is not None:
-        announcements.append(Announcement(execution_id, 1, 1, _items([event])))
+        announcements.append(Announcement(execution_id, 1, 1, dumps(_items([event]))))
 
 
-def append_from_try(
-    connection: Connection,
-    execution_id: str,
-    new: Sequence[NewEvent],
-    *,
-    task_id: str,
-    map_index: int,
-    try_number: int,
-) -> int | None:
-    """The same for what a try of a task tells; None, and nothing appended, when its word no longer counts.
+def append_from_tries(connection: Connection, told: Sequence[Told]) -> set[int]:
+    """The same for what tries of tasks tell, of any number of executions; gives the positions of those that were heard.
 
-    That is so when the run is over or a later try of the task has begun.
+    Nothing of a try is appended when its word no longer counts: the run is over, or a later try of the task has begun.
+    Of an execution that comes twice the first comes first. The rows of all executions are locked in order of id.
     """
-    place = {"task_id": task_id, "map_index": map_index, "try_number": try_number}
-    return _append(connection, _APPEND_FROM_TRY, execution_id, new, place)
-
-
-def _append(
-    connection: Connection, statement: TextClause, execution_id: str, new: Sequence[NewEvent], place: dict[str, Any]
-) -> int | None:
-    items = _items(new)
+    if not told:
+        return set()
     announcements = collecting(connection)
-    row = connection.execute(
-        statement,
+    rows = [
         {
-            "execution_id": execution_id,
-            "count": len(new),
-            "items": items,
-            "channel": CHANNEL,
-            "notify": announcements is None,
-            **place,
-        },
-    ).first()
-    if row is None:
-        return None
-    last_seq = int(row.last_seq)
+            "number": number,
+            "execution_id": one.execution_id,
+            "task_id": one.task_id,
+            "map_index": one.map_index,
+            "try_number": one.try_number,
+            "events": _items(one.events),
+        }
+        for number, one in enumerate(told)
+    ]
+    heard = connection.execute(
+        _APPEND_FROM_TRIES, {"told": dumps(rows), "channel": CHANNEL, "notify": announcements is None}
+    ).all()
     if announcements is not None:
-        announcements.append(Announcement(str(execution_id), last_seq - len(new) + 1, last_seq, items))
-    return last_seq
+        for number, first, last in heard:
+            one = told[number]
+            announcements.append(Announcement(one.execution_id, first, last, dumps(_items(one.events))))
+    return {row.number for row in heard}
 
 
-def _items(new: Sequence[NewEvent]) -> str:
-    return dumps([{"type": event.type, "payload": event.payload} for event in new])
+def _items(new: Sequence[NewEvent]) -> list[dict[str, Any]]:
+    return [{"type": event.type, "payload": event.payload} for event in new]
 
 
 def read_after(connection: Connection, execution_id: str, seq: int, *, limit: int) -> list[Event]:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Text, and_, cast, exists, func, literal, or_,
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.events import NewEvent
-from backend.core.jsonable import storable, to_jsonable
+from backend.core.jsonable import dumps, storable
 from backend.core.redaction import redact
 from backend.core.states import (
     ACTIVE_RUN_STATES,
@@ -114,6 +114,44 @@ def find_id(connection: Connection, dag_id: str, dag_run_id: str) -> str | None:
     ).scalar_one_or_none()
 
 
+def ensure_all(connection: Connection, runs: Iterable[RunState]) -> dict[tuple[str, str], str]:
+    """The ids of the runs' executions by DAG and run, made where there are none yet."""
+    wanted = {(run.dag_id, run.dag_run_id): run for run in runs}
+    found = connection.execute(_FIND_IDS, {"dags": [dag for dag, _ in wanted], "runs": [run for _, run in wanted]})
+    ids = {(row.dag_id, row.dag_run_id): str(row.id) for row in found}
+    for key in sorted(wanted.keys() - ids.keys()):  # in one order: somebody else may be making the same
+        ids[key] = start(connection, wanted[key])
+    return ids
+
+
+_FIND_IDS = text(
+    """
+    SELECT id, dag_id, dag_run_id FROM visual_ai.workflow_executions
+    WHERE (dag_id, dag_run_id) IN (SELECT * FROM unnest(CAST(:dags AS text[]), CAST(:runs AS text[])))
+    """
+)
+
+
+_LOCK = """
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM visual_ai.workflow_executions WHERE id = ANY(CAST(:ids AS uuid[]))
+        ORDER BY id FOR NO KEY UPDATE {skip}
+    )
+    SELECT e.id::text, locked.id IS NOT NULL AS locked
+    FROM visual_ai.workflow_executions e LEFT JOIN locked ON locked.id = e.id
+    WHERE e.id = ANY(CAST(:ids AS uuid[]))
+"""
+_LOCK_WAITING, _LOCK_FREE = (text(_LOCK.format(skip=skip)) for skip in ("", "SKIP LOCKED"))
+
+
+def lock(connection: Connection, execution_ids: Iterable[str], *, wait: bool = True) -> dict[str, bool]:
+    """Lock the executions that there are, in order of id: until the transaction ends nobody else changes them, or adds
+    to their timelines. Without `wait` those that somebody else has locked are left out, and have False."""
+    ids = sorted(set(execution_ids))
+    found = connection.execute(_LOCK_WAITING if wait else _LOCK_FREE, {"ids": ids})
+    return {row.id: row.locked for row in found}
+
+
 def get(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
     """The run's execution row."""
     query = select(executions).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
@@ -140,7 +178,7 @@ def read(connection: Connection, execution_id: str, *, lock: bool = False) -> Ro
     """The execution's row; with `lock` nobody else changes it, or adds to its timeline, until the transaction ends."""
     query = select(executions).where(executions.c.id == execution_id)
     if lock:
-        query = query.with_for_update()
+        query = query.with_for_update(key_share=True)
     return one_row(connection.execute(query))
 
 
@@ -203,14 +241,6 @@ def cancelled_among(connection: Connection, execution_ids: Iterable[str]) -> set
     return set(connection.execute(query).scalars())
 
 
-def set_result(connection: Connection, execution_id: str, result: Mapping[str, Any]) -> None:
-    """Keep what an agent task returned as the run's result, and where its trace is; the last one to end wins."""
-    values: dict[str, Any] = {"output_data": to_jsonable(result)}
-    if trace_url := result.get("trace_url"):
-        values["trace_url"] = trace_url
-    connection.execute(update(executions).where(executions.c.id == execution_id).values(values))
-
-
 def begin_trace(connection: Connection, execution_id: str, *, trace_url: str | None) -> str | None:
     """An agent task begins that is traced: gives the run's user. The run's address is that of its last such task."""
     row = update(executions).where(executions.c.id == execution_id)
@@ -218,31 +248,22 @@ def begin_trace(connection: Connection, execution_id: str, *, trace_url: str | N
     return connection.execute(kept).scalar()
 
 
-_ADD_USAGE = text(
+_SET_RESULTS = text(
     """
-    UPDATE visual_ai.workflow_executions
-    SET input_tokens = input_tokens + :input_tokens,
-        output_tokens = output_tokens + :output_tokens,
-        cost_usd = CASE WHEN CAST(:cost_usd AS numeric) IS NULL THEN cost_usd
-                        ELSE coalesce(cost_usd, 0) + CAST(:cost_usd AS numeric) END
-    WHERE id = :execution_id
+    UPDATE visual_ai.workflow_executions e
+    SET output_data = result.value, trace_url = coalesce(nullif(result.value ->> 'trace_url', ''), e.trace_url)
+    FROM jsonb_to_recordset(CAST(:results AS jsonb)) AS result (id uuid, value jsonb)
+    WHERE e.id = result.id
     """
 )
 
 
-def add_usage(
-    connection: Connection, execution_id: str, *, input_tokens: int, output_tokens: int, cost_usd: Any
-) -> None:
-    """Add tokens and, when known, cost (US dollars) to the execution's totals."""
-    connection.execute(
-        _ADD_USAGE,
-        {
-            "execution_id": execution_id,
-            "input_tokens": input_tokens,
-            "output_tokens": output_tokens,
-            "cost_usd": cost_usd,
-        },
-    )
+def set_results(connection: Connection, results: Mapping[str, Any]) -> None:
+    """Keep what agent tasks returned as the results of runs, and where their traces are, by the executions' ids. The
+    last one to end wins."""
+    if results:
+        rows = [{"id": execution_id, "value": result} for execution_id, result in results.items()]
+        connection.execute(_SET_RESULTS, {"results": dumps(rows)})
 
 
 def list_active(connection: Connection) -> list[Row]:

@@ -1,13 +1,15 @@
 """What is seen of runs and their tasks, merged with what is known: only what differs becomes an event."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, cast, func, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from backend.core.events import NewEvent
+from backend.core.jsonable import dumps
 from backend.core.states import (
     ACTIVE_RUN_STATES,
     TERMINAL_RUN_STATES,
@@ -18,8 +20,8 @@ from backend.core.states import (
     merge_task,
 )
 from backend.db import events, notification_causes, threads
-from backend.db.executions import RunState, ensure, read, workflow_payload
-from backend.db.rows import Row
+from backend.db.executions import RunState, ensure, workflow_payload
+from backend.db.rows import Row, all_rows
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
@@ -29,6 +31,27 @@ _TOLD_BY_LISTENERS = {"running": "started_at", "success": "finished_at", "failed
 _LISTENER_TAKES = timedelta(seconds=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of a run and of its task instances."""
+
+    run: RunState
+    tasks: Sequence[TaskState] = ()
+
+
+@dataclass(slots=True)
+class News:
+    """What has changed with it, as events: of the task instances, one for each that was seen, and of the run."""
+
+    of_tasks: list[NewEvent | None]
+    of_run: list[NewEvent]
+
+    @property
+    def events(self) -> list[NewEvent]:
+        """All of them in order."""
+        return [*filter(None, self.of_tasks), *self.of_run]
+
+
 def observe(
     connection: Connection,
     run: RunState,
@@ -36,7 +59,7 @@ def observe(
     *,
     observed_at: datetime | None = None,
 ) -> str:
-    """Record what was seen of a run and its task instances; gives the execution's id.
+    """Record what was seen of a run and its task instances, and tell of it; gives the execution's id.
 
     Only what differs from what is known becomes an event, and nothing follows a run's `end` but another end or a new
     start: what its tasks still tell is only kept. Without `observed_at` it is a notification: it moves things
@@ -61,120 +84,167 @@ def _observe(
     connection: Connection, run: RunState, seen: Iterable[TaskState], observed_at: datetime | None
 ) -> tuple[str, list[NewEvent]]:
     execution_id = ensure(connection, run)
-    before = read(connection, execution_id, lock=True)
-    new_events: list[NewEvent] = []
-    state = _next_state(before, run, observed_at)
-    restarted = before["state"] in TERMINAL_RUN_STATES and state in ACTIVE_RUN_STATES
+    told = merge(connection, {execution_id: Seen(run, [*seen])}, observed_at=observed_at)[execution_id].events
+    if told:
+        events.append(connection, execution_id, told)
+    return execution_id, told
+
+
+def merge(connection: Connection, seen: Mapping[str, Seen], *, observed_at: datetime | None = None) -> dict[str, News]:
+    """Record what was seen of runs, by the ids of their executions, as `observe` does; gives what is to be told of it,
+    by who calls this. The executions stay locked until the transaction ends."""
+    if not seen:
+        return {}
+    query = select(executions).where(executions.c.id == func.any(cast(list(seen), ARRAY(UUID(as_uuid=False)))))
+    locked = all_rows(connection.execute(query.order_by(executions.c.id).with_for_update(key_share=True)))
+    known = {row["id"]: row for row in locked}
+    states = {key: _next_state(known[key], one.run, observed_at) for key, one in seen.items()}
     # Whoever sees a run start again sees which of its tasks were cleared.
-    _merge_tasks(connection, execution_id, run, seen, observed_at, new_events, certain=restarted)
-    listed, done = _count_tasks(connection, execution_id)
-    progress = measure_progress(
-        listed,
-        done,
-        run_state=state,
-        known_total=max(before["tasks_total"], run.tasks_total),
-        known_percent=0 if restarted else before["progress"],
-    )
-    values = _run_values(before, run, state, progress, restarted)
-    changed = {key: value for key, value in values.items() if before[key] != value}
-    if changed:
-        connection.execute(update(executions).where(executions.c.id == execution_id).values(changed))
-        after = {**before, **changed}
-        if {"state", "progress", "tasks_total", "tasks_done"} & changed.keys():
-            new_events.append(NewEvent("workflow_update", workflow_payload(after)))
-        if state in TERMINAL_RUN_STATES and before["state"] != state:
-            new_events.append(NewEvent("end", {"state": state}))
-        if state == "failed" and before["state"] != "failed":
-            notification_causes.run_failed(connection, after)
-    still_over = before["state"] in TERMINAL_RUN_STATES and before["state"] == state
-    if still_over or not new_events:
-        return execution_id, []
-    events.append(connection, execution_id, new_events)
-    return execution_id, new_events
+    over = {key for key, row in known.items() if row["state"] in TERMINAL_RUN_STATES}
+    restarted = {key for key in over if states[key] in ACTIVE_RUN_STATES}
+    told = _merge_tasks(connection, seen, observed_at, restarted)
+    counts = _count_tasks(connection, [*seen])
+    changes: dict[str, dict[str, Any]] = {}
+    for key, one in seen.items():
+        before, state = known[key], states[key]
+        listed, done = counts.get(key, (0, 0))
+        progress = measure_progress(
+            listed,
+            done,
+            run_state=state,
+            known_total=max(before["tasks_total"], one.run.tasks_total),
+            known_percent=0 if key in restarted else before["progress"],
+        )
+        values = _run_values(before, one.run, state, progress, key in restarted)
+        if any(before[name] != value for name, value in values.items()):
+            changes[key] = values
+    if changes:
+        connection.execute(_CHANGE, {"rows": dumps([{"id": key, **values} for key, values in changes.items()])})
+    news = {}
+    for key in seen:
+        before = known[key]
+        of_run = _news_of_run(connection, before, changes.get(key, {}))
+        still_over = key in over and before["state"] == states[key]
+        news[key] = News([], []) if still_over else News(told[key], of_run)
+    return news
+
+
+_CHANGE = text(
+    """
+    UPDATE visual_ai.workflow_executions e
+    SET state = new.state, progress = new.progress, tasks_total = new.tasks_total, tasks_done = new.tasks_done,
+        attempt = new.attempt, run_type = new.run_type, user_id = new.user_id, triggered_by = new.triggered_by,
+        started_at = new.started_at, finished_at = new.finished_at, cancel_requested_at = new.cancel_requested_at
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS new (
+        id uuid, state text, progress smallint, tasks_total integer, tasks_done integer, attempt integer, run_type text,
+        user_id text, triggered_by text, started_at timestamptz, finished_at timestamptz,
+        cancel_requested_at timestamptz)
+    WHERE e.id = new.id
+    """
+)
+
+
+def _news_of_run(connection: Connection, before: Row, values: Mapping[str, Any]) -> list[NewEvent]:
+    changed = {name for name, value in values.items() if before[name] != value}
+    after = {**before, **values}
+    new: list[NewEvent] = []
+    if {"state", "progress", "tasks_total", "tasks_done"} & changed:
+        new.append(NewEvent("workflow_update", workflow_payload(after)))
+    if "state" in changed and after["state"] in TERMINAL_RUN_STATES:
+        new.append(NewEvent("end", {"state": after["state"]}))
+    if "state" in changed and after["state"] == "failed":
+        notification_causes.run_failed(connection, after)
+    return new
+
+
+_Key = tuple[str, str, int]
+"""The execution's id, the task's and the map index."""
+
+_READ_TASKS = text(
+    """
+    SELECT t.* FROM visual_ai.workflow_tasks t
+    JOIN unnest(CAST(:executions AS uuid[]), CAST(:tasks AS text[]), CAST(:maps AS integer[]))
+        AS seen (execution_id, task_id, map_index) USING (execution_id, task_id, map_index)
+    """
+).columns(*tasks.c)
+_WRITE_TASKS = text(
+    """
+    INSERT INTO visual_ai.workflow_tasks (
+        execution_id, task_id, map_index, try_number, state, started_at, finished_at, duration, updated_at)
+    SELECT execution_id, task_id, map_index, try_number, state, started_at, finished_at, duration, clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+        execution_id uuid, task_id text, map_index integer, try_number integer, state text, started_at timestamptz,
+        finished_at timestamptz, duration double precision)
+    ON CONFLICT (execution_id, task_id, map_index) DO UPDATE SET
+        try_number = excluded.try_number, state = excluded.state, started_at = excluded.started_at,
+        finished_at = excluded.finished_at, duration = excluded.duration, updated_at = excluded.updated_at
+    """
+)
 
 
 def _merge_tasks(
-    connection: Connection,
-    execution_id: str,
-    run: RunState,
-    seen: Iterable[TaskState],
-    observed_at: datetime | None,
-    new_events: list[NewEvent],
-    *,
-    certain: bool,
-) -> None:
-    seen = list(seen)
-    if not seen:
-        return
-    written = {
-        (row.task_id, row.map_index): (
+    connection: Connection, seen: Mapping[str, Seen], observed_at: datetime | None, certain: Collection[str]
+) -> dict[str, list[NewEvent | None]]:
+    written = _read_tasks(connection, seen)
+    known = {key: state for key, (state, _) in written.items()}
+    changed: dict[_Key, TaskState] = {}
+    completed: dict[tuple[str, int], None] = {}
+    told: dict[str, list[NewEvent | None]] = {}
+    for execution_id, one in seen.items():
+        new = told[execution_id] = []
+        for task in one.tasks:
+            key = (execution_id, *task.key)
+            fresh = execution_id in certain or (
+                observed_at is not None and (key not in written or written[key][1] < observed_at)
+            )
+            merged = merge_task(known.get(key), task, authoritative=fresh)
+            if merged is None:
+                new.append(None)
+                continue
+            first_sight_of_nothing = key not in known and merged.state is None
+            known[key] = changed[key] = merged
+            if merged.state == "success":
+                thread = threads.thread_of(one.run.dag_id, one.run.dag_run_id, merged.task_id, merged.map_index)
+                completed[thread, merged.try_number] = None
+            new.append(None if first_sight_of_nothing else NewEvent("task_update", merged.payload()))
+    threads.complete(connection, [*completed])
+    if changed:
+        rows = [{"execution_id": key[0], **asdict(task)} for key, task in changed.items()]
+        connection.execute(_WRITE_TASKS, {"rows": dumps(rows)})
+    return told
+
+
+def _read_tasks(connection: Connection, seen: Mapping[str, Seen]) -> dict[_Key, tuple[TaskState, datetime]]:
+    """What is known of the task instances that were seen, and since when."""
+    keys = {(execution_id, *task.key) for execution_id, one in seen.items() for task in one.tasks}
+    if not keys:
+        return {}
+    ids, names, maps = (list(column) for column in zip(*keys, strict=True))
+    return {
+        (row.execution_id, row.task_id, row.map_index): (
             TaskState(
-                row.task_id,
-                row.map_index,
-                row.try_number,
-                row.state,
-                row.started_at,
-                row.finished_at,
-                row.duration,
+                row.task_id, row.map_index, row.try_number, row.state, row.started_at, row.finished_at, row.duration
             ),
             row.updated_at,
         )
-        for row in connection.execute(
-            select(tasks).where(
-                tasks.c.execution_id == execution_id,
-                tuple_(tasks.c.task_id, tasks.c.map_index).in_([task.key for task in seen]),
-            )
-        )
+        for row in connection.execute(_READ_TASKS, {"executions": ids, "tasks": names, "maps": maps})
     }
-    known = {key: state for key, (state, _) in written.items()}
-    changed: list[TaskState] = []
-    for task in seen:
-        fresh = certain or (observed_at is not None and (task.key not in written or written[task.key][1] < observed_at))
-        merged = merge_task(known.get(task.key), task, authoritative=fresh)
-        if merged is None:
-            continue
-        first_sight_of_nothing = task.key not in known and merged.state is None
-        known[task.key] = merged
-        changed.append(merged)
-        if merged.state == "success":
-            thread = threads.thread_of(run.dag_id, run.dag_run_id, merged.task_id, merged.map_index)
-            threads.complete(connection, thread, merged.try_number)
-        if not first_sight_of_nothing:
-            new_events.append(NewEvent("task_update", merged.payload()))
-    if changed:
-        statement = insert(tasks).values(
-            [
-                {
-                    "execution_id": execution_id,
-                    "task_id": task.task_id,
-                    "map_index": task.map_index,
-                    "try_number": task.try_number,
-                    "state": task.state,
-                    "started_at": task.started_at,
-                    "finished_at": task.finished_at,
-                    "duration": task.duration,
-                    "updated_at": func.clock_timestamp(),
-                }
-                for task in changed
-            ]
-        )
-        replaced = {
-            column: statement.excluded[column]
-            for column in ("try_number", "state", "started_at", "finished_at", "duration", "updated_at")
-        }
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=["execution_id", "task_id", "map_index"], set_=replaced)
-        )
 
 
-def _count_tasks(connection: Connection, execution_id: str) -> tuple[int, int]:
+def _count_tasks(connection: Connection, execution_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
     counted = connection.execute(
         select(
+            tasks.c.execution_id,
             func.count(),
-            func.count().filter(tasks.c.state.in_(sorted(TERMINAL_TASK_STATES))),
-        ).where(tasks.c.execution_id == execution_id, func.coalesce(tasks.c.state, "") != "removed")
-    ).one()
-    return int(counted[0]), int(counted[1])
+            func.count().filter(tasks.c.state == func.any(sorted(TERMINAL_TASK_STATES))),
+        )
+        .where(
+            tasks.c.execution_id == func.any(cast(execution_ids, ARRAY(UUID(as_uuid=False)))),
+            func.coalesce(tasks.c.state, "") != "removed",
+        )
+        .group_by(tasks.c.execution_id)
+    )
+    return {row[0]: (int(row[1]), int(row[2])) for row in counted}
 
 
 def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str:

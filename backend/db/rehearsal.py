@@ -17,9 +17,11 @@ from backend.core.limit_changes import begun
 from backend.core.limit_state import Counts, Reservation
 from backend.core.settings import get_settings
 from backend.core.states import TaskState
-from backend.db import events, executions, model_limits, observations, takeover, threads, traces
+from backend.db import events, executions, model_limits, observations, run_usage, takeover, threads, traces
 from backend.db.engine import task_engine
+from backend.db.events import Told
 from backend.db.executions import RunState
+from backend.db.run_usage import Used
 from backend.db.traces import Place
 
 log = logging.getLogger(__name__)
@@ -45,26 +47,21 @@ def _act(connection: Connection) -> None:
     place = Place(run.dag_id, run.dag_run_id, "task", -1, 1, "agent", "text")
     task = TaskState("task", -1, 1, "running", now, None, None)
     observations.observe(connection, run, [task])
-    execution_id = executions.ensure(connection, run)
-    takeover.close_lost(connection, execution_id, place)
+    execution_id = executions.ensure_all(connection, [run])[run.dag_id, run.dag_run_id]
+    executions.lock(connection, [execution_id])
+    takeover.close_lost(connection, [(execution_id, place)])
     thread = threads.thread_of(run.dag_id, run.dag_run_id, task.task_id, task.map_index)
-    claim = threads.begin(connection, execution_id, thread, 1, [thread], "hash", instance=str(uuid.uuid4()))
+    wanted = threads.Wanted(execution_id, thread, 1, [thread], "hash", str(uuid.uuid4()))
+    threads.held(connection, [threads.begin_one(connection, wanted)])
     row = {"id": str(uuid.uuid4()), "state": "success", "started_at": now, "input_tokens": 0, "output_tokens": 0}
-    traces.write(connection, execution_id, [traces.row(place, **row)])
-    executions.add_usage(connection, execution_id, input_tokens=1, output_tokens=1, cost_usd=Decimal(0))
-    threads.holds(connection, claim)
-    events.append_from_try(
-        connection,
-        execution_id,
-        [NewEvent("agent_update", {})],
-        task_id=task.task_id,
-        map_index=task.map_index,
-        try_number=task.try_number,
-    )
+    traces.write(connection, [traces.row(place, execution_id=execution_id, **row)])
+    run_usage.add(connection, [Used(execution_id, 1, 1, Decimal(0))])
+    told = Told(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("agent_update", {})])
+    events.append_from_tries(connection, [told])
     model = f"rehearsal:{uuid.uuid4()}"
     model_limits.swap(connection, model, None, begun(now.timestamp()), Counts())
     model_limits.read(connection, model)
     model_limits.reserve(connection, model, Reservation(1, 60.0, paced=True), Counts())
     executions.cancelled_among(connection, [execution_id])
-    executions.set_result(connection, execution_id, {})
+    executions.set_results(connection, {execution_id: {}})
     observations.observe(connection, run, [TaskState("task", -1, 1, "success", now, now, 0.1)])

@@ -1,25 +1,44 @@
 """What a try finds of one whose process is gone: killed, out of memory, or lost with its machine."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection
 
 from backend.core.events import NewEvent
-from backend.db import errors, events, traces
+from backend.db import errors, events, executions, traces
+from backend.db.events import Told
+from backend.db.rows import Row
 from backend.db.traces import SHOWN_ITEMS, Place
 
 PROCESS_LOST = "ProcessLostError"
 """The name under which such an end is recorded; nobody was left to raise it."""
 
 
-def close_lost(connection: Connection, execution_id: str, place: Place) -> None:
-    """End what an earlier try, or this one in another triggerer, left open, and tell of it on the timeline.
+def close_lost(connection: Connection, begun: Sequence[tuple[str, Place]]) -> None:
+    """End what earlier tries, or the same ones in another triggerer, left open, and tell of it on the timelines.
 
-    Call it before the try at `place` writes anything itself.
+    `begun` are the tries that begin, with the ids of their executions. Call it before they write anything themselves.
+    Locks the executions: who records for several locks these first, in order of id, and then threads.
     """
-    left = traces.supersede(connection, execution_id, place)
+    executions.lock(connection, [execution_id for execution_id, _ in begun])
+    left = traces.supersede(connection, begun)
     if not left:
         return
+    told = []
+    for execution_id, place in begun:
+        found = [
+            row
+            for row in left
+            if (row["execution_id"], row["task_id"], row["map_index"]) == (execution_id, place.task_id, place.map_index)
+        ]
+        if found:
+            new = _lost(connection, execution_id, place, found)
+            told.append(Told(execution_id, place.task_id, place.map_index, place.try_number, new))
+    events.append_from_tries(connection, told)
+
+
+def _lost(connection: Connection, execution_id: str, place: Place, left: Sequence[Row]) -> list[NewEvent]:
     new = [
         NewEvent("agent_update", traces.payload(row))
         for row in left
@@ -40,11 +59,4 @@ def close_lost(connection: Connection, execution_id: str, place: Place) -> None:
         attempt=last,
         node=nodes.pop() if len(nodes) == 1 else None,
     )
-    events.append_from_try(
-        connection,
-        execution_id,
-        [*new, NewEvent("error", payload)],
-        task_id=place.task_id,
-        map_index=place.map_index,
-        try_number=place.try_number,
-    )
+    return [*new, NewEvent("error", payload)]

@@ -1,11 +1,12 @@
 """Threads: whether the agents of a task instance begin anew or go on where an earlier try stopped."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, delete, func, select, text
 
+from backend.core.jsonable import dumps
 from backend.db.tables import workflow_threads as threads
 
 _CHECKPOINT_TABLES = ("checkpoint_writes", "checkpoint_blobs", "checkpoints")
@@ -27,56 +28,102 @@ class Claim:
     """Whether an earlier claim left something to go on from."""
 
 
-def begin(
-    connection: Connection,
-    execution_id: str,
-    thread_id: str,
-    try_number: int,
-    agents: Sequence[str],
-    input_hash: str,
-    *,
-    instance: str | None = None,
-) -> Claim:
-    """Take the thread for a try.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A try that wants its task's thread, with the LangGraph threads of its `agents`. `instance` is Airflow's id of the
+    task instance."""
+
+    execution_id: str
+    thread_id: str
+    try_number: int
+    agents: Sequence[str]
+    input_hash: str
+    instance: str | None = None
+
+
+_TAKE = text(
+    """
+    INSERT INTO visual_ai.workflow_threads (
+        thread_id, execution_id, try_number, epoch, instance, agents, input_hash, completed, updated_at)
+    SELECT thread_id, execution_id, try_number, epoch, instance, agents, input_hash, false, clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+        thread_id text, execution_id uuid, try_number integer, epoch integer, instance text, agents text[],
+        input_hash text)
+    ON CONFLICT (thread_id) DO UPDATE SET
+        execution_id = excluded.execution_id, try_number = excluded.try_number, epoch = excluded.epoch,
+        instance = excluded.instance, agents = excluded.agents, input_hash = excluded.input_hash,
+        completed = excluded.completed, updated_at = excluded.updated_at
+    """
+)
+
+
+def begin(connection: Connection, wanted: Sequence[Wanted]) -> list[Claim | SupersededError]:
+    """Take threads for tries; gives what became of each: an error where a later try has the thread.
 
     Earlier claims can write no more. What they left is deleted when it was for another input, or when the task had
-    succeeded: then somebody wants it done again. Raises `SupersededError` when a later try has the thread.
-    `instance` is Airflow's id of the task instance.
+    succeeded: then somebody wants it done again. Raises `sqlalchemy.exc.ProgrammingError` when a thread comes twice.
     """
-    known = connection.execute(select(threads).where(threads.c.thread_id == thread_id).with_for_update()).first()
-    if known is not None and known.try_number > try_number:
-        raise SupersededError(f"try {try_number} of {thread_id} was superseded by try {known.try_number}")
-    # The same instance succeeded, but comes back: its triggerer died before Airflow heard of it.
-    finished = known is not None and known.completed and (instance is None or known.instance != instance)
-    going_on = known is not None and not finished and known.input_hash == input_hash
-    if known is not None and not going_on:
-        forget(connection, [*known.agents])
-    epoch = 1 if known is None else known.epoch + 1
-    statement = insert(threads).values(
-        thread_id=thread_id,
-        execution_id=execution_id,
-        try_number=try_number,
-        epoch=epoch,
-        instance=instance,
-        agents=list(agents),
-        input_hash=input_hash,
-        completed=False,
-        updated_at=func.clock_timestamp(),
-    )
-    columns = ("execution_id", "try_number", "epoch", "instance", "agents", "input_hash", "completed", "updated_at")
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["thread_id"], set_={name: statement.excluded[name] for name in columns}
-        )
-    )
-    return Claim(thread_id, try_number, epoch, going_on)
+    query = select(threads).where(threads.c.thread_id == func.any([one.thread_id for one in wanted]))
+    locked = connection.execute(query.order_by(threads.c.thread_id).with_for_update())
+    known = {row.thread_id: row for row in locked}
+    claims: list[Claim | SupersededError] = []
+    taken: list[dict[str, Any]] = []
+    left: list[str] = []
+    for one in wanted:
+        last = known.get(one.thread_id)
+        if last is not None and last.try_number > one.try_number:
+            claims.append(
+                SupersededError(f"try {one.try_number} of {one.thread_id} was superseded by try {last.try_number}")
+            )
+            continue
+        # The same instance succeeded, but comes back: its triggerer died before Airflow heard of it.
+        finished = last is not None and last.completed and (one.instance is None or last.instance != one.instance)
+        going_on = last is not None and not finished and last.input_hash == one.input_hash
+        if last is not None and not going_on:
+            left += last.agents
+        claim = Claim(one.thread_id, one.try_number, 1 if last is None else last.epoch + 1, going_on)
+        claims.append(claim)
+        taken.append({**asdict(one), "epoch": claim.epoch})
+    if left:
+        forget(connection, left)
+    if taken:
+        connection.execute(_TAKE, {"rows": dumps(taken)})
+    return claims
 
 
-def holds(connection: Connection, claim: Claim) -> bool:
-    """Whether the claim still lasts; until the transaction ends, it then goes on lasting."""
-    query = select(threads.c.try_number, threads.c.epoch).where(threads.c.thread_id == claim.thread_id)
-    row = connection.execute(query.with_for_update(read=True)).first()
-    return row is not None and (row.try_number, row.epoch) == (claim.try_number, claim.epoch)
+def begin_one(connection: Connection, wanted: Wanted) -> Claim:
+    """Take one thread. Raises `SupersededError` when a later try has it."""
+    (claim,) = begin(connection, [wanted])
+    if isinstance(claim, SupersededError):
+        raise claim
+    return claim
+
+
+# In psycopg's style, for checkpoints too. Who takes a thread locks its row for update, in the same order.
+HOLD = """
+    SELECT thread_id, try_number, epoch
+    FROM visual_ai.workflow_threads t
+    JOIN unnest(%(threads)s::text[], %(tries)s::integer[], %(epochs)s::integer[])
+        AS claim (thread_id, try_number, epoch) USING (thread_id, try_number, epoch)
+    ORDER BY thread_id
+    FOR KEY SHARE OF t
+"""
+"""Those of some claims that last; until the transaction ends, they then go on lasting."""
+
+
+def holding(claims: Collection[Claim]) -> dict[str, Any]:
+    """The parameters of `HOLD`."""
+    return {
+        "threads": [claim.thread_id for claim in claims],
+        "tries": [claim.try_number for claim in claims],
+        "epochs": [claim.epoch for claim in claims],
+    }
+
+
+def held(connection: Connection, claims: Collection[Claim]) -> set[Claim]:
+    """Those of the claims that last; until the transaction ends, they then go on lasting."""
+    lasting = {tuple(row) for row in connection.exec_driver_sql(HOLD, holding(claims))}
+    return {claim for claim in claims if (claim.thread_id, claim.try_number, claim.epoch) in lasting}
 
 
 def thread_of(dag_id: str, dag_run_id: str, task_id: str, map_index: int) -> str:
@@ -84,13 +131,21 @@ def thread_of(dag_id: str, dag_run_id: str, task_id: str, map_index: int) -> str
     return f"{dag_id}/{dag_run_id}/{task_id}/{map_index}"
 
 
-def complete(connection: Connection, thread_id: str, try_number: int) -> None:
-    """The task succeeded in this try. Not before Airflow has its result: a try that dies until then is gone on from."""
-    connection.execute(
-        update(threads)
-        .where(threads.c.thread_id == thread_id, threads.c.try_number == try_number)
-        .values(completed=True, updated_at=func.clock_timestamp())
-    )
+_COMPLETE = text(
+    """
+    UPDATE visual_ai.workflow_threads t SET completed = true, updated_at = clock_timestamp()
+    FROM unnest(CAST(:threads AS text[]), CAST(:tries AS integer[])) AS done (thread_id, try_number)
+    WHERE t.thread_id = done.thread_id AND t.try_number = done.try_number
+    """
+)
+
+
+def complete(connection: Connection, tries: Collection[tuple[str, int]]) -> None:
+    """Tasks succeeded: their threads, and in which try. Not before Airflow has the result: a try that dies until then
+    is gone on from."""
+    if tries:
+        parameters = {"threads": [thread for thread, _ in tries], "tries": [number for _, number in tries]}
+        connection.execute(_COMPLETE, parameters)
 
 
 def forget(connection: Connection, agent_threads: Sequence[str]) -> None:

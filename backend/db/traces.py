@@ -1,12 +1,12 @@
 """Agent traces: one row for each agent run and one for each node of its graph."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, text, update
+from sqlalchemy import Connection, func, or_, select, text
 
 from backend.core.jsonable import dumps
 from backend.core.redaction import redact
@@ -42,15 +42,16 @@ _WRITE = text(
         started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd, retries, fallbacks, attempt, notice,
         trace_id, trace_url, input, output)
     SELECT
-        id, CAST(:execution_id AS uuid), task_id, map_index, try_number, agent_name, agent_type, item_index, node,
+        id, execution_id, task_id, map_index, try_number, agent_name, agent_type, item_index, node,
         model, state, started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd,
         coalesce(retries, 0), coalesce(fallbacks, 0), coalesce(attempt, 1), notice, trace_id, trace_url, input,
         output
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
-        id uuid, task_id text, map_index integer, try_number integer, agent_name text, agent_type text,
-        item_index integer, node text, model text, state text, started_at timestamptz, finished_at timestamptz,
-        latency_ms double precision, input_tokens bigint, output_tokens bigint, cost_usd numeric, retries integer,
-        fallbacks integer, attempt integer, notice text, trace_id text, trace_url text, input jsonb, output jsonb)
+        id uuid, execution_id uuid, task_id text, map_index integer, try_number integer, agent_name text,
+        agent_type text, item_index integer, node text, model text, state text, started_at timestamptz,
+        finished_at timestamptz, latency_ms double precision, input_tokens bigint, output_tokens bigint,
+        cost_usd numeric, retries integer, fallbacks integer, attempt integer, notice text, trace_id text,
+        trace_url text, input jsonb, output jsonb)
     ON CONFLICT (id) DO UPDATE SET
         state = excluded.state, model = excluded.model, finished_at = excluded.finished_at,
         latency_ms = excluded.latency_ms, input_tokens = excluded.input_tokens,
@@ -60,8 +61,8 @@ _WRITE = text(
 )
 
 
-def write(connection: Connection, execution_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of agent runs (`node` None) and nodes, as `row` makes them, all in one statement.
+def write(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows of agent runs (`node` None) and nodes, as `row` makes them, of any executions, all in one statement.
 
     A row that is there already, or comes again, is completed: only its input stays what it was.
     """
@@ -70,11 +71,11 @@ def write(connection: Connection, execution_id: str, rows: Sequence[Mapping[str,
         known = merged.get(new["id"])
         merged[new["id"]] = new if known is None else {**new, "input": known["input"]}
     if merged:
-        connection.execute(_WRITE, {"execution_id": execution_id, "rows": dumps(list(merged.values()))})
+        connection.execute(_WRITE, {"rows": dumps(list(merged.values()))})
 
 
 def row(place: Place, **values: Any) -> dict[str, Any]:
-    """A row for `write`; `input` and `output` are redacted and cut."""
+    """A row for `write`, with its `execution_id`; `input` and `output` are redacted and cut."""
     return {
         "task_id": place.task_id,
         "map_index": place.map_index,
@@ -88,21 +89,32 @@ def row(place: Place, **values: Any) -> dict[str, Any]:
     }
 
 
-def supersede(connection: Connection, execution_id: str, place: Place) -> list[Row]:
-    """End what earlier tries, or this one in another triggerer, left open: their process is gone. Gives it, in the
-    order in which it began, without inputs and outputs."""
-    columns = [column for column in traces.c if column.name not in ("input", "output")]
+_SUPERSEDE = text(
+    """
+    UPDATE visual_ai.agent_traces t SET state = 'cancelled', finished_at = clock_timestamp()
+    FROM unnest(
+        CAST(:executions AS uuid[]), CAST(:tasks AS text[]), CAST(:maps AS integer[]), CAST(:tries AS integer[])
+    ) AS begun (execution_id, task_id, map_index, try_number)
+    WHERE t.execution_id = begun.execution_id AND t.task_id = begun.task_id AND t.map_index = begun.map_index
+      AND t.try_number <= begun.try_number AND t.state = 'running'
+    RETURNING t.execution_id::text, t.task_id, t.map_index, t.try_number, t.agent_name, t.agent_type, t.item_index,
+        t.node, t.state, t.model, t.started_at, t.latency_ms, t.input_tokens, t.output_tokens, t.cost_usd, t.attempt,
+        t.retries, t.fallbacks, t.notice, t.trace_url
+    """
+)
+
+
+def supersede(connection: Connection, begun: Sequence[tuple[str, Place]]) -> list[Row]:
+    """End what was left open before these tries begin, of executions by their ids: by earlier tries, or by the same one
+    in another triggerer. Its process is gone. Gives it, in the order in which it began, without inputs and outputs."""
     ended = connection.execute(
-        update(traces)
-        .where(
-            traces.c.execution_id == execution_id,
-            traces.c.task_id == place.task_id,
-            traces.c.map_index == place.map_index,
-            traces.c.try_number <= place.try_number,
-            traces.c.state == "running",
-        )
-        .values(state="cancelled", finished_at=func.clock_timestamp())
-        .returning(*columns)
+        _SUPERSEDE,
+        {
+            "executions": [execution_id for execution_id, _ in begun],
+            "tasks": [place.task_id for _, place in begun],
+            "maps": [place.map_index for _, place in begun],
+            "tries": [place.try_number for _, place in begun],
+        },
     )
     return sorted(all_rows(ended), key=lambda row: row["started_at"])
 

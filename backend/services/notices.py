@@ -23,6 +23,7 @@ from backend.core.workflow_error_handler import classify
 from backend.db import errors, events, executions, observations
 from backend.db.announcements import Announcer
 from backend.db.engine import make_engine, run_in, task_engine
+from backend.db.events import Told
 from backend.db.executions import RunState
 from backend.db.traces import Place
 
@@ -146,14 +147,8 @@ def _record_error(connection: Connection, notice: Notice, error: BaseException) 
         attempt=task.try_number,
         context={"chain": list(found.chain)},
     )
-    events.append_from_try(
-        connection,
-        execution_id,
-        [NewEvent("error", payload)],
-        task_id=task.task_id,
-        map_index=task.map_index,
-        try_number=task.try_number,
-    )
+    told = Told(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("error", payload)])
+    events.append_from_tries(connection, [told])
 
 
 def task_states(rows: Iterable[tuple[object, ...]]) -> tuple[TaskState, ...]:

@@ -195,10 +195,10 @@ async def test_other_inputs_and_a_finished_batch_begin_anew(
     await batch(questions(3), try_number=2)  # the process died before Airflow had the result
     assert len(openai_server.requests) == 3
     thread = (await rows(database, "SELECT thread_id FROM visual_ai.workflow_threads"))[0][0]
-    await database.run(threads.complete, thread, 2)
+    await database.run(threads.complete, [(thread, 2)])
     await batch(questions(3), try_number=2)  # cleared by somebody
     assert len(openai_server.requests) == 6
-    await database.run(threads.complete, thread, 2)
+    await database.run(threads.complete, [(thread, 2)])
     openai_server.script("server_error", contains="number 000")
     with pytest.raises(BatchFailedError):
         await batch(questions(3), try_number=3)

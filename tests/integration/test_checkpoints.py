@@ -8,19 +8,20 @@ from typing import Any
 import psycopg
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
-from backend.agents.checkpoints import FencedSaver, open_pool
+from backend.agents.checkpoint_writer import CheckpointWriter
+from backend.agents.checkpoints import FencedSaver, Pool, open_pool
 from backend.agents.group_saver import GroupSaver
 from backend.agents.runner import AgentRunner, TaskContext, run_single
 from backend.agents.specs import parse_agent, parse_team, synthesis_spec
 from backend.agents.team import run_team
 from backend.core.settings import Settings
 from backend.core.states import TaskState
-from backend.db import observations, threads
+from backend.db import executions, observations, threads
 from backend.db.address import plain_url
 from backend.db.engine import Database, make_async_engine
-from backend.db.threads import Claim, SupersededError
+from backend.db.threads import Claim, SupersededError, Wanted
 from tests.conftest import Postgres
 from tests.kit.openai_server import OpenAIServer
 from tests.kit.policies import NO_RETRIES
@@ -194,19 +195,71 @@ async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner,
             assert found.pending_writes == [("task", "channel", "value")]
 
 
+def saver_of(pool: Pool, claim: Claim) -> GroupSaver:
+    return GroupSaver(pool, claim, CheckpointWriter(pool))
+
+
 async def test_checkpoints_that_share_a_transaction_are_fenced_as_well(make_runner: MakeRunner, pg: Postgres) -> None:
     runner = make_runner(1)
     thread = runner.task.thread_id
     config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
     async with runner, open_pool(pg.worker_url, max_size=1) as pool:
         await runner.claim({"text": thread}, "input")
-        async with GroupSaver(pool, Claim(thread, 7, 7, False)).writing() as stale:
+        async with saver_of(pool, Claim(thread, 7, 7, False)).writing() as stale:
             await stale.aput(config, empty_checkpoint(), {}, {})
             with pytest.raises(psycopg.errors.SerializationFailure):
                 await stale.flush()
             with pytest.raises(psycopg.errors.SerializationFailure):
                 await stale.aput(config, empty_checkpoint(), {}, {})
         assert await FencedSaver(pool, Claim(thread, 1, 1, False)).aget_tuple(config) is None
+
+
+async def test_of_many_claims_only_the_superseded_one_is_refused(make_runner: MakeRunner, pg: Postgres) -> None:
+    runner = make_runner(1)
+    names = [f"{runner.task.thread_id}/{number}" for number in range(5)]
+    claims = [await runner.database.run(claim_alone, runner, name) for name in names]
+    await runner.database.run(claim_alone, runner, names[2])
+    async with open_pool(pg.worker_url, max_size=1) as pool:
+        writer = CheckpointWriter(pool, gather=0.01)
+        savers = [GroupSaver(pool, claim, writer) for claim in claims]
+        configs: list[Any] = [{"configurable": {"thread_id": name, "checkpoint_ns": ""}} for name in names]
+        for saver, config in zip(savers, configs, strict=True):
+            await saver.aput(config, empty_checkpoint(), {}, {})
+        ended = await asyncio.gather(*(saver.flush() for saver in savers), return_exceptions=True)
+        assert [type(end) for end in ended] == [
+            psycopg.errors.SerializationFailure if n == 2 else type(None) for n in range(5)
+        ]
+        kept = [await FencedSaver(pool, claims[0]).aget_tuple(config) is not None for config in configs]
+    assert kept == [True, True, False, True, True]
+
+
+async def test_checkpoints_that_are_refused_take_nobody_elses_with_them(make_runner: MakeRunner, pg: Postgres) -> None:
+    runner = make_runner(1)
+    names = [f"{runner.task.thread_id}/{number}" for number in range(5)]
+    claims = [await runner.database.run(claim_alone, runner, name) for name in names]
+    async with open_pool(pg.worker_url, max_size=1) as pool:
+        writer = CheckpointWriter(pool, gather=0.01)
+        savers = [GroupSaver(pool, claim, writer) for claim in claims]
+        configs: list[Any] = [{"configurable": {"thread_id": name, "checkpoint_ns": ""}} for name in names]
+        for number, (saver, config) in enumerate(zip(savers, configs, strict=True)):
+            kept = await saver.aput(config, empty_checkpoint(), {}, {})
+            await saver.aput_writes(kept, [("chan\x00nel" if number == 1 else "channel", "value")], "task")
+        ended = await asyncio.gather(*(saver.flush() for saver in savers), return_exceptions=True)
+        assert [end is None for end in ended] == [True, False, True, True, True]
+        with pytest.raises(psycopg.DataError):
+            await savers[1].aput(configs[1], empty_checkpoint(), {}, {})
+        found = [
+            await saver.aget_tuple(config)
+            for saver, config in zip(savers, configs, strict=True)
+            if saver is not savers[1]
+        ]
+    assert [len(one.pending_writes or ()) if one is not None else None for one in found] == [1, 1, 1, 1]
+
+
+def claim_alone(connection: Connection, runner: AgentRunner, thread: str) -> Claim:
+    """A claim of a task instance that has this one thread."""
+    execution_id = executions.ensure(connection, runner.task.run_state())
+    return threads.begin_one(connection, Wanted(execution_id, thread, 1, [thread], "input"))
 
 
 async def test_a_lost_connection_costs_no_checkpoint(make_runner: MakeRunner, pg: Postgres) -> None:
@@ -216,7 +269,7 @@ async def test_a_lost_connection_costs_no_checkpoint(make_runner: MakeRunner, pg
     async with runner, open_pool(pg.worker_url, max_size=1) as pool:
         await runner.claim({"text": thread}, "input")
         claim = Claim(thread, 1, 1, False)
-        async with GroupSaver(pool, claim).writing() as saver:
+        async with saver_of(pool, claim).writing() as saver:
             first = await saver.aput(config, empty_checkpoint(), {}, {})
             await saver.flush()
             with psycopg.connect(plain_url(pg.admin_url), autocommit=True) as admin:

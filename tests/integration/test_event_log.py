@@ -1,5 +1,6 @@
 """The log of events and what is recorded of runs: gapless, fenced, and right in the end."""
 
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,11 @@ from sqlalchemy import Connection, Engine, create_engine
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
-from backend.db import errors, events, executions, observations
+from backend.db import errors, events, executions, observations, run_usage
 from backend.db.address import plain_url
+from backend.db.events import Told
 from backend.db.executions import RunState
+from backend.db.run_usage import Used
 from backend.db.traces import Place
 from backend.services.notices import Notice, record
 
@@ -99,6 +102,55 @@ def test_seq_has_no_gap_under_concurrent_writers(engine: Engine, connection: Con
         assert own == [(n, i) for n in range(25) if n % 5 != 4 for i in range(1 + n % 3)]
 
 
+def test_seq_has_no_gap_when_many_runs_are_told_of_at_once(engine: Engine, connection: Connection) -> None:
+    """Writers with the same runs in different orders, among others that append to single ones."""
+    ids = [executions.ensure(connection, RunState("dag", f"run {number}", "running")) for number in range(4)]
+    writers, rounds = 6, 20
+    follows = threading.Event()
+    seen: dict[str, list[int]] = {execution_id: [] for execution_id in ids}
+
+    def write(writer: int) -> None:
+        chosen = random.Random(writer)
+        for number in range(rounds):
+            with engine.begin() as own:
+                if writer % 3 == 0:
+                    events.append(own, ids[number % 4], [NewEvent("token", {"writer": writer, "n": number})])
+                    continue
+                new = NewEvent("token", {"writer": writer, "n": number})
+                told = [
+                    Told(
+                        execution_id,
+                        f"task {writer}",
+                        -1,
+                        1,
+                        [new] * size,
+                    )
+                    for execution_id, size in zip(chosen.sample(ids, 3), (1, 0, 2), strict=True)
+                ]
+                assert events.append_from_tries(own, [*told, told[0]]) == {0, 2, 3}
+                if number % 5 == 4:
+                    own.rollback()
+
+    def read() -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as own:
+            while not follows.is_set():
+                for execution_id, known in seen.items():
+                    known.extend(e.seq for e in events.read_after(own, execution_id, len(known), limit=100))
+
+    with ThreadPoolExecutor(writers + 1) as pool:
+        reader = pool.submit(read)
+        list(pool.map(write, range(writers)))
+        follows.set()
+        reader.result(30)
+    for execution_id in ids:
+        log = log_of(connection, execution_id)
+        assert [event.seq for event in log] == list(range(1, len(log) + 1))
+        assert seen[execution_id] == list(range(1, len(seen[execution_id]) + 1)), "a reader saw a hole"
+        for writer in range(writers):
+            own = [event.payload["n"] for event in log if event.payload.get("writer") == writer]
+            assert own == sorted(own)
+
+
 def test_a_notification_comes_with_the_commit(engine: Engine, connection: Connection, database_url: str) -> None:
     execution_id = executions.ensure(connection, run())
     with psycopg.connect(plain_url(database_url), autocommit=True) as listener:
@@ -113,8 +165,7 @@ def test_an_unknown_execution(connection: Connection) -> None:
     unknown = "00000000-0000-0000-0000-000000000001"
     with pytest.raises(LookupError):
         events.append(connection, unknown, [NewEvent("token", {})])
-    place: dict[str, Any] = {"task_id": "work", "map_index": -1, "try_number": 1}
-    assert events.append_from_try(connection, unknown, [NewEvent("token", {})], **place) is None
+    assert events.append_from_tries(connection, [Told(unknown, "work", -1, 1, [NewEvent("token", {})])]) == set()
 
 
 def test_what_postgres_does_not_take_is_left_out(connection: Connection) -> None:
@@ -149,19 +200,15 @@ def test_a_try_that_lost_its_place_is_not_heard(
 ) -> None:
     execution_id = observations.observe(connection, run(run_state), [known] if known else [])
     before = row(connection)["last_seq"]
-    seq = events.append_from_try(
-        connection, execution_id, [NewEvent("token", {"text": "hello"})], task_id="work", map_index=-1,
-        try_number=speaks,
-    )  # fmt: skip
-    assert seq == (before + 1 if heard else None)
+    told = Told(execution_id, "work", -1, speaks, [NewEvent("token", {"text": "hello"})])
+    assert events.append_from_tries(connection, [told]) == ({0} if heard else set())
     assert row(connection)["last_seq"] == (before + 1 if heard else before)
 
 
 def test_another_map_index_is_another_task(connection: Connection) -> None:
     execution_id = observations.observe(connection, run(), [TaskState("work", 1, 5, "running")])
-    new = [NewEvent("token", {})]
-    assert events.append_from_try(connection, execution_id, new, task_id="work", map_index=0, try_number=1)
-    assert not events.append_from_try(connection, execution_id, new, task_id="work", map_index=1, try_number=1)
+    told = [Told(execution_id, "work", map_index, 1, [NewEvent("token", {})]) for map_index in (0, 1)]
+    assert events.append_from_tries(connection, told) == {0}
 
 
 def test_a_whole_run(connection: Connection) -> None:
@@ -171,7 +218,7 @@ def test_a_whole_run(connection: Connection) -> None:
     observations.observe(connection, run(None), [task("success")])
     observations.observe(connection, run(None), [task("running", "next")])
     observations.observe(connection, run(None), [task("success", "next")])
-    executions.set_result(connection, execution_id, {"answer": 42})
+    executions.set_results(connection, {execution_id: {"answer": 42}})
     observations.observe(connection, run("success", finished_at=START + timedelta(seconds=3)))
     assert told(connection, execution_id) == [
         "workflow_update queued",
@@ -345,10 +392,10 @@ def test_a_conf_that_imitates_ours_is_recorded_all_the_same(connection: Connecti
 
 def test_usage_adds_up_and_an_unknown_price_spoils_nothing(connection: Connection) -> None:
     execution_id = executions.ensure(connection, run())
-    executions.add_usage(connection, execution_id, input_tokens=10, output_tokens=1, cost_usd=None)
+    run_usage.add(connection, [Used(execution_id, 10, 1, None)])
     assert row(connection)["cost_usd"] is None
     for _ in range(3):
-        executions.add_usage(connection, execution_id, input_tokens=10, output_tokens=1, cost_usd=Decimal("0.00000001"))
+        run_usage.add(connection, [Used(execution_id, 10, 1, Decimal("0.00000001"))])
     found = row(connection)
     assert (found["input_tokens"], found["output_tokens"], found["cost_usd"]) == (40, 4, Decimal("0.00000003"))
 

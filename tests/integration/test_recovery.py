@@ -346,7 +346,7 @@ async def test_without_checkpoints_a_graph_is_not_begun_anew(
     openai_server.script("server_error", times=None)
     runner = make_runner()
     monkeypatch.setattr(runner.database, "run", refuse)
-    monkeypatch.setattr("backend.agents.recorder._RETRY_DELAYS", ())
+    monkeypatch.setattr("backend.agents.record_writer._RETRY_DELAYS", ())
     with pytest.raises(Exception, match="500"):
         await run_graph(runner, "calling_late")
     assert len(openai_server.requests) == 1

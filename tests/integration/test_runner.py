@@ -17,8 +17,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from sqlalchemy import Engine, create_engine, select, text
 
+from backend.agents import record_writer, results
 from backend.agents import recorder as recorder_module
-from backend.agents import results
 from backend.agents import runner as runner_module
 from backend.agents.cancellation import RunCancelledError
 from backend.agents.runner import AgentRunner, TaskContext, run_single
@@ -353,7 +353,7 @@ async def test_cancelling_before_the_start(openai_server: OpenAIServer, worker_u
 async def test_a_database_that_is_down_fails_no_agent(
     openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(recorder_module, "_RETRY_DELAYS", (0.05, 0.05))
+    monkeypatch.setattr(record_writer, "_RETRY_DELAYS", (0.05, 0.05))
     monkeypatch.setattr(runner_module, "CLAIM_SECONDS", 0.5)
     with caplog.at_level(logging.WARNING):
         result = await alone(online(CLOSED, openai_server))
@@ -386,7 +386,7 @@ async def test_a_database_that_comes_back_has_it_all(
         return await real(self, function, *args, **kwargs)
 
     monkeypatch.setattr(Database, "run", sometimes)
-    monkeypatch.setattr(recorder_module, "_RETRY_DELAYS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(record_writer, "_RETRY_DELAYS", (0.01, 0.01, 0.01))
     await alone(online(worker_url, openai_server))
     assert (told(engine)[0], told(engine)[-1]) == ("agent_update text/None running", "agent_update text/None success")
 

@@ -14,6 +14,7 @@ from backend.core.states import TaskState
 from backend.db import batch_items, executions, observations, threads
 from backend.db.executions import RunState
 from backend.db.tables import agent_traces, workflow_errors
+from backend.db.threads import Wanted
 from backend.db.traces import Place
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
@@ -60,7 +61,7 @@ def run(
         seen = RunState(dag_id, run_id, "running", conf={"_visual_ai": {"user_id": user}}, **more)
         execution_id = observations.observe(connection, seen, tasks)
         if result is not None:
-            executions.set_result(connection, execution_id, result)
+            executions.set_results(connection, {execution_id: result})
         if state != "running":
             observations.observe(connection, RunState(dag_id, run_id, state))
         return execution_id
@@ -197,7 +198,7 @@ async def test_items_in_pages(http: httpx.AsyncClient, ulla: Headers, database: 
     }  # fmt: skip
     with database.begin() as connection:
         rows = [{"item_index": index, "output": {"n": index}, **kept} for index in range(5)]
-        threads.begin(connection, execution_id, "thread", 1, [], "")
+        threads.begin(connection, [Wanted(execution_id, "thread", 1, [], "")])
         batch_items.write(connection, execution_id, place, "thread", rows)
     seen: list[int] = []
     after = -1

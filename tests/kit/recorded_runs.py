@@ -42,11 +42,11 @@ class RecordedRun:
         key = f"{self.id}/{task_id}/{place.map_index}/{place.try_number}/{agent}/{node}"
         names = ("node", "state", "model", "input_tokens", "output_tokens", "cost_usd", "latency_ms", "notice")
         row = traces.row(
-            place, id=str(uuid.uuid5(uuid.NAMESPACE_OID, key)), started_at=datetime.now(UTC), finished_at=None,
-            trace_id=None, **{name: told[name] for name in names},
+            place, execution_id=self.id, id=str(uuid.uuid5(uuid.NAMESPACE_OID, key)), started_at=datetime.now(UTC),
+            finished_at=None, trace_id=None, **{name: told[name] for name in names},
         )  # fmt: skip
         with self._database.begin() as connection:
-            traces.write(connection, self.id, [row])
+            traces.write(connection, [row])
         self.tell("agent_update", **told)
 
     def say(self, task_id: str, agent: str, node: str, text: str, try_number: int = 1) -> None:
@@ -65,7 +65,7 @@ class RecordedRun:
     def returns(self, result: Any) -> None:
         """An agent task returned this."""
         with self._database.begin() as connection:
-            executions.set_result(connection, self.id, result)
+            executions.set_results(connection, {self.id: result})
 
     def log(self) -> list[Event]:
         """All events that are kept."""

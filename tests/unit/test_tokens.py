@@ -7,7 +7,8 @@ from typing import Any, cast
 import pytest
 
 from backend.agents.observer import AgentObserver
-from backend.agents.recorder import Record, Recorder, TraceRow
+from backend.agents.recorder import Recorder
+from backend.agents.records import Record, TraceRow
 from backend.agents.token_stream import TOKEN_INTERVAL
 from backend.core.events import NewEvent
 from backend.db.traces import Place
