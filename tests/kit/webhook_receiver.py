@@ -45,7 +45,7 @@ class Received:
         return found
 
     def signed_with(self, secret: str) -> bool:
-        """Checks the signature, as the README tells receivers to."""
+        """Checks the signature, as docs/api.md tells receivers to."""
         parts = dict(part.split("=", 1) for part in self.headers["x-visual-ai-signature"].split(","))
         expected = hmac.new(secret.encode(), parts["t"].encode() + b"." + self.body, hashlib.sha256).hexdigest()
         return hmac.compare_digest(expected, parts["v1"]) and abs(time.time() - int(parts["t"])) < 300

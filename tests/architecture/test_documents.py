@@ -1,0 +1,304 @@
+"""README and docs/: links lead somewhere, every block of code has a test, and what can't be run here names what exists.
+
+What can be run is run by tests/e2e/test_readme.py.
+"""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+from dotenv import dotenv_values
+
+from backend.__main__ import app as command_line
+from backend.core.settings import Settings
+from backend.db.tables import metadata
+from backend.stack.options import StackOptions
+from tests.architecture.test_layout import CONTRACT
+from tests.kit.documents import DOCUMENTS, Document, tree_paths
+from tests.kit.snippets import SNIPPETS, found, snippet
+from tests.kit.stack import ROOT
+
+README = DOCUMENTS[0]
+LINKED = [*DOCUMENTS, Document("frontend/README.md")]
+COMPOSE_FILE = "docker/docker-compose.airflow.yml"
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / COMPOSE_FILE).read_text())
+SERVICES = set(COMPOSE["services"])
+EXAMPLE = set(re.findall(r"^(?:# )?([A-Z_][A-Z0-9_]*)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+DAGS = set(re.findall(r'dag_id="(\w+)"', "".join(path.read_text() for path in ROOT.glob("airflow/dags/*.py"))))
+
+# As the integration guide names them, so that who follows it finds each one.
+GUIDE = """
+Overview; Quick Start; 1. Prerequisites; 2. Environment Setup; 3. Start the Services; 4. Access the Services;
+Project Structure; Key Features; 1. Triggering Workflows via API; 2. Real-time Status Monitoring;
+3. Custom Airflow Operators; 4. Error Handling and Retry Logic; 5. Monitoring Dashboard; Database Schema;
+Development Workflow; 1. Creating New DAGs; 2. Testing DAGs Locally; 3. Debugging; Production Deployment;
+1. Kubernetes Deployment; 2. Scaling Considerations; 3. Security; Troubleshooting; Common Issues; Getting Help;
+Next Steps
+"""
+
+
+def test_every_block_of_code_has_a_name() -> None:
+    """A new one needs an entry in tests/kit/snippets.py and a test that takes it."""
+    for block in chain.from_iterable(document.blocks for document in DOCUMENTS):
+        names = [name for name, one in SNIPPETS.items() if one.fits(block)]
+        assert len(names) == 1, f"{block}: {names or 'no test knows this block'}"
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_every_name_is_one_block(name: str) -> None:
+    assert len(found(name)) == 1
+
+
+def test_every_block_of_code_has_a_test() -> None:
+    taken = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "snippet":
+                taken |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+    assert SNIPPETS.keys() - taken == set()
+
+
+@pytest.mark.parametrize("document", LINKED, ids=lambda document: str(document.name))
+def test_links_lead_somewhere(document: Document) -> None:
+    for link in document.links:
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / document.name).parent / path if path else ROOT / document.name
+        assert target.exists(), f"{document.name}: {link}"
+        if anchor:
+            name = str(target.resolve().relative_to(ROOT))
+            assert anchor in Document(name).anchors, f"{document.name}: {link}"
+
+
+def test_who_follows_the_guide_finds_its_sections_in_their_order() -> None:
+    wanted = [title.strip() for title in GUIDE.replace("\n", " ").split(";")]
+    assert [heading for heading in README.headings if heading in wanted] == wanted
+
+
+def test_every_path_of_the_trees_exists() -> None:
+    made_later = {Path("airflow/logs")}
+    drawn = {path.relative_to("langgraph-flow") for path in tree_paths(snippet("tree"))} | tree_paths(snippet("places"))
+    assert {"backend/api/workflow_triggers.py", "airflow/plugins/visual_ai_triggers.py"} <= {
+        str(path) for path in drawn
+    }
+    assert [path for path in drawn - made_later if not (ROOT / path).exists()] == []
+
+
+def test_every_part_of_the_data_flow_exists() -> None:
+    for name in re.findall(r"\[backend/(\S+?)\]", snippet("flow-diagram")):
+        path = ROOT / "backend" / name.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), name
+    for name in re.findall(r"\[services\.(\w+)\]", snippet("flow-diagram")):
+        assert (ROOT / "backend" / "services" / f"{name}.py").exists(), name
+
+
+@pytest.mark.parametrize("document", LINKED, ids=lambda document: str(document.name))
+def test_every_path_in_the_text_exists(document: Document) -> None:
+    known = {path.name for path in ROOT.iterdir()} - {".venv", ".stack", ".node", ".env"}
+    for word in document.inline:
+        top, slash, _ = word.partition("/")
+        if slash and top in known and re.fullmatch(r"[\w./-]+", word) and word.rstrip("/") != "airflow/logs":
+            path = ROOT / word
+            assert path.exists() or path.is_symlink(), f"{document.name}: {word}"
+
+
+@pytest.mark.parametrize("document", LINKED, ids=lambda document: str(document.name))
+def test_every_command_in_the_text_exists(document: Document) -> None:
+    code = [*document.inline, *(block.text for block in document.blocks if block.language == "bash")]
+    text = "\n".join(code)
+    assert set(re.findall(r"\bmake (?:-s )?([a-z][a-z-]*)\b", text)) <= TARGETS
+    commands = set(typer.main.get_command(command_line).commands)  # type: ignore[attr-defined]  # a group
+    assert set(re.findall(r"-m backend ([a-z]+)", text)) <= commands
+    scripts = set(yaml.safe_load((ROOT / "frontend" / "package.json").read_text())["scripts"])
+    assert set(re.findall(r"npm run ([\w:]+)", text)) <= scripts
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.name))
+def test_every_variable_in_the_text_stands_in_the_example(document: Document) -> None:
+    text = "\n".join(
+        [*document.inline, *(block.text for block in document.blocks if block.language in ("bash", "env"))]
+    )
+    named = set(
+        re.findall(r"\b_?(?:VISUAL_AI|OPENAI|LANGFUSE|AIRFLOW|POSTGRES|REDIS|COMPOSE)_[A-Z0-9_]*[A-Z0-9]\b", text)
+    )
+    others = {
+        "AIRFLOW__KUBERNETES",
+        "AIRFLOW__CELERY__BROKER_URL",
+        "LANGFUSE_MEDIA_UPLOAD_ENABLED",
+    }  # Airflow's, Langfuse's
+    assert {name for name in named if name not in EXAMPLE and f"_{name}" not in EXAMPLE} <= others
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.name))
+def test_every_path_of_the_api_in_the_text_is_one(document: Document) -> None:
+    known = {(method, re.sub(r"\{\w+\}", "*", path)) for method, path in CONTRACT}
+    for word in document.inline:
+        match = re.match(r"((?:GET|POST|PUT)(?:, (?:GET|POST))*) (/[\w/{}-]*)", word)
+        if match:
+            path = re.sub(r"\{\w+\}", "*", match[2])
+            assert all((method, path) in known for method in match[1].split(", ")), f"{document.name}: {word}"
+
+
+def test_the_tables_are_those_of_the_schema() -> None:
+    section = README.prose.partition("## Database Schema")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == {
+        table.name for table in metadata.sorted_tables
+    }
+
+
+def test_the_env_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ".env"
+    file.write_text(snippet("env"))
+    given = dotenv_values(file)
+    assert given.keys() <= EXAMPLE
+    for name in given:
+        monkeypatch.delenv(name, raising=False)
+    settings = Settings(_env_file=file)
+    assert [settings.openai_api_key, settings.langfuse_public_key, settings.langfuse_secret_key] == [None] * 3
+    assert settings.postgres_host == "postgres"
+    options = StackOptions(_env_file=file)
+    assert options.embedded, "for make up, which has no host of this name"
+    assert (options.username, options.password.get_secret_value()) == ("airflow", "airflow")
+
+
+def test_the_env_of_langfuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ".env"
+    file.write_text(snippet("langfuse-env"))
+    given = dotenv_values(file)
+    for name in given:
+        monkeypatch.delenv(name, raising=False)
+    settings = Settings(_env_file=file)
+    assert settings.langfuse_secret_key is not None
+    assert {
+        settings.langfuse_public_key,
+        settings.langfuse_secret_key.get_secret_value(),
+        settings.langfuse_host,
+    } == set(given.values())
+
+
+def test_the_environment_of_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    *assignments, make, target = shlex.split(snippet("ports"))
+    assert (make, target) == ("make", "up")
+    monkeypatch.delenv("POSTGRES_HOST", raising=False)
+    for assignment in assignments:
+        monkeypatch.setenv(*assignment.split("="))
+    options, usual = StackOptions(_env_file=None), StackOptions.model_construct()
+    for name in ("airflow_port", "backend_port", "frontend_port", "database_port", "worker_log_port"):
+        assert getattr(options, name) != getattr(usual, name), name
+
+
+def test_the_commands_of_make() -> None:
+    for command in chain.from_iterable(map(lines, (snippet("up"), snippet("status-down"), snippet("checks")))):
+        for part in command.split("&&"):
+            make, target = shlex.split(part, comments=True)
+            assert make == "make"
+            assert target in TARGETS
+
+
+def test_the_virtual_environment_is_activated() -> None:
+    script = snippet("activate").replace(".venv", sys.prefix) + "python -c 'import sys; print(sys.prefix)'"
+    done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert done.stdout.strip() == sys.prefix, done.stderr
+
+
+def test_the_commands_of_compose() -> None:
+    blocks = (snippet("compose-up"), snippet("compose-airflow"), snippet("compose-psql"), snippet("compose-logs"))
+    for command in chain.from_iterable(map(lines, blocks)):
+        program, option, file, what, *rest = shlex.split(command)
+        assert (program, option, file) == ("docker-compose", "-f", COMPOSE_FILE)
+        match what, *rest:
+            case ["up", "-d"] | ["ps"] | ["logs", "-f"]:
+                pass
+            case ["logs", *services]:
+                assert services
+                assert set(services) <= SERVICES
+            case ["exec", "airflow-webserver", "airflow", "dags", "test" | "trigger", dag_id]:
+                assert dag_id in DAGS
+            case ["exec", "postgres", "psql", "-U", user, database]:
+                postgres = COMPOSE["services"]["postgres"]["environment"]
+                assert postgres["POSTGRES_USER"] == f"${{POSTGRES_USER:-{user}}}"
+                assert postgres["POSTGRES_DB"] == f"${{POSTGRES_DB:-{database}}}"
+            case _:
+                pytest.fail(f"nobody knows whether this is right: {command}")
+
+
+def test_the_services_of_compose() -> None:
+    (operations,) = [document for document in DOCUMENTS if document.name == "docs/operations.md"]
+    section = operations.prose.partition("## Docker Compose")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == SERVICES
+
+
+def manifests() -> list[dict[str, Any]]:
+    """What `kubectl apply` is given."""
+    return list(yaml.safe_load_all((ROOT / "docker/kubernetes/langgraph-flow.yaml").read_text()))
+
+
+def values() -> dict[str, Any]:
+    """What helm is given."""
+    read: dict[str, Any] = yaml.safe_load((ROOT / "docker/kubernetes/airflow-values.yaml").read_text())
+    return read
+
+
+def test_the_images_that_are_built_are_those_that_kubernetes_runs() -> None:
+    built = set()
+    for command in lines(snippet("images")):
+        docker, build, *rest = shlex.split(command)
+        assert (docker, build, rest[-1]) == ("docker", "build", ".")
+        options = dict(zip(rest[:-1:2], rest[1:-1:2], strict=True))
+        file = (ROOT / options["-f"]).read_text()
+        assert "--target" not in options or re.search(rf"^FROM .* AS {options['--target']}$", file, re.MULTILINE)
+        built.add(options["-t"])
+    run = set(re.findall(r"image: (\S+)", yaml.safe_dump_all(manifests())))
+    airflow = values()["images"]["airflow"]
+    assert run | {f"{airflow['repository']}:{airflow['tag']}"} == built
+    (version,) = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert {image.rpartition(":")[2] for image in built} == {version}
+
+
+def test_the_commands_for_kubernetes() -> None:
+    repository, apply, install = (shlex.split(command) for command in lines(snippet("kubernetes")))
+    assert repository[:4] == ["helm", "repo", "add", "apache-airflow"]
+    assert apply[:5] == ["kubectl", "--namespace", "airflow", "apply", "-f"]
+    assert install[:5] == ["helm", "upgrade", "--install", "airflow", "apache-airflow/airflow"]
+    assert install[5:8] == ["--namespace", "airflow", "--values"]
+    assert (ROOT / apply[5]).samefile(ROOT / "docker/kubernetes/langgraph-flow.yaml")
+    assert (ROOT / install[8]).samefile(ROOT / "docker/kubernetes/airflow-values.yaml")
+    # The backend finds Airflow's API server under the name that this release's chart gives it, frontends the backend.
+    environment = {
+        entry["name"]: entry.get("value")
+        for manifest in manifests()
+        if manifest["kind"] == "Deployment"
+        for container in manifest["spec"]["template"]["spec"]["containers"]
+        for entry in container["env"]
+    }
+    assert environment["VISUAL_AI_AIRFLOW_URL"] == f"http://{install[3]}-api-server:8080"
+    assert environment["BACKEND_URL"] == "http://langgraph-flow-backend.airflow.svc.cluster.local:8000"
+
+
+def test_the_values_are_those_of_the_file() -> None:
+    def within(part: Any, whole: Any, path: str = "") -> None:
+        if isinstance(part, dict):
+            for key, value in part.items():
+                assert key in whole, f"{path}.{key}"
+                within(value, whole[key], f"{path}.{key}")
+        else:
+            assert part == whole, path
+
+    within(yaml.safe_load(snippet("values")), values())
+
+
+def lines(script: str) -> list[str]:
+    """The commands of a script, one a line, without comments."""
+    return [line for line in script.splitlines() if line.strip() and not line.startswith("#")]
