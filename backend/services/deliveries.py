@@ -167,18 +167,31 @@ class Deliveries:
 
     async def _start_due(self) -> None:
         """Begin as many attempts as there are places for."""
-        busy = {attempt.due.to for attempt in self._under_way.values()}
         half = self._settings.webhook_concurrency // 2
-        asked = sum(attempt.doubtful for attempt in self._under_way.values())
-        if (free := half - asked) > 0 and (doubtful := self._doubtful - busy):
-            await self._claim(doubtful, doubtful=True, limit=free)
-        if (free := self._settings.webhook_concurrency - half - (len(self._under_way) - asked)) > 0:
-            await self._claim(self._doubtful | busy, doubtful=False, limit=free)
+        # Counted for each claim: attempts end, and begin, while the database picks.
+        if (free := half - self._places(doubtful=True)) > 0 and (named := self._doubtful - self._busy()):
+            await self._claim(named, doubtful=True, limit=free)
+        if (free := self._settings.webhook_concurrency - half - self._places(doubtful=False)) > 0:
+            await self._claim(self._doubtful | self._busy(), doubtful=False, limit=free)
+
+    def _busy(self) -> set[Target]:
+        return {attempt.due.to for attempt in self._under_way.values()}
+
+    def _places(self, *, doubtful: bool) -> int:
+        """How many attempts are under way on places of this kind."""
+        return sum(attempt.doubtful is doubtful for attempt in self._under_way.values())
 
     async def _claim(self, named: set[Target], *, doubtful: bool, limit: int) -> None:
         lease = self._settings.webhook_timeout + LEASE_SLACK
         found = await self._database.run(notifications.claim, named, named_only=doubtful, limit=limit, lease=lease)
+        # A target can fail while the database picks, and then is no longer one for the places of those that answer.
+        late = [due for due in found if not doubtful and due.to in self._doubtful]
+        if late:
+            await self._database.run(notifications.give_back, late)
+            self._wake.set()
         for due in found:
+            if due in late:
+                continue
             task = asyncio.create_task(self._deliver(due))
             self._under_way[task] = _Attempt(due, doubtful)
             task.add_done_callback(self._ended)

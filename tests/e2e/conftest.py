@@ -1,4 +1,5 @@
-"""The whole stack, started once for all end-to-end tests, with an OpenAI-compatible server and a Langfuse beside it.
+"""The whole stack, started once for all end-to-end tests and stopped before the others, with an OpenAI-compatible
+server and a Langfuse beside it.
 
 Agents use that server unless a run asks for an offline model (`model="local:vision"`): one stack serves both.
 """
@@ -19,14 +20,14 @@ PROJECT = Path(__file__).parents[1] / "projects" / "five_steps" / "langgraph.jso
 OPENAI_KEY = "sk-proj-e2eSecretThatMayStandNowhere0123456789"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def traces() -> Iterator[LangfuseServer]:
     """What the stack sends its traces to."""
     with LangfuseServer() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(running_openai_server: OpenAIServer, traces: LangfuseServer) -> Iterator[RunningStack]:
     """The running stack. Fails with its output when it doesn't come up; stopped and removed after the tests."""
     environment = {
@@ -61,7 +62,7 @@ def _scheduled_work_is_done(airflow: httpx.Client) -> bool:
     return bool(left["total_entries"] == 0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def backend(stack: RunningStack) -> Iterator[httpx.Client]:
     """The backend, as the administrator."""
     client = stack.backend()
@@ -69,7 +70,7 @@ def backend(stack: RunningStack) -> Iterator[httpx.Client]:
     client.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(stack: RunningStack) -> Iterator[httpx.Client]:
     """Airflow's REST API, as the administrator."""
     client = stack.airflow()
