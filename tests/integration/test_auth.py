@@ -258,3 +258,19 @@ def test_production_refuses_weak_secrets(changes: dict[str, Any], variable: str)
 
 def test_development_needs_no_secret() -> None:
     assert Settings(_env_file=None).development is True
+
+
+async def test_pages_of_other_origins_ask_only_if_they_are_named(database_url: str, airflow: FakeAirflow) -> None:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    named, other = {"Origin": "https://pages.test"}, {"Origin": "https://elsewhere.test"}
+    async with (
+        application(database_url, airflow, cors_origins=("https://pages.test",)) as app,
+        client_of(app) as http,
+    ):
+        allowed = await http.options("/workflows/trigger", headers={**asked, **named})
+        assert allowed.headers["access-control-allow-origin"] == "https://pages.test"
+        assert "Authorization" in allowed.headers["access-control-allow-headers"]
+        assert (await http.options("/workflows/trigger", headers={**asked, **other})).status_code == 400
+        read = await http.get("/workflow-status", headers=named)
+        assert read.headers["access-control-allow-origin"] == "https://pages.test"
+        assert "access-control-allow-origin" not in (await http.get("/workflow-status", headers=other)).headers
