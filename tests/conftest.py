@@ -19,10 +19,18 @@ from tests.kit.stack import free_port
 
 pytest_plugins = ("tests.kit.fixtures",)
 
-# Airflow reads it when it is imported, and would otherwise write to the home directory of whoever runs the tests.
-if "AIRFLOW_HOME" not in os.environ:
+# Airflow reads it when it is imported, and would otherwise write to the home directory of whoever runs the tests. Each
+# process has its own: those that run tests side by side have inherited that of the one that started them.
+if "AIRFLOW_HOME" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="visual-ai-airflow-")
     atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is run in the same process where tests run in several: those that share a stack, and those of a file."""
+    for item in items:
+        shares_stack = "stack" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("stack" if shares_stack else item.location[0]))
 
 
 @dataclass(frozen=True)

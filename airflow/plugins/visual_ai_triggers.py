@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from backend.agents.runner import TaskContext
 
 __all__ = ["AgentTrigger"]
+
+PUSHES = 3
+"""So many results are pushed at once."""
 
 _warm = False
 """Whether this process has asked Airflow something."""
@@ -174,17 +178,18 @@ class AgentTrigger(BaseTrigger):
         instance: Any = self.task_instance
         task = self.task
         try:
-            await asyncio.to_thread(
-                XCom.set,
-                key="return_value",
-                value=result,
-                dag_id=instance.dag_id,
-                task_id=instance.task_id,
-                run_id=instance.run_id,
-                map_index=-1 if instance.map_index is None else instance.map_index,
-                dag_result=bool(getattr(task, "returns_dag_result", False)),
-                _mapped_length=len(result) if task is not None and any(task.iter_mapped_dependants()) else None,
-            )
+            async with _pushing(asyncio.get_running_loop()):
+                await asyncio.to_thread(
+                    XCom.set,
+                    key="return_value",
+                    value=result,
+                    dag_id=instance.dag_id,
+                    task_id=instance.task_id,
+                    run_id=instance.run_id,
+                    map_index=-1 if instance.map_index is None else instance.map_index,
+                    dag_result=bool(getattr(task, "returns_dag_result", False)),
+                    _mapped_length=len(result) if task is not None and any(task.iter_mapped_dependants()) else None,
+                )
         except Exception:
             self.log.warning("the result could not be pushed here; a worker does it", exc_info=True)
             return False
@@ -214,6 +219,13 @@ class AgentTrigger(BaseTrigger):
             run_type=self.run_type,
             instance=str(task.id),
         )
+
+
+@lru_cache(maxsize=1)
+def _pushing(_loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
+    """Lets few results be pushed at once. Airflow takes one message after the other, with a round through its database
+    for each: behind hundreds of results, triggers that begin or have ended would wait."""
+    return asyncio.Semaphore(PUSHES)
 
 
 async def _credentials(conn_id: str | None) -> ModelCredentials | None:

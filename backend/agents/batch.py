@@ -5,8 +5,6 @@ database: outputs are rows of `batch_items` as soon as they are known.
 """
 
 import asyncio
-import contextlib
-import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ from backend.agents.batch_progress import BatchProgress
 from backend.agents.batch_results import RESULT_BYTES, RESULT_ITEMS, Results, ResultWriter, results_url
 from backend.agents.cancellation import RunCancelledError
 from backend.agents.checkpoint_writer import SHARED_GATHER_SECONDS
+from backend.agents.cycle_collection import rare_collections
 from backend.agents.graph_attempts import run_with_policy, tell_failure
 from backend.agents.graph_maker import Prepared
 from backend.agents.graph_run import mapped
@@ -96,7 +95,7 @@ class _Batch:
             results = ResultWriter(runner.database, begun.execution_id, self._place, self._task.thread_id)
             stack.callback(results.abandon)
             left = (index for index in range(len(self._inputs)) if index not in begun.done)
-            stack.enter_context(_rare_collections())
+            stack.enter_context(rare_collections())
             await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), begun, results)
             await results.close()
         failed = bool(progress.failures) and plan.on_item_error == "fail"
@@ -334,16 +333,3 @@ async def run_batch(
     result = await _Batch(runner, spec, inputs).run(plan, write_to)
     runner.keep_result(result)
     return result
-
-
-@contextlib.contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Let Python look for reference cycles less often: it took a quarter of a batch's time, among objects that stay."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()

@@ -11,6 +11,7 @@ from backend.agents.blocking import BlockingWatch
 from backend.agents.cancellation import CancelWatch
 from backend.agents.checkpoint_writer import SHARED_GATHER_SECONDS, CheckpointWriter
 from backend.agents.checkpoints import LastingStore, Pool, open_pool
+from backend.agents.cycle_collection import rare_collections
 from backend.agents.graph_cache import GraphCache
 from backend.agents.http_clients import HttpClients
 from backend.agents.model_gates import open_gate
@@ -96,7 +97,7 @@ class SharedResources:
                 self.store = LastingStore(self.pool)
                 self.checkpoints = CheckpointWriter(self.pool, gather=SHARED_GATHER_SECONDS)
                 self._ready.set()
-                with BlockingWatch(loop, settings.blocking_warning):
+                with BlockingWatch(loop, settings.blocking_warning), rare_collections():
                     try:
                         await self._until_idle()
                     finally:

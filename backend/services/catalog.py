@@ -13,10 +13,10 @@ from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavai
 from backend.core.pointers import pointer
 from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable
 
-FRESH = 1.0
+FRESH = 2.0
 """For so many seconds a DAG's details serve further triggers: a burst costs one look-up, a pause is noticed soon."""
 
-REFRESH = 0.6
+REFRESH = 1.5
 """Details older than this are looked up again while they still serve."""
 
 _MAX_CACHED = 1_000

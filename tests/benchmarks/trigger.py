@@ -10,7 +10,7 @@ from tests.benchmarks.report import Goal, Result, percentile
 from tests.kit.stack import RunningStack, wait_for_dag, wait_until
 
 WARM_UP = 5
-REQUESTS = 100
+REQUESTS = 300
 GOAL = 1.5
 DAG_ID = "benchmark_empty"
 

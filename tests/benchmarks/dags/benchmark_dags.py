@@ -73,7 +73,11 @@ MANY: dict[str, Any] = {"schedule": None, "start_date": START, "max_active_runs"
 with DAG("benchmark_bare_trigger", **MANY):
     BareTrigger(task_id="waits")
 
-for dag_id, deferrable in (("benchmark_waiting", True), ("benchmark_waiting_in_worker", False)):
+for dag_id, deferrable, pushes in (
+    ("benchmark_waiting", True, False),
+    ("benchmark_waiting_pushing", True, True),
+    ("benchmark_waiting_in_worker", False, False),
+):
     with DAG(dag_id, **MANY):
         LangGraphOperator(
             task_id="agent",
@@ -81,4 +85,5 @@ for dag_id, deferrable in (("benchmark_waiting", True), ("benchmark_waiting_in_w
             input_data={"text": "{{ dag_run.conf.text }}"},
             model="openai:gpt-4.1-mini",
             deferrable=deferrable,
+            do_xcom_push=pushes,
         )
