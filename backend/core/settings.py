@@ -250,6 +250,10 @@ class Settings(BaseSettings):
                     "VISUAL_AI_AIRFLOW_PASSWORD: the default password is not accepted when "
                     "VISUAL_AI_ENVIRONMENT=production"
                 )
+            if self.database_url_override is None and self.postgres_password.get_secret_value() == "airflow":
+                raise SettingsError(
+                    "POSTGRES_PASSWORD: the default password is not accepted when VISUAL_AI_ENVIRONMENT=production"
+                )
         return self
 
 

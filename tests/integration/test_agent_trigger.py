@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -19,7 +21,7 @@ from backend.core.settings import get_settings
 from tests.conftest import Postgres
 from tests.kit import user_graphs
 from tests.kit.openai_server import OpenAIServer
-from visual_ai_triggers import AgentTrigger
+from visual_ai_triggers import PUSHES, AgentTrigger
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 HERE = "tests.kit.user_graphs"
@@ -133,6 +135,26 @@ async def test_a_result_that_cannot_be_pushed_here_is_pushed_by_a_worker(
     event = await outcome(trigger)
     assert type(event) is TriggerEvent
     assert event.payload["result"]["agent"] == "text"
+
+
+async def test_hundreds_of_results_leave_room_for_other_messages(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    def push(**given: Any) -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.05)  # Airflow takes one message after the other
+        with lock:
+            under_way -= 1
+        pushed.append(given)
+
+    monkeypatch.setattr(XCom, "set", push)
+    tasks = [f"task-{number}" for number in range(20)]
+    await asyncio.gather(*(outcome(make(task_id=task)) for task in tasks))
+    assert {xcom["task_id"] for xcom in pushed} == set(tasks)
+    assert 1 < most <= PUSHES
 
 
 async def test_a_finished_task_that_comes_back_is_not_paid_for_again(make: Make, openai_server: OpenAIServer) -> None:

@@ -247,13 +247,15 @@ async def test_in_production_nobody_reads_without_a_token(database_url: str, air
         ({"jwt_secret": ""}, "VISUAL_AI_JWT_SECRET"),
         ({"jwt_secret": "s" * 31}, "VISUAL_AI_JWT_SECRET"),
         ({"airflow_password": "airflow"}, "VISUAL_AI_AIRFLOW_PASSWORD"),
+        ({"postgres_password": "airflow"}, "POSTGRES_PASSWORD"),
     ],
 )
 def test_production_refuses_weak_secrets(changes: dict[str, Any], variable: str) -> None:
+    strong = {**PRODUCTION, "postgres_password": "not the default"}
     with pytest.raises(ValidationError, match=variable) as raised:
-        Settings(_env_file=None, **{**PRODUCTION, **changes})
+        Settings(_env_file=None, **{**strong, **changes})
     assert "s" * 31 not in str(raised.value)
-    assert Settings(_env_file=None, **PRODUCTION).development is False
+    assert Settings(_env_file=None, **strong).development is False
 
 
 def test_development_needs_no_secret() -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, create_engine
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from tests.kit.airflow import PASSWORD, FakeAirflow
-from tests.kit.application import application, served
+from tests.kit.application import PRODUCTION, application, served
 from tests.kit.command_line import CommandLine, Terminal
 from tests.kit.recorded_runs import RecordedRun
 from tests.kit.stack import free_port
@@ -299,7 +299,7 @@ async def test_a_token_that_expires_is_replaced_by_the_own_stacks_account(
     shell = CommandLine(tmp_path, VISUAL_AI_BACKEND_PORT=port, **account)
     begin(run)
     async with (
-        backend.up(token_lifetime=2, stream_heartbeat=0.1, **WITHOUT_ANONYMOUS) as app,
+        backend.up(token_lifetime=2, stream_heartbeat=0.1, **PRODUCTION) as app,
         shell.started(*WATCH, "--json", "--after", "0") as watching,
     ):
         await watching.says("closed the stream", error=True)
@@ -308,11 +308,6 @@ async def test_a_token_that_expires_is_replaced_by_the_own_stacks_account(
         done = await watching.done()
     assert done.code == 0
     assert done.events == json.loads(json.dumps(logged(run)))
-
-
-WITHOUT_ANONYMOUS: dict[str, Any] = {
-    "environment": "production", "jwt_secret": "s" * 32, "airflow_password": "not the default",
-}  # fmt: skip
 
 
 async def test_a_given_token_that_expires_ends_the_watching(tmp_path: Path, backend: Backend, run: RecordedRun) -> None:
@@ -336,12 +331,12 @@ async def test_a_kept_token_that_expires_is_replaced_when_somebody_signs_in_agai
     login = ("login", "-u", "ulla", "--password-stdin")
     begin(run)
     async with AsyncExitStack() as stack:
-        async with backend.up(**WITHOUT_ANONYMOUS):
+        async with backend.up(**PRODUCTION):
             assert (await shell.run(*login, stdin=f"{PASSWORD}\n")).code == 0
             watching = await stack.enter_async_context(shell.started(*WATCH))
             await watching.says("analyse_image  running")
             watching.signal(signal.SIGSTOP)
-        async with backend.up(**{**WITHOUT_ANONYMOUS, "jwt_secret": "t" * 32}):
+        async with backend.up(**{**PRODUCTION, "jwt_secret": "t" * 32}):
             refused = await shell.run(*WATCH)
             assert (await shell.run(*login, stdin=f"{PASSWORD}\n")).code == 0
             watching.signal(signal.SIGCONT)
@@ -448,7 +443,7 @@ async def test_a_terminal_is_asked_for_the_password_and_the_watching_goes_on(
     shell = CommandLine(tmp_path, VISUAL_AI_URL=backend.url)
     begin(run)
     async with (
-        backend.up(token_lifetime=2, stream_heartbeat=0.1, **WITHOUT_ANONYMOUS),
+        backend.up(token_lifetime=2, stream_heartbeat=0.1, **PRODUCTION),
         shell.terminal(*WATCH) as terminal,
     ):
         await sign_in(terminal, "ulla")

@@ -25,17 +25,12 @@ from backend.services import health as health_module
 from backend.services.health import Health, SystemHealth
 from backend.services.model_limits import ModelLimits
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import application
+from tests.kit.application import PRODUCTION, application
 from tests.kit.application import served as server_of
 from tests.kit.langfuse_server import LangfuseServer
 from tests.kit.waiting import eventually
 
 Answer = Callable[[httpx.Request], Any]  # a response, or a coroutine that gives one
-PRODUCTION: dict[str, Any] = {
-    "environment": "production",
-    "jwt_secret": "s" * 32,
-    "airflow_password": "not the default",
-}
 LANGFUSE: dict[str, Any] = {
     "langfuse_host": "https://langfuse.test",
     "langfuse_public_key": "pk-lf-public",

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, create_engine, insert, text
 from backend.api.main import create_app
 from backend.core.settings import Settings
 from backend.db.tables import agent_traces, workflow_errors, workflow_executions
+from tests.kit.application import PRODUCTION
 
 ROLES = {"victor": "Viewer", "ulla": "User", "otto": "Op"}
 
@@ -437,12 +438,7 @@ async def test_a_name_that_cannot_be_is_refused(value: str, http: httpx.AsyncCli
 
 @pytest.mark.parametrize("path", ["workflow-metrics", "agent-performance", "error-distribution", "system-health"])
 async def test_reading_needs_a_token_in_production(path: str, pg: Postgres) -> None:
-    production: dict[str, Any] = {
-        "environment": "production",
-        "jwt_secret": "s" * 32,
-        "airflow_password": "not the default",
-    }
-    async with client(pg.backend_url, **production) as http:
+    async with client(pg.backend_url, **PRODUCTION) as http:
         assert (await get(http, path)).status_code == 401
         assert (await get(http, path, user="victor")).status_code != 401
 
