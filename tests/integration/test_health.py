@@ -401,7 +401,7 @@ async def test_some_failures_are_no_outage(database_url: str) -> None:
         assert (await health.system()).status == "healthy"
 
 
-async def test_many_who_ask_make_one_call_outside(pg: Postgres) -> None:
+async def test_many_who_ask_make_one_call_outside(database_url: str) -> None:
     outside_calls: list[str] = []
     airflow_calls: list[str] = []
 
@@ -416,7 +416,7 @@ async def test_many_who_ask_make_one_call_outside(pg: Postgres) -> None:
         return answer
 
     settings: dict[str, Any] = {"openai_api_key": "sk-verysecretkey", **LANGFUSE}
-    async with made(pg.backend_url, outside=outside, airflow_answers=answers, **settings) as health:
+    async with made(database_url, outside=outside, airflow_answers=answers, **settings) as health:
         systems = await asyncio.gather(*(health.system() for _ in range(50)))
         await health.system()
     assert {system.status for system in systems} == {"healthy"}
