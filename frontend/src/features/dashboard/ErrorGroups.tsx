@@ -5,6 +5,7 @@ import { useId } from "react";
 import type { ErrorGroup } from "@/shared/api/schema";
 import { count, percent } from "@/shared/format/amounts";
 import { ago } from "@/shared/format/times";
+import rows from "@/shared/ui/rows.module.css";
 import { useNow } from "@/shared/ui/useNow";
 import type { RunsFilters } from "./drill-down";
 import classes from "./ErrorGroups.module.css";
@@ -45,9 +46,9 @@ export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Pro
           </span>
         </Group>
       </Group>
-      <ul className={classes.list}>
+      <ul className={rows.list}>
         {groups.slice(0, all ? undefined : SHOWN).map((group) => (
-          <li key={group.name ?? ""} className={classes.group}>
+          <li key={group.name ?? ""} className={`${rows.row} ${rows.item}`}>
             <div className={classes.head}>
               <Target group={group} label={label(group.name)} behind={behind} runs={runs} />
               <span className={classes.count}>
@@ -87,7 +88,7 @@ function Target({ group, label, behind, runs }: { group: ErrorGroup; label: stri
       <Link
         to="/dashboard"
         search={(known) => dashboardSearch({ ...known, behind: whose })}
-        className={classes.link}
+        className={`${classes.name} ${rows.link}`}
         aria-label={spoken}
       >
         {label}
@@ -96,10 +97,10 @@ function Target({ group, label, behind, runs }: { group: ErrorGroup; label: stri
   }
   if (runs) {
     return (
-      <Link to="/runs" search={runs(group.name)} className={classes.link} aria-label={spoken}>
+      <Link to="/runs" search={runs(group.name)} className={`${classes.name} ${rows.link}`} aria-label={spoken}>
         {label}
       </Link>
     );
   }
-  return <span className={classes.plain}>{label}</span>;
+  return <span className={classes.name}>{label}</span>;
 }
