@@ -39,10 +39,10 @@ export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Pro
         </Title>
         <Group gap={10}>
           <span className={classes.key} data-kind="lost">
-            not got over
+            not recovered
           </span>
           <span className={classes.key} data-kind="over">
-            got over
+            recovered
           </span>
         </Group>
       </Group>
@@ -58,7 +58,7 @@ export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Pro
                 </Text>
               </span>
             </div>
-            <Tooltip label={`${count(group.unrecovered)} not got over, ${count(group.recovered)} got over`}>
+            <Tooltip label={`${count(group.unrecovered)} not recovered, ${count(group.recovered)} recovered`}>
               <div className={classes.track} aria-hidden>
                 <span data-kind="lost" style={{ width: `${(group.unrecovered / most) * 100}%` }} />
                 <span data-kind="over" style={{ width: `${(group.recovered / most) * 100}%` }} />
@@ -82,7 +82,7 @@ export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Pro
 
 function Target({ group, label, behind, runs }: { group: ErrorGroup; label: string } & Pick<Props, "runs" | "behind">) {
   const whose = behind?.(group.name) ?? null;
-  const spoken = `${label}: ${count(group.count)} errors, ${count(group.unrecovered)} not got over; their runs`;
+  const spoken = `${label}: ${count(group.count)} errors, ${count(group.unrecovered)} not recovered; their runs`;
   if (whose) {
     return (
       <Link

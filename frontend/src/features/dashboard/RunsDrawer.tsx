@@ -117,5 +117,5 @@ function titleOf(behind: Behind): string {
 
 function noteOf(behind: Behind): string {
   if ("agent" in behind) return "With any model.";
-  return `${"error" in behind ? categoryLook(behind.error).meaning : ""} Also runs that got over it.`.trim();
+  return `${"error" in behind ? categoryLook(behind.error).meaning : ""} Runs that recovered are here, too.`.trim();
 }

@@ -6,7 +6,7 @@ import { duration, elapsed, fullMoment, moment } from "@/shared/format/times";
 import { cell, DataTable, TablePanel } from "@/shared/ui/DataTable";
 import rows from "@/shared/ui/rows.module.css";
 import { StateBadge } from "@/shared/ui/StateBadge";
-import { isActive, lookOf } from "@/shared/ui/states";
+import { isActive, lookOf, progressLabel } from "@/shared/ui/states";
 import { useNow } from "@/shared/ui/useNow";
 import classes from "./RunsTable.module.css";
 
@@ -66,9 +66,13 @@ function Row({ run, now }: { run: ExecutionOut; now: number }) {
         >
           {run.dag_id}
         </Link>
+        {run.attempt > 1 ? (
+          <Text component="span" size="xs" c="dimmed" ml={8}>
+            attempt {run.attempt}
+          </Text>
+        ) : null}
         <Text size="xs" c="dimmed" className="mono" truncate>
           {run.dag_run_id}
-          {run.attempt > 1 ? ` · attempt ${run.attempt}` : ""}
         </Text>
       </Table.Td>
       <Table.Td visibleFrom="sm">
@@ -82,7 +86,7 @@ function Row({ run, now }: { run: ExecutionOut; now: number }) {
               style={{ flex: 1 }}
             />
             <Text size="xs" c="dimmed" w={36} ta="right" className="tabular">
-              {run.progress} %
+              {progressLabel(run.state, run.progress)}
             </Text>
           </div>
         </Tooltip>

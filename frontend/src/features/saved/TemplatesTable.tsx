@@ -23,7 +23,7 @@ export function TemplatesTable({ templates }: { templates: TemplateSummary[] }) 
             <Table.Th visibleFrom="sm">Version</Table.Th>
             <Table.Th>State</Table.Th>
             <Table.Th visibleFrom="sm">Made by</Table.Th>
-            <Table.Th visibleFrom="sm">This version</Table.Th>
+            <Table.Th visibleFrom="sm">Updated</Table.Th>
             {runs ? (
               <Table.Th w={48}>
                 <VisuallyHidden>Run</VisuallyHidden>
