@@ -12,13 +12,14 @@ import { knownCost } from "./known-cost";
 import { RateCell } from "./RateCell";
 import { dashboardSearch } from "./search";
 
-const HEADS: { column: Column; label: string }[] = [
-  { column: "agent", label: "Agent" },
+/** Those that a phone has room for are `always` there. */
+const HEADS: { column: Column; label: string; always?: true }[] = [
+  { column: "agent", label: "Agent", always: true },
   { column: "model", label: "Model" },
-  { column: "runs", label: "Runs" },
-  { column: "success", label: "Success rate" },
+  { column: "runs", label: "Runs", always: true },
+  { column: "success", label: "Success rate", always: true },
   { column: "p50", label: "p50" },
-  { column: "p95", label: "p95" },
+  { column: "p95", label: "p95", always: true },
   { column: "p99", label: "p99" },
   { column: "tokens", label: "Tokens" },
   { column: "cost", label: "Cost" },
@@ -40,13 +41,14 @@ export function AgentsTable({ agents, sort, onSort }: Props) {
       <DataTable
         minWidth={1060}
         aria-label="Agents"
-        head={HEADS.map(({ column, label }, index) => {
+        head={HEADS.map(({ column, label, always }, index) => {
           const by = sorting.column === column;
           const Arrow = sorting.descending ? IconArrowDown : IconArrowUp;
           return (
             <Table.Th
               key={column}
               ta={index > 1 ? "right" : undefined}
+              {...(always ? {} : { visibleFrom: "sm" })}
               {...(by ? { "aria-sort": sorting.descending ? "descending" : "ascending" } : {})}
             >
               <UnstyledButton className={classes.sort} onClick={() => onSort(sortedBy(column, sorting))}>
@@ -71,23 +73,36 @@ export function AgentsTable({ agents, sort, onSort }: Props) {
               <Text size="xs" c="dimmed">
                 {row.type}
               </Text>
+              <Text size="xs" c="dimmed" className="mono" hiddenFrom="sm">
+                {row.model}
+              </Text>
             </Table.Td>
-            <Table.Td>
+            <Table.Td visibleFrom="sm">
               <span className="mono">{row.model ?? "–"}</span>
             </Table.Td>
             <Table.Td ta="right">{count(row.runs)}</Table.Td>
             <Table.Td ta="right">
               <RateCell rate={row.success_rate} />
             </Table.Td>
-            <Table.Td ta="right">{latency(row.latency_ms.p50)}</Table.Td>
+            <Table.Td ta="right" visibleFrom="sm">
+              {latency(row.latency_ms.p50)}
+            </Table.Td>
             <Table.Td ta="right">{latency(row.latency_ms.p95)}</Table.Td>
-            <Table.Td ta="right">{latency(row.latency_ms.p99)}</Table.Td>
-            <Table.Td ta="right">{count(row.input_tokens + row.output_tokens)}</Table.Td>
-            <Table.Td ta="right" className={row.cost_usd === null ? classes.unknown : undefined}>
+            <Table.Td ta="right" visibleFrom="sm">
+              {latency(row.latency_ms.p99)}
+            </Table.Td>
+            <Table.Td ta="right" visibleFrom="sm">
+              {count(row.input_tokens + row.output_tokens)}
+            </Table.Td>
+            <Table.Td ta="right" visibleFrom="sm" className={row.cost_usd === null ? classes.unknown : undefined}>
               {knownCost(row.cost_usd, row.input_tokens + row.output_tokens)}
             </Table.Td>
-            <Table.Td ta="right">{count(row.retries)}</Table.Td>
-            <Table.Td ta="right">{count(row.fallbacks)}</Table.Td>
+            <Table.Td ta="right" visibleFrom="sm">
+              {count(row.retries)}
+            </Table.Td>
+            <Table.Td ta="right" visibleFrom="sm">
+              {count(row.fallbacks)}
+            </Table.Td>
           </Table.Tr>
         ))}
       </DataTable>

@@ -4,7 +4,7 @@ import { Link } from "@tanstack/react-router";
 import type { DagMetrics } from "@/shared/api/schema";
 import { count } from "@/shared/format/amounts";
 import { duration } from "@/shared/format/times";
-import { DataTable, TablePanel } from "@/shared/ui/DataTable";
+import { cell, DataTable, TablePanel } from "@/shared/ui/DataTable";
 import { IconLink } from "@/shared/ui/links";
 import rows from "@/shared/ui/rows.module.css";
 import { runsOf } from "./drill-down";
@@ -25,12 +25,20 @@ export function DagTable({ dags, scope }: { dags: DagMetrics[]; scope: Scope }) 
             <Table.Th>Workflow</Table.Th>
             <Table.Th ta="right">Runs</Table.Th>
             <Table.Th ta="right">Success rate</Table.Th>
-            <Table.Th ta="right">Failed</Table.Th>
-            <Table.Th ta="right">p50</Table.Th>
-            <Table.Th ta="right">p95</Table.Th>
-            <Table.Th ta="right">Tokens</Table.Th>
+            <Table.Th ta="right" visibleFrom="sm">
+              Failed
+            </Table.Th>
+            <Table.Th ta="right" visibleFrom="sm">
+              p50
+            </Table.Th>
+            <Table.Th ta="right" visibleFrom="sm">
+              p95
+            </Table.Th>
+            <Table.Th ta="right" visibleFrom="sm">
+              Tokens
+            </Table.Th>
             <Table.Th ta="right">Cost</Table.Th>
-            <Table.Th w={44}>
+            <Table.Th w={44} visibleFrom="sm">
               <VisuallyHidden>Filter</VisuallyHidden>
             </Table.Th>
           </>
@@ -38,7 +46,7 @@ export function DagTable({ dags, scope }: { dags: DagMetrics[]; scope: Scope }) 
       >
         {dags.map((dag) => (
           <Table.Tr key={dag.dag_id} className={rows.row}>
-            <Table.Td>
+            <Table.Td className={cell.wide}>
               <Link to="/runs" search={runsOf({ ...scope, dag: dag.dag_id })} className={rows.link}>
                 {dag.dag_id}
               </Link>
@@ -47,14 +55,22 @@ export function DagTable({ dags, scope }: { dags: DagMetrics[]; scope: Scope }) 
             <Table.Td ta="right">
               <RateCell rate={dag.success_rate} />
             </Table.Td>
-            <Table.Td ta="right">{count(dag.failed)}</Table.Td>
-            <Table.Td ta="right">{duration(dag.duration_p50)}</Table.Td>
-            <Table.Td ta="right">{duration(dag.duration_p95)}</Table.Td>
-            <Table.Td ta="right">{count(dag.input_tokens + dag.output_tokens)}</Table.Td>
+            <Table.Td ta="right" visibleFrom="sm">
+              {count(dag.failed)}
+            </Table.Td>
+            <Table.Td ta="right" visibleFrom="sm">
+              {duration(dag.duration_p50)}
+            </Table.Td>
+            <Table.Td ta="right" visibleFrom="sm">
+              {duration(dag.duration_p95)}
+            </Table.Td>
+            <Table.Td ta="right" visibleFrom="sm">
+              {count(dag.input_tokens + dag.output_tokens)}
+            </Table.Td>
             <Table.Td ta="right" className={dag.cost_usd === null ? classes.unknown : undefined}>
               {knownCost(dag.cost_usd, dag.input_tokens + dag.output_tokens)}
             </Table.Td>
-            <Table.Td>
+            <Table.Td visibleFrom="sm">
               {scope.dag === dag.dag_id ? null : (
                 <Tooltip label="Only this workflow">
                   <IconLink

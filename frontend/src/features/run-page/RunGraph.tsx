@@ -86,32 +86,33 @@ function Flow({ workflow, model, onSelect }: Props) {
   }
   const bottom = Math.max(...[...boxes.values()].map((box) => box.y + box.height));
   return (
-    <ReactFlow
-      className={classes.flow}
-      style={narrow ? { height: Math.min(bottom + 48, 560) } : {}}
-      nodes={nodes}
-      edges={edges}
-      nodeTypes={nodeTypes}
-      colorMode={colours}
-      nodesDraggable={false}
-      nodesConnectable={false}
-      edgesFocusable={false}
-      nodesFocusable={false}
-      elementsSelectable={false}
-      // On a phone a finger on the graph scrolls the page.
-      panOnDrag={!narrow}
-      zoomOnScroll={false}
-      preventScrolling={false}
-      minZoom={0.2}
-      maxZoom={1.4}
-      fitView
-      fitViewOptions={FIT}
-      aria-label="Graph of the run's tasks"
-    >
-      <Background gap={22} size={1.6} />
-      {narrow ? null : <Controls showInteractive={false} fitViewOptions={FIT} />}
-      <FitWhenChanged shape={`${direction} ${shape}`} />
-    </ReactFlow>
+    <div style={{ height: narrow ? Math.min(bottom + 48, 560) : "100%" }}>
+      <ReactFlow
+        className={classes.flow}
+        nodes={nodes}
+        edges={edges}
+        nodeTypes={nodeTypes}
+        colorMode={colours}
+        nodesDraggable={false}
+        nodesConnectable={false}
+        edgesFocusable={false}
+        nodesFocusable={false}
+        elementsSelectable={false}
+        // On a phone a finger on the graph scrolls the page.
+        panOnDrag={!narrow}
+        zoomOnScroll={false}
+        preventScrolling={false}
+        minZoom={0.2}
+        maxZoom={1.4}
+        fitView
+        fitViewOptions={FIT}
+        aria-label="Graph of the run's tasks"
+      >
+        <Background gap={22} size={1.6} />
+        {narrow ? null : <Controls showInteractive={false} fitViewOptions={FIT} />}
+        <FitWhenChanged shape={`${direction} ${shape}`} />
+      </ReactFlow>
+    </div>
   );
 }
 

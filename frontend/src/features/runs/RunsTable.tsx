@@ -1,4 +1,4 @@
-import { Progress, Table, Text, Tooltip } from "@mantine/core";
+import { Box, Progress, Table, Text, Tooltip } from "@mantine/core";
 import { Link } from "@tanstack/react-router";
 import type { ExecutionOut } from "@/shared/api/schema";
 import { cost, count } from "@/shared/format/amounts";
@@ -55,7 +55,12 @@ function Row({ run, now }: { run: ExecutionOut; now: number }) {
   return (
     <Table.Tr className={rows.row}>
       <Table.Td>
-        <StateBadge state={run.state} />
+        <Box component="span" visibleFrom="sm">
+          <StateBadge state={run.state} />
+        </Box>
+        <Box component="span" hiddenFrom="sm">
+          <StateBadge state={run.state} iconOnly />
+        </Box>
       </Table.Td>
       <Table.Td className={cell.wide}>
         <Link

@@ -86,7 +86,7 @@ export function DiffView({ left, right, onClose, onSwap }: Props) {
               <Fragment key={part[0]?.left?.number ?? `right-${part[0]?.right?.number ?? index}`}>
                 {index > 0 ? (
                   <tr className={classes.gap}>
-                    <td colSpan={4}>…</td>
+                    <td colSpan={narrow ? 2 : 4}>…</td>
                   </tr>
                 ) : null}
                 {narrow

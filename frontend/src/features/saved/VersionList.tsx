@@ -31,10 +31,10 @@ export function VersionList({ template, shown, against, changes, onShow, onCompa
         minWidth={820}
         head={
           <>
-            <Table.Th w={80}>Version</Table.Th>
-            <Table.Th w={110}>State</Table.Th>
+            <Table.Th>Version</Table.Th>
+            <Table.Th visibleFrom="sm">State</Table.Th>
             <Table.Th>Made</Table.Th>
-            <Table.Th>Last active</Table.Th>
+            <Table.Th visibleFrom="sm">Last active</Table.Th>
             <Table.Th>
               <VisuallyHidden>What can be done</VisuallyHidden>
             </Table.Th>
@@ -44,7 +44,7 @@ export function VersionList({ template, shown, against, changes, onShow, onCompa
         {versions.map((one) => (
           <Table.Tr key={one.version} className={rows.row} aria-current={one.version === shown || undefined}>
             <Table.Td fw={550}>{one.version}</Table.Td>
-            <Table.Td>{one.active ? <StateBadge state="active" /> : null}</Table.Td>
+            <Table.Td visibleFrom="sm">{one.active ? <StateBadge state="active" /> : null}</Table.Td>
             <Table.Td title={fullMoment(one.created_at)}>
               {moment(one.created_at)}
               <Text span c="dimmed">
@@ -52,7 +52,7 @@ export function VersionList({ template, shown, against, changes, onShow, onCompa
                 by {one.created_by ?? "nobody known"}
               </Text>
             </Table.Td>
-            <Table.Td>
+            <Table.Td visibleFrom="sm">
               {one.activated_at === null ? (
                 <Text span c="dimmed">
                   never
