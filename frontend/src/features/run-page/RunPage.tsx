@@ -3,7 +3,7 @@ import { useDocumentTitle } from "@mantine/hooks";
 import { IconMapPinOff } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { CatchBoundary, getRouteApi } from "@tanstack/react-router";
-import { lazy, Suspense, useMemo } from "react";
+import { lazy, Suspense, useCallback, useMemo } from "react";
 import { asProblem } from "@/shared/api/problem";
 import type { ErrorOut } from "@/shared/api/schema";
 import { workflowQuery } from "@/shared/api/workflows";
@@ -88,8 +88,11 @@ function Content({ run }: { run: WatchedRun }) {
   const pictures = useMemo(() => picturesOf(snapshot.input_data, result), [snapshot.input_data, result]);
   const picturesThere = pictures.length > 0;
   const shown: Tab = tab ?? (model.state === "failed" ? "errors" : model.state === "success" ? "result" : "agents");
-  const openTask = (key: string | undefined) =>
-    void navigate({ search: (before) => ({ ...before, task: key }), replace: true, resetScroll: false });
+  const openTask = useCallback(
+    (key: string | undefined) =>
+      void navigate({ search: (before) => ({ ...before, task: key }), replace: true, resetScroll: false }),
+    [navigate],
+  );
 
   return (
     <Stack gap="lg">
