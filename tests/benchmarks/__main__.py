@@ -11,6 +11,7 @@ import typer
 from tests.benchmarks import (
     batch,
     import_cost,
+    page,
     parallel,
     polling_rival,
     rate_limit,
@@ -39,6 +40,7 @@ ALONE: dict[str, Callable[[], Result]] = {
     "batch": batch.measure,
     "waiting": waiting.measure,
     "rate_limit": rate_limit.measure,
+    "page": page.measure,
 }
 """Benchmarks that start what they need themselves. They run first, while nothing else does."""
 

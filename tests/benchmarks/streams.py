@@ -52,9 +52,9 @@ def measure(*, clients: tuple[int, ...] = CLIENTS, seconds: float = SECONDS) -> 
     """
     figures: dict[str, float] = {}
     samples: dict[str, list[float]] = {}
-    with _system() as system:
+    with started_system() as system:
         found = {f"{count}_clients": _one(system, count, seconds) for count in clients}
-    with _system(redis=True) as system:
+    with started_system(redis=True) as system:
         found["redis_1000_clients"] = _one(system, 1_000, seconds)
     alone = found[f"{clients[0]}_clients"].memory
     for (name, one), count in zip(found.items(), (*clients, 1_000), strict=True):
@@ -82,7 +82,7 @@ def measure(*, clients: tuple[int, ...] = CLIENTS, seconds: float = SECONDS) -> 
 
 
 @dataclass(frozen=True)
-class _System:
+class System:
     """What runs for the whole benchmark."""
 
     admin_url: str
@@ -106,12 +106,13 @@ class _Found:
 
 
 @contextmanager
-def _system(*, redis: bool = False) -> Iterator[_System]:
+def started_system(*, runs: int = RUNS, redis: bool = False) -> Iterator[System]:
+    """A backend that knows of so many runs at work, each with a task that is done, one at work and one to come."""
     directory = Path(tempfile.mkdtemp(prefix="visual-ai-bench-"))
     cluster = Cluster(directory / "data", free_port(), "bench", tell=lambda _: None)
     airflow = FakeAirflow()
     airflow.add_dag(DAG_ID, params={})
-    for number in range(RUNS):
+    for number in range(runs):
         airflow.add_run(DAG_ID, f"run-{number}", "running", {"a": "success", "b": "running", "c": None})
     try:
         cluster.start()
@@ -125,17 +126,17 @@ def _system(*, redis: bool = False) -> Iterator[_System]:
                 environment(urls.backend_url, server.url, redis_url=carrier.url if carrier else None)
             ) as backend,
         ):
-            ids = [writer.observe(RunState(DAG_ID, f"run-{number}", "running")) for number in range(RUNS)]
+            ids = [writer.observe(RunState(DAG_ID, f"run-{number}", "running")) for number in range(runs)]
             given = {"username": "anna", "password": PASSWORD}
             answer = httpx.post(f"{backend.url}/auth/token", json=given, trust_env=False, timeout=30)
             token = str(answer.raise_for_status().json()["access_token"])
-            yield _System(cluster.url("airflow"), writer, server, backend, token, ids)
+            yield System(cluster.url("airflow"), writer, server, backend, token, ids)
     finally:
         cluster.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _one(system: _System, clients: int, seconds: float) -> _Found:
+def _one(system: System, clients: int, seconds: float) -> _Found:
     arguments = {
         "url": system.backend.url, "token": system.token, "dag-id": DAG_ID, "runs": RUNS, "clients": clients,
     }  # fmt: skip
@@ -174,7 +175,7 @@ def _one(system: _System, clients: int, seconds: float) -> _Found:
     )  # fmt: skip
 
 
-def _write(system: _System, ended: threading.Event, written: list[float]) -> None:
+def _write(system: System, ended: threading.Event, written: list[float]) -> None:
     """Append an event to each run in turn; `written` gets a moment for each."""
     began, number = time.perf_counter(), 0
     while not ended.is_set():
@@ -188,7 +189,7 @@ def _write(system: _System, ended: threading.Event, written: list[float]) -> Non
             time.sleep(wait)
 
 
-def _counts(system: _System, written: list[float]) -> tuple[float, float, float]:
+def _counts(system: System, written: list[float]) -> tuple[float, float, float]:
     """Requests to Airflow, transactions in Postgres and seconds of the backend's processor so far.
 
     The writer's transactions are left out. Postgres counts a second late, which is the same before and after.

@@ -114,6 +114,10 @@ def test_a_failed_run_is_understood_and_mended(admin: Visitor, openai_server: Op
     page.get_by_role("button", name="Retry the run").click()
     admin.wait_for_state("Success")
     assert run_id in page.url
+    # Who comes later sees the first attempt, too: its end is not the log's.
+    page.goto(f"/runs/multi_agent_workflow/{run_id}?tab=timeline")
+    expect(page.get_by_role("img", name=re.compile("^run_agents, try 1: Failed"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("^run_agents, try 2: Success"))).to_be_visible()
 
 
 def test_what_was_missed_offline_is_caught_up_with(admin: Visitor, openai_server: OpenAIServer) -> None:
@@ -152,7 +156,7 @@ def test_a_template_is_edited_and_run(admin: Visitor, backend: httpx.Client) -> 
     page.keyboard.press("Control+A")
     edited = {**definition, "agents": [{"name": "lookout", "type": "nonsense"}]}
     page.keyboard.insert_text(json.dumps(edited))
-    page.get_by_label("Runs are made of it at once").check()
+    page.get_by_label("New runs use it at once").check()
     save = page.get_by_role("button", name="Make version 2")
     save.click()
     expect(page.get_by_role("main")).to_contain_text("nonsense")  # refused, and nothing is lost

@@ -118,6 +118,9 @@ const settings = createRoute({
   component: lazyRouteComponent(() => import("@/features/settings/SettingsPage"), "SettingsPage"),
 });
 
+/** Whatever else one asks for, within the frame. */
+const elsewhere = createRoute({ getParentRoute: () => signedIn, path: "$", component: NotFoundPage });
+
 const routeTree = root.addChildren([
   signIn,
   signedIn.addChildren([
@@ -132,6 +135,7 @@ const routeTree = root.addChildren([
     template,
     newVersion,
     settings,
+    elsewhere,
   ]),
 ]);
 

@@ -45,8 +45,8 @@ export function AgentsView({ scope, sort, onSort }: Props) {
               {count(total(agents, (row) => row.failed))} failed · {count(total(agents, (row) => row.cancelled))}{" "}
               cancelled
             </StatTile>
-            <StatTile label="Calls made again" value={count(total(agents, (row) => row.retries))}>
-              {count(total(agents, (row) => row.fallbacks))} times another model took over
+            <StatTile label="Retries" value={count(total(agents, (row) => row.retries))}>
+              {count(total(agents, (row) => row.fallbacks))} fallbacks to another model
             </StatTile>
             <StatTile label="Cost" value={knownCost(knownSum(agents), total(agents, tokensOf))}>
               {unpriced(agents)}

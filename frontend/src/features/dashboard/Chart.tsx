@@ -1,5 +1,6 @@
 import "@mantine/charts/styles.css";
 import { BarChart, LineChart } from "@mantine/charts";
+import { useMediaQuery } from "@mantine/hooks";
 import type { FigureProps, Row } from "./Figure";
 import classes from "./Figure.module.css";
 import { bucketLabel, type Point, tickLabel, ticksOf } from "./series";
@@ -9,6 +10,7 @@ const MARGIN = { top: 8, right: 8 };
 
 /** The chart of a figure: its own chunk, as it is heavy. */
 export function Chart({ title, axis, points, rows, kind, format, most, whole }: FigureProps) {
+  const narrow = useMediaQuery("(max-width: 48em)", false, { getInitialValueInEffect: false });
   const shared = {
     h: 250,
     data: points,
@@ -21,12 +23,16 @@ export function Chart({ title, axis, points, rows, kind, format, most, whole }: 
     gridColor: "var(--flow-line)",
     textColor: "var(--mantine-color-dimmed)",
     xAxisProps: {
-      ticks: ticksOf(axis),
+      ticks: ticksOf(axis, narrow ? 4 : undefined),
       tickFormatter: (start: number) => tickLabel(start, axis),
       interval: 0,
       tickMargin: 8,
     },
-    yAxisProps: { width: 58, allowDecimals: !whole, domain: [0, most ?? "auto"] as [number, number | "auto"] },
+    yAxisProps: {
+      width: narrow ? 44 : 58,
+      allowDecimals: !whole,
+      domain: [0, most ?? "auto"] as [number, number | "auto"],
+    },
     tooltipProps: {
       cursor: kind === "bars" ? { fill: "var(--flow-hover)" } : { stroke: "var(--flow-line)" },
       content: ({ active, payload }: { active?: boolean; payload?: readonly { payload?: unknown }[] }) => {

@@ -5,6 +5,7 @@ import { useId } from "react";
 import type { ErrorGroup } from "@/shared/api/schema";
 import { count, percent } from "@/shared/format/amounts";
 import { ago } from "@/shared/format/times";
+import rows from "@/shared/ui/rows.module.css";
 import { useNow } from "@/shared/ui/useNow";
 import type { RunsFilters } from "./drill-down";
 import classes from "./ErrorGroups.module.css";
@@ -38,16 +39,16 @@ export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Pro
         </Title>
         <Group gap={10}>
           <span className={classes.key} data-kind="lost">
-            not got over
+            not recovered
           </span>
           <span className={classes.key} data-kind="over">
-            got over
+            recovered
           </span>
         </Group>
       </Group>
-      <ul className={classes.list}>
+      <ul className={rows.list}>
         {groups.slice(0, all ? undefined : SHOWN).map((group) => (
-          <li key={group.name ?? ""} className={classes.group}>
+          <li key={group.name ?? ""} className={`${rows.row} ${rows.item}`}>
             <div className={classes.head}>
               <Target group={group} label={label(group.name)} behind={behind} runs={runs} />
               <span className={classes.count}>
@@ -57,7 +58,7 @@ export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Pro
                 </Text>
               </span>
             </div>
-            <Tooltip label={`${count(group.unrecovered)} not got over, ${count(group.recovered)} got over`}>
+            <Tooltip label={`${count(group.unrecovered)} not recovered, ${count(group.recovered)} recovered`}>
               <div className={classes.track} aria-hidden>
                 <span data-kind="lost" style={{ width: `${(group.unrecovered / most) * 100}%` }} />
                 <span data-kind="over" style={{ width: `${(group.recovered / most) * 100}%` }} />
@@ -81,13 +82,13 @@ export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Pro
 
 function Target({ group, label, behind, runs }: { group: ErrorGroup; label: string } & Pick<Props, "runs" | "behind">) {
   const whose = behind?.(group.name) ?? null;
-  const spoken = `${label}: ${count(group.count)} errors, ${count(group.unrecovered)} not got over; their runs`;
+  const spoken = `${label}: ${count(group.count)} errors, ${count(group.unrecovered)} not recovered; their runs`;
   if (whose) {
     return (
       <Link
         to="/dashboard"
         search={(known) => dashboardSearch({ ...known, behind: whose })}
-        className={classes.link}
+        className={`${classes.name} ${rows.link}`}
         aria-label={spoken}
       >
         {label}
@@ -96,10 +97,10 @@ function Target({ group, label, behind, runs }: { group: ErrorGroup; label: stri
   }
   if (runs) {
     return (
-      <Link to="/runs" search={runs(group.name)} className={classes.link} aria-label={spoken}>
+      <Link to="/runs" search={runs(group.name)} className={`${classes.name} ${rows.link}`} aria-label={spoken}>
         {label}
       </Link>
     );
   }
-  return <span className={classes.plain}>{label}</span>;
+  return <span className={classes.name}>{label}</span>;
 }

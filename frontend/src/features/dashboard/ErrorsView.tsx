@@ -31,7 +31,7 @@ export function ErrorsView({ scope }: { scope: Scope }) {
       {errors?.total === 0 ? (
         <Paper>
           <EmptyState icon={IconConfetti} title={`No error in ${lastRange(scope.range)}`}>
-            Nothing went wrong, not even something that agents got over.
+            Nothing went wrong, not even something that agents recovered from.
           </EmptyState>
         </Paper>
       ) : null}
@@ -73,10 +73,10 @@ function Totals({ errors, scope }: { errors: ErrorDistribution; scope: Scope }) 
       <StatTile label="Errors" value={count(errors.total)}>
         Each attempt&apos;s own, in {lastRange(scope.range)}
       </StatTile>
-      <StatTile label="Got over" value={percent(errors.recovered / errors.total)}>
+      <StatTile label="Recovered" value={percent(errors.recovered / errors.total)}>
         {count(errors.recovered)} errors, after which the run went on
       </StatTile>
-      <StatTile label="Not got over" value={count(errors.unrecovered)}>
+      <StatTile label="Not recovered" value={count(errors.unrecovered)}>
         <Link to="/runs" search={runsOf({ ...scope, state: ["failed"] })}>
           Runs that failed
         </Link>

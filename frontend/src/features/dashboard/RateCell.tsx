@@ -1,5 +1,5 @@
 import { percent } from "@/shared/format/amounts";
-import classes from "./DataTable.module.css";
+import classes from "./figures.module.css";
 
 /** A success rate as a bar and a figure. */
 export function RateCell({ rate }: { rate: number | null }) {

@@ -8,6 +8,7 @@ import { duration, elapsed, fullMoment, moment } from "@/shared/format/times";
 import { EmptyState } from "@/shared/ui/EmptyState";
 import { AnchorLink } from "@/shared/ui/links";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import rows from "@/shared/ui/rows.module.css";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { useNow } from "@/shared/ui/useNow";
 import { categoryLook } from "./categories";
@@ -59,7 +60,7 @@ export function RunsDrawer({ scope, behind, onClose }: Props) {
             The runs were queued before, or have been deleted since.
           </EmptyState>
         ) : null}
-        <ul className={classes.list}>
+        <ul className={rows.list}>
           {runs?.map((run) => (
             <Row key={run.execution_id} run={run} now={now} />
           ))}
@@ -81,13 +82,13 @@ export function RunsDrawer({ scope, behind, onClose }: Props) {
 
 function Row({ run, now }: { run: ExecutionOut; now: number }) {
   return (
-    <li className={classes.run}>
+    <li className={`${rows.row} ${rows.item}`}>
       <Group justify="space-between" wrap="nowrap" gap="sm">
         <div className={classes.name}>
           <Link
             to="/runs/$dagId/$runId"
             params={{ dagId: run.dag_id, runId: run.dag_run_id }}
-            className={classes.link}
+            className={rows.link}
             aria-label={`${run.dag_id}, run ${run.dag_run_id}`}
           >
             {run.dag_id}
@@ -116,5 +117,5 @@ function titleOf(behind: Behind): string {
 
 function noteOf(behind: Behind): string {
   if ("agent" in behind) return "With any model.";
-  return `${"error" in behind ? categoryLook(behind.error).meaning : ""} Also runs that got over it.`.trim();
+  return `${"error" in behind ? categoryLook(behind.error).meaning : ""} Runs that recovered are here, too.`.trim();
 }

@@ -86,18 +86,18 @@ export function byDays(axis: Axis): boolean {
   return axis.step >= DAY;
 }
 
-/** The buckets that get a label: midnights where the figure spans days, otherwise every so many. */
-export function ticksOf(axis: Axis): number[] {
+/** The buckets that get a label, `most` at most: midnights where the figure spans days, otherwise round times. */
+export function ticksOf(axis: Axis, most = LABELS): number[] {
   const { starts, step } = axis;
   if (!byDays(axis) && axis.until - axis.since > 1.5 * DAY) {
     const midnights = starts.filter((start, index) => index > 0 && !sameDay(start, starts[index - 1]));
-    return every(midnights, Math.ceil(midnights.length / LABELS));
+    return every(midnights, Math.ceil(midnights.length / most));
   }
-  if (byDays(axis)) return every(starts, Math.ceil(starts.length / LABELS));
+  if (byDays(axis)) return every(starts, Math.ceil(starts.length / most));
   // Round times: 14:00, 14:05, …
   const span = axis.until - axis.since;
-  const width = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360].map((minutes) => minutes * 60_000);
-  const between = width.find((one) => span / one <= LABELS && one % step === 0) ?? 6 * HOUR;
+  const width = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 720].map((minutes) => minutes * 60_000);
+  const between = width.find((one) => span / one <= most && one % step === 0) ?? 6 * HOUR;
   return starts.filter((start) => (start - new Date(start).getTimezoneOffset() * 60_000) % between === 0);
 }
 

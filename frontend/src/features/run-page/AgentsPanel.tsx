@@ -1,9 +1,9 @@
 import { Group, Paper, Progress, Stack, Text } from "@mantine/core";
 import { IconArrowNarrowRight, IconRobot } from "@tabler/icons-react";
-import { memo, useEffect, useLayoutEffect, useRef } from "react";
+import { memo, type ReactNode, useEffect, useLayoutEffect, useRef } from "react";
 import { cost, count } from "@/shared/format/amounts";
 import { latency } from "@/shared/format/times";
-import { type AgentRun, latestAgents, type RunModel } from "@/shared/stream/run-model";
+import { type AgentRun, latestAgents, type NodeRun, type RunModel } from "@/shared/stream/run-model";
 import { EmptyState } from "@/shared/ui/EmptyState";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { isActive, lookOf } from "@/shared/ui/states";
@@ -28,17 +28,53 @@ export function AgentsPanel({ model }: { model: RunModel }) {
       </Paper>
     );
   }
+  const batches = agents.filter(({ agent }) => agent.batch);
+  const batchOf = (one: (typeof agents)[number]) =>
+    batches.find(({ task, agent }) => task === one.task && one.agent.name.startsWith(`${agent.name}[`));
+  const shown = agents.slice(0, SHOWN);
   return (
     <Stack gap="md">
-      {agents.slice(0, SHOWN).map(({ task, agent }) => (
-        <AgentCard key={`${task}/${agent.name}`} task={task} agent={agent} />
-      ))}
+      {shown
+        .filter((one) => !batchOf(one))
+        .map((one) => (
+          <AgentCard key={`${one.task}/${one.agent.name}`} {...one}>
+            {one.agent.batch ? <Items agents={shown.filter((item) => batchOf(item)?.agent === one.agent)} /> : null}
+          </AgentCard>
+        ))}
       {agents.length > SHOWN ? <Text c="dimmed">and {count(agents.length - SHOWN)} more</Text> : null}
     </Stack>
   );
 }
 
-const AgentCard = memo(function AgentCard({ task, agent }: { task: string; agent: AgentRun }) {
+/** The items of a batch that the stream tells of, a line each. */
+function Items({ agents }: { agents: { agent: AgentRun }[] }) {
+  return (
+    <ul className={classes.items} aria-label="Items">
+      {agents.map(({ agent }) => (
+        <Item key={agent.name} agent={agent} />
+      ))}
+    </ul>
+  );
+}
+
+const Item = memo(function Item({ agent }: { agent: AgentRun }) {
+  return (
+    <li>
+      <StateBadge state={agent.state} iconOnly />
+      <span className={classes.itemName}>{agent.name}</span>
+      <Nodes nodes={agent.nodes} />
+      <Figures agent={agent} />
+    </li>
+  );
+});
+
+interface CardProps {
+  task: string;
+  agent: AgentRun;
+  children?: ReactNode;
+}
+
+const AgentCard = memo(function AgentCard({ task, agent, children }: CardProps) {
   const spoken = agent.calls.filter((call) => call.text);
   return (
     <Paper component="section" aria-label={`Agent ${agent.name} of ${task}`}>
@@ -51,36 +87,13 @@ const AgentCard = memo(function AgentCard({ task, agent }: { task: string; agent
             {agent.tryNumber > 1 ? `, try ${agent.tryNumber}` : ""}
           </Text>
         </Group>
-        <Group gap="lg" className={classes.figures}>
-          {agent.model ? <span className="mono">{agent.model}</span> : null}
-          {agent.retries > 0 ? <span>{agent.retries} retries</span> : null}
-          {agent.fallbacks > 0 ? <span>{agent.fallbacks} fallbacks</span> : null}
-          <span>{count(agent.used.input + agent.used.output)} tokens</span>
-          <span>{cost(agent.used.costUsd)}</span>
-          <span>{latency(agent.latencyMs)}</span>
-        </Group>
+        <Figures agent={agent} withModel />
       </Group>
       {agent.batch ? <Batch {...agent.batch} /> : null}
       {agent.nodes.length > 0 ? (
-        <ol className={classes.nodes} aria-label="Nodes">
-          {agent.nodes.map((node, index) => {
-            const { icon: Icon, tone, label } = lookOf(node.state);
-            return (
-              <li key={node.name}>
-                {index > 0 ? <IconArrowNarrowRight size={14} aria-hidden className={classes.arrow} /> : null}
-                <span className={classes.node} data-tone={tone} title={label}>
-                  <Icon size={14} role="img" aria-label={label} />
-                  <span className="mono">{node.name}</span>
-                  {node.latencyMs === null ? null : (
-                    <Text component="span" size="xs" c="dimmed" className="tabular">
-                      {latency(node.latencyMs)}
-                    </Text>
-                  )}
-                </span>
-              </li>
-            );
-          })}
-        </ol>
+        <div className={classes.path}>
+          <Nodes nodes={agent.nodes} />
+        </div>
       ) : null}
       {agent.notice ? (
         <Text size="sm" c="dimmed" px="md" pb="sm">
@@ -96,9 +109,53 @@ const AgentCard = memo(function AgentCard({ task, agent }: { task: string; agent
           live={agent.state === "running" && call === spoken.at(-1)}
         />
       ))}
+      {children}
     </Paper>
   );
 });
+
+/** What an agent has used so far, and how often it had to try again; what is not known yet is left out. */
+function Figures({ agent, withModel = false }: { agent: AgentRun; withModel?: boolean }) {
+  const tokens = agent.used.input + agent.used.output;
+  const over = agent.state !== "running";
+  return (
+    <div className={classes.figures}>
+      {withModel && agent.model ? <span className="mono">{agent.model}</span> : null}
+      {agent.retries > 0 ? <span>{agent.retries === 1 ? "1 retry" : `${agent.retries} retries`}</span> : null}
+      {agent.fallbacks > 0 ? (
+        <span>{agent.fallbacks === 1 ? "1 fallback" : `${agent.fallbacks} fallbacks`}</span>
+      ) : null}
+      {over || tokens > 0 ? <span>{count(tokens)} tokens</span> : null}
+      {agent.used.costUsd === null ? null : <span>{cost(agent.used.costUsd)}</span>}
+      {agent.latencyMs === null ? null : <span>{latency(agent.latencyMs)}</span>}
+    </div>
+  );
+}
+
+/** The nodes of an agent's graph, in the order in which they began. */
+function Nodes({ nodes }: { nodes: readonly NodeRun[] }) {
+  return (
+    <ol className={classes.nodes} aria-label="Nodes">
+      {nodes.map((node, index) => {
+        const { icon: Icon, tone, label } = lookOf(node.state);
+        return (
+          <li key={node.name}>
+            {index > 0 ? <IconArrowNarrowRight size={14} aria-hidden className={classes.arrow} /> : null}
+            <span className={classes.node} data-tone={tone} title={label}>
+              <Icon size={14} role="img" aria-label={label} />
+              <span className="mono">{node.name}</span>
+              {node.latencyMs === null ? null : (
+                <Text component="span" size="xs" c="dimmed" className="tabular">
+                  {latency(node.latencyMs)}
+                </Text>
+              )}
+            </span>
+          </li>
+        );
+      })}
+    </ol>
+  );
+}
 
 function Batch({
   items,
@@ -120,7 +177,7 @@ function Batch({
         <Progress.Section value={share(running)} color="var(--state-live)" aria-label="Running" />
       </Progress.Root>
       <Text size="xs" c="dimmed" mt={4} className="tabular">
-        {count(succeeded)} succeeded, {count(failed)} failed, {count(running)} at work, of {count(items)}
+        {count(succeeded)} of {count(items)} succeeded, {count(failed)} failed, {count(running)} running
       </Text>
     </div>
   );

@@ -64,13 +64,13 @@ function ErrorCard({ error, onSelect }: { error: ErrorOut; onSelect: (task: stri
   const context = Object.keys(error.context).length > 0 ? error.context : null;
   return (
     <Paper component="li" className={classes.error} data-recovered={error.recovered || undefined}>
-      <Group justify="space-between" gap="sm">
+      <Group justify="space-between" gap="xs">
         <Group gap="sm">
           <Badge color="red" variant="light">
             {error.category}
           </Badge>
-          <Text size="sm" fw={500} className="mono">
-            {error.exception_type}
+          <Text size="sm" fw={500} className={`mono ${classes.message}`} title={error.exception_type}>
+            {error.exception_type.split(".").at(-1)}
           </Text>
           {error.recovered ? (
             <span className={classes.recovered}>
@@ -85,7 +85,7 @@ function ErrorCard({ error, onSelect }: { error: ErrorOut; onSelect: (task: stri
       <Text mt={8} className={classes.message}>
         {error.message}
       </Text>
-      <Group gap="lg" mt={10} className={classes.facts}>
+      <Group gap="4px 20px" mt={10} className={classes.facts}>
         <span className={classes.action}>
           <action.icon size={15} aria-hidden />
           {action.text}
@@ -105,7 +105,7 @@ function ErrorCard({ error, onSelect }: { error: ErrorOut; onSelect: (task: stri
       {context ? (
         <Accordion variant="default" mt={6} classNames={{ item: classes.item, control: classes.control }}>
           <Accordion.Item value="context">
-            <Accordion.Control>What was known</Accordion.Control>
+            <Accordion.Control>Details</Accordion.Control>
             <Accordion.Panel>
               <JsonView value={context} label="context" />
             </Accordion.Panel>

@@ -77,7 +77,14 @@ function Boxes({ picture: { imageUrl, width, height, regions } }: { picture: Pic
       <div className={classes.side}>
         <Group justify="space-between" mb="xs">
           <Text fw={600}>Text by OCR</Text>
-          <Switch size="xs" label="Boxes" checked={boxes} onChange={(event) => setBoxes(event.currentTarget.checked)} />
+          {regions.length > 0 ? (
+            <Switch
+              size="xs"
+              label="Boxes"
+              checked={boxes}
+              onChange={(event) => setBoxes(event.currentTarget.checked)}
+            />
+          ) : null}
         </Group>
         {regions.length === 0 ? (
           <Text c="dimmed" size="sm">

@@ -1,5 +1,6 @@
 import { Text } from "@mantine/core";
-import { count } from "@/shared/format/amounts";
+import { bytes, cost, count } from "@/shared/format/amounts";
+import { duration, latency } from "@/shared/format/times";
 import { JsonView } from "@/shared/ui/JsonView";
 import classes from "./ResultValue.module.css";
 
@@ -30,12 +31,37 @@ export function ResultValue({ value, depth = 0 }: { value: unknown; depth?: numb
     <dl className={classes.members} data-depth={depth}>
       {members.map(([name, one]) => (
         <div key={name} data-wide={isWide(one) || undefined} data-headline={rank(name) < 3 || undefined}>
-          <dt>{name.replaceAll("_", " ")}</dt>
-          <dd>{name === "palette" ? <Palette colours={one} /> : <ResultValue value={one} depth={depth + 1} />}</dd>
+          <dt>{nameOf(name)}</dt>
+          <dd>
+            {name === "palette" ? (
+              <Palette colours={one} />
+            ) : (
+              <ResultValue value={withUnit(name, one)} depth={depth + 1} />
+            )}
+          </dd>
         </div>
       ))}
     </dl>
   );
+}
+
+/** Units that names end in, and how an amount of each is shown. */
+const UNITS: [ending: RegExp, shown: (value: number) => string][] = [
+  [/_bytes$/, bytes],
+  [/_ms$/, latency],
+  [/_seconds$/, duration],
+  [/_usd$/, cost],
+];
+
+function withUnit(name: string, value: unknown): unknown {
+  if (typeof value !== "number") return value;
+  if (name === "width" || name === "height") return `${count(value)} px`;
+  return UNITS.find(([ending]) => ending.test(name))?.[1](value) ?? value;
+}
+
+/** A member's name without the unit that its value is shown with. */
+function nameOf(name: string): string {
+  return UNITS.reduce((rest, [ending]) => rest.replace(ending, ""), name).replaceAll("_", " ");
 }
 
 function Items({ items, depth }: { items: unknown[]; depth: number }) {

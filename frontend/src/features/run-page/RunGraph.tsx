@@ -1,5 +1,6 @@
 import "@xyflow/react/dist/base.css";
 import { Skeleton, Text, useComputedColorScheme } from "@mantine/core";
+import { useMediaQuery } from "@mantine/hooks";
 import {
   Background,
   Controls,
@@ -42,11 +43,13 @@ export function RunGraph(props: Props) {
 
 function Flow({ workflow, model, onSelect }: Props) {
   const colours = useComputedColorScheme();
+  const narrow = useMediaQuery("(max-width: 48em)", false, { getInitialValueInEffect: false });
+  const direction = narrow ? "down" : "right";
   const tasks = useMemo(() => graphTasks(workflow, model), [workflow, model]);
   // Boxes move only when one of them changes its size: not with each word.
   const shape = tasks.map((task) => `${task.id} ${heightOf(task)} ${task.downstream.join(" ")}`).join("\n");
   // eslint-disable-next-line react-hooks/exhaustive-deps -- the shape stands for the tasks
-  const boxes = useMemo(() => layOut(tasks), [shape]);
+  const boxes = useMemo(() => layOut(tasks, direction), [shape, direction]);
 
   const nodes = tasks.map((task): TaskNodeType => {
     const { x = 0, y = 0, width, height } = boxes.get(task.id) ?? {};
@@ -56,7 +59,7 @@ function Flow({ workflow, model, onSelect }: Props) {
       position: { x, y },
       width,
       height,
-      data: { task, onSelect },
+      data: { task, direction, onSelect },
       // Nodes that can be neither dragged nor chosen let clicks through, and in these there is a button.
       style: { pointerEvents: "all" },
       ariaLabel: `Task ${task.label}`,
@@ -81,30 +84,35 @@ function Flow({ workflow, model, onSelect }: Props) {
       </Text>
     );
   }
+  const bottom = Math.max(...[...boxes.values()].map((box) => box.y + box.height));
   return (
-    <ReactFlow
-      className={classes.flow}
-      nodes={nodes}
-      edges={edges}
-      nodeTypes={nodeTypes}
-      colorMode={colours}
-      nodesDraggable={false}
-      nodesConnectable={false}
-      edgesFocusable={false}
-      nodesFocusable={false}
-      elementsSelectable={false}
-      zoomOnScroll={false}
-      preventScrolling={false}
-      minZoom={0.2}
-      maxZoom={1.4}
-      fitView
-      fitViewOptions={FIT}
-      aria-label="Graph of the run's tasks"
-    >
-      <Background gap={22} size={1.6} />
-      <Controls showInteractive={false} fitViewOptions={FIT} />
-      <FitWhenChanged shape={shape} />
-    </ReactFlow>
+    <div style={{ height: narrow ? Math.min(bottom + 48, 560) : "100%" }}>
+      <ReactFlow
+        className={classes.flow}
+        nodes={nodes}
+        edges={edges}
+        nodeTypes={nodeTypes}
+        colorMode={colours}
+        nodesDraggable={false}
+        nodesConnectable={false}
+        edgesFocusable={false}
+        nodesFocusable={false}
+        elementsSelectable={false}
+        // On a phone a finger on the graph scrolls the page.
+        panOnDrag={!narrow}
+        zoomOnScroll={false}
+        preventScrolling={false}
+        minZoom={0.2}
+        maxZoom={1.4}
+        fitView
+        fitViewOptions={FIT}
+        aria-label="Graph of the run's tasks"
+      >
+        <Background gap={22} size={1.6} />
+        {narrow ? null : <Controls showInteractive={false} fitViewOptions={FIT} />}
+        <FitWhenChanged shape={`${direction} ${shape}`} />
+      </ReactFlow>
+    </div>
   );
 }
 

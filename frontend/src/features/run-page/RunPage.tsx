@@ -1,12 +1,15 @@
 import { Breadcrumbs, Paper, Skeleton, Stack, Tabs } from "@mantine/core";
 import { useDocumentTitle } from "@mantine/hooks";
+import { IconMapPinOff } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { CatchBoundary, getRouteApi } from "@tanstack/react-router";
-import { lazy, Suspense, useMemo } from "react";
+import { lazy, Suspense, useCallback, useMemo } from "react";
+import { asProblem } from "@/shared/api/problem";
 import type { ErrorOut } from "@/shared/api/schema";
 import { workflowQuery } from "@/shared/api/workflows";
 import { useRun, type WatchedRun } from "@/shared/stream/useRun";
-import { AnchorLink } from "@/shared/ui/links";
+import { EmptyState } from "@/shared/ui/EmptyState";
+import { AnchorLink, ButtonLink } from "@/shared/ui/links";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { isActive, lookOf } from "@/shared/ui/states";
 import { AgentsPanel } from "./AgentsPanel";
@@ -30,6 +33,7 @@ export function RunPage() {
   const { dagId, runId } = route.useParams();
   const run = useRun(dagId, runId);
   const state = run.data?.model.state;
+  const missing = run.data === undefined && run.error !== null && asProblem(run.error).status === 404;
   useDocumentTitle(`${state ? `${lookOf(state).label} · ` : ""}${dagId} · LangGraph Flow`);
 
   return (
@@ -42,7 +46,18 @@ export function RunPage() {
           {dagId}
         </AnchorLink>
       </Breadcrumbs>
-      {run.error && !run.data ? <ProblemAlert error={run.error} onRetry={() => void run.refetch()} /> : null}
+      {missing ? (
+        <EmptyState
+          icon={IconMapPinOff}
+          title="There is no such run"
+          action={<ButtonLink to="/runs">To the runs</ButtonLink>}
+        >
+          It may have been deleted, or belong to somebody else.
+        </EmptyState>
+      ) : null}
+      {run.error && !run.data && !missing ? (
+        <ProblemAlert error={run.error} onRetry={() => void run.refetch()} />
+      ) : null}
       {run.isPending ? (
         <Stack role="status" aria-busy="true" aria-label="Loading the run">
           <Skeleton h={34} w={320} />
@@ -73,8 +88,11 @@ function Content({ run }: { run: WatchedRun }) {
   const pictures = useMemo(() => picturesOf(snapshot.input_data, result), [snapshot.input_data, result]);
   const picturesThere = pictures.length > 0;
   const shown: Tab = tab ?? (model.state === "failed" ? "errors" : model.state === "success" ? "result" : "agents");
-  const openTask = (key: string | undefined) =>
-    void navigate({ search: (before) => ({ ...before, task: key }), replace: true, resetScroll: false });
+  const openTask = useCallback(
+    (key: string | undefined) =>
+      void navigate({ search: (before) => ({ ...before, task: key }), replace: true, resetScroll: false }),
+    [navigate],
+  );
 
   return (
     <Stack gap="lg">

@@ -2,9 +2,9 @@ import { Paper, Progress, Text } from "@mantine/core";
 import { type ReactNode, useMemo } from "react";
 import { cost, count } from "@/shared/format/amounts";
 import { duration, elapsed, fullMoment, moment } from "@/shared/format/times";
-import { usedByAll } from "@/shared/stream/run-model";
+import { type RunModel, usedByAll } from "@/shared/stream/run-model";
 import type { WatchedRun } from "@/shared/stream/useRun";
-import { isActive, lookOf } from "@/shared/ui/states";
+import { isActive, lookOf, progressLabel } from "@/shared/ui/states";
 import { useNow } from "@/shared/ui/useNow";
 import classes from "./RunStats.module.css";
 
@@ -31,10 +31,10 @@ export function RunStats({ run: { snapshot, model } }: { run: WatchedRun }) {
             style={{ flex: 1 }}
             transitionDuration={300}
           />
-          <span>{model.progress} %</span>
+          <span>{progressLabel(model.state, model.progress)}</span>
         </span>
-        <Text component="span" size="xs" c="dimmed">
-          {model.tasksDone} of {model.tasksTotal} tasks
+        <Text component="span" size="xs" c="dimmed" fw={400}>
+          {tasksLabel(model)}
         </Text>
       </Stat>
       <Stat name="Duration">{duration(elapsed(model.startedAt, model.finishedAt, now))}</Stat>
@@ -50,6 +50,13 @@ export function RunStats({ run: { snapshot, model } }: { run: WatchedRun }) {
       <Stat name="User">{snapshot.user_id ?? snapshot.run_type ?? "–"}</Stat>
     </Paper>
   );
+}
+
+/** How many tasks are over; of a run that ended badly, how many ended well. */
+function tasksLabel({ state, tasks, tasksDone, tasksTotal }: RunModel): string {
+  if (progressLabel(state, 0) !== null) return `${tasksDone} of ${tasksTotal} tasks`;
+  const well = [...tasks.values()].filter((task) => task.state === "success").length;
+  return `${well} of ${tasksTotal} tasks succeeded`;
 }
 
 function Stat({

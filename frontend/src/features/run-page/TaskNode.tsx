@@ -4,13 +4,13 @@ import { duration, elapsed, latency } from "@/shared/format/times";
 import type { AgentRun } from "@/shared/stream/run-model";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { lookOf } from "@/shared/ui/states";
-import { DETAILED, type GraphTask, LISTED } from "./graph-layout";
+import { DETAILED, type Direction, type GraphTask, LISTED } from "./graph-layout";
 import classes from "./TaskNode.module.css";
 
-export type TaskNodeType = Node<{ task: GraphTask; onSelect: (key: string) => void }, "task">;
+export type TaskNodeType = Node<{ task: GraphTask; direction: Direction; onSelect: (key: string) => void }, "task">;
 
 /** A task in the graph. Its height is what `graph-layout` says. */
-export function TaskNode({ data: { task, onSelect } }: NodeProps<TaskNodeType>) {
+export function TaskNode({ data: { task, direction, onSelect } }: NodeProps<TaskNodeType>) {
   const run = task.task;
   const state = run?.state ?? null;
   const shownTry = run?.tries.at(-1);
@@ -22,7 +22,12 @@ export function TaskNode({ data: { task, onSelect } }: NodeProps<TaskNodeType>) 
   ].filter((note) => note !== null);
   return (
     <div className={classes.node} data-tone={lookOf(state).tone} data-begun={run !== null || undefined}>
-      <Handle type="target" position={Position.Left} className={classes.handle} isConnectable={false} />
+      <Handle
+        type="target"
+        position={direction === "down" ? Position.Top : Position.Left}
+        className={classes.handle}
+        isConnectable={false}
+      />
       <button
         type="button"
         className={`${classes.head} nopan`}
@@ -44,7 +49,12 @@ export function TaskNode({ data: { task, onSelect } }: NodeProps<TaskNodeType>) 
           and {task.agents.length - LISTED} more
         </Text>
       ) : null}
-      <Handle type="source" position={Position.Right} className={classes.handle} isConnectable={false} />
+      <Handle
+        type="source"
+        position={direction === "down" ? Position.Bottom : Position.Right}
+        className={classes.handle}
+        isConnectable={false}
+      />
     </div>
   );
 }

@@ -44,4 +44,11 @@ describe("the graph", () => {
     const [upper, lower] = [at("b"), at("c")].sort((one, other) => one.y - other.y);
     expect((upper?.y ?? 0) + heightOf(tasks[1] ?? expect.fail())).toBeLessThan(lower?.y ?? 0);
   });
+
+  it("goes down where there is little room", () => {
+    const tasks = graphTasks([dag("a", "b"), dag("b")], EMPTY);
+    const [first, second] = ["a", "b"].map((id) => layOut(tasks, "down").get(id) ?? expect.fail(id));
+    expect(second?.x).toBe(first?.x);
+    expect(second?.y).toBeGreaterThan((first?.y ?? 0) + (first?.height ?? 0));
+  });
 });

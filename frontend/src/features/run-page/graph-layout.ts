@@ -69,10 +69,13 @@ export function heightOf({ agents }: GraphTask): number {
   return HEAD + listed.length * AGENT + nodes * NODE + more + PADDING;
 }
 
-/** Where each task's box goes, from left to right. */
-export function layOut(tasks: readonly GraphTask[]): Map<string, Box> {
+/** Which way the graph goes: to the right, or down where there is little room beside. */
+export type Direction = "right" | "down";
+
+/** Where each task's box goes. */
+export function layOut(tasks: readonly GraphTask[], direction: Direction = "right"): Map<string, Box> {
   const graph = new dagre.graphlib.Graph();
-  graph.setGraph({ rankdir: "LR", nodesep: 28, ranksep: 56 });
+  graph.setGraph({ rankdir: direction === "down" ? "TB" : "LR", nodesep: 28, ranksep: direction === "down" ? 36 : 56 });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const task of tasks) graph.setNode(task.id, { width: WIDTH, height: heightOf(task) });
   for (const task of tasks) {

@@ -106,6 +106,7 @@ export function StartPage() {
                     size="xs"
                     mt="md"
                     px={6}
+                    ml={-6}
                     onClick={toggle}
                     aria-expanded={optionsOpen}
                     rightSection={

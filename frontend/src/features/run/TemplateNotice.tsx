@@ -8,7 +8,7 @@ export function TemplateNotice({ template }: { template: VersionOut }) {
   const agents = Array.isArray(template.definition.agents) ? template.definition.agents.length : 0;
   return (
     <Alert color="petrol" icon={<IconTemplate aria-hidden />}>
-      {"Made of "}
+      {"From the template "}
       <AnchorLink
         to="/saved/$name"
         params={{ name: template.name }}
@@ -19,8 +19,8 @@ export function TemplateNotice({ template }: { template: VersionOut }) {
         {template.name}
       </AnchorLink>
       , version {template.version}
-      {agents > 0 ? `: its ${agents === 1 ? "agent works" : `${agents} agents work`}` : ""}. What you give here goes
-      before what it says.
+      {agents > 0 ? `, with its ${agents === 1 ? "agent" : `${agents} agents`}` : ""}. What you fill in here replaces
+      what the template says.
     </Alert>
   );
 }

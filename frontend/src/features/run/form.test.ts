@@ -49,9 +49,9 @@ describe("what is checked before anything is sent", () => {
 
   it("is what the backend would refuse", () => {
     expect(faults({ image_url: "sample://invoice", mode: "graph" })).toEqual([]);
-    expect(faults({})).toEqual([[".image_url", "This is needed."]]);
+    expect(faults({})).toEqual([[".image_url", "This is required."]]);
     expect(faults({ image_url: "x", mode: "chaos" }).map(([property]) => property)).toEqual([".mode"]);
-    expect(faults({ image_url: "x", agents: [{ name: "a" }] })).toEqual([[".agents.0.type", "This is needed."]]);
+    expect(faults({ image_url: "x", agents: [{ name: "a" }] })).toEqual([[".agents.0.type", "This is required."]]);
   });
 
   it("needs no code made of schemas", () => {

@@ -24,7 +24,7 @@ export function templateSchema(inputSchema: Json, definition: Json): Json {
       .filter((name) => !(name in known))
       .map((name): [string, unknown] => [
         name,
-        { type: "string", description: "The template's agents ask for it", maxLength: 1_000_000 },
+        { type: "string", title: titleOf(name), description: "The template's agents ask for it", maxLength: 1_000_000 },
       ]),
   ]);
   const required = [...(Array.isArray(inputSchema.required) ? (inputSchema.required as string[]) : []), ...asked];
@@ -33,6 +33,12 @@ export function templateSchema(inputSchema: Json, definition: Json): Json {
     properties,
     required: [...new Set(required)].filter((name) => name in properties && given[name] === undefined),
   };
+}
+
+/** `contract_text` as a label: Contract text. */
+function titleOf(name: string): string {
+  const words = name.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 function isJson(value: unknown): value is Json {

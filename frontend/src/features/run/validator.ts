@@ -64,6 +64,6 @@ function asError(error: OutputUnit): RJSFValidationError {
     .map((part) => decodeURIComponent(part).replaceAll("~1", "/").replaceAll("~0", "~"));
   const missing = error.keyword === "required" ? /"(.*)"/.exec(error.error)?.[1] : undefined;
   if (missing !== undefined) path.push(missing);
-  const message = missing !== undefined ? "This is needed." : error.error;
+  const message = missing !== undefined ? "This is required." : error.error;
   return { name: error.keyword, message, property: path.map((part) => `.${part}`).join(""), stack: message };
 }

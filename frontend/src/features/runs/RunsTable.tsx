@@ -1,10 +1,12 @@
-import { Paper, Progress, ScrollArea, Table, Text, Tooltip } from "@mantine/core";
+import { Box, Progress, Table, Text, Tooltip } from "@mantine/core";
 import { Link } from "@tanstack/react-router";
 import type { ExecutionOut } from "@/shared/api/schema";
 import { cost, count } from "@/shared/format/amounts";
 import { duration, elapsed, fullMoment, moment } from "@/shared/format/times";
+import { cell, DataTable, TablePanel } from "@/shared/ui/DataTable";
+import rows from "@/shared/ui/rows.module.css";
 import { StateBadge } from "@/shared/ui/StateBadge";
-import { isActive, lookOf } from "@/shared/ui/states";
+import { isActive, lookOf, progressLabel } from "@/shared/ui/states";
 import { useNow } from "@/shared/ui/useNow";
 import classes from "./RunsTable.module.css";
 
@@ -15,54 +17,70 @@ export function RunsTable({ runs }: { runs: ExecutionOut[] }) {
     runs.some((run) => isActive(run.state)),
   );
   return (
-    <Paper style={{ overflow: "hidden" }}>
-      <ScrollArea type="auto">
-        <Table miw={940} className={classes.table}>
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th w={130}>State</Table.Th>
-              <Table.Th>Run</Table.Th>
-              <Table.Th w={150}>Progress</Table.Th>
-              <Table.Th>User</Table.Th>
-              <Table.Th>Started</Table.Th>
-              <Table.Th ta="right">Duration</Table.Th>
-              <Table.Th ta="right">Tokens</Table.Th>
-              <Table.Th ta="right">Cost</Table.Th>
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {runs.map((run) => (
-              <Row key={run.execution_id} run={run} now={now} />
-            ))}
-          </Table.Tbody>
-        </Table>
-      </ScrollArea>
-    </Paper>
+    <TablePanel>
+      <DataTable
+        minWidth={940}
+        head={
+          <>
+            <Table.Th>State</Table.Th>
+            <Table.Th>Run</Table.Th>
+            <Table.Th w={150} visibleFrom="sm">
+              Progress
+            </Table.Th>
+            <Table.Th visibleFrom="sm">User</Table.Th>
+            <Table.Th>Started</Table.Th>
+            <Table.Th ta="right" visibleFrom="sm">
+              Duration
+            </Table.Th>
+            <Table.Th ta="right" visibleFrom="sm">
+              Tokens
+            </Table.Th>
+            <Table.Th ta="right" visibleFrom="sm">
+              Cost
+            </Table.Th>
+          </>
+        }
+      >
+        {runs.map((run) => (
+          <Row key={run.execution_id} run={run} now={now} />
+        ))}
+      </DataTable>
+    </TablePanel>
   );
 }
 
 function Row({ run, now }: { run: ExecutionOut; now: number }) {
   const began = run.started_at ?? run.queued_at;
+  const took = duration(elapsed(run.started_at, run.finished_at, now));
   return (
-    <Table.Tr className={classes.row}>
+    <Table.Tr className={rows.row}>
       <Table.Td>
-        <StateBadge state={run.state} />
+        <Box component="span" visibleFrom="sm">
+          <StateBadge state={run.state} />
+        </Box>
+        <Box component="span" hiddenFrom="sm">
+          <StateBadge state={run.state} iconOnly />
+        </Box>
       </Table.Td>
-      <Table.Td className={classes.run}>
+      <Table.Td className={cell.wide}>
         <Link
           to="/runs/$dagId/$runId"
           params={{ dagId: run.dag_id, runId: run.dag_run_id }}
-          className={classes.link}
+          className={rows.link}
           aria-label={`${run.dag_id}, run ${run.dag_run_id}`}
         >
           {run.dag_id}
         </Link>
-        <Text size="xs" c="dimmed" className="mono" truncate maw={300}>
+        {run.attempt > 1 ? (
+          <Text component="span" size="xs" c="dimmed" ml={8}>
+            attempt {run.attempt}
+          </Text>
+        ) : null}
+        <Text size="xs" c="dimmed" className="mono" truncate>
           {run.dag_run_id}
-          {run.attempt > 1 ? ` · attempt ${run.attempt}` : ""}
         </Text>
       </Table.Td>
-      <Table.Td>
+      <Table.Td visibleFrom="sm">
         <Tooltip label={`${run.tasks_done} of ${run.tasks_total} tasks`}>
           <div className={classes.progress}>
             <Progress
@@ -73,22 +91,33 @@ function Row({ run, now }: { run: ExecutionOut; now: number }) {
               style={{ flex: 1 }}
             />
             <Text size="xs" c="dimmed" w={36} ta="right" className="tabular">
-              {run.progress} %
+              {progressLabel(run.state, run.progress)}
             </Text>
           </div>
         </Tooltip>
       </Table.Td>
-      <Table.Td>
+      <Table.Td visibleFrom="sm">
         {run.user_id ?? (
           <Text component="span" c="dimmed" inherit>
             {run.run_type ?? "–"}
           </Text>
         )}
       </Table.Td>
-      <Table.Td title={fullMoment(began)}>{moment(began, now)}</Table.Td>
-      <Table.Td ta="right">{duration(elapsed(run.started_at, run.finished_at, now))}</Table.Td>
-      <Table.Td ta="right">{count(run.usage.input_tokens + run.usage.output_tokens)}</Table.Td>
-      <Table.Td ta="right">{cost(run.cost_usd)}</Table.Td>
+      <Table.Td title={fullMoment(began)}>
+        {moment(began, now)}
+        <Text size="xs" c="dimmed" hiddenFrom="sm">
+          {took}
+        </Text>
+      </Table.Td>
+      <Table.Td ta="right" visibleFrom="sm">
+        {took}
+      </Table.Td>
+      <Table.Td ta="right" visibleFrom="sm">
+        {count(run.usage.input_tokens + run.usage.output_tokens)}
+      </Table.Td>
+      <Table.Td ta="right" visibleFrom="sm">
+        {cost(run.cost_usd)}
+      </Table.Td>
     </Table.Tr>
   );
 }

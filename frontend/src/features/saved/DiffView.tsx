@@ -1,6 +1,7 @@
 import { Button, Group, Paper, ScrollArea, Text, Title } from "@mantine/core";
 import { IconArrowsExchange, IconX } from "@tabler/icons-react";
 import { Fragment, useMemo, useState } from "react";
+import { useMediaQuery } from "@mantine/hooks";
 import type { VersionOut } from "@/shared/api/schema";
 import { pretty } from "./definition";
 import { diff, type DiffRow } from "./diff";
@@ -20,9 +21,10 @@ interface Props {
 export function DiffView({ left, right, onClose, onSwap }: Props) {
   const rows = useMemo(() => diff(pretty(left.definition), pretty(right.definition)), [left, right]);
   const [whole, setWhole] = useState(false);
+  const narrow = useMediaQuery("(max-width: 48em)", false, { getInitialValueInEffect: false });
   const taken = rows.filter((row) => !row.same && row.left).length;
   const added = rows.filter((row) => !row.same && row.right).length;
-  const title = `Version ${left.version} and ${right.version}`;
+  const title = `Version ${left.version} compared with ${right.version}`;
   return (
     <Paper component="section" aria-labelledby="difference" style={{ overflow: "hidden" }}>
       <Group justify="space-between" px="md" py="sm">
@@ -31,7 +33,9 @@ export function DiffView({ left, right, onClose, onSwap }: Props) {
             {title}
           </Title>
           <Text size="xs" c="dimmed">
-            {taken + added === 0 ? "They say the same." : `${taken} lines taken away, ${added} added.`}
+            {taken + added === 0
+              ? "They say the same."
+              : `${taken} ${taken === 1 ? "line" : "lines"} removed, ${added} added.`}
           </Text>
         </div>
         <Group gap="xs">
@@ -58,8 +62,16 @@ export function DiffView({ left, right, onClose, onSwap }: Props) {
         </Group>
       </Group>
       <ScrollArea.Autosize mah={560} type="auto" viewportProps={{ tabIndex: 0, role: "group", "aria-label": title }}>
-        <table className={classes.diff}>
-          <thead>
+        <table className={classes.diff} data-narrow={narrow || undefined}>
+          <colgroup>
+            {(narrow ? [left] : [left, right]).map(({ version }) => (
+              <Fragment key={version}>
+                <col className={classes.number} />
+                <col />
+              </Fragment>
+            ))}
+          </colgroup>
+          <thead hidden={narrow}>
             <tr>
               <th colSpan={2} scope="col">
                 Version {left.version}
@@ -74,15 +86,21 @@ export function DiffView({ left, right, onClose, onSwap }: Props) {
               <Fragment key={part[0]?.left?.number ?? `right-${part[0]?.right?.number ?? index}`}>
                 {index > 0 ? (
                   <tr className={classes.gap}>
-                    <td colSpan={4}>…</td>
+                    <td colSpan={narrow ? 2 : 4}>…</td>
                   </tr>
                 ) : null}
-                {part.map((row) => (
-                  <tr key={`${row.left?.number ?? ""}/${row.right?.number ?? ""}`}>
-                    <Side side={row.left} kind={row.same ? "same" : "taken"} />
-                    <Side side={row.right} kind={row.same ? "same" : "added"} />
-                  </tr>
-                ))}
+                {narrow
+                  ? oneBelowTheOther(part).map(({ side, kind }) => (
+                      <tr key={`${kind}/${side.number}`}>
+                        <Side side={side} kind={kind} />
+                      </tr>
+                    ))
+                  : part.map((row) => (
+                      <tr key={`${row.left?.number ?? ""}/${row.right?.number ?? ""}`}>
+                        <Side side={row.left} kind={row.same ? "same" : "removed"} />
+                        <Side side={row.right} kind={row.same ? "same" : "added"} />
+                      </tr>
+                    ))}
               </Fragment>
             ))}
           </tbody>
@@ -92,9 +110,11 @@ export function DiffView({ left, right, onClose, onSwap }: Props) {
   );
 }
 
-function Side({ side, kind }: { side: DiffRow["left"]; kind: "same" | "taken" | "added" }) {
+type Kind = "same" | "removed" | "added";
+
+function Side({ side, kind }: { side: DiffRow["left"]; kind: Kind }) {
   if (side === null) return <td colSpan={2} className={classes.none} />;
-  const sign = { same: " ", taken: "−", added: "+" }[kind];
+  const sign = { same: " ", removed: "−", added: "+" }[kind];
   return (
     <>
       <td className={classes.number} data-kind={kind}>
@@ -107,6 +127,28 @@ function Side({ side, kind }: { side: DiffRow["left"]; kind: "same" | "taken" | 
       </td>
     </>
   );
+}
+
+interface Line {
+  side: NonNullable<DiffRow["left"]>;
+  kind: Kind;
+}
+
+/** Both sides in one column: of what changed together first all that is gone, then all that came. */
+function oneBelowTheOther(rows: DiffRow[]): Line[] {
+  const lines: Line[] = [];
+  let added: Line[] = [];
+  for (const row of rows) {
+    if (row.same) {
+      lines.push(...added);
+      added = [];
+      if (row.right) lines.push({ side: row.right, kind: "same" });
+      continue;
+    }
+    if (row.left) lines.push({ side: row.left, kind: "removed" });
+    if (row.right) added.push({ side: row.right, kind: "added" });
+  }
+  return [...lines, ...added];
 }
 
 /** What changed with a few lines around it. */

@@ -137,7 +137,7 @@ export function DraftForm({ initial, isNew, schema, submitLabel, onSubmit, confl
           </Button>
           {isNew ? null : (
             <Checkbox
-              label="Runs are made of it at once"
+              label="New runs use it at once"
               checked={activate}
               onChange={(event) => setActivate(event.currentTarget.checked)}
             />

@@ -41,12 +41,25 @@ export function KeyHelp({ text, cursor, schema }: Props) {
             </dt>
             <dd>
               <span className={classes.type}>{key.type}</span>
-              {key.description}
+              <Words text={key.description} />
             </dd>
           </div>
         ))}
       </dl>
     </>
+  );
+}
+
+/** A text in which names stand between backticks. */
+function Words({ text }: { text: string | undefined }) {
+  return text?.split("`").map((part, index) =>
+    index % 2 === 1 ? (
+      <code key={index} className="mono">
+        {part}
+      </code>
+    ) : (
+      part
+    ),
   );
 }
 

@@ -92,9 +92,7 @@ export function TemplatePage() {
         <Stack gap="md">
           <Group gap="sm">
             <Tooltip
-              label={
-                template.data.active ? `Runs are made of version ${template.data.version}` : "No run can be made of it"
-              }
+              label={template.data.active ? `New runs use version ${template.data.version}` : "No run can use it"}
             >
               <span>
                 <StateBadge state={template.data.active ? "active" : "retired"} size="md" />
@@ -102,7 +100,7 @@ export function TemplatePage() {
             </Tooltip>
             <Text c="dimmed" size="sm">
               {template.data.active
-                ? `Runs are made of version ${template.data.version}.`
+                ? `New runs use version ${template.data.version}.`
                 : "Nobody can run it until a version is activated again."}{" "}
               {runs ? refusal : READS_ONLY}
             </Text>

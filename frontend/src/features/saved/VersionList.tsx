@@ -1,12 +1,13 @@
-import { Button, Group, Paper, ScrollArea, Table, Text, Title, VisuallyHidden } from "@mantine/core";
+import { Button, Group, Table, Text, VisuallyHidden } from "@mantine/core";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import type { TemplateOut } from "@/shared/api/schema";
 import { fullMoment, moment } from "@/shared/format/times";
+import { DataTable, TablePanel } from "@/shared/ui/DataTable";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
+import rows from "@/shared/ui/rows.module.css";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { ActivateButton } from "./ActivateButton";
 import { versionsQuery } from "./queries";
-import classes from "./TemplatesTable.module.css";
 
 interface Props {
   template: TemplateOut;
@@ -24,87 +25,82 @@ export function VersionList({ template, shown, against, changes, onShow, onCompa
   const query = useInfiniteQuery(versionsQuery(template.name));
   const versions = query.data?.pages.flatMap((page) => page.versions) ?? [];
   return (
-    <Paper component="section" aria-labelledby="versions" style={{ overflow: "hidden" }}>
-      <Title order={2} size="h3" id="versions" px="md" py="sm">
-        Versions
-      </Title>
+    <TablePanel title="Versions">
       {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
-      <ScrollArea type="auto">
-        <Table miw={820} className={classes.table}>
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th w={80}>Version</Table.Th>
-              <Table.Th w={110}>State</Table.Th>
-              <Table.Th>Made</Table.Th>
-              <Table.Th>Last active</Table.Th>
-              <Table.Th>
-                <VisuallyHidden>What can be done</VisuallyHidden>
-              </Table.Th>
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {versions.map((one) => (
-              <Table.Tr key={one.version} className={classes.row} aria-current={one.version === shown || undefined}>
-                <Table.Td fw={550}>{one.version}</Table.Td>
-                <Table.Td>{one.active ? <StateBadge state="active" /> : null}</Table.Td>
-                <Table.Td title={fullMoment(one.created_at)}>
-                  {moment(one.created_at)}
-                  <Text span c="dimmed">
-                    {" "}
-                    by {one.created_by ?? "nobody known"}
+      <DataTable
+        minWidth={820}
+        head={
+          <>
+            <Table.Th>Version</Table.Th>
+            <Table.Th visibleFrom="sm">State</Table.Th>
+            <Table.Th>Made</Table.Th>
+            <Table.Th visibleFrom="sm">Last active</Table.Th>
+            <Table.Th>
+              <VisuallyHidden>What can be done</VisuallyHidden>
+            </Table.Th>
+          </>
+        }
+      >
+        {versions.map((one) => (
+          <Table.Tr key={one.version} className={rows.row} aria-current={one.version === shown || undefined}>
+            <Table.Td fw={550}>{one.version}</Table.Td>
+            <Table.Td visibleFrom="sm">{one.active ? <StateBadge state="active" /> : null}</Table.Td>
+            <Table.Td title={fullMoment(one.created_at)}>
+              {moment(one.created_at)}
+              <Text span c="dimmed">
+                {" "}
+                by {one.created_by ?? "nobody known"}
+              </Text>
+            </Table.Td>
+            <Table.Td visibleFrom="sm">
+              {one.activated_at === null ? (
+                <Text span c="dimmed">
+                  never
+                </Text>
+              ) : (
+                <span title={fullMoment(one.activated_at)}>
+                  from {moment(one.activated_at)} {one.active ? "on" : `to ${moment(one.deactivated_at)}`}
+                </span>
+              )}
+            </Table.Td>
+            <Table.Td>
+              <Group gap={6} justify="flex-end" wrap="nowrap">
+                {one.version === shown ? (
+                  <Text size="xs" c="dimmed">
+                    shown
                   </Text>
-                </Table.Td>
-                <Table.Td>
-                  {one.activated_at === null ? (
-                    <Text span c="dimmed">
-                      never
-                    </Text>
-                  ) : (
-                    <span title={fullMoment(one.activated_at)}>
-                      from {moment(one.activated_at)} {one.active ? "on" : `to ${moment(one.deactivated_at)}`}
-                    </span>
-                  )}
-                </Table.Td>
-                <Table.Td>
-                  <Group gap={6} justify="flex-end" wrap="nowrap">
-                    {one.version === shown ? (
+                ) : (
+                  <>
+                    {one.version === against ? (
                       <Text size="xs" c="dimmed">
-                        shown
+                        compared
                       </Text>
                     ) : (
-                      <>
-                        {one.version === against ? (
-                          <Text size="xs" c="dimmed">
-                            compared
-                          </Text>
-                        ) : (
-                          <Button
-                            size="compact-xs"
-                            variant="subtle"
-                            onClick={() => onCompare(one.version)}
-                            aria-label={`Compare version ${one.version} with ${shown}`}
-                          >
-                            Compare with {shown}
-                          </Button>
-                        )}
-                        <Button
-                          size="compact-xs"
-                          variant="subtle"
-                          onClick={() => onShow(one.version)}
-                          aria-label={`Show version ${one.version}`}
-                        >
-                          Show
-                        </Button>
-                      </>
+                      <Button
+                        size="compact-xs"
+                        variant="subtle"
+                        onClick={() => onCompare(one.version)}
+                        aria-label={`Compare version ${one.version} with ${shown}`}
+                      >
+                        Compare with {shown}
+                      </Button>
                     )}
-                    {changes && !one.active ? <ActivateButton template={template} version={one.version} /> : null}
-                  </Group>
-                </Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      </ScrollArea>
+                    <Button
+                      size="compact-xs"
+                      variant="subtle"
+                      onClick={() => onShow(one.version)}
+                      aria-label={`Show version ${one.version}`}
+                    >
+                      Show
+                    </Button>
+                  </>
+                )}
+                {changes && !one.active ? <ActivateButton template={template} version={one.version} /> : null}
+              </Group>
+            </Table.Td>
+          </Table.Tr>
+        ))}
+      </DataTable>
       {query.hasNextPage ? (
         <Button
           variant="subtle"
@@ -115,6 +111,6 @@ export function VersionList({ template, shown, against, changes, onShow, onCompa
           Show older versions
         </Button>
       ) : null}
-    </Paper>
+    </TablePanel>
   );
 }

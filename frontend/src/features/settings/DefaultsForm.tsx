@@ -79,7 +79,8 @@ export function DefaultsForm({ known }: { known: PreferencesOut }) {
               placeholder="no limit"
               prefix="$"
               min={0}
-              decimalScale={4}
+              decimalScale={2}
+              fixedDecimalScale
               value={maxCost ?? ""}
               error={fault("/budget/max_cost_usd")}
               onChange={(value) => setMaxCost(numberOf(value))}

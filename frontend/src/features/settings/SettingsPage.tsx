@@ -14,7 +14,7 @@ export function SettingsPage() {
   const preferences = useQuery(preferencesQuery);
   return (
     <>
-      <PageHeader title="Settings" subtitle={`Of ${me.user_id}. They hold wherever you sign in.`} />
+      <PageHeader title="Settings" subtitle={`Of ${me.user_id}, on every device you sign in on.`} />
       <Stack gap="lg" maw={1080}>
         {preferences.isError ? (
           <ProblemAlert error={preferences.error} onRetry={() => void preferences.refetch()} />

@@ -164,7 +164,7 @@ export function TargetModal({ target, index, position, onClose }: Props) {
             ) : null}
           </Stack>
           <Checkbox.Group
-            label="Told of"
+            label="Notify about"
             required
             value={events}
             error={events.length === 0 ? "Pick one at least." : faults.events}
@@ -214,7 +214,7 @@ export function TargetModal({ target, index, position, onClose }: Props) {
               />
             </SimpleGrid>
           ) : null}
-          <Switch label="Send" checked={enabled} onChange={(event) => setEnabled(event.currentTarget.checked)} />
+          <Switch label="Enabled" checked={enabled} onChange={(event) => setEnabled(event.currentTarget.checked)} />
           <Group justify="flex-end">
             <Button variant="default" onClick={onClose}>
               Cancel

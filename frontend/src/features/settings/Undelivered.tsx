@@ -1,4 +1,4 @@
-import { Button, Center, Paper, ScrollArea, Skeleton, Table, Text, Title, VisuallyHidden } from "@mantine/core";
+import { Button, Center, Skeleton, Table, Text, VisuallyHidden } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { IconMailCheck, IconSend } from "@tabler/icons-react";
 import { infiniteQueryOptions, useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
@@ -7,6 +7,7 @@ import { answer, api } from "@/shared/api/client";
 import { asProblem } from "@/shared/api/problem";
 import type { NotificationOut } from "@/shared/api/schema";
 import { fullMoment, moment } from "@/shared/format/times";
+import { cell, DataTable, TablePanel } from "@/shared/ui/DataTable";
 import { EmptyState } from "@/shared/ui/EmptyState";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { eventLabel } from "./preferences";
@@ -30,16 +31,10 @@ export function Undelivered() {
   const query = useInfiniteQuery(deadQuery);
   const rows = query.data?.pages.flatMap((page) => page.notifications) ?? [];
   return (
-    <Paper component="section" aria-labelledby="undelivered" style={{ overflow: "hidden" }}>
-      <div className={classes.head}>
-        <Title order={2} id="undelivered">
-          Not delivered
-        </Title>
-        <Text c="dimmed">
-          Notifications of all users that were given up after many attempts. Sent again, they go where their target
-          points to by now.
-        </Text>
-      </div>
+    <TablePanel
+      title="Not delivered"
+      note="Notifications of all users that were given up after many attempts. Sent again, they go where their target points to by now."
+    >
       {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
       {query.isPending ? (
         <Skeleton h={120} m="lg" role="status" aria-busy="true" aria-label="Loading notifications" />
@@ -50,27 +45,25 @@ export function Undelivered() {
         </EmptyState>
       ) : null}
       {rows.length > 0 ? (
-        <ScrollArea type="auto">
-          <Table miw={880} className={classes.table}>
-            <Table.Thead>
-              <Table.Tr>
-                <Table.Th>What</Table.Th>
-                <Table.Th>Whose, where</Table.Th>
-                <Table.Th>Run</Table.Th>
-                <Table.Th>Why</Table.Th>
-                <Table.Th>Given up</Table.Th>
-                <Table.Th>
-                  <VisuallyHidden>Send again</VisuallyHidden>
-                </Table.Th>
-              </Table.Tr>
-            </Table.Thead>
-            <Table.Tbody>
-              {rows.map((one) => (
-                <Row key={one.id} notification={one} />
-              ))}
-            </Table.Tbody>
-          </Table>
-        </ScrollArea>
+        <DataTable
+          minWidth={880}
+          head={
+            <>
+              <Table.Th>What</Table.Th>
+              <Table.Th>Whose, where</Table.Th>
+              <Table.Th>Run</Table.Th>
+              <Table.Th>Why</Table.Th>
+              <Table.Th>Given up</Table.Th>
+              <Table.Th>
+                <VisuallyHidden>Send again</VisuallyHidden>
+              </Table.Th>
+            </>
+          }
+        >
+          {rows.map((one) => (
+            <Row key={one.id} notification={one} />
+          ))}
+        </DataTable>
       ) : null}
       {query.hasNextPage ? (
         <Center p="sm">
@@ -79,7 +72,7 @@ export function Undelivered() {
           </Button>
         </Center>
       ) : null}
-    </Paper>
+    </TablePanel>
   );
 }
 
@@ -119,7 +112,7 @@ function Row({ notification: one }: { notification: NotificationOut }) {
           "–"
         )}
       </Table.Td>
-      <Table.Td className={classes.why}>
+      <Table.Td className={cell.prose}>
         {one.error ?? (one.status === null ? "no answer" : `answered ${one.status}`)}
         <Text size="xs" c="dimmed">
           {one.attempts === 1 ? "1 attempt" : `${one.attempts} attempts`}

@@ -16,7 +16,7 @@ export function cost(value: number | null | undefined): string {
   if (value === 0) return "$0";
   if (value < 0.0001) return "<$0.0001";
   const digits = value >= 1 ? 2 : Math.min(6, 1 - Math.floor(Math.log10(value)));
-  return `$${value.toLocaleString("en", { minimumFractionDigits: Math.min(2, digits), maximumFractionDigits: digits })}`;
+  return `$${value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
 }
 
 /** A share from 0 to 1 as percent: 97.5 %. */

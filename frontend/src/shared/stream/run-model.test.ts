@@ -164,6 +164,16 @@ describe("a run", () => {
     expect([again.state, again.ended, again.attempt]).toEqual(["running", null, 2]);
   });
 
+  it("shows nothing at work in a task that is over", () => {
+    const node = agent("running", { node: "analyse" });
+    const stopped = after(agent("running"), node, task("failed"));
+    expect(only(stopped.tasks.values()).agents).toMatchObject([{ state: "stopped", nodes: [{ state: "stopped" }] }]);
+    // A snapshot names tasks before agents, and the next try begins before the last one's end is told.
+    expect(only(after(task("failed"), agent("running")).tasks.values()).agents[0]?.state).toBe("stopped");
+    const next = after(task("up_for_retry"), agent("running", { try_number: 2 }));
+    expect(only(next.tasks.values()).agents[0]?.state).toBe("running");
+  });
+
   it("leaves alone what no event is about", () => {
     const before = after(task("success"), task("running", { task_id: "other" }));
     const next = applyEvents(before, [{ ...task("success", { task_id: "other" }), seq: 3 }]);

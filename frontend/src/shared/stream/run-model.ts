@@ -135,6 +135,7 @@ class Draft {
   }
 
   done(): RunModel {
+    for (const task of this.tasks.values()) if (this.own.has(task)) stopWithTheTask(task);
     return { ...this.model, tasks: this.tasks, errors: this.errors ?? this.model.errors };
   }
 
@@ -301,6 +302,20 @@ function sum(all: readonly Used[]): Used {
     if (used.costUsd !== null) costUsd = (costUsd ?? 0) + used.costUsd;
   }
   return { input, output, costUsd };
+}
+
+/** What was at work in a try that is over tells of nothing any more: its process was stopped, or has died. */
+function stopWithTheTask(task: TaskRun): void {
+  if (!isOver(task.state)) return;
+  task.agents = task.agents.map((agent) =>
+    agent.state !== "running" || agent.tryNumber > task.tryNumber
+      ? agent
+      : {
+          ...agent,
+          state: "stopped",
+          nodes: agent.nodes.map((node) => (node.state === "running" ? { ...node, state: "stopped" } : node)),
+        },
+  );
 }
 
 const OVER = new Set(["success", "failed", "skipped", "upstream_failed", "removed", "up_for_retry"]);

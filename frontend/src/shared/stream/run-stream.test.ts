@@ -87,6 +87,20 @@ describe("a run's stream", () => {
     expect(words()).toHaveLength(50);
   });
 
+  it("does not change more often than ten times a second, however many events come", () => {
+    const changed = vi.fn();
+    FakeSource.last.open();
+    stream.subscribe(changed);
+    for (let seq = 1; seq <= 100; seq += 1) {
+      FakeSource.last.tell("token", seq, { ...token, text: "." });
+      vi.advanceTimersByTime(10);
+    }
+    vi.advanceTimersByTime(200);
+    expect(words()).toHaveLength(100);
+    expect(changed.mock.calls.length).toBeGreaterThan(5);
+    expect(changed.mock.calls.length).toBeLessThan(12);
+  });
+
   it("tells a run's error from a lost connection", () => {
     FakeSource.last.open();
     FakeSource.last.tell("error", 1, { category: "server" });

@@ -12,8 +12,11 @@ export interface StreamState {
 /** Seconds between two attempts to come back to a backend that refuses or is away, at most. */
 const LONGEST_WAIT = 20;
 
+/** Milliseconds between two changes of the model while events keep coming: words still flow, and the page has time for us. */
+const PACE = 100;
+
 /**
- * A run's stream: keeps it open, and puts what it tells into a model, once for each frame that is painted.
+ * A run's stream: keeps it open, and puts what it tells into a model, before a frame is painted and not more often than `PACE`.
  *
  * A connection that is lost is taken up behind the last event. `onGap` is called when events before that are deleted: the
  * owner reads a snapshot and calls `resume`. `onRefused` is called when the backend does not let us in.
@@ -25,6 +28,8 @@ export class RunStream {
   private frame: (() => void) | null = null;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private failures = 0;
+  /** When the model last changed. */
+  private changed = -PACE;
   private readonly listeners = new Set<() => void>();
   private readonly url: string;
   private readonly onGap: () => void;
@@ -103,7 +108,7 @@ export class RunStream {
       this.set({ connection: "ended" });
       return;
     }
-    this.frame ??= nextFrame(() => {
+    this.frame ??= nextFrame(this.changed + PACE - performance.now(), () => {
       this.frame = null;
       this.flush();
     });
@@ -113,6 +118,7 @@ export class RunStream {
     if (this.waiting.length === 0) return;
     const model = applyEvents(this.state.model, this.waiting);
     this.waiting = [];
+    this.changed = performance.now();
     this.set({ model });
   }
 
@@ -142,12 +148,21 @@ export class RunStream {
   }
 }
 
-/** Calls back before the next painting; in a page that is hidden, and so never painted, soon. Gives the way to stop it. */
-function nextFrame(callback: () => void): () => void {
-  if (document.hidden) {
-    const timer = setTimeout(callback, 500);
-    return () => clearTimeout(timer);
-  }
-  const frame = requestAnimationFrame(callback);
-  return () => cancelAnimationFrame(frame);
+/**
+ * Calls back before the next painting that is `wait` milliseconds away; in a page that is hidden, and so never painted, soon.
+ * Gives the way to stop it.
+ */
+function nextFrame(wait: number, callback: () => void): () => void {
+  let frame = 0;
+  const paint = () => {
+    frame = requestAnimationFrame(callback);
+  };
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  if (document.hidden) timer = setTimeout(callback, 500);
+  else if (wait > 0) timer = setTimeout(paint, wait);
+  else paint();
+  return () => {
+    clearTimeout(timer);
+    cancelAnimationFrame(frame);
+  };
 }

@@ -72,8 +72,8 @@ export function useRun(dagId: string, runId: string) {
     if (ended) void client.invalidateQueries({ queryKey: ["run", dagId, runId] });
   }, [client, dagId, runId, ended]);
   useEffect(() => {
-    // Somebody has set it going again.
-    if (ended && snapshot && isActive(snapshot.state) && snapshot.last_event_id > told) {
+    // Somebody has set it going again, now or before we came: then there is more behind the end of the first attempt.
+    if (ended && snapshot && snapshot.last_event_id > told) {
       stream?.stream.resume(stream.stream.current().model);
     }
   }, [ended, snapshot, told, stream]);

@@ -14,7 +14,7 @@ export function ProblemAlert({ error, onRetry, without }: Props) {
   const problem = asProblem(error);
   const faults = problem.faults.filter((fault) => !without?.(fault.pointer));
   return (
-    <Alert color="red" icon={<IconAlertCircle aria-hidden />} title={problem.title} role="alert">
+    <Alert color="red" maw={760} icon={<IconAlertCircle aria-hidden />} title={problem.title} role="alert">
       {faults.length > 0 ? (
         <List size="sm" spacing={2}>
           {faults.map((fault) => (

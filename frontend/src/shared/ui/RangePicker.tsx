@@ -32,9 +32,9 @@ export function RangePicker({ value, onChange, label }: Props) {
             variant={usual ? "default" : "light"}
             size="xs"
             onClick={toggle}
-            aria-label={usual ? "Other time" : `${value}: other time`}
+            aria-label={usual ? "Custom time" : `${value}: custom time`}
           >
-            {usual ? "Other" : value}
+            {usual ? "Custom" : value}
           </Button>
         </Popover.Target>
         <Popover.Dropdown>{opened ? <Own initial={usual ? "" : value} onTake={take} /> : null}</Popover.Dropdown>

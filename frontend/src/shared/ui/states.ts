@@ -10,6 +10,7 @@ import {
   IconHandStop,
   IconLoader2,
   IconPlayerSkipForward,
+  IconPlayerStop,
   IconRefresh,
   type TablerIcon,
 } from "@tabler/icons-react";
@@ -36,6 +37,7 @@ const LOOKS: Record<string, StateLook> = {
   failed: { label: "Failed", tone: "bad", icon: IconCircleX },
   upstream_failed: { label: "Upstream failed", tone: "bad", icon: IconAlertTriangle },
   cancelled: { label: "Cancelled", tone: "off", icon: IconBan },
+  stopped: { label: "Stopped", tone: "off", icon: IconPlayerStop },
   skipped: { label: "Skipped", tone: "off", icon: IconPlayerSkipForward },
   removed: { label: "Removed", tone: "off", icon: IconBan },
   healthy: { label: "Healthy", tone: "good", icon: IconCircleCheck },
@@ -53,6 +55,11 @@ export function lookOf(state: string | null | undefined): StateLook {
 
 export const RUN_STATES = ["queued", "running", "awaiting_input", "success", "failed", "cancelled"] as const;
 export type RunState = (typeof RUN_STATES)[number];
+
+/** How far a run has come; null of one that ended before its end: then the bar says where, and a figure would be wrong. */
+export function progressLabel(state: string, progress: number): string | null {
+  return state === "failed" || state === "cancelled" ? null : `${progress} %`;
+}
 
 /** Whether a run goes on. */
 export function isActive(state: string): boolean {
