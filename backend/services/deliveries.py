@@ -26,6 +26,7 @@ from backend.db import notifications, preferences
 from backend.db.address import plain_url
 from backend.db.engine import Database
 from backend.db.notifications import Due, Target
+from backend.services.background import in_background
 from backend.services.fan_out import fan_out
 from backend.services.secret_box import SecretBox, UnreadableError
 
@@ -89,13 +90,10 @@ class Deliveries:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Deliver until the context ends."""
-        tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._work())]
         try:
-            yield
+            async with in_background(self._listen(), self._work()):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
             await self._leave()
 
     async def _leave(self) -> None:

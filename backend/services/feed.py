@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -12,6 +12,7 @@ from backend.db.address import plain_url
 from backend.db.engine import Database
 from backend.db.executions import Head
 from backend.services import wakeups
+from backend.services.background import in_background
 from backend.services.channels import Channel, Subscription, recent_share
 from backend.services.frames import Frame, encode
 from backend.services.wakeups import PostgresWakeups, RedisWakeups, Wakeup, Wakeups
@@ -90,18 +91,11 @@ class EventFeed:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen and deliver until the context ends."""
-        tasks = [asyncio.create_task(source.listen()) for source in self._sources]
-        tasks.append(asyncio.create_task(self._deliver()))
+        work = [*(source.listen() for source in self._sources), self._deliver()]
         if len(self._sources) > 1:
-            tasks.append(asyncio.create_task(self._sweep()))
-        try:
+            work.append(self._sweep())
+        async with in_background(*work):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
 
     def _wake(self, wakeup: Wakeup) -> None:
         channel = self._channels.get(wakeup.execution_id)

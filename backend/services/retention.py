@@ -4,13 +4,14 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.core.settings import Settings
 from backend.db import events
 from backend.db.engine import Database
+from backend.services.background import in_background
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +30,8 @@ class EventRetention:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Prune until the context ends."""
-        task = asyncio.create_task(self._run())
-        try:
+        async with in_background(self._run()):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def prune(self) -> int:
         """Delete what is old; gives the number of events. Raises `OperationalError`; a retry goes on with the rest."""
