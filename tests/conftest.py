@@ -26,14 +26,6 @@ if "AIRFLOW_HOME" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the names of tests are given their groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is run in the same process where tests run in several: those that share a stack, and those of a file."""
-    for item in items:
-        shares_stack = "stack" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("stack" if shares_stack else item.location[0]))
-
-
 @dataclass(frozen=True)
 class Postgres:
     """SQLAlchemy URLs (psycopg 3) of one migrated database: its superuser's, and the two roles'."""
