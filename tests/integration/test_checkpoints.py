@@ -173,13 +173,13 @@ async def test_a_try_whose_process_is_gone_is_told_of(
 
 
 async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner, pg: Postgres) -> None:
-    older, newer = make_runner(1), make_runner(2)
+    older, newer, late = make_runner(1), make_runner(2), make_runner(1)
     thread = older.task.thread_id
-    async with older, newer:
+    async with older, newer, late:
         await older.claim({"text": thread}, "input")
         await newer.claim({"text": thread}, "input")
         with pytest.raises(SupersededError):
-            await make_runner(1).claim({"text": thread}, "input")
+            await late.claim({"text": thread}, "input")
         async with open_pool(pg.worker_url, max_size=1) as pool:
             config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
             stale, current = (FencedSaver(pool, Claim(thread, number, number, False)) for number in (1, 2))
