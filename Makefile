@@ -48,7 +48,7 @@ bench: install ## Measure: latency, throughput, overhead
 	@$(RUN) -m tests.benchmarks $(ARGS)
 
 fake-openai: install ## Start an OpenAI-compatible server that answers without a model
-	@$(RUN) -m tests.kit.openai_server $(ARGS)
+	@$(RUN) -m tests.kit.openai.server $(ARGS)
 
 airflow: install ## Run Airflow's command line on the running stack: make airflow ARGS="dags list"
 	@$(RUN) -m backend airflow $(ARGS)

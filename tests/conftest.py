@@ -15,7 +15,7 @@ from psycopg import sql
 from backend.db.address import plain_url
 from backend.db.migrate import migrate
 from backend.stack.postgres import Cluster
-from tests.kit.stack import free_port
+from tests.kit.processes.stack import free_port
 
 pytest_plugins = ("tests.kit.fixtures",)
 

@@ -46,17 +46,17 @@ PRELOADED = (
     "sumy.summarizers.lex_rank",
     "backend.core.settings",
     "backend.db.engine",
-    "backend.services.notices",
+    "backend.services.recording.listener",
     "backend.agents.registry",
-    "backend.agents.results",
-    "backend.agents.runner",
-    "backend.agents.task",
-    "backend.agents.team",
-    "backend.agents.validation",
-    "backend.agents.image_cache",
-    "backend.agents.image_fetch",
-    "backend.agents.local_text",
-    "backend.agents.local_vision",
+    "backend.observation.recording.run_result",
+    "backend.runtime.runner",
+    "backend.runtime.worker",
+    "backend.runtime.team.run",
+    "backend.runtime.input_checks",
+    "backend.pictures.cache",
+    "backend.pictures.fetch",
+    "backend.models.offline.text",
+    "backend.models.offline.vision",
     "backend.agents.text",
     "backend.agents.vision",
     "backend.agents.synthesis",
@@ -64,10 +64,10 @@ PRELOADED = (
 )
 
 PREPARED = (
-    "backend.agents.text_analysis:prepare",
-    "backend.agents.http_clients:tls",
+    "backend.models.offline.text_analysis:prepare",
+    "backend.models.http_clients:tls",
     "backend.db.rehearsal:rehearse",
-    "backend.agents.trace_client:prepare",
+    "backend.observation.tracing.client:prepare",
 )
 """Functions that load data, which all tasks then share: module and name."""
 

@@ -18,8 +18,8 @@ import psutil
 from airflow.executors.local_executor import LocalExecutor
 from airflow.utils.state import TaskInstanceState
 
-from backend.stack.layout import MARKER_VARIABLE
-from backend.stack.processes import marked
+from backend.deployment.layout import MARKER_VARIABLE
+from backend.deployment.processes import marked
 
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance

@@ -30,7 +30,7 @@ with DAG(
     @task
     def prune_checkpoints() -> int:
         """Delete the checkpoints of runs that ended long ago; gives the number of task instances they were of."""
-        from backend.agents.retention import prune_checkpoints as prune
+        from backend.checkpoints.prune import prune_checkpoints as prune
 
         return prune(get_current_context()["params"]["checkpoint_days"])
 

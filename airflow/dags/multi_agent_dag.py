@@ -87,8 +87,8 @@ with DAG(
     @task(retries=2, retry_delay=timedelta(seconds=5))
     def validate_input() -> list[dict[str, Any]]:
         """The agents to run: those of the run's conf, or those that fit its input."""
-        from backend.agents.validation import plan_team
-        from backend.core.input_error import InputError
+        from backend.core.errors.input_error import InputError
+        from backend.runtime.input_checks import plan_team
 
         try:
             return plan_team(get_current_context()["params"])
@@ -108,7 +108,7 @@ with DAG(
     @task(retries=5, retry_delay=timedelta(seconds=5))
     def store_result(result: dict[str, Any]) -> dict[str, Any]:
         """Make sure that the result is in the database; unlike the agents' own record this may not be lost."""
-        from backend.agents.results import store
+        from backend.observation.recording.run_result import store
 
         context = get_current_context()
         return store(context["ti"].dag_id, context["ti"].run_id, result)

@@ -51,8 +51,8 @@ with DAG(
     @task(retries=2, retry_delay=timedelta(seconds=5))
     def validate_input() -> dict[str, Any]:
         """Fetch and decode the picture once, so that a bad one fails here and says why."""
-        from backend.agents.validation import check_picture
-        from backend.core.input_error import InputError
+        from backend.core.errors.input_error import InputError
+        from backend.runtime.input_checks import check_picture
 
         params = get_current_context()["params"]
         try:
@@ -69,7 +69,7 @@ with DAG(
     @task(retries=5, retry_delay=timedelta(seconds=5))
     def store_result(result: dict[str, Any]) -> dict[str, Any]:
         """Make sure that the result is in the database; unlike the agent's own record this may not be lost."""
-        from backend.agents.results import store
+        from backend.observation.recording.run_result import store
 
         context = get_current_context()
         return store(context["ti"].dag_id, context["ti"].run_id, result)

@@ -10,17 +10,17 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, TaskDeferralTimeout
 from airflow.triggers.base import StartTriggerArgs
 
-from backend.agents.specs import is_template
 from backend.core.budget import parse_budget
+from backend.runtime.specs import is_template
 from visual_ai_deferral import TRIGGER, plain, plain_or_none, renders_in_triggerer
 from visual_ai_retries import AgentRetryPolicy, leave_worker
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from backend.agents.models import ModelCredentials
-    from backend.agents.runner import TaskContext
-    from backend.agents.task import AgentTask, Work
+    from backend.models.resolve import ModelCredentials
+    from backend.runtime.runner import TaskContext
+    from backend.runtime.worker import AgentTask, Work
 
 __all__ = ["AgentsOperator", "credentials_of", "no_connection", "parsed", "task_context"]
 
@@ -76,7 +76,7 @@ class AgentsOperator(BaseOperator):
         """Go on in a worker when the agents are done in the triggerer: give their result, or raise their error."""
         if event["error"] is None:
             return self._done(context, event["result"], event["execution_id"])
-        from backend.agents.failure import unpack
+        from backend.runtime.error_transfer import unpack
 
         error = unpack(event["error"])
         if event["error"]["final"]:
@@ -152,12 +152,12 @@ class AgentsOperator(BaseOperator):
         """Run the agents in this process; gives the task's result. Raises as `execute` does."""
         from airflow.sdk.log import mask_secret
 
-        from backend.agents.models import provider_keys
-        from backend.agents.runner import is_final
-        from backend.agents.task import AgentTask
         from backend.core.redaction import redact_text
         from backend.core.settings import get_settings
         from backend.core.workflow_error_handler import error_chain
+        from backend.models.resolve import provider_keys
+        from backend.runtime.runner import is_final
+        from backend.runtime.worker import AgentTask
 
         budget = parsed(lambda: parse_budget(self.budget))
         credentials = credentials_of(_connection(self.llm_conn_id)) if self.llm_conn_id else None
@@ -190,7 +190,7 @@ class AgentsOperator(BaseOperator):
 
 def credentials_of(connection: Any) -> ModelCredentials:
     """What an Airflow connection says of models."""
-    from backend.agents.models import ModelCredentials
+    from backend.models.resolve import ModelCredentials
 
     address = connection.host
     if address and "://" not in address:
@@ -228,7 +228,7 @@ def _final(message: str, *, recorded: bool) -> AirflowFailException:
 
 def task_context(context: Context) -> TaskContext:
     """The task as the runner knows it."""
-    from backend.agents.runner import TaskContext
+    from backend.runtime.runner import TaskContext
 
     task_instance = context["ti"]
     dag_run = context["dag_run"]

@@ -16,8 +16,8 @@ from airflow.sdk import BaseNotifier
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from backend.db.executions import RunState
-    from backend.services.alerts import Alert
+    from backend.db.runs.executions import RunState
+    from backend.services.notifications.alerts import Alert
 
 __all__ = ["VisualAINotifier"]
 
@@ -61,7 +61,7 @@ class VisualAINotifier(BaseNotifier):
     def notify(self, context: Context) -> None:
         """Queue the alert. Raises when the database stays out of reach; Airflow logs it."""
         from backend.core.settings import get_settings
-        from backend.services.alerts import queue
+        from backend.services.notifications.alerts import queue
 
         alert = self._alert(context)
         if queue(get_settings().database_url, alert):
@@ -77,7 +77,7 @@ class VisualAINotifier(BaseNotifier):
         await asyncio.to_thread(self.notify, context)
 
     def _alert(self, context: Context) -> Alert:
-        from backend.services.alerts import Alert
+        from backend.services.notifications.alerts import Alert
 
         given: Mapping[str, Any] = context
         run = _run_state(given)
@@ -108,7 +108,7 @@ class VisualAINotifier(BaseNotifier):
 
 def _run_state(context: Mapping[str, Any]) -> RunState:
     """The run, from what the context has of it: objects in a task and for a DAG, a dict for a deadline, or little."""
-    from backend.db.executions import RunState
+    from backend.db.runs.executions import RunState
 
     found = context.get("dag_run")
     run = found if isinstance(found, Mapping) else {name: getattr(found, name, None) for name in _RUN_FIELDS}

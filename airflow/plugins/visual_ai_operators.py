@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-from backend.agents.batch_plan import DEFAULT_CONCURRENCY, parse_inputs, parse_plan
-from backend.agents.specs import (
+from backend.runtime.batch.plan import DEFAULT_CONCURRENCY, parse_inputs, parse_plan
+from backend.runtime.specs import (
     AgentSpec,
     is_template,
     parse_agent,
@@ -20,13 +20,13 @@ from backend.agents.specs import (
     synthesis_spec,
     without_ellipsis,
 )
-from backend.agents.team_arguments import parse_team_arguments
+from backend.runtime.team.arguments import parse_team_arguments
 from visual_ai_agents_operator import AgentsOperator, parsed
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from backend.agents.task import Work
+    from backend.runtime.worker import Work
 
 __all__ = ["LangGraphOperator", "MultiAgentOperator"]
 
@@ -159,7 +159,7 @@ class LangGraphOperator(AgentsOperator):
     @staticmethod
     def work(arguments: Mapping[str, Any]) -> Work:
         """What is to be done, from rendered arguments. Raises `ValueError` naming the one that is wrong."""
-        from backend.agents.runner import run_single
+        from backend.runtime.runner import run_single
 
         spec = parse_agent(**arguments)
         return lambda runner: run_single(runner, spec)
@@ -171,7 +171,7 @@ class LangGraphOperator(AgentsOperator):
         return super().execute(context)
 
     def _run_batch(self, context: Context, spec: AgentSpec) -> dict[str, Any]:
-        from backend.agents.batch import run_batch
+        from backend.runtime.batch.run import run_batch
 
         # What another task hands on may be a lazy sequence.
         inputs = parsed(lambda: parse_inputs(self.inputs))
@@ -253,7 +253,7 @@ class MultiAgentOperator(AgentsOperator):
     @staticmethod
     def work(arguments: Mapping[str, Any]) -> Work:
         """What is to be done, from rendered arguments. Raises `ValueError` naming the one that is wrong."""
-        from backend.agents.team import run_team
+        from backend.runtime.team.run import run_team
 
         team = parse_team_arguments(arguments, model=arguments["model"])
         return lambda runner: run_team(
@@ -283,7 +283,7 @@ def _plain_agents(agents: Any) -> Any:
 def _check_fields(spec: AgentSpec, argument: str, *, chained: bool = False) -> None:
     """Refuse input that lacks a field the agent can't do without; what the fields hold is checked at run time."""
     from backend.agents.registry import AGENTS
-    from backend.core.input_error import InputError
+    from backend.core.errors.input_error import InputError
 
     if spec.input_data is None or spec.type not in AGENTS:
         return

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
     from backend.core.states import TaskState
-    from backend.db.executions import RunState
-    from backend.services.notices import Notices
+    from backend.db.runs.executions import RunState
+    from backend.services.recording.listener import Notices
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +153,8 @@ _TRACED_STATES = ("running", "deferred", "up_for_retry", "up_for_reschedule", "r
 
 def _trace_url(ti_key: TaskInstanceKey) -> str:
     from backend.core.settings import get_settings
-    from backend.core.trace_address import trace_id_of, trace_url_of
-    from backend.db.threads import thread_of
+    from backend.db.runs.threads import thread_of
+    from backend.observation.tracing.ids import trace_id_of, trace_url_of
 
     settings = get_settings()
     thread = thread_of(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)
@@ -165,7 +165,7 @@ def _trace_url(ti_key: TaskInstanceKey) -> str:
 def _notices() -> Notices | None:
     """Where notices go; None when the listener is switched off."""
     from backend.core.settings import get_settings
-    from backend.services.notices import Notices
+    from backend.services.recording.listener import Notices
 
     settings = get_settings()
     if not settings.listener:
@@ -175,7 +175,7 @@ def _notices() -> Notices | None:
 
 def _notice_run(dag_run: DagRun) -> None:
     try:
-        from backend.services.notices import Notice
+        from backend.services.recording.listener import Notice
 
         if (notices := _notices()) is None:
             return
@@ -188,8 +188,8 @@ def _notice_run(dag_run: DagRun) -> None:
 def _notice_task(task_instance: Any, state: str, *, error: BaseException | None = None, over: bool = False) -> None:
     try:
         from backend.core.states import TaskState
-        from backend.db.executions import RunState
-        from backend.services.notices import Notice
+        from backend.db.runs.executions import RunState
+        from backend.services.recording.listener import Notice
 
         if (notices := _notices()) is None:
             return
@@ -222,7 +222,7 @@ def _notice_task(task_instance: Any, state: str, *, error: BaseException | None 
 
 
 def _run_state(dag_run: DagRun, tasks_total: int) -> RunState:
-    from backend.db.executions import RunState
+    from backend.db.runs.executions import RunState
 
     return RunState(
         dag_id=dag_run.dag_id,

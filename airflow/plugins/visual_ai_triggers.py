@@ -22,8 +22,8 @@ from visual_ai_deferral import TRIGGER
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from backend.agents.models import ModelCredentials
-    from backend.agents.runner import TaskContext
+    from backend.models.resolve import ModelCredentials
+    from backend.runtime.runner import TaskContext
 
 __all__ = ["AgentTrigger"]
 
@@ -103,8 +103,8 @@ class AgentTrigger(BaseTrigger):
         warming = asyncio.create_task(self._warm_up())
         if not _loaded:
             await asyncio.to_thread(_load)
-        from backend.agents.failure import pack
-        from backend.agents.runner import is_final
+        from backend.runtime.error_transfer import pack
+        from backend.runtime.runner import is_final
 
         self._running = asyncio.ensure_future(self._result())
         try:
@@ -134,11 +134,11 @@ class AgentTrigger(BaseTrigger):
             await asyncio.wait([self._running])
 
     async def _result(self) -> tuple[dict[str, Any], str | None]:
-        from backend.agents.deferred import run_deferred
-        from backend.agents.models import provider_keys
         from backend.core.budget import parse_budget
         from backend.core.jsonable import to_jsonable
         from backend.core.settings import get_settings
+        from backend.models.resolve import provider_keys
+        from backend.runtime.triggerer import run_deferred
 
         task = self._task_context()
         arguments, conn_id, budget = self._rendered([self.arguments, self.llm_conn_id, self.budget])
@@ -206,7 +206,7 @@ class AgentTrigger(BaseTrigger):
     def _task_context(self) -> TaskContext:
         if self._context is not None:
             return task_context(self._context)
-        from backend.agents.runner import TaskContext
+        from backend.runtime.runner import TaskContext
 
         task: Any = self.task_instance
         return TaskContext(
@@ -246,11 +246,7 @@ def _for_worker(
 
 def _load() -> None:
     """Import what agents need, which takes seconds for the first one: in a thread, so that nobody waits for it."""
-    import backend.agents.deferred
-    import backend.agents.failure
-    import backend.agents.registry
-    import backend.agents.team  # noqa: F401
-    import backend.agents.trace_client as tracing
+    import backend.observation.tracing.client as tracing
 
     tracing.prepare()
     with suppress(ImportError):

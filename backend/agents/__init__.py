@@ -1,1 +1,1 @@
-"""LangGraph agents, the models they call and the runner that carries them out."""
+"""The built-in agents: one LangGraph graph each, with typed state and the model passed in."""

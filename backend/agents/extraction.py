@@ -10,14 +10,14 @@ from typing import Any, TypedDict
 from langchain_core.messages import HumanMessage, SystemMessage
 from langgraph.graph import END, START, StateGraph
 
-from backend.agents.agent_config import AgentConfig, AgentDeps, check_length, optional_text
-from backend.agents.field_rules import find_fields
-from backend.agents.model_reply import Model, local_analysis
+from backend.agents.config import AgentConfig, AgentDeps, check_length, optional_text
 from backend.agents.output_schema import FIELD, load_output_schema
-from backend.agents.prompt_image import image_block
-from backend.agents.prompt_text import fence
 from backend.agents.structured import ask
-from backend.core.input_error import InputError
+from backend.core.errors.input_error import InputError
+from backend.models.offline.field_extraction import find_fields
+from backend.models.prompts.document import fence
+from backend.models.prompts.picture import image_block
+from backend.models.reply import Model, local_analysis
 
 SYSTEM_PROMPT = (
     "You take data out of the text inside the <text> element and out of the picture, whichever is given. Copy values "

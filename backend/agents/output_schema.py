@@ -13,7 +13,7 @@ from jsonschema.exceptions import SchemaError, best_match
 from jsonschema.validators import validator_for
 from referencing.jsonschema import DRAFT202012
 
-from backend.core.input_error import InputError
+from backend.core.errors.input_error import InputError
 
 FIELD = "output_schema"
 MAX_MESSAGE = 1_000

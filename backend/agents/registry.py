@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from backend.agents.agent_config import AgentConfig, AgentDeps
-from backend.agents.models import Purpose
-from backend.core.input_error import InputError
+from backend.agents.config import AgentConfig, AgentDeps
+from backend.core.errors.input_error import InputError
+from backend.models.resolve import Purpose
 
 if TYPE_CHECKING:
     from langgraph.graph import StateGraph
 
-    from backend.agents.model_reply import Model
+    from backend.models.reply import Model
 
 
 class UnknownAgentError(InputError):

@@ -10,14 +10,14 @@ from typing import Any, TypedDict
 from langchain_core.messages import HumanMessage, SystemMessage
 from langgraph.graph import END, START, StateGraph
 
-from backend.agents.agent_config import AgentConfig, AgentDeps, check_length, optional_text
-from backend.agents.model_reply import Model
+from backend.agents.config import AgentConfig, AgentDeps, check_length, optional_text
 from backend.agents.output_schema import load_output_schema
-from backend.agents.prompt_text import fence
 from backend.agents.structured import ask
 from backend.agents.synthesis import finding, required_results
-from backend.agents.text_analysis import content_words, detect_language
-from backend.core.input_error import InputError
+from backend.core.errors.input_error import InputError
+from backend.models.offline.text_analysis import content_words, detect_language
+from backend.models.prompts.document import fence
+from backend.models.reply import Model
 
 SYSTEM_PROMPT = (
     "You review what stands inside the <text> elements: a text, or what several agents found, each element named after "

@@ -8,13 +8,13 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langgraph.graph import END, StateGraph
 
-from backend.agents.agent_config import AgentConfig, AgentDeps
-from backend.agents.model_call import ModelCall
-from backend.agents.model_reply import Model
+from backend.agents.config import AgentConfig, AgentDeps
 from backend.agents.output_schema import FIELD, DataError, OutputSchema, load_output_schema
-from backend.agents.prompt_text import fence
-from backend.core.agent_errors import AnswerRefusedError, InvalidOutputError
-from backend.core.input_error import InputError
+from backend.core.errors.agent_errors import AnswerRefusedError, InvalidOutputError
+from backend.core.errors.input_error import InputError
+from backend.models.call import ModelCall
+from backend.models.prompts.document import fence
+from backend.models.reply import Model
 
 SYSTEM_PROMPT = (
     "You put the answer inside the <text> element into the form that is asked for. Take everything from the answer "

@@ -9,14 +9,14 @@ from typing import Any, TypedDict
 from langchain_core.messages import HumanMessage, SystemMessage
 from langgraph.graph import END, START, StateGraph
 
-from backend.agents.agent_config import AgentConfig, AgentDeps, optional_text
-from backend.agents.model_reply import Model
+from backend.agents.config import AgentConfig, AgentDeps, optional_text
 from backend.agents.output_schema import load_output_schema
-from backend.agents.prompt_text import fence
-from backend.agents.specs import FINISH
 from backend.agents.structured import ask
 from backend.agents.synthesis import finding
-from backend.core.input_error import InputError
+from backend.core.errors.input_error import InputError
+from backend.models.prompts.document import fence
+from backend.models.reply import Model
+from backend.runtime.specs import FINISH
 
 SYSTEM_PROMPT = (
     "You lead a team of agents that work on a request. Say who works next, and what that agent should do if it isn't "

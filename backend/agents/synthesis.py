@@ -10,11 +10,11 @@ from typing import Any, TypedDict
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langgraph.graph import START, StateGraph
 
-from backend.agents.agent_config import AgentConfig, AgentDeps, optional_text
-from backend.agents.model_reply import Model, local_analysis
-from backend.agents.prompt_text import fence
+from backend.agents.config import AgentConfig, AgentDeps, optional_text
 from backend.agents.structured import add_structure
-from backend.core.input_error import InputError
+from backend.core.errors.input_error import InputError
+from backend.models.prompts.document import fence
+from backend.models.reply import Model, local_analysis
 
 SYSTEM_PROMPT = (
     "Several agents worked on the same request; each <text> element holds what the agent it is named after "

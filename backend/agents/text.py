@@ -9,11 +9,11 @@ from typing import Any, TypedDict
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langgraph.graph import START, StateGraph
 
-from backend.agents.agent_config import AgentConfig, AgentDeps, check_length, optional_text, required_text
-from backend.agents.model_reply import Model, local_analysis
-from backend.agents.prompt_text import fence
+from backend.agents.config import AgentConfig, AgentDeps, check_length, optional_text, required_text
 from backend.agents.structured import add_structure
-from backend.agents.text_analysis import detect_language, key_phrases, split_sentences, statistics
+from backend.models.offline.text_analysis import detect_language, key_phrases, split_sentences, statistics
+from backend.models.prompts.document import fence
+from backend.models.reply import Model, local_analysis
 
 SYSTEM_PROMPT = (
     "You read the text inside the <text> element and answer the question about it, in the question's "

@@ -12,13 +12,13 @@ from typing import Any, TypedDict
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langgraph.graph import START, StateGraph
 
-from backend.agents.agent_config import AgentConfig, AgentDeps, optional_text, required_text
-from backend.agents.images import LoadedImage
-from backend.agents.measurements import PaletteColour, measure
-from backend.agents.model_reply import Model, local_analysis
-from backend.agents.ocr import TextRegion
-from backend.agents.prompt_image import image_block
+from backend.agents.config import AgentConfig, AgentDeps, optional_text, required_text
 from backend.agents.structured import add_structure
+from backend.models.offline.image_measurements import PaletteColour, measure
+from backend.models.offline.ocr import TextRegion
+from backend.models.prompts.picture import image_block
+from backend.models.reply import Model, local_analysis
+from backend.pictures.load import LoadedImage
 
 SYSTEM_PROMPT = (
     "You analyse one picture. Answer the question from what is visible; say so when something can't be seen "

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from backend.services.stream import Stream
+from backend.services.streaming.stream import Stream
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from prometheus_client.registry import Collector
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.core.limit_state import LimitState
+from backend.core.ratelimit.state import LimitState
 from backend.services.application import Application
-from backend.services.deliveries import Deliveries
+from backend.services.notifications.deliveries import Deliveries
 
 __all__ = ["CONTENT_TYPE", "Metrics", "RequestMetrics", "install"]
 

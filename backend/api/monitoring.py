@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query, Response, status
 
 from backend.api.deps import Name, Reader, Services
 from backend.core.roles import Principal
-from backend.services.health import SystemHealth
-from backend.services.monitoring_models import AgentPerformance, ErrorDistribution, WorkflowMetrics
+from backend.services.monitoring.health import SystemHealth
+from backend.services.monitoring.schemas import AgentPerformance, ErrorDistribution, WorkflowMetrics
 
 router = APIRouter(prefix="/monitoring", tags=["monitoring"])
 

@@ -9,7 +9,7 @@ from backend.api.schemas.preferences import PreferencesBody, PreferencesOut, Tar
 from backend.api.schemas.workflows import BudgetBody
 from backend.core.preferences import Preferences, Thresholds
 from backend.services.application import Application
-from backend.services.preferences import WantedPreferences, WantedTarget
+from backend.services.notifications.preferences import WantedPreferences, WantedTarget
 
 router = APIRouter(prefix="/users/me/preferences", tags=["preferences"])
 

@@ -22,10 +22,10 @@ from backend.api.schemas.workflows import (
     TaskOut,
     Usage,
 )
-from backend.core.error_category import Category
+from backend.core.errors.category import Category
 from backend.core.log_text import as_text
 from backend.core.problems import FieldError, Invalid
-from backend.db.batch_items import item_json
+from backend.db.runs.batch_items import item_json
 from backend.services.application import Application
 
 router = APIRouter(prefix="/workflow-status", tags=["status"])

@@ -18,8 +18,8 @@ from backend.api.schemas.workflows import (
 )
 from backend.core.problems import Problem
 from backend.services.application import Application
-from backend.services.trigger import Started
-from backend.services.trigger_request import TriggerRequest
+from backend.services.triggering.request import TriggerRequest
+from backend.services.triggering.trigger import Started
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
 

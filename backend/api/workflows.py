@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from backend.api.deps import Reader, Services
 from backend.api.schemas.workflows import WorkflowDetail, WorkflowList, WorkflowOut, WorkflowTaskOut
-from backend.services.catalog import Workflow
+from backend.services.triggering.catalog import Workflow
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
 

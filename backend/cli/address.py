@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import httpx
 
 from backend.cli.errors import CliError
-from backend.stack.layout import Layout, StackError
-from backend.stack.options import StackOptions, read_environment, read_options
+from backend.deployment.layout import Layout, StackError
+from backend.deployment.options import StackOptions, read_environment, read_options
 
 URL_VARIABLE = "VISUAL_AI_URL"
 TOKEN_VARIABLE = "VISUAL_AI_TOKEN"  # noqa: S105  # a variable's name

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backend.cli.errors import CliError
-from backend.stack.credentials import write_private
+from backend.deployment.credentials import write_private
 
 
 @dataclass(frozen=True, slots=True)

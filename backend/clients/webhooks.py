@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from backend.core.retry_after import wait_asked_for
+from backend.core.errors.retry_after import wait_asked_for
 from backend.core.settings import Settings
 from backend.outbound.checked_transport import (
     CONNECT_TIMEOUT,

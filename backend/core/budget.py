@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from backend.core.input_error import InputError
+from backend.core.errors.input_error import InputError
 
 
 class BudgetExceededError(RuntimeError):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from backend.core.notification_events import NotificationEvent
+from backend.core.notifications.notification_events import NotificationEvent
 
 DEFAULT_RANGE = "24h"
 
@@ -24,7 +24,9 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class NotificationTarget:
-    """A webhook. `name` is unique among the user's; `sealed_secret` is encrypted (`backend.services.secret_box`)."""
+    """A webhook. `name` is unique among the user's.
+
+    `sealed_secret` is encrypted (`backend.services.notifications.secret_box`)."""
 
     name: str
     url: str

@@ -10,10 +10,10 @@ from urllib.parse import quote
 from pydantic import Field, IPvAnyNetwork, SecretStr, computed_field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backend.core.error_policy import MAX_SECONDS, ErrorPolicy, parse_error_policy
-from backend.core.input_error import InputError
-from backend.core.model_fallbacks import parse_fallbacks
-from backend.core.model_limits import ModelLimit, check_names
+from backend.core.errors.fallbacks import parse_fallbacks
+from backend.core.errors.input_error import InputError
+from backend.core.errors.policy import MAX_SECONDS, ErrorPolicy, parse_error_policy
+from backend.core.ratelimit.configured import ModelLimit, check_names
 
 MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key has at least the size of the hash."""

@@ -5,13 +5,9 @@ The way in. Classification (`classify`), the policy table (`ErrorPolicy`, `parse
 runner carry decisions out.
 """
 
-from backend.core.classification import Classified, classify, error_chain
-from backend.core.error_category import CATEGORIES, FINAL, TRANSIENT, Category
-from backend.core.error_facts import ErrorFacts, facts_of
-from backend.core.error_policy import DEFAULT_POLICY, ErrorPolicy, Rule, parse_error_policy
-from backend.core.model_fallbacks import Fallback
-from backend.core.retry_after import wait_asked_for
-from backend.core.retry_decision import (
+from backend.core.errors.category import CATEGORIES, FINAL, TRANSIENT, Category
+from backend.core.errors.classify import Classified, classify, error_chain
+from backend.core.errors.decision import (
     UNUSABLE,
     Action,
     Decision,
@@ -28,6 +24,10 @@ from backend.core.retry_decision import (
     reschedule_after,
     wait_of,
 )
+from backend.core.errors.facts import ErrorFacts, facts_of
+from backend.core.errors.fallbacks import Fallback
+from backend.core.errors.policy import DEFAULT_POLICY, ErrorPolicy, Rule, parse_error_policy
+from backend.core.errors.retry_after import wait_asked_for
 
 __all__ = [
     "CATEGORIES",

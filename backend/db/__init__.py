@@ -1,1 +1,1 @@
-"""The visual_ai schema: engine, tables and one repository for each noun. All SQL lives here."""
+"""The visual_ai schema: engine, tables and one repository per noun. All SQL lives here."""

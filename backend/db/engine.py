@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from backend.core.jsonable import dumps
-from backend.db.announcements import OPTION, Announcement, Announcer, AsyncAnnouncer, notify
+from backend.db.runs.announcements import OPTION, Announcement, Announcer, AsyncAnnouncer, notify
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, literal, select, text
 from sqlalchemy.orm import aliased
 
 from backend.core.jsonable import dumps, storable
-from backend.core.notification_events import CHANNEL, NotificationEvent
+from backend.core.notifications.notification_events import CHANNEL, NotificationEvent
 from backend.core.redaction import redact_text
 from backend.db.rows import Row, all_rows, first_row
 from backend.db.tables import notification_causes as causes

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, exists, func, literal, select, text, 
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.jsonable import storable
-from backend.core.notification_events import CHANNEL
+from backend.core.notifications.notification_events import CHANNEL
 from backend.core.redaction import redact_text
 from backend.db.rows import Row, all_rows, first_row
 from backend.db.tables import notification_causes as causes

@@ -13,16 +13,17 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from backend.core.events import NewEvent
-from backend.core.limit_changes import begun
-from backend.core.limit_state import Counts, Reservation
+from backend.core.ratelimit.state import Counts, Reservation
+from backend.core.ratelimit.transitions import begun
 from backend.core.settings import get_settings
 from backend.core.states import TaskState
-from backend.db import events, executions, model_limits, observations, run_usage, takeover, threads, traces
+from backend.db import rate_limits
 from backend.db.engine import task_engine
-from backend.db.events import Told
-from backend.db.executions import RunState
-from backend.db.run_usage import Used
-from backend.db.traces import Place
+from backend.db.runs import events, executions, observations, run_usage, takeover, threads, traces
+from backend.db.runs.events import Told
+from backend.db.runs.executions import RunState
+from backend.db.runs.run_usage import Used
+from backend.db.runs.traces import Place
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,9 @@ def _act(connection: Connection) -> None:
     told = Told(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("agent_update", {})])
     events.append_from_tries(connection, [told])
     model = f"rehearsal:{uuid.uuid4()}"
-    model_limits.swap(connection, model, None, begun(now.timestamp()), Counts())
-    model_limits.read(connection, model)
-    model_limits.reserve(connection, model, Reservation(1, 60.0, paced=True), Counts())
+    rate_limits.swap(connection, model, None, begun(now.timestamp()), Counts())
+    rate_limits.read(connection, model)
+    rate_limits.reserve(connection, model, Reservation(1, 60.0, paced=True), Counts())
     executions.cancelled_among(connection, [execution_id])
     executions.set_results(connection, {execution_id: {}})
     observations.observe(connection, run, [TaskState("task", -1, 1, "success", now, now, 0.1)])

@@ -1,1 +1,1 @@
-"""What the API offers, without HTTP."""
+"""What the API offers, independent of HTTP."""

@@ -7,31 +7,31 @@ from dataclasses import dataclass
 
 import httpx
 
-from backend.agents.model_gates import limit_store
 from backend.clients.airflow import AirflowClient
 from backend.clients.webhooks import WebhookClient
 from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
+from backend.ratelimit.factory import limit_store
 from backend.services.auth import Authenticator
-from backend.services.catalog import Catalog
-from backend.services.deliveries import Deliveries
-from backend.services.feed import EventFeed
-from backend.services.health import Health
 from backend.services.images import Images
-from backend.services.model_limits import ModelLimits
-from backend.services.monitoring import Monitoring
-from backend.services.notifications import Notifications
-from backend.services.preferences import Preferences
-from backend.services.reconciler import Reconciler
-from backend.services.retention import EventRetention
-from backend.services.runs import Runs
-from backend.services.secret_box import SecretBox
-from backend.services.status import Status
-from backend.services.stream import Streams
-from backend.services.task_logs import TaskLogs
+from backend.services.monitoring.health import Health
+from backend.services.monitoring.metrics import Monitoring
+from backend.services.monitoring.model_limits import ModelLimits
+from backend.services.notifications.deliveries import Deliveries
+from backend.services.notifications.outbox_view import Notifications
+from backend.services.notifications.preferences import Preferences
+from backend.services.notifications.secret_box import SecretBox
+from backend.services.recording.reconciler import Reconciler
+from backend.services.recording.retention import EventRetention
+from backend.services.runs.control import Runs
+from backend.services.runs.logs import TaskLogs
+from backend.services.runs.status import Status
+from backend.services.streaming.feed import EventFeed
+from backend.services.streaming.stream import Streams
 from backend.services.templates import Templates
-from backend.services.trigger import Triggers
-from backend.services.trigger_batch import BatchTriggers
+from backend.services.triggering.batch import BatchTriggers
+from backend.services.triggering.catalog import Catalog
+from backend.services.triggering.trigger import Triggers
 
 
 @dataclass(frozen=True, slots=True)

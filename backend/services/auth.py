@@ -8,7 +8,7 @@ import jwt
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
 from backend.core.problems import Forbidden, Unauthorized, Unavailable
 from backend.core.roles import Principal, Role
-from backend.services.secret_box import SecretBox, UnreadableError
+from backend.services.notifications.secret_box import SecretBox, UnreadableError
 
 log = logging.getLogger(__name__)
 

@@ -4,14 +4,14 @@ import asyncio
 import uuid
 from hashlib import sha256
 
-from backend.agents.images import inspect_upload, read_sample
-from backend.core.input_error import InputError
+from backend.core.errors.input_error import InputError
 from backend.core.problems import FieldError, Invalid, NotFound
 from backend.core.roles import Principal
 from backend.core.settings import Settings
 from backend.db import images
 from backend.db.engine import Database
 from backend.db.images import StoredImage
+from backend.pictures.load import inspect_upload, read_sample
 
 SCHEME = "upload://"
 

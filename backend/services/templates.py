@@ -7,20 +7,20 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from backend.agents.models import check_name
-from backend.agents.requested_team import check_team
-from backend.agents.team_arguments import TEAM_ARGUMENTS
 from backend.core.budget import parse_budget
-from backend.core.input_error import InputError
+from backend.core.errors.input_error import InputError
 from backend.core.pointers import field_path, pointer
 from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, NotFound
 from backend.core.redaction import find_secret
 from backend.core.roles import Principal, Role
 from backend.db import templates
 from backend.db.engine import Database
-from backend.db.executions import SYSTEM_KEY
 from backend.db.rows import Row
-from backend.services.catalog import Catalog
+from backend.db.runs.executions import SYSTEM_KEY
+from backend.models.resolve import check_name
+from backend.runtime.requested_team import check_team
+from backend.runtime.team.arguments import TEAM_ARGUMENTS
+from backend.services.triggering.catalog import Catalog
 
 MAX_BYTES = 256 * 1024
 """Of a definition, as JSON. It is part of each run's conf, which Airflow keeps in its own database."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from backend.stack.layout import Layout, StackError
-from backend.stack.options import StackOptions
+from backend.deployment.layout import Layout, StackError
+from backend.deployment.options import StackOptions
 
 SAMPLE_PICTURE = "sample://invoice"
 _QUERY = "What is the total of this invoice?"

@@ -6,10 +6,10 @@ import socket
 
 import psutil
 
-from backend.stack.layout import Layout, StackError
-from backend.stack.options import StackOptions
-from backend.stack.processes import holder_of_port
-from backend.stack.progress import note
+from backend.deployment.layout import Layout, StackError
+from backend.deployment.options import StackOptions
+from backend.deployment.processes import holder_of_port
+from backend.deployment.progress import note
 
 _NEEDED_DISK = 2 * 1024**3
 _WANTED_MEMORY = 3 * 1024**3

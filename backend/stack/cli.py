@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.stack.layout import Layout, StackError
+from backend.deployment.layout import Layout, StackError
 
 if TYPE_CHECKING:
     from backend.stack.control import Stack
@@ -84,8 +84,8 @@ def airflow(context: typer.Context) -> None:
 @app.command(rich_help_panel=STACK, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def frontend(context: typer.Context, script: str) -> None:
     """Run a script of frontend/package.json with the Node.js there is, as in `frontend lint`."""
+    from backend.deployment.progress import step
     from backend.stack.frontend import Frontend
-    from backend.stack.progress import step
 
     try:
         code = Frontend(Layout.find().root, step).run(script, context.args)
@@ -103,7 +103,7 @@ def migrate() -> None:
     from backend.core.settings import get_settings
     from backend.db.migrate import migrate as run
     from backend.db.roles import RoleError
-    from backend.stack.installation import given_role_passwords
+    from backend.deployment.environment import given_role_passwords
 
     try:
         done = run(get_settings().database_url, given_role_passwords(os.environ))

@@ -15,18 +15,18 @@ import psycopg
 from backend.db.address import database_url
 from backend.db.migrate import Migrated, migrate
 from backend.db.roles import BACKEND_ROLE, WORKER_ROLE, RoleError
+from backend.deployment.airflow_setup import set_up_airflow
+from backend.deployment.credentials import load_credentials
+from backend.deployment.environment import Databases, given_role_passwords
+from backend.deployment.layout import MARKER_VARIABLE, Layout, StackError
+from backend.deployment.options import StackOptions, read_environment, read_options
+from backend.deployment.processes import end_all
+from backend.deployment.progress import note, step
 from backend.stack import environment
-from backend.stack.airflow_setup import set_up_airflow
 from backend.stack.checks import check_ports, check_room
-from backend.stack.credentials import load_credentials
 from backend.stack.frontend import Frontend
 from backend.stack.health import Readiness
-from backend.stack.installation import Databases, given_role_passwords
-from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
-from backend.stack.options import StackOptions, read_environment, read_options
 from backend.stack.postgres import Cluster, wait_until_reachable
-from backend.stack.processes import end_all
-from backend.stack.progress import note, step
 from backend.stack.supervision import BACKEND, FRONTEND, SCHEDULER, ProgramState, Supervisor, programs
 
 _AIRFLOW_OWNER = "airflow"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from backend.stack.installation import (
+from backend.deployment.environment import (
     Databases,
     Places,
     airflow_secrets,
@@ -18,8 +18,8 @@ from backend.stack.installation import (
     passed_on,
     setup_accounts,
 )
-from backend.stack.layout import MARKER_VARIABLE, Layout
-from backend.stack.options import StackOptions
+from backend.deployment.layout import MARKER_VARIABLE, Layout
+from backend.deployment.options import StackOptions
 
 
 def base_environment(layout: Layout, options: StackOptions, person: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from backend.stack.layout import StackError
+from backend.deployment.layout import StackError
 from backend.stack.nodejs import NodeJs, find_nodejs, install_nodejs
 
 _GENERATED = frozenset({"node_modules", "dist", "coverage", "test-results", "playwright-report", ".vite"})

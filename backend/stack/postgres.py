@@ -21,7 +21,7 @@ from psycopg import sql
 
 from backend.db.address import database_url, plain_url
 from backend.db.roles import set_password
-from backend.stack.layout import StackError
+from backend.deployment.layout import StackError
 
 ADMIN = "postgres"
 SYSTEM_USER = "pgserver"

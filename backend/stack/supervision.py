@@ -13,8 +13,8 @@ import psutil
 from honcho.environ import parse_procfile
 from supervisor.xmlrpc import SupervisorTransport
 
-from backend.stack.credentials import write_private
-from backend.stack.layout import MARKER_VARIABLE, Layout, StackError
+from backend.deployment.credentials import write_private
+from backend.deployment.layout import MARKER_VARIABLE, Layout, StackError
 
 SCHEDULER = "scheduler"
 API_SERVER = "api-server"
@@ -187,7 +187,7 @@ class Supervisor:
     def stop(self, *, timeout: float = 30.0) -> bool:
         """Stop every process as a group and then the daemon. Returns whether it was running.
 
-        What doesn't end in `timeout` seconds is left to `backend.stack.processes.end_all`.
+        What doesn't end in `timeout` seconds is left to `backend.deployment.processes.end_all`.
         """
         process = self.process()
         if process is None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from backend.stack.container import BACKEND, SECRETS
+from backend.deployment.entrypoint import BACKEND, SECRETS
 from backend.stack.nodejs import PACKAGE
-from tests.kit.stack import ROOT
+from tests.kit.processes.stack import ROOT
 
 FILE = ROOT / "docker" / "docker-compose.airflow.yml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())

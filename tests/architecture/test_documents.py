@@ -20,11 +20,11 @@ from dotenv import dotenv_values
 from backend.__main__ import app as command_line
 from backend.core.settings import Settings
 from backend.db.tables import metadata
-from backend.stack.options import StackOptions
+from backend.deployment.options import StackOptions
 from tests.architecture.test_layout import CONTRACT
-from tests.kit.documents import DOCUMENTS, Document, tree_paths
-from tests.kit.snippets import SNIPPETS, found, snippet
-from tests.kit.stack import ROOT
+from tests.kit.documents.pages import DOCUMENTS, Document, tree_paths
+from tests.kit.documents.snippets import SNIPPETS, found, snippet
+from tests.kit.processes.stack import ROOT
 
 README = DOCUMENTS[0]
 LINKED = [*DOCUMENTS, Document("frontend/README.md")]
@@ -47,7 +47,7 @@ Next Steps
 
 
 def test_every_block_of_code_has_a_name() -> None:
-    """A new one needs an entry in tests/kit/snippets.py and a test that takes it."""
+    """A new one needs an entry in tests/kit/documents/snippets.py and a test that takes it."""
     for block in chain.from_iterable(document.blocks for document in DOCUMENTS):
         names = [name for name, one in SNIPPETS.items() if one.fits(block)]
         assert len(names) == 1, f"{block}: {names or 'no test knows this block'}"
@@ -98,8 +98,8 @@ def test_every_part_of_the_data_flow_exists() -> None:
     for name in re.findall(r"\[backend/(\S+?)\]", snippet("flow-diagram")):
         path = ROOT / "backend" / name.replace(".", "/")
         assert path.is_dir() or path.with_suffix(".py").exists(), name
-    for name in re.findall(r"\[services\.(\w+)\]", snippet("flow-diagram")):
-        assert (ROOT / "backend" / "services" / f"{name}.py").exists(), name
+    for name in re.findall(r"\[services\.([\w.]+)\]", snippet("flow-diagram")):
+        assert (ROOT / "backend" / "services" / f"{name.replace('.', '/')}.py").exists(), name
 
 
 @pytest.mark.parametrize("document", LINKED, ids=lambda document: str(document.name))

@@ -23,7 +23,7 @@ from tests.benchmarks import (
     waiting,
 )
 from tests.benchmarks.report import Result
-from tests.kit.stack import ROOT, RunningStack, running_stack
+from tests.kit.processes.stack import ROOT, RunningStack, running_stack
 
 ON_A_STACK: dict[str, Callable[[RunningStack], Result]] = {
     "task_overhead": task_overhead.measure,

@@ -17,18 +17,18 @@ from typing import Any, Self
 import psutil
 import psycopg
 
-from backend.agents.batch import run_batch
-from backend.agents.batch_plan import BatchPlan
-from backend.agents.http_clients import HttpClients
-from backend.agents.models import build_model, resolve_model
-from backend.agents.runner import AgentRunner, TaskContext
-from backend.agents.specs import parse_agent
-from backend.agents.task import AgentTask
 from backend.core.settings import Settings
 from backend.db.address import plain_url
+from backend.models.http_clients import HttpClients
+from backend.models.resolve import build_model, resolve_model
+from backend.runtime.batch.plan import BatchPlan
+from backend.runtime.batch.run import run_batch
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.specs import parse_agent
+from backend.runtime.worker import AgentTask
 from tests.benchmarks.database import BenchDatabase, bench_database
 from tests.benchmarks.report import Goal, Result
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.openai.server import OpenAIServer
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 MIB = 2**20

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backend.db.migrate import migrate
 from backend.stack.postgres import Cluster
-from tests.kit.stack import free_port
+from tests.kit.processes.stack import free_port
 
 
 @dataclass(frozen=True)

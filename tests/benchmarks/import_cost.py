@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from tests.benchmarks.report import Goal, Result, median
-from tests.kit.stack import ROOT, RunningStack
+from tests.kit.processes.stack import ROOT, RunningStack
 
 RUNS = 10
 GOAL_MS = 50.0

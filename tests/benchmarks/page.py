@@ -14,13 +14,13 @@ import httpx
 from playwright.sync_api import CDPSession, Page, expect
 
 from backend.core.events import NewEvent
-from backend.db import events
+from backend.db.runs import events
 from backend.stack.frontend import Frontend
 from tests.benchmarks.report import Goal, Result, percentile
 from tests.benchmarks.streams import DAG_ID, System, started_system
 from tests.kit.airflow import PASSWORD
-from tests.kit.browser import CHROMIUM, Visitor, chromium
-from tests.kit.stack import ROOT, free_port, wait_until
+from tests.kit.processes.browser import CHROMIUM, Visitor, chromium
+from tests.kit.processes.stack import ROOT, free_port, wait_until
 
 RUN_ID = "run-0"
 EVENTS_A_SECOND = 60

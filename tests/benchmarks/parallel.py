@@ -7,15 +7,15 @@ from typing import Any
 
 import psycopg
 
-from backend.agents.runner import AgentRunner, TaskContext
-from backend.agents.specs import parse_team
-from backend.agents.task import AgentTask
-from backend.agents.team import run_team
 from backend.core.settings import Settings
 from backend.db.address import plain_url
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.specs import parse_team
+from backend.runtime.team.run import run_team
+from backend.runtime.worker import AgentTask
 from tests.benchmarks.database import BenchDatabase, bench_database
 from tests.benchmarks.report import Goal, Result, median
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.openai.server import OpenAIServer
 
 AGENTS, LATENCY, ROUNDS = 10, 2.0, 5
 GOAL = 1.1

@@ -16,8 +16,8 @@ import psutil
 
 from tests.benchmarks.report import Goal, Result, percentile
 from tests.benchmarks.watching import lateness, watch_all
+from tests.kit.processes.stack import ROOT, RunningStack, finished_run, free_port, start_run, wait_for_dag, wait_until
 from tests.kit.sse_client import path_of
-from tests.kit.stack import ROOT, RunningStack, finished_run, free_port, start_run, wait_for_dag, wait_until
 
 CLIENTS = 50
 RUNS = 5

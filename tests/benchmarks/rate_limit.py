@@ -10,13 +10,13 @@ import asyncio
 import time
 from typing import Any
 
-from backend.agents.limit_store import LimitStore, PostgresStore
-from backend.agents.shared_gate import SharedGate
 from backend.db.engine import ThreadedDatabase, make_engine
+from backend.ratelimit.limiter import SharedGate
+from backend.ratelimit.stores import LimitStore, PostgresStore
 from tests.benchmarks.database import BenchDatabase, bench_database
 from tests.benchmarks.report import Goal, Result
 from tests.kit.gated_callers import MODEL, call_in_processes, waste
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.openai.server import OpenAIServer
 
 AGENTS, PROCESSES = 200, 4
 RATE, LATENCY = 20.0, 0.2

@@ -8,8 +8,8 @@ import httpx
 
 from tests.benchmarks.report import Result, percentile
 from tests.benchmarks.watching import lateness, watch
+from tests.kit.processes.stack import RunningStack, finished_run, start_run, wait_for_dag
 from tests.kit.runs import trigger
-from tests.kit.stack import RunningStack, finished_run, start_run, wait_for_dag
 
 RUNS = 20
 WARM_UP = 2

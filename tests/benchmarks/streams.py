@@ -19,18 +19,18 @@ import httpx
 import psycopg
 
 from backend.core.events import NewEvent
-from backend.db import events
 from backend.db.address import plain_url
-from backend.db.executions import RunState
 from backend.db.migrate import migrate
+from backend.db.runs import events
+from backend.db.runs.executions import RunState
 from backend.stack.postgres import Cluster
 from tests.benchmarks.report import Goal, Result, percentile
 from tests.kit.airflow import PASSWORD, FakeAirflow
-from tests.kit.airflow_server import AirflowServer
-from tests.kit.backend_process import BackendProcess, environment
-from tests.kit.log_writer import LogWriter
-from tests.kit.redis_server import RedisServer
-from tests.kit.stack import ROOT, free_port
+from tests.kit.processes.backend import BackendProcess, environment
+from tests.kit.processes.log_writer import LogWriter
+from tests.kit.processes.stack import ROOT, free_port
+from tests.kit.servers.airflow import AirflowServer
+from tests.kit.servers.redis import RedisServer
 
 DAG_ID = "some_dag"
 RUNS = 100

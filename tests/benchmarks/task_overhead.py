@@ -5,7 +5,7 @@ from datetime import datetime
 import httpx
 
 from tests.benchmarks.report import Goal, Result, median
-from tests.kit.stack import RunningStack, finished_run, start_run, wait_for_dag
+from tests.kit.processes.stack import RunningStack, finished_run, start_run, wait_for_dag
 
 WARM_UP = 3
 PAIRS = 20

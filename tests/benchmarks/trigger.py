@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from tests.benchmarks.report import Goal, Result, percentile
-from tests.kit.stack import RunningStack, wait_for_dag, wait_until
+from tests.kit.processes.stack import RunningStack, wait_for_dag, wait_until
 
 WARM_UP = 5
 REQUESTS = 300

@@ -17,8 +17,8 @@ import httpx
 import psutil
 
 from tests.benchmarks.report import Goal, Result
-from tests.kit.openai_server import OpenAIServer
-from tests.kit.stack import RunningStack, running_stack, wait_for_dag, wait_until
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import RunningStack, running_stack, wait_for_dag, wait_until
 
 RUNS, WORKER_RUNS, WARM_UP = 500, 150, 10
 LATENCY, LONG_LATENCY = 2.0, 60.0

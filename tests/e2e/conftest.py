@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.kit.langfuse_server import LangfuseServer
-from tests.kit.openai_server import OpenAIServer
-from tests.kit.stack import RunningStack, running_stack, wait_until
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import RunningStack, running_stack, wait_until
+from tests.kit.servers.langfuse import LangfuseServer
 
 PROJECT = Path(__file__).parents[1] / "projects" / "five_steps" / "langgraph.json"
 OPENAI_KEY = "sk-proj-e2eSecretThatMayStandNowhere0123456789"

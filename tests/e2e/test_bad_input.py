@@ -13,10 +13,10 @@ import psycopg
 import pytest
 
 from backend.db.address import plain_url
-from tests.kit.openai_server import OpenAIServer
+from tests.kit import pictures
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import RunningStack, wait_for_dag
 from tests.kit.runs import check_order, follow, of_type, snapshot, trigger, upload
-from tests.kit.stack import RunningStack, wait_for_dag
-from tests.unit import pictures
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

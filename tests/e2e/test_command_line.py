@@ -11,11 +11,11 @@ from typing import Any, Self
 import httpx
 import pytest
 
-from tests.kit.openai_server import OpenAIServer
+from tests.kit import pictures
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import ROOT, RunningStack, wait_until
+from tests.kit.processes.stack_processes import pid_of
 from tests.kit.runs import events, follow, snapshot, trigger
-from tests.kit.stack import ROOT, RunningStack, wait_until
-from tests.kit.stack_processes import pid_of
-from tests.unit import pictures
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -6,8 +6,8 @@ import time
 import httpx
 import pytest
 
+from tests.kit.processes.stack import RunningStack
 from tests.kit.serving import check_page
-from tests.kit.stack import RunningStack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

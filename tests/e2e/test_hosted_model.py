@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import OPENAI_KEY
-from tests.kit.openai_server import OpenAIServer
+from tests.kit import pictures
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import RunningStack
 from tests.kit.runs import check_order, follow, of_type, snapshot, trigger, upload
-from tests.kit.stack import RunningStack
-from tests.unit import pictures
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

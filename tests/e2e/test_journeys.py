@@ -9,10 +9,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from tests.kit.browser import CHROMIUM, Scheme, Visitor, chromium
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.browser import CHROMIUM, Scheme, Visitor, chromium
+from tests.kit.processes.stack import RunningStack
 from tests.kit.runs import trigger
-from tests.kit.stack import RunningStack
 
 pytestmark = [
     pytest.mark.e2e,

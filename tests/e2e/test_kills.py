@@ -12,13 +12,13 @@ import httpx
 import psutil
 import pytest
 
-from backend.stack.layout import MARKER_VARIABLE
-from backend.stack.processes import marked
-from tests.kit.openai_log import RequestRecord
-from tests.kit.openai_server import OpenAIServer
+from backend.deployment.layout import MARKER_VARIABLE
+from backend.deployment.processes import marked
+from tests.kit.openai.log import RequestRecord
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import RunningStack, wait_for_dag, wait_until
+from tests.kit.processes.stack_processes import kill_program, kill_task, pid_of, restart_postgres
 from tests.kit.runs import Event, check_order, follow, of_type, snapshot, trigger
-from tests.kit.stack import RunningStack, wait_for_dag, wait_until
-from tests.kit.stack_processes import kill_program, kill_task, pid_of, restart_postgres
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -13,9 +13,9 @@ import pytest
 from psycopg.rows import dict_row
 
 from backend.db.address import plain_url
+from tests.kit import pictures
+from tests.kit.processes.stack import RunningStack, finished_run, start_run, wait_until
 from tests.kit.runs import Event, check_order, events, follow, latest, of_type, snapshot, trigger, upload
-from tests.kit.stack import RunningStack, finished_run, start_run, wait_until
-from tests.unit import pictures
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import finished_run, start_run, wait_for_dag, wait_until
 from tests.kit.runs import trigger
-from tests.kit.stack import finished_run, start_run, wait_for_dag, wait_until
-from tests.kit.webhook_receiver import SECRET, Answer, Receiver, receiving_beside
+from tests.kit.servers.webhooks import SECRET, Answer, Receiver, receiving_beside
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -5,9 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import wait_for_dag, wait_until
 from tests.kit.runs import follow, of_type, snapshot, trigger
-from tests.kit.stack import wait_for_dag, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -1,6 +1,7 @@
 """The commands and snippets of README and docs/, run as they stand; only addresses and folders are the test's.
 
-tests/kit/snippets.py has their names. What can't be run here is looked at in tests/architecture/test_documents.py.
+tests/kit/documents/snippets.py has their names. What can't be run here is looked at in
+tests/architecture/test_documents.py.
 """
 
 import importlib.util
@@ -15,11 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kit.browser import CHROMIUM, Visitor, chromium
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.documents.snippets import snippet
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.browser import CHROMIUM, Visitor, chromium
+from tests.kit.processes.stack import ROOT, RunningStack, finished_run, wait_for_dag, wait_until
 from tests.kit.runs import follow, snapshot, trigger
-from tests.kit.snippets import snippet
-from tests.kit.stack import ROOT, RunningStack, finished_run, wait_for_dag, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 
 from backend.db.address import plain_url
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import RunningStack
+from tests.kit.processes.stack_processes import pid_of
 from tests.kit.runs import Event, check_order, events, of_type, snapshot, trigger
-from tests.kit.stack import RunningStack
-from tests.kit.stack_processes import pid_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

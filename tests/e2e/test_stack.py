@@ -8,7 +8,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.kit.stack import RunningStack
+from tests.kit.processes.stack import RunningStack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

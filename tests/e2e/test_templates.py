@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.openai.server import OpenAIServer
 from tests.kit.runs import check_order, follow, of_type, snapshot, trigger
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -103,7 +103,7 @@ def test_a_workflow_without_a_dag_file(backend: httpx.Client, openai_server: Ope
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"agents": [{"name": "a", "graph": "tests.kit.user_graphs:anything"}]}, "agents[0].graph: names code"),
+        ({"agents": [{"name": "a", "graph": "tests.kit.graphs.foreign:anything"}]}, "agents[0].graph: names code"),
         ({"agents": [{"name": "a", "type": "text", "output_schema": "antigravity:X"}]}, "agents[0].output_schema"),
         ({"agents": [{"name": "{{ 1 }}", "type": "text"}]}, "agents[0].name: holds Jinja"),
         ({"agents": [{"name": "a", "type": "text"}], "error_policy": {"x": 1}}, "error_policy.x: is not known"),

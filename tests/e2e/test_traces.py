@@ -7,10 +7,10 @@ import httpx
 import pytest
 from langfuse import Langfuse
 
-from tests.kit.langfuse_server import LangfuseServer
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import finished_run, start_run, wait_until
 from tests.kit.runs import follow, snapshot, trigger
-from tests.kit.stack import finished_run, start_run, wait_until
+from tests.kit.servers.langfuse import LangfuseServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from tests.kit.openai_server import OpenAIServer
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import RunningStack, wait_for_dag, wait_until
 from tests.kit.runs import check_order, follow, snapshot, trigger
-from tests.kit.stack import RunningStack, wait_for_dag, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

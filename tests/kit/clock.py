@@ -1,6 +1,6 @@
 """Time that passes at once."""
 
-from backend.agents.attempts import Pace
+from backend.models.attempts import Pace
 
 
 class Clock:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from langfuse._client.resource_manager import LangfuseResourceManager
 
-from tests.kit.langfuse_server import LangfuseServer
-from tests.kit.openai_server import OpenAIServer
-from tests.kit.redis_server import RedisServer
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.langfuse import LangfuseServer
+from tests.kit.servers.redis import RedisServer
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,14 @@ import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy import Engine
 
-from backend.core.notification_events import CHANNEL
+from backend.core.notifications.notification_events import CHANNEL
 from backend.core.states import TaskState
-from backend.db import errors, executions, observations
 from backend.db.address import plain_url
-from backend.db.executions import RunState
-from backend.db.traces import Place
+from backend.db.runs import errors, executions, observations
+from backend.db.runs.executions import RunState
+from backend.db.runs.traces import Place
+from tests.kit.servers.webhooks import SECRET, Receiver
 from tests.kit.waiting import eventually
-from tests.kit.webhook_receiver import SECRET, Receiver
 
 LENIENT: dict[str, Any] = {
     "allow_private_webhooks": True,

@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 
 from backend.core.events import Event, NewEvent
 from backend.core.states import TaskState
-from backend.db import events, executions, observations, traces
-from backend.db.executions import RunState
-from backend.db.traces import Place
+from backend.db.runs import events, executions, observations, traces
+from backend.db.runs.executions import RunState
+from backend.db.runs.traces import Place
 
 
 class RecordedRun:

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from tests.kit.stack import ROOT
+from tests.kit.processes.stack import ROOT
 
 RULES: dict[str, Any] = json.loads((ROOT / "frontend" / "serving.json").read_text())
 

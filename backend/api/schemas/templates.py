@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from backend.agents.agent_config import MAX_SYSTEM_PROMPT
-from backend.agents.specs import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS, MAX_STEPS, Mode
+from backend.agents.config import MAX_SYSTEM_PROMPT
 from backend.api.schemas.workflows import BudgetBody, storable_json
+from backend.runtime.specs import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS, MAX_STEPS, Mode
 
 NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 RESERVED = frozenset({"schema"})

@@ -9,10 +9,10 @@ import {
 } from "@tanstack/react-router";
 import { sessionQuery } from "@/shared/api/session";
 import { dashboardSearch } from "@/features/dashboard/search";
-import { runPageSearch } from "@/features/run-page/search";
+import { runPageSearch } from "@/features/run-detail/search";
 import { runsSearch } from "@/features/runs/search";
-import { runSearch } from "@/features/run/search";
-import { draftSearch, templateSearch, templatesSearch } from "@/features/saved/search";
+import { runSearch } from "@/features/start-run/search";
+import { draftSearch, templateSearch, templatesSearch } from "@/features/templates/search";
 import { AppFrame } from "./AppFrame";
 import { NotFoundPage } from "./NotFoundPage";
 import { PageError } from "./PageError";
@@ -61,20 +61,20 @@ const runPage = createRoute({
   getParentRoute: () => signedIn,
   path: "/runs/$dagId/$runId",
   validateSearch: runPageSearch,
-  component: lazyRouteComponent(() => import("@/features/run-page/RunPage"), "RunPage"),
+  component: lazyRouteComponent(() => import("@/features/run-detail/RunPage"), "RunPage"),
 });
 
 const workflows = createRoute({
   getParentRoute: () => signedIn,
   path: "/run",
-  component: lazyRouteComponent(() => import("@/features/run/WorkflowsPage"), "WorkflowsPage"),
+  component: lazyRouteComponent(() => import("@/features/start-run/WorkflowsPage"), "WorkflowsPage"),
 });
 
 const run = createRoute({
   getParentRoute: () => signedIn,
   path: "/run/$dagId",
   validateSearch: runSearch,
-  component: lazyRouteComponent(() => import("@/features/run/StartPage"), "StartPage"),
+  component: lazyRouteComponent(() => import("@/features/start-run/StartPage"), "StartPage"),
 });
 
 const dashboard = createRoute({
@@ -88,28 +88,28 @@ const templates = createRoute({
   getParentRoute: () => signedIn,
   path: "/saved",
   validateSearch: templatesSearch,
-  component: lazyRouteComponent(() => import("@/features/saved/TemplatesPage"), "TemplatesPage"),
+  component: lazyRouteComponent(() => import("@/features/templates/TemplatesPage"), "TemplatesPage"),
 });
 
 const newTemplate = createRoute({
   getParentRoute: () => signedIn,
   path: "/new-template",
   validateSearch: draftSearch,
-  component: lazyRouteComponent(() => import("@/features/saved/NewTemplatePage"), "NewTemplatePage"),
+  component: lazyRouteComponent(() => import("@/features/templates/NewTemplatePage"), "NewTemplatePage"),
 });
 
 const template = createRoute({
   getParentRoute: () => signedIn,
   path: "/saved/$name",
   validateSearch: templateSearch,
-  component: lazyRouteComponent(() => import("@/features/saved/TemplatePage"), "TemplatePage"),
+  component: lazyRouteComponent(() => import("@/features/templates/TemplatePage"), "TemplatePage"),
 });
 
 const newVersion = createRoute({
   getParentRoute: () => signedIn,
   path: "/saved/$name/edit",
   validateSearch: draftSearch,
-  component: lazyRouteComponent(() => import("@/features/saved/NewVersionPage"), "NewVersionPage"),
+  component: lazyRouteComponent(() => import("@/features/templates/NewVersionPage"), "NewVersionPage"),
 });
 
 const settings = createRoute({

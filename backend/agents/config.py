@@ -1,0 +1,145 @@
+"""What a DAG's author can set about a built-in agent, and what its run is given. Light to import: DAG files pay for
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from backend.core.errors.input_error import InputError
+
+if TYPE_CHECKING:
+    from backend.core.settings import Settings
+    from backend.pictures.cache import ImageCache
+    from backend.pictures.load import ReadUpload
+
+MAX_SYSTEM_PROMPT = 20_000
+
+
+class AgentConfigError(InputError):
+    """`agent_config` holds something that it can't. A retry doesn't help."""
+
+    field = "agent_config"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """The parsed `agent_config`.
+
+    `temperature` is between 0 and 2, `max_tokens` limits the answer, `output_schema` gives the agent's `data` its form:
+    a JSON Schema, or a Pydantic model as "package.module:Class".
+    """
+
+    system_prompt: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    output_schema: dict[str, Any] | str | None = None
+
+    @classmethod
+    def parse(cls, config: Mapping[str, Any]) -> AgentConfig:
+        """Check a DAG author's dictionary; its "type" was used already. Raises `AgentConfigError` naming the key."""
+        allowed = ("system_prompt", "temperature", "max_tokens", "output_schema")
+        for key in config:
+            if key not in (*allowed, "type"):
+                raise AgentConfigError(f"the key “{key}” is not known; allowed are type, {', '.join(allowed)}")
+        return cls(
+            system_prompt=_text(config.get("system_prompt")),
+            temperature=_number(config.get("temperature")),
+            max_tokens=_count(config.get("max_tokens")),
+            output_schema=_schema(config.get("output_schema")),
+        )
+
+    def model_params(self) -> dict[str, Any]:
+        """What concerns the model itself: parameters for `build_model`."""
+        params = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return {name: value for name, value in params.items() if value is not None}
+
+
+def _process_images() -> ImageCache:
+    from backend.pictures.cache import process_images
+
+    return process_images()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDeps:
+    """What an agent's nodes need besides the model: settings, uploads, and pictures loaded before.
+
+    `max_image_side`, in pixels, is that of the `ModelChoice`; None means the settings' own. `offline` tells that the
+    model is one of ours, which can be given no schema to answer in.
+    """
+
+    settings: Settings
+    read_upload: ReadUpload | None = None
+    max_image_side: int | None = None
+    images: ImageCache = field(default_factory=_process_images)
+    offline: bool = False
+
+
+def required_text(state: Mapping[str, Any], name: str) -> str:
+    """An input field that has to hold text. Raises `InputError` naming the field."""
+    value = state.get(name)
+    if value is None:
+        raise InputError("is missing; the agent needs it", field=name)
+    if not isinstance(value, str):
+        raise InputError(f"has to be text, not {type(value).__name__}", field=name)
+    if not value.strip():
+        raise InputError("is blank; the agent needs it", field=name)
+    return value
+
+
+def optional_text(state: Mapping[str, Any], name: str) -> str | None:
+    """An input field that may hold text; None for a blank one. Raises `InputError` naming the field."""
+    value = state.get(name)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return required_text(state, name)
+
+
+def check_length(text: str, deps: AgentDeps, field: str = "text") -> None:
+    """Refuse a text over the settings' limit. Raises `InputError` naming the field."""
+    limit = deps.settings.max_text_chars
+    if len(text) > limit:
+        raise InputError(
+            f"has {len(text)} characters, more than the limit of {limit}; send a shorter one "
+            "or raise VISUAL_AI_MAX_TEXT_CHARS",
+            field=field,
+        )
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_SYSTEM_PROMPT:
+        raise AgentConfigError(f"system_prompt has to be text of 1 to {MAX_SYSTEM_PROMPT} characters")
+    return value
+
+
+def _schema(value: Any) -> dict[str, Any] | str | None:
+    if value is None:
+        return None
+    from backend.agents.output_schema import check_output_schema  # jsonschema takes a moment
+
+    return check_output_schema(value)
+
+
+def _number(value: Any) -> float | None:
+    # A templated argument arrives as text.
+    try:
+        number = None if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if value is not None and (number is None or not 0 <= number <= 2):
+        raise AgentConfigError("temperature has to be a number from 0 to 2")
+    return number
+
+
+def _count(value: Any) -> int | None:
+    try:
+        number = None if value is None or isinstance(value, bool | float) else int(value)
+    except (TypeError, ValueError):
+        number = None
+    if value is not None and (number is None or number < 1):
+        raise AgentConfigError("max_tokens has to be a whole number of at least 1")
+    return number

@@ -1,0 +1,1 @@
+"""LangGraph checkpoints in PostgreSQL: fenced against superseded tries, and written in batches."""

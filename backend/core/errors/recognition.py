@@ -1,0 +1,286 @@
+"""The category of one exception: by its own type, the provider's code, the class's name, the status, in this order.
+
+Nothing here imports a provider's library: classes are recognised by their names along the hierarchy. Messages are read
+only where a provider has no code for what happened; each phrase stands in a recorded body among the tests.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import Mapping
+from types import FrameType, TracebackType
+
+from backend.core.budget import BudgetExceededError
+from backend.core.errors.agent_errors import (
+    AnswerBrokenOffError,
+    AnswerFilteredError,
+    InvalidOutputError,
+    StepLimitError,
+)
+from backend.core.errors.category import Category
+from backend.core.errors.facts import ErrorFacts, facts_of
+from backend.core.errors.input_error import InputError
+from backend.core.ratelimit.interface import CircuitOpenError, HeldBackError
+
+_OWN: tuple[tuple[type[BaseException], Category], ...] = (
+    (InputError, "input"),
+    (InvalidOutputError, "invalid_output"),
+    (BudgetExceededError, "budget"),
+    (StepLimitError, "budget"),
+    (AnswerFilteredError, "content_filter"),
+    (AnswerBrokenOffError, "server"),
+    (HeldBackError, "rate_limit"),
+    (CircuitOpenError, "server"),
+    (asyncio.CancelledError, "cancelled"),
+)
+
+_CODES: dict[Category, tuple[str, ...]] = {
+    "context_length": (
+        "context_length_exceeded",
+        "context_window_exceeded",
+        "string_above_max_length",
+        "exceed_context_size_error",  # llama.cpp
+        "context_exceeded",
+        "request_too_large",  # Anthropic's 413
+    ),
+    "quota": (
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "billing_error",
+        "budget_exceeded",  # LiteLLM
+        "credit_balance_too_low",
+        "insufficient_credits",
+        "servicequotaexceededexception",
+    ),
+    "content_filter": (
+        "content_filter",
+        "content_policy_violation",
+        "responsibleaipolicyviolation",
+        "invalid_prompt",  # OpenAI: flagged before a model saw it
+    ),
+    "auth": (
+        "invalid_api_key",
+        "api_key_invalid",
+        "account_deactivated",
+        "unsupported_country_region_territory",
+        "accessdeniedexception",
+        "unrecognizedclientexception",
+        "expiredtokenexception",
+        "unauthenticated",
+        "permission_denied",
+    ),
+    "rate_limit": (
+        "rate_limit_exceeded",
+        "rate_limited",
+        "ratelimitreached",
+        "too_many_requests",
+        "slow_down",
+        "throttling_error",
+        "throttlingexception",
+        "toomanyrequestsexception",
+        "resource_exhausted",
+    ),
+    "timeout": ("deadline_exceeded", "modeltimeoutexception", "request_timeout"),
+    "server": (
+        "server_error",
+        "internal_server_error",
+        "internalservererror",
+        "internalserverexception",
+        "service_unavailable",
+        "serviceunavailable",
+        "serviceunavailableexception",
+        "modelerrorexception",
+        "modelnotreadyexception",
+        "modelstreamerrorexception",
+        "unavailable",
+    ),
+    "invalid_output": ("tool_use_failed", "json_validate_failed"),  # Groq: what the model wrote is no tool call
+}
+_BY_CODE = {code: category for category, codes in _CODES.items() for code in codes}
+
+# Names of an error's class in a body: worth more than a status only where they name what a status can't.
+_TELLING_KINDS = frozenset(_CODES["context_length"] + _CODES["quota"] + _CODES["content_filter"])
+_BY_KIND: dict[str, Category] = {
+    "rate_limit_error": "rate_limit",
+    "tokens": "rate_limit",  # OpenAI's and Groq's limits by the minute
+    "requests": "rate_limit",
+    "overloaded_error": "server",
+    "api_error": "server",
+    "server_error": "server",
+    "unavailable_error": "server",
+    "internalservererror": "server",
+    "timeout_error": "timeout",
+    "authentication_error": "auth",
+    "permission_error": "auth",
+    "invalid_request_error": "bad_request",
+    "not_found_error": "bad_request",
+    "badrequesterror": "bad_request",
+}
+
+# Names of exception classes, as LangChain, OpenAI and Anthropic spell them, most telling first.
+_BY_CLASS: tuple[tuple[str, Category], ...] = (
+    ("ContextOverflowError", "context_length"),
+    ("ContentFilterFinishReasonError", "content_filter"),
+    ("ModelAuthenticationError", "auth"),
+    ("ModelPermissionDeniedError", "auth"),
+    ("AuthenticationError", "auth"),
+    ("PermissionDeniedError", "auth"),
+    ("ModelRateLimitError", "rate_limit"),
+    ("RateLimitError", "rate_limit"),
+    ("ModelTimeoutError", "timeout"),
+    ("APITimeoutError", "timeout"),
+    ("OutputParserException", "invalid_output"),
+    ("LengthFinishReasonError", "invalid_output"),  # a structured answer that the token limit cut off
+    ("OpenAIRefusalError", "invalid_output"),
+    ("ToolException", "tool"),
+    ("RunCancelledError", "cancelled"),
+)
+_BY_STATUS: dict[int, Category] = {
+    401: "auth",
+    402: "quota",
+    403: "auth",
+    407: "auth",
+    408: "timeout",
+    409: "server",
+    413: "context_length",
+    424: "server",  # Bedrock: the model failed
+    425: "server",
+    429: "rate_limit",
+    498: "rate_limit",  # Groq: no capacity left for the flexible tier
+    504: "timeout",
+    522: "timeout",  # Cloudflare could not connect in time
+    524: "timeout",  # Cloudflare got no answer in time
+    598: "timeout",
+    599: "timeout",
+}
+
+# Connection-level failures of httpx, httpcore, aiohttp, requests, botocore and the providers' clients.
+_TIMEOUTS = frozenset(
+    {"TimeoutException", "ConnectTimeout", "ReadTimeout", "WriteTimeout", "PoolTimeout", "Timeout"}
+    | {"ReadTimeoutError", "ConnectTimeoutError", "ServerTimeoutError"}
+)
+_CONNECTION = frozenset(
+    {"APIConnectionError", "TransportError", "NetworkError", "RemoteProtocolError", "ModelConnectionError"}
+    | {"ConnectionError", "EndpointConnectionError", "ClientConnectionError", "ClientPayloadError"}
+    | {"ChunkedEncodingError", "ProtocolError", "gaierror"}
+)
+# What is wrong with the request before it is sent: an address without a scheme, a key with a line break in it.
+_UNSENDABLE = frozenset({"UnsupportedProtocol", "InvalidURL", "LocalProtocolError"})
+
+# Modules that read a provider's answer: what they can't make sense of is the server's fault.
+_CLIENTS = ("openai.", "anthropic.", "ollama.", "httpx")
+_READERS = frozenset(
+    {"_create_chat_result", "_convert_chunk_to_generation_chunk", "_construct_lc_result_from_responses_api"}
+    | {"_convert_responses_chunk_to_generation_chunk"}
+)
+
+_NOTHING = ("No generation chunks were returned", "No generations found in stream")
+
+_OVERFLOW = re.compile(
+    r"(?i)maximum context length"  # OpenAI's words, vLLM's and Mistral's, which have no code
+    r"|prompt is too long"  # Anthropic
+    r"|exceed context limit"  # Anthropic: input and max_tokens together
+    r"|input tokens exceed"
+    r"|exceeds? the (?:available )?context (?:size|window|length)"  # llama.cpp, Ollama
+    r"|exceeds the maximum number of tokens allowed"  # Google
+    r"|input is too long for requested model"  # Bedrock
+    r"|max_tokens must be at least 1, got -"  # vLLM: what is left for the answer
+    r"|ContextWindowExceededError"  # LiteLLM
+    r"|request too large for"  # OpenAI and Groq: alone larger than a minute's tokens, so it never passes
+)
+_NO_CREDIT = re.compile(r"(?i)credit balance is too low|insufficient credits|budget has been exceeded")
+_BAD_KEY = re.compile(r"(?i)api key not valid")  # Google answers 400
+_FILTERED = re.compile(r"(?i)content management policy")
+_WORDED_STATUSES = frozenset({400, 413, 422, 429, 500})
+
+
+def category_of(error: BaseException) -> Category | None:
+    """The category of this exception, without what caused it; None when it says nothing about a model or its input."""
+    for kind, category in _OWN:
+        if isinstance(error, kind):
+            return category
+    names = frozenset(base.__name__ for base in type(error).__mro__)
+    facts = facts_of(error)
+    return (
+        _worded(error, facts, names)
+        or next((_BY_CODE[code] for code in facts.codes if code in _BY_CODE), None)
+        or next((_BY_CODE[kind] for kind in facts.kinds if kind in _TELLING_KINDS), None)
+        or next((category for name, category in _BY_CLASS if name in names), None)
+        or (_of_status(facts.status) if facts.status is not None else None)
+        or _of_kind(error, facts, names)
+        or _of_connection(error, names)
+    )
+
+
+def never_connects(error: BaseException) -> Category | None:
+    """The category of what keeps a request from ever being sent, whatever its client makes of it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "auth"  # the server could not show that it is who it should be
+    return "bad_request" if any(base.__name__ in _UNSENDABLE for base in type(error).__mro__) else None
+
+
+def _worded(error: BaseException, facts: ErrorFacts, names: frozenset[str]) -> Category | None:
+    """What only the message tells, of an answer that was refused or an error in mid-stream."""
+    if facts.status not in _WORDED_STATUSES and not (facts.status is None and names & {"APIError", "ResponseError"}):
+        return None
+    if any(code in _BY_CODE for code in facts.codes) and "rate_limit_exceeded" not in facts.codes:
+        return None
+    message = f"{error} {facts.message}"
+    if _OVERFLOW.search(message):
+        return "context_length"
+    if _NO_CREDIT.search(message):
+        return "quota"
+    if _BAD_KEY.search(message):
+        return "auth"
+    return "content_filter" if _FILTERED.search(message) else None
+
+
+def _of_status(status: int) -> Category:
+    return _BY_STATUS.get(status) or ("server" if status >= 500 else "bad_request")
+
+
+def _of_kind(error: BaseException, facts: ErrorFacts, names: frozenset[str]) -> Category | None:
+    """By the class of error that the body names: all there is of an error in the middle of a stream."""
+    from_provider = names & {"APIError", "ResponseError"} or isinstance(error.args[0] if error.args else None, Mapping)
+    if not from_provider:
+        return None
+    return next((_BY_KIND[kind] for kind in facts.kinds if kind in _BY_KIND), None)
+
+
+def _of_connection(error: BaseException, names: frozenset[str]) -> Category | None:
+    if (never := never_connects(error)) is not None:
+        return never
+    if isinstance(error, TimeoutError) or names & _TIMEOUTS:
+        return "timeout"
+    if isinstance(error, ConnectionError | ssl.SSLError) or names & _CONNECTION or _unreadable_answer(error, names):
+        return "server"
+    return None
+
+
+def _unreadable_answer(error: BaseException, names: frozenset[str]) -> bool:
+    """Whether a provider answered, but with no status to go by: an error in mid-stream, broken JSON, or nothing."""
+    if names & {"APIError", "ResponseError"}:
+        return True
+    frames = _frames(error.__traceback__)
+    if "JSONDecodeError" in names:
+        # A graph may read JSON of its own: the client's is told by who read it.
+        reader = next((name for name, _ in reversed(frames) if not name.startswith("json")), "")
+        return reader.startswith(_CLIENTS)
+    if isinstance(error, ValueError | TypeError | KeyError | AttributeError | IndexError):
+        if str(error).startswith(_NOTHING):
+            return True
+        if isinstance(error, IndexError) and frames and frames[-1][0].startswith("langchain_core.language_models"):
+            return True  # an answer without choices
+        return any(module.startswith("langchain_") and function in _READERS for module, function in frames[-2:])
+    return False
+
+
+def _frames(trace: TracebackType | None) -> list[tuple[str, str]]:
+    """The module and the function of each frame, the innermost last."""
+    found = []
+    while trace is not None:
+        frame: FrameType = trace.tb_frame
+        found.append((str(frame.f_globals.get("__name__", "")), frame.f_code.co_name))
+        trace = trace.tb_next
+    return found

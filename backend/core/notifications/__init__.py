@@ -1,0 +1,1 @@
+"""Rules of notifications: events, thresholds, signatures and delivery back-off."""

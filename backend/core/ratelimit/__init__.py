@@ -1,0 +1,1 @@
+"""The arithmetic of model rate limits: adaptive rates, bursts and circuit breakers."""

@@ -1,0 +1,140 @@
+"""Items of batches: what became of each input, so that a retry runs only what is missing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, func, select, text, update
+
+from backend.core.jsonable import dumps
+from backend.core.redaction import redact_text
+from backend.db.rows import Row, all_rows
+from backend.db.runs.traces import Place
+from backend.db.tables import batch_items as items
+
+ERROR_LIMIT = 2_000
+"""Characters kept of an item's error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many items of a batch have come to which end, and how large their outputs are, in bytes of JSON text."""
+
+    succeeded: int
+    failed: int
+    output_bytes: int
+
+
+_WRITE = text(
+    """
+    INSERT INTO visual_ai.batch_items (
+        execution_id, task_id, map_index, item_index, try_number, state, output, error, category, model, input_tokens,
+        output_tokens, cost_usd, latency_ms, trace_id, trace_url)
+    SELECT
+        CAST(:execution_id AS uuid), :task_id, :map_index, item_index, :try_number, state, output, error, category,
+        model, input_tokens, output_tokens, cost_usd, latency_ms, trace_id, trace_url
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+        item_index integer, state text, output jsonb, error text, category text, model text, input_tokens bigint,
+        output_tokens bigint, cost_usd numeric, latency_ms double precision, trace_id text,
+        trace_url text)
+    ON CONFLICT (execution_id, task_id, map_index, item_index) DO UPDATE SET
+        try_number = excluded.try_number, state = excluded.state, output = excluded.output, error = excluded.error,
+        category = excluded.category, model = excluded.model, input_tokens = excluded.input_tokens,
+        output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd, latency_ms = excluded.latency_ms,
+        trace_id = excluded.trace_id, trace_url = excluded.trace_url, finished_at = clock_timestamp()
+    """
+)
+
+
+def write(
+    connection: Connection, execution_id: str, place: Place, thread_id: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write what became of items, all in one statement; each row has the columns from `item_index` to `trace_url`.
+
+    Raises `OperationalError` (serialization failure) when a later try has the batch: this one's word no longer counts.
+    """
+    hold = text("SELECT visual_ai.hold_thread(:thread, :try_number)")
+    connection.execute(hold, {"thread": thread_id, "try_number": place.try_number})
+    kept = [{**row, "error": redact_text(row["error"], limit=ERROR_LIMIT) if row["error"] else None} for row in rows]
+    connection.execute(
+        _WRITE,
+        {
+            "execution_id": execution_id,
+            "task_id": place.task_id,
+            "map_index": place.map_index,
+            "try_number": place.try_number,
+            "rows": dumps(kept),
+        },
+    )
+
+
+def supersede(connection: Connection, execution_id: str, place: Place) -> None:
+    """Forget what became of all items: the batch begins anew."""
+    connection.execute(
+        update(items).where(*_of(execution_id, place)).values(state="superseded", output=None, error=None)
+    )
+
+
+def done(connection: Connection, execution_id: str, place: Place) -> set[int]:
+    """The positions of the items that have succeeded."""
+    query = select(items.c.item_index).where(*_of(execution_id, place), items.c.state == "success")
+    return set(connection.execute(query).scalars())
+
+
+def count(connection: Connection, execution_id: str, place: Place) -> Counts:
+    """How the batch stands."""
+    size = func.octet_length(func.coalesce(items.c.output, text("'null'::jsonb")).op("#>>")(text("'{}'")))
+    row = connection.execute(
+        select(
+            func.count().filter(items.c.state == "success"),
+            func.count().filter(items.c.state == "failed"),
+            func.coalesce(func.sum(case((items.c.state == "success", size), else_=0)), 0),
+        ).where(*_of(execution_id, place))
+    ).one()
+    return Counts(int(row[0]), int(row[1]), int(row[2]))
+
+
+def read_page(connection: Connection, execution_id: str, place: Place, *, after: int, limit: int) -> list[Row]:
+    """Up to `limit` items that follow the position `after`, in order, without those of superseded tries."""
+    query = (
+        select(*(column for column in items.c if column.name not in ("execution_id", "task_id", "map_index")))
+        .where(*_of(execution_id, place), items.c.item_index > after, items.c.state != "superseded")
+        .order_by(items.c.item_index)
+        .limit(limit)
+    )
+    return all_rows(connection.execute(query))
+
+
+def item_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An item as files and the API give it."""
+    return {
+        "index": row["item_index"],
+        "state": row["state"],
+        "output": row["output"],
+        "error": row["error"],
+        "category": row["category"],
+        "model": row["model"],
+        "input_tokens": row["input_tokens"],
+        "output_tokens": row["output_tokens"],
+        "cost_usd": float(row["cost_usd"]) if row["cost_usd"] is not None else None,
+        "latency_ms": row["latency_ms"],
+        "try_number": row["try_number"],
+        "trace_id": row["trace_id"],
+        "trace_url": row["trace_url"],
+    }
+
+
+def with_checkpoints(connection: Connection, threads: Sequence[str]) -> set[str]:
+    """Which of these LangGraph threads have a checkpoint to go on from."""
+    query = text("SELECT DISTINCT thread_id FROM visual_ai.checkpoints WHERE thread_id = ANY(:ids)")
+    return set(connection.execute(query, {"ids": list(threads)}).scalars())
+
+
+def _of(execution_id: str, place: Place) -> tuple[Any, ...]:
+    return (
+        and_(
+            items.c.execution_id == execution_id,
+            items.c.task_id == place.task_id,
+            items.c.map_index == place.map_index,
+        ),
+    )

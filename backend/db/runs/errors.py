@@ -1,0 +1,134 @@
+"""Errors: a row for each one, with what was done about it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from backend.core.jsonable import storable
+from backend.core.redaction import redact, redact_text
+from backend.db import notification_causes
+from backend.db.rows import Row, all_rows, one_row
+from backend.db.runs.traces import Place, label
+from backend.db.tables import workflow_errors as errors
+from backend.db.tables import workflow_executions as executions
+
+MESSAGE_LIMIT = 4_000
+PASSING = ("retry", "fallback", "repair", "reschedule", "task_retry")
+"""Actions after which something was tried again."""
+
+
+def add(
+    connection: Connection,
+    execution_id: str,
+    place: Place,
+    *,
+    category: str,
+    exception_type: str,
+    message: str,
+    action: str,
+    attempt: int = 1,
+    retry_in: float | None = None,
+    recovered: bool = False,
+    model: str | None = None,
+    node: str | None = None,
+    context: Mapping[str, Any] | None = None,
+    error_id: str | None = None,
+) -> dict[str, Any]:
+    """Record an error of one attempt; secrets and picture bytes are taken out. `retry_in` is in seconds.
+
+    Gives the data of its `error` event. With an `error_id` of one's own, a UUID, `recover` finds it.
+    """
+    made = connection.execute(
+        insert(errors)
+        .values(
+            **({} if error_id is None else {"id": error_id}),
+            execution_id=execution_id,
+            dag_id=place.dag_id,
+            dag_run_id=place.dag_run_id,
+            task_id=place.task_id,
+            map_index=place.map_index,
+            try_number=place.try_number,
+            agent_name=place.agent,
+            item_index=place.item,
+            model=model,
+            node=node,
+            category=category,
+            exception_type=exception_type,
+            message=storable(redact_text(message, limit=MESSAGE_LIMIT)),
+            action=action,
+            attempt=attempt,
+            retry_in=retry_in,
+            recovered=recovered,
+            context=redact(dict(context or {}), limit=1_000),
+        )
+        .returning(errors)
+    )
+    row = one_row(made)
+    if category == "rate_limit":
+        notification_causes.rate_limited(connection, execution_id, row["occurred_at"])
+    return payload(row)
+
+
+def recover(connection: Connection, error_ids: Sequence[str]) -> None:
+    """What was tried succeeded after these errors."""
+    connection.execute(update(errors).where(errors.c.id.in_(error_ids)).values(recovered=True))
+
+
+def recover_earlier(connection: Connection, execution_id: str, place: Place) -> None:
+    """The agent came to its end after what other tries of its task failed of."""
+    connection.execute(
+        update(errors)
+        .where(
+            errors.c.execution_id == execution_id,
+            errors.c.task_id == place.task_id,
+            errors.c.map_index == place.map_index,
+            errors.c.agent_name == place.agent,
+            errors.c.item_index.is_not_distinct_from(place.item),
+            errors.c.action.in_(PASSING),
+            errors.c.recovered.is_(False),
+        )
+        .values(recovered=True)
+    )
+
+
+def list_for(connection: Connection, execution_id: str, *, limit: int = 200) -> list[Row]:
+    """The execution's errors, newest first."""
+    query = (
+        select(errors).where(errors.c.execution_id == execution_id).order_by(errors.c.occurred_at.desc()).limit(limit)
+    )
+    return all_rows(connection.execute(query))
+
+
+def rate_limits_since(connection: Connection, user_id: str, since: datetime) -> list[tuple[datetime, str]]:
+    """The times of the rate limits that the user's runs met since then, in order, and the executions."""
+    query = (
+        select(errors.c.occurred_at, errors.c.execution_id)
+        .join(executions, executions.c.id == errors.c.execution_id)
+        .where(executions.c.user_id == user_id, errors.c.category == "rate_limit", errors.c.occurred_at > since)
+        .order_by(errors.c.occurred_at)
+    )
+    return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+def payload(error: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an `error` event."""
+    return {
+        "task_id": error["task_id"],
+        "map_index": error["map_index"],
+        "try_number": error["try_number"],
+        "agent": label(error["agent_name"], error["item_index"]),
+        "model": error["model"],
+        "node": error["node"],
+        "attempt": error["attempt"],
+        "category": error["category"],
+        "exception_type": error["exception_type"],
+        "message": error["message"],
+        "action": error["action"],
+        "retry_in": error["retry_in"],
+        "recovered": error["recovered"],
+        "context": error["context"],
+        "occurred_at": error["occurred_at"],
+    }

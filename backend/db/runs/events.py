@@ -1,0 +1,226 @@
+"""The event log: appended under the execution's row lock, so that order of `seq` is order of commit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import CTE, ColumnElement, Connection, Select, func, insert, literal, select, text
+
+from backend.core.events import CHANNEL, Event, NewEvent
+from backend.core.jsonable import dumps
+from backend.db.runs.announcements import Announcement, collecting
+from backend.db.tables import workflow_events as events
+
+_APPEND = text(
+    """
+    WITH taken AS (
+        UPDATE visual_ai.workflow_executions
+        SET last_seq = last_seq + :count, updated_at = clock_timestamp()
+        WHERE id = :execution_id
+        RETURNING id, last_seq - :count AS base, last_seq
+    ), written AS (
+        INSERT INTO visual_ai.workflow_events (execution_id, seq, event_type, payload)
+        SELECT taken.id, taken.base + item.position, item.value ->> 'type', item.value -> 'payload'
+        FROM taken, jsonb_array_elements(CAST(:items AS jsonb)) WITH ORDINALITY AS item (value, position)
+    )
+    SELECT last_seq, CASE WHEN :notify THEN pg_notify(:channel, id || ' ' || last_seq) END FROM taken
+    """
+)
+# A run that is over has had its `end`; a try that was superseded has lost its place. All rows are locked first, in
+# the order in which everybody locks several.
+_APPEND_FROM_TRIES = text(
+    """
+    WITH told AS MATERIALIZED (
+        SELECT execution_id, number, task_id, map_index, try_number, events
+        FROM jsonb_to_recordset(CAST(:told AS jsonb)) AS t (
+            execution_id uuid, number integer, task_id text, map_index integer, try_number integer, events jsonb)
+    ), locked AS MATERIALIZED (
+        SELECT id, state, last_seq FROM visual_ai.workflow_executions
+        WHERE id IN (SELECT execution_id FROM told)
+        ORDER BY id FOR NO KEY UPDATE
+    ), new AS MATERIALIZED (
+        SELECT told.execution_id, told.number, item.value ->> 'type' AS event_type, item.value -> 'payload' AS payload,
+            locked.last_seq + row_number() OVER (PARTITION BY locked.id ORDER BY told.number, item.position) AS seq
+        FROM told
+        JOIN locked ON locked.id = told.execution_id AND locked.state IN ('queued', 'running', 'awaiting_input')
+        CROSS JOIN jsonb_array_elements(told.events) WITH ORDINALITY AS item (value, position)
+        WHERE NOT EXISTS (
+            SELECT FROM visual_ai.workflow_tasks t
+            WHERE t.execution_id = told.execution_id AND t.task_id = told.task_id AND t.map_index = told.map_index
+              AND t.try_number > told.try_number
+        )
+    ), taken AS (
+        UPDATE visual_ai.workflow_executions e
+        SET last_seq = appended.last_seq, updated_at = clock_timestamp()
+        FROM (SELECT execution_id, max(seq) AS last_seq FROM new GROUP BY execution_id) appended
+        WHERE e.id = appended.execution_id
+    ), written AS (
+        INSERT INTO visual_ai.workflow_events (execution_id, seq, event_type, payload)
+        SELECT execution_id, seq, event_type, payload FROM new
+    ), announced AS MATERIALIZED (
+        SELECT execution_id, CASE WHEN :notify THEN pg_notify(:channel, execution_id || ' ' || max(seq)) END
+        FROM new GROUP BY execution_id
+    )
+    SELECT new.number, min(new.seq) AS first, max(new.seq) AS last
+    FROM new JOIN announced USING (execution_id) GROUP BY new.number
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a try of a task tells, in order."""
+
+    execution_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    events: Sequence[NewEvent]
+
+
+def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -> int:
+    """Append events in order and wake the feeds when the transaction commits; gives the last `seq`.
+
+    Not to be called inside a savepoint that may be rolled back: the feeds would hear of it all the same. Holds the
+    execution's row lock until the transaction ends, so keep the transaction short.
+    Raises `LookupError` when there is no such execution.
+    """
+    items = _items(new)
+    announcements = collecting(connection)
+    last_seq = connection.execute(
+        _APPEND,
+        {
+            "execution_id": execution_id,
+            "count": len(new),
+            "items": dumps(items),
+            "channel": CHANNEL,
+            "notify": announcements is None,
+        },
+    ).scalar()
+    if last_seq is None:
+        raise LookupError(f"no execution {execution_id}")
+    if announcements is not None:
+        announcements.append(Announcement(execution_id, last_seq - len(new) + 1, last_seq, dumps(items)))
+    return int(last_seq)
+
+
+def first_of(connection: Connection, made: CTE, event: NewEvent) -> Select[Any]:
+    """The statement that makes an execution, by `made` with its id and `last_seq` 1, and its first event.
+
+    It gives the id.
+    """
+    told = (
+        insert(events)
+        .from_select(
+            ["execution_id", "seq", "event_type", "payload"],
+            select(made.c.id, literal(1), literal(event.type), literal(event.payload, events.c.payload.type)),
+        )
+        .cte("told")
+    )
+    columns: list[ColumnElement[Any]] = [made.c.id]
+    if collecting(connection) is None:
+        columns.append(func.pg_notify(CHANNEL, func.concat(made.c.id, " 1")))
+    return select(*columns).add_cte(told)
+
+
+def announce_first(connection: Connection, execution_id: str, event: NewEvent) -> None:
+    """Announce the event of `first_of`, once it has made it."""
+    announcements = collecting(connection)
+    if announcements is not None:
+        announcements.append(Announcement(execution_id, 1, 1, dumps(_items([event]))))
+
+
+def append_from_tries(connection: Connection, told: Sequence[Told]) -> set[int]:
+    """The same for what tries of tasks tell, of any number of executions; gives the positions of those that were heard.
+
+    Nothing of a try is appended when its word no longer counts: the run is over, or a later try of the task has begun.
+    Of an execution that comes twice the first comes first. The rows of all executions are locked in order of id.
+    """
+    if not told:
+        return set()
+    announcements = collecting(connection)
+    rows = [
+        {
+            "number": number,
+            "execution_id": one.execution_id,
+            "task_id": one.task_id,
+            "map_index": one.map_index,
+            "try_number": one.try_number,
+            "events": _items(one.events),
+        }
+        for number, one in enumerate(told)
+    ]
+    heard = connection.execute(
+        _APPEND_FROM_TRIES, {"told": dumps(rows), "channel": CHANNEL, "notify": announcements is None}
+    ).all()
+    if announcements is not None:
+        for number, first, last in heard:
+            one = told[number]
+            announcements.append(Announcement(one.execution_id, first, last, dumps(_items(one.events))))
+    return {row.number for row in heard}
+
+
+def _items(new: Sequence[NewEvent]) -> list[dict[str, Any]]:
+    return [{"type": event.type, "payload": event.payload} for event in new]
+
+
+def read_after(connection: Connection, execution_id: str, seq: int, *, limit: int) -> list[Event]:
+    """Up to `limit` events that follow `seq`, in order."""
+    query = (
+        select(events.c.execution_id, events.c.seq, events.c.event_type, events.c.payload)
+        .where(events.c.execution_id == execution_id, events.c.seq > seq)
+        .order_by(events.c.seq)
+        .limit(limit)
+    )
+    return [Event(*row) for row in connection.execute(query)]
+
+
+_READ_MANY = text(
+    """
+    SELECT e.execution_id::text, e.seq, e.event_type, e.payload
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:seqs AS bigint[])) AS cursor (id, seq)
+    CROSS JOIN LATERAL (
+        SELECT * FROM visual_ai.workflow_events w
+        WHERE w.execution_id = cursor.id AND w.seq > cursor.seq
+        ORDER BY w.seq LIMIT :per_execution
+    ) e
+    ORDER BY e.execution_id, e.seq
+    """
+)
+
+
+def read_many_after(connection: Connection, cursors: dict[str, int], *, per_execution: int) -> list[Event]:
+    """What follows each execution's cursor, at most `per_execution` events of each, in one query."""
+    rows = connection.execute(
+        _READ_MANY,
+        {"ids": list(cursors), "seqs": list(cursors.values()), "per_execution": per_execution},
+    )
+    return [Event(*row) for row in rows]
+
+
+_PRUNE = text(
+    """
+    WITH old AS (
+        SELECT id, last_seq - 2 AS last_pruned FROM visual_ai.workflow_executions
+        WHERE finished_at < clock_timestamp() - make_interval(secs => :older_than) AND pruned_seq = 0 AND last_seq > 2
+        ORDER BY finished_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ), marked AS (
+        UPDATE visual_ai.workflow_executions e SET pruned_seq = old.last_pruned FROM old WHERE e.id = old.id
+    ), deleted AS (
+        DELETE FROM visual_ai.workflow_events w USING old
+        WHERE w.execution_id = old.id AND w.seq <= old.last_pruned
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM deleted)
+    """
+)
+
+
+def prune(connection: Connection, *, older_than: float, limit: int) -> tuple[int, int]:
+    """Delete the events of at most `limit` runs that ended more than `older_than` seconds ago.
+
+    The last two stay, the final state and the end. Gives the number of runs and of events.
+    """
+    runs, deleted = connection.execute(_PRUNE, {"older_than": older_than, "limit": limit}).one()
+    return int(runs), int(deleted)

@@ -1,0 +1,288 @@
+"""What is seen of runs and their tasks, merged with what is known: only what differs becomes an event."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, cast, func, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
+
+from backend.core.events import NewEvent
+from backend.core.jsonable import dumps
+from backend.core.states import (
+    ACTIVE_RUN_STATES,
+    TERMINAL_RUN_STATES,
+    TERMINAL_TASK_STATES,
+    Progress,
+    TaskState,
+    measure_progress,
+    merge_task,
+)
+from backend.db import notification_causes
+from backend.db.rows import Row, all_rows
+from backend.db.runs import events, threads
+from backend.db.runs.executions import RunState, ensure, workflow_payload
+from backend.db.tables import workflow_executions as executions
+from backend.db.tables import workflow_tasks as tasks
+
+_TOLD_BY_LISTENERS = {"running": "started_at", "success": "finished_at", "failed": "finished_at"}
+"""States of tasks, and the time of each."""
+
+_LISTENER_TAKES = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of a run and of its task instances."""
+
+    run: RunState
+    tasks: Sequence[TaskState] = ()
+
+
+@dataclass(slots=True)
+class News:
+    """What has changed with it, as events: of the task instances, one for each that was seen, and of the run."""
+
+    of_tasks: list[NewEvent | None]
+    of_run: list[NewEvent]
+
+    @property
+    def events(self) -> list[NewEvent]:
+        """All of them in order."""
+        return [*filter(None, self.of_tasks), *self.of_run]
+
+
+def observe(
+    connection: Connection,
+    run: RunState,
+    seen: Iterable[TaskState] = (),
+    *,
+    observed_at: datetime | None = None,
+) -> str:
+    """Record what was seen of a run and its task instances, and tell of it; gives the execution's id.
+
+    Only what differs from what is known becomes an event, and nothing follows a run's `end` but another end or a new
+    start: what its tasks still tell is only kept. Without `observed_at` it is a notification: it moves things
+    forward and may come late or twice. With `observed_at`, the moment (by the database's clock) before a reading of
+    Airflow began, it is authoritative for everything that was last written before that moment.
+    """
+    return _observe(connection, run, seen, observed_at)[0]
+
+
+def observe_news(connection: Connection, run: RunState, seen: Iterable[TaskState], *, observed_at: datetime) -> bool:
+    """The same; says whether it told what a listener would have told by then: that a run or a task had begun or come to
+    its end, longer ago than a listener takes."""
+    _, told = _observe(connection, run, seen, observed_at)
+    moments = [run.finished_at for event in told if event.type == "end"]
+    for event in told:
+        if event.type == "task_update" and (key := _TOLD_BY_LISTENERS.get(event.payload["state"])):
+            moments.append(event.payload[key])
+    return any(moment is not None and moment < observed_at - _LISTENER_TAKES for moment in moments)
+
+
+def _observe(
+    connection: Connection, run: RunState, seen: Iterable[TaskState], observed_at: datetime | None
+) -> tuple[str, list[NewEvent]]:
+    execution_id = ensure(connection, run)
+    told = merge(connection, {execution_id: Seen(run, [*seen])}, observed_at=observed_at)[execution_id].events
+    if told:
+        events.append(connection, execution_id, told)
+    return execution_id, told
+
+
+def merge(connection: Connection, seen: Mapping[str, Seen], *, observed_at: datetime | None = None) -> dict[str, News]:
+    """Record what was seen of runs, by the ids of their executions, as `observe` does; gives what is to be told of it,
+    by who calls this. The executions stay locked until the transaction ends."""
+    if not seen:
+        return {}
+    query = select(executions).where(executions.c.id == func.any(cast(list(seen), ARRAY(UUID(as_uuid=False)))))
+    locked = all_rows(connection.execute(query.order_by(executions.c.id).with_for_update(key_share=True)))
+    known = {row["id"]: row for row in locked}
+    states = {key: _next_state(known[key], one.run, observed_at) for key, one in seen.items()}
+    # Whoever sees a run start again sees which of its tasks were cleared.
+    over = {key for key, row in known.items() if row["state"] in TERMINAL_RUN_STATES}
+    restarted = {key for key in over if states[key] in ACTIVE_RUN_STATES}
+    told = _merge_tasks(connection, seen, observed_at, restarted)
+    counts = _count_tasks(connection, [*seen])
+    changes: dict[str, dict[str, Any]] = {}
+    for key, one in seen.items():
+        before, state = known[key], states[key]
+        listed, done = counts.get(key, (0, 0))
+        progress = measure_progress(
+            listed,
+            done,
+            run_state=state,
+            known_total=max(before["tasks_total"], one.run.tasks_total),
+            known_percent=0 if key in restarted else before["progress"],
+        )
+        values = _run_values(before, one.run, state, progress, key in restarted)
+        if any(before[name] != value for name, value in values.items()):
+            changes[key] = values
+    if changes:
+        connection.execute(_CHANGE, {"rows": dumps([{"id": key, **values} for key, values in changes.items()])})
+    news = {}
+    for key in seen:
+        before = known[key]
+        of_run = _news_of_run(connection, before, changes.get(key, {}))
+        still_over = key in over and before["state"] == states[key]
+        news[key] = News([], []) if still_over else News(told[key], of_run)
+    return news
+
+
+_CHANGE = text(
+    """
+    UPDATE visual_ai.workflow_executions e
+    SET state = new.state, progress = new.progress, tasks_total = new.tasks_total, tasks_done = new.tasks_done,
+        attempt = new.attempt, run_type = new.run_type, user_id = new.user_id, triggered_by = new.triggered_by,
+        started_at = new.started_at, finished_at = new.finished_at, cancel_requested_at = new.cancel_requested_at
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS new (
+        id uuid, state text, progress smallint, tasks_total integer, tasks_done integer, attempt integer, run_type text,
+        user_id text, triggered_by text, started_at timestamptz, finished_at timestamptz,
+        cancel_requested_at timestamptz)
+    WHERE e.id = new.id
+    """
+)
+
+
+def _news_of_run(connection: Connection, before: Row, values: Mapping[str, Any]) -> list[NewEvent]:
+    changed = {name for name, value in values.items() if before[name] != value}
+    after = {**before, **values}
+    new: list[NewEvent] = []
+    if {"state", "progress", "tasks_total", "tasks_done"} & changed:
+        new.append(NewEvent("workflow_update", workflow_payload(after)))
+    if "state" in changed and after["state"] in TERMINAL_RUN_STATES:
+        new.append(NewEvent("end", {"state": after["state"]}))
+    if "state" in changed and after["state"] == "failed":
+        notification_causes.run_failed(connection, after)
+    return new
+
+
+_Key = tuple[str, str, int]
+"""The execution's id, the task's and the map index."""
+
+_READ_TASKS = text(
+    """
+    SELECT t.* FROM visual_ai.workflow_tasks t
+    JOIN unnest(CAST(:executions AS uuid[]), CAST(:tasks AS text[]), CAST(:maps AS integer[]))
+        AS seen (execution_id, task_id, map_index) USING (execution_id, task_id, map_index)
+    """
+).columns(*tasks.c)
+_WRITE_TASKS = text(
+    """
+    INSERT INTO visual_ai.workflow_tasks (
+        execution_id, task_id, map_index, try_number, state, started_at, finished_at, duration, updated_at)
+    SELECT execution_id, task_id, map_index, try_number, state, started_at, finished_at, duration, clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+        execution_id uuid, task_id text, map_index integer, try_number integer, state text, started_at timestamptz,
+        finished_at timestamptz, duration double precision)
+    ON CONFLICT (execution_id, task_id, map_index) DO UPDATE SET
+        try_number = excluded.try_number, state = excluded.state, started_at = excluded.started_at,
+        finished_at = excluded.finished_at, duration = excluded.duration, updated_at = excluded.updated_at
+    """
+)
+
+
+def _merge_tasks(
+    connection: Connection, seen: Mapping[str, Seen], observed_at: datetime | None, certain: Collection[str]
+) -> dict[str, list[NewEvent | None]]:
+    written = _read_tasks(connection, seen)
+    known = {key: state for key, (state, _) in written.items()}
+    changed: dict[_Key, TaskState] = {}
+    completed: dict[tuple[str, int], None] = {}
+    told: dict[str, list[NewEvent | None]] = {}
+    for execution_id, one in seen.items():
+        new = told[execution_id] = []
+        for task in one.tasks:
+            key = (execution_id, *task.key)
+            fresh = execution_id in certain or (
+                observed_at is not None and (key not in written or written[key][1] < observed_at)
+            )
+            merged = merge_task(known.get(key), task, authoritative=fresh)
+            if merged is None:
+                new.append(None)
+                continue
+            first_sight_of_nothing = key not in known and merged.state is None
+            known[key] = changed[key] = merged
+            if merged.state == "success":
+                thread = threads.thread_of(one.run.dag_id, one.run.dag_run_id, merged.task_id, merged.map_index)
+                completed[thread, merged.try_number] = None
+            new.append(None if first_sight_of_nothing else NewEvent("task_update", merged.payload()))
+    threads.complete(connection, [*completed])
+    if changed:
+        rows = [{"execution_id": key[0], **asdict(task)} for key, task in changed.items()]
+        connection.execute(_WRITE_TASKS, {"rows": dumps(rows)})
+    return told
+
+
+def _read_tasks(connection: Connection, seen: Mapping[str, Seen]) -> dict[_Key, tuple[TaskState, datetime]]:
+    """What is known of the task instances that were seen, and since when."""
+    keys = {(execution_id, *task.key) for execution_id, one in seen.items() for task in one.tasks}
+    if not keys:
+        return {}
+    ids, names, maps = (list(column) for column in zip(*keys, strict=True))
+    return {
+        (row.execution_id, row.task_id, row.map_index): (
+            TaskState(
+                row.task_id, row.map_index, row.try_number, row.state, row.started_at, row.finished_at, row.duration
+            ),
+            row.updated_at,
+        )
+        for row in connection.execute(_READ_TASKS, {"executions": ids, "tasks": names, "maps": maps})
+    }
+
+
+def _count_tasks(connection: Connection, execution_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    counted = connection.execute(
+        select(
+            tasks.c.execution_id,
+            func.count(),
+            func.count().filter(tasks.c.state == func.any(sorted(TERMINAL_TASK_STATES))),
+        )
+        .where(
+            tasks.c.execution_id == func.any(cast(execution_ids, ARRAY(UUID(as_uuid=False)))),
+            func.coalesce(tasks.c.state, "") != "removed",
+        )
+        .group_by(tasks.c.execution_id)
+    )
+    return {row[0]: (int(row[1]), int(row[2])) for row in counted}
+
+
+def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str:
+    known, seen = str(before["state"]), run.state
+    if seen is None:
+        return "running" if known == "queued" else known
+    if seen == "failed" and (known == "cancelled" or before["cancel_requested_at"] is not None):
+        return "cancelled"  # Airflow knows a stopped run only as failed
+    if observed_at is not None and before["updated_at"] < observed_at:
+        return seen
+    if seen == "queued":
+        return known  # a late notification
+    if known in TERMINAL_RUN_STATES and (observed_at is not None or _started_before_end(before, run)):
+        # The reading began before the end was written; or it is the word of another scheduler, come late.
+        return seen if seen in TERMINAL_RUN_STATES and observed_at is None else known
+    return seen
+
+
+def _started_before_end(before: Row, run: RunState) -> bool:
+    """Whether what was seen is the attempt that is over: a cleared run starts after its end."""
+    end = before["finished_at"] or before["started_at"]
+    return run.started_at is not None and end is not None and run.started_at <= end
+
+
+def _run_values(before: Row, run: RunState, state: str, progress: Progress, restarted: bool) -> dict[str, Any]:
+    terminal = state in TERMINAL_RUN_STATES
+    return {
+        "state": state,
+        "progress": progress.percent,
+        "tasks_total": progress.total,
+        "tasks_done": progress.done,
+        "attempt": before["attempt"] + 1 if restarted else before["attempt"],
+        "run_type": before["run_type"] or run.run_type,
+        # A task may be seen before its run, and does not know whose that is.
+        "user_id": before["user_id"] or run.user,
+        "triggered_by": before["triggered_by"] or run.user,
+        "started_at": run.started_at or (None if restarted else before["started_at"]),
+        "finished_at": (run.finished_at or before["finished_at"] or datetime.now(UTC)) if terminal else None,
+        "cancel_requested_at": None if restarted else before["cancel_requested_at"],
+    }

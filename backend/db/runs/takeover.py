@@ -1,0 +1,62 @@
+"""What a try finds of one whose process is gone: killed, out of memory, or lost with its machine."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from backend.core.events import NewEvent
+from backend.db.rows import Row
+from backend.db.runs import errors, events, executions, traces
+from backend.db.runs.events import Told
+from backend.db.runs.traces import SHOWN_ITEMS, Place
+
+PROCESS_LOST = "ProcessLostError"
+"""The name under which such an end is recorded; nobody was left to raise it."""
+
+
+def close_lost(connection: Connection, begun: Sequence[tuple[str, Place]]) -> None:
+    """End what earlier tries, or the same ones in another triggerer, left open, and tell of it on the timelines.
+
+    `begun` are the tries that begin, with the ids of their executions. Call it before they write anything themselves.
+    Locks the executions: who records for several locks these first, in order of id, and then threads.
+    """
+    executions.lock(connection, [execution_id for execution_id, _ in begun])
+    left = traces.supersede(connection, begun)
+    if not left:
+        return
+    told = []
+    for execution_id, place in begun:
+        found = [
+            row
+            for row in left
+            if (row["execution_id"], row["task_id"], row["map_index"]) == (execution_id, place.task_id, place.map_index)
+        ]
+        if found:
+            new = _lost(connection, execution_id, place, found)
+            told.append(Told(execution_id, place.task_id, place.map_index, place.try_number, new))
+    events.append_from_tries(connection, told)
+
+
+def _lost(connection: Connection, execution_id: str, place: Place, left: Sequence[Row]) -> list[NewEvent]:
+    new = [
+        NewEvent("agent_update", traces.payload(row))
+        for row in left
+        if row["item_index"] is None or row["item_index"] < SHOWN_ITEMS
+    ]
+    last = max(row["try_number"] for row in left)
+    nodes = {row["node"] for row in left if row["node"] is not None}
+    names = {row["agent_name"] for row in left}
+    same = last == place.try_number
+    payload = errors.add(
+        connection,
+        execution_id,
+        replace(place, try_number=last, agent=names.pop() if len(names) == 1 else None, agent_type=None, item=None),
+        category="internal",
+        exception_type=PROCESS_LOST,
+        message="the process that ran the agents is gone without a word: it was killed, or its machine went down",
+        action="resume" if same else "task_retry",
+        attempt=last,
+        node=nodes.pop() if len(nodes) == 1 else None,
+    )
+    return [*new, NewEvent("error", payload)]

@@ -1,0 +1,183 @@
+"""What the processes of an installation are told, wherever they run: on one machine or in containers.
+
+`make up` (`backend.stack.environment`) and the images (`backend.deployment.entrypoint`) add where things are and who
+may listen; everything else stands here once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.db.roles import BACKEND_ROLE, WORKER_ROLE
+
+SERVICE_USER = "visual_ai_service"
+"""The backend's own account in Airflow."""
+
+_NEVER_PASSED = frozenset(
+    {
+        "PYTHONDONTWRITEBYTECODE",  # doubles the time of every start
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "POSTGRES_PASSWORD",
+        "POSTGRES_USER",
+        "_AIRFLOW_WWW_USER_PASSWORD",
+        "VISUAL_AI_BACKEND_DB_PASSWORD",
+        "VISUAL_AI_WORKER_DB_PASSWORD",
+        "VISUAL_AI_DATABASE_URL",
+        "VISUAL_AI_AIRFLOW_PASSWORD",
+        "VISUAL_AI_JWT_SECRET",
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "MFLAGS",
+    }
+)
+
+PLACEHOLDERS = frozenset({"your_openai_api_key", "your_langfuse_public_key", "your_langfuse_secret_key"})
+"""What stands in the integration guide's `.env` in place of keys: no key, as if the line weren't there."""
+
+# What a person may overrule with an AIRFLOW__ variable of their own.
+AIRFLOW_DEFAULTS = {
+    # airflow/config/visual_ai_executor.py, under the name that DAGs may give as a task's `executor`.
+    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor:visual_ai_executor.LastingLocalExecutor",
+    # Idle workers of LocalExecutor are real processes: 8 suit a small machine.
+    "AIRFLOW__CORE__PARALLELISM": "8",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    # The default asks DNS for the full name, which takes seconds on some laptops.
+    "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+    "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+    # One-task DAG, trigger to success: 2.2 s with the default of 1 s, 0.6 s with this.
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+    # A scheduler or triggerer that is silent for this long is dead: four of its heartbeats, which come every 5 s also
+    # from a machine with more work than it can do. What it had queued, or its triggers, are then taken over. With the
+    # defaults of 30 s and, for the look at orphans, 5 minutes it takes longer than the restart itself.
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
+    # A task whose whole worker is gone is tried again after this time; the default is 5 minutes. Less than a minute
+    # would take tasks for dead that a restart of the API server or the failover of a database kept from reporting.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+    # So many heartbeats may fail, each after five attempts (4 s and more): the default of 3 ends all tasks when the API
+    # server is away for as long as a slow start takes. A task that is no longer wanted is told so, and ends at once.
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "10",
+    # The supervisor of a task looks this often, in seconds, whether its process is gone: with the default of 5 a task
+    # that fails often ends 5 s late, and one that is stopped goes on as long.
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    # A new DAG file shows up within seconds, a changed one soon after.
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+    "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "5",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
+    "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+    # The set-up synchronises the roles; doing it again at each start of the API server costs seconds.
+    "AIRFLOW__FAB__UPDATE_FAB_PERMS": "False",
+    "AIRFLOW__API__EXPOSE_CONFIG": "False",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+    "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+}
+
+
+@dataclass(frozen=True)
+class Databases:
+    """SQLAlchemy URLs with passwords: Airflow's metadata (psycopg 2), and `visual_ai` for its two roles."""
+
+    airflow: str
+    backend: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the parts of an installation find each other, and a person them.
+
+    `home` is Airflow's own directory (logs), `source` the project's `airflow/`. URLs have no slash at their end.
+    """
+
+    home: Path
+    source: Path
+    airflow_url: str
+    airflow_public_url: str
+    backend_public_url: str
+    pages_public_url: str
+
+
+def pages_url(person: Mapping[str, str], port: int) -> str:
+    """Where a person finds the web page: behind a proxy, where the backend is."""
+    return person.get("VISUAL_AI_PAGES_URL") or person.get("VISUAL_AI_PUBLIC_URL") or f"http://localhost:{port}"
+
+
+def passed_on(person: Mapping[str, str]) -> dict[str, str]:
+    """A person's variables without secrets that are not every process's, without Airflow's and without placeholders."""
+    return {
+        name: value
+        for name, value in person.items()
+        if name not in _NEVER_PASSED and not name.startswith(("AIRFLOW_", "AIRFLOW__")) and value not in PLACEHOLDERS
+    }
+
+
+def airflow_settings(places: Places, person: Mapping[str, str]) -> dict[str, str]:
+    """What each process of Airflow needs, workers of other machines as well: no secrets and no database."""
+    own = {name: value for name, value in person.items() if name.startswith("AIRFLOW__")}
+    return {
+        **AIRFLOW_DEFAULTS,
+        **own,
+        "AIRFLOW_HOME": str(places.home),
+        "AIRFLOW_CONFIG": str(places.home / "airflow.cfg"),
+        "PYTHONPATH": str(places.source / "config"),  # airflow_local_settings, also when AIRFLOW_HOME is elsewhere
+        "AIRFLOW__CORE__DAGS_FOLDER": person.get("AIRFLOW__CORE__DAGS_FOLDER", str(places.source / "dags")),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(places.source / "plugins"),
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{places.airflow_url}/execution/",
+        "AIRFLOW__FAB__CONFIG_FILE": str(places.source / "config" / "webserver_config.py"),
+        "AIRFLOW__API__BASE_URL": places.airflow_public_url,
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(places.home / "logs"),
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(places.home / "logs" / "dag_processor"),
+        "VISUAL_AI_PUBLIC_URL": places.backend_public_url,
+        "VISUAL_AI_PAGES_URL": places.pages_public_url,
+        "VISUAL_AI_AIRFLOW_PUBLIC_URL": places.airflow_public_url,
+    }
+
+
+def airflow_secrets(credentials: Mapping[str, str], metadata_url: str) -> dict[str, str]:
+    """What Airflow's own processes need besides, and a worker of another machine must not have."""
+    return {
+        "AIRFLOW__CORE__FERNET_KEY": credentials["AIRFLOW_FERNET_KEY"],
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url,
+        "AIRFLOW__API__SECRET_KEY": credentials["AIRFLOW_SECRET_KEY"],
+        "AIRFLOW__API_AUTH__JWT_SECRET": credentials["AIRFLOW_JWT_SECRET"],
+    }
+
+
+def backend_settings(
+    places: Places, person: Mapping[str, str], credentials: Mapping[str, str], database_url: str
+) -> dict[str, str]:
+    """What the backend needs: no way into Airflow's database, only its API."""
+    return {
+        "VISUAL_AI_DATABASE_URL": database_url,
+        "VISUAL_AI_AIRFLOW_URL": places.airflow_url,
+        "VISUAL_AI_AIRFLOW_PUBLIC_URL": places.airflow_public_url,
+        "VISUAL_AI_AIRFLOW_USERNAME": SERVICE_USER,
+        "VISUAL_AI_AIRFLOW_PASSWORD": credentials["AIRFLOW_SERVICE_PASSWORD"],
+        "VISUAL_AI_PUBLIC_URL": places.backend_public_url,
+        "VISUAL_AI_JWT_SECRET": person.get("VISUAL_AI_JWT_SECRET") or credentials["VISUAL_AI_JWT_SECRET"],
+    }
+
+
+def setup_accounts(
+    username: str, password: str, person: Mapping[str, str], credentials: Mapping[str, str]
+) -> dict[str, str]:
+    """The accounts that `airflow/config/airflow_bootstrap.py` is to make."""
+    return {
+        "VISUAL_AI_SETUP_USERNAME": username,
+        "VISUAL_AI_SETUP_PASSWORD": password,
+        # A password that a person set in the environment is the truth; a default one was perhaps changed in the UI.
+        "VISUAL_AI_SETUP_PASSWORD_IS_SET": "1" if person.get("_AIRFLOW_WWW_USER_PASSWORD") else "",
+        "VISUAL_AI_SETUP_SERVICE_USERNAME": SERVICE_USER,
+        "VISUAL_AI_SETUP_SERVICE_PASSWORD": credentials["AIRFLOW_SERVICE_PASSWORD"],
+    }
+
+
+def given_role_passwords(person: Mapping[str, str]) -> dict[str, str]:
+    """The passwords that a person set for the database roles; what is missing is derived."""
+    names = {BACKEND_ROLE: "VISUAL_AI_BACKEND_DB_PASSWORD", WORKER_ROLE: "VISUAL_AI_WORKER_DB_PASSWORD"}
+    return {role: person[name] for role, name in names.items() if person.get(name)}

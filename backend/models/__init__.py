@@ -1,0 +1,1 @@
+"""Model calls: resolving a model, calling it under the error policy, and counting its usage."""

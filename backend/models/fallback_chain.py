@@ -1,0 +1,158 @@
+"""The models that may answer an agent's calls: the chosen one, and those that take over from it."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from langchain_core.language_models import BaseChatModel
+
+from backend.core.errors.fallbacks import Fallback
+from backend.core.settings import Settings
+from backend.models.prices import context_window
+from backend.models.resolve import (
+    ModelChoice,
+    ModelConfigurationError,
+    ModelCredentials,
+    Purpose,
+    build_model,
+    credential_scope,
+    resolve_model,
+)
+
+log = logging.getLogger(__name__)
+
+ANSWER_TOKENS = 1_000
+"""Kept free for an answer whose length nobody limits."""
+
+
+class Models(Protocol):
+    """Where the models of a call come from; see `ModelChain`."""
+
+    first: str
+
+    @property
+    def timeout(self) -> float:
+        """The timeout of a call, in seconds."""
+        ...
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens the answer may have."""
+        ...
+
+    def model(self, name: str, timeout: float | None = None) -> BaseChatModel:
+        """The model of that name."""
+        ...
+
+    def options(self, tried: Collection[str]) -> Sequence[Fallback]:
+        """The models that can take over."""
+        ...
+
+    def gate_key(self, name: str) -> str:
+        """What the gate knows the model by."""
+        ...
+
+
+class OneModel:
+    """A model that nothing takes over from, made elsewhere."""
+
+    timeout = 0.0
+    answer_tokens = 0
+
+    def __init__(self, model: BaseChatModel) -> None:
+        self._model = model
+        self.first = type(model).__name__
+
+    def model(self, name: str, timeout: float | None = None) -> BaseChatModel:  # noqa: ARG002  # there is but one
+        """The model."""
+        return self._model
+
+    def options(self, tried: Collection[str]) -> Sequence[Fallback]:  # noqa: ARG002  # as above
+        """None."""
+        return ()
+
+    def gate_key(self, name: str) -> str:
+        """Its name."""
+        return name
+
+
+class ModelChain:
+    """Makes models when they are needed. `params` are LangChain's standard ones, for all of them."""
+
+    def __init__(
+        self,
+        choice: ModelChoice,
+        settings: Settings,
+        fallbacks: Collection[Fallback] = (),
+        *,
+        purpose: Purpose = "text",
+        credentials: ModelCredentials | None = None,
+        params: Mapping[str, Any] | None = None,
+        openai_clients: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Builds the chosen model at once. Raises `ModelConfigurationError` when its provider refuses the parameters.
+
+        `openai_clients` gives the HTTP clients that models of OpenAI share, as parameters of `build_model`.
+        """
+        self._settings = settings
+        self._fallbacks = () if choice.local else tuple(fallbacks)
+        self._purpose = purpose
+        self._credentials = credentials
+        self._params = dict(params or {})
+        self._openai_clients = openai_clients
+        self._choices = {choice.name: choice}
+        self._models: dict[tuple[str, float | None], BaseChatModel] = {}
+        self._usable: list[Fallback] | None = None
+        self.first = choice.name
+        self.model(choice.name)
+
+    @property
+    def timeout(self) -> float:
+        """The timeout of a call, in seconds."""
+        return float(self._params.get("timeout", self._settings.model_timeout))
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens the answer may have."""
+        return int(self._params.get("max_tokens") or ANSWER_TOKENS)
+
+    def model(self, name: str, timeout: float | None = None) -> BaseChatModel:
+        """The model of that name, with the usual timeout or one of its own, in seconds.
+
+        Raises `ModelConfigurationError` when its provider refuses the parameters.
+        """
+        key = (name, timeout)
+        if key not in self._models:
+            choice = self._choices[name]
+            params = dict(self._params) if timeout is None else {**self._params, "timeout": timeout}
+            if choice.provider == "openai" and self._openai_clients is not None:
+                params |= self._openai_clients()
+            self._models[key] = build_model(choice, self._settings, credentials=self._credentials, **params)
+        return self._models[key]
+
+    def options(self, tried: Collection[str]) -> list[Fallback]:
+        """The models that can take over and were not tried yet, with their context windows as far as known.
+
+        Those that lack a key or a package, or would only work offline, are none. Takes half a second the first time.
+        """
+        if self._usable is None:
+            self._usable = [found for fallback in self._fallbacks if (found := self._resolved(fallback)) is not None]
+        return [fallback for fallback in self._usable if fallback.model not in tried]
+
+    def gate_key(self, name: str) -> str:
+        """What the gate knows the model by: "provider:name@scope", the scope standing for the account."""
+        provider = name.partition(":")[0]
+        return f"{name}@{credential_scope(provider, self._settings, self._credentials)}"
+
+    def _resolved(self, fallback: Fallback) -> Fallback | None:
+        try:
+            choice = resolve_model(
+                fallback.model, purpose=self._purpose, settings=self._settings, credentials=self._credentials
+            )
+            if choice.local or choice.name == self.first:
+                return None
+        except ModelConfigurationError as error:
+            log.info("%s can't take over from %s: %s", fallback.model, self.first, error.message)
+            return None
+        self._choices[choice.name] = choice
+        return Fallback(choice.name, fallback.context_window or context_window(choice.name))

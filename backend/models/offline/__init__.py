@@ -1,0 +1,1 @@
+"""The `local:` models, which work without a key or a network."""

@@ -1,0 +1,1 @@
+"""Builds and trims the messages that models receive."""

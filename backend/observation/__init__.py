@@ -1,0 +1,1 @@
+"""Records what agents do, for the database and for Langfuse."""

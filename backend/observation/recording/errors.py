@@ -1,0 +1,100 @@
+"""Writes what went wrong in an agent: a row for each error, an event, and whether it was recovered from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from backend.core.events import NewEvent
+from backend.core.redaction import hide
+from backend.core.workflow_error_handler import Action, Classified, action_of, wait_of
+from backend.db.runs import errors
+from backend.db.runs.traces import SHOWN_ITEMS, Place
+from backend.models.attempts import FailedAttempt
+from backend.observation.recording.recorder import Recorder
+
+
+class ErrorRecords:
+    """The errors of one agent in one try. Nothing here waits or raises: the recorder writes later."""
+
+    def __init__(self, recorder: Recorder, place: Place) -> None:
+        self._recorder = recorder
+        self._place = place
+        self._earlier = place.try_number > 1 and place.item is None
+
+    def of_attempt(self, failed: FailedAttempt, node: str | None) -> None:
+        """An attempt failed."""
+        self.write(
+            failed.found,
+            action_of(failed.decision),
+            model=failed.model,
+            node=node,
+            attempt=failed.number,
+            retry_in=wait_of(failed.decision),
+            context=failed.context,
+            error_id=failed.id,
+        )
+
+    def write(
+        self,
+        found: Classified,
+        action: Action,
+        *,
+        model: str | None,
+        node: str | None,
+        attempt: int = 1,
+        retry_in: float | None = None,
+        context: Mapping[str, Any] | None = None,
+        error_id: str | None = None,
+        silent: bool = False,
+    ) -> None:
+        """Record an error; a `silent` one isn't told on the stream, nor are those of a batch behind its first ones."""
+        recorder, place = self._recorder, self._place
+        recorder.errors_told += not silent
+        silent = silent or (place.item is not None and recorder.errors_told > SHOWN_ITEMS)
+        hidden = recorder.hidden
+
+        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
+            payload = errors.add(
+                connection,
+                execution_id,
+                place,
+                category=found.category,
+                exception_type=found.exception_type,
+                message=hide(found.message, hidden),
+                action=action,
+                attempt=attempt,
+                retry_in=retry_in,
+                model=model,
+                node=node,
+                context=hide({**(context or {}), "chain": list(found.chain)}, hidden),
+                error_id=error_id,
+            )
+            return [] if silent else [NewEvent("error", payload)]
+
+        recorder.put(write)
+
+    def recovered(self, error_ids: Sequence[str]) -> None:
+        """What was tried succeeded after these errors."""
+
+        def write(connection: Connection, _execution_id: str) -> list[NewEvent]:
+            errors.recover(connection, error_ids)
+            return []
+
+        self._recorder.put(write)
+
+    def follows_another(self) -> None:
+        """The agent goes on from what an earlier try, or this one elsewhere, left."""
+        self._earlier = True
+
+    def came_to_its_end(self) -> None:
+        """The agent succeeded: so what ended it in earlier tries was recovered from."""
+        if not self._earlier:
+            return
+        place = self._place
+
+        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
+            errors.recover_earlier(connection, execution_id, place)
+            return []
+
+        self._recorder.put(write)

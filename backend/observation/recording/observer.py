@@ -1,0 +1,357 @@
+"""Watches one agent's graph run and tells the recorder: nodes, tokens, usage, cost and the outcome."""
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+
+from backend.core.events import NewEvent
+from backend.core.workflow_error_handler import Action, Classified, FallBack, wait_of
+from backend.db.runs import traces
+from backend.db.runs.traces import Place
+from backend.models.attempts import FailedAttempt
+from backend.models.usage import CallUsage, Usage, answers, model_named
+from backend.observation.recording.errors import ErrorRecords
+from backend.observation.recording.recorder import Recorder
+from backend.observation.recording.records import RunUsage, TraceRow
+from backend.observation.recording.tokens import TokenStream, task_key
+from backend.observation.tracing.agent import AgentTrace
+
+
+@dataclass(slots=True)
+class _Span:
+    """A row of `agent_traces` on its way."""
+
+    place: Place
+    node: str | None
+    model: str | None
+    notice: str | None
+    trace_id: str
+    trace_url: str | None = None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    state: str = "running"
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    began: float = field(default_factory=time.monotonic)
+    finished_at: datetime | None = None
+    latency_ms: float | None = None
+    usage: Usage = field(default_factory=Usage)
+    given: Any = None
+    attempt: int = 1
+    retries: int = 0
+    fallbacks: int = 0
+
+    def failed_once(self, failed: FailedAttempt) -> None:
+        """Another attempt follows, at the same model or another one. Agents as a whole are not begun anew."""
+        self.attempt += self.node is not None
+        if isinstance(failed.decision, FallBack):
+            self.fallbacks += 1
+        else:
+            self.retries += 1
+
+    def close(self, state: str) -> None:
+        self.state = state
+        self.latency_ms = round((time.monotonic() - self.began) * 1000, 3)
+
+    def event(self) -> NewEvent:
+        row = {
+            "task_id": self.place.task_id,
+            "map_index": self.place.map_index,
+            "try_number": self.place.try_number,
+            "agent_name": self.place.agent,
+            "agent_type": self.place.agent_type,
+            "item_index": self.place.item,
+            "node": self.node,
+            "state": self.state,
+            "model": self.model,
+            "input_tokens": self.usage.input_tokens,
+            "output_tokens": self.usage.output_tokens,
+            "cost_usd": self.usage.cost_usd,
+            "latency_ms": self.latency_ms,
+            "attempt": self.attempt,
+            "retries": self.retries,
+            "fallbacks": self.fallbacks,
+            "notice": self.notice,
+            "trace_url": self.trace_url,
+        }
+        return NewEvent("agent_update", traces.payload(row))
+
+    def values(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "node": self.node,
+            "model": self.model,
+            "state": self.state,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "latency_ms": self.latency_ms,
+            "input_tokens": self.usage.input_tokens,
+            "output_tokens": self.usage.output_tokens,
+            "cost_usd": self.usage.cost if self.usage.calls else None,
+            "attempt": self.attempt,
+            "retries": self.retries,
+            "fallbacks": self.fallbacks,
+            "notice": self.notice,
+            "trace_id": self.trace_id,
+            "trace_url": self.trace_url,
+        }
+
+
+class AgentObserver(AsyncCallbackHandler):
+    """Also the LangChain callback handler that counts what the models used, in whatever node they were called."""
+
+    raise_error = False
+    run_inline = True  # in order, on the graph's own loop
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        place: Place,
+        *,
+        model: str | None,
+        trace_id: str,
+        trace_url: str | None = None,
+        trace: AgentTrace | None = None,
+        brief: bool = False,
+    ) -> None:
+        """`trace` is told the same, where traces are sent. `brief` writes each row once, when it is complete, and
+        tells the stream nothing: for one of very many."""
+        self._recorder = recorder
+        self._brief = brief
+        self._place = self.place = place
+        self.trace_id = trace_id
+        self.trace_url, self.trace = trace_url, trace
+        self._agent = _Span(place, None, model, None, trace_id, trace_url)
+        self._before = Usage()
+        self._failed_node: str | None = None
+        self._loose = Usage()  # of calls that belong to no node
+        self._nodes: dict[str, _Span] = {}
+        self._calls: dict[uuid.UUID, tuple[str, str | None]] = {}  # the node and the model of calls under way
+        self._tokens = TokenStream(lambda new: recorder.put(lambda _connection, _execution_id: list(new)), place)
+        self._errors = ErrorRecords(recorder, place)
+        self._ended: dict[str, str] = {}  # the executions that failed since the graph was begun, and their nodes
+        self._failures: dict[str, list[str]] = {}  # ids of the errors that a node was begun anew after
+        self._again: Counter[str] = Counter()  # how often a node was begun anew since it last succeeded
+
+    def used_before(self, used: Usage) -> None:
+        """What the agent used in earlier tries of the task."""
+        self._before = used
+        self._errors.follows_another()
+
+    @property
+    def usage(self) -> Usage:
+        """What the agent used in this try."""
+        return self._agent.usage
+
+    @property
+    def total_usage(self) -> Usage:
+        """What the agent used in all tries of the task."""
+        now, before = self._agent.usage, self._before
+        cost = None if now.cost is None or (before.calls and before.cost is None) else now.cost + (before.cost or 0)
+        return Usage(
+            now.input_tokens + before.input_tokens,
+            now.output_tokens + before.output_tokens,
+            cost,
+            now.calls + before.calls,
+        )
+
+    @property
+    def model(self) -> str | None:
+        """The model that the agent uses; of a graph that uses several, the first."""
+        return self._agent.model
+
+    @property
+    def over(self) -> bool:
+        """Whether the agent has ended, however."""
+        return self._agent.state != "running"
+
+    @property
+    def notice(self) -> str | None:
+        """What the user has to know about the choice of the model."""
+        return self._agent.notice
+
+    def uses(self, model: str | None, notice: str | None) -> None:
+        """The model that was chosen, before the agent begins."""
+        self._agent.model, self._agent.notice = model, notice
+
+    def begin(self, given: Any) -> None:
+        """The agent starts with this input."""
+        if self.trace is not None:
+            self.trace.begin(given)
+        self._start(self._agent, given)
+
+    def node_started(self, key: str, name: str, given: Any, parent: str | None = None) -> None:
+        """A node's execution begins; `key` is LangGraph's id of it, `parent` that of the node around its subgraph."""
+        span = _Span(self._place, name, None, None, self.trace_id, attempt=1 + self._again[name])
+        if self.trace is not None:
+            self.trace.node_started(key, name, given, parent, span.attempt)
+        self._nodes[key] = span
+        self._start(span, given)
+
+    def node_finished(self, key: str, error: Any, output: Any) -> None:
+        """A node's execution is over."""
+        if self.trace is not None:
+            self.trace.node_finished(key, error, output)
+        span = self._nodes.pop(key, None)
+        if span is not None:
+            self._tokens.flush(key)
+            span.close("failed" if error else "success")
+            node = span.node or ""
+            if error:
+                self._failed_node = self._ended[key] = node
+            else:
+                self._again.pop(node, None)
+                if failures := self._failures.pop(node, None):
+                    self._errors.recovered(failures)
+            self._finish(span, output)
+            self._add_to_run(span.usage)
+
+    def token(self, metadata: Mapping[str, Any], text: str) -> None:
+        """A piece of a model's answer; pieces are sent together every 50 ms."""
+        self._tokens.add(metadata, text)
+
+    def finish(self, state: str, output: Any) -> None:
+        """The agent is over; nodes that are still open share its fate."""
+        self._close_nodes(state)
+        if state == "success":
+            self._errors.came_to_its_end()
+        self._agent.close(state)
+        if self.trace is not None:
+            self.trace.finish(state, output, model=self.model, notice=self.notice, usage=self.usage)
+        self._finish(self._agent, output)
+        self._add_to_run(self._loose)
+
+    def failed(
+        self, found: Classified, action: Action, *, attempt: FailedAttempt | None = None, silent: bool = False
+    ) -> None:
+        """Record the error that ended the agent, and which attempt it was; a `silent` one isn't told on the stream."""
+        if self.trace is not None:
+            self.trace.failed(found, action, attempt)
+        node = self._failed_node or next((span.node for span in self._nodes.values()), None)
+        self._errors.write(
+            found,
+            action,
+            model=attempt.model if attempt is not None and attempt.model else self._agent.model,
+            node=node,
+            attempt=attempt.number if attempt is not None else 1,
+            retry_in=wait_of(attempt.decision) if attempt is not None else None,
+            context=attempt.context if attempt is not None else None,
+            silent=silent,
+        )
+
+    def begun_anew(self, failed: FailedAttempt) -> None:
+        """A node failed, and the graph goes on from its last checkpoint."""
+        self._errors.of_attempt(failed, self._failed_node)
+        self._count(self._agent, failed)
+        self._tokens.supersede_nodes([*self._ended, *self._nodes])
+        for node in self._ended.values():
+            self._failures.setdefault(node, []).append(failed.id)
+        self._again.update({*self._ended.values(), *(span.node or "" for span in self._nodes.values())})
+        self._close_nodes("cancelled")
+        self._ended.clear()
+        self._failed_node = None
+
+    def attempts_at(self, node: str | None) -> int:
+        """Which attempt at a node the present one is."""
+        return 1 + self._again[node or ""]
+
+    @property
+    def failed_node(self) -> str | None:
+        """The node that failed last."""
+        return self._failed_node
+
+    def attempt_failed(self, failed: FailedAttempt, metadata: Mapping[str, Any]) -> None:
+        """An attempt at a model call failed, and another one follows."""
+        span = self._nodes.get(task_key(metadata))
+        self._tokens.supersede_call(metadata)
+        self._errors.of_attempt(failed, span.node if span is not None else None)
+        self._count(self._agent, failed)
+        if span is not None:
+            self._count(span, failed)
+
+    def call_recovered(self, failed: Sequence[FailedAttempt], metadata: Mapping[str, Any]) -> None:
+        """A model call succeeded after these attempts."""
+        self._errors.recovered([one.id for one in failed])
+
+    def took_over(self, model: str, notice: str) -> None:
+        """Another model answered than the chosen one."""
+        known = self._agent.notice
+        if known is None or notice not in known:
+            self._agent.notice = f"{known}; {notice}" if known else notice
+        self._agent.model = model
+
+    async def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: uuid.UUID,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember which node calls the model."""
+        known = metadata or {}
+        model = model_named(known) or self._agent.model
+        if self._agent.model is None:
+            self._agent.model = model
+        self._calls[run_id] = (task_key(known), model)
+
+    async def on_llm_end(self, response: LLMResult, *, run_id: uuid.UUID, **kwargs: Any) -> None:
+        """Count what the call used."""
+        key, model = self._calls.pop(run_id, ("", self._agent.model))
+        span = self._nodes.get(key)
+        for message in answers(response):
+            used = CallUsage.of(message, model)
+            for usage in (self._agent.usage, span.usage if span is not None else self._loose):
+                usage.add(used.input_tokens, used.output_tokens, used.cost)
+            if span is not None:
+                span.model = model
+
+    async def on_llm_error(self, error: BaseException, *, run_id: uuid.UUID, **kwargs: Any) -> None:
+        """Forget the call; the node's failure is recorded with the node."""
+        self._calls.pop(run_id, None)
+
+    def _start(self, span: _Span, given: Any) -> None:
+        span.given = given
+        if not self._brief:
+            self._put(span, given, None)
+
+    def _finish(self, span: _Span, output: Any) -> None:
+        span.finished_at = datetime.now(UTC)
+        self._put(span, span.given if self._brief else None, output)
+        span.given = None
+
+    def _put(self, span: _Span, given: Any, output: Any) -> None:
+        # The row as it is now; redacting its input and output can wait until it is written.
+        values = span.values()
+        place = span.place
+        event = None if self._brief else span.event()
+        self._recorder.put(TraceRow(lambda: traces.row(place, **values, input=given, output=output), event))
+
+    def _add_to_run(self, usage: Usage) -> None:
+        if usage.calls:
+            self._recorder.put(RunUsage(usage.input_tokens, usage.output_tokens, usage.cost))
+
+    def _count(self, span: _Span, failed: FailedAttempt) -> None:
+        span.failed_once(failed)
+        if not self._brief:
+            self._put(span, span.given, None)
+
+    def _close_nodes(self, state: str) -> None:
+        self._tokens.flush()
+        for span in self._nodes.values():
+            span.close(state)
+            self._finish(span, None)
+            self._add_to_run(span.usage)
+        self._nodes.clear()
+
+
+def node_path(namespace: Sequence[str], name: str) -> str:
+    """A node's name, behind those of the nodes whose subgraphs it is in."""
+    return "/".join([*(part.partition(":")[0] for part in namespace), name])

@@ -1,0 +1,57 @@
+"""The task that agents run in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backend.core.budget import Budget, parse_budget
+from backend.db.runs import threads
+from backend.db.runs.executions import SYSTEM_KEY, RunState
+from backend.db.runs.traces import Place
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """The try of a task instance that agents run in, and its run's `conf`."""
+
+    dag_id: str
+    dag_run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    conf: Mapping[str, Any]
+    run_type: str | None = None
+    instance: str | None = None
+    """Airflow's id of the task instance."""
+
+    @property
+    def thread_id(self) -> str:
+        """The same for all tries of the task instance."""
+        return threads.thread_of(self.dag_id, self.dag_run_id, self.task_id, self.map_index)
+
+    @property
+    def run_input(self) -> dict[str, Any]:
+        """What the run was given, without the system's own key."""
+        return {key: value for key, value in self.conf.items() if key != SYSTEM_KEY}
+
+    @property
+    def run_model(self) -> str | None:
+        """The model that the trigger asked for, for agents whose task names none."""
+        system = self.conf.get(SYSTEM_KEY)
+        model = system.get("model") if isinstance(system, Mapping) else None
+        return model if isinstance(model, str) else None
+
+    @property
+    def run_budget(self) -> Budget | None:
+        """The budget of the whole run, if the trigger gave one. Raises `InputError` for a wrong one."""
+        system = self.conf.get(SYSTEM_KEY)
+        given = system.get("budget") if isinstance(system, Mapping) else None
+        return parse_budget(given, field=f"{SYSTEM_KEY}.budget")
+
+    def place(self) -> Place:
+        """Where records of this try belong."""
+        return Place(self.dag_id, self.dag_run_id, self.task_id, self.map_index, self.try_number)
+
+    def run_state(self) -> RunState:
+        """The run as far as the task knows it."""
+        return RunState(self.dag_id, self.dag_run_id, None, self.run_type, self.conf)

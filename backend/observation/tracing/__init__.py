@@ -1,0 +1,1 @@
+"""Sends traces of agents, nodes and model calls to Langfuse."""

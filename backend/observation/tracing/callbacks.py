@@ -1,0 +1,287 @@
+"""Spans of model calls, tools and retrievers, made from LangChain's callbacks: also in users' own unchanged graphs."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.outputs import LLMResult
+
+from backend.models.attempts import ATTEMPT_KEY, CALL_KEY, FailedAttempt
+from backend.models.usage import CallUsage, answers, model_named
+from backend.observation.tracing.agent import AgentTrace, harmless
+from backend.observation.tracing.redaction import Known, message_json, prompt_json
+
+_PARAMETERS = (
+    "temperature", "max_tokens", "max_completion_tokens", "max_output_tokens", "top_p", "top_k", "seed", "n",
+    "frequency_penalty", "presence_penalty", "reasoning_effort", "tool_choice", "num_predict",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Call:
+    """A model call under way, or one that awaits what is decided about it."""
+
+    span: Any
+    model: str | None
+    call: str | None
+    attempt: int
+    error: BaseException | None = None
+    ended_at: int = 0
+    speaks: bool = False
+
+
+class TraceCalls(BaseCallbackHandler):
+    """The handler of one agent. Attempts of a call that is ours end when it is known what follows them."""
+
+    raise_error = False
+    run_inline = True
+
+    def __init__(self, agent: AgentTrace) -> None:
+        self._agent = agent
+        self._parents: dict[UUID, UUID | None] = {}  # of runs under way: what calls what
+        self._tools: dict[UUID, Any] = {}
+        self._calls: dict[UUID, _Call] = {}
+        self._undecided: dict[tuple[str, int], _Call] = {}
+        agent.at_end.append(self.finish)
+
+    @harmless
+    def on_chain_start(
+        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Remember what is within what."""
+        self._parents[run_id] = parent_run_id
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget it."""
+        self._parents.pop(run_id, None)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget it."""
+        self._parents.pop(run_id, None)
+
+    @harmless
+    def on_chat_model_start(
+        self,
+        serialized: Any,
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A chat model is called."""
+        self._begin_call(run_id, parent_run_id, metadata or {}, prompt_json(messages[0] if messages else []), kwargs)
+
+    @harmless
+    def on_llm_start(
+        self,
+        serialized: Any,
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A model that completes texts is called."""
+        self._begin_call(run_id, parent_run_id, metadata or {}, prompts, kwargs)
+
+    def _begin_call(
+        self, run_id: UUID, parent: UUID | None, metadata: Mapping[str, Any], given: Any, more: Mapping[str, Any]
+    ) -> None:
+        model = model_named(metadata)
+        call, attempt = metadata.get(CALL_KEY), int(metadata.get(ATTEMPT_KEY, 1))
+        asked: Mapping[str, Any] = more.get("invocation_params") or {}
+        details: dict[str, Any] = {"attempt": attempt} if call is not None else {}
+        if tools := [_name_of(tool) for tool in asked.get("tools") or ()]:
+            details["tools"] = tools
+        span = self._agent.maker.child(
+            self._around(parent, metadata),
+            (model or "model") + (f" (attempt {attempt})" if attempt > 1 else ""),
+            "generation",
+            input=self._agent.content.text(given),
+            model=model,
+            model_parameters={
+                name: value for name in _PARAMETERS if isinstance(value := asked.get(name), str | int | float | bool)
+            },
+            metadata=Known(details),
+        )
+        self._calls[run_id] = _Call(span, model, call, attempt)
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """The model begins to answer."""
+        call = self._calls.get(run_id)
+        if call is not None and not call.speaks:
+            call.speaks = True
+            self._speaks(call)
+
+    @harmless
+    def _speaks(self, call: _Call) -> None:
+        call.span.update(completion_start_time=datetime.now(UTC))
+
+    @harmless
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """The model has answered."""
+        call = self._calls.pop(run_id, None)
+        if call is None:
+            return
+        found = list(answers(response))
+        if found:
+            self._count(call, CallUsage.of(found[0], call.model))
+            output: Any = message_json(found[0])
+        else:
+            output = [generation.text for batch in response.generations for generation in batch]
+        call.span.update(output=self._agent.content.text(output))
+        self._end_call(call)
+
+    def _count(self, call: _Call, used: CallUsage) -> None:
+        if used.known:
+            cached = {"input_cache_read": used.cache_read, "input_cache_creation": used.cache_write}
+            call.span.update(
+                usage_details={
+                    "input": max(0, used.input_tokens - used.cache_read - used.cache_write),
+                    "output": used.output_tokens,
+                    "total": used.input_tokens + used.output_tokens,
+                    **{name: count for name, count in cached.items() if count},
+                }
+            )
+        if used.cost is not None:
+            call.span.update(cost_details={"total": float(used.cost)})
+
+    @harmless
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """The call failed."""
+        call = self._calls.pop(run_id, None)
+        if call is not None:
+            call.error = error
+            self._end_call(call)
+
+    def _end_call(self, call: _Call) -> None:
+        call.ended_at = time.time_ns()
+        if call.call is None:
+            self._settle(call, call.error, None)
+        else:
+            self._undecided[call.call, call.attempt] = call
+
+    def _settle(self, call: _Call, error: BaseException | None, failed: FailedAttempt | None) -> None:
+        if error is not None:
+            self._agent.fail(call.span, error, failed)
+        call.span.end(end_time=call.ended_at)
+
+    @harmless
+    def attempt_over(self, number: int, model: str, failed: FailedAttempt | None, metadata: Mapping[str, Any]) -> None:
+        """An attempt at a call of ours is over, and it is decided what follows. See `AttemptWatcher`."""
+        key = str(metadata.get(CALL_KEY)), number
+        call = self._undecided.pop(key, None) or self._unanswered(key)
+        if call is not None:
+            self._settle(call, failed.error if failed is not None else None, failed)
+        elif failed is not None:  # refused before the model was asked: by the rate limiter, say
+            span = self._agent.maker.child(self._around(None, metadata), f"{model} (not called)", "span")
+            self._agent.fail(span, failed.error, failed)
+            span.end()
+
+    def _unanswered(self, key: tuple[str, int]) -> _Call | None:
+        """The call that ended without a word of LangChain's: a budget refused it."""
+        found = next((run_id for run_id, call in self._calls.items() if (call.call, call.attempt) == key), None)
+        if found is None:
+            return None
+        call = self._calls.pop(found)
+        call.ended_at = time.time_ns()
+        return call
+
+    @harmless
+    def on_tool_start(
+        self,
+        serialized: Any,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A tool is used."""
+        self._begin_tool("tool", run_id, parent_run_id, metadata, serialized, inputs or input_str, kwargs)
+
+    @harmless
+    def on_retriever_start(
+        self,
+        serialized: Any,
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Documents are looked for."""
+        self._begin_tool("retriever", run_id, parent_run_id, metadata, serialized, query, kwargs)
+
+    def _begin_tool(
+        self, kind: str, run_id: UUID, parent: UUID | None, metadata: Any, serialized: Any, given: Any, more: Any
+    ) -> None:
+        name = more.get("name") or (serialized or {}).get("name") or kind
+        around = self._around(parent, metadata or {})
+        self._tools[run_id] = self._agent.maker.child(around, name, kind, input=self._agent.content.text(given))
+        self._parents[run_id] = parent
+
+    @harmless
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """It gave this."""
+        failed = isinstance(output, ToolMessage) and output.status == "error"
+        self._end_tool(run_id, output.content if isinstance(output, ToolMessage) else output, failed=failed)
+
+    @harmless
+    def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
+        """These were found."""
+        self._end_tool(run_id, [getattr(document, "page_content", document) for document in documents])
+
+    def _end_tool(self, run_id: UUID, output: Any, *, failed: bool = False) -> None:
+        self._parents.pop(run_id, None)
+        span = self._tools.pop(run_id, None)
+        if span is not None:
+            span.update(output=self._agent.content.text(output), level="ERROR" if failed else None)
+            span.end()
+
+    @harmless
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """It failed."""
+        self._parents.pop(run_id, None)
+        span = self._tools.pop(run_id, None)
+        if span is not None:
+            self._agent.fail(span, error)
+            span.end()
+
+    on_retriever_error = on_tool_error
+
+    @harmless
+    def finish(self) -> None:
+        """The agent is over: what is open is broken off."""
+        for call in [*self._undecided.values()]:
+            self._settle(call, call.error, None)
+        for span in [*(call.span for call in self._calls.values()), *self._tools.values()]:
+            span.update(level="WARNING", status_message="broken off")
+            span.end()
+        for kept in (self._undecided, self._calls, self._tools, self._parents):
+            kept.clear()
+
+    def _around(self, run: UUID | None, metadata: Mapping[str, Any]) -> Any:
+        """The tool that a call is made in, or the node, or the agent."""
+        seen = 0
+        while run is not None and seen < len(self._parents) + 1:
+            if run in self._tools:
+                return self._tools[run]
+            run, seen = self._parents.get(run), seen + 1
+        return self._agent.parent_of_call(str(metadata.get("langgraph_checkpoint_ns", "")))
+
+
+def _name_of(tool: Any) -> str:
+    function = tool.get("function", tool) if isinstance(tool, Mapping) else {}
+    return str(function.get("name") or function.get("type") or "tool")

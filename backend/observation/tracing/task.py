@@ -1,0 +1,164 @@
+"""One trace for a task in Langfuse, whatever tries and processes it takes; and one for each input of a batch."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from langchain_core.callbacks import BaseCallbackHandler
+from sqlalchemy.exc import SQLAlchemyError
+
+from backend.core.settings import Settings
+from backend.core.workflow_error_handler import classify
+from backend.db.engine import Database
+from backend.db.runs import executions
+from backend.observation.task_context import TaskContext
+from backend.observation.tracing.agent import AgentTrace, harmless
+from backend.observation.tracing.callbacks import TraceCalls
+from backend.observation.tracing.client import SpanMaker, TraceClient, trace_client
+from backend.observation.tracing.ids import is_traced, langfuse_name, session_of, trace_id_of, trace_url_of
+from backend.observation.tracing.redaction import Known
+
+log = logging.getLogger(__name__)
+
+LOOK_UP_SECONDS = 2.0
+"""How long the beginning of a trace waits for the database."""
+
+_PROPAGATED = 190
+"""Characters that Langfuse takes of a value that all spans of a trace carry."""
+
+
+class TaskTrace:
+    """The trace of one try of a task. Without Langfuse's keys it only knows the trace's id. No method raises."""
+
+    def __init__(self, settings: Settings, task: TaskContext, keys: Iterable[str] = ()) -> None:
+        """`keys` may stand nowhere in it."""
+        self._settings = settings
+        self._task = task
+        self._keys = list(keys)
+        self.id = trace_id_of(settings, task.thread_id)
+        """The same in all tries, and also where no trace is sent."""
+        self.url = trace_url_of(settings, self.id)
+        """Where a person sees it; None when none is sent."""
+        self._maker: SpanMaker | None = None
+        self._span: Any = None
+
+    async def begin(self, database: Database, execution_id: str | None, types: Iterable[str]) -> None:
+        """A try begins, with agents of these types. Tells the run where its trace is."""
+        if not self._settings.tracing:
+            return
+        client, user = await asyncio.gather(
+            asyncio.to_thread(trace_client, self._settings), self._look_up(database, execution_id)
+        )
+        if client is not None:
+            self._open(client, execution_id, user, types)
+
+    async def _look_up(self, database: Database, execution_id: str | None) -> str | None:
+        """The run's user."""
+        if execution_id is None:
+            return None
+        try:
+            async with asyncio.timeout(LOOK_UP_SECONDS):
+                return await database.run(partial(executions.begin_trace, trace_url=self.url), execution_id)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the trace is without the run's user: %s", type(error).__name__)
+            return None
+
+    @harmless
+    def _open(self, client: TraceClient, execution_id: str | None, user: str | None, types: Iterable[str]) -> None:
+        task, settings = self._task, self._settings
+        client.content.keep_back(self._keys)
+        place = {
+            "dag_id": task.dag_id,
+            "dag_run_id": task.dag_run_id,
+            "task_id": task.task_id,
+            "map_index": task.map_index,
+            "try_number": task.try_number,
+            "execution_id": execution_id,
+            "run_type": task.run_type,
+            "run_url": _run_url(settings, task),
+            "airflow_url": _airflow_url(settings, task),
+        }
+        name = task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]"
+        tags = [task.dag_id, *sorted(set(types)), settings.tracing_environment]
+        self._maker = SpanMaker(
+            client,
+            name=langfuse_name(f"{task.dag_id}.{name}"),
+            session=session_of(task.dag_id, task.dag_run_id),
+            user=langfuse_name(user) if user else None,
+            tags=[langfuse_name(tag) for tag in tags],
+            metadata={key: value for key, value in place.items() if value is not None and _fits(value)},
+        )
+        if self.url is not None:
+            given = client.content.text(task.run_input)
+            self._span = self._maker.root(self.id, name, "span", input=given, metadata=Known(place))
+
+    def agent(self, name: str, kind: str, *, call: int = 1) -> AgentTrace | None:
+        """The spans of an agent of the task; `call` counts its calls in a team. None where none are sent."""
+        if self._maker is None or self._span is None:
+            return None
+        metadata = {"type": kind, **({"call": call} if call > 1 else {})}
+        return AgentTrace(self._maker, self.id, self._span, name, metadata)
+
+    def item(self, thread: str, index: int, name: str, kind: str) -> tuple[str, str | None, AgentTrace | None]:
+        """The id and address of the trace of a batch's input, and its spans: it is decided for each whether it is
+        sent."""
+        trace_id = trace_id_of(self._settings, thread)
+        if self._maker is None or not is_traced(self._settings, trace_id):
+            return trace_id, None, None
+        metadata = {"type": kind, "item": index, "batch_trace_id": self.id, "try_number": self._task.try_number}
+        spans = AgentTrace(self._maker, trace_id, None, f"{name}[{index}]", metadata)
+        return trace_id, trace_url_of(self._settings, trace_id), spans
+
+    @harmless
+    def returns(self, result: Mapping[str, Any]) -> None:
+        """What the task returns."""
+        if self._span is None or self._maker is None:
+            return
+        told = {key: result.get(key) for key in ("model", "usage", "cost_usd", "notice")}
+        shown = next((result[key] for key in ("output", "results", "batch") if key in result), None)
+        self._span.update(output=self._maker.client.content.text(shown), metadata=Known(told))
+
+    @harmless
+    def end(self, error: BaseException | None) -> None:
+        """The try is over."""
+        span, self._span = self._span, None
+        if span is None or self._maker is None:
+            return
+        if isinstance(error, asyncio.CancelledError):
+            span.update(level="WARNING", status_message="stopped")
+        elif error is not None:
+            found = classify(error)
+            stopped = found.category == "cancelled"
+            words = self._maker.client.content.message(found.category, found.exception_type, found.message)
+            span.update(
+                level="WARNING" if stopped else "ERROR",
+                status_message=words,
+                metadata=Known(category=found.category, exception=found.exception_type, final=found.final),
+            )
+        span.end()
+
+
+def calls_of(trace: AgentTrace | None) -> list[BaseCallbackHandler]:
+    """What watches an agent's models and tools; nothing where a handler of Langfuse's own does."""
+    return [TraceCalls(trace)] if trace is not None and not trace.traced_by_itself else []
+
+
+def _fits(value: Any) -> bool:
+    return not isinstance(value, str) or len(value) <= _PROPAGATED
+
+
+def _run_url(settings: Settings, task: TaskContext) -> str:
+    return f"{settings.pages_link_base}/runs/{_path(task.dag_id, task.dag_run_id)}"
+
+
+def _airflow_url(settings: Settings, task: TaskContext) -> str:
+    mapped = f"/mapped/{task.map_index}" if task.map_index >= 0 else ""
+    dag, run, name = (_path(part) for part in (task.dag_id, task.dag_run_id, task.task_id))
+    return f"{settings.airflow_link_base}/dags/{dag}/runs/{run}/tasks/{name}{mapped}"
+
+
+def _path(*parts: str) -> str:
+    return "/".join(quote(part, safe="") for part in parts)

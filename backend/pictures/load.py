@@ -1,0 +1,311 @@
+"""Pictures as input: from an address, a data URL or an upload to bytes that were really decoded."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import io
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote_to_bytes
+from uuid import UUID
+
+from backend.core.settings import Settings
+from backend.pictures.errors import ImageFetchError, ImageInputError
+from backend.pictures.exif import read_exif
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from backend.outbound.checked_transport import Resolve
+
+__all__ = [
+    "ImageFetchError",
+    "ImageInputError",
+    "LoadedImage",
+    "PictureFacts",
+    "ReadUpload",
+    "UploadFacts",
+    "inspect_upload",
+    "load_image",
+    "read_sample",
+]
+
+ReadUpload = Callable[[UUID], Awaitable[bytes | None]]
+"""Reads the bytes of an upload, or None when there is none of that name (any more)."""
+
+MEDIA_TYPES = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+}
+"""The formats that are decoded; the keys are Pillow's names."""
+
+
+class ImageLimits(Protocol):
+    """The limits a picture is decoded within: bytes as sent, pixels as unfolded. `Settings` is one."""
+
+    @property
+    def max_image_bytes(self) -> int: ...
+
+    @property
+    def max_image_pixels(self) -> int: ...
+
+
+SAMPLES = ("invoice",)
+"""Pictures to try things out with, by the name behind `sample://`."""
+
+LOSSLESS = frozenset({"PNG", "GIF", "BMP", "TIFF"})
+MAX_MODEL_PNG = 4 * 2**20
+"""Bytes above which a lossless picture goes to the model as JPEG: a photograph in PNG costs time, not insight."""
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """What a picture is, without looking at what it shows.
+
+    `width` and `height` are in pixels as a viewer shows the picture, with the EXIF orientation applied; so
+    are all boxes elsewhere. `mode` is Pillow's, `frames` counts the pictures of an animation or a multi-page
+    file.
+    """
+
+    width: int
+    height: int
+    format: str
+    media_type: str
+    mode: str
+    size_bytes: int
+    sha256: str
+    animated: bool
+    frames: int
+    exif: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFacts:
+    """What an accepted upload is: its media type and its size in pixels as a viewer shows it."""
+
+    media_type: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """A picture that was decoded once, completely. Holds the original bytes, not the pixels."""
+
+    facts: PictureFacts
+    data: bytes = field(repr=False)
+
+    def upright(self, max_side: int | None = None) -> "Image.Image":
+        """The first frame in RGB, the right way up, over white where it is transparent; blocking.
+
+        With `max_side` neither side is longer than that many pixels; a smaller picture is not enlarged.
+        """
+        from PIL import Image, ImageOps
+
+        with Image.open(io.BytesIO(self.data), formats=list(MEDIA_TYPES)) as opened:
+            if max_side is not None:
+                # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, never below what is asked for.
+                opened.draft(None, (max_side, max_side))
+            image = _as_rgb(ImageOps.exif_transpose(opened))
+        if max_side is not None and max(image.size) > max_side:
+            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        return image
+
+    def for_model(self, max_side: int) -> tuple[bytes, str]:
+        """The picture as a model gets it: `(bytes, media type)`, PNG or JPEG; blocking.
+
+        Downscaled to `max_side` pixels, the right way up, and without metadata: no position or camera leaves.
+        """
+        image = self.upright(max_side)
+        if self.facts.format in LOSSLESS:
+            data = _encoded(image, "PNG")
+            if len(data) <= MAX_MODEL_PNG:
+                return data, "image/png"
+        return _encoded(image, "JPEG", quality=JPEG_QUALITY), "image/jpeg"
+
+
+async def load_image(
+    source: str,
+    settings: Settings,
+    *,
+    read_upload: ReadUpload | None = None,
+    resolve: "Resolve | None" = None,
+) -> LoadedImage:
+    """The picture behind `https://`, `http://`, `data:image/…;base64,` or `upload://<uuid>`, checked and
+    decoded; `sample://invoice` is one that comes with the package.
+
+    Limits, in bytes, pixels and seconds, are those of `settings`. Raises `ImageInputError` when the picture
+    or its address is wrong (a retry doesn't help) and `ImageFetchError` when the server is (it may).
+    """
+    source = source.strip()
+    scheme = source.partition(":")[0].lower() if ":" in source else ""
+    if scheme in ("http", "https"):
+        from backend.outbound.checked_transport import resolve_host
+        from backend.pictures.fetch import fetch_image  # brings httpx
+
+        data = await fetch_image(
+            source,
+            max_bytes=settings.max_image_bytes,
+            timeout=settings.image_fetch_timeout,
+            allow_private=settings.allow_private_images,
+            resolve=resolve or resolve_host,
+        )
+    elif scheme == "data":
+        data = await asyncio.to_thread(_decode_data_url, source, settings.max_image_bytes)
+    elif scheme == "upload":
+        data = await _read_upload(source, read_upload)
+    elif scheme == "sample":
+        data = await asyncio.to_thread(read_sample, source[len("sample://") :])
+    else:
+        raise ImageInputError(
+            "give the address of a picture that starts with https://, http://, data:image/ or upload://"
+        )
+    return await asyncio.to_thread(decode_image, data, settings)
+
+
+def inspect_upload(data: bytes, limits: ImageLimits) -> UploadFacts:
+    """Check that `data` is a picture within the limits; blocking. Raises `ImageInputError`."""
+    facts = decode_image(data, limits).facts
+    return UploadFacts(facts.media_type, facts.width, facts.height)
+
+
+def decode_image(data: bytes, limits: ImageLimits) -> LoadedImage:
+    """Decode `data` completely, whatever its sender says it is; blocking. Raises `ImageInputError`."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        raise ImageInputError("the picture is empty")
+    if len(data) > limits.max_image_bytes:
+        raise _too_large(limits.max_image_bytes)
+    try:
+        with Image.open(io.BytesIO(data), formats=list(MEDIA_TYPES)) as image:
+            # Only the header was read so far: a decompression bomb is refused before it unfolds.
+            _check_pixels(image, limits.max_image_pixels)
+            # Before anything else looks at it: a reader of metadata may load a PNG too, and swallow its damage.
+            image.load()
+            # A GIF's first frame may grow the canvas.
+            _check_pixels(image, limits.max_image_pixels)
+            facts = _facts(image, data)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_many_pixels(limits.max_image_pixels) from None
+    except UnidentifiedImageError:
+        raise ImageInputError(
+            f"this is not a picture that can be read; accepted are {', '.join(MEDIA_TYPES)}"
+        ) from None
+    except ImageInputError:
+        raise
+    except Exception as error:  # decoders of untrusted bytes raise whatever the damage leads to
+        raise ImageInputError("the picture is damaged or cut off and can't be decoded; send it again") from error
+    return LoadedImage(facts, data)
+
+
+def _facts(image: "Image.Image", data: bytes) -> PictureFacts:
+    width, height = image.size
+    # A phone's JPEG may carry more pictures behind the first; Pillow calls that MPO.
+    mode, image_format = image.mode, "JPEG" if image.format == "MPO" else str(image.format)
+    exif = read_exif(image)
+    # Orientations 5 to 8 lie on their side (EXIF 2.32, tag 0x0112).
+    if exif.get("Orientation") in (5, 6, 7, 8):
+        width, height = height, width
+    frames = int(getattr(image, "n_frames", 1))
+    return PictureFacts(
+        width=width,
+        height=height,
+        format=image_format,
+        media_type=MEDIA_TYPES[image_format],
+        mode=mode,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        animated=frames > 1 and image_format not in ("TIFF", "JPEG"),
+        frames=frames,
+        exif=exif,
+    )
+
+
+def _check_pixels(image: "Image.Image", limit: int) -> None:
+    width, height = image.size
+    if width * height > limit:
+        raise _too_many_pixels(limit, f"{width} × {height}")
+
+
+def _as_rgb(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        # Pillow clips wide grey values at 255 where it should scale them.
+        low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # one band
+        if image.mode.startswith("I;16"):
+            low, high = 0.0, 65535.0
+        scale = 255.0 / (high - low) if high > low else 0.0
+        return image.convert("F").point(lambda value: value * scale - low * scale).convert("L").convert("RGB")
+    if image.has_transparency_data:
+        over = Image.new("RGBA", image.size, "white")
+        over.alpha_composite(image.convert("RGBA"))
+        return over.convert("RGB")
+    return image.convert("RGB")
+
+
+def _encoded(image: "Image.Image", image_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.info.clear()  # whatever else the original carried along
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def _decode_data_url(source: str, max_bytes: int) -> bytes:
+    header, comma, body = source.partition(",")
+    media_type, *parameters = header[len("data:") :].lower().split(";")
+    if not comma or "base64" not in parameters or not media_type.startswith("image/"):
+        raise ImageInputError("a data URL must read data:image/<type>;base64,<data>")
+    if len(body) > 4 * max_bytes:  # percent-encoded at worst; before any copy is made
+        raise _too_large(max_bytes)
+    raw = b"".join(unquote_to_bytes(body).split())
+    if len(raw) * 3 // 4 > max_bytes + 2:
+        raise _too_large(max_bytes)
+    try:
+        return base64.b64decode(raw, validate=True)
+    except binascii.Error:
+        raise ImageInputError("the data URL does not hold valid base64; encode the picture again") from None
+
+
+def read_sample(name: str) -> bytes:
+    """The PNG behind `sample://<name>`; blocking. Raises `ImageInputError` when there is none."""
+    if name not in SAMPLES:
+        raise ImageInputError(f"there is no such sample; there is {', '.join(SAMPLES)}")
+    return (files("backend.pictures") / "samples" / f"{name}.png").read_bytes()
+
+
+async def _read_upload(source: str, read_upload: ReadUpload | None) -> bytes:
+    try:
+        name = UUID(source[len("upload://") :] if source.lower().startswith("upload://") else "")
+    except ValueError:
+        raise ImageInputError("an upload is named upload://<uuid>, as POST /images answered") from None
+    if read_upload is None:
+        raise ImageInputError("uploads can't be read here; give an https:// address or a data URL")
+    data = await read_upload(name)
+    if data is None:
+        raise ImageInputError("there is no such upload, or it has expired; upload the picture again")
+    return data
+
+
+def _too_large(limit: int) -> ImageInputError:
+    return ImageInputError(
+        f"the picture is larger than the limit of {limit} bytes; send a smaller one or raise VISUAL_AI_MAX_IMAGE_BYTES"
+    )
+
+
+def _too_many_pixels(limit: int, size: str | None = None) -> ImageInputError:
+    found = f"the picture has {size} pixels, more than" if size else "the picture has more pixels than"
+    return ImageInputError(f"{found} the limit of {limit}; send a smaller one or raise VISUAL_AI_MAX_IMAGE_PIXELS")

@@ -1,0 +1,1 @@
+"""Limits the rate of model calls across processes, backed by PostgreSQL or Redis."""

@@ -1,0 +1,1 @@
+"""Runs agents: in a worker, in the triggerer, alone, in teams and in batches."""

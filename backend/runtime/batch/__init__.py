@@ -1,0 +1,1 @@
+"""Runs one agent over many inputs within a single task."""

@@ -1,0 +1,50 @@
+"""What an operator's `inputs`, `max_concurrency` and `on_item_error` ask for. Light to import: DAG files pay for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from backend.core.errors.input_error import InputError
+
+OnItemError = Literal["fail", "continue"]
+
+MAX_CONCURRENCY = 1_000
+"""As many connections as OpenAI's client opens."""
+DEFAULT_CONCURRENCY = 50
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """How a batch is run: at most `max_concurrency` items at once, and what becomes of the task when items fail."""
+
+    max_concurrency: int = DEFAULT_CONCURRENCY
+    on_item_error: OnItemError = "fail"
+
+
+def parse_plan(max_concurrency: Any, on_item_error: Any) -> BatchPlan:
+    """Check the arguments. Raises `InputError` naming the one that is wrong."""
+    # A templated argument arrives as text.
+    if isinstance(max_concurrency, str) and max_concurrency.strip().isdecimal():
+        max_concurrency = int(max_concurrency)
+    if (
+        isinstance(max_concurrency, bool)
+        or not isinstance(max_concurrency, int)
+        or not 1 <= max_concurrency <= MAX_CONCURRENCY
+    ):
+        raise InputError(f"has to be a whole number from 1 to {MAX_CONCURRENCY}", field="max_concurrency")
+    if on_item_error not in get_args(OnItemError):
+        known = " or ".join(map(repr, get_args(OnItemError)))
+        raise InputError(f"is {on_item_error!r}; it has to be {known}", field="on_item_error")
+    return BatchPlan(max_concurrency, cast(OnItemError, on_item_error))
+
+
+def parse_inputs(inputs: Any) -> list[Mapping[str, Any]]:
+    """The inputs of a batch. Raises `InputError` naming the entry that is no dict; no input at all is a batch, too."""
+    if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Sequence):
+        raise InputError(f"has to be a list of dicts, not {type(inputs).__name__}", field="inputs")
+    for index, entry in enumerate(inputs):
+        if not isinstance(entry, Mapping):
+            raise InputError(f"has to be a dict, not {type(entry).__name__}", field=f"inputs[{index}]")
+        if any(not isinstance(key, str) for key in entry):
+            raise InputError("has a key that is no string", field=f"inputs[{index}]")
+    return list(inputs)

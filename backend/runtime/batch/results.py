@@ -1,0 +1,114 @@
+"""A batch's items as rows of `batch_items`: written while it runs, and handed on when it is over."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TextIO
+from urllib.parse import quote
+
+from backend.db.engine import Database
+from backend.db.outage import outlast
+from backend.db.rows import Row
+from backend.db.runs import batch_items
+from backend.db.runs.traces import Place
+from backend.observation.task_context import TaskContext
+
+RESULT_ITEMS = 100
+RESULT_BYTES = 2**20
+"""What is larger than these isn't handed on in XCom; the outputs are rows of `batch_items`."""
+
+_PAGE = 500
+_WRITE_INTERVAL = 0.1
+_WRITE_LIMIT = 500
+
+
+class ResultWriter:
+    """Writes items' rows, many in one transaction. Unlike the recorder it may lose none: `add` and `close` raise."""
+
+    def __init__(self, database: Database, execution_id: str, place: Place, thread_id: str) -> None:
+        self._database = database
+        self._target = (execution_id, place, thread_id)
+        self._queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(2 * _WRITE_LIMIT)
+        self._writer = asyncio.create_task(self._write_all())
+        self._error: Exception | None = None
+
+    async def add(self, row: dict[str, Any]) -> None:
+        """Have a row written soon; waits while too many do."""
+        if self._error is not None:
+            raise self._error
+        await self._queue.put(row)
+
+    async def close(self) -> None:
+        """Wait until all is written."""
+        await self._queue.put(None)
+        await self._writer
+        if self._error is not None:
+            raise self._error
+
+    def abandon(self) -> None:
+        """Stop writing."""
+        self._writer.cancel()
+
+    async def _write_all(self) -> None:
+        ended = False
+        while not ended:
+            rows = [await self._queue.get()]
+            if rows[0] is not None:
+                await asyncio.sleep(_WRITE_INTERVAL)
+            while not self._queue.empty() and len(rows) < _WRITE_LIMIT:
+                rows.append(self._queue.get_nowait())
+            ended = None in rows
+            given = [row for row in rows if row is not None]
+            if given and self._error is None:
+                await self._write(given)
+
+    async def _write(self, rows: list[dict[str, Any]]) -> None:
+        try:
+            await outlast(partial(self._database.run, batch_items.write, *self._target, rows))
+        except Exception as error:
+            self._error = error
+
+
+class Results:
+    """The rows of one batch, read again."""
+
+    def __init__(self, database: Database, execution_id: str, place: Place) -> None:
+        self._database = database
+        self._execution_id = execution_id
+        self._place = place
+
+    async def count(self) -> batch_items.Counts:
+        """How many have succeeded and failed, and how large their outputs are."""
+        return await outlast(partial(self._database.run, batch_items.count, self._execution_id, self._place))
+
+    async def outputs(self, items: int) -> list[Any]:
+        """The outputs in order, None for a failed item. For a few only: `RESULT_ITEMS`."""
+        outputs: list[Any] = [None] * items
+        for row in await self._page(-1):
+            outputs[row["item_index"]] = row["output"]
+        return outputs
+
+    async def write_lines(self, write_to: Callable[[], TextIO]) -> None:
+        """Stream all items to a file, one JSON object a line, in order."""
+        file = await asyncio.to_thread(write_to)
+        with contextlib.closing(file):
+            after = -1
+            while rows := await self._page(after):
+                await asyncio.to_thread(file.write, "".join(_line(row) for row in rows))
+                after = rows[-1]["item_index"]
+
+    async def _page(self, after: int) -> list[Row]:
+        read = partial(batch_items.read_page, after=after, limit=_PAGE)
+        return await outlast(partial(self._database.run, read, self._execution_id, self._place))
+
+
+def results_url(task: TaskContext) -> str:
+    """Where the backend pages through the items."""
+    path = "/".join(quote(part, safe="") for part in (task.dag_id, task.dag_run_id, "items", task.task_id))
+    return f"/workflow-status/{path}?map_index={task.map_index}"
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(batch_items.item_json(row), ensure_ascii=False, separators=(",", ":")) + "\n"

@@ -1,0 +1,335 @@
+"""Many inputs for one agent in one task: side by side on one event loop, each with its own thread and its own end.
+
+Whatever the number, memory holds only the inputs, the items under way and a few hundred rows on their way to the
+database: outputs are rows of `batch_items` as soon as they are known.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from typing import Any, TextIO
+
+from langchain_core.runnables import RunnableConfig
+from sqlalchemy import Connection
+
+from backend.agents.registry import get_agent
+from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS
+from backend.core.jsonable import dumps
+from backend.core.workflow_error_handler import Category, classify, reschedule_after
+from backend.db.outage import outlast
+from backend.db.runs import batch_items, executions, takeover, threads, traces
+from backend.db.runs.traces import SHOWN_ITEMS
+from backend.models.usage import Usage
+from backend.observation.recording.observer import AgentObserver
+from backend.runtime.batch.plan import BatchPlan
+from backend.runtime.batch.progress import BatchProgress
+from backend.runtime.batch.results import RESULT_BYTES, RESULT_ITEMS, Results, ResultWriter, results_url
+from backend.runtime.cancellation import RunCancelledError
+from backend.runtime.gc_tuning import rare_collections
+from backend.runtime.graphs.factory import Prepared
+from backend.runtime.graphs.retry import run_with_policy, tell_failure
+from backend.runtime.graphs.run import mapped
+from backend.runtime.runner import AgentRunner
+from backend.runtime.specs import AgentSpec
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 0.5
+"""At most one event about the whole batch in this time."""
+RECORDER_INTERVAL = 0.25
+NAMED_FAILURES = 20
+
+_STOPS: frozenset[Category] = frozenset({"auth", "quota", "budget"})
+"""Errors that every further item would meet, too; so it would a rate limit that has to be waited out elsewhere."""
+
+
+class BatchFailedError(RuntimeError):
+    """Items of a batch have failed; its cause is the error that says whether a retry helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What earlier tries have left."""
+
+    execution_id: str
+    claim: threads.Claim
+    done: set[int]
+    known: set[str]
+    used: dict[int, tuple[int, int, Any, int]]
+
+
+class _Batch:
+    """One try of a batch."""
+
+    def __init__(self, runner: AgentRunner, spec: AgentSpec, inputs: Sequence[Mapping[str, Any]]) -> None:
+        self._runner = runner
+        self._spec = spec
+        self._inputs = inputs
+        self._task = runner.task
+        self._place = replace(runner.task.place(), agent=spec.name, agent_type=spec.type)
+        self._progress = BatchProgress(len(inputs))
+        self._cancelled = False
+        self._prepared: dict[str | None, Prepared] = {}
+        self._preparing = asyncio.Lock()
+
+    async def run(self, plan: BatchPlan, write_to: Callable[[], TextIO] | None) -> dict[str, Any]:
+        """Run what is left; gives the task's XCom."""
+        runner, progress = self._runner, self._progress
+        runner.recorder.relax(RECORDER_INTERVAL)
+        await runner.open_budgets()
+        begun = await outlast(partial(runner.database.run, self._begin, self._digest()))
+        await runner.watch(begun.execution_id)
+        await runner.begin_trace([self._spec])
+        progress.succeeded = len(begun.done)
+        for used in begun.used.values():
+            progress.add_usage(Usage(*used))
+        async with AsyncExitStack() as stack:
+            await runner.open_checkpoints(begun.claim, begun.known, gather=SHARED_GATHER_SECONDS)
+            if self._inputs:  # what is wrong with the agent itself is told before any item begins
+                progress.model = (await self._prepare(self._given(0))).model
+            results = ResultWriter(runner.database, begun.execution_id, self._place, self._task.thread_id)
+            stack.callback(results.abandon)
+            left = (index for index in range(len(self._inputs)) if index not in begun.done)
+            stack.enter_context(rare_collections())
+            await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), begun, results)
+            await results.close()
+        failed = bool(progress.failures) and plan.on_item_error == "fail"
+        self._tell("failed" if failed or progress.stop else "success")
+        if progress.stop is not None:
+            raise progress.stop
+        if failed:
+            raise self._failure()
+        handed_on = Results(runner.database, begun.execution_id, self._place)
+        result = await self._result(handed_on)
+        if write_to is not None:
+            await handed_on.write_lines(write_to)
+        return result
+
+    def _begin(self, connection: Connection, digest: str) -> _Begun:
+        task, place = self._task, self._place
+        execution_id = executions.ensure(connection, task.run_state())
+        takeover.close_lost(connection, [(execution_id, place)])
+        names = [self._thread(index) for index in range(len(self._inputs))]
+        wanted = threads.Wanted(execution_id, task.thread_id, task.try_number, names, digest)
+        claim = threads.begin_one(connection, wanted)
+        follows = task.try_number > 1 or claim.going_on
+        used = traces.used_by_items(connection, execution_id, place) if follows else {}
+        if not claim.going_on:
+            batch_items.supersede(connection, execution_id, place)
+            return _Begun(execution_id, claim, set(), set(), used)
+        done = batch_items.done(connection, execution_id, place)
+        left = [name for index, name in enumerate(names) if index not in done]
+        known = batch_items.with_checkpoints(connection, left)
+        log.info("going on: %s of %s items are done, %s have checkpoints", len(done), len(names), len(known))
+        return _Begun(execution_id, claim, done, known, used)
+
+    def _digest(self) -> str:
+        digest = sha256(dumps(["batch", self._spec.type, self._spec.graph, self._spec.input_data]).encode())
+        for given in self._inputs:
+            digest.update(dumps(given).encode())
+        return digest.hexdigest()
+
+    def _thread(self, index: int) -> str:
+        return f"{self._task.thread_id}/{index}"
+
+    async def _run_items(self, left: Iterator[int], workers: int, begun: _Begun, results: ResultWriter) -> None:
+        progress = self._progress
+
+        async def work() -> None:
+            for index in left:
+                await self._runner.recorder.room()
+                if progress.stop is not None:
+                    return
+                progress.running += 1
+                try:
+                    row = await self._run_item(index, begun)
+                finally:
+                    progress.running -= 1
+                await results.add(row)
+
+        ticker = asyncio.create_task(self._tick())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(work())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            ticker.cancel()
+
+    def _given(self, index: int) -> dict[str, Any]:
+        return {**(self._spec.input_data or {}), **self._inputs[index]}
+
+    async def _prepare(self, given: Mapping[str, Any]) -> Prepared:
+        """The compiled graph for an input: one for all, or one for pictures and one for texts."""
+        purpose = None if self._spec.graph is not None else get_agent(self._spec.type).purpose_for(given)
+        async with self._preparing:
+            if purpose not in self._prepared:
+                self._prepared[purpose] = await self._runner.graphs.prepare(self._spec, purpose)
+        return self._prepared[purpose]
+
+    async def _run_item(self, index: int, begun: _Begun) -> dict[str, Any]:
+        spec, thread, given = self._spec, self._thread(index), self._given(index)
+        prepared = await self._prepare(given)
+        brief = index >= SHOWN_ITEMS
+        trace_id, trace_url, spans = self._runner.trace.item(thread, index, spec.name, spec.type)
+        if spans is not None and prepared.definition is None:
+            spans.uses(prepared.graph)
+        observer = AgentObserver(
+            self._runner.recorder,
+            replace(self._place, item=index),
+            model=prepared.model,
+            trace_id=trace_id,
+            trace_url=trace_url,
+            trace=spans,
+            brief=brief,
+        )
+        if prepared.definition is not None:
+            observer.uses(prepared.model or "", prepared.notice)
+        if (used := begun.used.get(index)) is not None:
+            observer.used_before(Usage(*used))
+        config: RunnableConfig = {
+            "callbacks": self._runner.callbacks(observer),
+            "run_name": spec.name,
+            "configurable": {**spec.configurable, "thread_id": thread},
+        }
+        began = time.monotonic()
+        observer.begin(given)
+        try:
+            if prepared.definition is not None:
+                prepared.definition.check_input(given)
+            async with asyncio.timeout(spec.timeout):
+                output = await run_with_policy(
+                    prepared.graph,
+                    config,
+                    given,
+                    observer,
+                    self._runner.graphs.policy_of(spec),
+                    context=spec.context,
+                    going_on=thread in begun.known,
+                    tokens=False,
+                    pace=self._runner.graphs.pace,
+                )
+            output = mapped(output, spec.output_mapping)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and spec.timeout is not None:
+                error = TimeoutError(f"{spec.name}[{index}] took longer than its timeout of {spec.timeout:g} s")
+            return self._failed(index, observer, error, began)
+        except asyncio.CancelledError:
+            if self._runner.cancelled and not self._cancelled:  # one row tells it for all items
+                self._cancelled = True
+                observer.failed(classify(RunCancelledError()), "fail")
+            observer.finish("cancelled", None)
+            raise
+        observer.finish("success", output)
+        self._progress.succeeded += 1
+        return self._row(index, observer, began, "success", output)
+
+    def _failed(self, index: int, observer: AgentObserver, error: Exception, began: float) -> dict[str, Any]:
+        progress = self._progress
+        progress.failed += 1
+        found = tell_failure(observer, error, silent=progress.failed > SHOWN_ITEMS)
+        if len(progress.failures) < NAMED_FAILURES:
+            progress.failures.append((index, error))
+        if not found.final and progress.retryable is None:
+            progress.retryable = error
+        stops = found.category in _STOPS or reschedule_after(error) is not None
+        if stops and progress.stop is None:
+            progress.stop = error
+        observer.finish("failed", None)
+        return {
+            **self._row(index, observer, began, "failed", None),
+            "error": f"{found.exception_type}: {found.message}",
+            "category": found.category,
+        }
+
+    def _row(self, index: int, observer: AgentObserver, began: float, state: str, output: Any) -> dict[str, Any]:
+        used = observer.total_usage
+        self._progress.add_usage(observer.usage)
+        self._progress.model = self._progress.model or observer.model
+        return {
+            "item_index": index,
+            "state": state,
+            "output": output,
+            "error": None,
+            "category": None,
+            "model": observer.model,
+            "input_tokens": used.input_tokens,
+            "output_tokens": used.output_tokens,
+            "cost_usd": used.cost if used.calls else None,
+            "latency_ms": round((time.monotonic() - began) * 1000, 3),
+            "trace_id": observer.trace_id,
+            "trace_url": observer.trace_url,
+        }
+
+    async def _tick(self) -> None:
+        while True:
+            self._tell("running")
+            await asyncio.sleep(PROGRESS_SECONDS)
+
+    def _tell(self, state: str) -> None:
+        news = self._progress.news(self._place, state)
+        if news is not None:
+            self._runner.recorder.put(lambda _connection, _execution_id: [news])
+
+    def _failure(self) -> BatchFailedError:
+        progress = self._progress
+        named = "; ".join(f"[{index}] {classify(error).message[:200]}" for index, error in progress.failures[:5])
+        more = f"; and {progress.failed - 5} more" if progress.failed > 5 else ""
+        failure = BatchFailedError(f"{progress.failed} of {progress.items} items failed: {named}{more}")
+        failure.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
+        failure.__cause__ = progress.retryable or progress.failures[0][1]
+        return failure
+
+    async def _result(self, results: Results) -> dict[str, Any]:
+        progress, task = self._progress, self._task
+        counts = await results.count()
+        result: dict[str, Any] = {
+            "batch": {
+                "items": progress.items,
+                "succeeded": counts.succeeded,
+                "failed": counts.failed,
+                "failures": [
+                    {"index": index, "category": found.category, "error": found.message[:500]}
+                    for index, found in ((index, classify(error)) for index, error in progress.failures)
+                ],
+            },
+            "agent": self._spec.name,
+            "model": progress.model,
+            "usage": {"input_tokens": progress.used.input_tokens, "output_tokens": progress.used.output_tokens},
+            "cost_usd": progress.used.cost_usd,
+            "results_url": results_url(task),
+            "trace_id": self._runner.trace.id,
+            "trace_url": self._runner.trace.url,
+            "attempts": task.try_number,
+        }
+        if progress.items <= RESULT_ITEMS and counts.output_bytes <= RESULT_BYTES:
+            result["results"] = await results.outputs(progress.items)
+        return result
+
+
+async def run_batch(
+    runner: AgentRunner,
+    spec: AgentSpec,
+    inputs: Sequence[Mapping[str, Any]],
+    plan: BatchPlan,
+    *,
+    write_to: Callable[[], TextIO] | None = None,
+) -> dict[str, Any]:
+    """Run one agent for each of `inputs`; gives the task's XCom.
+
+    An item's input is laid over the spec's `input_data`. A try that follows another runs only the items that have not
+    succeeded, those that had begun from their checkpoints. `write_to` opens a file for the items as JSON lines.
+
+    With `on_item_error="fail"` raises `BatchFailedError` when all items have come to their end and some have failed.
+    An error that every further item would meet (authentication, quota, budget) ends the batch as soon as the items
+    under way are done, and is raised. Without the database it can't be run: a batch's results are rows.
+    """
+    result = await _Batch(runner, spec, inputs).run(plan, write_to)
+    runner.keep_result(result)
+    return result

@@ -1,0 +1,1 @@
+"""Token, cost and step budgets."""

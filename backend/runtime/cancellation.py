@@ -1,0 +1,97 @@
+"""Notices within a second that somebody cancelled the run of agents in flight, and lets nothing of them go on."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from sqlalchemy.exc import SQLAlchemyError
+
+from backend.db.engine import Database
+from backend.db.runs import executions
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 1.0
+"""Seconds between two looks."""
+
+
+class RunCancelledError(RuntimeError):
+    """Somebody cancelled the run. A retry doesn't help: nobody wants it."""
+
+    def __init__(self) -> None:
+        super().__init__("the run was cancelled")
+
+
+class AgentOverError(RuntimeError):
+    """Raised in what goes on after its agent was stopped; nobody waits for it."""
+
+
+class CallStop(BaseCallbackHandler):
+    """Lets no model call of an agent through that is over: a plain function that was under way, in a thread that can't
+    be stopped, makes no further one."""
+
+    raise_error = True  # what it raises ends the call before it is made
+    run_inline = True
+
+    def __init__(self, over: Callable[[], bool]) -> None:
+        self._over = over
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+        """Raise `AgentOverError` when the agent is over."""
+        self._check()
+
+    def on_llm_start(self, *args: Any, **kwargs: Any) -> None:
+        """The same for a model that completes texts."""
+        self._check()
+
+    def _check(self) -> None:
+        if self._over():
+            raise AgentOverError("the agent was stopped: no further model call is made")
+
+
+class CancelWatch:
+    """One for all agents of a process: a single query a second, whatever their number, and none without agents."""
+
+    def __init__(self, database: Database, interval: float = INTERVAL) -> None:
+        self._database = database
+        self._interval = interval
+        self._watched: dict[str, set[asyncio.Task[Any]]] = {}
+        self._poller: asyncio.Task[None] | None = None
+        self.cancelled: set[str] = set()
+        """Executions that were found cancelled while they were watched."""
+
+    @asynccontextmanager
+    async def watching(self, execution_id: str, task: "asyncio.Task[Any]") -> AsyncIterator[None]:
+        """Cancel `task` as soon as the execution is."""
+        self._watched.setdefault(execution_id, set()).add(task)
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll())
+        try:
+            yield
+        finally:
+            tasks = self._watched[execution_id]
+            tasks.discard(task)
+            if not tasks:
+                del self._watched[execution_id]
+                self.cancelled.discard(execution_id)
+            if not self._watched and self._poller is not None:
+                self._poller.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._poller
+                self._poller = None
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                found = await self._database.run(executions.cancelled_among, list(self._watched))
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("cannot see whether runs were cancelled: %s", type(error).__name__)
+                continue
+            for execution_id in found - self.cancelled:
+                self.cancelled.add(execution_id)
+                for task in self._watched.get(execution_id, ()):
+                    task.cancel()

@@ -1,0 +1,1 @@
+"""Loads, builds, caches and runs LangGraph graphs, built-in and user-defined."""

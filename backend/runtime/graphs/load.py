@@ -1,0 +1,134 @@
+"""Where an agent's graph comes from: a built-in agent, the user's own code, or a `langgraph.json` project."""
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import StateGraph
+from langgraph.pregel import Pregel
+
+from backend.core.errors.input_error import InputError
+from backend.runtime.graphs.langgraph_json import GraphLoadError, activate, find
+
+
+async def load_graph(
+    reference: str,
+    *,
+    config: RunnableConfig,
+    project_file: str | None,
+    resources: AsyncExitStack,
+    saver: Any,
+    store: Any,
+    name: str,
+) -> Pregel[Any, Any, Any, Any]:
+    """The user's graph, ready to run with our checkpointer and store, its code unchanged.
+
+    `reference` is `package.module:attribute`, `./file.py:attribute`, or a name in `langgraph.json`. The attribute is a
+    `StateGraph`, a compiled graph, or a function that returns one: sync or async, with or without a `RunnableConfig`,
+    or an asynchronous context manager, which stays open as long as `resources`. Raises `GraphLoadError`.
+    """
+    place, folder = reference, Path.cwd()
+    if ":" not in reference:
+        place, project = find(reference, project_file)
+        activate(project.file)
+        folder = project.folder
+    found = _attribute(place, folder)
+    made = await _made(found, place, config, resources)
+    if isinstance(made, StateGraph):
+        try:
+            return made.compile(checkpointer=saver, store=store, name=name)
+        except ValueError as error:
+            raise GraphLoadError(f"{place} can't be compiled: {error}") from error
+    if isinstance(made, Pregel):
+        # A copy: the user's object may be shared by other tasks of this process.
+        return made.copy({"checkpointer": saver, "store": store if store is not None else made.store, "name": name})
+    raise GraphLoadError(f"{place} is a {type(made).__name__}; it has to be a graph or a function that returns one")
+
+
+def _attribute(place: str, folder: Path) -> Any:
+    module_name, _, attribute = place.rpartition(":")
+    try:
+        module = _file_module(folder / module_name) if module_name.endswith(".py") else _module(module_name)
+    except GraphLoadError:
+        raise
+    except Exception as error:
+        raise GraphLoadError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise GraphLoadError(f"{module_name} has no {attribute!r}") from None
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise GraphLoadError(
+                f"there is no module {name!r}; it has to be installed, or lie on PYTHONPATH, where tasks run"
+            ) from error
+        raise
+
+
+def _file_module(file: Path) -> ModuleType:
+    file = file.resolve()
+    if (file.parent / "__init__.py").is_file():
+        return _package_module(file)
+    name = "langgraph_project_" + re.sub(r"\W", "_", str(file))
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise GraphLoadError(f"there is no file {file.name!r} in {file.parent}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _package_module(file: Path) -> ModuleType:
+    """A file of a package is imported under its own name, so that its relative imports work and it exists once."""
+    names, root = [file.stem], file.parent
+    while (root / "__init__.py").is_file():
+        names.insert(0, root.name)
+        root = root.parent
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    module = importlib.import_module(".".join(names))
+    if module.__file__ is None or Path(module.__file__).resolve() != file:
+        raise GraphLoadError(f"{'.'.join(names)} is another module already ({module.__file__}); rename the package")
+    return module
+
+
+async def _made(found: Any, place: str, config: RunnableConfig, resources: AsyncExitStack) -> Any:
+    if isinstance(found, StateGraph | Pregel) or not callable(found):
+        return found
+    try:
+        made = found(config) if _takes_config(found) else found()
+        if isinstance(made, AbstractAsyncContextManager):
+            return await resources.enter_async_context(made)
+        return await made if inspect.isawaitable(made) else made
+    except InputError:
+        raise
+    except Exception as error:
+        raise GraphLoadError(f"{place} failed to make its graph: {type(error).__name__}: {error}") from error
+
+
+def _takes_config(factory: Any) -> bool:
+    parameters = inspect.signature(factory).parameters.values()
+    return any(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.default is parameter.empty
+        for parameter in parameters
+    ) or any(parameter.name == "config" for parameter in parameters)

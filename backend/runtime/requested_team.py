@@ -1,0 +1,163 @@
+"""Teams that a run's input or a workflow template brings: checked as the operators check a DAG author's, and more.
+
+Who sends a request may say what agents do, but name no code to be run: neither Jinja, nor modules to be imported.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from backend.agents.registry import AGENTS
+from backend.core.errors.input_error import InputError
+from backend.db.runs.executions import SYSTEM_KEY
+from backend.models.resolve import check_name
+from backend.runtime.specs import is_template, parse_max_steps
+from backend.runtime.team.arguments import TEAM_ARGUMENTS, Team, parse_team_arguments
+
+INPUT_REFERENCE = "$input"
+"""`{"$input": "name"}` in an agent's `input_data` stands for that field of the run's input."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+SHARED = ("query", "image_url", "text")
+"""What each built-in agent gets of the run's input, whatever its own `input_data` are."""
+
+_NO_JINJA = (
+    f'holds Jinja, which is for DAG files and isn\'t rendered here; {{"{INPUT_REFERENCE}": "name"}} in an agent\'s '
+    "input_data stands for a field of the run's input"
+)
+
+
+def check_team(given: Mapping[str, Any], *, kept: bool = False) -> Team:
+    """The team of `TEAM_ARGUMENTS`, all of it checked, whatever its input will be.
+
+    In one that is `kept` for later runs the agents' `input_data` hold no Jinja either: there it would be a mistake,
+    while a run may bring any text to work on. Raises `InputError` naming the argument, such as `agents[0].depends_on`.
+    """
+    agents = given.get("agents")
+    for argument in TEAM_ARGUMENTS:
+        if argument != "agents":
+            _refuse_code(given.get(argument), argument)
+    if isinstance(agents, list):
+        for index, entry in enumerate(agents):
+            _check_entry(entry, f"agents[{index}]", kept)
+    team = parse_team_arguments(given)
+    parse_max_steps(given.get("max_steps"), team.mode, agents=len(team.specs))
+    for index, spec in enumerate(team.specs):
+        if spec.type in AGENTS:
+            _check_model(spec.model, f"agents[{index}].model")
+    _check_model(team.supervisor.model, "supervisor.model")
+    _check_model(team.synthesis.model if team.synthesis else None, "synthesis.model")
+    return team
+
+
+def plan_agents(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The team's agents, each with the input that it will have in a run of that input.
+
+    A built-in agent gets the run's `query`, `image_url` and `text` and, before those, its own `input_data`; a graph
+    its own, or else the run's whole input. Raises `InputError` naming the argument or the field that is missing.
+    """
+    team = check_team(given)
+    agents = [_with_input(entry, given, f"agents[{index}]") for index, entry in enumerate(given["agents"])]
+    for index, (spec, entry) in enumerate(zip(team.specs, agents, strict=True)):
+        # What an agent lacks may be in the results of those before it.
+        first = index == 0 and team.mode == "sequential"
+        alone = team.mode == "parallel" or first or (team.mode == "graph" and not spec.depends_on)
+        if spec.type in AGENTS and alone:
+            AGENTS[spec.type].check_input(entry["input_data"])
+    return agents
+
+
+def shared_input(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What all built-in agents get of a run's input: the fields that hold text."""
+    return {key: given[key] for key in SHARED if isinstance(given.get(key), str) and given[key].strip()}
+
+
+def _run_input(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was given besides the team."""
+    own = {*TEAM_ARGUMENTS, SYSTEM_KEY}
+    return {key: value for key, value in given.items() if value is not None and key not in own}
+
+
+def _with_input(entry: Mapping[str, Any], given: Mapping[str, Any], place: str) -> dict[str, Any]:
+    own = entry.get("input_data")
+    filled = None if own is None else _filled(own, given, f"{place}.input_data")
+    if entry.get("graph") is not None:
+        return {**entry, "input_data": _run_input(given) if filled is None else filled}
+    return {**entry, "input_data": {**shared_input(given), **(filled or {})}}
+
+
+def _filled(value: Any, given: Mapping[str, Any], place: str) -> Any:
+    name = _referred(value, place)
+    if name is not None:
+        if given.get(name) is None:
+            raise InputError(f"is missing; {place} refers to it", field=name)
+        return given[name]
+    if isinstance(value, Mapping):
+        return {key: _filled(item, given, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, given, f"{place}[{index}]") for index, item in enumerate(value)]
+    return value
+
+
+def _check_entry(entry: Any, place: str, kept: bool) -> None:
+    if not isinstance(entry, Mapping):
+        return  # `parse_team` says so
+    for key, value in entry.items():
+        if key == "input_data" and not (kept and is_template(value)):
+            for _ in _references(value, f"{place}.input_data"):
+                pass
+        else:
+            _refuse_code(value, f"{place}.{key}")
+    _refuse_code({"output_schema": entry.get("output_schema")}, place)
+    graph = entry.get("graph")
+    if isinstance(graph, str) and ":" in graph:
+        raise InputError(
+            "names code, which is for DAG files; here it has to be a name in the langgraph.json that "
+            "VISUAL_AI_LANGGRAPH_JSON points to",
+            field=f"{place}.graph",
+        )
+
+
+def _refuse_code(value: Any, place: str) -> None:
+    if isinstance(value, Mapping) and isinstance(value.get("output_schema"), str):
+        raise InputError(
+            "names code, which is for DAG files; here it has to be a JSON Schema", field=f"{place}.output_schema"
+        )
+    if is_template(value) or (isinstance(value, Mapping) and is_template(list(value))):
+        raise InputError(_NO_JINJA, field=place)
+
+
+def _references(value: Any, place: str) -> Iterator[str]:
+    """The fields of the run's input that a value refers to. Raises `InputError` for a malformed reference."""
+    name = _referred(value, place)
+    if name is not None:
+        yield name
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _references(item, f"{place}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _references(item, f"{place}[{index}]")
+
+
+def _referred(value: Any, place: str) -> str | None:
+    if not isinstance(value, Mapping) or INPUT_REFERENCE not in value:
+        return None
+    name = value[INPUT_REFERENCE]
+    if len(value) > 1 or not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(
+            f'has to read {{"{INPUT_REFERENCE}": "name"}}, with the name of a field of the run\'s input and nothing '
+            "beside it",
+            field=place,
+        )
+    return name
+
+
+def _check_model(name: str | None, place: str) -> None:
+    if name is None:
+        return
+    try:
+        check_name(name)
+    except InputError as error:
+        raise InputError(error.message, field=place) from None

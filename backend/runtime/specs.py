@@ -1,0 +1,409 @@
+"""What a task asks of its agents, checked as early as can be. Light to import: DAG files pay for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Literal, get_args
+
+from backend.core.errors.input_error import InputError
+from backend.core.errors.policy import FIELD as ERROR_POLICY
+from backend.core.errors.policy import parse_error_policy
+
+Mode = Literal["parallel", "sequential", "graph", "supervisor"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+SYNTHESIS = "synthesis"
+SUPERVISOR = "supervisor"
+FINISH = "FINISH"
+"""What a supervisor says when the work is done."""
+
+MAX_NAME_CHARS = 100
+MAX_DESCRIPTION_CHARS = 2_000
+MAX_STEPS = 200
+
+OWN_GRAPH_KEYS = ("graph", "context", "configurable", "output_mapping")
+AGENT_KEYS = frozenset(
+    {"name", "type", "input_data", "model", "required", "timeout", "depends_on", "description"}
+    | {ERROR_POLICY, *OWN_GRAPH_KEYS}
+)
+"""What an entry of `agents` may hold besides the agent's own configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """One agent of a task.
+
+    `input_data` None means the run's own input. `timeout` is in seconds. A `required` agent that fails fails the task.
+    `graph` names the user's own graph, whose `type` is `graph`; `context` and `configurable` are passed to it, and
+    `output_mapping` picks parts of what it returns. `depends_on` names the agents whose results it gets in the mode
+    `graph`; `description` tells a supervisor what it is for. `error_policy` is what it changes of the settings'.
+    """
+
+    name: str
+    type: str
+    config: dict[str, Any] = field(default_factory=dict)
+    input_data: dict[str, Any] | None = None
+    model: str | None = None
+    required: bool = True
+    timeout: float | None = None
+    graph: str | None = None
+    context: dict[str, Any] | None = None
+    configurable: dict[str, Any] = field(default_factory=dict)
+    output_mapping: dict[str, str] | None = None
+    depends_on: tuple[str, ...] = ()
+    description: str | None = None
+    error_policy: dict[str, Any] | None = None
+
+
+def parse_agent(
+    agent_config: Any,
+    input_data: Any,
+    *,
+    model: Any = None,
+    timeout: Any = None,
+    graph: Any = None,
+    context: Any = None,
+    configurable: Any = None,
+    output_mapping: Any = None,
+    output_schema: Any = None,
+    error_policy: Any = None,
+) -> AgentSpec:
+    """The agent of a `LangGraphOperator`. Raises `InputError` naming the argument.
+
+    `output_schema` is the same as the key of that name in `agent_config`; `error_policy` goes before that one.
+    """
+    if agent_config is None and graph is None:
+        raise InputError(
+            "is missing; give agent_config={'type': …} or graph='package.module:attribute'", field="agent_config"
+        )
+    config = {} if agent_config is None else dict(_mapping(agent_config, "agent_config"))
+    config.setdefault("name", str(graph).rpartition(":")[2] if graph is not None else config.get("type"))
+    own = {"graph": graph, "context": context, "configurable": configurable, "output_mapping": output_mapping}
+    given = {**config, **{key: value for key, value in own.items() if value is not None}}
+    schema_field = None
+    if output_schema is not None:
+        if config.get("output_schema") not in (None, output_schema):
+            raise InputError("is another one than that of agent_config; give it once", field="output_schema")
+        given["output_schema"], schema_field = output_schema, "output_schema"
+    own_policy = _policy(given.pop(ERROR_POLICY, None), f"agent_config.{ERROR_POLICY}")
+    spec = _spec(given, input_data, model, True, timeout, "agent_config", "", schema_field)
+    return replace(spec, error_policy=_both(own_policy, _policy(error_policy, ERROR_POLICY)))
+
+
+def parse_team(agents: Any, mode: Any, *, model: Any = None, error_policy: Any = None) -> list[AgentSpec]:
+    """The agents of a `MultiAgentOperator`, in order. Raises `InputError` naming the argument and the entry.
+
+    What an entry says goes before the team's `model` and `error_policy`.
+    Of a mode that is a template nothing is known: what depends on it is checked when the task runs.
+    """
+    if mode not in MODES and not is_template(mode):
+        raise InputError(f"is {mode!r}; it has to be one of {', '.join(MODES)}", field="orchestration_mode")
+    if isinstance(agents, str | Mapping) or not isinstance(agents, Sequence):
+        raise InputError("has to be a list of agents", field="agents")
+    if not agents:
+        raise InputError("is empty; name at least one agent", field="agents")
+    common = _policy(error_policy, ERROR_POLICY)
+    specs: list[AgentSpec] = []
+    for index, entry in enumerate(agents):
+        field_name = f"agents[{index}]"
+        given = dict(_mapping(entry, field_name))
+        _check_name(given.get("name"), [spec.name for spec in specs], mode, f"{field_name}.name")
+        required = given.pop("required", True)
+        if not isinstance(required, bool):
+            raise InputError("has to be True or False", field=f"{field_name}.required")
+        depends_on = _names(given.pop("depends_on", None), f"{field_name}.depends_on")
+        if depends_on and mode != "graph" and not is_template(mode):
+            raise InputError(f"is for the mode 'graph', not {mode!r}", field=f"{field_name}.depends_on")
+        policy = _both(common, _policy(given.pop(ERROR_POLICY, None), f"{field_name}.{ERROR_POLICY}"))
+        spec = _spec(
+            given,
+            given.pop("input_data", None),
+            given.pop("model", None) or model,
+            required,
+            given.pop("timeout", None),
+            field_name,
+            f"{field_name}.",
+        )
+        description = _description(given.pop("description", None), f"{field_name}.description")
+        specs.append(replace(spec, depends_on=depends_on, description=description, error_policy=policy))
+    _check_dependencies(specs)
+    return specs
+
+
+def parse_max_steps(value: Any, mode: Any, *, agents: int) -> int:
+    """How often a supervisor may call an agent: at most `MAX_STEPS`, by default twice for each agent and two more.
+
+    Raises `InputError` naming `max_steps`; also when it is given for another mode.
+    """
+    if value is None:
+        return min(2 * agents + 2, MAX_STEPS)
+    if mode != SUPERVISOR and not is_template(mode):
+        raise InputError(f"is for the mode 'supervisor', not {mode!r}", field="max_steps")
+    # A templated argument arrives as text.
+    steps = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        raise InputError(f"has to be a whole number from 1 to {MAX_STEPS}", field="max_steps")
+    return steps
+
+
+def parse_supervisor(given: Any, *, model: Any = None, error_policy: Any = None) -> AgentSpec:
+    """The supervisor of a team: None for the built-in one as it is, a dict to set it up.
+
+    Raises `InputError` naming `supervisor`.
+    """
+    config = {} if given is None else dict(_mapping(given, SUPERVISOR))
+    own_model, timeout = config.pop("model", None), config.pop("timeout", None)
+    own_policy = _policy(config.pop(ERROR_POLICY, None), f"{SUPERVISOR}.{ERROR_POLICY}")
+    if unknown := sorted(AGENT_KEYS.intersection(config)):
+        raise InputError(f"can't set {unknown[0]!r}", field=SUPERVISOR)
+    config |= {"type": SUPERVISOR, "name": SUPERVISOR}
+    spec = _spec(config, None, own_model or model, True, timeout, SUPERVISOR, f"{SUPERVISOR}.")
+    return replace(spec, error_policy=_both(_policy(error_policy, ERROR_POLICY), own_policy))
+
+
+def synthesis_spec(given: Any, specs: Sequence[AgentSpec], model: Any, error_policy: Any = None) -> AgentSpec | None:
+    """The agent that sums up a team's results: `True` for the built-in one, a dict to set it up, `False` for none.
+
+    Raises `InputError` naming `synthesis`.
+    """
+    if isinstance(given, str) and given.strip().lower() in ("true", "false"):  # a template's result
+        given = given.strip().lower() == "true"
+    if given is False:
+        return None
+    if given is not True and not isinstance(given, Mapping):
+        raise InputError("has to be True, False or a dict", field=SYNTHESIS)
+    config = {} if given is True else dict(_mapping(given, SYNTHESIS))
+    own_model, timeout = config.pop("model", None), config.pop("timeout", None)
+    own_policy = _policy(config.pop(ERROR_POLICY, None), f"{SYNTHESIS}.{ERROR_POLICY}")
+    if unknown := sorted(AGENT_KEYS.intersection(config)):
+        raise InputError(f"can't set {unknown[0]!r}", field=SYNTHESIS)
+    name = SYNTHESIS
+    while any(spec.name == name for spec in specs):
+        name += "_"
+    config |= {"type": SYNTHESIS, "name": name}
+    spec = _spec(config, None, own_model or model, True, timeout, SYNTHESIS, f"{SYNTHESIS}." if own_model else "")
+    return replace(spec, error_policy=_both(_policy(error_policy, ERROR_POLICY), own_policy))
+
+
+def is_template(value: Any) -> bool:
+    """Whether a value, or anything in it, is only known when the task runs."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, Mapping):
+        return any(is_template(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(is_template(item) for item in value)
+    return hasattr(value, "resolve") and hasattr(value, "iter_references")  # an XComArg, without importing Airflow
+
+
+def without_ellipsis(input_data: Any) -> Any:
+    """`{...}` and `...` stand for the run's own input."""
+    if input_data is ... or (isinstance(input_data, set) and input_data == {...}):
+        return None
+    return input_data
+
+
+def _spec(
+    config: dict[str, Any],
+    input_data: Any,
+    model: Any,
+    required: bool,
+    timeout: Any,
+    config_field: str,
+    prefix: str,
+    schema_field: str | None = None,
+) -> AgentSpec:
+    # Here, because it knows the graphs: only DAG files that name an agent need it.
+    from backend.agents.config import AgentConfig
+    from backend.agents.registry import AGENTS
+
+    if model is not None and not isinstance(model, str):
+        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field=f"{prefix}model")
+    schema_field = schema_field or f"{config_field}.output_schema"
+    if config.get("graph") is not None:
+        if config.get("output_schema") is not None:
+            raise InputError("is not for a graph of one's own, whose output has its own form", field=schema_field)
+        return _own_graph(config, input_data, model, required, timeout, config_field, prefix)
+    kind = config.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise InputError(f"is missing; it has to be one of {', '.join(AGENTS)}", field=f"{config_field}.type")
+    own = {key: value for key, value in config.items() if key not in AGENT_KEYS}
+    if not is_template(kind):
+        if kind not in AGENTS:
+            raise InputError(f"is {kind!r}; it has to be one of {', '.join(AGENTS)}", field=f"{config_field}.type")
+        _check_schema(own.get("output_schema"), kind, AGENTS[kind].schema, schema_field)
+        if not is_template(own):
+            try:
+                AgentConfig.parse(own)
+            except InputError as error:
+                raise InputError(error.message, field=config_field) from None
+    return AgentSpec(
+        name=str(config.get("name") or kind),
+        type=kind,
+        config=own,
+        input_data=None if input_data is None else dict(_mapping(input_data, f"{prefix}input_data")),
+        model=model or None,
+        required=required,
+        timeout=_seconds(timeout, f"{prefix}timeout"),
+    )
+
+
+def _own_graph(
+    config: dict[str, Any],
+    input_data: Any,
+    model: Any,
+    required: bool,
+    timeout: Any,
+    config_field: str,
+    prefix: str,
+) -> AgentSpec:
+    from backend.core.settings import get_settings
+    from backend.runtime.graphs.langgraph_json import GraphLoadError, check_reference
+
+    if config.get("type") not in (None, "graph"):
+        raise InputError("can't be given together with graph", field=f"{config_field}.type")
+    graph = config["graph"]
+    if not is_template(graph):
+        try:
+            check_reference(graph, get_settings().langgraph_json)
+        except InputError as error:
+            raise GraphLoadError(error.message, field=f"{prefix}graph") from None
+    mapping = config.get("output_mapping")
+    if mapping is not None and not all(
+        isinstance(path, str) for path in _mapping(mapping, f"{prefix}output_mapping").values()
+    ):
+        raise InputError("has to map names to paths such as 'messages.-1.content'", field=f"{prefix}output_mapping")
+    unknown = config.keys() - AGENT_KEYS
+    if unknown:
+        detail = f"has {min(unknown)!r}, which a graph of one's own doesn't take; pass it in configurable or context"
+        raise InputError(detail, field=config_field)
+    context, configurable = config.get("context"), config.get("configurable")
+    return AgentSpec(
+        name=str(config.get("name") or "graph"),
+        type="graph",
+        input_data=None if input_data is None else dict(_mapping(input_data, f"{prefix}input_data")),
+        model=model or None,
+        required=required,
+        timeout=_seconds(timeout, f"{prefix}timeout"),
+        graph=graph,
+        context=None if context is None else dict(_mapping(context, f"{prefix}context")),
+        configurable={} if configurable is None else dict(_mapping(configurable, f"{prefix}configurable")),
+        output_mapping=None if mapping is None else dict(mapping),
+    )
+
+
+def _check_name(name: Any, others: list[str], mode: Any, field_name: str) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise InputError("is missing; every agent has a name", field=field_name)
+    if len(name) > MAX_NAME_CHARS:
+        raise InputError(f"has {len(name)} characters; {MAX_NAME_CHARS} are the limit", field=field_name)
+    if "/" in name:
+        raise InputError(f"is {name!r}; a name can't hold a slash", field=field_name)
+    if name in others:
+        raise InputError(f"is {name!r}, which another agent has; names are unique", field=field_name)
+    if mode == SUPERVISOR and name in (SUPERVISOR, FINISH):
+        raise InputError(f"is {name!r}, which has a meaning of its own in the mode 'supervisor'", field=field_name)
+
+
+def _names(value: Any, field_name: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise InputError("has to be a list of agents' names", field=field_name)
+    if len(set(value)) < len(value):
+        raise InputError("names an agent twice", field=field_name)
+    return tuple(value)
+
+
+def _description(value: Any, field_name: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_DESCRIPTION_CHARS:
+        raise InputError(f"has to be text of 1 to {MAX_DESCRIPTION_CHARS} characters", field=field_name)
+    return value.strip()
+
+
+def _check_dependencies(specs: list[AgentSpec]) -> None:
+    """Refuse names that no agent has and cycles."""
+    names = [spec.name for spec in specs]
+    if is_template(names):
+        return  # known when the task runs
+    for index, spec in enumerate(specs):
+        for name in spec.depends_on:
+            if name == spec.name:
+                raise InputError(f"names {name!r}, the agent itself", field=f"agents[{index}].depends_on")
+            if name not in names and not is_template(name):
+                raise InputError(
+                    f"names {name!r}, which is no agent; there are {', '.join(names)}",
+                    field=f"agents[{index}].depends_on",
+                )
+    try:
+        TopologicalSorter({spec.name: spec.depends_on for spec in specs}).prepare()
+    except CycleError as error:
+        # It gives each agent before the one that needs it.
+        cycle = [*reversed(error.args[1])]
+        first = min(cycle, key=names.index)
+        at = cycle.index(first)
+        shown = [*cycle[at:-1], *cycle[:at], first] if at else cycle
+        raise InputError(
+            f"makes a cycle: {' → '.join(shown)} (each needs the next)",
+            field=f"agents[{names.index(first)}].depends_on",
+        ) from None
+
+
+def _check_schema(schema: Any, kind: str, use: str, field_name: str) -> None:
+    if schema is None:
+        if use == "required":
+            raise InputError(f"is missing; the agent {kind!r} needs it", field=field_name)
+        return
+    if use == "none":
+        raise InputError(f"is given, but the output of the agent {kind!r} has its own form", field=field_name)
+    if is_template(schema):
+        return
+    from backend.agents.output_schema import check_output_schema
+
+    try:
+        check_output_schema(schema)
+    except InputError as error:
+        raise InputError(error.message, field=field_name) from None
+
+
+def _policy(given: Any, field_name: str) -> dict[str, Any] | None:
+    """A checked error policy, as it was given. What is a template is checked when the task runs."""
+    if given is None:
+        return None
+    policy = dict(_mapping(given, field_name))
+    if not is_template(policy):
+        parse_error_policy(policy, field_name=field_name)
+    return policy
+
+
+def _both(common: dict[str, Any] | None, own: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The one laid over the other, category by category."""
+    if not common or not own:
+        return own or common
+    return {
+        **common,
+        **{
+            key: {**common[key], **value} if isinstance(value, dict) and isinstance(common.get(key), dict) else value
+            for key, value in own.items()
+        },
+    }
+
+
+def _mapping(value: Any, field_name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"has to be a dict, not {type(value).__name__}", field=field_name)
+    if any(not isinstance(key, str) for key in value):
+        raise InputError("has a key that is no string", field=field_name)
+    return value
+
+
+def _seconds(value: Any, field_name: str) -> float | None:
+    if value is None:
+        return None
+    seconds = value.total_seconds() if hasattr(value, "total_seconds") else value
+    # NaN is not above 0 either.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InputError("has to be a number of seconds above 0 or a timedelta", field=field_name)
+    return float(seconds)

@@ -1,0 +1,56 @@
+"""The modes in which it is known beforehand who waits for whom: parallel, sequential and graph."""
+
+import asyncio
+
+from langgraph.func import entrypoint, task
+
+from backend.runtime.runner import AgentRunner, Outcome
+from backend.runtime.specs import AgentSpec
+from backend.runtime.team.results import Outcomes, fatal_error, input_of, outputs, run_alone
+
+
+async def run_in_order(runner: AgentRunner, specs: list[AgentSpec], mode: str) -> Outcomes:
+    """Run each agent as soon as those it waits for have ended; gives how each ended.
+
+    An agent gets the results of those it waits for. After a required agent's failure none starts any more: the others
+    are not among the outcomes, and in the mode `graph`, where it isn't plain from the order, are recorded as skipped.
+
+    The agents are tasks of LangGraph's functional interface. Nodes of a `StateGraph` would run in steps, and an agent
+    whose own dependencies have ended would wait for the slowest of all that run beside them.
+    """
+    before = _waits_for(specs, mode)
+
+    @task
+    async def work(spec: AgentSpec, outcomes: Outcomes) -> Outcome:
+        given = input_of(runner, spec, outputs(before[spec.name], outcomes))
+        return await run_alone(runner, spec, given)
+
+    @entrypoint()
+    async def team(outcomes: Outcomes) -> Outcomes:
+        ended = {spec.name: asyncio.Event() for spec in specs}
+
+        async def follow(spec: AgentSpec) -> None:
+            for one in before[spec.name]:
+                await ended[one.name].wait()
+            if fatal_error(specs, outcomes) is None:
+                outcomes[spec.name] = await work(spec, outcomes)
+            elif mode == "graph":
+                runner.skip(spec, "skipped: a required agent failed")
+            ended[spec.name].set()
+
+        async with asyncio.TaskGroup() as group:
+            for spec in specs:
+                group.create_task(follow(spec))
+        return outcomes
+
+    outcomes: Outcomes = await team.ainvoke({})
+    return {spec.name: outcomes[spec.name] for spec in specs if spec.name in outcomes}
+
+
+def _waits_for(specs: list[AgentSpec], mode: str) -> dict[str, list[AgentSpec]]:
+    """Whom each agent waits for; those whose results it gets."""
+    if mode == "sequential":
+        return {spec.name: specs[:index] for index, spec in enumerate(specs)}
+    if mode == "graph":
+        return {spec.name: [one for one in specs if one.name in spec.depends_on] for spec in specs}
+    return {spec.name: [] for spec in specs}

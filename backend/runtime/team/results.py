@@ -1,0 +1,67 @@
+"""What the agents of a team give each other."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from contextvars import copy_context
+from typing import Any
+
+from langchain_core.runnables.config import var_child_runnable_config
+
+from backend.runtime.runner import AgentRunner, Outcome
+from backend.runtime.specs import AgentSpec
+
+Outcomes = dict[str, Outcome]
+"""How each agent ended, by its name."""
+
+_CONTEXT_LIMIT = 20_000
+
+
+async def run_alone(runner: AgentRunner, spec: AgentSpec, given: Mapping[str, Any], *, call: int = 1) -> Outcome:
+    """Run an agent as a graph of its own: LangGraph would take it for a subgraph of the node that it is run in."""
+    context = copy_context()
+    context.run(var_child_runnable_config.set, None)
+    return await asyncio.create_task(runner.run(spec, given, call=call), context=context)
+
+
+def input_of(runner: AgentRunner, spec: AgentSpec, results: Mapping[str, Any]) -> dict[str, Any]:
+    """An agent's own input, or the run's; with the results of those before it, in the form its kind can use."""
+    given = dict(runner.task.run_input if spec.input_data is None else spec.input_data)
+    if not results:
+        return given
+    given["results"] = {**results, **(given.get("results") or {})}
+    reads_picture = spec.type == "vision" or (spec.type == "extraction" and given.get("image_url"))
+    if spec.type in ("text", "extraction") and not given.get("text") and not reads_picture:
+        given["text"] = "\n\n".join(_as_text(output) for output in results.values())
+    elif reads_picture:
+        context = json.dumps(results, ensure_ascii=False)[:_CONTEXT_LIMIT]
+        given["query"] = with_more(given.get("query"), f"What the agents before you found:\n{context}")
+    return given
+
+
+def with_more(query: Any, more: str) -> str:
+    """A question, and below it what else is to be known."""
+    return f"{query or ''}\n\n{more}".strip()
+
+
+def outputs(specs: Iterable[AgentSpec], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """The outputs of these agents, as far as there are any."""
+    ended = ((spec.name, outcomes.get(spec.name)) for spec in specs)
+    return {name: outcome.output for name, outcome in ended if outcome is not None and outcome.output is not None}
+
+
+def fatal_error(specs: Iterable[AgentSpec], outcomes: Mapping[str, Outcome]) -> Exception | None:
+    """The error of the first required agent that failed."""
+    for spec in specs:
+        outcome = outcomes.get(spec.name)
+        if spec.required and outcome is not None and outcome.error is not None:
+            return outcome.error
+    return None
+
+
+def _as_text(output: Any) -> str:
+    if isinstance(output, Mapping):
+        for key in ("text", "summary", "answer"):
+            if isinstance(output.get(key), str) and output[key].strip():
+                return str(output[key])
+    return json.dumps(output, ensure_ascii=False)

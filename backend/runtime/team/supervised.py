@@ -1,0 +1,128 @@
+"""The mode in which a model picks who works next."""
+
+import operator
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Annotated, Any, Protocol, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command
+
+from backend.agents.registry import AGENTS
+from backend.core.errors.agent_errors import StepLimitError
+from backend.core.redaction import redact_text
+from backend.models.usage import Usage
+from backend.runtime.runner import AgentRunner, Outcome
+from backend.runtime.specs import FINISH, AgentSpec
+from backend.runtime.team.results import Outcomes, fatal_error, input_of, outputs, run_alone, with_more
+
+_SUPERVISE = "supervise"
+
+
+class Supervised(TypedDict):
+    """The supervisor's decisions in turn, and the outcome of each call by the agent's name."""
+
+    decisions: Annotated[list[dict[str, Any]], operator.add]
+    calls: Annotated[list[tuple[str, Outcome]], operator.add]
+
+
+class Node(Protocol):
+    """A node of the team's graph."""
+
+    def __call__(self, state: Supervised) -> Coroutine[Any, Any, Command[str]]:
+        """Run it."""
+        ...
+
+
+async def run_supervised(
+    runner: AgentRunner, specs: list[AgentSpec], supervisor: AgentSpec, max_steps: int
+) -> tuple[Outcomes, list[dict[str, Any]]]:
+    """Let the supervisor pick agents until it finishes; gives how each agent ended, and the decisions.
+
+    An agent may be called several times; its outcome has the latest output, the last call's state and the usage of all.
+    An agent gets all results so far and, at the end of its `query`, the supervisor's instruction. Raises
+    `StepLimitError` when the supervisor wants another call after `max_steps` of them.
+    """
+    nodes = {spec.name: f"agent_{index}" for index, spec in enumerate(specs)}  # a name may not be fit for a node
+    graph: StateGraph[Supervised, None, Supervised, Supervised] = StateGraph(Supervised)
+    graph.add_node(
+        _SUPERVISE,
+        _supervisor_node(runner, specs, supervisor, max_steps, nodes),
+        destinations=(*nodes.values(), END),
+    )
+    for spec in specs:
+        graph.add_node(nodes[spec.name], _agent_node(runner, spec, specs), destinations=(_SUPERVISE, END))
+    graph.add_edge(START, _SUPERVISE)
+    state = await graph.compile(name="team").ainvoke(
+        {"decisions": [], "calls": []}, {"recursion_limit": 2 * max_steps + 10}
+    )
+    return _ended(state["calls"]), state["decisions"]
+
+
+def _supervisor_node(
+    runner: AgentRunner, specs: list[AgentSpec], supervisor: AgentSpec, max_steps: int, nodes: dict[str, str]
+) -> Node:
+    team = {spec.name: _purpose(spec) for spec in specs}
+
+    async def supervise(state: Supervised) -> Command[str]:
+        worked = [name for name, _ in state["calls"] if name in team]
+        outcomes = _ended(state["calls"])
+        failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
+        given = {
+            "query": runner.task.run_input.get("query"),
+            "agents": team,
+            "results": outputs(specs, outcomes),
+            "errors": {name: redact_text(str(error), limit=2_000) for name, error in failed.items()},
+            "called": worked,
+            "steps_left": max_steps - len(worked),
+        }
+        outcome = await run_alone(runner, supervisor, given, call=len(state["decisions"]) + 1)
+        calls = [(supervisor.name, outcome)]
+        if outcome.error is not None:
+            return Command(goto=END, update={"calls": calls})
+        # Its output is no result of the team: what it says about itself has to stand elsewhere.
+        notices = dict.fromkeys(notice for notice in (outcome.notice, outcome.output.get("notice")) if notice)
+        calls = [(supervisor.name, replace(outcome, notice="; ".join(notices) or None))]
+        decision = {key: outcome.output[key] for key in ("next", "instruction", "reason")}
+        if decision["next"] != FINISH and len(worked) >= max_steps:
+            raise StepLimitError(
+                f"the supervisor has made its {max_steps} calls and wants {decision['next']!r} to go on; raise "
+                "max_steps or give it a request that the agents can answer"
+            )
+        goto = END if decision["next"] == FINISH else nodes[decision["next"]]
+        return Command(goto=goto, update={"calls": calls, "decisions": [decision]})
+
+    return supervise
+
+
+def _agent_node(runner: AgentRunner, spec: AgentSpec, specs: list[AgentSpec]) -> Node:
+    async def work(state: Supervised) -> Command[str]:
+        given = input_of(runner, spec, outputs(specs, _ended(state["calls"])))
+        instruction = state["decisions"][-1]["instruction"]
+        if instruction:
+            given["query"] = with_more(given.get("query"), instruction)
+        call = 1 + sum(name == spec.name for name, _ in state["calls"])
+        outcome = await run_alone(runner, spec, given, call=call)
+        goto = END if fatal_error([spec], {spec.name: outcome}) is not None else _SUPERVISE
+        return Command(goto=goto, update={"calls": [(spec.name, outcome)]})
+
+    return work
+
+
+def _purpose(spec: AgentSpec) -> str:
+    """What the supervisor is told of an agent."""
+    if spec.description is not None:
+        return spec.description
+    return AGENTS[spec.type].description if spec.type in AGENTS else ""
+
+
+def _ended(calls: list[tuple[str, Outcome]]) -> Outcomes:
+    """How each agent ended, from all of its calls."""
+    ended: Outcomes = {}
+    for name, outcome in calls:
+        before = ended.get(name)
+        if before is not None:
+            output = before.output if outcome.output is None else outcome.output
+            outcome = replace(outcome, output=output, usage=Usage.sum([before.usage, outcome.usage]))
+        ended[name] = outcome
+    return ended

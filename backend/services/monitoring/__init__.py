@@ -1,0 +1,1 @@
+"""Metrics, health and the state of model rate limits."""

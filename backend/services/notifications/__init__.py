@@ -1,0 +1,1 @@
+"""Decides who is notified, and delivers signed webhooks."""

@@ -1,0 +1,56 @@
+"""What was and is to be sent to users' webhooks, for those who run the service."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from backend.core.problems import Conflict, NotFound
+from backend.db import notifications
+from backend.db.engine import Database
+from backend.db.rows import Row
+from backend.services.runs.page_cursor import decode_cursor, encode_cursor
+
+NOT_FOUND = "There is no such notification."
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationPage:
+    """Notifications, newest first, and the cursor of the next page."""
+
+    rows: list[Row]
+    next_cursor: str | None
+
+
+class Notifications:
+    """Lists notifications and sends undeliverable ones again."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list_page(
+        self, *, state: str | None, user_id: str | None, cursor: str | None, limit: int
+    ) -> NotificationPage:
+        """A page, newest first. Raises `Invalid` for a cursor that is none of ours."""
+        rows = await self._database.run(
+            notifications.list_page,
+            state=state,
+            user_id=user_id,
+            before=decode_cursor(cursor) if cursor else None,
+            limit=limit + 1,
+        )
+        last = rows[limit - 1] if len(rows) > limit else None
+        return NotificationPage(rows[:limit], encode_cursor(last["queued_at"], str(last["id"])) if last else None)
+
+    async def send_again(self, notification_id: str) -> Row:
+        """Put an undeliverable notification into the queue again. Raises `NotFound`, and `Conflict` for one that was
+        sent or still waits."""
+        try:
+            wanted = str(UUID(notification_id))
+        except ValueError:
+            raise NotFound(NOT_FOUND) from None
+        again = await self._database.run(notifications.send_again, wanted)
+        row = await self._database.run(notifications.get, wanted)
+        if row is None:
+            raise NotFound(NOT_FOUND)
+        if not again:
+            raise Conflict(f"Only a notification that was given up can be sent again; this one is {row['state']}.")
+        return row

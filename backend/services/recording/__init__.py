@@ -1,0 +1,1 @@
+"""Keeps `visual_ai` in step with Airflow: listener, reconciler and retention."""

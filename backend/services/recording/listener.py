@@ -1,0 +1,156 @@
+"""Records what Airflow's processes notice of runs and tasks, without ever holding them up.
+
+A listener runs inside the scheduler's loop and inside every task: it only puts a notice in a queue. A thread of the
+process writes it. What can't be written is counted and left to the reconciler.
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from backend.core.events import NewEvent
+from backend.core.states import TaskState
+from backend.core.workflow_error_handler import classify
+from backend.db.engine import make_engine, run_in, task_engine
+from backend.db.runs import errors, events, executions, observations
+from backend.db.runs.announcements import Announcer
+from backend.db.runs.events import Told
+from backend.db.runs.executions import RunState
+from backend.db.runs.traces import Place
+
+log = logging.getLogger(__name__)
+
+QUEUE_LIMIT = 5_000
+_FAILURE_PAUSE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something seen of a run: its state, some of its tasks, and perhaps the error that ended one of them."""
+
+    run: RunState
+    tasks: tuple[TaskState, ...] = ()
+    error: BaseException | None = None
+    error_action: str = "fail"
+
+
+class Notices:
+    """The queue and the thread of one process. Made anew in a forked child, which inherits neither."""
+
+    def __init__(self, database_url: str, redis_url: str | None = None) -> None:
+        self._url = database_url
+        self._redis_url = redis_url
+        self._queue: queue.Queue[Notice | threading.Event] = queue.Queue(QUEUE_LIMIT)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._engine: Engine | None = None
+        self._announcer: Announcer | None = None
+        # Of its own: this thread runs beside forks, which the tasks' engine must not meet.
+        self._make_engine: Callable[[str], Engine] = partial(make_engine, application="visual_ai_listener", pool_size=1)
+        self._broken_until = 0.0
+        self.dropped = 0
+        """Notices that were not written."""
+        os.register_at_fork(after_in_child=self._reset)
+
+    def put(self, notice: Notice) -> None:
+        """Have a notice written soon. Never blocks and never raises."""
+        try:
+            self._queue.put_nowait(notice)
+        except queue.Full:
+            self.dropped += 1
+            return
+        self._ensure_thread()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all that was put is written, at most `timeout` seconds; says whether it is."""
+        done = threading.Event()
+        try:
+            self._queue.put_nowait(done)
+        except queue.Full:
+            return False
+        self._ensure_thread()
+        return done.wait(timeout)
+
+    def _reset(self) -> None:
+        # The parent's connections, locks and thread are not ours.
+        self._queue = queue.Queue(QUEUE_LIMIT)
+        self._lock = threading.Lock()
+        self._thread = None
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+            self._engine = None
+        self._make_engine = task_engine
+        self._announcer = None
+
+    def _ensure_thread(self) -> None:
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="visual-ai-notices", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            try:
+                self._write(item)
+            except Exception as error:
+                self.dropped += 1
+                log.warning("a notice of run %s was not recorded: %s", item.run.dag_run_id, type(error).__name__)
+                log.debug("what failed", exc_info=error)
+
+    def _write(self, notice: Notice) -> None:
+        if time.monotonic() < self._broken_until:
+            raise ConnectionError("the database was out of reach a moment ago")
+        if self._engine is None:
+            self._engine = self._make_engine(self._url)
+        if self._announcer is None and self._redis_url:
+            self._announcer = Announcer(self._redis_url)
+        try:
+            run_in(self._engine, self._announcer, record, notice)
+        except SQLAlchemyError:
+            self._broken_until = time.monotonic() + _FAILURE_PAUSE
+            raise
+
+
+def record(connection: Connection, notice: Notice) -> None:
+    """Write a notice: its error first, so that it stands before the state it led to."""
+    if notice.error is not None and notice.tasks and not getattr(notice.error, "visual_ai_recorded", False):
+        _record_error(connection, notice, notice.error)
+    observations.observe(connection, notice.run, notice.tasks)
+
+
+def _record_error(connection: Connection, notice: Notice, error: BaseException) -> None:
+    task = notice.tasks[0]
+    found = classify(error)
+    execution_id = executions.ensure(connection, notice.run)
+    place = Place(notice.run.dag_id, notice.run.dag_run_id, task.task_id, task.map_index, task.try_number)
+    payload = errors.add(
+        connection,
+        execution_id,
+        place,
+        category=found.category,
+        exception_type=found.exception_type,
+        message=found.message,
+        action=notice.error_action,
+        attempt=task.try_number,
+        context={"chain": list(found.chain)},
+    )
+    told = Told(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("error", payload)])
+    events.append_from_tries(connection, [told])
+
+
+def task_states(rows: Iterable[tuple[object, ...]]) -> tuple[TaskState, ...]:
+    """Task instances from rows in the order of `TaskState`'s fields."""
+    return tuple(TaskState(*row) for row in rows)  # type: ignore[arg-type]  # the caller selects these columns

@@ -1,0 +1,53 @@
+"""Deletes events of runs that ended long ago. What they led to, states, usage, errors and results, stays."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from backend.core.settings import Settings
+from backend.db.engine import Database
+from backend.db.runs import events
+from backend.services.background import in_background
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 3600.0
+BATCH = 100
+"""Runs whose events go in one transaction: short locks, whatever there is to delete."""
+
+
+class EventRetention:
+    """Prunes once an hour; several replicas may at the same time."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._age = settings.event_retention_days * 86_400
+        self._database = database
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Prune until the context ends."""
+        async with in_background(self._run()):
+            yield
+
+    async def prune(self) -> int:
+        """Delete what is old; gives the number of events. Raises `OperationalError`; a retry goes on with the rest."""
+        total = 0
+        while True:
+            runs, deleted = await self._database.run(events.prune, older_than=self._age, limit=BATCH)
+            total += deleted
+            if runs < BATCH:
+                return total
+
+    async def _run(self) -> None:
+        while True:
+            # A process has other things to do when it starts, and replicas start together.
+            await asyncio.sleep(INTERVAL * random.uniform(0.5, 1.0))  # noqa: S311  # nothing secret
+            try:
+                if total := await self.prune():
+                    log.info("deleted %s events of runs that ended long ago", total)
+            except SQLAlchemyError as error:
+                log.warning("old events could not be deleted: %s", type(error).__name__)

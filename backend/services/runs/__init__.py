@@ -1,0 +1,1 @@
+"""Status, control and logs of runs."""

@@ -1,0 +1,218 @@
+"""Where runs stand: the snapshot of one and the list of many."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from backend.clients.airflow import AirflowClient, AirflowError, AirflowUnavailable
+from backend.core.errors.category import Category
+from backend.core.problems import Conflict, NotFound
+from backend.core.roles import Principal
+from backend.core.settings import Settings
+from backend.core.states import TERMINAL_RUN_STATES, TaskState
+from backend.db.engine import Database
+from backend.db.rows import Row
+from backend.db.runs import batch_items, errors, executions, observations, traces
+from backend.db.runs.executions import Head
+from backend.db.runs.traces import Place
+from backend.services.recording.airflow_json import run_state
+from backend.services.runs.page_cursor import decode_cursor, encode_cursor
+from backend.services.streaming.heads import Heads
+from backend.services.triggering.catalog import unreachable
+
+NOT_FOUND = "There is no such run, or it is not yours."
+
+ASK_AGAIN = 2.0
+"""Seconds after which a run that is not over may be."""
+
+NAMED_TASKS = 20
+"""So many tasks' names help somebody who asked for one that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An execution as it stands: its row, tasks, agents and errors. `row["last_seq"]` is the cursor that follows it."""
+
+    row: Row
+    tasks: list[dict[str, Any]]
+    agents: list[dict[str, Any]]
+    errors: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Executions, newest first, and the cursor of the next page."""
+
+    rows: list[Row]
+    next_cursor: str | None
+
+
+class Status:
+    """Reads executions with the rights of whoever asks: a User sees only their own."""
+
+    def __init__(self, settings: Settings, database: Database, airflow: AirflowClient) -> None:
+        self._database = database
+        self._heads = Heads(database)
+        self._airflow = airflow
+        self._link_base = settings.airflow_link_base
+
+    async def row(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
+        """The execution's row without its input and output. Raises `NotFound` also when the run belongs to somebody
+        else, and `Unavailable` when only Airflow could know of it and does not answer."""
+        if "\x00" in dag_id + dag_run_id:  # the database would refuse the query
+            raise NotFound(NOT_FOUND)
+        row = await self._database.run(executions.find, dag_id, dag_run_id)
+        if row is None:
+            row = await self._adopt(who, dag_id, dag_run_id)
+        if not may_see(who, row):
+            raise NotFound(NOT_FOUND)
+        return row
+
+    async def snapshot(self, who: Principal, dag_id: str, dag_run_id: str) -> Snapshot:
+        """The execution as it stands. Raises `NotFound`."""
+        row = await self.row(who, dag_id, dag_run_id)
+        return await self._database.run(_read_snapshot, dag_id, dag_run_id, str(row["id"]))
+
+    async def head(self, who: Principal, dag_id: str, dag_run_id: str) -> Head:
+        """The little of an execution that a stream needs. Raises as `row` does, but leaves it to the caller whether
+        the user may see it."""
+        if "\x00" in dag_id + dag_run_id:
+            raise NotFound(NOT_FOUND)
+        head = await self._heads.get(dag_id, dag_run_id)
+        if head is None:
+            await self._adopt(who, dag_id, dag_run_id)
+            head = await self._heads.get(dag_id, dag_run_id)
+        if head is None:
+            raise NotFound(NOT_FOUND)
+        return head
+
+    async def read(self, head: Head) -> Snapshot:
+        """The execution as it stands, for somebody who may see it. Raises `NotFound` when it is gone."""
+        return await self._database.run(_read_snapshot, head.dag_id, head.dag_run_id, head.id)
+
+    async def items(
+        self, who: Principal, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, after: int, limit: int
+    ) -> list[Row]:
+        """Items of a batch task behind the position `after`, in order. Raises `NotFound`, also for a task that a run
+        which is over did not have."""
+        row = await self.row(who, dag_id, dag_run_id)
+        if "\x00" in task_id:  # the database would refuse the query
+            raise NotFound(f"The run has no task {task_id!r}.")
+        place = Place(dag_id, dag_run_id, task_id, map_index, 0)
+        found = await self._database.run(batch_items.read_page, str(row["id"]), place, after=after, limit=limit)
+        if not found and row["state"] in TERMINAL_RUN_STATES:
+            tasks = await self._database.run(executions.list_tasks, str(row["id"]))
+            if (task_id, map_index) not in {task.key for task in tasks}:
+                raise no_such_task(task_id, map_index, tasks)
+        return found
+
+    async def result(self, who: Principal, dag_id: str, dag_run_id: str, *, partial: bool) -> str:
+        """The run's whole result as JSON text, `null` when a run succeeded without one.
+
+        With `partial` also what a run that failed or was cancelled had as its result by then. Raises `NotFound`, and
+        `Conflict` when the run is not over, with the time after which to ask again, or has no result to give.
+        """
+        row = await self.row(who, dag_id, dag_run_id)
+        state, result = await self._database.run(executions.read_result, str(row["id"]))
+        if state not in TERMINAL_RUN_STATES:
+            raise Conflict(f"The run is {state}; it has a result when it is over.", retry_after=ASK_AGAIN)
+        if state == "success":
+            return result or "null"
+        if partial and result is not None:
+            return result
+        there = " `partial=true` gives what its agents had returned by then." if result is not None else ""
+        end = "failed" if state == "failed" else f"was {state}"
+        raise Conflict(f"The run {end}, so it has no result; its snapshot's `errors` say why.{there}")
+
+    async def list_page(
+        self,
+        who: Principal,
+        *,
+        dag_id: str | None = None,
+        states: list[str] | None = None,
+        user_id: str | None = None,
+        since: datetime | None = None,
+        agent: str | None = None,
+        error_category: Category | None = None,
+        error_agent: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """A page of executions, newest first. Raises `Invalid` for a cursor that is none of ours."""
+        rows = await self._database.run(
+            executions.list_page,
+            dag_id=dag_id,
+            states=states or [],
+            user_id=user_id,
+            owner=None if who.sees_all else who.username,
+            since=since,
+            agent=agent,
+            error_category=error_category,
+            error_agent=error_agent,
+            before=decode_cursor(cursor) if cursor else None,
+            limit=limit + 1,
+        )
+        more = len(rows) > limit
+        page = rows[:limit]
+        last = page[-1] if more else None
+        return Page(page, encode_cursor(last["queued_at"], str(last["id"])) if last else None)
+
+    def airflow_url(self, dag_id: str, dag_run_id: str) -> str:
+        """The run's page in Airflow."""
+        return f"{self._link_base}/dags/{dag_id}/runs/{dag_run_id}"
+
+    async def _adopt(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
+        """A run that Airflow has and we have not seen yet is recorded when somebody first asks for it."""
+        try:
+            run = await self._airflow.dag_run(dag_id, dag_run_id, token=who.airflow_token)
+        except AirflowUnavailable as error:
+            raise unreachable() from error
+        except AirflowError as error:
+            raise NotFound(NOT_FOUND) from error
+        await self._database.run(observations.observe, run_state(run))
+        row = await self._database.run(executions.find, dag_id, dag_run_id)
+        if row is None:
+            raise NotFound(NOT_FOUND)
+        return row
+
+
+def no_such_task(task_id: str, map_index: int, tasks: Sequence[TaskState]) -> NotFound:
+    """The answer to who asks for a task instance that is not among the run's `tasks`: it names those there are."""
+    indexes = sorted(task.map_index for task in tasks if task.task_id == task_id)
+    if not indexes:
+        names = list(dict.fromkeys(task.task_id for task in tasks))
+        more = ", …" if len(names) > NAMED_TASKS else ""
+        known = f"; it has {', '.join(names[:NAMED_TASKS])}{more}" if names else ""
+        return NotFound(f"The run has no task {task_id!r}{known}.")
+    if map_index < 0:
+        return NotFound(f"The task {task_id!r} is mapped: add map_index, {indexes[0]} to {indexes[-1]}.")
+    if indexes == [-1]:
+        return NotFound(f"The task {task_id!r} is not mapped: leave map_index out.")
+    return NotFound(f"The task {task_id!r} has no map_index {map_index}; it has {indexes[0]} to {indexes[-1]}.")
+
+
+def may_see(who: Principal, row: Row) -> bool:
+    """Whether the run is the user's own, or the user sees all."""
+    return who.sees_all or who.username in (row["user_id"], row["triggered_by"])
+
+
+def check_may_see(who: Principal, head: Head) -> None:
+    """Raises `NotFound` when the run is neither the user's own nor the user one who sees all."""
+    if not (who.sees_all or who.username in (head.user_id, head.triggered_by)):
+        raise NotFound(NOT_FOUND)
+
+
+def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, execution_id: str) -> Snapshot:
+    # The row first: its cursor must not be ahead of what is read after it.
+    row = executions.get(connection, dag_id, dag_run_id)
+    if row is None:
+        raise NotFound(NOT_FOUND)
+    return Snapshot(
+        row,
+        [task.payload() for task in executions.list_tasks(connection, execution_id)],
+        [traces.payload(trace) for trace in traces.list_agents(connection, execution_id)],
+        [errors.payload(error) for error in errors.list_for(connection, execution_id)],
+    )

@@ -1,0 +1,1 @@
+"""Serves the event log of runs to any number of SSE clients."""

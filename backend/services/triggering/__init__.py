@@ -1,0 +1,1 @@
+"""Starts runs: single, in batches and from templates."""

@@ -1,0 +1,229 @@
+"""Starts runs: each accepted request makes exactly one, however often it is sent."""
+
+import logging
+import secrets
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from sqlalchemy.exc import SQLAlchemyError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
+from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooManyRequests, Unavailable
+from backend.core.roles import Principal, Role
+from backend.core.settings import Settings
+from backend.db import idempotency
+from backend.db.engine import Database
+from backend.db.idempotency import Claim
+from backend.db.runs import executions, observations
+from backend.db.runs.executions import SYSTEM_KEY, RunState
+from backend.services.notifications.preferences import Preferences
+from backend.services.recording.airflow_json import run_state
+from backend.services.triggering.catalog import Catalog, refusal, unreachable
+from backend.services.triggering.from_template import Choice, Chosen
+from backend.services.triggering.request import TriggerRequest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that Airflow has accepted."""
+
+    execution_id: str
+    dag_id: str
+    dag_run_id: str
+    state: str
+
+
+class Triggers:
+    """Starts runs in Airflow under ids of our own choice, so that a repeated attempt can't make a second one.
+
+    A trigger costs two calls to Airflow and two transactions (one each within a burst); with an idempotency key one
+    more, and with a template one or two.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        airflow: AirflowClient,
+        database: Database,
+        catalog: Catalog,
+        preferences: Preferences,
+    ) -> None:
+        self._preferences = preferences
+        self._airflow = airflow
+        self._database = database
+        self._catalog = catalog
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._rate = settings.trigger_rate_per_minute
+
+    def choice(self, request: TriggerRequest) -> Choice | None:
+        """The template that the request names, for several that name the same."""
+        return Choice(self._database, request.template) if request.template else None
+
+    async def trigger(
+        self, who: Principal, request: TriggerRequest, key: str | None = None, *, choice: Choice | None = None
+    ) -> Started:
+        """Start one run, or find the one that this key stands for. `choice` is the request's own unless given.
+
+        Raises the problems of the contract: `Forbidden`, `NotFound`, `Conflict`, `Invalid`, `TooManyRequests`,
+        `Unavailable`. After `Unavailable` the same request with the same key is safe to repeat.
+        """
+        if key is not None and (known := await self._replay(who, request, key)):
+            return known
+        await self._check_rate(who)
+        self._check_user(who, request)
+        fingerprint = request.fingerprint()
+        choice = choice or self.choice(request)
+        chosen = await choice.version() if choice is not None else None
+        if chosen is not None:
+            request = chosen.apply(request)
+        await self._check_input(who, request, chosen)
+        options = await self._options(who, request)
+        wanted = _new_claim(request.dag_id, fingerprint)
+        if key is not None:
+            wanted, _ = await self._database.run_autocommit(idempotency.claim, who.username, key, wanted)
+            self._check_same(wanted, fingerprint)
+        system = {**_system_values(who, request, wanted, key), **(chosen.system_values() if chosen else {}), **options}
+        conf = {**request.input_data, SYSTEM_KEY: system}
+        try:
+            await self._start(who, request, wanted, conf)
+        except AirflowRefused as refused:
+            if key is not None:
+                await self._database.run(idempotency.release, who.username, key)
+            if refused.status in (400, 422):
+                raise Invalid(
+                    f"Airflow refused the run: {refused.detail}",
+                    errors=[FieldError("/input_data", refused.detail)],
+                ) from refused
+            raise refusal(refused, f"There is no workflow {request.dag_id!r}.") from refused
+        except AirflowUnavailable as error:
+            raise unreachable() from error
+        return await self._record(wanted, conf)
+
+    async def _replay(self, who: Principal, request: TriggerRequest, key: str) -> Started | None:
+        claim = await self._database.run_autocommit(idempotency.find, who.username, key)
+        if claim is None:
+            return None
+        self._check_same(claim, request.fingerprint())
+        known = await self._database.run_autocommit(executions.heads, [(claim.dag_id, claim.dag_run_id)])
+        if not known:
+            return await self._find_started(who, claim)
+        [head] = known.values()
+        return Started(head.id, head.dag_id, head.dag_run_id, head.state)
+
+    async def _find_started(self, who: Principal, claim: Claim) -> Started | None:
+        """The run of a key whose first request got no answer; None when Airflow has never heard of it."""
+        try:
+            run = run_state(await self._airflow.dag_run(claim.dag_id, claim.dag_run_id, token=who.airflow_token))
+        except AirflowRefused:
+            return None
+        except AirflowUnavailable as error:
+            raise unreachable() from error
+        execution_id = await self._database.run(observations.observe, run)
+        return Started(execution_id, claim.dag_id, claim.dag_run_id, str(run.state))
+
+    @staticmethod
+    def _check_same(claim: Claim, fingerprint: str) -> None:
+        if claim.request_hash != fingerprint:
+            raise Conflict("This Idempotency-Key was used with another request; use a new key.")
+
+    async def _check_rate(self, who: Principal) -> None:
+        if not self._rate:
+            return
+        item = RateLimitItemPerMinute(self._rate)
+        if not await self._limiter.hit(item, "trigger", who.username):
+            window = await self._limiter.get_window_stats(item, "trigger", who.username)
+            wait = max(1.0, window.reset_time - datetime.now(UTC).timestamp())
+            raise TooManyRequests(f"More than {self._rate} triggers a minute.", retry_after=wait)
+
+    @staticmethod
+    def _check_user(who: Principal, request: TriggerRequest) -> None:
+        if request.user_id not in (None, who.username) and who.role < Role.OP:
+            raise Forbidden("user_id: only the roles Op and Admin may start a run on behalf of another user.")
+
+    async def _check_input(self, who: Principal, request: TriggerRequest, chosen: Chosen | None) -> None:
+        if SYSTEM_KEY in request.input_data:
+            raise Invalid(
+                f"/input_data/{SYSTEM_KEY}: is reserved",
+                errors=[FieldError(f"/input_data/{SYSTEM_KEY}", "is reserved for the system; leave it out")],
+            )
+        workflow = await self._catalog.get(request.dag_id, who.airflow_token)
+        if not workflow.manual:
+            raise Conflict(f"The workflow {request.dag_id!r} can't be triggered: it is broken or not meant for it.")
+        if workflow.paused:
+            raise Conflict(f"The workflow {request.dag_id!r} is paused; unpause it in Airflow first.")
+        faults = chosen.faults(workflow, request) if chosen else workflow.faults(request.input_data)
+        if faults:
+            raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
+
+    async def _options(self, who: Principal, request: TriggerRequest) -> dict[str, Any]:
+        """The model and the budget of the run, as far as there are any. A budget is never left out because it can't be
+        read: raises `Unavailable` then."""
+        model, budget = request.model, request.budget
+        if model is None or budget is None:
+            try:
+                chosen = await self._preferences.for_runs(request.user_id or who.username)
+            except (SQLAlchemyError, OSError) as error:
+                raise Unavailable(
+                    "The user's preferences can't be read just now; try again shortly, or name `model` and `budget`.",
+                    retry_after=5,
+                ) from error
+            model = chosen.default_model if model is None else model
+            budget = chosen.budget if budget is None else budget
+        return {name: value for name, value in (("model", model), ("budget", budget)) if value}
+
+    async def _start(self, who: Principal, request: TriggerRequest, wanted: Claim, conf: dict[str, Any]) -> None:
+        # The id is ours: a second attempt after a lost answer is met with 409, which is success.
+        async for attempt in AsyncRetrying(
+            stop=stop_after_attempt(3),
+            wait=wait_random_exponential(multiplier=0.2, max=2.0),
+            retry=retry_if_exception_type(AirflowUnavailable),
+            reraise=True,
+        ):
+            with attempt:
+                try:
+                    await self._airflow.trigger(
+                        request.dag_id,
+                        wanted.dag_run_id,
+                        conf,
+                        run_after=request.run_after,
+                        token=who.airflow_token,
+                    )
+                except AirflowRefused as refused:
+                    if refused.status == 409:
+                        return
+                    if attempt.retry_state.attempt_number > 1:  # an attempt before may have taken effect
+                        raise AirflowUnavailable(str(refused)) from refused
+                    raise
+
+    async def _record(self, wanted: Claim, conf: dict[str, Any]) -> Started:
+        run = RunState(wanted.dag_id, wanted.dag_run_id, "queued", "manual", conf, datetime.now(UTC))
+        execution_id = wanted.execution_id
+        try:
+            execution_id = await self._database.run_autocommit(executions.start, run)
+        except SQLAlchemyError as error:
+            # Airflow has it: the listener and the reconciler write the row, under the id in the run's conf.
+            log.warning("run %s is started but not recorded yet: %s", wanted.dag_run_id, type(error).__name__)
+        return Started(execution_id, wanted.dag_id, wanted.dag_run_id, "queued")
+
+
+def _new_claim(dag_id: str, fingerprint: str) -> Claim:
+    dag_run_id = f"api__{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(6)}"
+    return Claim(fingerprint, dag_id, dag_run_id, str(uuid.uuid4()))
+
+
+def _system_values(who: Principal, request: TriggerRequest, wanted: Claim, key: str | None) -> dict[str, Any]:
+    values = {
+        "execution_id": wanted.execution_id,
+        "user_id": request.user_id or who.username,
+        "triggered_by": who.username,
+        "idempotency_key": key,
+    }
+    return {name: value for name, value in values.items() if value is not None}

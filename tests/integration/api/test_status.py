@@ -1,0 +1,234 @@
+"""Lists, items and results of runs: what can be asked for, by whom, and how large it may be."""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine, create_engine, insert
+
+from backend.core.jsonable import dumps
+from backend.core.states import TaskState
+from backend.db.runs import batch_items, executions, observations, threads
+from backend.db.runs.executions import RunState
+from backend.db.runs.threads import Wanted
+from backend.db.runs.traces import Place
+from backend.db.tables import agent_traces, workflow_errors
+from tests.kit.airflow import FakeAirflow
+from tests.kit.application import PRODUCTION, application, client_of, sign_in
+
+DAG = "visual_ai_workflow"
+RESULT = f"/workflow-status/{DAG}/run/result"
+ITEMS = f"/workflow-status/{DAG}/run/items/classify"
+Headers = Mapping[str, str]
+
+
+@pytest.fixture
+async def http(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    airflow = FakeAirflow()
+    airflow.fail("/dags/~/")  # the runs here are not Airflow's
+    async with application(database_url, airflow, **PRODUCTION) as app, client_of(app) as http:
+        yield http
+
+
+@pytest.fixture
+async def ulla(http: httpx.AsyncClient) -> Headers:
+    return await sign_in(http, "ulla")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Engine]:
+    engine = create_engine(database_url, json_serializer=dumps)
+    yield engine
+    engine.dispose()
+
+
+def run(
+    database: Engine,
+    state: str,
+    run_id: str = "run",
+    *,
+    dag_id: str = DAG,
+    user: str = "ulla",
+    result: Any = None,
+    tasks: tuple[TaskState, ...] = (),
+    **more: Any,
+) -> str:
+    """A run of `user`'s as it would be recorded."""
+    with database.begin() as connection:
+        seen = RunState(dag_id, run_id, "running", conf={"_visual_ai": {"user_id": user}}, **more)
+        execution_id = observations.observe(connection, seen, tasks)
+        if result is not None:
+            executions.set_results(connection, {execution_id: result})
+        if state != "running":
+            observations.observe(connection, RunState(dag_id, run_id, state))
+        return execution_id
+
+
+async def listed(http: httpx.AsyncClient, headers: Headers, **query: Any) -> list[str]:
+    answer = await http.get("/workflow-status", params=query, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return [execution["dag_run_id"] for execution in answer.json()["executions"]]
+
+
+async def test_each_filter_narrows_the_list(http: httpx.AsyncClient, database: Engine) -> None:
+    now = datetime.now(UTC)
+    run(database, "success", "a", queued_at=now - timedelta(hours=4))
+    run(database, "failed", "b", queued_at=now - timedelta(hours=3))
+    run(database, "cancelled", "c", user="uwe", queued_at=now - timedelta(hours=2))
+    run(database, "running", "d", dag_id="other", user="uwe", queued_at=now - timedelta(hours=1))
+    otto = await sign_in(http, "otto")
+    assert await listed(http, otto) == ["d", "c", "b", "a"]
+    assert await listed(http, otto, dag_id=DAG) == ["c", "b", "a"]
+    assert await listed(http, otto, state="failed") == ["b"]
+    assert await listed(http, otto, state=["failed", "cancelled"]) == ["c", "b"]
+    assert await listed(http, otto, user_id="uwe") == ["d", "c"]
+    assert await listed(http, otto, since=(now - timedelta(minutes=150)).isoformat()) == ["d", "c"]
+    assert await listed(http, otto, dag_id=DAG, user_id="uwe", state="cancelled", limit=1) == ["c"]
+    assert await listed(http, otto, dag_id="none") == []
+    ulla = await sign_in(http, "ulla")
+    assert await listed(http, ulla) == ["b", "a"]
+    assert await listed(http, ulla, user_id="uwe") == [], "a filter shows nobody what is not theirs"
+
+
+async def test_the_list_of_runs_that_an_agent_worked_in_or_met_an_error_in(
+    http: httpx.AsyncClient, database: Engine
+) -> None:
+    now = datetime.now(UTC)
+    ids = {
+        name: run(database, "success", name, user=user, queued_at=now - timedelta(hours=hours))
+        for hours, name, user in ((3, "a", "ulla"), (2, "b", "uwe"), (1, "c", "ulla"))
+    }
+    with database.begin() as connection:
+        for name, agent, state in (("a", "seen", "success"), ("b", "seen", "failed"), ("c", "seen", "skipped")):
+            row = {"execution_id": ids[name], "agent_name": agent, "state": state}
+            connection.execute(insert(agent_traces).values(task_id="t", try_number=1, agent_type="vision", **row))
+        for name, agent, category in (("a", "seen", "server"), ("a", "read", "timeout"), ("b", "seen", "timeout")):
+            row = {"execution_id": ids[name], "dag_id": DAG, "dag_run_id": name, "agent_name": agent}
+            told = {"category": category, "exception_type": "E", "message": "m", "action": "retry"}
+            connection.execute(insert(workflow_errors).values(**row, **told))
+    otto = await sign_in(http, "otto")
+    assert await listed(http, otto, agent="seen") == ["b", "a"], "a skipped agent did not work"
+    assert await listed(http, otto, error_category="timeout") == ["b", "a"]
+    assert await listed(http, otto, error_agent="read") == ["a"]
+    assert await listed(http, otto, error_category="timeout", error_agent="seen") == ["b"], "one error has to fit both"
+    assert await listed(http, await sign_in(http, "ulla"), error_category="timeout") == ["a"]
+    refused = await http.get("/workflow-status", params={"error_category": "bad luck"}, headers=otto)
+    assert refused.status_code == 422
+    assert [fault["pointer"] for fault in refused.json()["errors"]] == ["?error_category"]
+
+
+async def test_a_list_carries_no_inputs_and_outputs(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
+    run(database, "success", result={"output": "x" * 1_000_000})
+    answer = await http.get("/workflow-status", headers=ulla)
+    assert len(answer.content) < 2_000
+    assert answer.json()["executions"][0]["state"] == "success"
+
+
+async def test_a_result_comes_alone_and_whole(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
+    large = {"output": {"texts": ["ü" * 1_000] * 10_000}, "agent": "text", "cost_usd": 0.1}
+    run(database, "success", result=large)
+    answer = await http.get(RESULT, headers=ulla)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert len(answer.content) > 20_000_000
+    assert answer.json() == large
+
+
+@pytest.mark.parametrize("state", ["running", "queued", "awaiting_input"])
+async def test_a_run_that_goes_on_has_no_result_yet(
+    http: httpx.AsyncClient, ulla: Headers, database: Engine, state: str
+) -> None:
+    run(database, "running", result={"output": "of the first of two agents"})
+    with database.begin() as connection:
+        connection.exec_driver_sql("UPDATE visual_ai.workflow_executions SET state = %s", (state,))
+    for query in ("", "?partial=true"):
+        answer = await http.get(RESULT + query, headers=ulla)
+        assert answer.status_code == 409
+        assert state in answer.json()["detail"]
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(("state", "said"), [("failed", "The run failed"), ("cancelled", "The run was cancelled")])
+async def test_what_a_failed_run_returned_is_given_only_when_asked_for(
+    http: httpx.AsyncClient, ulla: Headers, database: Engine, state: str, said: str
+) -> None:
+    run(database, state, result={"output": "of the first of two agents"})
+    answer = await http.get(RESULT, headers=ulla)
+    assert answer.status_code == 409
+    assert said in answer.json()["detail"]
+    assert "partial=true" in answer.json()["detail"]
+    assert "retry-after" not in answer.headers
+    partial = await http.get(RESULT, params={"partial": True}, headers=ulla)
+    assert (partial.status_code, partial.json()) == (200, {"output": "of the first of two agents"})
+
+
+async def test_runs_without_a_result(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
+    run(database, "success")
+    assert (await http.get(RESULT, headers=ulla)).json() is None
+    run(database, "failed", "broken")
+    answer = await http.get(RESULT.replace("/run/", "/broken/"), params={"partial": True}, headers=ulla)
+    assert answer.status_code == 409
+    assert "partial" not in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("username", "status"), [("ulla", 200), ("uwe", 404), ("victor", 200), ("otto", 200), ("anna", 200)]
+)
+@pytest.mark.parametrize("path", [RESULT, ITEMS])
+async def test_a_strangers_results_and_items(
+    http: httpx.AsyncClient, database: Engine, path: str, username: str, status: int
+) -> None:
+    run(database, "success", result=json.loads('{"output": 1}'), tasks=(TaskState("classify", -1, 1, "success"),))
+    headers = await sign_in(http, username)
+    answer = await http.get(path, headers=headers)
+    assert answer.status_code == status
+    if status == 404:
+        unknown = await http.get(path.replace("/run/", "/none/"), headers=headers)
+        assert unknown.json() == answer.json(), "no difference to a run that is not there"
+
+
+async def test_items_in_pages(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
+    execution_id = run(database, "success", tasks=(TaskState("classify", -1, 1, "success"),))
+    place = Place(DAG, "run", "classify", -1, 1)
+    kept = {
+        "state": "success", "error": None, "category": None, "model": "m", "input_tokens": 1, "output_tokens": 1,
+        "cost_usd": None, "latency_ms": 1.0, "trace_id": None,
+    }  # fmt: skip
+    with database.begin() as connection:
+        rows = [{"item_index": index, "output": {"n": index}, **kept} for index in range(5)]
+        threads.begin(connection, [Wanted(execution_id, "thread", 1, [], "")])
+        batch_items.write(connection, execution_id, place, "thread", rows)
+    seen: list[int] = []
+    after = -1
+    while after is not None:
+        page = (await http.get(ITEMS, params={"after": after, "limit": 2}, headers=ulla)).json()
+        seen += [item["output"]["n"] for item in page["items"]]
+        after = page["next_after"]
+    assert seen == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        (ITEMS.replace("classify", "clasify"), "no task 'clasify'; it has classify"),
+        (f"{ITEMS}?map_index=3", "'classify' is not mapped"),
+        (f"{ITEMS}%00", "no task 'classify\\x00'"),
+    ],
+)
+async def test_items_of_a_task_that_is_not_there(
+    http: httpx.AsyncClient, ulla: Headers, database: Engine, path: str, named: str
+) -> None:
+    run(database, "success", tasks=(TaskState("classify", -1, 1, "success"),))
+    answer = await http.get(path, headers=ulla)
+    assert answer.status_code == 404
+    assert named in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "query", ["?map_index=-2", "?map_index=2147483648", "?after=2147483648", "?limit=0", "?limit=1001"]
+)
+async def test_items_that_can_not_be_asked_for(http: httpx.AsyncClient, ulla: Headers, query: str) -> None:
+    answer = await http.get(ITEMS + query, headers=ulla)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, query.partition("=")[0])

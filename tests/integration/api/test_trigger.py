@@ -1,0 +1,598 @@
+"""Starting runs: every status of the contract, and one run for each request however often it is sent."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psycopg
+import pytest
+from fastapi import FastAPI
+
+from backend.db.address import plain_url
+from backend.services.triggering import catalog
+from backend.services.triggering import trigger as trigger_module
+from tests.kit.airflow import FakeAirflow
+from tests.kit.application import PRODUCTION, application, client_of, sign_in
+
+INPUT: dict[str, Any] = {"query": "What is this?", "image_url": "https://example.com/image.jpg"}
+BODY: dict[str, Any] = {"dag_id": "visual_ai_workflow", "input_data": INPUT}
+CLOSED = "postgresql+psycopg://nobody:pw-of-nobody@127.0.0.1:1/none"
+
+Headers = Mapping[str, str]
+
+
+@pytest.fixture
+def airflow() -> FakeAirflow:
+    airflow = FakeAirflow()
+    airflow.add_dag("visual_ai_workflow")
+    airflow.add_dag("multi agent/workflow", params={})
+    return airflow
+
+
+@pytest.fixture
+async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
+    async with application(database_url, airflow, **PRODUCTION) as app:
+        yield app
+
+
+@pytest.fixture
+async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(app) as client:
+        yield client
+
+
+@pytest.fixture
+async def ulla(http: httpx.AsyncClient) -> Headers:
+    return await sign_in(http, "ulla")
+
+
+def rows(url: str) -> dict[str, int]:
+    """How many rows each table that a trigger writes to has."""
+    tables = ("workflow_executions", "workflow_events", "idempotency_keys")
+    with psycopg.connect(plain_url(url)) as connection:
+        counts = [connection.execute(f"SELECT count(*) FROM visual_ai.{table}").fetchone() for table in tables]
+    return {table: count[0] for table, count in zip(tables, counts, strict=True) if count}
+
+
+NOTHING = {"workflow_executions": 0, "workflow_events": 0, "idempotency_keys": 0}
+
+
+async def send(http: httpx.AsyncClient, headers: Headers, key: str | None = None, **changes: Any) -> httpx.Response:
+    own = {"Idempotency-Key": key} if key else {}
+    return await http.post("/workflows/trigger", json={**BODY, **changes}, headers={**headers, **own})
+
+
+def is_problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-request-id"]
+    problem: dict[str, Any] = response.json()
+    assert (problem["status"], problem["type"]) == (status, "about:blank")
+    assert problem["title"]
+    assert problem["detail"]
+    for secret in ("10.9.8.7", "Traceback", "pw-of-nobody"):
+        assert secret not in response.text
+    if status in (429, 503):
+        assert int(response.headers["retry-after"]) >= 1
+    return problem
+
+
+def pointers(response: httpx.Response) -> list[str]:
+    return [error["pointer"] for error in is_problem(response, 422)["errors"]]
+
+
+async def test_accepted(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str) -> None:
+    response = await send(http, {**ulla, "X-Request-ID": "req-7"}, model="local:vision")
+    assert response.status_code == 202
+    accepted = response.json()
+    run_id = accepted["dag_run_id"]
+    assert accepted == {
+        "execution_id": str(UUID(accepted["execution_id"])),
+        "dag_id": "visual_ai_workflow",
+        "dag_run_id": run_id,
+        "state": "queued",
+        "status_url": f"/workflow-status/visual_ai_workflow/{run_id}",
+        "stream_url": f"/workflow-status/stream/visual_ai_workflow/{run_id}",
+        "airflow_url": f"http://127.0.0.1:8080/dags/visual_ai_workflow/runs/{run_id}",
+    }
+    assert response.headers["location"] == accepted["status_url"]
+    assert response.headers["x-request-id"] == "req-7"
+    assert airflow.triggers == [
+        (
+            "ulla",  # under the user's own name
+            {
+                "dag_run_id": run_id,
+                "logical_date": None,
+                "conf": {
+                    **INPUT,
+                    "_visual_ai": {
+                        "execution_id": accepted["execution_id"],
+                        "user_id": "ulla",
+                        "triggered_by": "ulla",
+                        "model": "local:vision",
+                    },
+                },
+            },
+        )
+    ]
+    assert rows(database_url) == {"workflow_executions": 1, "workflow_events": 1, "idempotency_keys": 0}
+    snapshot = await http.get(accepted["status_url"], headers=ulla)
+    assert snapshot.status_code == 200
+    assert snapshot.json() | {"input_data": INPUT, "state": "queued", "progress": 0, "last_event_id": 1} == (
+        snapshot.json()
+    )
+
+
+async def test_names_that_need_quoting(http: httpx.AsyncClient, ulla: Headers) -> None:
+    response = await send(http, ulla, dag_id="multi agent/workflow")
+    assert response.headers["location"].startswith("/workflow-status/multi%20agent%2Fworkflow/api__")
+
+
+async def test_at_a_later_time(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert (await send(http, ulla, run_after=later.isoformat())).status_code == 202
+    assert airflow.triggers[0][1]["run_after"] == later.isoformat()
+    assert pointers(await send(http, ulla, run_after="2026-01-01T00:00:00")) == ["/run_after"]
+
+
+@pytest.mark.parametrize("username", ["otto", "anna"])
+async def test_on_behalf_of_another(http: httpx.AsyncClient, username: str, airflow: FakeAirflow) -> None:
+    headers = await sign_in(http, username)
+    accepted = (await send(http, headers, user_id="ulla")).json()
+    assert airflow.triggers[0][1]["conf"]["_visual_ai"]["user_id"] == "ulla"
+    ulla = await sign_in(http, "ulla")
+    assert (await http.get(accepted["status_url"], headers=ulla)).json()["user_id"] == "ulla"
+
+
+# Refusals
+
+
+async def test_no_token(http: httpx.AsyncClient, airflow: FakeAirflow, database_url: str) -> None:
+    for headers in ({}, {"Authorization": "Bearer forged"}, {"Cookie": "visual_ai_session=forged"}):
+        is_problem(await send(http, headers, "k"), 401)
+    assert (rows(database_url), airflow.triggers) == (NOTHING, [])
+
+
+async def test_an_expired_token(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:
+    await sign_in(http, "ulla")  # the service account has its token now
+    airflow.token_lifetime = 1
+    headers = await sign_in(http, "ulla")
+    await asyncio.sleep(1.1)
+    is_problem(await send(http, headers), 401)
+
+
+async def test_a_token_that_airflow_no_longer_takes(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
+) -> None:
+    del airflow.users["ulla"]
+    is_problem(await send(http, ulla, "k"), 401)
+    assert rows(database_url) == NOTHING
+
+
+async def test_a_viewer(http: httpx.AsyncClient, airflow: FakeAirflow, database_url: str) -> None:
+    is_problem(await send(http, await sign_in(http, "victor"), "k"), 403)
+    assert (rows(database_url), airflow.triggers) == (NOTHING, [])
+
+
+async def test_a_user_on_behalf_of_another(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
+) -> None:
+    assert "user_id" in is_problem(await send(http, ulla, "k", user_id="uwe"), 403)["detail"]
+    assert (rows(database_url), airflow.triggers) == (NOTHING, [])
+    assert (await send(http, ulla, user_id="ulla")).status_code == 202
+
+
+@pytest.mark.parametrize("where", ["/details", "POST /api/v2/dags/visual_ai_workflow/dagRuns"])
+async def test_airflow_forbids_it(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, where: str
+) -> None:
+    airflow.fail(where, 403)
+    is_problem(await send(http, ulla, "k"), 403)
+    assert rows(database_url) == NOTHING
+    airflow.heal()
+    assert (await send(http, ulla, "k", model="another body")).status_code == 202, "the key was given back"
+
+
+async def test_triggers_at_once_share_one_look_up(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    answers = await asyncio.gather(*(send(http, ulla) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert sum("/details" in call for call in airflow.log) == 1
+
+
+async def test_a_look_up_that_is_repeated_in_time_holds_nobody_up(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "FRESH", 3600)
+    monkeypatch.setattr(catalog, "REFRESH", 0)
+    assert (await send(http, ulla)).status_code == 202
+    airflow.dags["visual_ai_workflow"]["is_paused"] = True
+    airflow.fail("/details", 500, delay=0.5)
+    assert (await send(http, ulla)).status_code == 202, "what is known still serves"
+    airflow.heal()
+    async with asyncio.timeout(10):
+        while (await send(http, ulla)).status_code == 202:  # noqa: ASYNC110  # each look tells the state of that moment
+            await asyncio.sleep(0.05)
+    is_problem(await send(http, ulla), 409)
+
+
+async def test_an_unknown_dag(http: httpx.AsyncClient, ulla: Headers, database_url: str) -> None:
+    is_problem(await send(http, ulla, "k", dag_id="none"), 404)
+    is_problem(await send(http, ulla, "k", dag_id="../config"), 404)
+    is_problem(await send(http, ulla, "k", dag_id="a\x00b"), 404)
+    assert rows(database_url) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [{"is_paused": True}, {"is_stale": True}, {"has_import_errors": True}, {"allowed_run_types": ["scheduled"]}],
+)
+async def test_a_dag_that_can_not_be_triggered(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, shown: dict[str, Any]
+) -> None:
+    airflow.add_dag("visual_ai_workflow", **shown)
+    detail = is_problem(await send(http, ulla, "k"), 409)["detail"]
+    assert ("unpause" in detail) is ("is_paused" in shown)
+    assert (rows(database_url), airflow.triggers) == (NOTHING, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"query": "?"}, ["/input_data/image_url"]),
+        ({"image_url": 7}, ["/input_data/image_url"]),
+        ({"image_url": None}, ["/input_data/image_url"]),
+        ({"image_url": ""}, ["/input_data/image_url"]),
+        ({"image_url": "x", "query": ""}, ["/input_data/query"]),
+        ({"query": 5}, ["/input_data/query", "/input_data/image_url"]),
+        ({"image_url": "x", "options": {"a/b": "no"}}, ["/input_data/options/a~1b"]),
+        ({"image_url": "x", "options": {"sizes": [1, "two"]}}, ["/input_data/options/sizes/1"]),
+        ({"image_url": "x", "_visual_ai": {}}, ["/input_data/_visual_ai"]),
+        (None, ["/input_data"]),
+        ([], ["/input_data"]),
+    ],
+)
+async def test_input_that_breaks_the_schema(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, given: Any, expected: list[str]
+) -> None:
+    assert sorted(pointers(await send(http, ulla, "k", input_data=given))) == sorted(expected)
+    assert (rows(database_url), airflow.triggers) == (NOTHING, [])
+
+
+async def test_keys_that_are_no_parameter_are_let_through(http: httpx.AsyncClient, ulla: Headers) -> None:
+    assert (await send(http, ulla, input_data={**INPUT, "extra": [1, {"a": None}]})).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"dag_id": "visual_ai_workflow"}', ["/input_data"]),
+        ('{"input_data": {}}', ["/dag_id"]),
+        ('{"dag_id": "", "input_data": {}}', ["/dag_id"]),
+        ('{"dag_id": "x", "input_data": {}, "surprise": 1, "a/b": 2}', ["/surprise", "/a~1b"]),
+        ('{"dag_id": "x", "input_data": {}, "user_id": 5}', ["/user_id"]),
+        ('{"dag_id": "x"', [""]),
+        ("", [""]),
+        ("[]", [""]),
+        ('"text"', [""]),
+    ],
+)
+async def test_a_body_that_is_no_request(
+    http: httpx.AsyncClient, ulla: Headers, content: str, expected: list[str]
+) -> None:
+    response = await http.post(
+        "/workflows/trigger", content=content, headers={**ulla, "Content-Type": "application/json"}
+    )
+    assert pointers(response) == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "[Infinity]", '{"deep": [-Infinity]}', "1e999", '"\\u0000"', '"\\ud83d"', '{"\\udc00": 1}']
+)
+async def test_what_is_no_json_is_refused(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, value: str
+) -> None:
+    """Python's parser takes it, Airflow's and Postgres' don't."""
+    content = json.dumps(BODY).replace('"What is this?"', f'"?", "extra": {value}')
+    headers = {**ulla, "Content-Type": "application/json", "Idempotency-Key": "k"}
+    response = await http.post("/workflows/trigger", content=content, headers=headers)
+    assert pointers(response)[0].startswith("/input_data")
+    assert (rows(database_url), airflow.triggers) == (NOTHING, [])
+
+
+@pytest.mark.parametrize("key", ["", "k" * 257])
+async def test_a_bad_key(http: httpx.AsyncClient, ulla: Headers, key: str) -> None:
+    is_problem(await http.post("/workflows/trigger", json=BODY, headers={**ulla, "Idempotency-Key": key}), 422)
+
+
+async def test_a_body_that_is_too_large(
+    database_url: str, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        application(database_url, airflow, **PRODUCTION, max_body_bytes=2000) as app,
+        client_of(app) as http,
+    ):
+        ulla = await sign_in(http, "ulla")
+        big = json.dumps({**BODY, "input_data": {**INPUT, "query": "x" * 3000}}).encode()
+        read = 0
+
+        async def chunks() -> AsyncIterator[bytes]:
+            nonlocal read
+            for start in range(0, len(big), 500):
+                read += 1
+                yield big[start : start + 500]
+
+        headers = {**ulla, "Content-Type": "application/json", "Idempotency-Key": "k"}
+        declared = await http.post("/workflows/trigger", content=big, headers=headers)
+        assert "POST /images" in is_problem(declared, 413)["detail"]
+        is_problem(await http.post("/workflows/trigger", content=chunks(), headers=headers), 413)
+        assert read < len(big) / 500, "the rest was not read"
+        fitting = json.dumps(BODY).encode()
+        assert (await http.post("/workflows/trigger", content=fitting, headers=headers)).status_code == 202
+    assert len(airflow.triggers) == 1
+
+
+async def test_too_many(database_url: str, airflow: FakeAirflow) -> None:
+    async with (
+        application(database_url, airflow, **PRODUCTION, trigger_rate_per_minute=3) as app,
+        client_of(app) as http,
+    ):
+        ulla, uwe = await sign_in(http, "ulla"), await sign_in(http, "uwe")
+        first = await send(http, ulla, "k")
+        assert [(await send(http, ulla)).status_code for _ in range(3)] == [202, 202, 429]
+        response = await send(http, ulla)
+        is_problem(response, 429)
+        assert int(response.headers["retry-after"]) <= 60
+        assert (await send(http, uwe)).status_code == 202, "each user has a rate of their own"
+        assert (await send(http, ulla, "k")).json() == first.json(), "a repeated request is no new one"
+    assert rows(database_url)["workflow_executions"] == 4
+
+
+async def test_a_refusal_after_a_lost_answer_does_not_free_the_key(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    where = "POST /api/v2/dags/visual_ai_workflow/dagRuns"
+    airflow.fail(where, lose_answer=True, times=1)
+    airflow.fail(where, 403)
+    is_problem(await send(http, ulla, "k"), 503)
+    airflow.heal()
+    assert (await send(http, ulla, "k")).status_code == 202
+    assert len(airflow.runs) == 1
+
+
+@pytest.mark.parametrize("status", [None, 500, 502, 503])
+async def test_airflow_is_down(
+    http: httpx.AsyncClient,
+    ulla: Headers,
+    airflow: FakeAirflow,
+    database_url: str,
+    status: int | None,
+) -> None:
+    airflow.fail("/dags", status)
+    is_problem(await send(http, ulla), 503)
+    assert rows(database_url) == NOTHING
+    airflow.heal()
+    assert (await send(http, ulla)).status_code == 202
+
+
+async def test_airflow_goes_down_before_the_run_starts(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
+) -> None:
+    airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns")
+    is_problem(await send(http, ulla, "k"), 503)
+    assert rows(database_url) == {**NOTHING, "idempotency_keys": 1}, "the key keeps the run's id"
+    airflow.heal()
+    assert (await send(http, ulla, "k")).status_code == 202
+    assert len(airflow.runs) == 1
+
+
+async def test_airflow_comes_back_in_time(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", 503, times=2)
+    assert (await send(http, ulla)).status_code == 202
+    assert len(airflow.runs) == 1
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_airflow_refuses_the_conf(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, status: int
+) -> None:
+    airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", status, times=1, detail="no such picture")
+    response = await send(http, ulla, "k")
+    assert pointers(response) == ["/input_data"]
+    assert "no such picture" in response.text
+    assert rows(database_url) == NOTHING
+    assert (await send(http, ulla, "k", model="corrected")).status_code == 202
+
+
+async def test_an_internal_error_is_a_problem_too(
+    http: httpx.AsyncClient, ulla: Headers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("10.9.8.7 said Traceback")
+
+    monkeypatch.setattr(trigger_module, "_new_claim", broken)
+    is_problem(await send(http, {**ulla, "X-Request-ID": "req-8"}), 500)
+    assert (await send(http, {**ulla, "X-Request-ID": "req-8"})).headers["x-request-id"] == "req-8"
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing/here", 404), ("DELETE", "/workflows", 405)])
+async def test_wrong_addresses(http: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+    is_problem(await http.request(method, path), status)
+
+
+# Idempotency
+
+
+async def test_the_same_key_and_body_answer_the_same(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    first = await send(http, ulla, "k")
+    again = await send(http, ulla, "k", input_data=dict(reversed(INPUT.items())))
+    assert (again.status_code, again.json()) == (202, first.json())
+    assert again.headers["location"] == first.headers["location"]
+    assert len(airflow.triggers) == 1
+
+
+@pytest.mark.parametrize("change", [{"input_data": {**INPUT, "query": "else"}}, {"model": "m"}, {"user_id": "ulla"}])
+async def test_the_same_key_with_another_body(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, change: dict[str, Any]
+) -> None:
+    assert (await send(http, ulla, "k")).status_code == 202
+    before = rows(database_url)
+    is_problem(await send(http, ulla, "k", **change), 409)
+    assert (rows(database_url), len(airflow.triggers)) == (before, 1)
+
+
+async def test_another_users_key_is_another_key(http: httpx.AsyncClient, ulla: Headers) -> None:
+    uwe = await sign_in(http, "uwe")
+    first, second = await send(http, ulla, "k"), await send(http, uwe, "k", model="m")
+    assert first.json()["dag_run_id"] != second.json()["dag_run_id"]
+
+
+async def test_without_a_key_each_request_is_a_run(http: httpx.AsyncClient, ulla: Headers) -> None:
+    ids = {(await send(http, ulla)).json()["dag_run_id"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+async def test_many_at_once_with_one_key_are_one_run(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
+) -> None:
+    responses = await asyncio.gather(*(send(http, ulla, "k") for _ in range(30)))
+    assert {response.status_code for response in responses} == {202}
+    assert len({json.dumps(response.json()) for response in responses}) == 1
+    assert len(airflow.runs) == 1
+    assert rows(database_url) == {"workflow_executions": 1, "workflow_events": 1, "idempotency_keys": 1}
+
+
+async def test_the_answer_was_lost_once(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", lose_answer=True, times=1)
+    response = await send(http, ulla)
+    assert response.status_code == 202
+    assert list(airflow.runs) == [("visual_ai_workflow", response.json()["dag_run_id"])]
+
+
+@pytest.mark.parametrize("paused_since", [False, True])
+async def test_the_answer_was_lost_for_good(database_url: str, airflow: FakeAirflow, paused_since: bool) -> None:
+    """The client's retry, after a restart of the service, finds the run that was started."""
+    airflow.fail("/dags/~/")  # so that nobody else records the run
+    airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", lose_answer=True)
+    async with application(database_url, airflow, **PRODUCTION) as app, client_of(app) as http:
+        is_problem(await send(http, await sign_in(http, "ulla"), "k"), 503)
+    [(_, dag_run_id)] = airflow.runs
+    airflow.heal()
+    airflow.fail("/dags/~/")
+    async with application(database_url, airflow, **PRODUCTION) as app, client_of(app) as http:
+        if paused_since:
+            airflow.add_dag("visual_ai_workflow", is_paused=True)
+        assert rows(database_url)["workflow_executions"] == 0
+        response = await send(http, await sign_in(http, "ulla"), "k")
+        assert (response.status_code, response.json()["dag_run_id"]) == (202, dag_run_id)
+    assert len(airflow.runs) == 1
+    assert rows(database_url)["workflow_executions"] == 1
+
+
+async def test_the_database_is_down(airflow: FakeAirflow) -> None:
+    async with application(CLOSED, airflow, **PRODUCTION) as app, client_of(app) as http:
+        ulla = await sign_in(http, "ulla")
+        problem = is_problem(await send(http, ulla), 503)
+        assert "name `model` and `budget`" in problem["detail"], "a budget that can't be read is not left out"
+        response = await send(http, ulla, model="local:vision", budget={})
+        assert response.status_code == 202, "Airflow has it; the record follows"
+        conf = airflow.triggers[0][1]["conf"]
+        assert conf["_visual_ai"]["execution_id"] == response.json()["execution_id"]
+        is_problem(await send(http, ulla, "k"), 503)  # without a place for the key nothing may start
+        assert len(airflow.runs) == 1
+        is_problem(await http.get("/workflow-status", headers=ulla), 503)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/workflow-status/a%00b/c", "/workflow-status/a/b%00c", "/workflow-status/stream/a%00/b",
+        "/workflow-status/none/none",
+    ],
+)  # fmt: skip
+async def test_a_name_that_no_run_can_have(http: httpx.AsyncClient, ulla: Headers, path: str) -> None:
+    is_problem(await http.get(path, headers=ulla), 404)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?cursor=x", "?cursor=%00", "?limit=0", "?limit=201", "?state=unknown", "?since=yesterday", "?dag_id=%00",
+        "?user_id=%00", "?cursor=MjAyNi0wMS0wMVQwMDowMDowMCswMDowMHx4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg",
+    ],
+)  # fmt: skip
+async def test_a_list_that_can_not_be_asked_for(http: httpx.AsyncClient, ulla: Headers, query: str) -> None:
+    assert pointers(await http.get(f"/workflow-status{query}", headers=ulla)) == [query.partition("=")[0]]
+
+
+async def test_a_list_in_pages(http: httpx.AsyncClient, ulla: Headers) -> None:
+    started = [(await send(http, ulla)).json()["dag_run_id"] for _ in range(5)]
+    await send(http, await sign_in(http, "uwe"))
+    seen, cursor = [], None
+    while True:
+        params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = (await http.get("/workflow-status", headers=ulla, params=params)).json()
+        seen += [execution["dag_run_id"] for execution in page["executions"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == started[::-1], "newest first, the user's own only"
+
+
+async def test_a_run_not_seen_yet_while_airflow_is_down(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    """Nobody knows whether there is such a run: that is no 404."""
+    airflow.fail("GET /api/v2/dags/visual_ai_workflow/dagRuns")
+    is_problem(await http.get("/workflow-status/visual_ai_workflow/run", headers=ulla), 503)
+
+
+async def test_workflows(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    airflow.add_dag("stale", is_stale=True)
+    listed = (await http.get("/workflows", headers=ulla)).json()["workflows"]
+    assert [workflow["dag_id"] for workflow in listed] == ["multi agent/workflow", "visual_ai_workflow"]
+    assert listed[1]["input_schema"]["required"] == ["image_url"]
+    airflow.followers["visual_ai_workflow"] = {"first": ["third", "second"], "second": [], "third": []}
+    detail = (await http.get("/workflows/visual_ai_workflow", headers=ulla)).json()
+    assert [(task["task_id"], task["downstream"]) for task in detail.pop("tasks")] == [
+        ("first", ["second", "third"]),
+        ("second", []),
+        ("third", []),
+    ]
+    assert detail == listed[1]
+    is_problem(await http.get("/workflows/none", headers=ulla), 404)
+
+
+async def test_tasks_of_a_workflow_are_read_again_when_it_was_parsed_anew(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "FRESH", 0)
+
+    async def tasks() -> list[str] | None:
+        found = (await http.get("/workflows/visual_ai_workflow", headers=ulla)).json()["tasks"]
+        return None if found is None else [task["task_id"] for task in found]
+
+    airflow.followers["visual_ai_workflow"] = {"a": []}
+    refusal = airflow.fail("/visual_ai_workflow/tasks", 403, times=1)
+    assert await tasks() is None, "Airflow keeps them from this user: the workflow itself is shown"
+    assert refusal.times == 0
+    assert await tasks() == ["a"]
+    airflow.followers["visual_ai_workflow"] = {"b": []}
+    assert await tasks() == ["a"]
+    airflow.dags["visual_ai_workflow"]["last_parsed_time"] = "2030-01-01T00:00:00Z"
+    assert await tasks() == ["b"]
+    airflow.dags["visual_ai_workflow"]["last_parsed_time"] = "2030-01-01T00:00:01Z"
+    airflow.fail("/visual_ai_workflow/tasks", 503)
+    is_problem(await http.get("/workflows/visual_ai_workflow", headers=ulla), 503)
+
+
+async def test_the_sample_picture(http: httpx.AsyncClient, ulla: Headers) -> None:
+    sample = await http.get("/images/samples/invoice", headers=ulla)
+    assert sample.headers["content-type"] == "image/png"
+    assert sample.content.startswith(b"\x89PNG")
+    assert "invoice" in is_problem(await http.get("/images/samples/none", headers=ulla), 404)["detail"]

@@ -1,0 +1,182 @@
+"""The migrations on a real PostgreSQL, and what the two roles can and can't do."""
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from backend.db.address import plain_url
+from backend.db.migrate import BOOKKEEPING_SCHEMA, CHECKPOINT_TABLES, migrate
+from backend.db.roles import RoleError, role_password
+from backend.stack.postgres import Cluster
+from tests.conftest import Postgres
+from tests.kit.processes.stack import free_port
+
+
+@pytest.fixture
+def airflow_table(pg: Postgres, postgres: Cluster) -> str:
+    """A table as Airflow makes them: in `public`, owned by role `airflow`."""
+    with psycopg.connect(
+        plain_url(postgres.url("airflow", user="airflow", password="owner")), autocommit=True
+    ) as owner:
+        owner.execute("CREATE TABLE IF NOT EXISTS public.connection (id int, password text)")
+    return "public.connection"
+
+
+@pytest.fixture(params=["backend_url", "worker_url"])
+def role(request: pytest.FixtureRequest, pg: Postgres) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(plain_url(getattr(pg, request.param)), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def worker(pg: Postgres) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(plain_url(pg.worker_url), autocommit=True) as connection:
+        yield connection
+
+
+def refused(connection: psycopg.Connection, statement: str) -> bool:
+    try:
+        connection.execute(statement)
+    except psycopg.errors.InsufficientPrivilege:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM {}",
+        "INSERT INTO {} VALUES (1)",
+        "UPDATE {} SET id = 2",
+        "DELETE FROM {}",
+        "TRUNCATE {}",
+        "DROP TABLE {}",
+    ],
+)
+def test_neither_role_touches_airflows_tables(role: psycopg.Connection, airflow_table: str, statement: str) -> None:
+    try:
+        assert refused(role, statement.format(airflow_table))
+    except psycopg.errors.UndefinedTable:
+        pytest.fail("the table isn't there, so nothing was shown")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE public.mine (id int)",
+        "CREATE TABLE visual_ai.mine (id int)",
+        f"CREATE TABLE {BOOKKEEPING_SCHEMA}.mine (id int)",
+        "CREATE TEMPORARY TABLE mine (id int)",
+        "CREATE SCHEMA mine",
+        "CREATE ROLE mine",
+        "CREATE DATABASE mine",
+        "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+        f"SELECT * FROM {BOOKKEEPING_SCHEMA}._yoyo_migrations",
+        "SELECT rolpassword FROM pg_authid",
+        "SELECT pg_read_file('postgresql.conf')",
+    ],
+)
+def test_neither_role_makes_anything_or_leaves_its_schema(role: psycopg.Connection, statement: str) -> None:
+    assert refused(role, statement)
+
+
+def test_the_worker_deletes_nothing_but_checkpoints(worker: psycopg.Connection) -> None:
+    tables = worker.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'visual_ai'").fetchall()
+    assert tables
+    for (table,) in tables:
+        if table not in (*CHECKPOINT_TABLES, "workflow_threads"):
+            assert refused(worker, f"DELETE FROM visual_ai.{table}"), table
+        assert refused(worker, f"TRUNCATE visual_ai.{table}"), table
+
+
+def test_the_worker_writes_what_it_records_and_the_timeline_only_grows(
+    worker: psycopg.Connection, database_url: str
+) -> None:
+    row = worker.execute(
+        "INSERT INTO visual_ai.workflow_executions (dag_id, dag_run_id) VALUES ('d', 'r') RETURNING id"
+    ).fetchone()
+    assert row is not None
+    worker.execute("UPDATE visual_ai.workflow_executions SET state = 'running' WHERE id = %s", row)
+    worker.execute(
+        "INSERT INTO visual_ai.workflow_events (execution_id, seq, event_type, payload) VALUES (%s, 1, 'end', '{}')",
+        row,
+    )
+    assert refused(worker, "UPDATE visual_ai.workflow_events SET payload = '{}'")
+
+
+def test_a_password_is_needed_and_travels_scrambled(pg: Postgres, postgres: Cluster) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(plain_url(postgres.url("airflow", user="visual_ai_worker", password="wrong")))
+    rules = "SELECT DISTINCT auth_method FROM pg_hba_file_rules"
+    with psycopg.connect(plain_url(pg.admin_url)) as admin:
+        assert admin.execute(rules).fetchall() == [("scram-sha-256",)]
+        stored = admin.execute("SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL").fetchall()
+    assert stored
+    assert all(str(verifier).startswith("SCRAM-SHA-256$") for (verifier,) in stored)
+
+
+def test_migrating_again_changes_nothing(pg: Postgres) -> None:
+    again = migrate(pg.admin_url)
+    assert (again.applied, again.warnings) == ((), ())
+    assert (again.backend_url, again.worker_url) == (pg.backend_url, pg.worker_url)
+
+
+def test_two_installations_at_the_same_moment_both_end_migrated(postgres: Cluster) -> None:
+    postgres.ensure_database("twice", owner="airflow", password="owner")
+    applied, errors = [], []
+
+    def run() -> None:
+        try:
+            applied.append(migrate(postgres.url("twice")).applied)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert sorted(map(len, applied))[:2] == [0, 0]
+    assert max(map(len, applied)) >= 1
+
+
+def test_a_migration_that_was_killed_doesnt_lock_the_next_one_out(pg: Postgres) -> None:
+    with psycopg.connect(plain_url(pg.admin_url), autocommit=True) as admin:
+        admin.execute(f"INSERT INTO {BOOKKEEPING_SCHEMA}.yoyo_lock (locked, ctime, pid) VALUES (1, now(), 1)")
+    assert migrate(pg.admin_url).applied == ()
+
+
+def test_databases_of_one_cluster_agree_on_the_roles_passwords(pg: Postgres, postgres: Cluster) -> None:
+    postgres.ensure_database("neighbour", owner="airflow", password="owner")
+    migrate(postgres.url("neighbour"))
+    psycopg.connect(plain_url(pg.worker_url)).close()
+    assert role_password("a", "visual_ai_worker") != role_password("a", "visual_ai_backend")
+
+
+def test_an_owner_without_the_right_to_make_roles_is_told_what_to_do() -> None:
+    directory = Path(tempfile.mkdtemp(prefix="visual-ai-pg-"))
+    cluster = Cluster(directory / "data", free_port(), "secret", durable=False, tell=lambda _: None)
+    try:
+        cluster.start()
+        cluster.ensure_database("airflow", owner="airflow", password="owner")
+        owner = cluster.url("airflow", user="airflow", password="owner")
+        with pytest.raises(RoleError, match=r"CREATE ROLE visual_ai_backend LOGIN PASSWORD"):
+            migrate(owner)
+        with psycopg.connect(plain_url(cluster.url()), autocommit=True) as admin:
+            admin.execute("CREATE ROLE visual_ai_backend LOGIN PASSWORD 'b'")
+            admin.execute("CREATE ROLE visual_ai_worker LOGIN PASSWORD 'w'")
+        with pytest.raises(RoleError, match=r"ALTER ROLE visual_ai_backend LOGIN PASSWORD"):
+            migrate(owner)
+        migrated = migrate(owner, {"visual_ai_backend": "b", "visual_ai_worker": "w"})
+        psycopg.connect(plain_url(migrated.worker_url)).close()
+        assert not migrated.warnings
+    finally:
+        cluster.stop()
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,162 @@
+"""docker/nginx.conf in a real nginx, filled in as its container does it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.kit.processes.proxied_backend import ProxiedBackend, proxied_backend
+from tests.kit.processes.stack import ROOT, free_port, wait_until
+from tests.kit.serving import RULES, check_hashed_file, check_page, check_unbuffered
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx isn't installed")
+
+SCRIPT = "console.log(1);" * 200
+
+
+@pytest.fixture
+def backend() -> Iterator[ProxiedBackend]:
+    with proxied_backend() as server:
+        yield server
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """The entry and its template as in the image, but with files of nginx's in a directory of the test's own."""
+    with tempfile.TemporaryDirectory(prefix="nginx-") as name:
+        Path(name).chmod(0o755)  # started by root, nginx works as somebody else
+        _fill(Path(name))
+        yield Path(name)
+
+
+def _fill(tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    (pages / "assets").mkdir(parents=True)
+    (pages / "index.html").write_text("<!doctype html><title>page</title>")
+    (pages / "assets" / "index-0a1b2c3d.js").write_text(SCRIPT)
+    (pages / "favicon.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    for name in ("nginx.conf", "frontend-entry.sh"):
+        text = (ROOT / "docker" / name).read_text().replace("/tmp/", f"{tmp_path}/")
+        (tmp_path / name.replace("nginx.conf", "nginx.conf.in")).write_text(text)
+    entry = tmp_path / "frontend-entry.sh"
+    entry.write_text(entry.read_text().replace('/nginx.conf" >', '/nginx.conf.in" >'))
+    entry.chmod(0o755)
+
+
+@pytest.fixture
+def client(folder: Path, backend: ProxiedBackend) -> Iterator[httpx.Client]:
+    port = free_port()
+    environment = {
+        "PATH": f"{os.environ['PATH']}:/usr/sbin",
+        "BACKEND_URL": backend.url,
+        "FRONTEND_PORT": str(port),
+        "FRONTEND_ROOT": str(folder / "pages"),
+        "VISUAL_AI_MAX_IMAGE_BYTES": "2000000",
+        "VISUAL_AI_MAX_BODY_BYTES": "1000000",
+    }
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([str(folder / "frontend-entry.sh")], env=environment, stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:
+            wait_until(lambda: _answers(client) or process.poll(), timeout=10, what="nginx")
+            assert process.poll() is None, (folder / "log").read_text()
+            yield client
+    finally:
+        process.send_signal(signal.SIGQUIT)
+        process.wait(10)
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/favicon.svg").is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/runs?state=failed", "/run/visual_ai_workflow/manual__1"])
+def test_pages(client: httpx.Client, path: str) -> None:
+    check_page(client, path)
+
+
+def test_hashed_files(client: httpx.Client) -> None:
+    check_hashed_file(client, "/assets/index-0a1b2c3d.js")
+    packed = client.get("/assets/index-0a1b2c3d.js", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.text == SCRIPT
+
+
+@pytest.mark.parametrize("prefix", RULES["api"])
+def test_what_the_backend_answers(client: httpx.Client, prefix: str) -> None:
+    answer = client.get(prefix, params={"a": "b"})
+    assert answer.json()["path"] == f"{prefix}?a=b"
+    assert answer.headers["cache-control"] == "no-store"  # its own
+    assert answer.json()["headers"]["x-forwarded-for"] == "127.0.0.1"
+    assert answer.json()["headers"]["host"] == answer.request.headers["host"]
+    if prefix not in ("/healthz", "/readyz", "/openapi.json"):
+        deeper = client.get(f"{prefix}/x%2Fy/z")
+        assert deeper.json()["path"] == f"{prefix}/x%2Fy/z"  # a run's id may hold an escaped slash
+        assert client.get(f"{prefix}x").headers["content-type"].startswith("text/html")
+
+
+def test_an_event_is_sent_on_at_once(client: httpx.Client, backend: ProxiedBackend) -> None:
+    check_unbuffered(client, "/workflow-status/stream/dag/run", backend.release)
+
+
+def test_uploads_up_to_the_backends_own_limit_arrive_and_endless_ones_do_not(
+    client: httpx.Client, backend: ProxiedBackend
+) -> None:
+    assert client.post("/images", content=b"x" * 2_100_000).json() == {"size": 2_100_000}
+    refused = client.post("/images", content=b"x" * 4_100_000)
+    assert refused.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["status"] == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    assert backend.bodies == [2_100_000]
+
+
+def test_a_backend_that_is_away_is_a_problem_to_be_retried(client: httpx.Client, backend: ProxiedBackend) -> None:
+    backend.shutdown()
+    backend.server_close()
+    answer = client.get("/workflows")
+    assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["retry-after"] == "5"
+    assert answer.json()["status"] == httpx.codes.SERVICE_UNAVAILABLE
+
+
+def test_hsts_is_sent_behind_tls_only(client: httpx.Client) -> None:
+    behind_tls = client.get("/", headers={"X-Forwarded-Proto": "https"})
+    assert behind_tls.headers["strict-transport-security"].startswith("max-age=")
+    passed_on = client.get("/workflows", headers={"X-Forwarded-Proto": "https"}).json()["headers"]
+    assert passed_on["x-forwarded-proto"] == "https"
+
+
+def test_the_log_holds_no_token(client: httpx.Client, folder: Path) -> None:
+    client.get("/workflows?token=in-the-query", headers={"Authorization": "Bearer in-the-header"})
+    client.get("/workflows", headers={"Cookie": "visual_ai_session=in-the-cookie"})
+    log = wait_until(lambda: text if '/workflows" 200' in (text := (folder / "log").read_text()) else None, timeout=5)
+    assert "in-the" not in log
+
+
+def test_a_limit_that_is_no_number_is_named(folder: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "VISUAL_AI_MAX_IMAGE_BYTES": "20 MB"}
+    refused = subprocess.run(
+        [folder / "frontend-entry.sh"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert "VISUAL_AI_MAX_IMAGE_BYTES" in refused.stderr
+
+
+def test_the_conf_has_the_rules_of_the_frontend() -> None:
+    """Also where there is no nginx to try it."""
+    text = (ROOT / "docker" / "nginx.conf").read_text()
+    for name, value in RULES["headers"].items():
+        assert f'add_header {name} "{value}" always;' in text
+    assert f'"{RULES["cacheControl"]["hashed"]}"' in text

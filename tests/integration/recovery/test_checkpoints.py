@@ -1,0 +1,296 @@
+"""A retry goes on where the try before it stopped, and a superseded try can write nothing."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import psycopg
+import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+from sqlalchemy import Connection, text
+
+from backend.checkpoints.batch_writer import CheckpointWriter
+from backend.checkpoints.batched_saver import GroupSaver
+from backend.checkpoints.fenced_saver import FencedSaver, Pool, open_pool
+from backend.core.settings import Settings
+from backend.core.states import TaskState
+from backend.db.address import plain_url
+from backend.db.engine import Database, make_async_engine
+from backend.db.runs import executions, observations, threads
+from backend.db.runs.threads import Claim, SupersededError, Wanted
+from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
+from backend.runtime.team.run import run_team
+from tests.conftest import Postgres
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.policies import NO_RETRIES
+
+TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
+
+MakeRunner = Callable[..., AgentRunner]
+
+
+@pytest.fixture
+async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
+    """Runners of successive tries of one task, with the worker's rights and the test's model server."""
+    settings = Settings(
+        database_url_override=pg.worker_url,
+        openai_base_url=openai_server.base_url,
+        openai_api_key="test-key",
+        error_rules=NO_RETRIES,  # a failed call fails the try
+    )
+    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
+    run_id = uuid.uuid4().hex
+
+    def make(try_number: int, conf: dict[str, Any] | None = None) -> AgentRunner:
+        task = TaskContext("dag", run_id, "task", -1, try_number, conf or {"query": "What happened?"})
+        return AgentRunner(settings, database, task)
+
+    yield make
+    await database.close()
+
+
+async def trace_nodes(runner: AgentRunner) -> list[tuple[int, str, str, str]]:
+    query = text(
+        "SELECT try_number, agent_name, node, state FROM visual_ai.agent_traces"
+        " WHERE node IS NOT NULL ORDER BY started_at"
+    )
+    async with runner._database.engine.connect() as connection:
+        return [tuple(row) for row in await connection.execute(query)]
+
+
+async def test_a_retry_runs_only_the_failed_node_and_counts_all_tokens(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    spec = parse_agent({"type": "text"}, {"text": TEXT, "query": "Where did the third ship go?"})
+    openai_server.script("server_error")
+    async with make_runner(1) as first:
+        with pytest.raises(Exception, match="500"):
+            await run_single(first, spec)
+    async with make_runner(2) as second:
+        result = await run_single(second, spec)
+    assert await trace_nodes(second) == [
+        (1, "text", "prepare", "success"),
+        (1, "text", "analyse", "failed"),
+        (2, "text", "analyse", "success"),
+        (2, "text", "report", "success"),
+    ]
+    assert result["usage"]["output_tokens"] > 0
+    assert len(openai_server.requests) == 2
+
+
+async def test_finished_agents_of_a_team_are_not_run_again(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    specs = parse_team(
+        [
+            {"name": "good", "type": "text", "input_data": {"text": TEXT, "query": "first question"}},
+            {"name": "bad", "type": "text", "input_data": {"text": TEXT, "query": "second question"}},
+        ],
+        "parallel",
+    )
+    openai_server.script(contains="first question", content="The first answer.")
+    openai_server.script("server_error", contains="second question")
+    openai_server.script(contains="second question", content="The second answer.")
+    synthesis = synthesis_spec(True, specs, None)
+    async with make_runner(1) as first:
+        with pytest.raises(Exception, match="500"):
+            await run_team(first, specs, "parallel", synthesis=synthesis)
+    asked_before = len(openai_server.requests)
+    async with make_runner(2) as second:
+        result = await run_team(second, specs, "parallel", synthesis=synthesis)
+    asked = [request.prompt for request in openai_server.requests[asked_before:]]
+    assert not any("first question" in prompt for prompt in asked)
+    assert len(asked) == 2  # the failed agent and the synthesis
+    assert set(result["results"]) == {"good", "bad"}
+    assert result["agents"]["good"]["usage"]["output_tokens"] > 0
+
+
+async def test_another_input_starts_from_nothing(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+    openai_server.script("server_error")
+    async with make_runner(1) as first:
+        with pytest.raises(Exception, match="500"):
+            await run_single(first, parse_agent({"type": "text"}, {"text": TEXT}))
+    async with make_runner(2) as second:
+        await run_single(second, parse_agent({"type": "text"}, {"text": "Another text about the sea and its tides."}))
+    assert [row[2] for row in await trace_nodes(second) if row[0] == 2] == ["prepare", "analyse", "report"]
+    assert "tides" in openai_server.requests[-1].prompt
+
+
+async def test_a_task_that_succeeded_is_done_again_when_cleared(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    spec = parse_agent({"type": "text"}, {"text": TEXT})
+    for try_number in (1, 2):
+        async with make_runner(try_number) as runner:
+            await run_single(runner, spec)
+        seen = TaskState("task", -1, try_number, "success")
+        await runner._database.run(observations.observe, runner.task.run_state(), [seen])
+    assert len(openai_server.requests) == 2
+
+
+async def test_a_task_that_died_before_airflow_had_its_result_pays_no_model_twice(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    spec = parse_agent({"type": "text"}, {"text": TEXT})
+    results = []
+    for try_number in (1, 2):
+        async with make_runner(try_number) as runner:
+            results.append(await run_single(runner, spec))
+    assert len(openai_server.requests) == 1
+    assert results[0]["output"] == results[1]["output"]
+
+
+@pytest.mark.parametrize(("next_try", "action"), [(2, "task_retry"), (1, "resume")])
+async def test_a_try_whose_process_is_gone_is_told_of(
+    make_runner: MakeRunner, openai_server: OpenAIServer, next_try: int, action: str
+) -> None:
+    spec = parse_agent({"type": "text"}, {"text": TEXT})
+    openai_server.script(hang=True)
+    async with make_runner(1) as lost:
+        working = asyncio.ensure_future(run_single(lost, spec))
+        try:
+            while ("analyse", "running") not in [row[2:] for row in await trace_nodes(lost)]:  # noqa: ASYNC110  # its writer's
+                await asyncio.sleep(0.02)
+            async with make_runner(next_try) as second:
+                await run_single(second, spec)
+                assert (await trace_nodes(second))[:2] == [
+                    (1, "text", "prepare", "success"), (1, "text", "analyse", "cancelled"),
+                ]  # fmt: skip
+                told = text("SELECT event_type, payload FROM visual_ai.workflow_events ORDER BY seq")
+                async with second._database.engine.connect() as connection:
+                    events = [(row[0], row[1]) for row in await connection.execute(told)]
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+    cancelled = [payload["node"] for kind, payload in events if payload.get("state") == "cancelled"]
+    assert cancelled == [None, "analyse"]
+    (error,) = [payload for kind, payload in events if kind == "error"]
+    assert (error["try_number"], error["agent"], error["node"]) == (1, "text", "analyse")
+    assert (error["category"], error["action"]) == ("internal", action)
+    assert "killed" in error["message"]
+
+
+async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner, pg: Postgres) -> None:
+    older, newer, late = make_runner(1), make_runner(2), make_runner(1)
+    thread = older.task.thread_id
+    async with older, newer, late:
+        await older.claim({"text": thread}, "input")
+        await newer.claim({"text": thread}, "input")
+        with pytest.raises(SupersededError):
+            await late.claim({"text": thread}, "input")
+        async with open_pool(pg.worker_url, max_size=1) as pool:
+            config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+            stale, current = (FencedSaver(pool, Claim(thread, number, number, False)) for number in (1, 2))
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                await stale.aput(config, empty_checkpoint(), {}, {})
+            assert await current.aget_tuple(config) is None
+            kept = await current.aput(config, empty_checkpoint(), {}, {})
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                await stale.aput_writes(kept, [("channel", "value")], "task")
+            await current.aput_writes(kept, [("channel", "value")], "task")
+            found = await current.aget_tuple(config)
+            assert found is not None
+            assert found.pending_writes == [("task", "channel", "value")]
+
+
+def saver_of(pool: Pool, claim: Claim) -> GroupSaver:
+    return GroupSaver(pool, claim, CheckpointWriter(pool))
+
+
+async def test_checkpoints_that_share_a_transaction_are_fenced_as_well(make_runner: MakeRunner, pg: Postgres) -> None:
+    runner = make_runner(1)
+    thread = runner.task.thread_id
+    config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+    async with runner, open_pool(pg.worker_url, max_size=1) as pool:
+        await runner.claim({"text": thread}, "input")
+        async with saver_of(pool, Claim(thread, 7, 7, False)).writing() as stale:
+            await stale.aput(config, empty_checkpoint(), {}, {})
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                await stale.flush()
+            with pytest.raises(psycopg.errors.SerializationFailure):
+                await stale.aput(config, empty_checkpoint(), {}, {})
+        assert await FencedSaver(pool, Claim(thread, 1, 1, False)).aget_tuple(config) is None
+
+
+async def test_of_many_claims_only_the_superseded_one_is_refused(make_runner: MakeRunner, pg: Postgres) -> None:
+    runner = make_runner(1)
+    names = [f"{runner.task.thread_id}/{number}" for number in range(5)]
+    claims = [await runner.database.run(claim_alone, runner, name) for name in names]
+    await runner.database.run(claim_alone, runner, names[2])
+    async with open_pool(pg.worker_url, max_size=1) as pool:
+        writer = CheckpointWriter(pool, gather=0.01)
+        savers = [GroupSaver(pool, claim, writer) for claim in claims]
+        configs: list[Any] = [{"configurable": {"thread_id": name, "checkpoint_ns": ""}} for name in names]
+        for saver, config in zip(savers, configs, strict=True):
+            await saver.aput(config, empty_checkpoint(), {}, {})
+        ended = await asyncio.gather(*(saver.flush() for saver in savers), return_exceptions=True)
+        assert [type(end) for end in ended] == [
+            psycopg.errors.SerializationFailure if n == 2 else type(None) for n in range(5)
+        ]
+        kept = [await FencedSaver(pool, claims[0]).aget_tuple(config) is not None for config in configs]
+    assert kept == [True, True, False, True, True]
+
+
+async def test_checkpoints_that_are_refused_take_nobody_elses_with_them(make_runner: MakeRunner, pg: Postgres) -> None:
+    runner = make_runner(1)
+    names = [f"{runner.task.thread_id}/{number}" for number in range(5)]
+    claims = [await runner.database.run(claim_alone, runner, name) for name in names]
+    async with open_pool(pg.worker_url, max_size=1) as pool:
+        writer = CheckpointWriter(pool, gather=0.01)
+        savers = [GroupSaver(pool, claim, writer) for claim in claims]
+        configs: list[Any] = [{"configurable": {"thread_id": name, "checkpoint_ns": ""}} for name in names]
+        for number, (saver, config) in enumerate(zip(savers, configs, strict=True)):
+            kept = await saver.aput(config, empty_checkpoint(), {}, {})
+            await saver.aput_writes(kept, [("chan\x00nel" if number == 1 else "channel", "value")], "task")
+        ended = await asyncio.gather(*(saver.flush() for saver in savers), return_exceptions=True)
+        assert [end is None for end in ended] == [True, False, True, True, True]
+        with pytest.raises(psycopg.DataError):
+            await savers[1].aput(configs[1], empty_checkpoint(), {}, {})
+        found = [
+            await saver.aget_tuple(config)
+            for saver, config in zip(savers, configs, strict=True)
+            if saver is not savers[1]
+        ]
+    assert [len(one.pending_writes or ()) if one is not None else None for one in found] == [1, 1, 1, 1]
+
+
+def claim_alone(connection: Connection, runner: AgentRunner, thread: str) -> Claim:
+    """A claim of a task instance that has this one thread."""
+    execution_id = executions.ensure(connection, runner.task.run_state())
+    return threads.begin_one(connection, Wanted(execution_id, thread, 1, [thread], "input"))
+
+
+async def test_a_lost_connection_costs_no_checkpoint(make_runner: MakeRunner, pg: Postgres) -> None:
+    runner = make_runner(1)
+    thread = runner.task.thread_id
+    config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+    async with runner, open_pool(pg.worker_url, max_size=1) as pool:
+        await runner.claim({"text": thread}, "input")
+        claim = Claim(thread, 1, 1, False)
+        async with saver_of(pool, claim).writing() as saver:
+            first = await saver.aput(config, empty_checkpoint(), {}, {})
+            await saver.flush()
+            with psycopg.connect(plain_url(pg.admin_url), autocommit=True) as admin:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE application_name = 'visual_ai_checkpoints'"
+                )
+            kept = await saver.aput(first, empty_checkpoint(), {}, {})
+            found = await saver.aget_tuple(config)
+            assert found is not None
+            assert found.config == kept
+
+
+async def test_checkpoints_of_finished_runs_are_pruned_by_age(make_runner: MakeRunner, pg: Postgres) -> None:
+    async with make_runner(1) as runner:
+        await run_single(runner, parse_agent({"type": "text"}, {"text": TEXT}))
+    database = runner._database
+    ended = text("UPDATE visual_ai.workflow_executions SET state = 'success', finished_at = now() - interval '2 days'")
+    await database.run(lambda connection: connection.execute(ended))
+    assert await database.run(threads.prune, older_than=3 * 86400, limit=10) == 0
+    assert await database.run(threads.prune, older_than=86400, limit=10) == 1
+    count = text("SELECT count(*) FROM visual_ai.checkpoints")
+    left = await database.run(lambda connection: connection.execute(count).scalar_one())
+    assert left == 0

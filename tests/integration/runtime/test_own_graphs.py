@@ -1,0 +1,194 @@
+"""Users' own graphs run unchanged, with the same events, usage, checkpoints and results as built-in agents."""
+
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from backend.core.errors.input_error import InputError
+from backend.core.settings import Settings, get_settings
+from backend.db.engine import Database, make_async_engine
+from backend.runtime.graphs.langgraph_json import GraphLoadError, check_reference
+from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.specs import parse_agent
+from tests.conftest import Postgres
+from tests.kit.graphs import foreign
+from tests.kit.openai.server import OpenAIServer
+
+HERE = "tests.kit.graphs.foreign"
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+async def database(pg: Postgres, database_url: str) -> AsyncIterator[Database]:
+    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def run(pg: Postgres, database: Database) -> Run:
+    """Runs a graph as the given try of the test's one task."""
+    run_id = uuid.uuid4().hex
+
+    async def run(
+        graph: str, given: dict[str, Any], *, try_number: int = 1, project: Path | None = None, **kw: Any
+    ) -> Any:
+        settings = Settings(database_url_override=pg.worker_url, langgraph_json=str(project) if project else None)
+        task = TaskContext("dag", run_id, "task", -1, try_number, {})
+        async with AgentRunner(settings, database, task) as runner:
+            return await run_single(runner, parse_agent(None, given, graph=graph, **kw))
+
+    return run
+
+
+async def rows(database: Database, query: str) -> list[tuple[Any, ...]]:
+    async with database.engine.connect() as connection:
+        return [tuple(row) for row in await connection.execute(text(query))]
+
+
+@pytest.mark.parametrize("graph", ["builder", "compiled", "factory", "resourceful"])
+async def test_every_kind_of_graph_runs(run: Run, graph: str) -> None:
+    result = await run(f"{HERE}:{graph}", {"value": 3})
+    assert result["output"] == {"value": 8}
+    assert result["agent"] == graph
+    assert graph != "resourceful" or foreign.closed.pop() == "resourceful"
+
+
+async def test_a_factory_gets_the_config_with_configurable(run: Run) -> None:
+    result = await run(f"{HERE}:async_factory", {"value": 3}, configurable={"step": 10})
+    assert result["output"] == {"value": 13}
+
+
+async def test_send_command_context_and_store_work(run: Run) -> None:
+    result = await run(f"{HERE}:fanned", {"words": ["one", "three"]}, context={"name": "English"})
+    assert result["output"]["verdict"] == "8 letters in English"
+    assert result["output"]["memory"] == {"verdict": "8 letters in English"}
+
+
+async def test_a_retry_runs_only_what_failed(run: Run, database: Database) -> None:
+    foreign.runs.clear()
+    foreign.failures["left"] = 1
+    with pytest.raises(RuntimeError, match="second node failed"):
+        await run(f"{HERE}:builder", {"value": 3})
+    result = await run(f"{HERE}:builder", {"value": 3}, try_number=2)
+    assert result["output"] == {"value": 8}
+    assert foreign.runs == ["add_one", "double", "double"]
+    assert await rows(database, "SELECT category, node, exception_type FROM visual_ai.workflow_errors") == [
+        ("internal", "double", "RuntimeError")
+    ]
+
+
+async def test_models_and_tools_inside_are_seen_and_counted(
+    run: Run, database: Database, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", openai_server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    openai_server.script(tool_calls=[{"name": "weather", "arguments": {"city": "Bristol"}}])
+    openai_server.script(content="Take an umbrella to Bristol.")
+    result = await run(f"{HERE}:nested", {"question": "What about Bristol?"})
+    assert result["output"] == {"question": "What about Bristol?", "answer": "Take an umbrella to Bristol."}
+    assert result["model"] == "openai:gpt-4.1-mini"
+    assert result["usage"]["output_tokens"] > 0
+    assert result["cost_usd"] > 0
+    nodes = await rows(
+        database,
+        "SELECT node, model, output_tokens > 0 FROM visual_ai.agent_traces WHERE node IS NOT NULL ORDER BY started_at",
+    )
+    assert nodes == [
+        ("inside", None, False),
+        ("inside/chat", "openai:gpt-4.1-mini", True),
+        ("inside/tools", None, False),
+        ("inside/chat", "openai:gpt-4.1-mini", True),
+    ]
+    tokens = await rows(
+        database, "SELECT payload ->> 'text' FROM visual_ai.workflow_events WHERE event_type = 'token' ORDER BY seq"
+    )
+    assert "".join(token for (token,) in tokens) == "Take an umbrella to Bristol."
+    totals = await rows(database, "SELECT output_tokens, cost_usd > 0 FROM visual_ai.workflow_executions")
+    assert totals == [(result["usage"]["output_tokens"], True)]
+
+
+async def test_parts_of_the_output_get_names_of_ones_own(run: Run) -> None:
+    result = await run(f"{HERE}:builder", {"value": 3}, output_mapping={"answer": "value"})
+    assert result["output"] == {"answer": 8}
+    with pytest.raises(InputError, match="output_mapping: 'nothing' leads nowhere"):
+        await run(f"{HERE}:builder", {"value": 3}, try_number=2, output_mapping={"answer": "nothing"})
+
+
+async def test_a_project_gives_graphs_environment_and_modules(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STEP_OF_THE_PROJECT", raising=False)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "stepping_stone.py").write_text("import os\nSTEP = int(os.environ['STEP_OF_THE_PROJECT'])\n")
+    (tmp_path / "agent.py").write_text(
+        "from typing import TypedDict\n"
+        "from langgraph.graph import StateGraph\n"
+        "from stepping_stone import STEP\n"
+        "class S(TypedDict):\n    value: int\n"
+        "graph = StateGraph(S)\n"
+        "graph.add_node('step', lambda s: {'value': s['value'] + STEP})\n"
+        "graph.set_entry_point('step')\n"
+    )
+    (tmp_path / ".env").write_text("STEP_OF_THE_PROJECT=5\n")
+    project = tmp_path / "langgraph.json"
+    project.write_text(
+        json.dumps(
+            {"graphs": {"stepper": "./agent.py:graph"}, "env": ".env", "dependencies": ["./lib", "langgraph>=1"]}
+        )
+    )
+    monkeypatch.setenv("VISUAL_AI_LANGGRAPH_JSON", str(project))
+    get_settings.cache_clear()
+    result = await run("stepper", {"value": 1}, project=project)
+    get_settings.cache_clear()
+    assert result["output"] == {"value": 6}
+    os.environ.pop("STEP_OF_THE_PROJECT")
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("tests.kit.no_such_module:graph", "there is no module 'tests.kit.no_such_module'"),
+        (f"{HERE}:no_such_graph", "has no 'no_such_graph'"),
+        (f"{HERE}:broken", "is a int; it has to be a graph"),
+        (f"{HERE}:failing_factory", "failed to make its graph: KeyError"),
+        (f"{HERE}:asking", "stopped at interrupt"),
+    ],
+)
+async def test_what_is_no_graph_says_so_and_is_not_retried(
+    run: Run, database: Database, reference: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        await run(reference, {"value": 1})
+    assert caught.value.field == "graph"
+    assert await rows(database, "SELECT category, action FROM visual_ai.workflow_errors") == [("input", "fail")]
+
+
+def test_references_are_checked_when_the_dag_is_parsed(tmp_path: Path) -> None:
+    project = tmp_path / "langgraph.json"
+    project.write_text(json.dumps({"graphs": {"known": "./agent.py:graph"}}))
+    check_reference("known", str(project))
+    for reference, file, message in [
+        ("package.module:", None, "has to read 'package.module:attribute'"),
+        ("", None, "has to be 'package.module:attribute'"),
+        ("known", None, "VISUAL_AI_LANGGRAPH_JSON"),
+        ("unknown", str(project), "there is no 'unknown'.*it has known"),
+        ("known", str(tmp_path / "nothing.json"), "can't be read as a langgraph.json"),
+    ]:
+        with pytest.raises(GraphLoadError, match=message):
+            check_reference(reference, file)
+
+
+def test_missing_dependencies_are_named(tmp_path: Path) -> None:
+    from backend.runtime.graphs.langgraph_json import activate
+
+    project = tmp_path / "langgraph.json"
+    project.write_text(json.dumps({"graphs": {"g": "./a.py:g"}, "dependencies": ["no-such-package>=2", "langgraph"]}))
+    with pytest.raises(GraphLoadError, match="pip install no-such-package>=2"):
+        activate(project)

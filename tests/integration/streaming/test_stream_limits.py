@@ -1,0 +1,305 @@
+"""What streams may cost, who may have them, and how they end: by the token, by the limits, with the process."""
+
+import asyncio
+import contextlib
+import re
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from backend.api import event_stream
+from backend.core.events import NewEvent
+from backend.db.runs import events, executions
+from backend.db.runs.announcements import OPTION
+from backend.db.runs.executions import RunState
+from backend.services.runs import status as status_module
+from backend.services.streaming.sse import Frame
+from backend.services.streaming.subscriptions import QUEUE_BYTES, QUEUE_LIMIT, Channel, Subscription
+from tests.kit.airflow import FakeAirflow
+from tests.kit.application import application, served, sign_in
+from tests.kit.processes.backend import BackendProcess, environment
+from tests.kit.processes.log_writer import LogWriter
+from tests.kit.servers.airflow import AirflowServer
+from tests.kit.sse_client import Message, StreamProtocol, open_stream, path_of
+from tests.kit.streams import DAG, Parser, all_of, stream, until
+from tests.kit.waiting import eventually
+
+PATH = path_of(DAG, "run")
+RUN = RunState(DAG, "run", "running")
+
+
+@pytest.fixture
+def airflow() -> FakeAirflow:
+    airflow = FakeAirflow()
+    airflow.add_dag(DAG)
+    airflow.fail("/dags/~/")  # the runs here are not Airflow's
+    return airflow
+
+
+@pytest.fixture
+def writer(database_url: str) -> Iterator[LogWriter]:
+    with LogWriter(database_url) as writer:
+        yield writer
+
+
+@asynccontextmanager
+async def backend(
+    database_url: str, airflow: FakeAirflow, **changes: Any
+) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        application(database_url, airflow, **changes) as app,
+        served(app) as address,
+        httpx.AsyncClient(base_url=address, timeout=20, limits=limits) as http,
+    ):
+        await eventually(app.state.application.health.feed_connected)
+        yield app, http
+
+
+def count(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[str]:
+    """A list that grows by one for each call of the module's function."""
+    real: Callable[..., Any] = getattr(module, name)
+    calls: list[str] = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, counted)
+    return calls
+
+
+async def test_hundreds_who_connect_at_once_cost_a_few_queries(
+    database_url: str, airflow: FakeAirflow, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution_id = writer.observe(RUN)
+    writer.say(execution_id, *"abc")
+    async with backend(database_url, airflow) as (app, http):
+        snapshots = count(monkeypatch, status_module, "_read_snapshot")
+        heads = count(monkeypatch, executions, "heads")
+        pages = count(monkeypatch, events, "read_after")
+        address, told = str(http.base_url).rstrip("/"), list[Message]()
+        opened = await asyncio.gather(
+            *(open_stream(address, PATH, told.append, cursor=1 if index % 2 else None) for index in range(200))
+        )
+        await eventually(lambda: len(told) == 100 + 100 * 4)
+        assert len(snapshots) <= 3
+        assert len(pages) <= 3
+        assert len(heads) < 20, "who asks while others do shares their query"
+        assert app.state.application.streams.open_streams == 200
+        for one in opened:
+            close(one)
+
+
+async def test_who_connects_again_is_served_from_memory(
+    database_url: str, airflow: FakeAirflow, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution_id = writer.observe(RUN)
+    async with backend(database_url, airflow) as (_, http), aclosing(stream(http)) as watching:
+        await until(watching, 1)
+        writer.say(execution_id, *"abcd")
+        await until(watching, 4)
+        asked = [count(monkeypatch, events, "read_after"), count(monkeypatch, executions, "heads")]
+        async with aclosing(stream(http, 4)) as again:
+            assert [frame.data["text"] for frame in await until(again, 2)] == ["c", "d"]
+        assert asked == [[], []]
+
+
+async def test_a_cursor_ahead_of_this_replica(database_url: str, airflow: FakeAirflow, writer: LogWriter) -> None:
+    """Another replica told the client of an event that this one has not heard of yet."""
+    execution_id = writer.observe(RUN)
+    async with backend(database_url, airflow) as (_, http), aclosing(stream(http)) as watching:
+        await until(watching, 1)
+        with writer.engine.connect().execution_options(**{OPTION: []}) as connection, connection.begin():
+            assert events.append(connection, execution_id, [NewEvent("token", {"text": "unheard of"})]) == 3
+        async with aclosing(stream(http, 3)) as ahead:
+            reading = asyncio.create_task(until(ahead, 1))
+            await asyncio.sleep(0.2)
+            writer.say(execution_id, "next")
+            assert [(frame.id, frame.data["text"]) for frame in await reading] == [("4", "next")]
+        assert [frame.id for frame in await until(watching, 2)] == ["3", "4"]
+
+
+async def test_a_run_that_starts_again_is_not_taken_for_over(
+    database_url: str, airflow: FakeAirflow, writer: LogWriter
+) -> None:
+    """Each asks within moments of the one before."""
+    async with backend(database_url, airflow) as (_, http):
+        for attempt in range(1, 4):
+            writer.observe(RUN)
+            writer.observe(RunState(DAG, "run", "failed"))
+            over = await all_of(stream(http))
+            assert [frame.type for frame in over] == ["workflow_update", "end"]
+            assert over[0].data["attempt"] == attempt
+            assert [frame.type for frame in await all_of(stream(http, over[-1].id))] == ["end"]
+            writer.observe(RUN)
+            async with aclosing(stream(http)) as anew, aclosing(stream(http, over[-1].id)) as on:
+                for [frame] in (await until(anew, 1), await until(on, 1)):
+                    assert (frame.data["state"], frame.data["attempt"]) == ("running", attempt + 1)
+
+
+async def test_a_user_has_so_many_streams_and_no_more(
+    database_url: str, airflow: FakeAirflow, writer: LogWriter
+) -> None:
+    writer.observe(RUN)
+    async with backend(database_url, airflow, streams_per_user=5) as (app, http):
+        anna, otto = await sign_in(http, "anna"), await sign_in(http, "otto")
+        path = f"{http.base_url}".rstrip("/")
+        token = anna["Authorization"].removeprefix("Bearer ")
+        opened = await asyncio.gather(*(open_stream(path, PATH, lambda _: None, token=token) for _ in range(30)))
+        await eventually(lambda: all(one.status for one in opened))
+        statuses = sorted(one.status or 0 for one in opened)
+        assert statuses == [200] * 5 + [429] * 25, "however many come at the same moment"
+        refused = await http.get(PATH, headers=anna)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
+        async with aclosing(stream(http, headers=otto)) as others:
+            await until(others, 1)
+        for one in opened:
+            assert one.transport is not None
+            one.transport.abort()
+        await eventually(lambda: app.state.application.streams.open_streams == 0)
+        async with aclosing(stream(http, headers=anna)) as again:
+            await until(again, 1)
+
+
+async def test_a_process_has_so_many_streams_and_no_more(
+    database_url: str, airflow: FakeAirflow, writer: LogWriter
+) -> None:
+    writer.observe(RUN)
+    async with (
+        backend(database_url, airflow, streams_per_process=2) as (_, http),
+        aclosing(stream(http)) as first,
+        aclosing(stream(http)) as second,
+    ):
+        await until(first, 1)
+        await until(second, 1)
+        refused = await http.get(PATH, headers=await sign_in(http, "anna"))
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+        assert refused.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_token_that_expires_ends_its_stream(database_url: str, airflow: FakeAirflow, writer: LogWriter) -> None:
+    """Also when something is told all the time, and long before the next heartbeat."""
+    execution_id = writer.observe(RUN)
+    async with backend(database_url, airflow, token_lifetime=2) as (_, http):
+        headers = await sign_in(http, "anna")
+        expires = int(time.time()) + 2
+        parsers = Parser(), Parser()
+        quiet = asyncio.create_task(all_of(stream(http, headers=headers, parser=parsers[0])))
+        busy = asyncio.create_task(all_of(stream(http, headers=headers, parser=parsers[1])))
+        while not busy.done():
+            await asyncio.to_thread(writer.say, execution_id, "and so on")
+            assert time.time() < expires + 5
+        await quiet
+        assert time.time() >= expires - 1
+        for parser in parsers:
+            assert "expired" in parser.comments[-1]
+        again = await http.get(PATH, headers={**headers, "Last-Event-ID": "5"})
+        assert again.status_code == 401
+
+
+async def test_who_reads_nothing_is_cut_off(
+    database_url: str, airflow: FakeAirflow, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "SEND_TIMEOUT", 0.5)
+    execution_id = writer.observe(RUN)
+    async with backend(database_url, airflow) as (app, http):
+        streams = app.state.application.streams
+        with socket.create_connection((http.base_url.host, http.base_url.port or 0)) as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.sendall(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            await eventually(lambda: streams.open_streams == 1)
+            for _ in range(60):
+                await asyncio.to_thread(writer.say, execution_id, "x" * 200_000)
+            await eventually(lambda: streams.open_streams == 0)
+
+
+def frames(count: int, size: int = 10, start: int = 1) -> list[Frame]:
+    return [Frame(seq, "token", b"x" * size) for seq in range(start, start + count)]
+
+
+@pytest.mark.parametrize(
+    ("bursts", "lost"),
+    [
+        ([frames(QUEUE_LIMIT)], False),
+        ([frames(QUEUE_LIMIT), frames(1)], True),
+        ([frames(1, QUEUE_BYTES * 2)], False),
+        ([frames(1, QUEUE_BYTES - 5), frames(1, 6)], True),
+        ([frames(1)] * (QUEUE_LIMIT + 1), True),
+    ],
+)
+async def test_a_queue_is_bounded(bursts: list[list[Frame]], lost: bool) -> None:
+    subscription = Subscription(0)
+    for burst in bursts:
+        subscription.push(burst)
+    assert (subscription.closed, subscription.overflowed) == (lost, lost)
+    taken = await subscription.take(0.01)
+    assert len(taken) == (0 if lost else sum(map(len, bursts)))
+    subscription.push(frames(1))
+    assert len(await subscription.take(0.01)) == (0 if lost else 1)
+
+
+def test_a_channel_remembers_a_little() -> None:
+    channel = Channel(executions.Head("id", DAG, "run", None, None, "running", 10, 0))
+    assert channel.since(10) == []
+    assert channel.since(9) is None
+    channel.extend(frames(10, size=100, start=11), share=500)
+    assert channel.since(15) == frames(5, size=100, start=16)
+    assert channel.since(14) is None
+    channel.extend(frames(3, size=100, start=18), share=500)
+    assert channel.cursor == 20, "what was told is not told again"
+
+
+async def test_a_process_that_ends_sends_its_clients_away(pg: Any, database_url: str, writer: LogWriter) -> None:
+    execution_id = writer.observe(RUN)
+    airflow = FakeAirflow()
+    airflow.add_dag(DAG)
+    airflow.add_run(DAG, "run", "running")
+    told: list[Message] = []
+    with AirflowServer(airflow) as server, BackendProcess(environment(pg.backend_url, server.url)) as backend:
+        async with httpx.AsyncClient(base_url=backend.url) as http:
+            token = (await sign_in(http, "anna"))["Authorization"].removeprefix("Bearer ")
+        opened = [await open_stream(backend.url, PATH, told.append, token=token) for _ in range(20)]
+        await eventually(lambda: len(told) == 20)
+        said: list[bytes] = []
+        raw = asyncio.create_task(raw_stream(backend.url, token, said))
+        await eventually(lambda: said)
+        began = time.monotonic()
+        backend.terminate()
+        assert await asyncio.to_thread(backend.ended, timeout=10) in (0, -15)
+        assert time.monotonic() - began < 3, "it waits for no stream"
+        async with asyncio.timeout(5):
+            await asyncio.gather(raw, *(one.closed for one in opened))
+        assert all(one.whole for one in opened), "the answers are complete, not cut off"
+        *_, farewell = b"".join(said).decode().partition("\n\n")
+        [retry] = re.findall(r"^retry: (\d+)$", farewell, re.MULTILINE)
+        assert 500 <= int(retry) <= 3000
+        assert ": the server is restarting" in farewell
+        writer.say(execution_id, "meanwhile")
+        backend.start()
+        again: list[Message] = []
+        stream = await open_stream(backend.url, PATH, again.append, token=token, cursor=told[-1].id)
+        await eventually(lambda: again)
+        assert [message.id for message in again] == [(told[-1].id or 0) + 1]
+        close(stream)
+
+
+async def raw_stream(url: str, token: str, said: list[bytes]) -> None:
+    """A stream as it comes over the wire, until the server closes it."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+    while piece := await reader.read(2**16):
+        said.append(piece)
+    writer.close()
+
+
+def close(stream: StreamProtocol) -> None:
+    with contextlib.suppress(AttributeError):
+        stream.transport.abort()  # type: ignore[union-attr]

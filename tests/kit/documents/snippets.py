@@ -1,0 +1,80 @@
+"""The code blocks of the documents by names of their own, so that it can be told that each has a test."""
+
+from dataclasses import dataclass
+
+from tests.kit.documents.pages import DOCUMENTS, Block
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """Which block it is: the one of the document and language that contains the text, or is it as a whole."""
+
+    document: str
+    language: str
+    containing: str
+    whole: bool = False
+
+    def fits(self, block: Block) -> bool:
+        """Whether the block is this one."""
+        if (block.document, block.language) != (self.document, self.language):
+            return False
+        return block.text == self.containing if self.whole else self.containing in block.text
+
+
+README, AGENTS, API, OPERATIONS = "README.md", "docs/agents.md", "docs/api.md", "docs/operations.md"
+
+SNIPPETS = {
+    "up": Snippet(README, "bash", "make up\n", whole=True),
+    "trigger": Snippet(README, "bash", "/workflows/trigger"),
+    "watch": Snippet(README, "bash", "/workflow-status/stream/"),
+    "env": Snippet(README, "env", "AIRFLOW_UID"),
+    "status-down": Snippet(README, "bash", "make down"),
+    "compose-up": Snippet(README, "bash", "up -d"),
+    "tree": Snippet(README, "text", "langgraph-flow/"),
+    "python-client": Snippet(README, "python", "httpx.post"),
+    "event-source": Snippet(README, "javascript", "EventSource"),
+    "activate": Snippet(README, "bash", "bin/activate"),
+    "commands": Snippet(README, "bash", "python -m backend watch"),
+    "operators": Snippet(README, "python", "single_agent = "),
+    "monitoring": Snippet(README, "bash", "/monitoring/workflow-metrics"),
+    "usage-query": Snippet(README, "sql", "visual_ai.agent_traces"),
+    "psql": Snippet(README, "bash", "PGPASSWORD"),
+    "compose-psql": Snippet(README, "bash", "exec postgres psql"),
+    "new-dag": Snippet(README, "python", "my_custom_workflow"),
+    "airflow-commands": Snippet(README, "bash", 'make airflow ARGS="dags test'),
+    "compose-airflow": Snippet(README, "bash", "exec airflow-webserver airflow dags test"),
+    "checks": Snippet(README, "bash", "make lint"),
+    "errors-query": Snippet(README, "sql", "visual_ai.workflow_errors"),
+    "images": Snippet(README, "bash", "docker build"),
+    "values": Snippet(README, "yaml", "KubernetesExecutor"),
+    "kubernetes": Snippet(README, "bash", "helm upgrade"),
+    "compose-logs": Snippet(README, "bash", "logs airflow-webserver"),
+    "import": Snippet(AGENTS, "python", "import LangGraphOperator, MultiAgentOperator"),
+    "own-graph": Snippet(AGENTS, "python", "my_package.agents:build_graph"),
+    "team": Snippet(AGENTS, "python", "depends_on"),
+    "typed": Snippet(AGENTS, "python", "output_schema="),
+    "batch": Snippet(AGENTS, "python", "max_concurrency"),
+    "error-policy": Snippet(AGENTS, "python", "error_policy="),
+    "budget": Snippet(AGENTS, "python", "budget="),
+    "limits-query": Snippet(AGENTS, "sql", "visual_ai.model_limits"),
+    "airflows-ways": Snippet(AGENTS, "python", "@task.langgraph"),
+    "template": Snippet(API, "bash", "/templates"),
+    "preferences": Snippet(API, "bash", "/users/me/preferences"),
+    "signature": Snippet(API, "python", "def is_genuine"),
+    "notifier": Snippet(API, "python", "VisualAINotifier"),
+    "langfuse-env": Snippet(OPERATIONS, "env", "LANGFUSE_PUBLIC_KEY"),
+    "ports": Snippet(OPERATIONS, "bash", "VISUAL_AI_AIRFLOW_PORT=8180"),
+    "flow-diagram": Snippet("docs/architecture.md", "mermaid", "flowchart"),
+    "places": Snippet("docs/architecture.md", "", "database/migrations/"),
+}
+
+
+def found(name: str) -> list[Block]:
+    """The blocks that a name stands for: one, if the documents are right."""
+    return [block for document in DOCUMENTS for block in document.blocks if SNIPPETS[name].fits(block)]
+
+
+def snippet(name: str) -> str:
+    """The code of a block. Tests call it with the name itself: that is how a block without a test is found."""
+    (block,) = found(name)
+    return block.text

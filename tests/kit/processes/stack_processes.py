@@ -1,0 +1,42 @@
+"""The processes of a running stack, for tests that end them."""
+
+import os
+import signal
+
+import httpx
+
+from backend.deployment.layout import MARKER_VARIABLE, Layout
+from backend.stack.postgres import Cluster
+from tests.kit.processes.stack import ROOT, RunningStack, wait_until
+
+
+def pid_of(stack: RunningStack, program: str) -> int:
+    """The process of the Procfile that has this name."""
+
+    def ask() -> int | None:
+        lines = [line for line in stack.command("status").stdout.splitlines() if " pid " in line]
+        return next((int(line.split()[3].rstrip(",")) for line in lines if line.split()[0] == program), None)
+
+    return wait_until(ask, timeout=60, what=f"the process {program}")
+
+
+def kill_program(stack: RunningStack, program: str) -> int:
+    """`kill -9` of a process of the Procfile, which the supervisor starts again; gives its number."""
+    pid = pid_of(stack, program)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def kill_task(airflow: httpx.Client, dag_id: str, run_id: str, task_id: str) -> None:
+    """`kill -9` of the process that a task runs in."""
+    url = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+    os.kill(int(airflow.get(url).raise_for_status().json()["pid"]), signal.SIGKILL)
+
+
+def restart_postgres(stack: RunningStack) -> None:
+    """Stop the embedded server, which ends all connections, and start it again."""
+    layout = Layout(root=ROOT, state=stack.state)
+    marker = {MARKER_VARIABLE: layout.identity}
+    cluster = Cluster(layout.postgres, int(stack.environment["POSTGRES_PORT"]), "", marker, tell=lambda _: None)
+    assert cluster.stop()
+    cluster.start()

@@ -1,0 +1,112 @@
+"""Tasks outlive their scheduler: busy workers that it left are taken over, idle ones are ended."""
+
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from backend.deployment.layout import MARKER_VARIABLE
+from tests.kit.processes.stack import wait_until
+from visual_ai_executor import LastingLocalExecutor
+
+Worker = subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The marker of a stack that has no other processes."""
+    identity = f"test-{uuid.uuid4()}"
+    monkeypatch.setenv(MARKER_VARIABLE, identity)
+    return identity
+
+
+@pytest.fixture
+def worker(identity: str) -> Iterator[Callable[..., Worker]]:
+    """Starts processes that look like LocalExecutor's workers."""
+    started: list[Worker] = []
+
+    def start(doing: str, marker: str = identity) -> Worker:
+        title = f"airflow worker -- LocalExecutor: {doing}"
+        # A shell that waits for its script.
+        process = subprocess.Popen([title], executable="/bin/sh", stdin=subprocess.PIPE, env={MARKER_VARIABLE: marker})
+        started.append(process)
+        wait_until(lambda: title in " ".join(psutil.Process(process.pid).cmdline()), timeout=10)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def make_executor() -> LastingLocalExecutor:
+    """An executor that starts no worker before there is a task."""
+    executor = LastingLocalExecutor(parallelism=1)
+    executor.is_mp_using_fork = False
+    return executor
+
+
+def task(state: str, number: uuid.UUID | None = None) -> Any:
+    return SimpleNamespace(id=number or uuid.uuid4(), state=state)
+
+
+def test_running_tasks_are_taken_over_and_the_others_started_again(worker: Callable[..., Worker]) -> None:
+    running, queued, lost = task("running"), task("queued"), task("running")
+    worker(str(running.id))
+    worker(str(queued.id))
+    executor = make_executor()
+    executor.start()
+    assert executor.try_adopt_task_instances([running, queued, lost]) == [queued, lost]
+
+
+def test_workers_of_another_stack_are_nobodys_business(worker: Callable[..., Worker]) -> None:
+    elsewhere = task("running")
+    busy, idle = worker(str(elsewhere.id), "another"), worker("<idle>", "another")
+    executor = make_executor()
+    executor.start()
+    assert executor.try_adopt_task_instances([elsewhere]) == [elsewhere]
+    assert (busy.poll(), idle.poll()) == (None, None)
+
+
+def test_idle_workers_that_were_left_are_ended(worker: Callable[..., Worker]) -> None:
+    busy, idle = worker(str(uuid.uuid4())), worker("<idle>")
+    make_executor().start()
+    assert idle.wait(10) == -signal.SIGKILL
+    assert busy.poll() is None
+
+
+CRASH = """
+import multiprocessing, signal
+from visual_ai_executor import LastingLocalExecutor
+
+executor = LastingLocalExecutor(parallelism=1)
+executor.is_mp_using_fork = False
+executor.start()
+busy = multiprocessing.Process(target=signal.pause)
+busy.start()
+executor.workers[busy.pid] = busy
+print(busy.pid, flush=True)
+try:
+    raise ConnectionError("the database is away")
+finally:
+    executor.end()
+"""
+
+
+def test_a_scheduler_that_ends_with_an_error_does_not_wait_for_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
+    scheduler = subprocess.Popen([sys.executable, "-W", "ignore", "-c", CRASH], stdout=subprocess.PIPE, text=True)
+    assert scheduler.stdout is not None
+    busy = psutil.Process(int(next(line for line in scheduler.stdout if line.strip().isdigit())))
+    try:
+        assert scheduler.wait(60) == 1
+        assert busy.is_running()
+    finally:
+        busy.kill()
+        scheduler.communicate()

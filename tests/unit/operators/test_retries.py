@@ -1,0 +1,170 @@
+"""When Airflow tries a task again whose agents failed: at once, after the wait that was asked for, or never."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, RetryDecision, RetryPolicy
+from airflow.sdk.definitions.retry_policy import RetryAction
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
+from airflow.serialization.serialized_objects import DagSerialization
+
+from backend.core.errors.input_error import InputError
+from backend.core.ratelimit.interface import HeldBackError
+from backend.core.workflow_error_handler import Fail, Reschedule, classify, mark, reschedule_after
+from backend.runtime.error_transfer import pack, unpack
+from visual_ai_operators import LangGraphOperator, MultiAgentOperator
+from visual_ai_retries import MAX_RESCHEDULES, AgentRetryPolicy
+
+NUMBERS = count()
+TEXT = {"type": "text"}
+
+
+@pytest.fixture(autouse=True)
+def dag() -> Iterator[DAG]:
+    """The DAG that the operators of a test belong to."""
+    with DAG("test", schedule=None, start_date=datetime(2024, 1, 1)) as dag:
+        yield dag
+
+
+def single(**changes: Any) -> LangGraphOperator:
+    given = {"task_id": f"task_{next(NUMBERS)}", "agent_config": TEXT, "input_data": {"text": "a"}}
+    return LangGraphOperator(**{**given, **changes})
+
+
+def held_back(seconds: float = 600) -> HeldBackError:
+    """An error that has to be waited out elsewhere."""
+    error = HeldBackError(seconds)
+    mark(error, Reschedule(seconds))
+    return error
+
+
+def context(*, try_number: int = 1, max_tries: int = 0, reschedules: int = 0) -> Any:
+    instance = SimpleNamespace(try_number=try_number, max_tries=max_tries)
+    return {"ti": instance, "task_reschedule_count": reschedules}
+
+
+def event_of(error: Exception) -> dict[str, Any]:
+    return {"result": None, "error": pack(error, final=classify(error).final), "execution_id": None}
+
+
+def evaluate(error: BaseException) -> RetryDecision:
+    return AgentRetryPolicy().evaluate(error, 1, 3)
+
+
+def test_both_operators_have_the_policy(dag: DAG) -> None:
+    team = MultiAgentOperator(task_id="team", agents=[{"name": "a", **TEXT}])
+    assert isinstance(single().retry_policy, AgentRetryPolicy)
+    assert isinstance(team.retry_policy, AgentRetryPolicy)
+    read = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("team")
+    assert read.has_retry_policy
+
+
+class Own(RetryPolicy):
+    """A policy of a DAG's author."""
+
+    def evaluate(self, *_: Any, **__: Any) -> RetryDecision:
+        return RetryDecision.default()
+
+
+def test_a_policy_of_ones_own_stays() -> None:
+    own = Own()
+    assert single(retry_policy=own).retry_policy is own
+    with DAG("other", schedule=None, default_args={"retry_policy": own}):
+        assert LangGraphOperator(task_id="a", agent_config=TEXT).retry_policy is own
+
+
+def test_a_wait_that_was_asked_for_delays_the_retry() -> None:
+    decision = evaluate(held_back(600))
+    assert (decision.action, decision.retry_delay) == (RetryAction.RETRY, timedelta(minutes=10))
+    assert decision.reason == "rate_limit: again in 600 s"
+
+
+def test_what_a_retry_cannot_help_fails() -> None:
+    assert evaluate(InputError("is empty", field="text")).action == RetryAction.FAIL
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), TimeoutError()])
+def test_the_rest_follows_the_tasks_own_retries(error: Exception) -> None:
+    assert evaluate(error) == RetryDecision.default()
+    mark(error, Fail(final=False))
+    assert evaluate(error) == RetryDecision.default()
+
+
+def test_the_wait_finds_its_way_from_the_triggerer() -> None:
+    error = unpack(pack(held_back(90.5), final=False))
+    assert reschedule_after(error) == 90.5
+    assert evaluate(error).retry_delay == timedelta(seconds=90.5)
+    assert reschedule_after(unpack(pack(ValueError("a"), final=False))) is None
+
+
+@pytest.mark.parametrize("try_number", [1, 2])
+def test_with_a_retry_left_the_error_meets_the_policy(try_number: int) -> None:
+    with pytest.raises(HeldBackError):
+        single().resume(context(try_number=try_number, max_tries=2), event_of(held_back()))
+
+
+@pytest.mark.parametrize(("try_number", "max_tries"), [(1, 0), (3, 2)])
+def test_without_one_the_same_try_goes_on_later(try_number: int, max_tries: int) -> None:
+    before = datetime.now(UTC)
+    with pytest.raises(AirflowRescheduleException) as raised:
+        single().resume(context(try_number=try_number, max_tries=max_tries), event_of(held_back(600)))
+    wait = raised.value.reschedule_date - before
+    assert timedelta(seconds=600) <= wait < timedelta(seconds=605)
+
+
+def test_not_for_ever() -> None:
+    with pytest.raises(HeldBackError):
+        single().resume(context(reschedules=MAX_RESCHEDULES), event_of(held_back()))
+    with pytest.raises(ValueError, match="a bug"):
+        single().resume(context(), event_of(ValueError("a bug")))
+    with pytest.raises(AirflowFailException):
+        single().resume(context(), event_of(InputError("is empty")))
+
+
+# The operators' argument
+
+
+def test_a_wrong_error_policy_fails_when_the_dag_is_parsed() -> None:
+    with pytest.raises(ValueError, match=r"^error_policy\.rate_limit\.retries: has to be a whole number"):
+        single(error_policy={"rate_limit": {"retries": "many"}})
+    with pytest.raises(ValueError, match=r"^agent_config\.error_policy\.rate: is not known"):
+        single(agent_config={**TEXT, "error_policy": {"rate": {}}})
+    agents: list[dict[str, Any]] = [{"name": "a", **TEXT}, {"name": "b", **TEXT, "error_policy": {"server": 1}}]
+    with pytest.raises(ValueError, match=r"^agents\[1\]\.error_policy\.server: has to be a dict"):
+        MultiAgentOperator(task_id="team_1", agents=agents)
+    with pytest.raises(ValueError, match=r"^error_policy\.wait_limit: has to be a number"):
+        MultiAgentOperator(task_id="team_2", agents=agents[:1], error_policy={"wait_limit": "long"})
+    with pytest.raises(ValueError, match=r"^synthesis\.error_policy\.wait_limit: has to be a number"):
+        MultiAgentOperator(task_id="team_3", agents=agents[:1], synthesis={"error_policy": {"wait_limit": "long"}})
+    supervisor = {"error_policy": {"fallbacks": 7}}
+    with pytest.raises(ValueError, match=r"^supervisor\.error_policy\.fallbacks: has to be a list"):
+        MultiAgentOperator(task_id="team_4", agents=agents[:1], orchestration_mode="supervisor", supervisor=supervisor)
+
+
+def test_an_error_policy_may_be_a_template() -> None:
+    operator = single(error_policy={"rate_limit": {"retries": "{{ params.retries }}"}})
+    operator.render_template_fields({"params": {"retries": 7}})
+    assert operator.error_policy == {"rate_limit": {"retries": "7"}}
+    operator.render_template_fields({"params": {}})
+    wrong = single(error_policy={"rate_limit": {"retries": "{{ params.retries }}"}})
+    wrong.render_template_fields({"params": {"retries": "many"}})
+    with pytest.raises(AirflowFailException, match=r"error_policy\.rate_limit\.retries"):
+        wrong.execute({})
+
+
+def test_an_entry_goes_before_the_team() -> None:
+    from backend.runtime.specs import parse_supervisor, parse_team, synthesis_spec
+
+    common = {"rate_limit": {"retries": 2, "backoff": 5}, "wait_limit": 9}
+    agents = [{"name": "a", **TEXT}, {"name": "b", **TEXT, "error_policy": {"rate_limit": {"retries": 7}}}]
+    first, second = parse_team(agents, "parallel", error_policy=common)
+    assert first.error_policy == common
+    assert second.error_policy == {"rate_limit": {"retries": 7, "backoff": 5}, "wait_limit": 9}
+    assert parse_supervisor(None, error_policy=common).error_policy == common
+    spec = synthesis_spec({"error_policy": {"wait_limit": 1}}, [first], None, common)
+    assert spec is not None
+    assert spec.error_policy == {**common, "wait_limit": 1}
