@@ -12,11 +12,11 @@ from langgraph.graph import END, START, StateGraph
 from backend.agents.config import AgentConfig, AgentDeps, optional_text
 from backend.agents.output_schema import load_output_schema
 from backend.agents.structured import ask
+from backend.agents.supervisor_choice import FINISH, decision_schema
 from backend.agents.synthesis import finding
 from backend.core.errors.input_error import InputError
 from backend.models.prompts.document import fence
 from backend.models.reply import Model
-from backend.runtime.specs import FINISH
 
 SYSTEM_PROMPT = (
     "You lead a team of agents that work on a request. Say who works next, and what that agent should do if it isn't "
@@ -89,21 +89,6 @@ def build(
     graph.add_edge(START, "decide")
     graph.add_edge("decide", END)
     return graph
-
-
-def decision_schema(agents: list[str]) -> dict[str, Any]:
-    """The form of a decision: nobody but these agents can be chosen."""
-    return {
-        "title": "Decision",
-        "type": "object",
-        "properties": {
-            "next": {"type": "string", "enum": [*agents, FINISH]},
-            "instruction": {"type": ["string", "null"], "description": "What the agent should do, if it isn't plain."},
-            "reason": {"type": "string", "description": "Why, in a sentence."},
-        },
-        "required": ["next", "instruction", "reason"],
-        "additionalProperties": False,
-    }
 
 
 def _required_agents(state: Mapping[str, Any]) -> dict[str, str]:

@@ -84,7 +84,7 @@ class Container:
         from backend.db.migrate import migrate
         from backend.db.roles import RoleError
         from backend.deployment.airflow_setup import set_up_airflow
-        from backend.stack.postgres import wait_until_reachable
+        from backend.deployment.database import wait_until_reachable
 
         admin_url = self._database_url("psycopg")
         wait_until_reachable(admin_url, timeout=60)

@@ -12,7 +12,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from backend.core.workflow_error_handler import Classified, Decision, classify, facts_of
-from backend.runtime.budget.guard import estimate_messages
+from backend.models.token_estimate import estimate_messages
 
 CALL_KEY = "visual_ai_call"
 """In the metadata of a model call: which call of the agent it belongs to, the same for all of its attempts."""

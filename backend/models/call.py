@@ -59,7 +59,7 @@ from backend.models.attempts import (
 from backend.models.fallback_chain import ModelChain, Models, OneModel
 from backend.models.prompts.trim import least_tokens, trim_prompt
 from backend.models.resolve import ModelChoice, ModelCredentials, Purpose
-from backend.runtime.budget.guard import estimate_messages
+from backend.models.token_estimate import estimate_messages
 
 log = logging.getLogger(__name__)
 

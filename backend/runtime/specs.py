@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, get_args
 
+from backend.agents.supervisor_choice import FINISH
 from backend.core.errors.input_error import InputError
 from backend.core.errors.policy import FIELD as ERROR_POLICY
 from backend.core.errors.policy import parse_error_policy
@@ -14,8 +15,6 @@ MODES: tuple[str, ...] = get_args(Mode)
 
 SYNTHESIS = "synthesis"
 SUPERVISOR = "supervisor"
-FINISH = "FINISH"
-"""What a supervisor says when the work is done."""
 
 MAX_NAME_CHARS = 100
 MAX_DESCRIPTION_CHARS = 2_000

@@ -10,7 +10,6 @@ import pwd
 import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -240,28 +239,3 @@ def _binaries(data: Path) -> Path:
         return installed[max(installed)]
     except (KeyError, ValueError):
         raise StackError(f"{data} was made by a version of PostgreSQL that isn't installed any more") from None
-
-
-def wait_until_reachable(url: str, *, timeout: float) -> None:
-    """Wait up to `timeout` seconds until `url` accepts a login.
-
-    Raises `StackError` with the server's reason; at once when no waiting would help (unknown host, wrong password).
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            psycopg.connect(plain_url(url), connect_timeout=5).close()
-            return
-        except psycopg.OperationalError as error:
-            reason = str(error).strip()
-            hopeless = any(
-                text in reason
-                for text in ("could not translate", "resolve host", "authentication failed", "does not exist")
-            )
-            if hopeless or time.monotonic() > deadline:
-                raise StackError(
-                    f"The database that POSTGRES_HOST names can't be used: {reason}\n"
-                    "Check POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and POSTGRES_PASSWORD in the "
-                    "environment and .env, or remove POSTGRES_HOST to use the embedded server."
-                ) from None
-            time.sleep(0.5)

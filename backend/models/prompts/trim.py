@@ -12,7 +12,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from backend.models.prompts.document import documents, with_documents
-from backend.runtime.budget.guard import estimate_messages, estimate_text
+from backend.models.token_estimate import estimate_messages, estimate_text
 
 KEPT_TOKENS = 200
 """No text is cut to less; what is shorter stays whole."""

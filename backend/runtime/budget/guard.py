@@ -1,19 +1,17 @@
 """Keeps agents within their budgets: asks before each model call and each step, in whatever graph it happens.
 
 A call is made when what was used, what calls under way are expected to use, and the estimate of this call's prompt fit
-the budget. The estimate is one token for each four bytes of UTF-8 text, four for each message and 1,000 for each
-picture: no tokenizer, since those of most models can't be had offline. How long an answer will be isn't known
-beforehand, so a call that was allowed may end above the budget by its answer; it is the last one then.
+the budget (`backend.models.token_estimate`). How long an answer will be isn't known beforehand, so a call that was
+allowed may end above the budget by its answer; it is the last one then.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
-import math
 import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,15 +23,11 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 
 from backend.core.budget import Budget, BudgetExceededError
 from backend.models.prices import cost_usd
+from backend.models.token_estimate import estimate_messages, estimate_text
 from backend.runtime.budget.alerts import BudgetWatch
 
 log = logging.getLogger(__name__)
 
-MESSAGE_TOKENS = 4
-"""What a message costs besides its text: OpenAI's cookbook counts three or four for each."""
-PICTURE_TOKENS = 1_000
-"""About what a large picture costs with the models of OpenAI and Anthropic."""
-BYTES_PER_TOKEN = 4
 REFRESH_SECONDS = 1.0
 """How old a run's count of what its other tasks use may be."""
 
@@ -308,28 +302,3 @@ class Guard(BaseCallbackHandler):
         name = known.get("ls_model_name")
         model = f"{known.get('ls_provider', 'unknown')}:{name}" if name else self._model or ""
         self._calls[run_id] = self._purse.reserve(model, tokens)
-
-
-def estimate_messages(messages: Iterable[BaseMessage]) -> int:
-    """About how many tokens a prompt has."""
-    return sum(MESSAGE_TOKENS + _estimate_content(message) for message in messages)
-
-
-def estimate_text(text: str) -> int:
-    """About how many tokens a text has."""
-    return math.ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN)
-
-
-def _estimate_content(message: BaseMessage) -> int:
-    content = message.content
-    tokens = 0
-    for part in [content] if isinstance(content, str) else content:
-        if isinstance(part, str):
-            tokens += estimate_text(part)
-        elif part.get("type") in ("text", "reasoning"):
-            tokens += estimate_text(str(part.get("text") or part.get("reasoning") or ""))
-        else:
-            tokens += PICTURE_TOKENS
-    if isinstance(message, AIMessage) and message.tool_calls:
-        tokens += estimate_text(json.dumps(message.tool_calls, default=str))
-    return tokens

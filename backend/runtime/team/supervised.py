@@ -9,11 +9,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
 from backend.agents.registry import AGENTS
+from backend.agents.supervisor_choice import FINISH
 from backend.core.errors.agent_errors import StepLimitError
 from backend.core.redaction import redact_text
 from backend.models.usage import Usage
 from backend.runtime.runner import AgentRunner, Outcome
-from backend.runtime.specs import FINISH, AgentSpec
+from backend.runtime.specs import AgentSpec
 from backend.runtime.team.results import Outcomes, fatal_error, input_of, outputs, run_alone, with_more
 
 _SUPERVISE = "supervise"

@@ -15,8 +15,9 @@ import psycopg
 import pytest
 
 from backend.db.address import plain_url
+from backend.deployment.database import wait_until_reachable
 from backend.deployment.layout import StackError
-from backend.stack.postgres import Cluster, wait_until_reachable
+from backend.stack.postgres import Cluster
 from tests.kit.processes.stack import free_port
 
 

@@ -14,9 +14,10 @@ from backend.core.errors.input_error import InputError
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import classify
 from backend.db.engine import Database, make_async_engine
+from backend.models.token_estimate import PICTURE_TOKENS, estimate_messages, estimate_text
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.budget.guard import PICTURE_TOKENS, Ledger, Purse, Spent, estimate_messages, estimate_text
+from backend.runtime.budget.guard import Ledger, Purse, Spent
 from backend.runtime.runner import AgentRunner, TaskContext, is_final, run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team

@@ -191,6 +191,6 @@ def test_secrets_that_are_not_there_yet_say_who_makes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VISUAL_AI_SECRETS_DIR", str(tmp_path))
-    monkeypatch.setattr("backend.stack.postgres.wait_until_reachable", lambda *_, **__: None)
+    monkeypatch.setattr("backend.deployment.database.wait_until_reachable", lambda *_, **__: None)
     assert main(["migrate"]) == 1
     assert "airflow-init" in capsys.readouterr().err

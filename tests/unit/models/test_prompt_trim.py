@@ -4,7 +4,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from backend.models.prompts.document import fence, unfence
 from backend.models.prompts.trim import least_tokens, trim_prompt
-from backend.runtime.budget.guard import estimate_messages
+from backend.models.token_estimate import estimate_messages
 
 LONG = "".join(f"Sentence number {number} of the text. " for number in range(2_000))
 MARK = "characters were left out here"
