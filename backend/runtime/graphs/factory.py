@@ -19,7 +19,7 @@ from backend.core.settings import Settings
 from backend.core.workflow_error_handler import ErrorPolicy, parse_error_policy
 from backend.db import images
 from backend.db.engine import Database
-from backend.models.attempts import REAL_TIME, Pace
+from backend.models.attempts import REAL_TIME, RetryTiming
 from backend.models.call import make_model_call
 from backend.models.http_clients import HttpClients
 from backend.models.resolve import ModelChoice, ModelCredentials, Purpose, resolve_model
@@ -67,7 +67,7 @@ class GraphMaker:
         self.http: HttpClients | None = None
         self.gate: ModelGate | None = None
         self.cache: GraphCache | None = None
-        self.pace: Pace = REAL_TIME
+        self.timing: RetryTiming = REAL_TIME
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has none.
@@ -138,7 +138,7 @@ class GraphMaker:
                 params=config.model_params(),
                 openai_clients=clients,
                 gate=self.gate,
-                pace=self.pace,
+                timing=self.timing,
             )
             deps = AgentDeps(self._settings, read_upload, choice.max_image_side, offline=choice.local)
             return definition.build(config, model, deps).compile(name=spec.name)
@@ -147,7 +147,7 @@ class GraphMaker:
             graph = make()
         else:
             own = dumps([spec.type, spec.config, spec.error_policy])
-            key = (own, spec.name, choice, purpose, self._credentials, self.pace)
+            key = (own, spec.name, choice, purpose, self._credentials, self.timing)
             graph = self.cache.find(key, make)
         return graph.copy({"checkpointer": self.saver})
 
