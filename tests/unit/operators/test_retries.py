@@ -57,7 +57,7 @@ def evaluate(error: Exception) -> RetryDecision:
         operator.resume(context(max_tries=3), event_of(error))
     except Exception as raised:
         assert operator.retry_policy is not None
-        return operator.retry_policy.evaluate(raised, 1, 3, {"task": operator})  # type: ignore[typeddict-item]  # enough
+        return operator.retry_policy.evaluate(raised, 1, 3, {"task": operator})
     raise AssertionError("the operator raises the error")
 
 
