@@ -1,5 +1,6 @@
 """Where runs stand: the snapshot of one and the list of many."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +21,6 @@ from backend.db.runs.executions import Head
 from backend.db.runs.traces import Place
 from backend.services.recording.airflow_json import run_state
 from backend.services.runs.page_cursor import decode_cursor, encode_cursor
-from backend.services.streaming.heads import Heads
 from backend.services.triggering.catalog import unreachable
 
 NOT_FOUND = "There is no such run, or it is not yours."
@@ -55,7 +55,7 @@ class Status:
 
     def __init__(self, settings: Settings, database: Database, airflow: AirflowClient) -> None:
         self._database = database
-        self._heads = Heads(database)
+        self._heads = _HeadLookup(database)
         self._airflow = airflow
         self._link_base = settings.airflow_link_base
 
@@ -76,15 +76,20 @@ class Status:
         row = await self.row(who, dag_id, dag_run_id)
         return await self._database.run(_read_snapshot, dag_id, dag_run_id, str(row["id"]))
 
-    async def head(self, who: Principal, dag_id: str, dag_run_id: str) -> Head:
-        """The little of an execution that a stream needs. Raises as `row` does, but leaves it to the caller whether
-        the user may see it."""
+    async def find(self, who: Principal, dag_id: str, dag_run_id: str) -> Head:
+        """The head of an execution: what a stream needs of it. Raises as `row` does, except that the caller has to
+        check whether the user may see it."""
         if "\x00" in dag_id + dag_run_id:
             raise NotFound(NOT_FOUND)
         head = await self._heads.get(dag_id, dag_run_id)
         if head is None:
             await self._adopt(who, dag_id, dag_run_id)
-            head = await self._heads.get(dag_id, dag_run_id)
+            return await self.head(dag_id, dag_run_id)
+        return head
+
+    async def head(self, dag_id: str, dag_run_id: str) -> Head:
+        """The head of a recorded execution. Raises `NotFound`."""
+        head = await self._heads.get(dag_id, dag_run_id)
         if head is None:
             raise NotFound(NOT_FOUND)
         return head
@@ -216,3 +221,42 @@ def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, executi
         [traces.payload(trace) for trace in traces.list_agents(connection, execution_id)],
         [errors.payload(error) for error in errors.list_for(connection, execution_id)],
     )
+
+
+class _HeadLookup:
+    """Reads heads of executions, one query at a time.
+
+    Calls that arrive while a query runs share the next one, so a caller always gets what was read after it asked, and
+    thousands of clients that connect at once cost a few queries.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: dict[tuple[str, str], asyncio.Future[Head | None]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def get(self, dag_id: str, dag_run_id: str) -> Head | None:
+        """The run's head, if it is recorded. Raises SQLAlchemy's errors; a retry may help."""
+        key = (dag_id, dag_run_id)
+        future = self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+        return await asyncio.shield(future)
+
+    async def _read(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, {}
+                try:
+                    found = await self._database.run_autocommit(executions.heads, list(waiting))
+                except Exception as error:
+                    for future in waiting.values():
+                        future.set_exception(error)
+                        future.exception()  # the caller may have gone: mark it as retrieved
+                else:
+                    for key, future in waiting.items():
+                        future.set_result(found.get(key))
+        finally:
+            self._reading = None
