@@ -390,6 +390,21 @@ async def test_each_process_counts_by_itself_while_redis_is_down(
         assert (await send(http, ulla)).status_code == 202, "Redis counts again"
 
 
+async def test_every_detail_that_airflow_lists_is_reported(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    """FastAPI, on which Airflow's API is built, reports validation errors as a list of objects."""
+    listed = [
+        {"type": "string_type", "loc": ["body", "dag_run_id"], "msg": "Input should be a valid string", "input": 1},
+        {"type": "extra_forbidden", "loc": ["body", "x"], "msg": "Extra inputs are not permitted", "input": 2},
+    ]
+    airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", 422, detail=listed)
+    problem = is_problem(await send(http, ulla), 422)
+    reasons = "Input should be a valid string; Extra inputs are not permitted"
+    assert problem["detail"] == f"Airflow refused the run: {reasons}"
+    assert problem["errors"] == [{"pointer": "/input_data", "detail": reasons}]
+
+
 async def test_a_refusal_after_a_lost_answer_does_not_free_the_key(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
