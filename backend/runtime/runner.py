@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.checkpoints.batch_writer import CheckpointWriter
-from backend.checkpoints.batched_saver import GroupSaver
-from backend.checkpoints.fenced_saver import Pool, open_pool
+from backend.checkpoints.batched_saver import BatchedSaver
+from backend.checkpoints.pool import Pool, open_pool
 from backend.core.budget import Budget
 from backend.core.jsonable import dumps
 from backend.core.ratelimit.interface import ModelGate
@@ -25,7 +25,7 @@ from backend.core.settings import Settings
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db.engine import Database
-from backend.db.outage import outlast
+from backend.db.outage import retry_until_available
 from backend.db.runs import executions, traces
 from backend.db.runs.threads import Claim
 from backend.db.runs.traces import Place
@@ -209,7 +209,7 @@ class AgentRunner:
                 *traces.spent_before(connection, execution_id, self.task.place(), self._began, whole_run=whole_run)
             )
 
-        return await outlast(partial(self._database.run, read))
+        return await retry_until_available(partial(self._database.run, read))
 
     async def superseded(self) -> bool:
         """Whether the task is somebody else's by now, a later try's or the same one's in another triggerer, with all
@@ -296,20 +296,20 @@ class AgentRunner:
                 graphs.pool, graphs.store, graphs.http = self._shared.pool, self._shared.store, self._shared.http
                 graphs.cache = self._shared.graphs if self._settings is self._shared.settings else None
             else:
-                opening = open_pool(self._settings.database_url, min_size=1, max_size=4)
+                opening = open_pool(self._settings.database_url, max_size=4)
                 graphs.pool = await self._resources.enter_async_context(opening)
         return graphs.pool
 
     async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
-        """Have the task's graphs keep their checkpoints; `known` is `GroupSaver`'s, `gather` that of a writer of the
+        """Have the task's graphs keep their checkpoints; `known` is `BatchedSaver`'s, `gather` that of a writer of the
         task's own."""
         pool = await self.connect()
         if self._shared is not None:
             writer = self._shared.checkpoints
         else:
-            writer = CheckpointWriter(pool, gather=gather)
+            writer = CheckpointWriter(self._settings.database_url, gather=gather)
             self._resources.callback(writer.close)
-        saver = GroupSaver(pool, claim, writer, known)
+        saver = BatchedSaver(pool, claim, writer, known)
         self.graphs.saver = await self._resources.enter_async_context(saver.writing())
 
     def skip(self, spec: AgentSpec, reason: str) -> None:
@@ -334,7 +334,7 @@ class AgentRunner:
             used = traces.used_before(connection, execution_id, place)
             return Usage(input_tokens=used[0], output_tokens=used[1], cost=used[2], calls=used[3])
 
-        return await outlast(partial(self._database.run, read))
+        return await retry_until_available(partial(self._database.run, read))
 
     def _failure(self, observer: AgentObserver, error: Exception) -> AgentOutcome:
         failure = record_failure(observer, error)

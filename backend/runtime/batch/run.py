@@ -21,7 +21,7 @@ from backend.agents.registry import get_agent
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS
 from backend.core.jsonable import dumps
 from backend.core.workflow_error_handler import AgentFailure, Category, classify
-from backend.db.outage import outlast
+from backend.db.outage import retry_until_available
 from backend.db.runs import batch_items, executions, takeover, threads, traces
 from backend.db.runs.traces import SHOWN_ITEMS
 from backend.models.usage import Usage
@@ -86,7 +86,7 @@ class _Batch:
         runner, progress = self._runner, self._progress
         runner.recorder.relax(RECORDER_INTERVAL)
         await runner.open_budgets()
-        begun = await outlast(partial(runner.database.run, self._begin, self._digest()))
+        begun = await retry_until_available(partial(runner.database.run, self._begin, self._digest()))
         await runner.watch(begun.execution_id)
         await runner.begin_trace([self._spec])
         progress.succeeded = len(begun.done)
@@ -119,7 +119,7 @@ class _Batch:
         execution_id = executions.ensure(connection, task.run_state())
         takeover.close_lost(connection, [(execution_id, place)])
         names = [self._thread(index) for index in range(len(self._inputs))]
-        wanted = threads.Wanted(execution_id, task.thread_id, task.try_number, names, digest)
+        wanted = threads.ClaimRequest(execution_id, task.thread_id, task.try_number, names, digest)
         claim = threads.begin_one(connection, wanted)
         follows = task.try_number > 1 or claim.going_on
         used = traces.used_by_items(connection, execution_id, place) if follows else {}

@@ -12,7 +12,8 @@ from langgraph.store.base import BaseStore
 
 from backend.agents.config import AgentConfig, AgentDeps
 from backend.agents.registry import AgentDefinition, get_agent
-from backend.checkpoints.fenced_saver import FencedSaver, LastingStore, Pool
+from backend.checkpoints.batched_saver import BatchedSaver
+from backend.checkpoints.pool import Pool, ResilientStore
 from backend.core.jsonable import dumps
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
@@ -61,7 +62,7 @@ class GraphMaker:
         self._task = task
         self._credentials = credentials
         self._resources = resources
-        self.saver: FencedSaver | None = None
+        self.saver: BatchedSaver | None = None
         self.pool: Pool | None = None
         self.store: BaseStore | None = None
         self.http: HttpClients | None = None
@@ -169,7 +170,7 @@ class GraphMaker:
         if not self._settings.sdk_retries:
             switch_off_sdk_retries()
         if self.store is None and self.pool is not None:
-            self.store = LastingStore(self.pool)
+            self.store = ResilientStore(self.pool)
         return await load_graph(
             str(spec.graph),
             config=config,
