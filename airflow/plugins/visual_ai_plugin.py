@@ -1,4 +1,4 @@
-"""Tells the timeline what happens to runs and tasks, from inside the scheduler and the tasks; links to it."""
+"""The listener that reports runs and tasks to the timeline, from the scheduler and from tasks; and links to it."""
 
 from __future__ import annotations
 
@@ -27,48 +27,48 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OPERATORS = (LangGraphOperator, MultiAgentOperator, DecoratedLangGraphOperator)
-"""The classes of all tasks that run agents."""
+"""The operator classes of all tasks that run agents."""
 
 TASK_FLUSH_SECONDS = 5.0
-"""How long a task that is over waits for its notice to be written before its process ends."""
+"""How long a finished task waits for its notice to be written before its process ends."""
 
 
 class TimelineListener:
-    """Airflow's listener hooks. Nothing here raises: a run never fails for its record."""
+    """Airflow's listener hooks. None of them raises: a run never fails because of its record."""
 
     @hookimpl
     def on_dag_run_running(self, dag_run: DagRun, msg: str) -> None:
-        """A run starts, or starts again."""
+        """A run has started or restarted."""
         _notice_run(dag_run)
 
     @hookimpl
     def on_dag_run_success(self, dag_run: DagRun, msg: str) -> None:
-        """A run ends well."""
+        """A run has succeeded."""
         _notice_run(dag_run)
 
     @hookimpl
     def on_dag_run_failed(self, dag_run: DagRun, msg: str) -> None:
-        """A run fails."""
+        """A run has failed."""
         _notice_run(dag_run)
 
     @hookimpl
     def on_task_instance_running(self, previous_state: Any, task_instance: Any) -> None:
-        """A try starts, in its own process."""
+        """A try has started, in its own process."""
         _notice_task(task_instance, "running")
 
     @hookimpl
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-        """A try ends well."""
+        """A try has succeeded."""
         _notice_task(task_instance, "success", over=True)
 
     @hookimpl
     def on_task_instance_skipped(self, previous_state: Any, task_instance: Any) -> None:
-        """A try skips its work."""
+        """A try has been skipped."""
         _notice_task(task_instance, "skipped", over=True)
 
     @hookimpl
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
-        """A try fails; another may follow."""
+        """A try has failed; another one may follow."""
         state = str(getattr(task_instance.state, "value", task_instance.state) or "failed")
         if state not in ("failed", "up_for_retry"):
             state = "failed"
@@ -78,17 +78,17 @@ class TimelineListener:
 
 
 class TimelineLink(BaseOperatorLink):
-    """A button at the agents' tasks: the run's status page, also while it runs."""
+    """A button on the agents' tasks that opens the run's status page, also while the run goes on."""
 
     operators: ClassVar[list[type[BaseOperator]]] = [*OPERATORS]
 
     @property
     def name(self) -> str:
-        """What stands on the button."""
+        """The button's label."""
         return "Workflow status"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The run's page."""
+        """The address of the run's page."""
         from backend.core.settings import get_settings
 
         place = f"{quote(ti_key.dag_id, safe='')}/{quote(ti_key.run_id, safe='')}"
@@ -96,18 +96,21 @@ class TimelineLink(BaseOperatorLink):
 
 
 class TraceLink(BaseOperatorLink):
-    """A button at the agents' tasks: the trace of what they did, if there is one."""
+    """A button on the agents' tasks that opens the trace of what they did, if there is one."""
 
     operators: ClassVar[list[type[BaseOperator]]] = [*OPERATORS]
 
     @property
     def name(self) -> str:
-        """What stands on the button."""
+        """The button's label."""
         return "Agent trace"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The trace's address as the task's result has it, or where it is to be as long as there is no result; empty,
-        which Airflow shows as no link, where there is none."""
+        """The trace's address.
+
+        It is taken from the task's result, or computed as long as there is none. Without a trace it is empty, and
+        Airflow shows no link.
+        """
         import json
 
         from airflow.models.taskinstance import TaskInstance
@@ -150,7 +153,7 @@ class VisualAIPlugin(AirflowPlugin):
     operator_extra_links = [TimelineLink(), TraceLink()]
 
 
-# In these a task that gives no result has begun to work.
+# A task without a result has started to work in these states.
 _TRACED_STATES = ("running", "deferred", "up_for_retry", "up_for_reschedule", "restarting", "failed")
 
 
@@ -166,7 +169,7 @@ def _trace_url(ti_key: TaskInstanceKey) -> str:
 
 @lru_cache(maxsize=1)
 def _notices() -> Notices | None:
-    """Where notices go; None when the listener is switched off."""
+    """The writer of notices; None if the listener is switched off."""
     from backend.core.settings import get_settings
     from backend.services.recording.listener import Notices
 
@@ -242,7 +245,7 @@ def _run_state(dag_run: DagRun, tasks_total: int) -> RunState:
 
 
 def _task_states(dag_run: DagRun) -> tuple[TaskState, ...]:
-    """All task instances of the run as the scheduler's own transaction sees them."""
+    """All task instances of the run, as the scheduler's own transaction sees them."""
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import select
     from sqlalchemy.orm import object_session

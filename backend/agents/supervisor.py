@@ -1,4 +1,4 @@
-"""The supervisor agent: says which of several agents works next, or that the work is done. decide.
+"""The supervisor agent decides which of several agents works next, or that the work is done. Node: decide.
 
 Offline there is nothing to decide with: each agent works once, in the order given.
 """
@@ -27,7 +27,7 @@ SYSTEM_PROMPT = (
 DEFAULT_QUERY = "Let each agent do its part."
 NOTICE = "Offline supervision: without a hosted model nothing is decided; each agent works once, in the order given."
 MAX_RESULT_CHARS = 20_000
-"""What one agent's result may add to the prompt."""
+"""The most characters that one agent's result may add to the prompt."""
 
 
 class SupervisorInput(TypedDict, total=False):
@@ -59,13 +59,13 @@ class SupervisorOutput(TypedDict, total=False):
 
 
 class SupervisorState(SupervisorInput, SupervisorOutput, total=False):
-    """The state of a run."""
+    """The graph's state."""
 
 
 def build(
     config: AgentConfig, model: Model, deps: AgentDeps
 ) -> StateGraph[SupervisorState, None, SupervisorInput, SupervisorOutput]:
-    """The agent's graph, not compiled: who compiles it adds the checkpointer."""
+    """Build the agent's graph. The caller compiles it, with a checkpointer."""
 
     async def decide(state: SupervisorState) -> dict[str, Any]:
         agents = _required_agents(state)

@@ -1,4 +1,4 @@
-"""What Pillow and NumPy can measure on a picture: light, contrast, sharpness and colours. Blocking, no model."""
+"""Measures light, contrast, sharpness and colours of a picture with Pillow and NumPy. Blocking; uses no model."""
 
 import math
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEASURED_SIDE = 1024
-"""Pixels of the longer side that light and sharpness are measured at: sharpness depends on scale, so it is
-one scale."""
+"""The longer side, in pixels, at which light and sharpness are measured. Sharpness depends on the scale, so there is
+only one."""
 
 PALETTE_SIDE = 256
 PALETTE_COLOURS = 8
 MIN_SHARE = 0.01
-"""A colour of less than 1 % of the picture is not called dominant."""
+"""The smallest share of the picture that makes a colour dominant: 1 %."""
 
 
 class PaletteColour(TypedDict):
@@ -27,7 +27,7 @@ class PaletteColour(TypedDict):
 
 
 class Measurements(TypedDict):
-    """`brightness` and `contrast` from 0 to 1, `sharpness` from 0 up; `palette` has the largest share first."""
+    """`brightness` and `contrast` are from 0 to 1, `sharpness` is from 0 up; `palette` is ordered by share."""
 
     brightness: float
     contrast: float
@@ -77,7 +77,7 @@ def _palette(image: "Image.Image") -> list[PaletteColour]:
     for count, index in sorted(counts, reverse=True):
         red, green, blue = values[3 * index : 3 * index + 3]
         name, share = colour_name((red, green, blue)), count / total
-        if name in merged:  # shades of one name are one colour, shown by the most frequent
+        if name in merged:  # shades with the same name are one colour, represented by the most frequent shade
             merged[name]["share"] += share
         else:
             merged[name] = {"hex": f"#{red:02x}{green:02x}{blue:02x}", "share": share, "name": name}

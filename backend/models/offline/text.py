@@ -1,4 +1,4 @@
-"""`local:text`: what can honestly be said about a text without a language model."""
+"""`local:text`: says what can be determined about a text without a language model, and no more."""
 
 from collections.abc import Sequence
 from typing import Any
