@@ -20,7 +20,7 @@ from backend.db.runs.traces import Place
 from backend.observation.recording.recorder import Recorder
 from backend.observation.recording.records import Record, RunResult, RunUsage, StateSeen, TraceRow, carry_out
 from backend.observation.recording.writer import RecordWriter
-from tests.conftest import Postgres
+from tests.kit.servers.postgres import Postgres
 from tests.kit.waiting import eventually
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
