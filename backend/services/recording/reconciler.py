@@ -235,6 +235,8 @@ class Reconciler:
     def _unchanged(self, key: Key, run: Mapping[str, Any], stored: str | None) -> bool:
         """Whether an earlier pass has read the run, and its state has not changed since."""
         history = self._history.get(key)
+        if stored == "awaiting_input":
+            stored = "running"  # as Airflow calls it
         return history is not None and history.run == run["state"] == stored
 
     async def _find(self, key: Key) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
+from backend.core.workflow_error_handler import as_failure
 from backend.db.address import plain_url
 from backend.db.runs import errors, events, executions, observations, run_usage
 from backend.db.runs.events import Told
@@ -282,7 +283,7 @@ def test_a_cleared_run_starts_again(connection: Connection) -> None:
     execution_id = observations.observe(connection, run("running", started_at=START), [task("running")])
     over = START + timedelta(seconds=5)
     observations.observe(connection, run("failed", started_at=START, finished_at=over), [task("failed")])
-    assert (row(connection)["attempt"], row(connection)["progress"]) == (1, 99)
+    assert (row(connection)["attempt"], row(connection)["progress"]) == (1, 0)
     again = run("running", started_at=over + timedelta(minutes=1))
     observations.observe(connection, again, [task(None, try_number=2)])
     now = row(connection)
@@ -347,6 +348,76 @@ def test_a_reading_of_airflow_that_began_before_a_notice_is_only_a_notice(connec
     assert told(connection, execution_id)[-1] == "end success"
 
 
+def test_a_reading_between_the_listeners_word_and_the_schedulers_commit_revives_nothing(connection: Connection) -> None:
+    """The listener speaks inside the scheduler's transaction: until it commits, Airflow's API says `running`."""
+    execution_id = observations.observe(connection, run("running", started_at=START), [task("running")])
+    over = START + timedelta(seconds=5)
+    observations.observe(connection, run("failed", started_at=START, finished_at=over), [task("failed")])
+    before = told(connection, execution_id)
+    began = executions.clock(connection)
+    observations.observe(connection, run("running", started_at=START), [task("running")], observed_at=began)
+    now = row(connection)
+    assert (now["state"], now["attempt"], now["finished_at"]) == ("failed", 1, over)
+    # The transaction commits, and the next reading says so.
+    committed = run("failed", started_at=START, finished_at=over)
+    observations.observe(connection, committed, [task("failed")], observed_at=executions.clock(connection))
+    assert told(connection, execution_id) == before
+
+
+@pytest.mark.parametrize("start", [None, START + timedelta(minutes=1)], ids=["reset", "later"])
+def test_a_reading_revives_a_run_that_airflow_started_again(connection: Connection, start: datetime | None) -> None:
+    over = START + timedelta(seconds=5)
+    observations.observe(connection, run("failed", started_at=START, finished_at=over), [task("failed")])
+    again = run("queued" if start is None else "running", started_at=start)
+    observations.observe(connection, again, [task(None, try_number=1)], observed_at=executions.clock(connection))
+    assert (row(connection)["state"], row(connection)["attempt"]) == (again.state, 2)
+
+
+def test_a_run_awaits_input_while_only_a_person_can_move_it_on(connection: Connection) -> None:
+    def read(*tasks: TaskState) -> str:
+        seen = run("running", started_at=START)
+        observations.observe(connection, seen, tasks, observed_at=executions.clock(connection))
+        return str(row(connection)["state"])
+
+    assert read(task("awaiting_input"), task("running", "other")) == "running"
+    assert read(task("success", "other")) == "awaiting_input"
+    execution_id = executions.ensure(connection, run())
+    assert told(connection, execution_id)[-1] == "workflow_update awaiting_input"
+    assert read(task("scheduled")) == "running"
+    observations.observe(connection, run("success", started_at=START), [task("success")])
+    assert told(connection, execution_id)[-2:] == ["workflow_update success", "end success"]
+
+
+def test_the_placeholder_of_a_mapped_task_is_no_task(connection: Connection) -> None:
+    """Airflow lists one with map_index -1 until it knows what the task maps over."""
+    running = run("running", started_at=START, tasks_total=2)
+    execution_id = observations.observe(connection, running, [task("success", "list"), task(None, "each")])
+    mapped = [TaskState("each", index, 1, "success", START) for index in range(3)]
+    observations.observe(
+        connection, run("success", started_at=START, tasks_total=4), [task("success", "list"), *mapped]
+    )
+    now = row(connection)
+    assert (now["tasks_done"], now["tasks_total"]) == (4, 4)
+    listed = [(task.task_id, task.map_index) for task in executions.list_tasks(connection, execution_id)]
+    assert listed == [("each", 0), ("each", 1), ("each", 2), ("list", -1)]
+
+
+def test_a_task_that_was_renamed_meanwhile_is_not_counted_twice(connection: Connection) -> None:
+    first = [task("success", "first"), task("running", "old")]
+    observations.observe(connection, run("running", started_at=START, tasks_total=2), first)
+    observations.observe(connection, run("running", started_at=START, tasks_total=3), [task(None, "new")])
+    last = [task("success", "first"), task("removed", "old"), task("success", "new")]
+    observations.observe(connection, run("success", started_at=START, tasks_total=3), last)
+    assert (row(connection)["tasks_done"], row(connection)["tasks_total"]) == (2, 2)
+
+
+def test_only_what_succeeded_of_a_failed_run_is_done(connection: Connection) -> None:
+    tasks = [task("success", "a"), task("failed", "b"), task("upstream_failed", "c")]
+    observations.observe(connection, run("failed", started_at=START, tasks_total=3), tasks)
+    now = row(connection)
+    assert (now["tasks_done"], now["tasks_total"], now["progress"]) == (1, 3, 33)
+
+
 def test_a_late_queued_does_not_stop_a_run(connection: Connection) -> None:
     observations.observe(connection, run("running"))
     observations.observe(connection, run("queued"))
@@ -400,10 +471,6 @@ def test_usage_adds_up_and_an_unknown_price_spoils_nothing(connection: Connectio
     assert (found["input_tokens"], found["output_tokens"], found["cost_usd"]) == (40, 4, Decimal("0.00000003"))
 
 
-class Recorded(Exception):
-    visual_ai_recorded = True
-
-
 def test_a_failed_tasks_error_stands_before_its_state(connection: Connection) -> None:
     execution_id = observations.observe(connection, run("running"), [task("running")])
     error = TimeoutError("postgresql://me:secret@db said no")
@@ -414,7 +481,8 @@ def test_a_failed_tasks_error_stands_before_its_state(connection: Connection) ->
     ]
     [found] = errors.list_for(connection, execution_id)
     assert (found["category"], found["action"], found["attempt"]) == ("timeout", "task_retry", 1)
-    record(connection, Notice(run(None), (task("failed", try_number=2),), Recorded("once is enough"), "fail"))
+    recorded = as_failure(ValueError("once is enough")).as_recorded()
+    record(connection, Notice(run(None), (task("failed", try_number=2),), recorded, "fail"))
     assert len(errors.list_for(connection, execution_id)) == 1
 
 
