@@ -299,7 +299,7 @@ async def test_a_task_that_is_cleared_while_its_run_goes_on_is_seen_each_time(
     assert found is not None
     assert (found["attempt"], found["progress"]) == (1, 50), "progress does not fall within an attempt"
     log = [line for line in told(engine) if line.startswith("task_update")]
-    assert log == ["task_update a running", "task_update a failed", "task_update a None"] * 3
+    assert log == ["task_update a running", "task_update a success", "task_update a None"] * 3
 
 
 async def test_what_nobody_had_told_makes_passes_quicker(database_url: str, airflow: FakeAirflow) -> None:
