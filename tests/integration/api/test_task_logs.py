@@ -137,8 +137,8 @@ async def test_a_strangers_log(http: httpx.AsyncClient, airflow: FakeAirflow, us
         (TASK, {"map_index": 0}, "'analyse_image' is not mapped: omit map_index"),
         ("looks", {}, "'looks' is mapped: add map_index, 0 to 2"),
         ("looks", {"map_index": 7}, "no map_index 7; it has 0 to 2"),
-        ("late", {}, "'late' has no log: it has not begun"),
-        ("never", {"follow": True}, "'never' has no log: it has not begun (upstream_failed)"),
+        ("late", {}, "'late' has no log: it has not started"),
+        ("never", {"follow": True}, "'never' has no log: it has not started (upstream_failed)"),
     ],
 )
 async def test_what_is_not_there_is_named(
@@ -212,7 +212,7 @@ async def test_lines_that_are_no_json_or_too_long(http: httpx.AsyncClient, ulla:
     airflow.set_log(DAG, RUN, TASK, [b"plain \xff text", b'"x"', b"y" * (LONGEST + 1), b"z" * LONGEST, {"event": "e"}])
     lines = (await http.get(LOGS, headers=ulla)).text.split("\n")
     assert lines[:2] == ["plain \ufffd text", '"x"']
-    assert lines[2] == f"WARNING A line of {LONGEST + 1} bytes was left out."
+    assert lines[2] == f"WARNING A line of {LONGEST + 1} bytes was omitted."
     assert lines[3:] == ["z" * LONGEST, "e", ""]
 
 
@@ -278,7 +278,7 @@ def readings(airflow: FakeAirflow) -> int:
 async def test_many_slow_readers_keep_nobody_from_airflow(
     slow_readers: SlowReaders, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "AT_ONCE", 1_000)
+    monkeypatch.setattr(logs, "READINGS_PER_USER", 1_000)
     http = await slow_readers(60, LOG_CONNECTIONS)
     async with asyncio.timeout(5):
         headers = await sign_in(http, "otto")
@@ -289,7 +289,7 @@ async def test_many_slow_readers_keep_nobody_from_airflow(
 async def test_a_slow_reader_keeps_nobody_else_from_logs(
     slow_readers: SlowReaders, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    http = await slow_readers(LOG_CONNECTIONS, logs.AT_ONCE)
+    http = await slow_readers(LOG_CONNECTIONS, logs.READINGS_PER_USER)
     async with asyncio.timeout(5):
         assert (await http.get(LOGS, headers=await sign_in(http, "otto"))).status_code == 200
         monkeypatch.setattr(logs, "TURN_TIMEOUT", 0.1)

@@ -191,7 +191,7 @@ async def test_what_does_not_go_with_a_template(http: httpx.AsyncClient, ulla: H
     assert "the template 'judge' is for 'multi_agent_workflow'" in found["/dag_id"]
     for key in ("agents", "orchestration_mode", "synthesis"):
         found = problem(await send(http, ulla, "judge", input_data={"contract": "C", key: None}), 422)
-        assert found == {f"/input_data/{key}": "comes from the template 'judge'; leave it out"}
+        assert found == {f"/input_data/{key}": "comes from the template 'judge'; omit it"}
     assert "/input_data/_visual_ai" in problem(await send(http, ulla, "judge", input_data={"_visual_ai": {}}), 422)
     assert airflow.triggers == []
 

@@ -334,17 +334,17 @@ def deep(levels: int) -> dict[str, Any]:
         (changed(error_policy={"x": 1}), "/definition/error_policy/x", "is not known"),
         (changed(supervisor={"name": "x"}), "/definition/supervisor/name", "not permitted"),
         (changed(supervisor={"model": "x:y"}), "/definition/supervisor/model", "unknown provider"),
-        (changed(agents=..., orchestration_mode="graph"), "/definition/orchestration_mode", "and it has none"),
+        (changed(agents=..., orchestration_mode="graph"), "/definition/orchestration_mode", "but it has none"),
         # What the DAG takes
         (changed(input_data={"query": 7}), "/definition/input_data/query", "not of type"),
         ({**PLAIN, "input_data": {"query": ""}}, "/definition/input_data/query", "non-empty"),
         ({**PLAIN, "input_data": {"options": {"a/b": "x"}}}, "/definition/input_data/options/a~1b", "not of type"),
-        (changed(dag_id="visual_ai_workflow"), "/definition/agents", "is nothing that the workflow"),
+        (changed(dag_id="visual_ai_workflow"), "/definition/agents", "is not a parameter of the workflow"),
         (changed(input_data={"agents": []}), "/definition/input_data/agents", "is a key of the definition itself"),
         (changed(input_data={"_visual_ai": {}}), "/definition/input_data/_visual_ai", "is reserved"),
         # What can't be kept, or must not be seen
         (changed(input_data={"x": "a\x00b"}), "/definition", "NUL"),
-        (changed(input_data={"x": "y" * MAX_BYTES}), "/definition", f"{MAX_BYTES} are the limit"),
+        (changed(input_data={"x": "y" * MAX_BYTES}), "/definition", f"the limit is {MAX_BYTES}"),
         (changed(input_data=deep(60)), "/definition", "more than 50 levels"),
         (
             with_agent(type="text", system_prompt="Use sk-proj-0123456789abcdef."),
@@ -409,7 +409,7 @@ async def test_versions_made_at_the_same_moment(http: httpx.AsyncClient, ulla: H
     answers = await asyncio.gather(*(add(http, ulla, "one", base_version=9) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
     late = problem(await add(http, ulla, "one", base_version=9), 409)
-    assert late == {"/base_version": "is 9, but the latest is 10 by now; read it and try again"}
+    assert late == {"/base_version": "is 9, but the latest is now 10; read it and try again"}
 
     paths = [f"/templates/one/versions/{version}/activate" for version in range(1, 8)] + ["/templates/one/retire"]
     answers = await asyncio.gather(*(http.post(path, headers=ulla) for path in paths * 2))
