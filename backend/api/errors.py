@@ -21,7 +21,8 @@ MEDIA_TYPE = "application/problem+json"
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query "
-        "parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header.",
+        "parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` "
+        "header.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}},
     }
 }

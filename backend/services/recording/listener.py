@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
-from backend.core.workflow_error_handler import classify
+from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db.engine import make_engine, run_in, task_engine
 from backend.db.runs import errors, events, executions, observations
 from backend.db.runs.announcements import Announcer
@@ -137,9 +137,13 @@ class Notices:
 
 def record(connection: Connection, notice: Notice) -> None:
     """Write a notice: the error first, so that it precedes the state it led to in the log."""
-    if notice.error is not None and notice.tasks and not getattr(notice.error, "visual_ai_recorded", False):
+    if notice.error is not None and notice.tasks and not _recorded(notice.error):
         _record_error(connection, notice, notice.error)
     observations.observe(connection, notice.run, notice.tasks)
+
+
+def _recorded(error: BaseException) -> bool:
+    return isinstance(error, AgentFailure) and error.recorded
 
 
 def _record_error(connection: Connection, notice: Notice, error: BaseException) -> None:
