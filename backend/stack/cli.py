@@ -130,11 +130,10 @@ def openapi(
     output: Annotated[Path | None, typer.Option(help="Write it there instead of printing it.", metavar="FILE")] = None,
 ) -> None:
     """Print the API's OpenAPI document. The frontend's types come from it, see frontend/README.md."""
-    from backend.api.main import create_app
-    from backend.api.openapi import document_text
+    from backend.api.main import create_app, openapi_text
     from backend.core.settings import Settings
 
-    text = document_text(create_app(Settings(_env_file=None)))
+    text = openapi_text(create_app(Settings(_env_file=None)))
     if output is None:
         sys.stdout.write(text)
     else:
