@@ -39,7 +39,7 @@ class Postgres:
 def postgres() -> Iterator[Cluster]:
     """A running cluster of its own, gone after the tests; roles and databases in it are the test's business."""
     directory = Path(tempfile.mkdtemp(prefix="visual-ai-pg-"))
-    cluster = Cluster(directory / "data", free_port(), "a superuser's pass/word", durable=False, tell=lambda _: None)
+    cluster = Cluster(directory / "data", free_port(), "a superuser's pass/word", durable=False, report=lambda _: None)
     try:
         cluster.start()
         yield cluster

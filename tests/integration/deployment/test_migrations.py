@@ -162,7 +162,7 @@ def test_databases_of_one_cluster_agree_on_the_roles_passwords(pg: Postgres, pos
 
 def test_an_owner_without_the_right_to_make_roles_is_told_what_to_do() -> None:
     directory = Path(tempfile.mkdtemp(prefix="visual-ai-pg-"))
-    cluster = Cluster(directory / "data", free_port(), "secret", durable=False, tell=lambda _: None)
+    cluster = Cluster(directory / "data", free_port(), "secret", durable=False, report=lambda _: None)
     try:
         cluster.start()
         cluster.ensure_database("airflow", owner="airflow", password="owner")

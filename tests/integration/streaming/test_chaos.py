@@ -70,7 +70,7 @@ def with_redis(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def system(with_redis: bool) -> Iterator[System]:
     directory = Path(tempfile.mkdtemp(prefix="visual-ai-chaos-"))
-    cluster = Cluster(directory / "data", free_port(), "chaos", durable=False, tell=lambda _: None)
+    cluster = Cluster(directory / "data", free_port(), "chaos", durable=False, report=lambda _: None)
     airflow = FakeAirflow()
     airflow.add_dag(DAG, params={})
     with ExitStack() as stack:
