@@ -51,7 +51,7 @@ RUNTIME_TASK = "airflow.sdk.execution_time.task_runner:RuntimeTaskInstance"
 OPERATOR = "airflow.sdk.bases.operator:BaseOperator"
 EXECUTOR = "airflow.executors.local_executor"
 CHAT_OPENAI = "langchain_openai.chat_models.base:BaseChatOpenAI"
-READERS = "how an answer that LangChain can't read is told from a fault of this project: only its traceback says so"
+READERS = "only the traceback distinguishes an answer that LangChain can't read from a fault of this project"
 
 TABLE = [
     PrivateName(
