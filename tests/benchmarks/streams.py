@@ -109,7 +109,7 @@ class _Found:
 def started_system(*, runs: int = RUNS, redis: bool = False) -> Iterator[System]:
     """A backend with this many active runs, each with a finished task, a running one and one that has not started."""
     directory = Path(tempfile.mkdtemp(prefix="visual-ai-bench-"))
-    cluster = Cluster(directory / "data", free_port(), "bench", tell=lambda _: None)
+    cluster = Cluster(directory / "data", free_port(), "bench", report=lambda _: None)
     airflow = FakeAirflow()
     airflow.add_dag(DAG_ID, params={})
     for number in range(runs):
