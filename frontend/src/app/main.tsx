@@ -20,7 +20,7 @@ reloadWhenCodeIsGone();
 const queryClient = makeQueryClient(() => {
   const { pathname, href } = router.state.location;
   if (pathname === "/sign-in") return;
-  // First away from the pages that need somebody who is signed in.
+  // Leave the pages that need a signed-in user first.
   void router
     .navigate({ to: "/sign-in", search: { from: href } })
     .then(() => queryClient.setQueryData(sessionQuery.queryKey, null));

@@ -32,7 +32,7 @@ interface Props {
   onMeasure: (measure: Measure) => void;
 }
 
-/** Totals of runs, over time and by workflow. */
+/** Totals of runs, their course over time, and runs by workflow. */
 export function RunsView({ scope, measure, onMeasure }: Props) {
   const query = useQuery(runsQuery(scope));
   if (query.isPending) return <FiguresSkeleton />;
@@ -45,10 +45,10 @@ export function RunsView({ scope, measure, onMeasure }: Props) {
           <Totals metrics={metrics} scope={scope} />
           {metrics.total === 0 ? (
             <Paper>
-              <EmptyState icon={IconChartBarOff} title={`No run in ${lastRange(scope.range)}`}>
+              <EmptyState icon={IconChartBarOff} title={`No runs in ${lastRange(scope.range)}`}>
                 {scope.dag || scope.user
-                  ? "Take a filter away, or look further back."
-                  : "Look further back, or run a workflow: it is counted at once."}
+                  ? "Remove a filter, or choose a longer time range."
+                  : "Choose a longer time range, or run a workflow: it is counted immediately."}
               </EmptyState>
             </Paper>
           ) : (
@@ -56,7 +56,7 @@ export function RunsView({ scope, measure, onMeasure }: Props) {
               <RunsFigure metrics={metrics} measure={measure}>
                 <SegmentedControl
                   size="xs"
-                  aria-label="What the figure shows"
+                  aria-label="Metric"
                   data={MEASURE_LABELS}
                   value={measure}
                   onChange={(value) => onMeasure(value)}
@@ -90,9 +90,9 @@ function Totals({ metrics, scope }: { metrics: WorkflowMetrics; scope: Scope }) 
         }
       >
         {inState("running", "running")} · {inState("queued", "queued")}
-        {states.awaiting_input > 0 ? <> · {inState("awaiting_input", "await input")}</> : null}
+        {states.awaiting_input > 0 ? <> · {inState("awaiting_input", "awaiting input")}</> : null}
         <br />
-        {rate(metrics.throughput_per_hour)} finished an hour
+        {rate(metrics.throughput_per_hour)} finished per hour
       </StatTile>
       <StatTile label="Success rate" value={percent(metrics.success_rate)}>
         {inState("failed", "failed")} · {inState("cancelled", "cancelled")}
@@ -114,14 +114,14 @@ function Totals({ metrics, scope }: { metrics: WorkflowMetrics; scope: Scope }) 
   );
 }
 
-/** Of which runs the cost is the sum. */
+/** Explains which runs the cost includes. */
 function priced(metrics: WorkflowMetrics, tokens: number): string {
   if (tokens === 0) return "No tokens were used.";
-  if (metrics.cost_usd === null) return "None of the models has a known price.";
+  if (metrics.cost_usd === null) return "No model has a known price.";
   const without = metrics.by_dag.filter((dag) => dag.cost_usd === null && dag.input_tokens + dag.output_tokens > 0);
   return without.length > 0
-    ? `Without ${without.map((dag) => dag.dag_id).join(", ")}: no known price.`
-    : "The sum of what has a known price.";
+    ? `Excludes ${without.map((dag) => dag.dag_id).join(", ")}: price unknown.`
+    : "Includes only models with known prices.";
 }
 
 function rate(perHour: number): string {

@@ -6,11 +6,11 @@ const SIGNS: Record<Connection, { label: string; tone: string; icon: TablerIcon 
   connecting: null,
   ended: null,
   live: { label: "Live", tone: "live", icon: IconBroadcast },
-  reconnecting: { label: "Reconnecting …", tone: "caution", icon: IconPlugConnected },
-  offline: { label: "Offline, catches up later", tone: "caution", icon: IconCloudOff },
+  reconnecting: { label: "Reconnecting…", tone: "caution", icon: IconPlugConnected },
+  offline: { label: "Offline, will catch up", tone: "caution", icon: IconCloudOff },
 };
 
-/** Whether what is shown is what is. */
+/** Whether the page is live. */
 export function ConnectionSign({ connection }: { connection: Connection }) {
   const sign = SIGNS[connection];
   return (
