@@ -176,9 +176,7 @@ def test_a_template_is_edited_and_run(admin: Visitor, backend: httpx.Client) -> 
     assert (status["template_name"], status["template_version"]) == ("harbour", 2)
 
 
-def test_a_viewer_can_read_but_not_change_anything(
-    visit: Visit, viewer: tuple[str, str], backend: httpx.Client
-) -> None:
+def test_a_viewer_can_read_but_not_change(visit: Visit, viewer: tuple[str, str], backend: httpx.Client) -> None:
     accepted = trigger(backend, "multi_agent_workflow", {"text": "Two boats lay at the pier."})
     visitor = visit()
     visitor.sign_in(*viewer)

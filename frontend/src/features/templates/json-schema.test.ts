@@ -51,7 +51,7 @@ describe("validation without the server", () => {
     [{}, "/dag_id", "is missing"],
     [{ dag_id: 5 }, "/dag_id", "is a whole number; it must be a text"],
     [{ dag_id: "d", agent: [] }, "/agent", "isn't allowed here; the keys are dag_id, "],
-    [{ dag_id: "d", orchestration_mode: "fast" }, "/orchestration_mode", 'isn't one of "parallel", "graph"'],
+    [{ dag_id: "d", orchestration_mode: "fast" }, "/orchestration_mode", `isn't one of "parallel", "graph"`],
     [{ dag_id: "d", agents: [{ name: "a" }, {}] }, "/agents/1/name", "is missing"],
     [
       { dag_id: "d", agents: [{ name: "a", max_tokens: 1.5 }] },
