@@ -90,7 +90,7 @@ describe("a draft", () => {
     expect(draft.definition).toBeNull();
     expect(draft.faults[0]?.detail).toContain("This isn't valid JSON");
     expect(draft.faults[0]?.position).toBeGreaterThan(10);
-    expect(readDraft("[]", SCHEMA).faults[0]?.detail).toContain("is an object");
+    expect(readDraft("[]", SCHEMA).faults[0]?.detail).toContain("must be an object");
   });
 
   it("uses the server's pointers into the definition and ignores others", () => {
