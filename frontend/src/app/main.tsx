@@ -13,9 +13,9 @@ import { sessionQuery } from "@/shared/api/session";
 import { theme, variables } from "@/shared/ui/theme";
 import { makeQueryClient } from "./query-client";
 import { makeRouter } from "./router";
-import { reloadWhenCodeIsGone } from "./stale-code";
+import { reloadOnStaleCode } from "./stale-code";
 
-reloadWhenCodeIsGone();
+reloadOnStaleCode();
 
 const queryClient = makeQueryClient(() => {
   const { pathname, href } = router.state.location;

@@ -6,7 +6,7 @@ const ONCE_IN = 60_000;
  * Reloads a page that was opened before a new version was deployed and now requests code that no longer exists.
  * Does nothing while offline; whatever requested the code reports the failure.
  */
-export function reloadWhenCodeIsGone(): void {
+export function reloadOnStaleCode(): void {
   window.addEventListener("vite:preloadError", (event) => {
     const last = Number(window.sessionStorage.getItem(KEY) ?? 0);
     if (!navigator.onLine || Date.now() - last < ONCE_IN) return;

@@ -7,7 +7,7 @@ import { EmptyState } from "@/shared/ui/EmptyState";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { AgentsTable } from "./AgentsTable";
 import { FiguresSkeleton } from "./FiguresSkeleton";
-import { Fresh } from "./Fresh";
+import { DimWhileStale } from "./DimWhileStale";
 import { knownCost } from "./known-cost";
 import { agentsQuery, type Scope } from "./queries";
 import { StatTile, StatTiles } from "./StatTile";
@@ -36,7 +36,7 @@ export function AgentsView({ scope, sort, onSort }: Props) {
         </Paper>
       ) : null}
       {agents && agents.length > 0 ? (
-        <Fresh stale={query.isPlaceholderData}>
+        <DimWhileStale stale={query.isPlaceholderData}>
           <StatTiles label="Totals">
             <StatTile label="Agent runs" value={count(total(agents, (row) => row.runs))}>
               Each try of a task counts as a run of its agents.
@@ -58,7 +58,7 @@ export function AgentsView({ scope, sort, onSort }: Props) {
               Only the 200 agents with the most runs are shown.
             </Text>
           ) : null}
-        </Fresh>
+        </DimWhileStale>
       ) : null}
     </Stack>
   );

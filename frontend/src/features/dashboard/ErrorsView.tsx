@@ -15,7 +15,7 @@ import { runsOf } from "./drill-down";
 import { ErrorGroups } from "./ErrorGroups";
 import { Figure } from "./Figure";
 import { FiguresSkeleton } from "./FiguresSkeleton";
-import { Fresh } from "./Fresh";
+import { DimWhileStale } from "./DimWhileStale";
 import { errorsQuery, type Scope } from "./queries";
 import { axisOf, errorPoints } from "./series";
 import { StatTile, StatTiles } from "./StatTile";
@@ -36,7 +36,7 @@ export function ErrorsView({ scope }: { scope: Scope }) {
         </Paper>
       ) : null}
       {errors && errors.total > 0 ? (
-        <Fresh stale={query.isPlaceholderData}>
+        <DimWhileStale stale={query.isPlaceholderData}>
           <Totals errors={errors} scope={scope} />
           <ErrorsFigure errors={errors} />
           <SimpleGrid cols={{ base: 1, md: 3 }} spacing="md">
@@ -60,7 +60,7 @@ export function ErrorsView({ scope }: { scope: Scope }) {
               runs={(name) => runsOf({ ...scope, dag: name ?? undefined, state: ["failed"] })}
             />
           </SimpleGrid>
-        </Fresh>
+        </DimWhileStale>
       ) : null}
     </Stack>
   );

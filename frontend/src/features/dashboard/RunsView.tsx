@@ -12,7 +12,7 @@ import type { RunState } from "@/shared/ui/states";
 import { DagTable } from "./DagTable";
 import { runsOf } from "./drill-down";
 import { FiguresSkeleton } from "./FiguresSkeleton";
-import { Fresh } from "./Fresh";
+import { DimWhileStale } from "./DimWhileStale";
 import { knownCost } from "./known-cost";
 import { runsQuery, type Scope } from "./queries";
 import { RunsFigure } from "./RunsFigure";
@@ -41,7 +41,7 @@ export function RunsView({ scope, measure, onMeasure }: Props) {
     <Stack gap="md">
       {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
       {metrics ? (
-        <Fresh stale={query.isPlaceholderData}>
+        <DimWhileStale stale={query.isPlaceholderData}>
           <Totals metrics={metrics} scope={scope} />
           {metrics.total === 0 ? (
             <Paper>
@@ -65,7 +65,7 @@ export function RunsView({ scope, measure, onMeasure }: Props) {
               <DagTable dags={metrics.by_dag} scope={scope} />
             </>
           )}
-        </Fresh>
+        </DimWhileStale>
       ) : null}
     </Stack>
   );

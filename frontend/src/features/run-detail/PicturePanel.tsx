@@ -2,7 +2,7 @@ import { Alert, Group, Paper, ScrollArea, SegmentedControl, Stack, Switch, Text 
 import { IconPhotoOff } from "@tabler/icons-react";
 import { useState } from "react";
 import { percent } from "@/shared/format/amounts";
-import { pictureAddress } from "@/shared/ui/picture-address";
+import { pictureUrl } from "@/shared/ui/picture-url";
 import classes from "./PicturePanel.module.css";
 import type { Picture } from "./pictures";
 
@@ -31,7 +31,7 @@ function Boxes({ picture: { imageUrl, width, height, regions } }: { picture: Pic
   const [chosen, setChosen] = useState<number | null>(null);
   const [boxes, setBoxes] = useState(true);
   const [failed, setFailed] = useState(false);
-  const address = pictureAddress(imageUrl);
+  const address = pictureUrl(imageUrl);
   return (
     <Paper className={classes.panel}>
       <div className={classes.stage}>

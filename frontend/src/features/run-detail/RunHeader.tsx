@@ -6,9 +6,9 @@ import { ButtonLink } from "@/shared/ui/links";
 import { CopyButton } from "@/shared/ui/CopyButton";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { isActive } from "@/shared/ui/states";
-import { ChangeButton } from "./ChangeButton";
-import { ConnectionSign } from "./ConnectionSign";
-import { ownInput } from "./own-input";
+import { RunActionButton } from "./RunActionButton";
+import { ConnectionStatus } from "./ConnectionStatus";
+import { userInput } from "./user-input";
 
 /** The run's name and state, and the actions available. */
 export function RunHeader({ run: { snapshot, model, connection }, title }: { run: WatchedRun; title: string }) {
@@ -22,7 +22,7 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
           <span role="status" aria-label="State of the run">
             <StateBadge state={model.state} size="md" />
           </span>
-          <ConnectionSign connection={connection} />
+          <ConnectionStatus connection={connection} />
         </Group>
         <Group gap={4} mt={2} wrap="nowrap">
           <Text c="dimmed" size="sm" className="mono" truncate>
@@ -66,7 +66,7 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
               Run again
             </ButtonLink>
             {isActive(model.state) ? (
-              <ChangeButton
+              <RunActionButton
                 run={snapshot}
                 change="cancel"
                 icon={IconPlayerStop}
@@ -76,7 +76,7 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
               />
             ) : null}
             {model.state === "failed" || model.state === "cancelled" ? (
-              <ChangeButton
+              <RunActionButton
                 run={snapshot}
                 change="retry"
                 icon={IconRefresh}
@@ -100,6 +100,6 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
 
 /** The same input, unless it is too long for a URL; then the form starts empty. */
 function again(input: Record<string, unknown>) {
-  const own = ownInput(input);
+  const own = userInput(input);
   return JSON.stringify(own).length < 1_500 ? { input: own } : {};
 }

@@ -2,7 +2,7 @@ import { Paper, Progress, Text } from "@mantine/core";
 import { type ReactNode, useMemo } from "react";
 import { cost, count } from "@/shared/format/amounts";
 import { duration, elapsed, fullMoment, moment } from "@/shared/format/times";
-import { type RunModel, usedByAll } from "@/shared/stream/run-model";
+import { type RunModel, totalUsage } from "@/shared/stream/run-model";
 import type { WatchedRun } from "@/shared/stream/useRun";
 import { isActive, lookOf, progressLabel } from "@/shared/ui/states";
 import { useNow } from "@/shared/ui/useNow";
@@ -12,7 +12,7 @@ import classes from "./RunStats.module.css";
 export function RunStats({ run: { snapshot, model } }: { run: WatchedRun }) {
   const active = isActive(model.state);
   const now = useNow(200, active);
-  const told = useMemo(() => usedByAll(model), [model]);
+  const told = useMemo(() => totalUsage(model), [model]);
   // For a finished run the database has the final figures; for an active one the stream is ahead of it.
   const settled = !active && !isActive(snapshot.state);
   const input = settled ? snapshot.usage.input_tokens : Math.max(told.input, snapshot.usage.input_tokens);

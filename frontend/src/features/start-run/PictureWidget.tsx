@@ -5,7 +5,7 @@ import type { WidgetProps } from "@rjsf/utils";
 import { type DragEvent, useEffect, useEffectEvent, useState } from "react";
 import { answer, api } from "@/shared/api/client";
 import { asProblem } from "@/shared/api/problem";
-import { pictureAddress } from "@/shared/ui/picture-address";
+import { pictureUrl } from "@/shared/ui/picture-url";
 import classes from "./PictureWidget.module.css";
 
 const EXAMPLE = "sample://invoice";
@@ -46,7 +46,7 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
   };
 
   const text = typeof value === "string" ? value : "";
-  const shown = pictureAddress(text);
+  const shown = pictureUrl(text);
   const errors = upload.error ? [problemText(upload.error)] : (rawErrors ?? []);
   return (
     <Input.Wrapper

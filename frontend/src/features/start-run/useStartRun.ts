@@ -11,7 +11,7 @@ export interface Options {
   maxTokens?: number | undefined;
 }
 
-interface Wish {
+interface RunRequest {
   input: Record<string, unknown>;
   options: Options;
 }
@@ -22,8 +22,8 @@ export function useStartRun(dagId: string, template?: string) {
   const client = useQueryClient();
   const sent = useRef<{ body: string; key: string } | null>(null);
   return useMutation({
-    mutationFn: (wish: Wish) => {
-      const body = { ...bodyOf(dagId, wish), ...(template ? { template } : {}) };
+    mutationFn: (request: RunRequest) => {
+      const body = { ...bodyOf(dagId, request), ...(template ? { template } : {}) };
       const text = JSON.stringify(body);
       if (sent.current?.body !== text) sent.current = { body: text, key: newKey() };
       return answer(
@@ -38,7 +38,7 @@ export function useStartRun(dagId: string, template?: string) {
   });
 }
 
-function bodyOf(dagId: string, { input, options }: Wish) {
+function bodyOf(dagId: string, { input, options }: RunRequest) {
   const model = options.model?.trim();
   const user = options.user?.trim();
   const budget = {

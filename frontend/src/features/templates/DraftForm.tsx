@@ -11,7 +11,7 @@ import { type EditorHandle, JsonEditor } from "./JsonEditor";
 import type { Fault, Schema } from "./json-schema";
 import { KeyHelp } from "./KeyHelp";
 
-export interface Wish {
+export interface Submission {
   name: string;
   definition: Record<string, unknown>;
   activate: boolean;
@@ -25,7 +25,7 @@ interface Props {
   schema: Schema;
   submitLabel: string;
   /** Resolves once it has been saved and the page may be left. */
-  onSubmit: (wish: Wish) => Promise<void>;
+  onSubmit: (submission: Submission) => Promise<void>;
   /** Shown if someone else has created a version in the meantime. */
   conflict?: ReactNode;
 }

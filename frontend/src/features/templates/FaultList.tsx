@@ -2,7 +2,7 @@ import { Text, UnstyledButton } from "@mantine/core";
 import { IconAlertCircle, IconCircleCheck } from "@tabler/icons-react";
 import { placeOf } from "./editor-setup";
 import classes from "./FaultList.module.css";
-import { lineOf } from "./json-places";
+import { lineOf } from "./json-positions";
 import type { Fault } from "./json-schema";
 
 interface Props {

@@ -1,6 +1,6 @@
 import { Badge, Group, Text, Title } from "@mantine/core";
 import { useMemo } from "react";
-import { keysIn, parse, pathAt } from "./json-places";
+import { keysIn, parse, pathAt } from "./json-positions";
 import { type Key, keysAt, type Path, type Schema } from "./json-schema";
 import classes from "./KeyHelp.module.css";
 

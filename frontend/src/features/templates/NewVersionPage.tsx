@@ -11,7 +11,7 @@ import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { pretty } from "./definition";
 import { DraftForm } from "./DraftForm";
 import { schemaQuery } from "./queries";
-import { whyNot } from "./useTemplateChanges";
+import { readOnlyReason } from "./useTemplateChanges";
 
 const route = getRouteApi("/signed-in/saved/$name/edit");
 
@@ -27,7 +27,7 @@ export function NewVersionPage() {
   const template = useQuery({ ...templateQuery(name), staleTime: Infinity, refetchOnMount: "always" });
   const base = search.version ?? template.data?.latest_version;
   const version = useQuery({ ...versionQuery(name, base ?? 1), enabled: base !== undefined });
-  const refusal = template.data ? whyNot(me, template.data) : null;
+  const refusal = template.data ? readOnlyReason(me, template.data) : null;
   const failed = [schema, template, version].find((query) => query.error);
   const latest = template.data?.latest_version;
 

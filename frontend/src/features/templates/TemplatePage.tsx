@@ -12,7 +12,7 @@ import { DefinitionView } from "./DefinitionView";
 import { DiffView } from "./DiffView";
 import { RetireButton } from "./RetireButton";
 import { templateSearch } from "./search";
-import { whyNot } from "./useTemplateChanges";
+import { readOnlyReason } from "./useTemplateChanges";
 import { VersionList } from "./VersionList";
 
 const route = getRouteApi("/signed-in/saved/$name");
@@ -31,7 +31,7 @@ export function TemplatePage() {
     enabled: search.against !== undefined,
   });
   const show = (part: Record<string, unknown>) => void navigate({ search: templateSearch({ ...search, ...part }) });
-  const refusal = template.data ? whyNot(me, template.data) : null;
+  const refusal = template.data ? readOnlyReason(me, template.data) : null;
   const runs = mayChange(me.role);
 
   return (

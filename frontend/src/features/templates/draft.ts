@@ -1,5 +1,5 @@
 import type { FieldFault } from "@/shared/api/problem";
-import { brokenAt } from "./json-places";
+import { syntaxErrorAt } from "./json-positions";
 import { faultsOf, type Fault, type Schema } from "./json-schema";
 
 const DEFINITION = "/definition";
@@ -17,7 +17,11 @@ export function readDraft(text: string, schema: Schema | undefined): Draft {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    const fault = { pointer: "", detail: `This isn't valid JSON: ${reasonOf(error)}`, position: brokenAt(text) ?? 0 };
+    const fault = {
+      pointer: "",
+      detail: `This isn't valid JSON: ${reasonOf(error)}`,
+      position: syntaxErrorAt(text) ?? 0,
+    };
     return { definition: null, faults: [fault] };
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {

@@ -22,7 +22,7 @@ import {
   lineNumbers,
 } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
-import { keysIn, pathAt, type Span, spanOf } from "./json-places";
+import { keysIn, pathAt, type Span, spanOf } from "./json-positions";
 import { type Fault, type Key, keysAt, type Path, type Schema, valuesAt } from "./json-schema";
 
 /** The editor's extensions: highlighting, indentation, help from a schema. */

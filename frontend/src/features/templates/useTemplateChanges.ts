@@ -20,7 +20,7 @@ export function useTemplateChanges(name: string) {
 }
 
 /** Why the user may not change a template; null if they may. */
-export function whyNot(me: Me, template: Pick<TemplateSummary, "owner">): string | null {
+export function readOnlyReason(me: Me, template: Pick<TemplateSummary, "owner">): string | null {
   if (!mayChange(me.role)) return "The role Viewer is read-only. Changing templates requires the role User or higher.";
   if (isOperator(me.role) || template.owner === me.user_id) return null;
   return `Only ${template.owner ?? "its owner"}, Op and Admin can change this template. You can copy it.`;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { ErrorOut, SnapshotOut, TaskOut } from "../api/schema";
 import type { AgentUpdate, RunEvent, Token, WorkflowUpdate } from "./events";
-import { applyEvents, EMPTY, fromSnapshot, latestAgents, type RunModel, usedByAll } from "./run-model";
+import { applyEvents, EMPTY, fromSnapshot, latestAgents, type RunModel, totalUsage } from "./run-model";
 
 type Told = RunEvent extends infer One ? (One extends { seq: unknown } ? Omit<One, "seq"> : never) : never;
 
@@ -131,9 +131,9 @@ describe("usage", () => {
 
   it("is the sum of the nodes while the agent runs, then the agent's own", () => {
     const running = [agent("running"), node("a", "success", 10, 0.5), node("b", "running")];
-    expect(usedByAll(after(...running))).toEqual({ input: 10, output: 0, costUsd: 0.5 });
+    expect(totalUsage(after(...running))).toEqual({ input: 10, output: 0, costUsd: 0.5 });
     const ended = after(...running, agent("success", { input_tokens: 30, output_tokens: 4, cost_usd: 2 }));
-    expect(usedByAll(ended)).toEqual({ input: 30, output: 4, costUsd: 2 });
+    expect(totalUsage(ended)).toEqual({ input: 30, output: 4, costUsd: 2 });
   });
 
   it("counts each execution of a node, and each try", () => {
@@ -143,7 +143,7 @@ describe("usage", () => {
       node("a", "success", 5),
       agent("success", { try_number: 2, input_tokens: 100 }),
     );
-    expect(usedByAll(model).input).toBe(115);
+    expect(totalUsage(model).input).toBe(115);
   });
 
   it("of a batch is its total, without the items reported individually", () => {
@@ -152,7 +152,7 @@ describe("usage", () => {
       agent("success", { agent: "vision[0]", input_tokens: 7 }),
       agent("running", { batch, input_tokens: 20 }),
     );
-    expect(usedByAll(model).input).toBe(20);
+    expect(totalUsage(model).input).toBe(20);
   });
 });
 

@@ -283,7 +283,7 @@ export function latestAgents(task: TaskRun): AgentRun[] {
 }
 
 /** The usage of all agents in all tries. For a batch its total counts, not the items reported individually. */
-export function usedByAll(model: RunModel): Used {
+export function totalUsage(model: RunModel): Used {
   const all: Used[] = [];
   for (const task of model.tasks.values()) {
     const batches = new Set(task.agents.filter((agent) => agent.batch).map((agent) => agent.tryNumber));

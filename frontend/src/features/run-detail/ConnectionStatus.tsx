@@ -1,6 +1,6 @@
 import { IconBroadcast, IconCloudOff, IconPlugConnected, type TablerIcon } from "@tabler/icons-react";
 import type { Connection } from "@/shared/stream/run-stream";
-import classes from "./ConnectionSign.module.css";
+import classes from "./ConnectionStatus.module.css";
 
 const SIGNS: Record<Connection, { label: string; tone: string; icon: TablerIcon } | null> = {
   connecting: null,
@@ -11,7 +11,7 @@ const SIGNS: Record<Connection, { label: string; tone: string; icon: TablerIcon 
 };
 
 /** Whether the page is live. */
-export function ConnectionSign({ connection }: { connection: Connection }) {
+export function ConnectionStatus({ connection }: { connection: Connection }) {
   const sign = SIGNS[connection];
   return (
     <span role="status" aria-label="Connection" className={classes.sign} data-tone={sign?.tone}>

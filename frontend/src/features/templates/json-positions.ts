@@ -32,7 +32,7 @@ export function spanOf(text: string, pointer: string, tree: Tree = parse(text)):
 }
 
 /** Where a text stops being valid JSON; null if it is valid. */
-export function brokenAt(text: string): number | null {
+export function syntaxErrorAt(text: string): number | null {
   let found: number | null = null;
   parse(text).iterate({
     enter: (node) => {

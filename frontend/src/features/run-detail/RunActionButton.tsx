@@ -17,7 +17,7 @@ interface Props {
 }
 
 /** Cancels or retries the run, after confirmation. */
-export function ChangeButton({ run, change, icon: Icon, label, question, consequence }: Props) {
+export function RunActionButton({ run, change, icon: Icon, label, question, consequence }: Props) {
   const [opened, { open, close }] = useDisclosure();
   const client = useQueryClient();
   const params = { path: { dag_id: run.dag_id, dag_run_id: run.dag_run_id } };

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { brokenAt, keysIn, lineOf, pathAt, spanOf } from "./json-places";
+import { syntaxErrorAt, keysIn, lineOf, pathAt, spanOf } from "./json-positions";
 
 const TEXT = JSON.stringify(
   {
@@ -40,8 +40,8 @@ describe("from a pointer to its position", () => {
   it("works in a text that isn't valid JSON yet", () => {
     const broken = '{\n  "a": ,\n  "b": { "c": 1 }\n}';
     expect(lineOf(broken, spanOf(broken, "/b/c").from)).toBe(3);
-    expect(lineOf(broken, brokenAt(broken) ?? 0)).toBe(2);
-    expect(brokenAt(TEXT)).toBeNull();
+    expect(lineOf(broken, syntaxErrorAt(broken) ?? 0)).toBe(2);
+    expect(syntaxErrorAt(TEXT)).toBeNull();
   });
 });
 

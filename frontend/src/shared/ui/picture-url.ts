@@ -3,7 +3,7 @@
  *
  * `http:` pictures are left to the backend: the page's policy allows pictures only over TLS.
  */
-export function pictureAddress(imageUrl: unknown): string | null {
+export function pictureUrl(imageUrl: unknown): string | null {
   if (typeof imageUrl !== "string") return null;
   const [, scheme, rest] = /^([a-z]+):(?:\/\/)?(.*)$/is.exec(imageUrl.trim()) ?? [];
   switch (scheme?.toLowerCase()) {
