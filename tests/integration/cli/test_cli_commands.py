@@ -42,12 +42,6 @@ def airflow() -> FakeAirflow:
 
 
 @pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
 async def nobody(app: FastAPI, tmp_path: Path) -> AsyncIterator[CommandLine]:
     """A shell in which nobody has signed in."""
     async with served(app) as address:
