@@ -228,11 +228,14 @@ def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
     return [TaskState(*row) for row in connection.execute(query)]
 
 
-def request_cancel(connection: Connection, execution_id: str) -> None:
-    """Somebody wants the run stopped: agents in flight see it within a second."""
-    connection.execute(
-        update(executions).where(executions.c.id == execution_id).values(cancel_requested_at=func.clock_timestamp())
+def request_cancel(connection: Connection, execution_id: str) -> bool:
+    """Ask a run's agents to stop, which they do within a second; return False if the run has already finished."""
+    changed = connection.execute(
+        update(executions)
+        .where(executions.c.id == execution_id, executions.c.state.not_in(sorted(TERMINAL_RUN_STATES)))
+        .values(cancel_requested_at=func.clock_timestamp())
     )
+    return changed.rowcount == 1
 
 
 def withdraw_cancel(connection: Connection, execution_id: str) -> None:
