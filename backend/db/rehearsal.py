@@ -20,9 +20,9 @@ from backend.core.states import TaskState
 from backend.db import rate_limits
 from backend.db.engine import task_engine
 from backend.db.runs import events, executions, observations, run_usage, takeover, threads, traces
-from backend.db.runs.events import Told
+from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
-from backend.db.runs.run_usage import Used
+from backend.db.runs.run_usage import UsageIncrement
 from backend.db.runs.traces import Place
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ def _act(connection: Connection) -> None:
     threads.held(connection, [threads.begin_one(connection, wanted)])
     row = {"id": str(uuid.uuid4()), "state": "success", "started_at": now, "input_tokens": 0, "output_tokens": 0}
     traces.write(connection, [traces.row(place, execution_id=execution_id, **row)])
-    run_usage.add(connection, [Used(execution_id, 1, 1, Decimal(0))])
-    told = Told(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("agent_update", {})])
+    run_usage.add(connection, [UsageIncrement(execution_id, 1, 1, Decimal(0))])
+    told = TryEvents(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("agent_update", {})])
     events.append_from_tries(connection, [told])
     model = f"rehearsal:{uuid.uuid4()}"
     rate_limits.swap(connection, model, None, begun(now.timestamp()), Counts())

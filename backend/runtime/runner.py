@@ -35,7 +35,7 @@ from backend.models.resolve import ModelCredentials, provider_keys
 from backend.models.usage import Usage
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.recording.recorder import Recorder
-from backend.observation.recording.records import RunResult, StateSeen
+from backend.observation.recording.records import Events, RunResult, StateChange
 from backend.observation.recording.writer import RecordWriter
 from backend.observation.task_context import TaskContext
 from backend.observation.tracing.task import TaskTrace, calls_of
@@ -200,7 +200,7 @@ class AgentRunner:
         """Whether the task is somebody else's by now, a later try's or the same one's in another triggerer, with all
         records written. Nobody knows while the database is out of reach: then it is not."""
         if self._recorder.claim is not None:
-            self._recorder.put(lambda _connection, _execution_id: [])  # the claim is looked at with what is written
+            self._recorder.put(Events([]))  # every write checks the claim
             await self._recorder.flush()
         return self._recorder.superseded
 
@@ -209,7 +209,7 @@ class AgentRunner:
         task = self.task
         duration = (finished_at - started_at).total_seconds() if finished_at is not None else None
         seen = TaskState(task.task_id, task.map_index, task.try_number, state, started_at, finished_at, duration)
-        self._recorder.put(StateSeen(seen))
+        self._recorder.put(StateChange(seen))
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""

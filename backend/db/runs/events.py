@@ -68,7 +68,7 @@ _APPEND_FROM_TRIES = text(
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TryEvents:
     """What a try of a task tells, in order."""
 
     execution_id: str
@@ -130,7 +130,7 @@ def announce_first(connection: Connection, execution_id: str, event: NewEvent) -
         announcements.append(Announcement(execution_id, 1, 1, dumps(_items([event]))))
 
 
-def append_from_tries(connection: Connection, told: Sequence[Told]) -> set[int]:
+def append_from_tries(connection: Connection, told: Sequence[TryEvents]) -> set[int]:
     """The same for what tries of tasks tell, of any number of executions; gives the positions of those that were heard.
 
     Nothing of a try is appended when its word no longer counts: the run is over, or a later try of the task has begun.

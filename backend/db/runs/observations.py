@@ -33,7 +33,7 @@ _LISTENER_TAKES = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RunObservation:
     """What was seen of a run and of its task instances."""
 
     run: RunState
@@ -41,16 +41,16 @@ class Seen:
 
 
 @dataclass(slots=True)
-class News:
+class ObservedChanges:
     """What has changed with it, as events: of the task instances, one for each that was seen, and of the run."""
 
-    of_tasks: list[NewEvent | None]
-    of_run: list[NewEvent]
+    task_events: list[NewEvent | None]
+    run_events: list[NewEvent]
 
     @property
     def events(self) -> list[NewEvent]:
         """All of them in order."""
-        return [*filter(None, self.of_tasks), *self.of_run]
+        return [*filter(None, self.task_events), *self.run_events]
 
 
 def observe(
@@ -85,13 +85,15 @@ def _observe(
     connection: Connection, run: RunState, seen: Iterable[TaskState], observed_at: datetime | None
 ) -> tuple[str, list[NewEvent]]:
     execution_id = ensure(connection, run)
-    told = merge(connection, {execution_id: Seen(run, [*seen])}, observed_at=observed_at)[execution_id].events
+    told = merge(connection, {execution_id: RunObservation(run, [*seen])}, observed_at=observed_at)[execution_id].events
     if told:
         events.append(connection, execution_id, told)
     return execution_id, told
 
 
-def merge(connection: Connection, seen: Mapping[str, Seen], *, observed_at: datetime | None = None) -> dict[str, News]:
+def merge(
+    connection: Connection, seen: Mapping[str, RunObservation], *, observed_at: datetime | None = None
+) -> dict[str, ObservedChanges]:
     """Record what was seen of runs, by the ids of their executions, as `observe` does; gives what is to be told of it,
     by who calls this. The executions stay locked until the transaction ends."""
     if not seen:
@@ -124,9 +126,9 @@ def merge(connection: Connection, seen: Mapping[str, Seen], *, observed_at: date
     news = {}
     for key in seen:
         before = known[key]
-        of_run = _news_of_run(connection, before, changes.get(key, {}))
+        run_events = _news_run_events(connection, before, changes.get(key, {}))
         still_over = key in over and before["state"] == states[key]
-        news[key] = News([], []) if still_over else News(told[key], of_run)
+        news[key] = ObservedChanges([], []) if still_over else ObservedChanges(told[key], run_events)
     return news
 
 
@@ -145,7 +147,7 @@ _CHANGE = text(
 )
 
 
-def _news_of_run(connection: Connection, before: Row, values: Mapping[str, Any]) -> list[NewEvent]:
+def _news_run_events(connection: Connection, before: Row, values: Mapping[str, Any]) -> list[NewEvent]:
     changed = {name for name, value in values.items() if before[name] != value}
     after = {**before, **values}
     new: list[NewEvent] = []
@@ -184,7 +186,7 @@ _WRITE_TASKS = text(
 
 
 def _merge_tasks(
-    connection: Connection, seen: Mapping[str, Seen], observed_at: datetime | None, certain: Collection[str]
+    connection: Connection, seen: Mapping[str, RunObservation], observed_at: datetime | None, certain: Collection[str]
 ) -> dict[str, list[NewEvent | None]]:
     written = _read_tasks(connection, seen)
     known = {key: state for key, (state, _) in written.items()}
@@ -215,7 +217,7 @@ def _merge_tasks(
     return told
 
 
-def _read_tasks(connection: Connection, seen: Mapping[str, Seen]) -> dict[_Key, tuple[TaskState, datetime]]:
+def _read_tasks(connection: Connection, seen: Mapping[str, RunObservation]) -> dict[_Key, tuple[TaskState, datetime]]:
     """What is known of the task instances that were seen, and since when."""
     keys = {(execution_id, *task.key) for execution_id, one in seen.items() for task in one.tasks}
     if not keys:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class UsageIncrement:
     """Tokens and, when known, cost in US dollars to add to an execution's totals."""
 
     execution_id: str
@@ -35,7 +35,7 @@ _ADD = text(
 )
 
 
-def add(connection: Connection, used: Sequence[Used]) -> None:
+def add(connection: Connection, used: Sequence[UsageIncrement]) -> None:
     """Add what was used to the totals of executions, each of which may come several times."""
     if used:
         connection.execute(

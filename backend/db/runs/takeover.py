@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from backend.core.events import NewEvent
 from backend.db.rows import Row
 from backend.db.runs import errors, events, executions, traces
-from backend.db.runs.events import Told
+from backend.db.runs.events import TryEvents
 from backend.db.runs.traces import SHOWN_ITEMS, Place
 
 PROCESS_LOST = "ProcessLostError"
@@ -34,7 +34,7 @@ def close_lost(connection: Connection, begun: Sequence[tuple[str, Place]]) -> No
         ]
         if found:
             new = _lost(connection, execution_id, place, found)
-            told.append(Told(execution_id, place.task_id, place.map_index, place.try_number, new))
+            told.append(TryEvents(execution_id, place.task_id, place.map_index, place.try_number, new))
     events.append_from_tries(connection, told)
 
 

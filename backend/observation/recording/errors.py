@@ -12,6 +12,7 @@ from backend.db.runs import errors
 from backend.db.runs.traces import SHOWN_ITEMS, Place
 from backend.models.attempts import FailedAttempt
 from backend.observation.recording.recorder import Recorder
+from backend.observation.recording.records import RowsWithEvents
 
 
 class ErrorRecords:
@@ -50,8 +51,8 @@ class ErrorRecords:
     ) -> None:
         """Record an error; a `silent` one isn't told on the stream, nor are those of a batch behind its first ones."""
         recorder, place = self._recorder, self._place
-        recorder.errors_told += not silent
-        silent = silent or (place.item is not None and recorder.errors_told > SHOWN_ITEMS)
+        recorder.errors_shown += not silent
+        silent = silent or (place.item is not None and recorder.errors_shown > SHOWN_ITEMS)
         hidden = recorder.hidden
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
@@ -72,7 +73,7 @@ class ErrorRecords:
             )
             return [] if silent else [NewEvent("error", payload)]
 
-        recorder.put(write)
+        recorder.put(RowsWithEvents(write))
 
     def recovered(self, error_ids: Sequence[str]) -> None:
         """What was tried succeeded after these errors."""
@@ -81,13 +82,13 @@ class ErrorRecords:
             errors.recover(connection, error_ids)
             return []
 
-        self._recorder.put(write)
+        self._recorder.put(RowsWithEvents(write))
 
     def follows_another(self) -> None:
         """The agent goes on from what an earlier try, or this one elsewhere, left."""
         self._earlier = True
 
-    def came_to_its_end(self) -> None:
+    def succeeded(self) -> None:
         """The agent succeeded: so what ended it in earlier tries was recovered from."""
         if not self._earlier:
             return
@@ -97,4 +98,4 @@ class ErrorRecords:
             errors.recover_earlier(connection, execution_id, place)
             return []
 
-        self._recorder.put(write)
+        self._recorder.put(RowsWithEvents(write))

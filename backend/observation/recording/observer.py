@@ -20,7 +20,7 @@ from backend.models.attempts import FailedAttempt
 from backend.models.usage import CallUsage, Usage, answers, model_named
 from backend.observation.recording.errors import ErrorRecords
 from backend.observation.recording.recorder import Recorder
-from backend.observation.recording.records import RunUsage, TraceRow
+from backend.observation.recording.records import Events, RunUsage, TraceRow
 from backend.observation.recording.tokens import TokenStream, task_key
 from backend.observation.tracing.agent import AgentTrace
 
@@ -133,7 +133,7 @@ class AgentObserver(AsyncCallbackHandler):
         self._loose = Usage()  # of calls that belong to no node
         self._nodes: dict[str, _Span] = {}
         self._calls: dict[uuid.UUID, tuple[str, str | None]] = {}  # the node and the model of calls under way
-        self._tokens = TokenStream(lambda new: recorder.put(lambda _connection, _execution_id: list(new)), place)
+        self._tokens = TokenStream(lambda new: recorder.put(Events(new)), place)
         self._errors = ErrorRecords(recorder, place)
         self._ended: dict[str, str] = {}  # the executions that failed since the graph was begun, and their nodes
         self._failures: dict[str, list[str]] = {}  # ids of the errors that a node was begun anew after
@@ -220,7 +220,7 @@ class AgentObserver(AsyncCallbackHandler):
         """The agent is over; nodes that are still open share its fate."""
         self._close_nodes(state)
         if state == "success":
-            self._errors.came_to_its_end()
+            self._errors.succeeded()
         self._agent.close(state)
         if self.trace is not None:
             self.trace.finish(state, output, model=self.model, notice=self.notice, usage=self.usage)
@@ -245,7 +245,7 @@ class AgentObserver(AsyncCallbackHandler):
             silent=silent,
         )
 
-    def begun_anew(self, failed: FailedAttempt) -> None:
+    def restarted(self, failed: FailedAttempt) -> None:
         """A node failed, and the graph goes on from its last checkpoint."""
         self._errors.of_attempt(failed, self._failed_node)
         self._count(self._agent, failed)

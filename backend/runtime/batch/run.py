@@ -26,6 +26,7 @@ from backend.db.runs import batch_items, executions, takeover, threads, traces
 from backend.db.runs.traces import SHOWN_ITEMS
 from backend.models.usage import Usage
 from backend.observation.recording.observer import AgentObserver
+from backend.observation.recording.records import Events
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.progress import BatchProgress
 from backend.runtime.batch.results import RESULT_BYTES, RESULT_ITEMS, Results, ResultWriter, results_url
@@ -275,7 +276,7 @@ class _Batch:
     def _tell(self, state: str) -> None:
         news = self._progress.news(self._place, state)
         if news is not None:
-            self._runner.recorder.put(lambda _connection, _execution_id: [news])
+            self._runner.recorder.put(Events([news]))
 
     def _failure(self) -> BatchFailedError:
         progress = self._progress

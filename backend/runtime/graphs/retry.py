@@ -129,7 +129,7 @@ class _Attempts:
         if isinstance(decision, Retry):
             log.info("attempt %s at the node %s: %s, then %s", number, node, found.category, decision)
             self.failed = True
-            self._observer.begun_anew(failed)
+            self._observer.restarted(failed)
         else:
             mark(error, decision)
             end_with(failed)

@@ -18,7 +18,16 @@ from backend.db.runs.executions import RunState
 from backend.db.runs.threads import ClaimRequest, SupersededError
 from backend.db.runs.traces import Place
 from backend.observation.recording.recorder import Recorder
-from backend.observation.recording.records import Record, RunResult, RunUsage, StateSeen, TraceRow, carry_out
+from backend.observation.recording.records import (
+    Events,
+    Record,
+    RowsWithEvents,
+    RunResult,
+    RunUsage,
+    StateChange,
+    TraceRow,
+    write_records,
+)
 from backend.observation.recording.writer import RecordWriter
 from tests.conftest import Postgres
 from tests.kit.waiting import eventually
@@ -47,12 +56,15 @@ def recorder_of(writer: RecordWriter, run: str, *, task: str = "task", try_numbe
 
 
 def says(payload: Any) -> Record:
-    return lambda _connection, _execution_id: [NewEvent("token", {"said": payload})]
+    return Events([NewEvent("token", {"said": payload})])
 
 
-def refused(connection: Connection, _execution_id: str) -> list[NewEvent]:
+def fails(connection: Connection, _execution_id: str) -> list[NewEvent]:
     connection.execute(text("SELECT 1 / 0"))
     return []
+
+
+refused = RowsWithEvents(fails)
 
 
 def row_of(recorder: Recorder, state: str) -> Record:
@@ -89,21 +101,21 @@ async def test_tasks_that_begin_and_end_together_share_transactions(database: Da
 
     async def counted(function: Callable[..., Any], *args: Any, **given: Any) -> Any:
         nonlocal transactions
-        transactions += function is carry_out
+        transactions += function is write_records
         return await real(function, *args, **given)
 
     database.run = counted  # type: ignore[method-assign]
     writer = RecordWriter(database, shared=True)
     recorders = [recorder_of(writer, f"run {number}") for number in range(30)]
     for recorder in recorders:
-        recorder.put(StateSeen(TaskState("task", -1, 1, "running", NOW)))
+        recorder.put(StateChange(TaskState("task", -1, 1, "running", NOW)))
     await asyncio.gather(*(take(recorder) for recorder in recorders))
     for number, recorder in enumerate(recorders):
         recorder.put(row_of(recorder, "failed"))
         recorder.put(RunUsage(number, 1, None))
         recorder.put(RunUsage(1, 1, None))
         recorder.put(RunResult({"answer": number}))
-        recorder.put(StateSeen(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
+        recorder.put(StateChange(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
         recorder.put(says("the last word"))
     await asyncio.gather(*(recorder.flush() for recorder in recorders))
     assert transactions == 2
@@ -165,7 +177,7 @@ async def test_of_many_only_the_superseded_one_is_silent(database: Database) -> 
         recorder.put(row_of(recorder, "success"))
         recorder.put(RunUsage(10, 1, None))
         recorder.put(RunResult({"answer": "late"}))
-        recorder.put(StateSeen(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
+        recorder.put(StateChange(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
     await asyncio.gather(*(recorder.flush() for recorder in recorders))
     assert [recorder.superseded for recorder in recorders] == [False, False, True, False, False]
     for number, recorder in enumerate(recorders):
@@ -226,7 +238,7 @@ async def test_who_is_about_to_tell_of_an_error_holds_up_nobody(database: Databa
         place = replace(recorder.place, agent="text")
         error: dict[str, Any] = {"category": "internal", "exception_type": "E", "message": "", "action": "fail"}
         errors.add(connection, str(recorder.execution_id), place, **error)
-        recorder.put(StateSeen(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
+        recorder.put(StateChange(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
         async with asyncio.timeout(10):
             await recorder.flush()
         assert await said(database, recorder) == ["queued", "success", "running"]

@@ -17,9 +17,9 @@ from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.db.address import plain_url
 from backend.db.runs import errors, events, executions, observations, run_usage
-from backend.db.runs.events import Told
+from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
-from backend.db.runs.run_usage import Used
+from backend.db.runs.run_usage import UsageIncrement
 from backend.db.runs.traces import Place
 from backend.services.recording.listener import Notice, record
 
@@ -118,7 +118,7 @@ def test_seq_has_no_gap_when_many_runs_are_told_of_at_once(engine: Engine, conne
                     continue
                 new = NewEvent("token", {"writer": writer, "n": number})
                 told = [
-                    Told(
+                    TryEvents(
                         execution_id,
                         f"task {writer}",
                         -1,
@@ -165,7 +165,7 @@ def test_an_unknown_execution(connection: Connection) -> None:
     unknown = "00000000-0000-0000-0000-000000000001"
     with pytest.raises(LookupError):
         events.append(connection, unknown, [NewEvent("token", {})])
-    assert events.append_from_tries(connection, [Told(unknown, "work", -1, 1, [NewEvent("token", {})])]) == set()
+    assert events.append_from_tries(connection, [TryEvents(unknown, "work", -1, 1, [NewEvent("token", {})])]) == set()
 
 
 def test_what_postgres_does_not_take_is_left_out(connection: Connection) -> None:
@@ -200,14 +200,14 @@ def test_a_try_that_lost_its_place_is_not_heard(
 ) -> None:
     execution_id = observations.observe(connection, run(run_state), [known] if known else [])
     before = row(connection)["last_seq"]
-    told = Told(execution_id, "work", -1, speaks, [NewEvent("token", {"text": "hello"})])
+    told = TryEvents(execution_id, "work", -1, speaks, [NewEvent("token", {"text": "hello"})])
     assert events.append_from_tries(connection, [told]) == ({0} if heard else set())
     assert row(connection)["last_seq"] == (before + 1 if heard else before)
 
 
 def test_another_map_index_is_another_task(connection: Connection) -> None:
     execution_id = observations.observe(connection, run(), [TaskState("work", 1, 5, "running")])
-    told = [Told(execution_id, "work", map_index, 1, [NewEvent("token", {})]) for map_index in (0, 1)]
+    told = [TryEvents(execution_id, "work", map_index, 1, [NewEvent("token", {})]) for map_index in (0, 1)]
     assert events.append_from_tries(connection, told) == {0}
 
 
@@ -392,10 +392,10 @@ def test_a_conf_that_imitates_ours_is_recorded_all_the_same(connection: Connecti
 
 def test_usage_adds_up_and_an_unknown_price_spoils_nothing(connection: Connection) -> None:
     execution_id = executions.ensure(connection, run())
-    run_usage.add(connection, [Used(execution_id, 10, 1, None)])
+    run_usage.add(connection, [UsageIncrement(execution_id, 10, 1, None)])
     assert row(connection)["cost_usd"] is None
     for _ in range(3):
-        run_usage.add(connection, [Used(execution_id, 10, 1, Decimal("0.00000001"))])
+        run_usage.add(connection, [UsageIncrement(execution_id, 10, 1, Decimal("0.00000001"))])
     found = row(connection)
     assert (found["input_tokens"], found["output_tokens"], found["cost_usd"]) == (40, 4, Decimal("0.00000003"))
 
