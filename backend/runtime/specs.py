@@ -257,7 +257,7 @@ def _own_graph(
     prefix: str,
 ) -> AgentSpec:
     from backend.core.settings import get_settings
-    from backend.runtime.graphs.langgraph_json import GraphLoadError, check_reference
+    from backend.runtime.langgraph_json import GraphLoadError, check_reference
 
     if config.get("type") not in (None, "graph"):
         raise InputError("can't be given together with graph", field=f"{config_field}.type")

@@ -10,14 +10,16 @@ faster than the database writes.
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from backend.core.states import TaskState
 from backend.db.runs import threads
 from backend.db.runs.executions import RunState
 from backend.db.runs.threads import Claim
 from backend.db.runs.traces import Place
-from backend.observation.recording.records import Record, ThreadClaim
+from backend.observation.recording.records import Events, Record, StateChange, ThreadClaim
 from backend.observation.recording.writer import RecordWriter
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class Recorder:
     everything that was put is written, for up to `FLUSH_SECONDS`.
     """
 
-    def __init__(self, writer: RecordWriter, place: Place, run: RunState) -> None:
+    def __init__(self, writer: RecordWriter, place: Place, run: RunState, *, hidden: Sequence[str] = ()) -> None:
         self._writer = writer
         self.place = place
         self.run = run
@@ -46,7 +48,7 @@ class Recorder:
         """Whether the claim was found to be lost when records were last written."""
         self.dropped = 0
         """Records that could not be written."""
-        self.hidden: Sequence[str] = ()
+        self.hidden = hidden
         """Secrets that must not appear in any record."""
         self.errors_shown = 0
         """Errors that were reported to the stream."""
@@ -95,6 +97,26 @@ class Recorder:
         self.put(ThreadClaim(agents, input_hash, instance, report, answer.done))
         self._writer.hurry()
         return await answer
+
+    def put_state(self, state: str, *, started_at: datetime, finished_at: datetime | None = None) -> None:
+        """Record the task's state, for a task in the triggerer, for which Airflow calls no listener."""
+        place = self.place
+        duration = (finished_at - started_at).total_seconds() if finished_at is not None else None
+        self.put(
+            StateChange(
+                TaskState(place.task_id, place.map_index, place.try_number, state, started_at, finished_at, duration)
+            )
+        )
+
+    async def check_claim(self) -> bool:
+        """Write everything that was put, and report whether the try still holds its thread.
+
+        While the database is unavailable the answer is yes: nobody has shown otherwise.
+        """
+        if self.claim is not None:
+            self.put(Events([]))  # every write checks the claim
+            await self.flush()
+        return not self.superseded
 
     def relax(self, interval: float) -> None:
         """Let records wait up to `interval` seconds for others, in a task with very many of them."""

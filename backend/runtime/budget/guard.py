@@ -1,15 +1,15 @@
 """Keeps agents within their budgets, by refusing model calls and steps that don't fit any more.
 
-A task may have a budget of its own, over all its tries, and share the budget of its run with the run's other tasks. Each
-is a `Ledger`; the `Purse` holds the ledgers of a task, and one `Guard` per agent asks it before every model call and
-every step. The guard is a LangChain callback handler that raises: callbacks are the one place that every model call
+A task may have a budget of its own, over all its tries, and share the budget of its run with the run's other tasks.
+Each is a `Ledger`; the `Purse` holds the ledgers of a task, and one `Guard` per agent asks it before every model call
+and every step. The guard is a LangChain callback handler that raises: callbacks are the one place that every model call
 passes, also in users' unchanged graphs, synchronous or not.
 
 A call reserves the estimated tokens of its prompt (`backend.models.token_estimate`) and their price, and replaces them
-by what it used when it is over. It is allowed when what was used, what running calls have reserved, and its own estimate
-fit the budget. The length of an answer isn't known beforehand, so an allowed call may exceed the budget by its answer;
-it is the last one then. What the run's other tasks use is read again every `REFRESH_SECONDS`, so a run's budget may be
-exceeded by what they use in that time.
+by what it used when it is over. It is allowed when what was used, what running calls have reserved, and its own
+estimate fit the budget. The length of an answer isn't known beforehand, so an allowed call may exceed the budget by its
+answer; it is the last one then. What the run's other tasks use is read again every `REFRESH_SECONDS`, so a run's budget
+may be exceeded by what they use in that time.
 """
 
 import asyncio
@@ -129,7 +129,7 @@ class Guard(BaseCallbackHandler):
     """LangChain's callback handler that keeps one agent within the task's budgets, in sync and async nodes alike."""
 
     raise_error = True  # what it raises ends the call before it is made
-    # Inline handlers run before the others, and LangChain would then never await those of the others that are coroutines.
+    # Inline handlers run first, and LangChain would then never await the coroutines of the other handlers.
     run_inline = False
 
     def __init__(self, purse: Purse, *, model: str | None) -> None:
@@ -230,9 +230,7 @@ async def open_purse(
     async def spent(whole_run: bool) -> Spent:
         def read(connection: Connection) -> Spent:
             execution_id = executions.ensure(connection, task.run_state())
-            return Spent(
-                *traces.spent_before(connection, execution_id, task.place(), started_at, whole_run=whole_run)
-            )
+            return Spent(*traces.spent_before(connection, execution_id, task.place(), started_at, whole_run=whole_run))
 
         return await retry_until_available(partial(database.run, read))
 

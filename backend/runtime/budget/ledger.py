@@ -49,7 +49,7 @@ class Ledger:
         return f"the {self.scope}'s budget"
 
     def uses(self, asked: Spent | None = None) -> Iterator[tuple[str, Decimal, Decimal, Decimal]]:
-        """For each limit: its name, what it allows, what is used of it, and what would be used with what is `asked` for."""
+        """Each limit's name, what it allows, what is used of it, and what would be used with what is `asked` for."""
         before, more = self.before, asked or Spent()
         if self.budget.max_tokens is not None:
             total = before.tokens + self.tokens

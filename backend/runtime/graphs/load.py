@@ -15,7 +15,7 @@ from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
 from backend.core.errors.input_error import InputError
-from backend.runtime.graphs.langgraph_json import GraphLoadError, activate, find
+from backend.runtime.langgraph_json import GraphLoadError, activate, find
 
 
 async def load_graph(

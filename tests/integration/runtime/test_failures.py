@@ -72,7 +72,7 @@ async def running(
     credentials = ModelCredentials(case.speaks, SecretStr(case.key), address)
     task = TaskContext("dag", "run", "task", -1, 1, {})
     try:
-        async with AgentRunner(settings, database, task, credentials=credentials, pace=clock.pace) as runner:
+        async with AgentRunner(settings, database, task, credentials=credentials, timing=clock.timing) as runner:
             yield runner
     finally:
         await database.close()
