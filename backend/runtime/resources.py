@@ -3,10 +3,13 @@
 A worker's task has its own `AgentResources`; in a triggerer, all agents of the event loop share one.
 """
 
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable
 from contextlib import AsyncExitStack
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
+
+from langgraph.pregel import Pregel
 
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS, CheckpointWriter
 from backend.checkpoints.batched_saver import BatchedSaver
@@ -19,7 +22,24 @@ from backend.models.http_clients import HttpClients
 from backend.observation.recording.writer import RecordWriter
 from backend.ratelimit.factory import open_gate
 from backend.runtime.cancellation import CancelWatch
-from backend.runtime.graphs.cache import GraphCache
+
+AnyGraph = Pregel[Any, Any, Any, Any]
+
+
+class GraphCache:
+    """The latest compiled graphs of built-in agents, by everything they are made of."""
+
+    def __init__(self, limit: int = 64) -> None:
+        self._limit = limit
+        self._graphs: OrderedDict[Hashable, AnyGraph] = OrderedDict()
+
+    def find(self, key: Hashable, make: Callable[[], AnyGraph]) -> AnyGraph:
+        """The graph of that key, made if there is none."""
+        graph = self._graphs.pop(key, None)
+        self._graphs[key] = graph = make() if graph is None else graph
+        if len(self._graphs) > self._limit:
+            self._graphs.popitem(last=False)
+        return graph
 
 
 class AgentResources:
