@@ -1,4 +1,4 @@
-"""Runs a task's agents on the event loop of a triggerer, among hundreds of others."""
+"""Runs a task's agents on the event loop of a triggerer, beside hundreds of others."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ async def run_deferred(
     ):
         runner.recorder.put_state("running", started_at=started_at)
         try:
-            # A task of its own: it alone is cancelled when the run is.
+            # An asyncio task of its own, because it alone is cancelled when the run is.
             result = await asyncio.ensure_future(work(runner))
         except asyncio.CancelledError:
             if runner.cancelled:
