@@ -1,4 +1,9 @@
-"""What is seen of runs and their tasks, merged with what is known: only what differs becomes an event."""
+"""Merges observations of runs and tasks with what is recorded. Only differences become events.
+
+There are two kinds of observations. A notification (of a listener, or of an agent in the triggerer) may be late or come
+twice, so it only moves a state forward. A reading of Airflow's lists by the reconciler is authoritative for everything
+that was written before the reading began, and for nothing newer.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,15 +31,15 @@ from backend.db.runs.executions import RunState, ensure, workflow_payload
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
-_TOLD_BY_LISTENERS = {"running": "started_at", "success": "finished_at", "failed": "finished_at"}
-"""States of tasks, and the time of each."""
+_REPORTED_BY_LISTENERS = {"running": "started_at", "success": "finished_at", "failed": "finished_at"}
+"""Task states, and the column of each state's time."""
 
 _LISTENER_TAKES = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class RunObservation:
-    """What was seen of a run and of its task instances."""
+    """What was observed of a run and of its task instances."""
 
     run: RunState
     tasks: Sequence[TaskState] = ()
@@ -42,14 +47,14 @@ class RunObservation:
 
 @dataclass(slots=True)
 class ObservedChanges:
-    """What has changed with it, as events: of the task instances, one for each that was seen, and of the run."""
+    """What an observation has changed, as events: one or None for each task instance, and those of the run."""
 
     task_events: list[NewEvent | None]
     run_events: list[NewEvent]
 
     @property
     def events(self) -> list[NewEvent]:
-        """All of them in order."""
+        """All events, in order."""
         return [*filter(None, self.task_events), *self.run_events]
 
 
@@ -60,23 +65,22 @@ def observe(
     *,
     observed_at: datetime | None = None,
 ) -> str:
-    """Record what was seen of a run and its task instances, and tell of it; gives the execution's id.
+    """Record what was observed of a run and its task instances, and append the changes; returns the execution's id.
 
-    Only what differs from what is known becomes an event, and nothing follows a run's `end` but another end or a new
-    start: what its tasks still tell is only kept. Without `observed_at` it is a notification: it moves things
-    forward and may come late or twice. With `observed_at`, the moment (by the database's clock) before a reading of
-    Airflow began, it is authoritative for everything that was last written before that moment.
+    Nothing follows a run's `end` but another end or a new start: later states of its tasks are stored without an event.
+    Without `observed_at`, the observation is a notification. With it, it is a reading of Airflow; `observed_at` is the
+    moment, by the database's clock, before the reading began.
     """
     return _observe(connection, run, seen, observed_at)[0]
 
 
 def observe_news(connection: Connection, run: RunState, seen: Iterable[TaskState], *, observed_at: datetime) -> bool:
-    """The same; says whether it told what a listener would have told by then: that a run or a task had begun or come to
-    its end, longer ago than a listener takes."""
+    """The same for a reading; returns whether it found what a listener should have reported by then: that a run or a
+    task started or ended, longer ago than a listener takes."""
     _, told = _observe(connection, run, seen, observed_at)
     moments = [run.finished_at for event in told if event.type == "end"]
     for event in told:
-        if event.type == "task_update" and (key := _TOLD_BY_LISTENERS.get(event.payload["state"])):
+        if event.type == "task_update" and (key := _REPORTED_BY_LISTENERS.get(event.payload["state"])):
             moments.append(event.payload[key])
     return any(moment is not None and moment < observed_at - _LISTENER_TAKES for moment in moments)
 
@@ -94,15 +98,15 @@ def _observe(
 def merge(
     connection: Connection, seen: Mapping[str, RunObservation], *, observed_at: datetime | None = None
 ) -> dict[str, ObservedChanges]:
-    """Record what was seen of runs, by the ids of their executions, as `observe` does; gives what is to be told of it,
-    by who calls this. The executions stay locked until the transaction ends."""
+    """Record observations of runs, by the ids of their executions, as `observe` does; returns the changes, which the
+    caller appends. The executions stay locked until the transaction ends."""
     if not seen:
         return {}
     query = select(executions).where(executions.c.id == func.any(cast(list(seen), ARRAY(UUID(as_uuid=False)))))
     locked = all_rows(connection.execute(query.order_by(executions.c.id).with_for_update(key_share=True)))
     known = {row["id"]: row for row in locked}
     states = {key: _next_state(known[key], one.run, observed_at) for key, one in seen.items()}
-    # Whoever sees a run start again sees which of its tasks were cleared.
+    # An observer that sees a run start again also sees which of its tasks were cleared.
     over = {key for key, row in known.items() if row["state"] in TERMINAL_RUN_STATES}
     restarted = {key for key in over if states[key] in ACTIVE_RUN_STATES}
     told = _merge_tasks(connection, seen, observed_at, restarted)
@@ -126,7 +130,7 @@ def merge(
     news = {}
     for key in seen:
         before = known[key]
-        run_events = _news_run_events(connection, before, changes.get(key, {}))
+        run_events = _run_events(connection, before, changes.get(key, {}))
         still_over = key in over and before["state"] == states[key]
         news[key] = ObservedChanges([], []) if still_over else ObservedChanges(told[key], run_events)
     return news
@@ -147,7 +151,7 @@ _CHANGE = text(
 )
 
 
-def _news_run_events(connection: Connection, before: Row, values: Mapping[str, Any]) -> list[NewEvent]:
+def _run_events(connection: Connection, before: Row, values: Mapping[str, Any]) -> list[NewEvent]:
     changed = {name for name, value in values.items() if before[name] != value}
     after = {**before, **values}
     new: list[NewEvent] = []
@@ -161,7 +165,7 @@ def _news_run_events(connection: Connection, before: Row, values: Mapping[str, A
 
 
 _Key = tuple[str, str, int]
-"""The execution's id, the task's and the map index."""
+"""The execution's id, the task's id and the map index."""
 
 _READ_TASKS = text(
     """
@@ -218,7 +222,7 @@ def _merge_tasks(
 
 
 def _read_tasks(connection: Connection, seen: Mapping[str, RunObservation]) -> dict[_Key, tuple[TaskState, datetime]]:
-    """What is known of the task instances that were seen, and since when."""
+    """The recorded states of the observed task instances, and when each was written."""
     keys = {(execution_id, *task.key) for execution_id, one in seen.items() for task in one.tasks}
     if not keys:
         return {}
@@ -255,19 +259,19 @@ def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str
     if seen is None:
         return "running" if known == "queued" else known
     if seen == "failed" and (known == "cancelled" or before["cancel_requested_at"] is not None):
-        return "cancelled"  # Airflow knows a stopped run only as failed
+        return "cancelled"  # Airflow reports a cancelled run as failed
     if observed_at is not None and before["updated_at"] < observed_at:
         return seen
     if seen == "queued":
         return known  # a late notification
     if known in TERMINAL_RUN_STATES and (observed_at is not None or _started_before_end(before, run)):
-        # The reading began before the end was written; or it is the word of another scheduler, come late.
+        # The reading began before the end was written, or it is a late notification of another scheduler.
         return seen if seen in TERMINAL_RUN_STATES and observed_at is None else known
     return seen
 
 
 def _started_before_end(before: Row, run: RunState) -> bool:
-    """Whether what was seen is the attempt that is over: a cleared run starts after its end."""
+    """Whether the observation is of the finished run, not of its next start after it was cleared."""
     end = before["finished_at"] or before["started_at"]
     return run.started_at is not None and end is not None and run.started_at <= end
 
@@ -281,7 +285,7 @@ def _run_values(before: Row, run: RunState, state: str, progress: Progress, rest
         "tasks_done": progress.done,
         "attempt": before["attempt"] + 1 if restarted else before["attempt"],
         "run_type": before["run_type"] or run.run_type,
-        # A task may be seen before its run, and does not know whose that is.
+        # A task may be observed before its run, without the run's owner.
         "user_id": before["user_id"] or run.user,
         "triggered_by": before["triggered_by"] or run.user,
         "started_at": run.started_at or (None if restarted else before["started_at"]),

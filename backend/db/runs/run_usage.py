@@ -1,4 +1,4 @@
-"""What the agents of runs used, added up in their executions."""
+"""The usage of runs: what their agents used, added up in their executions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _ADD = text(
 
 
 def add(connection: Connection, used: Sequence[UsageIncrement]) -> None:
-    """Add what was used to the totals of executions, each of which may come several times."""
+    """Add usage to the totals of executions, each of which may occur several times."""
     if used:
         connection.execute(
             _ADD,

@@ -84,11 +84,11 @@ class ErrorRecords:
         self._recorder.put(RowsWithEvents(write))
 
     def follows_another(self) -> None:
-        """The agent goes on from what an earlier try, or this one elsewhere, left."""
+        """The agent resumes what an earlier try, or this one in another triggerer, has left."""
         self._earlier = True
 
     def succeeded(self) -> None:
-        """The agent succeeded: so what ended it in earlier tries was recovered from."""
+        """The agent succeeded, so the errors that ended it in earlier tries are recovered."""
         if not self._earlier:
             return
         place = self._place

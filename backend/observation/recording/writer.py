@@ -137,8 +137,8 @@ class RecordWriter:
             source.execution_id = execution_id
         for source in report.superseded:
             source.superseded = True
-        for record, claim in report.claims:
-            record.answer(claim)
+        for request, claim in report.claims:
+            request.answer(claim)
         postponed = {source for source, _ in report.postponed}
         for source, record in group:
             if source in report.missing:

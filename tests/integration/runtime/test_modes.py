@@ -307,7 +307,9 @@ async def test_a_supervisor_that_does_not_finish_spends_its_steps(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
     decide(openai_server, "a", times=None)
-    with pytest.raises(StepLimitError, match="has used up its 2 calls and asks for 'a' next; raise max_steps") as caught:
+    with pytest.raises(
+        StepLimitError, match="has used up its 2 calls and asks for 'a' next; raise max_steps"
+    ) as caught:
         await run(make_runner(), [agent("a"), agent("b")], "supervisor", max_steps=2)
     assert asked(openai_server) == ["decision", "a", "decision", "a", "decision"]
     assert "Calls left: 0; only FINISH can be chosen." in openai_server.requests[-1].prompt
