@@ -193,7 +193,7 @@ class AgentObserver(AsyncCallbackHandler):
         self._start(self._agent, given)
 
     def node_started(self, key: str, name: str, given: Any, parent: str | None = None) -> None:
-        """Report that a node's execution starts. `key` is LangGraph's id, `parent` that of the node around its subgraph."""
+        """Report that a node starts. `key` and `parent` are LangGraph's ids of it and of the node around it."""
         span = _Span(self._place, name, None, None, self.trace_id, attempt=1 + self._restarts[name])
         if self.trace is not None:
             self.trace.node_started(key, name, given, parent, span.attempt)

@@ -89,7 +89,7 @@ class AgentTrace:
 
     @harmless
     def node_started(self, key: str, name: str, given: Any, parent: str | None, attempt: int) -> None:
-        """Report that a node's execution starts. `key` and `parent` are LangGraph's ids of it and of the node around it."""
+        """Report that a node starts. `key` and `parent` are LangGraph's ids of it and of the node around it."""
         if self.traced_by_itself or self._span is None:
             return
         metadata = Known({"node": name, **({"attempt": attempt} if attempt > 1 else {})})

@@ -57,8 +57,10 @@ class BudgetWatch:
             )
 
 
-async def open_watch(database: Database, recorder: Recorder, task: TaskContext) -> BudgetWatch | None:
-    """The watch of a task; None when the run's user wants no notifications about budgets, which is read here once.
+async def open_watch(
+    database: Database, recorder: Recorder, task: TaskContext
+) -> Callable[[Ledger, Spent | None], None] | None:
+    """`BudgetWatch.look` for a task; None if the run's user wants no notifications about budgets, which is read once.
 
     A share is recorded before the usage that passed it, which is recorded when its node is over.
     """
@@ -78,4 +80,4 @@ async def open_watch(database: Database, recorder: Recorder, task: TaskContext) 
 
         loop.call_soon_threadsafe(recorder.put, RowsWithEvents(write))
 
-    return BudgetWatch(shares, task.task_id, task.map_index, report)
+    return BudgetWatch(shares, task.task_id, task.map_index, report).look

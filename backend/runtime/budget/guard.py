@@ -38,7 +38,7 @@ from backend.models.prices import cost_usd
 from backend.models.token_estimate import estimate_messages, estimate_text
 from backend.observation.recording.recorder import Recorder
 from backend.observation.task_context import TaskContext
-from backend.runtime.budget.alerts import BudgetWatch, open_watch
+from backend.runtime.budget.alerts import open_watch
 from backend.runtime.budget.ledger import Ledger, Reservation, Spent
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ REFRESH_SECONDS = 1.0
 class Purse:
     """The budgets that the agents of one task share, and one lock for them, because nodes may run in threads."""
 
-    def __init__(self, ledgers: Sequence[Ledger], watch: BudgetWatch | None = None) -> None:
+    def __init__(self, ledgers: Sequence[Ledger], watch: Callable[[Ledger, Spent | None], None] | None = None) -> None:
         self.ledgers = list(ledgers)
         self._lock = threading.Lock()
         self._watch = watch
@@ -91,7 +91,7 @@ class Purse:
     def _look(self, asked: Spent | None = None) -> None:
         if self._watch is not None:
             for ledger in self.ledgers:
-                self._watch.look(ledger, asked)
+                self._watch(ledger, asked)
 
     @contextmanager
     def _refusing(self, asked: Spent) -> Iterator[None]:

@@ -17,12 +17,12 @@ from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent
-from tests.conftest import Postgres
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
 from tests.kit.failures.raised import raises_failure
 from tests.kit.notifications import LENIENT, all_handled, record_error, rows, run_of, target, wants
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 from tests.kit.servers.webhooks import Receiver, receiving
 
 RATE: dict[str, Any] = {

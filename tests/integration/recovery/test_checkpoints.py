@@ -24,9 +24,9 @@ from backend.db.runs.threads import Claim, ClaimRequest, SupersededError
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
-from tests.conftest import Postgres
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.policies import NO_RETRIES
+from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 

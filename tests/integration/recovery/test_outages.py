@@ -22,8 +22,8 @@ from backend.runtime.batch.run import run_batch
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import AgentSpec, parse_agent
 from backend.stack.postgres import Cluster
-from tests.conftest import Postgres
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 from tests.kit.waiting import eventually
 
 PROJECT = Path(__file__).parents[2] / "projects" / "five_steps" / "langgraph.json"

@@ -29,7 +29,7 @@ from backend.observation.recording.records import (
     write_records,
 )
 from backend.observation.recording.writer import RecordWriter
-from tests.conftest import Postgres
+from tests.kit.servers.postgres import Postgres
 from tests.kit.waiting import eventually
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

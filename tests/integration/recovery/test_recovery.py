@@ -17,10 +17,10 @@ from backend.runtime.batch.run import run_batch
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent, parse_supervisor, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
-from tests.conftest import Postgres
 from tests.kit.clock import Clock
 from tests.kit.graphs import calling
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 HERE = "tests.kit.graphs.calling"
 TEXT = {"text": "The harbour was quiet. Two ships lay at anchor."}

@@ -21,10 +21,10 @@ from backend.runtime.batch.plan import BatchPlan, parse_inputs, parse_plan
 from backend.runtime.batch.run import BatchFailedError, run_batch
 from backend.runtime.runner import AgentRunner, TaskContext
 from backend.runtime.specs import parse_agent
-from tests.conftest import Postgres
 from tests.kit.failures.raised import raises_failure
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.policies import NO_RETRIES
+from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 COUNTED = "tests.kit.graphs.foreign:builder"

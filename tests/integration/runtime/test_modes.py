@@ -18,10 +18,10 @@ from backend.db.engine import Database, make_async_engine
 from backend.runtime.runner import AgentRunner, TaskContext
 from backend.runtime.specs import MODES, AgentSpec, parse_supervisor, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
-from tests.conftest import Postgres
 from tests.kit.failures.raised import raises_failure
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.policies import NO_RETRIES
+from tests.kit.servers.postgres import Postgres
 from visual_ai_operators import MultiAgentOperator
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."

@@ -16,11 +16,11 @@ from backend.db.engine import Database, make_async_engine
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
-from tests.conftest import Postgres
 from tests.kit.failures.raised import raises_failure
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.pictures import encode, invoice
 from tests.kit.policies import NO_RETRIES
+from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 SCHEMA = {

@@ -16,10 +16,10 @@ from backend.db.engine import Database, make_async_engine
 from backend.runtime.langgraph_json import GraphLoadError, check_reference
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent
-from tests.conftest import Postgres
 from tests.kit.failures.raised import raises_failure
 from tests.kit.graphs import foreign
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 HERE = "tests.kit.graphs.foreign"
 Run = Callable[..., Any]
