@@ -82,9 +82,12 @@ class AgentResources:
         self._checkpoints: CheckpointWriter | None = None
 
     async def __aenter__(self) -> Self:
-        enter = self._stack.enter_async_context
-        self.gate = self._given_gate or await enter(open_gate(self.settings, self.database))
-        self.pool = await enter(open_pool(self.settings.database_url, max_size=self._connections, wait=self._wait))
+        gate = self._given_gate
+        if gate is None:
+            gate = await self._stack.enter_async_context(open_gate(self.settings, self.database))
+        self.gate = gate
+        opened = open_pool(self.settings.database_url, max_size=self._connections, wait=self._wait)
+        self.pool = await self._stack.enter_async_context(opened)
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -25,13 +25,13 @@ async def run_deferred(
     budget: Budget | None = None,
     credentials: ModelCredentials | None = None,
 ) -> tuple[dict[str, Any], str | None]:
-    """Carry out `work`; gives the task's result and the run's id in our records, with all records written.
+    """Carry out `work`; returns the task's result and the run's id in our records, with all records written.
 
     Raises what `work` raises, and an `AgentFailure` with `RunCancelledError` when somebody cancelled the run. When it
-    is cancelled itself, the model calls in flight are dropped; whoever claims the task's thread next goes on from the
-    last checkpoint. When that has happened already, this one's word no longer counts, and it waits to be cancelled.
+    is cancelled itself, running model calls are dropped; whoever claims the task's thread next resumes from the last
+    checkpoint. If somebody has claimed it already, this one reports nothing more, and waits to be cancelled.
 
-    `ends_here`: the task ends with this, which no listener of Airflow notices, so that its end is recorded here.
+    `ends_here`: the task ends in the triggerer, where Airflow calls no listener, so its end is recorded here.
     """
     started_at = datetime.now(UTC)
     async with (

@@ -105,7 +105,7 @@ class Announcer:
                     pipe.xadd(STREAM, one.entry(), maxlen=STREAM_LENGTH, approximate=True)  # type: ignore[arg-type]  # the stubs' dict is invariant
                 pipe.execute()
         except (RedisError, OSError) as error:
-            log.warning("Redis is out of reach (%s); Postgres wakes the event feeds", type(error).__name__)
+            log.warning("Redis is unavailable (%s); PostgreSQL wakes the event feeds", type(error).__name__)
             self._paused_until = time.monotonic() + _PAUSE
             return False
         return True

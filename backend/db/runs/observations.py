@@ -78,9 +78,9 @@ def observe(
 def observe_news(connection: Connection, run: RunState, seen: Iterable[TaskState], *, observed_at: datetime) -> bool:
     """The same for a reading; returns whether it found what a listener should have reported by then: that a run or a
     task started or ended, longer ago than a listener takes."""
-    _, told = _observe(connection, run, seen, observed_at)
-    moments = [run.finished_at for event in told if event.type == "end"]
-    for event in told:
+    _, appended = _observe(connection, run, seen, observed_at)
+    moments = [run.finished_at for event in appended if event.type == "end"]
+    for event in appended:
         if event.type == "task_update" and (key := _REPORTED_BY_LISTENERS.get(event.payload["state"])):
             moments.append(event.payload[key])
     return any(moment is not None and moment < observed_at - _LISTENER_TAKES for moment in moments)
@@ -90,10 +90,12 @@ def _observe(
     connection: Connection, run: RunState, seen: Iterable[TaskState], observed_at: datetime | None
 ) -> tuple[str, list[NewEvent]]:
     execution_id = ensure(connection, run)
-    told = merge(connection, {execution_id: RunObservation(run, [*seen])}, observed_at=observed_at)[execution_id].events
-    if told:
-        events.append(connection, execution_id, told)
-    return execution_id, told
+    appended = merge(connection, {execution_id: RunObservation(run, [*seen])}, observed_at=observed_at)[
+        execution_id
+    ].events
+    if appended:
+        events.append(connection, execution_id, appended)
+    return execution_id, appended
 
 
 def merge(
@@ -110,7 +112,7 @@ def merge(
     # An observer that sees a run start again also sees which of its tasks were cleared.
     over = {key for key, row in known.items() if row["state"] in TERMINAL_RUN_STATES}
     restarted = {key for key in over if states[key] in ACTIVE_RUN_STATES}
-    told = _merge_tasks(connection, seen, observed_at, restarted)
+    task_events = _merge_tasks(connection, seen, observed_at, restarted)
     counts = _count_tasks(connection, [*seen])
     changes: dict[str, dict[str, Any]] = {}
     for key, one in seen.items():
@@ -129,13 +131,13 @@ def merge(
             changes[key] = values
     if changes:
         connection.execute(_CHANGE, {"rows": dumps([{"id": key, **values} for key, values in changes.items()])})
-    news = {}
+    merged = {}
     for key in seen:
         before = known[key]
         run_events = _run_events(connection, before, changes.get(key, {}))
         still_over = key in over and before["state"] == states[key]
-        news[key] = ObservedChanges([], []) if still_over else ObservedChanges(told[key], run_events)
-    return news
+        merged[key] = ObservedChanges([], []) if still_over else ObservedChanges(task_events[key], run_events)
+    return merged
 
 
 _CHANGE = text(
@@ -198,9 +200,9 @@ def _merge_tasks(
     known = {key: state for key, (state, _) in written.items()}
     changed: dict[_Key, TaskState] = {}
     completed: dict[tuple[str, int], None] = {}
-    told: dict[str, list[NewEvent | None]] = {}
+    task_events: dict[str, list[NewEvent | None]] = {}
     for execution_id, one in seen.items():
-        new = told[execution_id] = []
+        new = task_events[execution_id] = []
         for task in one.tasks:
             key = (execution_id, *task.key)
             fresh = execution_id in certain or (
@@ -220,7 +222,7 @@ def _merge_tasks(
     if changed:
         rows = [{"execution_id": key[0], **asdict(task)} for key, task in changed.items()]
         connection.execute(_WRITE_TASKS, {"rows": dumps(rows)})
-    return told
+    return task_events
 
 
 def _read_tasks(connection: Connection, seen: Mapping[str, RunObservation]) -> dict[_Key, tuple[TaskState, datetime]]:

@@ -25,7 +25,7 @@ def close_lost(connection: Connection, begun: Sequence[tuple[str, Place]]) -> No
     left = traces.supersede(connection, begun)
     if not left:
         return
-    told = []
+    reported = []
     for execution_id, place in begun:
         found = [
             row
@@ -34,8 +34,8 @@ def close_lost(connection: Connection, begun: Sequence[tuple[str, Place]]) -> No
         ]
         if found:
             new = _lost(connection, execution_id, place, found)
-            told.append(TryEvents(execution_id, place.task_id, place.map_index, place.try_number, new))
-    events.append_from_tries(connection, told)
+            reported.append(TryEvents(execution_id, place.task_id, place.map_index, place.try_number, new))
+    events.append_from_tries(connection, reported)
 
 
 def _lost(connection: Connection, execution_id: str, place: Place, left: Sequence[Row]) -> list[NewEvent]:

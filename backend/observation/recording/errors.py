@@ -48,7 +48,7 @@ class ErrorRecords:
         error_id: str | None = None,
         silent: bool = False,
     ) -> None:
-        """Record an error; a `silent` one isn't told on the stream, nor are those of a batch behind its first ones."""
+        """Record an error. The stream gets neither a `silent` one, nor more than a batch's first ones."""
         recorder, place = self._recorder, self._place
         recorder.errors_shown += not silent
         silent = silent or (place.item is not None and recorder.errors_shown > SHOWN_ITEMS)

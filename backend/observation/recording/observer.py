@@ -236,7 +236,7 @@ class AgentObserver(AsyncCallbackHandler):
     def failed(
         self, found: Classified, action: Action, *, attempt: FailedAttempt | None = None, silent: bool = False
     ) -> None:
-        """Record the error that ended the agent, and which attempt it was; a `silent` one isn't told on the stream."""
+        """Record the error that ended the agent, and its attempt. A `silent` one isn't reported to the stream."""
         if self.trace is not None:
             self.trace.failed(found, action, attempt)
         node = self._failed_node or next((span.node for span in self._nodes.values()), None)

@@ -93,12 +93,12 @@ class AgentTrace:
         if self.traced_by_itself or self._span is None:
             return
         metadata = Known({"node": name, **({"attempt": attempt} if attempt > 1 else {})})
-        told = {"input": self.content.text(given), "metadata": metadata}
+        given_and_metadata = {"input": self.content.text(given), "metadata": metadata}
         if key in self._nodes:  # a call that it made was reported before
-            self._nodes[key].update(**told)
+            self._nodes[key].update(**given_and_metadata)
         else:
             self._ended.discard(key)  # a node that is restarted keeps its id
-            self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span), **told)
+            self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span), **given_and_metadata)
 
     @harmless
     def node_finished(self, key: str, error: Any, output: Any) -> None:
