@@ -153,8 +153,8 @@ class AgentRunner:
                 raise ConnectionError("the database is unavailable, and with it what earlier tries did") from error
             log.warning("no checkpoints are kept, the database is unavailable: %s", type(error).__name__)
             return
-        self._resumes = claim.going_on
-        await self.open_checkpoints(claim, every if claim.going_on else ())
+        self._resumes = claim.resumes
+        await self.open_checkpoints(claim, every if claim.resumes else ())
         if self._resumes:
             log.info("resuming from the checkpoints of an earlier try")
         if self.recorder.execution_id is not None:
@@ -246,7 +246,7 @@ class AgentRunner:
                     observer,
                     self.graphs.policy_of(spec),
                     context=spec.context,
-                    going_on=self._resumes,
+                    resumes=self._resumes,
                     timing=self.graphs.timing,
                 )
             output = mapped(output, spec.output_mapping)

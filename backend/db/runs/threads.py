@@ -24,7 +24,7 @@ class Claim:
     thread_id: str
     try_number: int
     epoch: int
-    going_on: bool
+    resumes: bool
     """Whether an earlier claim left something to resume from."""
 
 
@@ -79,10 +79,10 @@ def begin(connection: Connection, wanted: Sequence[ClaimRequest]) -> list[Claim 
             continue
         # The same instance comes back although it succeeded: its triggerer died before it reported that to Airflow.
         finished = last is not None and last.completed and (one.instance is None or last.instance != one.instance)
-        going_on = last is not None and not finished and last.input_hash == one.input_hash
-        if last is not None and not going_on:
+        resumes = last is not None and not finished and last.input_hash == one.input_hash
+        if last is not None and not resumes:
             left += last.agents
-        claim = Claim(one.thread_id, one.try_number, 1 if last is None else last.epoch + 1, going_on)
+        claim = Claim(one.thread_id, one.try_number, 1 if last is None else last.epoch + 1, resumes)
         claims.append(claim)
         taken.append({**asdict(one), "epoch": claim.epoch})
     if left:

@@ -66,7 +66,7 @@ class BatchFailedError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
+class _EarlierWork:
     """What earlier tries have left: items that are done, threads with checkpoints, and usage by item."""
 
     execution_id: str
@@ -95,21 +95,21 @@ class _Batch:
         runner, progress = self._runner, self._progress
         runner.recorder.relax(RECORDER_INTERVAL)
         await runner.open_budgets()
-        begun = await retry_until_available(partial(runner.database.run, self._begin, self._digest()))
-        await runner.watch(begun.execution_id)
+        earlier = await retry_until_available(partial(runner.database.run, self._begin, self._digest()))
+        await runner.watch(earlier.execution_id)
         await runner.begin_trace([self._spec])
-        progress.succeeded = len(begun.done)
-        for used in begun.used.values():
+        progress.succeeded = len(earlier.done)
+        for used in earlier.used.values():
             progress.add_usage(Usage(*used))
         async with AsyncExitStack() as stack:
-            await runner.open_checkpoints(begun.claim, begun.known, gather=SHARED_GATHER_SECONDS)
+            await runner.open_checkpoints(earlier.claim, earlier.known, gather=SHARED_GATHER_SECONDS)
             if self._inputs:  # errors of the agent itself are raised before any item starts
                 progress.model = (await self._prepare(self._given(0))).model
-            results = ResultWriter(runner.database, begun.execution_id, self._place, self._task.thread_id)
+            results = ResultWriter(runner.database, earlier.execution_id, self._place, self._task.thread_id)
             stack.callback(results.abandon)
-            left = (index for index in range(len(self._inputs)) if index not in begun.done)
+            left = (index for index in range(len(self._inputs)) if index not in earlier.done)
             stack.enter_context(rare_collections())
-            await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), begun, results)
+            await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), earlier, results)
             await results.close()
         failed = bool(progress.failures) and plan.on_item_error == "fail"
         self._report("failed" if failed or progress.stop else "success")
@@ -117,29 +117,29 @@ class _Batch:
             raise progress.stop
         if failed:
             raise self._failure()
-        stored = Results(runner.database, begun.execution_id, self._place)
+        stored = Results(runner.database, earlier.execution_id, self._place)
         result = await self._result(stored)
         if write_to is not None:
             await stored.write_lines(write_to)
         return result
 
-    def _begin(self, connection: Connection, digest: str) -> _Begun:
+    def _begin(self, connection: Connection, digest: str) -> _EarlierWork:
         task, place = self._task, self._place
         execution_id = executions.ensure(connection, task.run_state())
         takeover.close_lost(connection, [(execution_id, place)])
         names = [self._thread(index) for index in range(len(self._inputs))]
         wanted = threads.ClaimRequest(execution_id, task.thread_id, task.try_number, names, digest)
         claim = threads.begin_one(connection, wanted)
-        follows = task.try_number > 1 or claim.going_on
+        follows = task.try_number > 1 or claim.resumes
         used = traces.used_by_items(connection, execution_id, place) if follows else {}
-        if not claim.going_on:
+        if not claim.resumes:
             batch_items.supersede(connection, execution_id, place)
-            return _Begun(execution_id, claim, set(), set(), used)
+            return _EarlierWork(execution_id, claim, set(), set(), used)
         done = batch_items.done(connection, execution_id, place)
         left = [name for index, name in enumerate(names) if index not in done]
         known = batch_items.with_checkpoints(connection, left)
         log.info("resuming: %s of %s items are done, %s have checkpoints", len(done), len(names), len(known))
-        return _Begun(execution_id, claim, done, known, used)
+        return _EarlierWork(execution_id, claim, done, known, used)
 
     def _digest(self) -> str:
         digest = sha256(dumps(["batch", self._spec.type, self._spec.graph, self._spec.input_data]).encode())
@@ -150,7 +150,7 @@ class _Batch:
     def _thread(self, index: int) -> str:
         return f"{self._task.thread_id}/{index}"
 
-    async def _run_items(self, left: Iterator[int], workers: int, begun: _Begun, results: ResultWriter) -> None:
+    async def _run_items(self, left: Iterator[int], workers: int, earlier: _EarlierWork, results: ResultWriter) -> None:
         progress = self._progress
 
         async def work() -> None:
@@ -160,7 +160,7 @@ class _Batch:
                     return
                 progress.running += 1
                 try:
-                    row = await self._run_item(index, begun)
+                    row = await self._run_item(index, earlier)
                 finally:
                     progress.running -= 1
                 await results.add(row)
@@ -186,7 +186,7 @@ class _Batch:
                 self._prepared[purpose] = await self._runner.prepare(self._spec, purpose)
         return self._prepared[purpose]
 
-    async def _run_item(self, index: int, begun: _Begun) -> dict[str, Any]:
+    async def _run_item(self, index: int, earlier: _EarlierWork) -> dict[str, Any]:
         spec, thread, given = self._spec, self._thread(index), self._given(index)
         prepared = await self._prepare(given)
         brief = index >= SHOWN_ITEMS
@@ -204,7 +204,7 @@ class _Batch:
         )
         if prepared.definition is not None:
             observer.uses(prepared.model or "", prepared.notice)
-        if (used := begun.used.get(index)) is not None:
+        if (used := earlier.used.get(index)) is not None:
             observer.used_before(Usage(*used))
         config: RunnableConfig = {
             "callbacks": self._runner.callbacks(observer),
@@ -224,7 +224,7 @@ class _Batch:
                     observer,
                     self._runner.graphs.policy_of(spec),
                     context=spec.context,
-                    going_on=thread in begun.known,
+                    resumes=thread in earlier.known,
                     tokens=False,
                     timing=self._runner.graphs.timing,
                 )

@@ -29,16 +29,16 @@ async def run_graph(
     observer: AgentObserver,
     *,
     context: Mapping[str, Any] | None,
-    going_on: bool,
+    resumes: bool,
     tokens: bool = True,
 ) -> Any:
     """Run the graph and return its output as JSON. Nodes, tokens and usage are reported to the observer.
 
-    Without `tokens`, models don't stream their answers, which saves most of an answer's CPU time. With `going_on`,
+    Without `tokens`, models don't stream their answers, which saves most of an answer's CPU time. If it `resumes`,
     LangGraph runs only what is left of the thread: nothing, if the graph has come to its end. Raises whatever a node
     raises.
     """
-    if going_on and (kept := await graph.aget_state(config)).created_at is not None:
+    if resumes and (kept := await graph.aget_state(config)).created_at is not None:
         if not kept.next:
             return returned(graph, kept.values)
         given = None

@@ -273,7 +273,7 @@ async def test_many_claims_at_once_are_each_their_own(database: Database) -> Non
     )
     assert [isinstance(one, SupersededError) for one in found] == [False, False, False, True]
     claims = [one for one in found if isinstance(one, threads.Claim)]
-    assert [(claim.epoch, claim.going_on) for claim in claims] == [(2, True), (2, False), (2, True)]
+    assert [(claim.epoch, claim.resumes) for claim in claims] == [(2, True), (2, False), (2, True)]
     lost = await database.run(_count, f"workflow_errors WHERE exception_type = '{takeover.PROCESS_LOST}'")
     assert lost == 1
     assert (await said(database, again[0]))[-2:] == ["cancelled", None]  # the row, and the error that tells of it
@@ -344,10 +344,10 @@ def test_claims_of_many_threads_in_one_statement(admin: Engine, database_url: st
         ids = [executions.ensure(connection, RunState("dag", f"run {number}", None)) for number in range(3)]
         wanted = [ClaimRequest(key, f"thread {key}", 1, ["one", "two"], "hash", "instance") for key in ids]
         claims = threads.begin(connection, wanted)
-        assert all(isinstance(claim, threads.Claim) and claim.epoch == 1 and not claim.going_on for claim in claims)
+        assert all(isinstance(claim, threads.Claim) and claim.epoch == 1 and not claim.resumes for claim in claims)
         assert threads.held(connection, {claim for claim in claims if isinstance(claim, threads.Claim)}) == set(claims)
         (second,) = threads.begin(connection, [wanted[1]])
         assert isinstance(second, threads.Claim)
-        assert second.going_on
+        assert second.resumes
         lasting = threads.held(connection, {*(one for one in claims if isinstance(one, threads.Claim)), second})
         assert lasting == {claims[0], second, claims[2]}
