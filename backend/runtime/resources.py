@@ -20,7 +20,7 @@ from backend.db.engine import Database
 from backend.db.runs.threads import Claim
 from backend.models.http_clients import HttpClients
 from backend.observation.recording.writer import RecordWriter
-from backend.ratelimit.factory import open_gate
+from backend.ratelimit.limiter import open_gate
 from backend.runtime.cancellation import CancelWatch
 
 AnyGraph = Pregel[Any, Any, Any, Any]
