@@ -1,7 +1,7 @@
 """The smallest value that fits a JSON Schema: the fake model's answer when a schema is requested.
 
-Covers what OpenAI's structured outputs allow (https://platform.openai.com/docs/guides/structured-outputs). `pattern` isn't
-supported, and `allOf` is supported only if its parts merge into one object.
+Covers what OpenAI's structured outputs allow (https://platform.openai.com/docs/guides/structured-outputs).
+`pattern` isn't supported, and `allOf` is supported only if its parts merge into one object.
 """
 
 from __future__ import annotations
