@@ -1,6 +1,7 @@
 """Runs the code blocks of the README and docs/ as written, except that addresses and folders are replaced.
 
-tests/kit/documents/snippets.py names the blocks. tests/architecture/test_documents.py checks those that can't be run here.
+tests/kit/documents/snippets.py names the blocks; tests/architecture/test_documents.py checks those that
+can't be run here.
 """
 
 import importlib.util
