@@ -283,7 +283,8 @@ async def test_a_checkpoint_holds_the_state_of_the_moment_it_was_put(make_runner
         await runner.claim({"text": thread}, "input")
         saver = make_saver(Claim(thread, 1, 1, False))
         messages = ["before"]
-        put = {**empty_checkpoint(), "channel_values": {"messages": messages}, "channel_versions": {"messages": 1}}
+        put = empty_checkpoint()
+        put["channel_values"], put["channel_versions"] = {"messages": messages}, {"messages": 1}
         kept = await saver.aput(config_of(thread), put, {}, {"messages": 1})
         await saver.aput_writes(kept, [("messages", messages)], "task")
         messages.append("after")

@@ -12,7 +12,7 @@ from backend.core.errors.input_error import InputError
 from backend.core.workflow_error_handler import classify
 from backend.models.token_estimate import PICTURE_TOKENS, estimate_messages, estimate_text
 from backend.runtime.batch.plan import BatchPlan
-from backend.runtime.batch.run import run_batch
+from backend.runtime.batch.run import BatchFailedError, run_batch
 from backend.runtime.budget.guard import Ledger, Purse, Spent
 from backend.runtime.runner import AgentRunner, run_single
 from backend.runtime.specs import parse_agent, parse_team
@@ -77,6 +77,23 @@ async def test_an_unknown_price_is_not_guessed(make_runner: MakeRunner, openai_s
         with raises_failure(BudgetExceededError, match=r"price of openai:house-model is not known"):
             await run_single(runner, spec(model="openai:house-model"))
     assert openai_server.requests == []
+
+
+async def test_an_earlier_tries_unknown_price_is_not_guessed(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    """The first try used a model without a known price; the second one's model has one, and yet nothing is asked."""
+    openai_server.script(usage=USAGE)
+    openai_server.script("server_error", contains="second")
+    inputs, plan = [{"query": "first"}, {"query": "second"}], BatchPlan(max_concurrency=1)
+    async with make_runner(None) as runner:
+        with raises_failure(BatchFailedError):
+            await run_batch(runner, spec(model="openai:house-model"), inputs, plan)
+    asked = len(openai_server.requests)
+    async with make_runner({"max_cost_usd": 5}, try_number=2) as runner:
+        with raises_failure(BudgetExceededError, match="what was used before has no known price; use max_tokens"):
+            await run_batch(runner, spec(), inputs, plan)
+    assert len(openai_server.requests) == asked
 
 
 async def test_earlier_tries_count(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
