@@ -229,7 +229,7 @@ def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
 
 
 def request_cancel(connection: Connection, execution_id: str) -> bool:
-    """Request that the run be stopped, which its agents notice within a second; return False if it has already finished."""
+    """Request that the run be stopped, which its agents notice within a second; return False if it has finished."""
     changed = connection.execute(
         update(executions)
         .where(executions.c.id == execution_id, executions.c.state.not_in(sorted(TERMINAL_RUN_STATES)))

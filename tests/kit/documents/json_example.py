@@ -1,7 +1,7 @@
-"""The smallest value that fits a JSON Schema: the fake model's answer when a schema is requested.
+"""The smallest value that fits a JSON Schema: the reply of a fake model to a request with a schema.
 
 Covers what OpenAI's structured outputs allow (https://platform.openai.com/docs/guides/structured-outputs).
-`pattern` isn't supported, and `allOf` is supported only if its parts merge into one object.
+`pattern` is not honoured, nor is a combination of `allOf` parts that is more than a merged object.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _FORMATS = {
     "uri": "https://example.com/",
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
-_DEEP = 6  # deeper than this, choose null where it is allowed, so that a recursive schema ends
+_DEEP = 6  # below this, take null where null is allowed: a recursive schema then ends
 
 
 def example(schema: dict[str, Any]) -> Any:
-    """Return a value, always the same for the same schema. Raises `RecursionError` if no finite value fits."""
+    """The smallest value; the same one for the same schema. Raises `RecursionError` if no finite value fits."""
     return _example(schema, schema, 0)
 
 
@@ -50,9 +50,9 @@ def _example(schema: Any, root: dict[str, Any], depth: int) -> Any:
         kind = "null" if not some or (depth > _DEEP and "null" in kind) else some[0]
     match kind:
         case "object":
-            required = schema.get("required", [])
+            wanted = schema.get("required", [])
             properties = schema.get("properties", {})
-            return {name: _example(properties.get(name, {}), root, depth + 1) for name in required}
+            return {name: _example(properties.get(name, {}), root, depth + 1) for name in wanted}
         case "array":
             first = schema.get("prefixItems", [])[: schema.get("minItems", 0)]
             rest = [schema.get("items", {})] * (schema.get("minItems", 0) - len(first))
@@ -75,7 +75,7 @@ def _resolve(ref: str, root: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choose(options: list[Any], depth: int) -> Any:
-    """The first option that isn't null or, deep down, null."""
+    """The first alternative that is not null; deep inside a recursive schema, null."""
     null = [o for o in options if isinstance(o, dict) and o.get("type") == "null"]
     some = [o for o in options if o not in null]
     return null[0] if null and (depth > _DEEP or not some) else some[0]
@@ -101,7 +101,7 @@ def _string(schema: dict[str, Any]) -> str:
 
 
 def _number(schema: dict[str, Any], *, whole: bool) -> int | float:
-    """Zero, or the number nearest to it within the bounds."""
+    """Zero, or the value nearest to it within the bounds."""
     step = schema.get("multipleOf", 1)
     low = schema.get("minimum", -math.inf)
     above = schema.get("exclusiveMinimum", -math.inf)
