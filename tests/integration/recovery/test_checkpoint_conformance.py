@@ -13,7 +13,7 @@ from backend.db.engine import make_engine
 from backend.db.runs import executions, threads
 from backend.db.runs.executions import RunState
 from backend.db.runs.threads import Claim
-from tests.conftest import Postgres
+from tests.kit.servers.postgres import Postgres
 
 CAPABILITIES = {"put", "put_writes", "get_tuple", "list", "delete_thread", "prune"}
 """What LangGraph's PostgreSQL saver has: every base capability and one of the optional ones."""

@@ -14,10 +14,10 @@ from backend.runtime.cancellation import RunCancelledError
 from backend.runtime.runner import TaskContext, run_single
 from backend.runtime.specs import AgentSpec, parse_agent
 from backend.runtime.worker import AgentTask
-from tests.conftest import Postgres
 from tests.kit.failures.raised import raises_failure
 from tests.kit.graphs import calling
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 
 @pytest.fixture

