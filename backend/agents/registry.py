@@ -55,7 +55,7 @@ class AgentDefinition:
         return None
 
     def purpose_for(self, input_data: Mapping[str, Any]) -> Purpose:
-        """The kind of model that this input needs: no vision for an agent that can do without a picture and has none."""
+        """The kind of model that this input needs: no vision if an agent that can do without a picture has none."""
         needs_picture = "image_url" in self.required or not _is_blank(input_data.get("image_url"))
         return self.purpose if needs_picture else "text"
 

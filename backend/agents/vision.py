@@ -28,7 +28,7 @@ DEFAULT_QUERY = "Describe this picture: what it shows, the text in it, and anyth
 
 
 class VisionInput(TypedDict, total=False):
-    """`image_url` is an `https://`, `data:image/…;base64,` or `upload://<uuid>` address. `query` is the question, if any."""
+    """`image_url` is an `https://`, `data:image/…;base64,` or `upload://<uuid>` address; `query` is optional."""
 
     query: str | None
     image_url: str
