@@ -70,8 +70,8 @@ class VisualAINotifier(BaseNotifier):
             return
         whose = f"the user {alert.user_id!r}" if alert.user_id else "the run's user, if it has one,"
         self.log.warning(
-            f"Nobody is told: {whose} has no notification target for alerts (PUT /users/me/preferences). "
-            "A run that is nobody's needs user_id=… here."
+            f"No notifications: {whose} has no target for alerts (PUT /users/me/preferences). "
+            "For a run without a user, pass user_id=… to VisualAINotifier."
         )
 
     async def async_notify(self, context: Context) -> None:

@@ -29,8 +29,8 @@ class AgentConfigError(InputError):
 class AgentConfig:
     """The parsed `agent_config`.
 
-    `temperature` is between 0 and 2, `max_tokens` limits the answer, `output_schema` gives the agent's `data` its form:
-    a JSON Schema, or a Pydantic model as "package.module:Class".
+    `temperature` is between 0 and 2, and `max_tokens` limits the answer. `output_schema` is the form of the agent's
+    `data`: a JSON Schema, or a Pydantic model as "package.module:Class".
     """
 
     system_prompt: str | None = None
@@ -66,10 +66,10 @@ def _process_images() -> ImageCache:
 
 @dataclass(frozen=True, slots=True)
 class AgentDeps:
-    """What an agent's nodes need besides the model: settings, uploads, and pictures loaded before.
+    """What an agent's nodes need besides the model: settings, uploads, and the cache of pictures.
 
-    `max_image_side`, in pixels, is that of the `ModelChoice`; None means the settings' own. `offline` tells that the
-    model is one of ours, which can be given no schema to answer in.
+    `max_image_side`, in pixels, is that of the `ModelChoice`; None means the one in the settings. `offline` says that
+    the model is an offline one, which can't answer in the form of a schema.
     """
 
     settings: Settings

@@ -29,8 +29,8 @@ class DataError(ValueError):
 class OutputSchema:
     """A schema ready for use.
 
-    `json_schema` is what a model is shown. `fit` gives the data as JSON, with what a Pydantic model makes of them, or
-    raises `DataError`.
+    `json_schema` is shown to the model. `fit` returns the data as JSON, as a Pydantic model normalises it, or raises
+    `DataError`.
     """
 
     json_schema: dict[str, Any]
@@ -38,9 +38,9 @@ class OutputSchema:
 
 
 def check_output_schema(value: Any) -> dict[str, Any] | str:
-    """Check what a DAG's author gave, as far as that goes without importing it. Raises `InputError`.
+    """Check a DAG author's schema, as far as that is possible without importing a model. Raises `InputError`.
 
-    The root has to be an object, because that is what models can be asked for; references stay inside the schema.
+    The root has to be an object, because providers support nothing else. References must stay inside the schema.
     """
     if isinstance(value, str):
         if not _PATH.fullmatch(value):

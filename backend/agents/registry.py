@@ -23,11 +23,11 @@ class UnknownAgentError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class AgentDefinition:
-    """A built-in agent: what kind of model it needs, what input it can't do without, and where its graph is.
+    """A built-in agent: the kind of model it needs, its required input, and the module of its graph.
 
-    `required` holds a tuple of names where one of several fields is enough. `schema` tells whether an `output_schema`
-    gives the agent's `data` their form, `blank_allowed` that a blank field is as good as any. `description` tells a
-    supervisor what the agent is for.
+    An entry of `required` is a tuple of names where one of several fields is enough. `schema` says whether the agent
+    takes an `output_schema`; `blank_allowed` says that required fields may be blank. `description` tells a supervisor
+    what the agent is for.
     """
 
     type: str
@@ -63,9 +63,9 @@ class AgentDefinition:
         return [(names,) if isinstance(names, str) else names for names in self.required]
 
     def build(self, config: AgentConfig | Mapping[str, Any], model: "Model", deps: AgentDeps) -> "StateGraph[Any]":
-        """The agent's graph, ready to be compiled. Raises `AgentConfigError` for a wrong `config`.
+        """Build the agent's graph, ready to be compiled. Raises `AgentConfigError` if `config` is invalid.
 
-        The temperature and the token limit of `config` are the model's: give `AgentConfig.model_params()` to
+        The temperature and the token limit in `config` apply to the model: pass `AgentConfig.model_params()` to
         `build_model`.
         """
         parsed = config if isinstance(config, AgentConfig) else AgentConfig.parse(config)

@@ -1,7 +1,7 @@
 """The review agent judges a text, or other agents' results, by criteria. Nodes: prepare → judge.
 
-Offline nothing is judged: it is only checked that there is a text, that it isn't a fragment, and that the criteria's
-words are in it.
+Offline nothing is judged. The agent only checks that there is a text, that it is more than a fragment, and that it
+contains the words of the criteria.
 """
 
 import asyncio
@@ -61,9 +61,9 @@ SCHEMA = {
 
 
 class ReviewInput(TypedDict, total=False):
-    """`subject` (or `text`) is what to review, `results` what other agents returned; at least one of them.
+    """`subject` (or `text`) is what to review, and `results` what other agents returned; one of them is required.
 
-    `criteria`: what to judge by; `query`: what was asked for, if that is known.
+    `criteria` are what to judge by. `query` is the original request, if there is one.
     """
 
     query: str | None
@@ -84,7 +84,7 @@ class Finding(TypedDict):
 class ReviewOutput(TypedDict, total=False):
     """`verdict` is "approve", "revise" or "reject"; `score` is from 0 to 1.
 
-    `offline` tells that no hosted model was involved; `notice` then says what that means.
+    `offline` says that no hosted model was involved; `notice` explains what that means.
     """
 
     verdict: str

@@ -1,6 +1,6 @@
 """The synthesis agent combines the results of several agents into one answer.
 
-combine → report, and structure when there is an `output_schema`.
+Nodes: combine → report, and then structure if there is an `output_schema`.
 """
 
 import json
@@ -36,7 +36,7 @@ class SynthesisInput(TypedDict, total=False):
 
 
 class SynthesisOutput(TypedDict, total=False):
-    """`summary` combines the results of `sources`; `offline` and `notice` are those of the other agents.
+    """`summary` combines the results of `sources`. `offline` and `notice` are those of the other agents.
 
     `data` is the summary in the form of the `output_schema`, if there is one.
     """

@@ -1,6 +1,6 @@
 """The text agent reads one text, and answers a question about it or summarises it.
 
-prepare → analyse → report, and structure when there is an `output_schema`.
+Nodes: prepare → analyse → report, and then structure if there is an `output_schema`.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ class TextInput(TypedDict, total=False):
 
 
 class TextOutput(TypedDict, total=False):
-    """What the agent found.
+    """The agent's result.
 
-    `summary` is the extract of an offline model, else the answer itself. `language` is an ISO 639-1 code;
-    `statistics` counts characters, words and sentences. `offline` tells that no language model was involved;
-    `notice` then says what that means. `data` is the answer in the form of the `output_schema`, if there is one.
+    `summary` is an offline model's extract, or else the answer itself. `language` is an ISO 639-1 code; `statistics`
+    counts characters, words and sentences. `offline` says that no language model was involved; `notice` explains what
+    that means. `data` is the answer in the form of the `output_schema`, if there is one.
     """
 
     answer: str

@@ -1,8 +1,8 @@
 """The vision agent looks at one picture and answers a question about it.
 
-load_image → analyse → report, and structure when there is an `output_schema`. The state holds facts, never bytes, so
-that checkpoints stay small; a later node takes the picture from the process's cache, or fetches it again when the run
-was resumed elsewhere.
+Nodes: load_image → analyse → report, and then structure if there is an `output_schema`. The state holds facts and
+never bytes, so that checkpoints stay small. A later node takes the picture from the process's cache, or fetches it
+again if the run was resumed elsewhere.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ class VisionInput(TypedDict, total=False):
 
 
 class VisionOutput(TypedDict, total=False):
-    """What the agent found.
+    """The agent's result.
 
-    `image` holds the facts of `PictureFacts`. Boxes are `[left, top, right, bottom]` in the pixels of
-    `image.width` × `image.height`. `text` is None and `text_regions` empty unless the text was read by OCR.
-    `offline` tells that no vision model was involved; `notice` then says what that means. `data` is the answer in the
+    `image` has the picture's `PictureFacts`. Boxes are `[left, top, right, bottom]` in pixels of `image.width` ×
+    `image.height`. `text` is None and `text_regions` is empty unless OCR has read the text. `offline` says that no
+    vision model was involved; `notice` explains what that means. `data` is the answer in the
     form of the `output_schema`, if there is one.
     """
 

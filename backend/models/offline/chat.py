@@ -19,9 +19,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 class LocalChatModel(BaseChatModel):
     """A chat model that computes its answer on this machine, at no cost and without any network.
 
-    It takes the standard parameters, so that it can stand in for any model; only `stop` changes anything,
-    since nothing is sampled, sent or retried. `usage_metadata` counts words separated by white space: those
-    of all messages in, those of the answer out; a picture counts nothing. The price of them is zero.
+    It accepts the standard parameters, so that it can stand in for any model, but only `stop` has an effect: nothing is
+    sampled, sent or retried. `usage_metadata` counts words separated by white space: those of all messages as input,
+    and those of the answer as output. Pictures count as zero. The price is zero.
     """
 
     model: str
@@ -115,8 +115,8 @@ class LocalChatModel(BaseChatModel):
 def _workers(_process: int) -> ThreadPoolExecutor:
     """The threads in which this process runs analyses. A forked child has none of its parent's and starts its own.
 
-    Not the event loop's own few threads: a hundred pictures that wait for their turn would keep it from looking up a
-    host's name.
+    They are separate from the event loop's few threads, where a hundred waiting pictures would delay even the look-up
+    of a host's name.
     """
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="local-model")
 

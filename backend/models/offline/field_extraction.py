@@ -1,6 +1,6 @@
 """Finds the fields of a JSON Schema in a text without a language model, by their labels and by their form.
 
-Precision goes before recall: what could be meant in two ways is not found. Blocking, deterministic, offline.
+Precision takes precedence over recall: an ambiguous value is not reported. Blocking and deterministic.
 """
 
 import re
@@ -52,8 +52,8 @@ class _Line:
 def find_fields(text: str, schema: Mapping[str, Any]) -> dict[str, Found | None]:
     """The value found for each property of `schema`; None where there is none.
 
-    A value fits its property's own schema. Properties that are objects, or lists of anything but dates, addresses and
-    numbers with a pattern of their own, are not looked for.
+    A value fits its property's own schema. Properties that are objects are not searched for, and neither are lists of
+    anything but dates, addresses and numbers with a pattern.
     """
     lines = [_line(raw) for raw in text.splitlines() if raw.strip()]
     parts = {name: _resolved(part, schema) for name, part in schema.get("properties", {}).items()}

@@ -38,8 +38,8 @@ class Measurements(TypedDict):
 def measure(image: "Image.Image") -> Measurements:
     """Measure an RGB picture.
 
-    Brightness is the mean of the luma (ITU-R BT.601), contrast its standard deviation (RMS contrast: 0.5 is
-    the most there is, black and white in equal parts), both over 255. Sharpness is the variance of the luma's
+    Brightness is the mean of the luma (ITU-R BT.601), and contrast its standard deviation (RMS contrast; the maximum is
+    0.5, for black and white in equal parts), both over 255. Sharpness is the variance of the luma's
     Laplacian (Pech-Pacheco et al., 2000) in squared grey levels, with the longer side at most `MEASURED_SIDE`
     pixels; below about 100 a photograph looks blurred.
     """
@@ -88,8 +88,8 @@ def _palette(image: "Image.Image") -> list[PaletteColour]:
 def colour_name(colour: tuple[int, int, int]) -> str:
     """The CSS 3 colour name nearest to an sRGB colour, by the "redmean" distance.
 
-    Redmean (T. Riemersma, CompuPhase, "Colour metric") weighs the channels as the eye does and needs no
-    conversion.
+    Redmean (T. Riemersma, CompuPhase, "Colour metric") weights the channels as the eye does, without a conversion to
+    another colour space.
     """
     import webcolors
 

@@ -1,7 +1,6 @@
-"""What can be said about a text without a language model: its language, its key phrases, its central
-sentences.
+"""Analyses a text without a language model: its language, its key phrases and its central sentences.
 
-Everything here is blocking, deterministic, works offline and takes time in proportion to the text's length.
+All functions are blocking and deterministic, work offline, and take time in proportion to the text's length.
 """
 
 import re
@@ -63,8 +62,8 @@ def split_words(text: str) -> list[str]:
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text, none longer than `MAX_SENTENCE_CHARS`.
 
-    A blank line ends one too, and so does the start of a list item, a heading or a table row; any other line
-    break is a space, as in prose wrapped at a fixed width.
+    A blank line also ends a sentence, and so does the start of a list item, a heading or a table row. Any other line
+    break counts as a space, as in prose wrapped at a fixed width.
     """
     from segtok.segmenter import split_multi
 
@@ -103,9 +102,9 @@ def detect_language(text: str) -> str | None:
 
 
 def key_phrases(text: str, sentences: Sequence[str], language: str | None, count: int = 10) -> list[str]:
-    """The phrases of up to two words that the text is about (YAKE), the best first.
+    """The key phrases of a text (YAKE), of up to two words each, the best first.
 
-    A text of more than `MAX_PHRASE_CHARS` is judged by evenly spaced sentences that add up to as much.
+    A text of more than `MAX_PHRASE_CHARS` is represented by evenly spaced sentences of that total length.
     """
     import yake
 
@@ -120,8 +119,8 @@ def key_phrases(text: str, sentences: Sequence[str], language: str | None, count
 def summarise(sentences: Sequence[str], language: str | None, count: int = 5) -> Summary:
     """The `count` most central sentences: LexRank (Erkan and Radev, 2004), as sumy implements it.
 
-    Of more than `MAX_RANKED` sentences, so many equal stretches of the text each send their best one, by the
-    mean frequency of its words (SumBasic's measure), so that the whole text stays represented.
+    A text of more than `MAX_RANKED` sentences is divided into that many equal parts. Each is represented by its best
+    sentence, by the mean frequency of its words (SumBasic's measure), so that the whole text is covered.
     """
     unique = list(dict.fromkeys(sentences))
     candidates = unique if len(unique) <= MAX_RANKED else _stretch_winners(unique, language)

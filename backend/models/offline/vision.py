@@ -28,12 +28,12 @@ NO_PICTURE = (
 
 
 class LocalVision(LocalChatModel):
-    """Measures the picture of the last human message that holds one, and reads its text, offline.
+    """Measures the picture in the last human message that has one, and reads its text. Offline.
 
-    All image blocks that LangChain's `content_blocks` knows are taken, if they hold the data: nothing is
-    fetched. `additional_kwargs["analysis"]` holds `offline, notice, image, brightness, contrast, sharpness,
-    palette, text, text_regions, matches`; boxes are `[left, top, right, bottom]` in pixels of the picture as
-    it was received. Raises `ImageInputError` for a picture that can't be decoded: a retry doesn't help.
+    It accepts all image blocks that LangChain's `content_blocks` knows, if they contain the data: nothing is fetched.
+    `additional_kwargs["analysis"]` has `offline, notice, image, brightness, contrast, sharpness, palette, text,
+    text_regions, matches`; boxes are `[left, top, right, bottom]` in pixels of the picture as it was received. Raises
+    `ImageInputError` if the picture can't be decoded; a retry doesn't help.
     """
 
     model: str = NAME
