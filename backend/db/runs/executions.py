@@ -228,11 +228,14 @@ def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
     return [TaskState(*row) for row in connection.execute(query)]
 
 
-def request_cancel(connection: Connection, execution_id: str) -> None:
-    """Request that the run be stopped; running agents notice it within a second."""
-    connection.execute(
-        update(executions).where(executions.c.id == execution_id).values(cancel_requested_at=func.clock_timestamp())
+def request_cancel(connection: Connection, execution_id: str) -> bool:
+    """Request that the run be stopped, which its agents notice within a second; return False if it has finished."""
+    changed = connection.execute(
+        update(executions)
+        .where(executions.c.id == execution_id, executions.c.state.not_in(sorted(TERMINAL_RUN_STATES)))
+        .values(cancel_requested_at=func.clock_timestamp())
     )
+    return changed.rowcount == 1
 
 
 def withdraw_cancel(connection: Connection, execution_id: str) -> None:

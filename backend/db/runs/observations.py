@@ -271,8 +271,10 @@ def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str
     if seen is None:
         return "running" if known == "queued" else known
     if seen == "failed" and (known == "cancelled" or before["cancel_requested_at"] is not None):
-        return "cancelled"  # Airflow reports a cancelled run as failed
+        seen = "cancelled"  # Airflow reports a cancelled run as failed
     finished = known in TERMINAL_RUN_STATES
+    if seen == "cancelled":
+        return known if finished else seen  # a cancellation that came too late changes nothing
     if finished and seen in ACTIVE_RUN_STATES and _started_before_end(before, run):
         # The start that has ended. The listener reports the end before the scheduler's transaction commits it, so
         # Airflow's API still calls the run `running` for a while: even a reading that began later proves nothing.

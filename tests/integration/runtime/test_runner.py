@@ -39,9 +39,9 @@ from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
 from backend.runtime.worker import AgentTask
 from tests.kit.failures.raised import raises_failure
+from tests.kit.fixtures.tasks import NO_RETRIES
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.pictures import encode, photo
-from tests.kit.policies import NO_RETRIES
 from visual_ai_operators import LangGraphOperator, MultiAgentOperator
 
 TASK = TaskContext("dag", "run", "work", -1, 1, {"query": "What is this?", "text": "A text."}, "manual")
