@@ -402,8 +402,10 @@ async def test_a_database_that_comes_back_has_it_all(
 async def test_one_record_that_can_not_be_written_does_not_take_the_others_with_it(
     openai_server: OpenAIServer, worker_url: str, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def bad(connection: Any, execution_id: str) -> Any:
+    def fails(connection: Any, execution_id: str) -> Any:
         connection.execute(text("SELECT 1 / 0"))
+
+    bad = RowsWithEvents(fails)
 
     async with running(online(worker_url, openai_server)) as runner:
         runner.recorder.put(RowsWithEvents(bad))
