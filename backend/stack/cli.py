@@ -132,11 +132,10 @@ def openapi(
     output: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.", metavar="FILE")] = None,
 ) -> None:
     """Print the API's OpenAPI document, from which the frontend's types are generated (frontend/README.md)."""
-    from backend.api.main import create_app
-    from backend.api.openapi import document_text
+    from backend.api.main import create_app, openapi_text
     from backend.core.settings import Settings
 
-    text = document_text(create_app(Settings(_env_file=None)))
+    text = openapi_text(create_app(Settings(_env_file=None)))
     if output is None:
         sys.stdout.write(text)
     else:

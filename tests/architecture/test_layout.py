@@ -14,7 +14,7 @@ from sqlalchemy import MetaData, create_engine
 from sqlalchemy.engine import Engine
 from starlette.routing import Route
 
-from backend.api.openapi import document_text
+from backend.api.main import openapi_text
 from backend.core.settings import Settings
 from backend.db.migrate import CHECKPOINT_TABLES
 from backend.db.tables import metadata
@@ -164,7 +164,7 @@ async def test_openapi_has_every_path_of_the_contract(http: httpx.AsyncClient) -
 async def test_the_frontends_copy_of_the_openapi_document_is_current(app: FastAPI) -> None:
     kept = (ROOT / "frontend/src/shared/api/openapi.json").read_text()
     remedy = "python -m backend openapi --output frontend/src/shared/api/openapi.json && npm --prefix frontend run api"
-    assert kept == document_text(app), f"the API has changed: {remedy}"
+    assert kept == openapi_text(app), f"the API has changed: {remedy}"
 
 
 async def test_every_path_outside_the_public_list_requires_a_token(app: FastAPI, http: httpx.AsyncClient) -> None:

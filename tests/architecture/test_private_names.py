@@ -131,6 +131,15 @@ TABLE = [
         contains('"state": self.app_state'),
     ),
     PrivateName(
+        "sse-starlette", "sse_starlette:EventSourceResponse._stream_response", "backend/api/event_stream.py",
+        "its public __call__ runs four tasks for each stream, which takes twice the memory",
+        takes("self", "send"),
+    ),
+    PrivateName(
+        "sse-starlette", "sse_starlette:EventSourceResponse._listen_for_disconnect", "backend/api/event_stream.py",
+        "the same", takes("self", "receive"),
+    ),
+    PrivateName(
         "supervisor", "supervisor.xmlrpc:SupervisorTransport", "backend/stack/supervision.py",
         "supervisord listens on a Unix socket, which the standard library's XML-RPC client can't",
         takes("username", "password", "serverurl"),

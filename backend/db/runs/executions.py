@@ -205,6 +205,13 @@ def heads(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple[str
 
 def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
     """The execution's task instances as last seen, in the order in which they started."""
+    instances = tasks.alias()
+    # Airflow's placeholder of a mapped task, which stays behind when its instances have replaced it.
+    replaced = (tasks.c.map_index == -1) & exists().where(
+        instances.c.execution_id == tasks.c.execution_id,
+        instances.c.task_id == tasks.c.task_id,
+        instances.c.map_index >= 0,
+    )
     query = (
         select(
             tasks.c.task_id,
@@ -215,7 +222,7 @@ def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
             tasks.c.finished_at,
             tasks.c.duration,
         )
-        .where(tasks.c.execution_id == execution_id)
+        .where(tasks.c.execution_id == execution_id, ~replaced)
         .order_by(tasks.c.started_at.nulls_last(), tasks.c.task_id, tasks.c.map_index)
     )
     return [TaskState(*row) for row in connection.execute(query)]

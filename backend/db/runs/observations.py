@@ -12,9 +12,10 @@ from backend.core.events import NewEvent
 from backend.core.jsonable import dumps
 from backend.core.states import (
     ACTIVE_RUN_STATES,
+    ACTIVE_TASK_STATES,
     TERMINAL_RUN_STATES,
-    TERMINAL_TASK_STATES,
     Progress,
+    TaskCounts,
     TaskState,
     measure_progress,
     merge_task,
@@ -108,12 +109,13 @@ def merge(connection: Connection, seen: Mapping[str, Seen], *, observed_at: date
     changes: dict[str, dict[str, Any]] = {}
     for key, one in seen.items():
         before, state = known[key], states[key]
-        listed, done = counts.get(key, (0, 0))
+        counted = counts.get(key, TaskCounts())
+        state = states[key] = counted.run_state(state)
         progress = measure_progress(
-            listed,
-            done,
-            run_state=state,
-            known_total=max(before["tasks_total"], one.run.tasks_total),
+            counted,
+            run_state=state if before["cancel_requested_at"] is None else "cancelled",
+            # A run's own notice lists all of its task instances; without one, more may exist than have been seen.
+            known_total=0 if one.run.tasks_total else before["tasks_total"],
             known_percent=0 if key in restarted else before["progress"],
         )
         values = _run_values(before, one.run, state, progress, key in restarted)
@@ -232,35 +234,47 @@ def _read_tasks(connection: Connection, seen: Mapping[str, Seen]) -> dict[_Key, 
     }
 
 
-def _count_tasks(connection: Connection, execution_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-    counted = connection.execute(
-        select(
-            tasks.c.execution_id,
-            func.count(),
-            func.count().filter(tasks.c.state == func.any(sorted(TERMINAL_TASK_STATES))),
-        )
-        .where(
-            tasks.c.execution_id == func.any(cast(execution_ids, ARRAY(UUID(as_uuid=False)))),
-            func.coalesce(tasks.c.state, "") != "removed",
-        )
-        .group_by(tasks.c.execution_id)
-    )
-    return {row[0]: (int(row[1]), int(row[2])) for row in counted}
+_COUNT_TASKS = text(
+    """
+    SELECT t.execution_id::text, count(*),
+        count(*) FILTER (WHERE t.state = 'success'),
+        count(*) FILTER (WHERE t.state = 'skipped'),
+        count(*) FILTER (WHERE t.state = ANY(:active)),
+        count(*) FILTER (WHERE t.state = 'awaiting_input')
+    FROM visual_ai.workflow_tasks t
+    WHERE t.execution_id = ANY(CAST(:executions AS uuid[])) AND t.state IS DISTINCT FROM 'removed'
+        -- Airflow's placeholder of a mapped task, which its instances have replaced.
+        AND NOT (t.map_index = -1 AND EXISTS (
+            SELECT FROM visual_ai.workflow_tasks m
+            WHERE m.execution_id = t.execution_id AND m.task_id = t.task_id AND m.map_index >= 0))
+    GROUP BY t.execution_id
+    """
+)
+
+
+def _count_tasks(connection: Connection, execution_ids: Sequence[str]) -> dict[str, TaskCounts]:
+    values = {"executions": list(execution_ids), "active": sorted(ACTIVE_TASK_STATES)}
+    return {row[0]: TaskCounts(*row[1:]) for row in connection.execute(_COUNT_TASKS, values)}
 
 
 def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str:
+    """The run's new state, before it is known whether it waits for a person."""
     known, seen = str(before["state"]), run.state
     if seen is None:
         return "running" if known == "queued" else known
     if seen == "failed" and (known == "cancelled" or before["cancel_requested_at"] is not None):
         return "cancelled"  # Airflow knows a stopped run only as failed
+    finished = known in TERMINAL_RUN_STATES
+    if finished and seen in ACTIVE_RUN_STATES and _started_before_end(before, run):
+        # The attempt that has ended. The listener reports the end before the scheduler's transaction commits it, so
+        # Airflow's API goes on calling the run `running` for a while: even a reading that began later proves nothing.
+        return known
     if observed_at is not None and before["updated_at"] < observed_at:
         return seen
     if seen == "queued":
         return known  # a late notification
-    if known in TERMINAL_RUN_STATES and (observed_at is not None or _started_before_end(before, run)):
-        # The reading began before the end was written; or it is the word of another scheduler, come late.
-        return seen if seen in TERMINAL_RUN_STATES and observed_at is None else known
+    if finished and observed_at is not None:
+        return known  # the reading began before the end was written
     return seen
 
 

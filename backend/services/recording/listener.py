@@ -46,7 +46,7 @@ _FAILURE_PAUSE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a hook reported: a run's state, the states of some of its tasks, and the error if the first of them failed."""
+    """What a hook reported: a run's state, some of its tasks' states, and the error if the first of them failed."""
 
     run: RunState
     tasks: tuple[TaskState, ...] = ()
@@ -82,7 +82,7 @@ class Notices:
         self._ensure_thread()
 
     def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until everything queued so far has been processed; return whether it has been."""
+        """Wait up to `timeout` seconds for what is queued so far to be processed. Returns whether it has been."""
         done = threading.Event()
         try:
             self._queue.put_nowait(done)

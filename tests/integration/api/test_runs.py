@@ -1,4 +1,4 @@
-"""Stopping runs and running again what failed: who may, what Airflow is told, and what the timeline then says."""
+"""Cancelling and retrying runs: who may, what Airflow is asked to do, and what the timeline then shows."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -41,7 +41,7 @@ async def ulla(http: httpx.AsyncClient) -> Headers:
 
 
 async def started(http: httpx.AsyncClient, headers: Headers, airflow: FakeAirflow) -> str:
-    """A run of ulla's in the middle of its work; gives its id."""
+    """Start a run of ulla's that is in progress; returns its id."""
     body = {"dag_id": DAG, "input_data": {"query": "q", "image_url": "https://example.com/i.png"}}
     run_id = str((await http.post("/workflows/trigger", json=body, headers=headers)).json()["dag_run_id"])
     for task, state in {"validate": "success", "analyse": "running", "store": None}.items():
@@ -80,7 +80,7 @@ async def test_a_cancelled_run_is_cancelled_whatever_airflow_calls_it(
     assert [kind for kind, _ in events(database_url)].count("end") == 1
 
 
-async def test_a_cancelled_run_goes_on_where_it_was_stopped(
+async def test_a_cancelled_run_can_be_retried_where_it_was_stopped(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     run_id = await started(http, ulla, airflow)
@@ -93,7 +93,7 @@ async def test_a_cancelled_run_goes_on_where_it_was_stopped(
     assert (snapshot["state"], snapshot["attempt"], snapshot["progress"]) == ("queued", 2, 33)
 
 
-async def test_what_cannot_be_stopped_or_repeated_is_a_conflict(
+async def test_runs_that_can_not_be_cancelled_or_retried_are_a_conflict(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     run_id = await started(http, ulla, airflow)
@@ -122,7 +122,9 @@ async def test_a_conflict_in_airflow_is_a_conflict_with_its_reason(
     assert (state == "cancelled") is (what == "retry"), "a run keeps the state that Airflow did not change"
 
 
-async def test_only_ones_own_runs_or_all_for_op(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_users_may_change_their_own_runs_and_op_all(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
     run_id = await started(http, ulla, airflow)
     for name, status in {"uwe": 404, "victor": 403, "otto": 202}.items():
         headers = await sign_in(http, name)
@@ -130,7 +132,7 @@ async def test_only_ones_own_runs_or_all_for_op(http: httpx.AsyncClient, ulla: H
     assert (await act(http, ulla, "no-such-run", "cancel")).status_code == 404
 
 
-async def test_a_run_that_airflow_did_not_stop_goes_on(
+async def test_a_run_that_airflow_did_not_stop_is_not_cancelled(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
 ) -> None:
     run_id = await started(http, ulla, airflow)
