@@ -29,7 +29,7 @@ token: install ## Print an access token of the development user
 	@$(RUN) -m backend token
 
 test: install ## Run all tests
-	@$(RUN) -m pytest $(or $(ARGS),-n 2 --dist loadfile)
+	@$(RUN) -m pytest $(or $(ARGS),-n 2 --dist loadgroup --no-loadscope-reorder)
 	@$(if $(ARGS),,$(RUN) -m backend frontend test)
 
 lint: install ## Check style, formatting, types and import rules

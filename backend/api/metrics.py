@@ -168,6 +168,6 @@ def _limits(states: dict[str, LimitState]) -> Iterator[Metric]:
         limited.add_metric([model], state.counts.rate_limited)
         opened.add_metric([model], state.counts.opened)
         is_open.add_metric([model], float(state.circuit.is_open))
-        if state.pace.phase == "learned" and state.pace.rate is not None:
-            rate.add_metric([model], state.pace.rate)
+        if state.phase == "learned" and state.rate is not None:
+            rate.add_metric([model], state.rate)
     yield from (held_back, limited, opened, is_open, rate)

@@ -13,8 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from backend.core.events import NewEvent
-from backend.core.ratelimit.state import Counts, Reservation
-from backend.core.ratelimit.transitions import begun
+from backend.core.ratelimit.state import begin
 from backend.core.settings import get_settings
 from backend.core.states import TaskState
 from backend.db import rate_limits
@@ -60,9 +59,10 @@ def _act(connection: Connection) -> None:
     told = Told(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("agent_update", {})])
     events.append_from_tries(connection, [told])
     model = f"rehearsal:{uuid.uuid4()}"
-    rate_limits.swap(connection, model, None, begun(now.timestamp()), Counts())
+    state = begin(now.timestamp(), cap=None)
+    for version in (None, 1):
+        rate_limits.swap(connection, model, version, state)
     rate_limits.read(connection, model)
-    rate_limits.reserve(connection, model, Reservation(1, 60.0, paced=True), Counts())
     executions.cancelled_among(connection, [execution_id])
     executions.set_results(connection, {execution_id: {}})
     observations.observe(connection, run, [TaskState("task", -1, 1, "success", now, now, 0.1)])

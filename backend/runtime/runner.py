@@ -38,7 +38,7 @@ from backend.observation.recording.records import RunResult, StateSeen
 from backend.observation.recording.writer import RecordWriter
 from backend.observation.task_context import TaskContext
 from backend.observation.tracing.task import TaskTrace, calls_of
-from backend.ratelimit.factory import open_gate
+from backend.ratelimit.limiter import open_gate
 from backend.runtime.budget.alerts import open_watch
 from backend.runtime.budget.guard import Guard, Ledger, Purse, Spent
 from backend.runtime.cancellation import CallStop, CancelWatch, RunCancelledError

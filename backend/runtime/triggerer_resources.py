@@ -14,7 +14,7 @@ from backend.core.settings import Settings
 from backend.db.engine import Database, ThreadedDatabase, make_engine
 from backend.models.http_clients import HttpClients
 from backend.observation.recording.writer import RecordWriter
-from backend.ratelimit.factory import open_gate
+from backend.ratelimit.limiter import open_gate
 from backend.runtime.cancellation import CancelWatch
 from backend.runtime.gc_tuning import rare_collections
 from backend.runtime.graphs.cache import GraphCache

@@ -11,7 +11,7 @@ from backend.clients.airflow import AirflowClient
 from backend.clients.webhooks import WebhookClient
 from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
-from backend.ratelimit.factory import limit_store
+from backend.ratelimit.limiter import limit_store
 from backend.services.auth import Authenticator
 from backend.services.images import Images
 from backend.services.monitoring.health import Health

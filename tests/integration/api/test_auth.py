@@ -18,13 +18,6 @@ SECRET = "s" * 32
 
 
 @pytest.fixture
-def airflow() -> FakeAirflow:
-    airflow = FakeAirflow()
-    airflow.add_dag("visual_ai_workflow")
-    return airflow
-
-
-@pytest.fixture
 async def http(database_url: str, airflow: FakeAirflow) -> AsyncIterator[httpx.AsyncClient]:
     """A remote client of a service in production."""
     async with (

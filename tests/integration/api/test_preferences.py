@@ -1,12 +1,11 @@
 """Preferences: validation of each field, secrets that are encrypted and never returned, and the effect on runs."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from fastapi import FastAPI
 
 from backend.db.address import plain_url
 from tests.kit.airflow import FakeAirflow
@@ -36,23 +35,6 @@ def airflow() -> FakeAirflow:
     airflow = FakeAirflow()
     airflow.add_dag("visual_ai_workflow", params={})
     return airflow
-
-
-@pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
 
 
 def with_target(**changes: Any) -> dict[str, Any]:

@@ -1,43 +1,18 @@
 """Cancelling and retrying runs: who may, what Airflow is asked to do, and what the timeline then shows."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from fastapi import FastAPI
 
 from backend.db.address import plain_url
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.application import sign_in
 
 DAG = "visual_ai_workflow"
 Headers = Mapping[str, str]
-
-
-@pytest.fixture
-def airflow() -> FakeAirflow:
-    airflow = FakeAirflow()
-    airflow.add_dag(DAG)
-    return airflow
-
-
-@pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
 
 
 async def started(http: httpx.AsyncClient, headers: Headers, airflow: FakeAirflow) -> str:

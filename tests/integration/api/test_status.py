@@ -34,11 +34,6 @@ async def http(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
-
-
-@pytest.fixture
 def database(database_url: str) -> Iterator[Engine]:
     engine = create_engine(database_url, json_serializer=dumps)
     yield engine

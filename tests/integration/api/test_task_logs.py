@@ -13,7 +13,7 @@ from backend.clients.airflow import LOG_CONNECTIONS
 from backend.services.runs import logs
 from backend.services.runs.log_lines import LONGEST
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, served, sign_in
+from tests.kit.application import PRODUCTION, application, served, sign_in
 from tests.kit.servers.airflow import AirflowServer
 from tests.kit.waiting import eventually
 
@@ -53,23 +53,6 @@ def airflow() -> FakeAirflow:
     airflow.add_run(DAG, RUN, "failed", {"validate_input": "success", TASK: "failed"}, triggering_user_name="ulla")
     airflow.set_log(DAG, RUN, TASK, SAID)
     return airflow
-
-
-@pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as http:
-        yield http
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
 
 
 @pytest.fixture

@@ -1,15 +1,14 @@
 """Runs from templates: which version is used, how it is merged with the request, and what is recorded about it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.application import sign_in
 from tests.kit.templates import MULTI_AGENT_PARAMS
 from tests.kit.waiting import eventually
 
@@ -40,18 +39,6 @@ def airflow() -> FakeAirflow:
     airflow.add_dag("visual_ai_workflow")
     airflow.add_dag("multi_agent_workflow", params=MULTI_AGENT_PARAMS)
     return airflow
-
-
-@pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow, request: pytest.FixtureRequest) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION, **getattr(request, "param", {})) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Templates: creation, versions, activation, retirement, access, and checks like those of a DAG's arguments."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -18,7 +18,7 @@ from backend.runtime.specs import AGENT_KEYS, MODES
 from backend.runtime.team.arguments import TEAM_ARGUMENTS
 from backend.services.templates import MAX_BYTES
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.application import sign_in
 from tests.kit.servers.postgres import Postgres
 from tests.kit.templates import MULTI_AGENT_PARAMS
 
@@ -43,23 +43,6 @@ def airflow() -> FakeAirflow:
     airflow.add_dag("visual_ai_workflow")
     airflow.add_dag("multi_agent_workflow", params=MULTI_AGENT_PARAMS)
     return airflow
-
-
-@pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
 
 
 async def create(http: httpx.AsyncClient, headers: Headers, name: str, definition: Any = PLAIN) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import httpx
 import psycopg
 import pytest
 import redis
-from fastapi import FastAPI
 
 from backend.db.address import plain_url
 from backend.services.triggering import catalog, rate
@@ -33,23 +32,6 @@ def airflow() -> FakeAirflow:
     airflow.add_dag("visual_ai_workflow")
     airflow.add_dag("multi agent/workflow", params={})
     return airflow
-
-
-@pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
 
 
 def rows(url: str) -> dict[str, int]:

@@ -16,27 +16,9 @@ Headers = Mapping[str, str]
 
 
 @pytest.fixture
-def airflow() -> FakeAirflow:
-    airflow = FakeAirflow()
-    airflow.add_dag("visual_ai_workflow")
-    return airflow
-
-
-@pytest.fixture
 async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
     async with application(database_url, airflow, **PRODUCTION, batch_trigger_limit=30) as app:
         yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
 
 
 def questions(number: int) -> list[dict[str, Any]]:

@@ -42,12 +42,6 @@ def airflow() -> FakeAirflow:
 
 
 @pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
 async def anonymous(app: FastAPI, tmp_path: Path) -> AsyncIterator[CommandLine]:
     """A shell without a login."""
     async with served(app) as address:

@@ -1,10 +1,8 @@
 """A retry goes on where the try before it stopped, and a superseded try can write nothing."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import psycopg
 import pytest
@@ -15,42 +13,18 @@ from sqlalchemy import Connection, text
 from backend.checkpoints.batch_writer import CheckpointWriter
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.checkpoints.pool import open_pool
-from backend.core.settings import Settings
 from backend.core.states import TaskState
 from backend.db.address import plain_url
-from backend.db.engine import Database, make_async_engine
 from backend.db.runs import executions, observations, threads
 from backend.db.runs.threads import Claim, ClaimRequest, SupersededError
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, run_single
 from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
+from tests.kit.fixtures.tasks import MakeRunner
 from tests.kit.openai.server import OpenAIServer
-from tests.kit.policies import NO_RETRIES
 from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
-
-MakeRunner = Callable[..., AgentRunner]
-
-
-@pytest.fixture
-async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
-    """Runners of successive tries of one task, with the worker's rights and the test's model server."""
-    settings = Settings(
-        database_url_override=pg.worker_url,
-        openai_base_url=openai_server.base_url,
-        openai_api_key="test-key",
-        error_rules=NO_RETRIES,  # a failed call fails the try
-    )
-    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
-    run_id = uuid.uuid4().hex
-
-    def make(try_number: int, conf: dict[str, Any] | None = None) -> AgentRunner:
-        task = TaskContext("dag", run_id, "task", -1, try_number, conf or {"query": "What happened?"})
-        return AgentRunner(settings, database, task)
-
-    yield make
-    await database.close()
 
 
 async def trace_nodes(runner: AgentRunner) -> list[tuple[int, str, str, str]]:
@@ -309,7 +283,8 @@ async def test_a_checkpoint_holds_the_state_of_the_moment_it_was_put(make_runner
         await runner.claim({"text": thread}, "input")
         saver = make_saver(Claim(thread, 1, 1, False))
         messages = ["before"]
-        put = {**empty_checkpoint(), "channel_values": {"messages": messages}, "channel_versions": {"messages": 1}}
+        put = empty_checkpoint()
+        put["channel_values"], put["channel_versions"] = {"messages": messages}, {"messages": 1}
         kept = await saver.aput(config_of(thread), put, {}, {"messages": 1})
         await saver.aput_writes(kept, [("messages", messages)], "task")
         messages.append("after")

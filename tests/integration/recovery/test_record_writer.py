@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
-from backend.db.engine import Database, ThreadedDatabase, make_engine
+from backend.db.engine import Database
 from backend.db.runs import errors, events, executions, observations, takeover, threads, traces
 from backend.db.runs.executions import RunState
 from backend.db.runs.threads import ClaimRequest, SupersededError
@@ -24,15 +24,6 @@ from tests.kit.servers.postgres import Postgres
 from tests.kit.waiting import eventually
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-async def database(pg: Postgres, database_url: str) -> AsyncIterator[Database]:
-    engine = make_engine(pg.worker_url, application="test", pool_size=4)
-    database = ThreadedDatabase(engine, threads=4)
-    yield database
-    await database.close()
-    engine.dispose()
 
 
 @pytest.fixture

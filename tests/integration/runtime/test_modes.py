@@ -1,8 +1,6 @@
 """The modes of a team: who runs when, who gets what, what a failure does, and what a retry pays for."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,41 +10,18 @@ from sqlalchemy import text
 
 from backend.agents.supervisor import NOTICE
 from backend.core.errors.agent_errors import InvalidOutputError, StepLimitError
-from backend.core.settings import Settings, get_settings
+from backend.core.settings import get_settings
 from backend.core.workflow_error_handler import classify
-from backend.db.engine import Database, make_async_engine
-from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.runner import AgentRunner
 from backend.runtime.specs import MODES, AgentSpec, parse_supervisor, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
 from tests.kit.failures.raised import raises_failure
+from tests.kit.fixtures.tasks import MakeRunner
 from tests.kit.openai.server import OpenAIServer
-from tests.kit.policies import NO_RETRIES
 from tests.kit.servers.postgres import Postgres
 from visual_ai_operators import MultiAgentOperator
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
-
-MakeRunner = Callable[..., AgentRunner]
-
-
-@pytest.fixture
-async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
-    """Runners of successive tries of one task, with the worker's rights and the test's model server."""
-    settings = Settings(
-        database_url_override=pg.worker_url,
-        openai_base_url=openai_server.base_url,
-        openai_api_key="test-key",
-        error_rules=NO_RETRIES,  # a failed call fails the try
-    )
-    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
-    run_id = uuid.uuid4().hex
-
-    def make(try_number: int = 1) -> AgentRunner:
-        task = TaskContext("dag", run_id, "task", -1, try_number, {"query": "What happened?"})
-        return AgentRunner(settings, database, task)
-
-    yield make
-    await database.close()
 
 
 def agent(name: str, **more: Any) -> dict[str, Any]:

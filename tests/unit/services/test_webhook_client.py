@@ -4,7 +4,6 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,6 @@ def client(*, trusting: bool = True, **changes: Any) -> WebhookClient:
     more = {name: changes.pop(name) for name in ("resolve", "ssl_context") if name in changes}
     allowed = {"allow_private_webhooks": trusting, "allow_http_webhooks": trusting, "webhook_timeout": 3.0}
     return WebhookClient(Settings(_env_file=None, **{**allowed, **changes}), **more)
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
 
 
 async def failure(receiver: Receiver, answer: Answer, asking: WebhookClient | None = None) -> WebhookError:
