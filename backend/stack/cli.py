@@ -138,7 +138,7 @@ def _stack() -> "Stack":
 
     with _reporting(StackError):
         stack = Stack(Layout.find())
-    return stack
+    return stack  # noqa: RET504  # for mypy a context manager may suppress exceptions
 
 
 @contextmanager
