@@ -7,9 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kit.airflow import FakeAirflow
+from tests.kit.airflow import MULTI_AGENT_PARAMS, FakeAirflow
 from tests.kit.application import sign_in
-from tests.kit.templates import MULTI_AGENT_PARAMS
 from tests.kit.waiting import eventually
 
 Headers = Mapping[str, str]

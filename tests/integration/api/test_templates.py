@@ -17,10 +17,9 @@ from backend.db.address import plain_url
 from backend.runtime.specs import AGENT_KEYS, MODES
 from backend.runtime.team.arguments import TEAM_ARGUMENTS
 from backend.services.templates import MAX_BYTES
-from tests.kit.airflow import FakeAirflow
+from tests.kit.airflow import MULTI_AGENT_PARAMS, FakeAirflow
 from tests.kit.application import sign_in
 from tests.kit.servers.postgres import Postgres
-from tests.kit.templates import MULTI_AGENT_PARAMS
 
 Headers = Mapping[str, str]
 

@@ -5,7 +5,6 @@ import socket
 import ssl
 import time
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from backend.clients.webhooks import WebhookClient, WebhookError, WebhookFailed,
 from backend.core.notifications.delivery_waits import LONGEST_ADVICE, LONGEST_WAIT, next_wait
 from backend.core.notifications.webhook_signature import signature
 from backend.core.settings import Settings
-from tests.kit.certificate_files import make_certificate
+from tests.kit.certificates import self_signed
 from tests.kit.servers.webhooks import Answer, Receiver, receiving
 
 BODY = b'{"event":"run_failed"}'
@@ -201,11 +200,11 @@ async def test_names_that_can_not_be_resolved(errno: int, accepted: bool) -> Non
         await asking.post("https://nowhere.example/", BODY, {})
 
 
-async def test_tls_uses_the_host_name_and_verifies_the_certificate(tmp_path: Path) -> None:
-    certificate, key = make_certificate(tmp_path, "hooks.example")
+async def test_tls_uses_the_host_name_and_verifies_the_certificate() -> None:
+    certificate = self_signed("hooks.example")
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(certificate, key)
-    trusting = ssl.create_default_context(cafile=str(certificate))
+    served.load_cert_chain(certificate.file, certificate.key_file)
+    trusting = ssl.create_default_context(cafile=certificate.file)
 
     async def resolve(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
