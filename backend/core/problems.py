@@ -11,6 +11,7 @@ Problem
 └── Unavailable           503  retry after `retry_after` seconds
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -104,3 +105,13 @@ class Unavailable(Problem):
 
     status = 503
     title = "Service unavailable"
+
+
+def pointer(*path: str | int) -> str:
+    """The JSON pointer (RFC 6901) of these keys and indexes."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
+def field_path(field: str) -> list[str]:
+    """The keys and indexes of a field that is written like `agents[0].depends_on`."""
+    return re.findall(r"[^.\[\]]+", field)

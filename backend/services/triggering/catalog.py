@@ -10,8 +10,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, best_match
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
-from backend.core.pointers import pointer
-from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable
+from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable, pointer
 
 FRESH = 2.0
 """For so many seconds a DAG's details serve further triggers: a burst costs one look-up, a pause is noticed soon."""

@@ -13,9 +13,9 @@ from fastapi import FastAPI
 from sqlalchemy import Engine, create_engine
 
 from backend.core.jsonable import dumps
-from backend.core.notifications.webhook_signature import signature
 from backend.db.address import plain_url
 from backend.db.runs.executions import RunState
+from backend.services.notifications.deliveries import signature
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
 from tests.kit.documents.snippets import snippet
