@@ -310,7 +310,7 @@ async def test_the_list_has_pages_and_is_for_op_and_admin(
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"enabled": False}, "the target is switched off"),
+        ({"enabled": False}, "the target is disabled"),
         ({"name": "renamed"}, "the user has no notification target of this name"),
         ({}, "the receiver answered 410: it wants no more notifications"),
     ],
