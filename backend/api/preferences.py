@@ -1,4 +1,4 @@
-"""`/users/me/preferences`: what the signed-in user has chosen."""
+"""`/users/me/preferences`: the signed-in user's preferences."""
 
 from dataclasses import asdict
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/users/me/preferences", tags=["preferences"])
 
 @router.get("")
 async def get_preferences(who: SignedIn, services: Services, response: Response) -> PreferencesOut:
-    """Your preferences. The secrets of notification targets are never shown."""
+    """Your preferences. The secrets of notification targets are never returned."""
     return _out(await services.preferences.get(who), services, response)
 
 
@@ -24,7 +24,7 @@ async def get_preferences(who: SignedIn, services: Services, response: Response)
 async def put_preferences(
     body: PreferencesBody, who: SignedIn, services: Services, response: Response
 ) -> PreferencesOut:
-    """Replace your preferences, all of them; a notification target keeps its secret when none is given.
+    """Replace all your preferences. A notification target keeps its secret if the request contains none.
 
     The model and the budget apply to runs that are triggered for you from now on.
     """

@@ -1,4 +1,4 @@
-"""One command from its beginning to its exit code."""
+"""Runs one command: connects to the backend, signs in when asked to, and exits with the command's code."""
 
 import asyncio
 import io
@@ -16,16 +16,16 @@ from backend.cli import logins
 from backend.cli.address import find_target
 from backend.cli.connection import Backend
 from backend.cli.errors import INTERRUPTED, SUCCESS, CliError, Refused, SignInNeeded
-from backend.cli.safe_text import harmless
+from backend.cli.formatting import safe
 
 Action = Callable[[Backend], Awaitable[int]]
-"""What a command does; gives the exit code. It is called again, and has to go on where it was, after a sign-in."""
+"""What a command does; returns the exit code. After a sign-in it is called again and must continue where it stopped."""
 
-_ATTEMPTS = 3
+_PASSWORD_PROMPTS = 3
 
 
-def carry_out(url: str | None, token: str | None, make: Callable[[], Action]) -> None:
-    """Make the action, do it and end the program."""
+def run_action(url: str | None, token: str | None, make: Callable[[], Action]) -> None:
+    """Create the action, run it and exit."""
 
     def work() -> int:
         action = make()
@@ -35,12 +35,12 @@ def carry_out(url: str | None, token: str | None, make: Callable[[], Action]) ->
 
 
 def sign_in(url: str | None, username: str | None, password: str | None) -> None:
-    """Sign in, asking for what is not given, keep the token and end the program."""
+    """Sign in, prompting for missing credentials, save the token and exit."""
 
     def work() -> int:
         target = find_target(url, None)
         if not target.local and target.url.startswith("http:"):
-            say("The password crosses the network unencrypted: this address is not https.", style="yellow")
+            say("The password is sent unencrypted: this address is not https.", style="yellow")
         login = _ask_and_sign_in(Backend(target), username, password)
         until = datetime.fromtimestamp(login.expires_at).astimezone()
         say(f"Signed in at {target.url} as {login.username} ({login.role}) until {until:%Y-%m-%d %H:%M}.")
@@ -50,21 +50,21 @@ def sign_in(url: str | None, username: str | None, password: str | None) -> None
 
 
 def sign_out(url: str | None) -> None:
-    """Forget the token and end the program."""
+    """Remove the saved token and exit."""
 
     def work() -> int:
         target = find_target(url, None)
-        say("Signed out." if logins.forget(target.url) else f"Nobody was signed in at {target.url}.")
+        say("Signed out." if logins.forget(target.url) else f"You were not signed in at {target.url}.")
         return SUCCESS
 
     _end(work)
 
 
 def _end(work: Callable[[], int]) -> None:
-    """Do the work and end the program. What goes wrong is told on standard error, without a traceback."""
+    """Do the work and exit. Errors are reported on standard error, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal's encoding may be any
+            stream.reconfigure(errors="replace")  # the terminal may have any encoding
     try:
         code = work()
     except CliError as error:
@@ -76,34 +76,34 @@ def _end(work: Callable[[], int]) -> None:
 
 
 def report(error: CliError) -> None:
-    """Tell what went wrong, which fields are to blame and what to do."""
-    say(f"Error: {error.message}" if not error.faults else "Error: the request is refused.", style="bold red")
+    """Print what went wrong, which fields are invalid and what to do next."""
+    say(f"Error: {error.message}" if not error.faults else "Error: the request was refused.", style="bold red")
     for pointer, detail in error.faults:
         say(f"  {pointer}: {detail}" if pointer else f"  {detail}")
-    if error.advice:
-        say(error.advice)
+    for note in getattr(error, "__notes__", ()):
+        say(note)
     if isinstance(error, SignInNeeded):
         say("Sign in: python -m backend login")
 
 
 def say(text: str, *, style: str = "") -> None:
-    """Tell the person at the terminal something that is not the command's output."""
-    Console(stderr=True, highlight=False).print(Text(harmless(text), style=style), soft_wrap=True)
+    """Print a message that isn't the command's output to standard error."""
+    Console(stderr=True, highlight=False).print(Text(safe(text), style=style), soft_wrap=True)
 
 
 def command_line(*arguments: str) -> str:
-    """A command of this program as it is typed."""
+    """A command of this program as the user would type it."""
     return shlex.join(["python", "-m", "backend", *arguments])
 
 
 def _perform(backend: Backend, action: Action) -> int:
-    async def attempt() -> int:
+    async def act() -> int:
         async with backend:
             return await action(backend)
 
     while True:
         try:
-            return asyncio.run(attempt())
+            return asyncio.run(act())
         except SignInNeeded as needed:
             if not (sys.stdin.isatty() and sys.stderr.isatty()):
                 raise
@@ -112,17 +112,19 @@ def _perform(backend: Backend, action: Action) -> int:
 
 
 def _ask_and_sign_in(backend: Backend, username: str | None, password: str | None = None) -> logins.Login:
-    """Ask for what is not given, sign in, and keep the token for further commands. Raises `Refused` for a password
-    that is wrong, after the third one that was asked for."""
+    """Prompt for missing credentials, sign in and save the token for later commands.
+
+    Raises `Refused` for a wrong password: at once for `password`, after three prompts otherwise.
+    """
     username = username or typer.prompt("User", err=True)
-    attempts = 1 if password else _ATTEMPTS
+    remaining = 1 if password else _PASSWORD_PROMPTS
     while True:
         given = password or typer.prompt(f"Password of {username}", hide_input=True, err=True)
         try:
             login = asyncio.run(_sign_in(backend, username, given))
         except Refused as refused:
-            attempts -= 1
-            if not attempts or refused.status != httpx.codes.UNAUTHORIZED:
+            remaining -= 1
+            if not remaining or refused.status != httpx.codes.UNAUTHORIZED:
                 raise
             say(refused.message)
         else:

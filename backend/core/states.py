@@ -14,6 +14,10 @@ ACTIVE_RUN_STATES = frozenset(RUN_STATES) - TERMINAL_RUN_STATES
 
 TERMINAL_TASK_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 FAILED_TASK_STATES = frozenset({"failed", "upstream_failed"})
+ACTIVE_TASK_STATES = frozenset(
+    {"scheduled", "queued", "running", "restarting", "deferred", "up_for_retry", "up_for_reschedule"}
+)
+"""A task in one of these states continues by itself."""
 
 # The order of the states of one try of a task; `running` and `deferred` may alternate.
 _RANK = {
@@ -114,14 +118,36 @@ class Progress:
     percent: int
 
 
-def measure_progress(listed: int, done: int, *, run_state: str, known_total: int, known_percent: int) -> Progress:
-    """The progress of a run with `listed` known task instances, of which `done` have finished.
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """How many task instances of a run are known, and how many of them are in which state."""
 
-    It never falls below `known_percent`. Only a run that succeeded reaches 100, as task mapping may add task instances
-    as long as a run is active.
+    listed: int = 0
+    succeeded: int = 0
+    skipped: int = 0
+    active: int = 0
+    awaiting_input: int = 0
+
+    def run_state(self, state: str) -> str:
+        """`state`, or `awaiting_input` for a run in which nothing can go on until a person answers.
+
+        Airflow calls such a run `running`.
+        """
+        if state not in ("running", "awaiting_input"):
+            return state
+        return "awaiting_input" if self.awaiting_input and not self.active else "running"
+
+
+def measure_progress(counts: TaskCounts, *, run_state: str, known_total: int, known_percent: int) -> Progress:
+    """The progress of a run: the share of its task instances that have succeeded or were skipped.
+
+    If the run failed or was cancelled, only those that succeeded count as done: Airflow marks what such a run never
+    reached as skipped. If it succeeded, all count, even if it tolerated some failures. Progress never falls below
+    `known_percent`. Only a run that succeeded reaches 100, as task mapping may add task instances while it is active.
     """
-    total = max(known_total, listed)
+    total = max(known_total, counts.listed)
     if run_state == "success":
-        return Progress(total, done, 100)
+        return Progress(total, total, 100)
+    done = counts.succeeded + (0 if run_state in ("failed", "cancelled") else counts.skipped)
     percent = min(99, done * 100 // total) if total else 0
     return Progress(total, done, max(percent, known_percent))

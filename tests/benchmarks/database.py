@@ -24,7 +24,7 @@ class BenchDatabase:
 def bench_database() -> Iterator[BenchDatabase]:
     """Started, and gone afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="visual-ai-bench-"))
-    cluster = Cluster(directory / "data", free_port(), "bench", durable=True, tell=lambda _: None)
+    cluster = Cluster(directory / "data", free_port(), "bench", durable=True, report=lambda _: None)
     try:
         cluster.start()
         cluster.ensure_database("airflow", owner="airflow", password="owner")

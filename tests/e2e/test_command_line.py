@@ -111,7 +111,7 @@ def test_watching_and_following_a_log_outlive_the_backend(
         code, events_told, told = watching.done()
         log_code, log, log_told = reading.done()
     assert (code, log_code) == (0, 0), told + log_told
-    assert "trying again in" in told
+    assert "retrying in" in told
     assert [json.loads(line) for line in events_told.splitlines()] == as_printed(backend, run)
     assert log == stack.command("logs", *ids, task, "--json").stdout
 

@@ -1,4 +1,4 @@
-"""A worker of Celery as the compose file starts it, with a broker and nothing else: no database of Airflow's."""
+"""A Celery worker as the compose file starts it, with a broker but without Airflow's database."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture
 def environment(tmp_path: Path, redis_server: RedisServer) -> dict[str, str]:
-    """A worker's, with the project's own folder in the place of the image's."""
+    """A worker's environment, with the checkout's folders instead of the image's."""
     home = tmp_path / "home"
     home.mkdir()
     for name in ("config", "plugins", "dags"):
@@ -53,7 +53,7 @@ def worker(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.P
         process.wait(30)
 
 
-def test_it_needs_no_database_answers_its_health_check_and_has_loaded_what_agents_need_before_it_forks(
+def test_a_worker_needs_no_database_passes_its_health_check_and_preloads(
     worker: subprocess.Popen[bytes], environment: dict[str, str], tmp_path: Path
 ) -> None:
     def healthy() -> bool:

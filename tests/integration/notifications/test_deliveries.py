@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,22 +19,8 @@ from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
 from tests.kit.notifications import LENIENT, all_handled, at_once, fail, rows, states, target, wants
 from tests.kit.servers.postgres import Postgres
-from tests.kit.servers.webhooks import SECRET, Answer, Receiver, receiving
+from tests.kit.servers.webhooks import SECRET, Answer, Receiver
 from tests.kit.waiting import eventually
-
-
-@pytest.fixture
-def worker(pg: Postgres, database_url: str) -> Iterator[Engine]:
-    """The database with a task's rights."""
-    engine = create_engine(pg.worker_url, pool_size=4, json_serializer=dumps)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
 
 
 @pytest.fixture(autouse=True)

@@ -94,6 +94,22 @@ async def test_the_code_wins_over_type_and_status(openai_server: OpenAIServer) -
     assert classify(error).category == "rate_limit"
 
 
+async def test_the_error_in_a_list_that_googles_compatible_server_sends(openai_server: OpenAIServer) -> None:
+    delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "53s"}
+    exhausted = {"code": 429, "message": "Quota exceeded.", "status": "RESOURCE_EXHAUSTED", "details": [delay]}
+    openai_server.script(status=429, body=[{"error": exhausted}])
+    error = await error_of(openai_server, stream=False)
+    assert error is not None
+    facts = facts_of(error)
+    assert (facts.codes, facts.message, facts.advised_wait) == (("resource_exhausted",), "Quota exceeded.", 53)
+    assert classify(error).category == "rate_limit"
+    bad_key = {"code": 400, "message": "No.", "status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}
+    openai_server.script(status=400, body=[{"error": bad_key}])
+    error = await error_of(openai_server, stream=True)
+    assert error is not None
+    assert classify(error).category == "auth"
+
+
 async def test_nobody_listens() -> None:
     settings = Settings(_env_file=None, openai_base_url="http://127.0.0.1:1/v1", openai_api_key="test")
     model = build_model(resolve_model("gpt-4.1-mini", purpose="text", settings=settings), settings)

@@ -83,8 +83,13 @@ def test_a_database_that_does_not_answer_delays_the_end_of_a_try_only_so_long(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     waited: list[float] = []
+
+    def timed_out(_: listener.Notices, seconds: float) -> bool:
+        waited.append(seconds)
+        return False
+
     monkeypatch.setattr(listener.Notices, "put", lambda *_: None)
-    monkeypatch.setattr(listener.Notices, "flush", lambda _, seconds: bool(waited.append(seconds)))
+    monkeypatch.setattr(listener.Notices, "flush", timed_out)
     plugin.TimelineListener().on_task_instance_success(None, make_task("success"))
     assert waited == [plugin.TASK_FLUSH_SECONDS]
     assert "task" in caplog.text

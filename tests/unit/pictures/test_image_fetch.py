@@ -7,7 +7,6 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from backend.core.settings import Settings
 from backend.outbound.checked_transport import is_public
 from backend.pictures.fetch import fetch_image
 from backend.pictures.load import ImageFetchError, ImageInputError, load_image
-from tests.kit.certificate_files import make_certificate
+from tests.kit.certificates import self_signed
 from tests.kit.pictures import bomb, encode, photo
 from tests.kit.servers.pictures import PictureServer, answer, serving
 
@@ -307,13 +306,13 @@ def test_what_is_public(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
-async def test_tls_keeps_the_name_and_checks_themake_certificate(tmp_path: Path) -> None:
-    certificate, key = make_certificate(tmp_path, "pictures.example")
+async def test_tls_keeps_the_name_and_checks_the_certificate() -> None:
+    certificate = self_signed("pictures.example")
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(certificate, key)
+    served.load_cert_chain(certificate.file, certificate.key_file)
     names: list[str | None] = []
     served.sni_callback = lambda _socket, name, _context: names.append(name)
-    trusting = ssl.create_default_context(cafile=str(certificate))
+    trusting = ssl.create_default_context(cafile=certificate.file)
 
     async def resolve(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
