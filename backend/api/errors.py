@@ -11,8 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from backend.core.pointers import pointer
-from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, Unavailable
+from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, Unavailable, pointer
 
 log = logging.getLogger(__name__)
 

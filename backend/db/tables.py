@@ -1,4 +1,4 @@
-"""The tables as SQLAlchemy sees them. The migrations are their source; a test compares the two."""
+"""The tables for SQLAlchemy. Migrations create them; a test compares the two."""
 
 from sqlalchemy import (
     BigInteger,

@@ -48,10 +48,11 @@ SWAP_ATTEMPTS, SWAP_BACKOFF = 50, 0.005
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What `report` needs to know about an admitted call: the epoch and the time of the event loop that it started at,
-    and the tokens it was charged."""
+    """What `report` needs to know about an admitted call: the epoch, the rate and the time of the event loop that it
+    started at, and the tokens it was charged."""
 
     epoch: int
+    rate: float | None
     at: float
     tokens: int
 
@@ -122,7 +123,7 @@ class ModelQueue:
         """
         now = self._now()
         if self._may_pass(now):
-            return Admission(self._state.epoch, now, tokens)
+            return Admission(self._state.epoch, None, now, tokens)
         max_wait = min(max(0.0, max_wait), MAX_WAIT_SECONDS)
         if self._age(now) < FRESH_SECONDS and (wait := self._expected_wait()) > max(max_wait, PROMPT_SECONDS):
             raise self._held_back(wait)
@@ -156,9 +157,12 @@ class ModelQueue:
         epoch = admission.epoch if admission is not None else None
         if outcome == "rate_limited":
             self._uncounted += Counts(rate_limited=1)
+            refused_rate = admission.rate if admission is not None else None
             in_flight = self._now() - admission.at if admission is not None else 0.0
             await self._update(
-                lambda state, now: limits.limited(state, now, retry_after=retry_after, epoch=epoch, in_flight=in_flight)
+                lambda state, now: limits.limited(
+                    state, now, retry_after=retry_after, epoch=epoch, refused_rate=refused_rate, in_flight=in_flight
+                )
             )
         elif outcome == "down":
             await self._update(
@@ -336,7 +340,8 @@ class ModelQueue:
         if self._now() - waiter.since > COUNTED_SECONDS:
             self._uncounted += Counts(held_back=1)
         if not waiter.admitted.done():
-            waiter.admitted.set_result(Admission(self._state.epoch, self._now(), tokens))
+            state = self._state
+            waiter.admitted.set_result(Admission(state.epoch, state.rate, self._now(), tokens))
 
     def _held_back(self, wait: float) -> HeldBackError:
         self._uncounted += Counts(held_back=1)

@@ -9,8 +9,7 @@ from sqlalchemy import Connection
 
 from backend.core.budget import parse_budget
 from backend.core.errors.input_error import InputError
-from backend.core.pointers import field_path, pointer
-from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, NotFound
+from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, NotFound, field_path, pointer
 from backend.core.redaction import find_secret
 from backend.core.roles import Principal, Role
 from backend.db import templates

@@ -11,9 +11,9 @@ import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy import Engine
 
-from backend.core.notifications.notification_events import CHANNEL
 from backend.core.states import TaskState
 from backend.db.address import plain_url
+from backend.db.notification_causes import CHANNEL
 from backend.db.runs import errors, executions, observations
 from backend.db.runs.executions import RunState
 from backend.db.runs.traces import Place

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from backend.api.schemas.workflows import BudgetBody
-from backend.core.notifications.notification_events import NotificationEvent
-from backend.core.preferences import DEFAULT_RANGE, Thresholds
+from backend.core.preferences import DEFAULT_RANGE, NotificationEvent, Thresholds
 from backend.core.problems import Invalid
 from backend.core.time_range import parse_time_range
 

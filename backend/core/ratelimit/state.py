@@ -194,11 +194,18 @@ def take(state: LimitState, now: float, tokens: int, tokens_per_second: float | 
 
 
 def limited(
-    state: LimitState, now: float, *, retry_after: float | None, epoch: int | None, in_flight: float
+    state: LimitState,
+    now: float,
+    *,
+    retry_after: float | None,
+    epoch: int | None,
+    refused_rate: float | None,
+    in_flight: float,
 ) -> LimitState:
-    """Cut the rate after a 429 of a call that was admitted in `epoch` (None: unknown).
+    """Cut the rate after a 429 of a call that was admitted in `epoch` (None: unknown), at the rate `refused_rate`.
 
-    `retry_after` is what the provider asked for and `in_flight` how long the call took, in seconds.
+    The rate may have risen since the call was admitted, but the provider has refused the lower one. `retry_after` is
+    what the provider asked for and `in_flight` how long the call took, in seconds.
     """
     if not _before_outage(state, epoch):
         state = _with_circuit(state, circuit_breaker.answered(state.circuit))
@@ -216,7 +223,8 @@ def limited(
         return _ramp(replace(state, epoch=state.epoch + 1), now, 1)
     if stale:
         return _moved(state, now)
-    rate = max(MIN_RATE, state.rate * (RAMP_CUT if state.phase == "ramp" else CUT))
+    rate = min(state.rate, refused_rate or state.rate) * (RAMP_CUT if state.phase == "ramp" else CUT)
+    rate = max(MIN_RATE, rate)
     return _moved(state, now, epoch=state.epoch + 1, phase="learned", rate=rate, cut_rate=rate, raises=0, burst=1)
 
 

@@ -15,8 +15,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, best_match
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
-from backend.core.pointers import pointer
-from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable
+from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable, pointer
 
 FRESH = 2.0
 """Seconds for which a DAG's details are used; a DAG that is paused is noticed this much later."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.core.errors.input_error import InputError
-from backend.core.pointers import field_path, pointer
-from backend.core.problems import Conflict, FieldError, Invalid, NotFound
+from backend.core.problems import Conflict, FieldError, Invalid, NotFound, field_path, pointer
 from backend.db import templates
 from backend.db.engine import Database
 from backend.runtime.requested_team import plan_agents

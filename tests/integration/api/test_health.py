@@ -225,7 +225,7 @@ async def test_a_check_that_hangs_times_out_and_hides_no_other(pg: Postgres, mon
         system = await asyncio.wait_for(health.system(), 2)
     assert "database" not in faults(system)
     assert faults(system)["langfuse"] == faults(system)["model_provider"] == "degraded"
-    assert system.components["airflow_api"].reason == "no answer within 0.2 s"
+    assert system.components["airflow_api"].reason == "no response within 0.2 s"
 
 
 async def test_a_database_that_is_down_is_unhealthy_and_nothing_leaks() -> None:
@@ -254,11 +254,11 @@ async def test_feed_and_reconciler_only_degrade_the_health(pg: Postgres) -> None
     ("status", "expected", "reason"),
     [
         (200, "healthy", None),
-        (503, "degraded", "answered 503; runs go on, their traces may be lost"),
-        (404, "degraded", "answered 404; runs go on, their traces may be lost"),
-        (401, "degraded", "the keys are refused (401): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY; runs go on, "
-         "their traces may be lost"),
-        (None, "degraded", "unreachable (ConnectError); runs go on, their traces may be lost"),
+        (503, "degraded", "responded with 503; runs continue, but their traces may be lost"),
+        (404, "degraded", "responded with 404; runs continue, but their traces may be lost"),
+        (401, "degraded", "the keys are rejected (401): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY; runs "
+         "continue, but their traces may be lost"),
+        (None, "degraded", "unreachable (ConnectError); runs continue, but their traces may be lost"),
     ],
 )  # fmt: skip
 async def test_langfuse(pg: Postgres, status: int | None, expected: str, reason: str | None) -> None:
@@ -285,7 +285,7 @@ async def test_langfuse(pg: Postgres, status: int | None, expected: str, reason:
     [
         ({"langfuse_secret_key": None}, "degraded", "LANGFUSE_SECRET_KEY is missing: tracing is off"),
         ({"langfuse_public_key": None}, "degraded", "LANGFUSE_PUBLIC_KEY is missing: tracing is off"),
-        ({"langfuse_tracing": False}, "healthy", "switched off by LANGFUSE_TRACING_ENABLED"),
+        ({"langfuse_tracing": False}, "healthy", "disabled by LANGFUSE_TRACING_ENABLED"),
     ],
 )
 async def test_misconfigured_langfuse_is_reported(
@@ -392,7 +392,7 @@ async def test_a_provider_that_agents_found_down_is_reported(database_url: str, 
     provider = system.components["model_provider"]
     assert (provider.status, system.status) == (expected, "degraded")
     assert (provider.reason or "").startswith("openai:gpt-4.1 is down")
-    assert "one tries again in" in (provider.reason or "")
+    assert "the next probe is in" in (provider.reason or "")
     assert provider.since is not None
     assert before <= provider.since <= datetime.now(UTC)
     if answered != 200:

@@ -26,7 +26,7 @@ from tests.kit.waiting import eventually
 @pytest.fixture(autouse=True)
 def short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hangs is not waited for at the end of a process."""
-    monkeypatch.setattr(deliveries, "LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr(deliveries, "SHUTDOWN_SECONDS", 0.1)
 
 
 @asynccontextmanager

@@ -12,9 +12,9 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from backend.core.notifications.webhook_signature import signature
 from backend.db.address import plain_url
 from backend.db.runs.executions import RunState
+from backend.services.notifications.deliveries import signature
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, sign_in
 from tests.kit.documents.snippets import snippet
@@ -283,7 +283,7 @@ async def test_the_list_has_pages_and_is_for_op_and_admin(
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"enabled": False}, "the target is switched off"),
+        ({"enabled": False}, "the target is disabled"),
         ({"name": "renamed"}, "the user has no notification target of this name"),
         ({}, "the receiver answered 410: it wants no more notifications"),
     ],

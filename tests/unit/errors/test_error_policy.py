@@ -299,7 +299,7 @@ def test_wrong_settings_name_the_variable(given: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("variable", ["VISUAL_AI_ERROR_POLICY", "VISUAL_AI_MODEL_FALLBACKS"])
-@pytest.mark.parametrize(("value", "message"), [("{", "this is no JSON"), ("[]", "valid dictionary")])
+@pytest.mark.parametrize(("value", "message"), [("{", "this is not valid JSON"), ("[]", "valid dictionary")])
 def test_a_variable_with_invalid_json_is_named(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
 ) -> None:

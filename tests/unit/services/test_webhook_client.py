@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from backend.clients.webhooks import WebhookClient, WebhookError, WebhookFailed, WebhookRefused
-from backend.core.notifications.delivery_waits import LONGEST_ADVICE, LONGEST_WAIT, next_wait
-from backend.core.notifications.webhook_signature import signature
 from backend.core.settings import Settings
+from backend.services.notifications.deliveries import MAX_BACKOFF, MAX_RETRY_AFTER, next_wait, signature
 from tests.kit.certificates import self_signed
 from tests.kit.servers.webhooks import Answer, Receiver, receiving
 
@@ -222,7 +221,7 @@ async def test_tls_uses_the_host_name_and_verifies_the_certificate() -> None:
 
 
 def test_the_wait_doubles_and_half_of_it_is_random() -> None:
-    for attempt, full in ((1, 10.0), (2, 20.0), (5, 160.0), (9, 2560.0), (12, LONGEST_WAIT), (1000, LONGEST_WAIT)):
+    for attempt, full in ((1, 10.0), (2, 20.0), (5, 160.0), (9, 2560.0), (12, MAX_BACKOFF), (1000, MAX_BACKOFF)):
         waits = [next_wait(attempt, 10.0) for _ in range(200)]
         assert full / 2 <= min(waits) < max(waits) <= full
         assert max(waits) - min(waits) > full / 5
@@ -231,4 +230,4 @@ def test_the_wait_doubles_and_half_of_it_is_random() -> None:
 def test_the_wait_that_the_receiver_asks_for_is_observed() -> None:
     assert 90 <= next_wait(1, 10.0, 90) <= 99
     assert next_wait(5, 10.0, 3) >= 80, "less than the backoff is no reason to hurry"
-    assert next_wait(1, 10.0, 10**9) <= LONGEST_ADVICE * 1.1
+    assert next_wait(1, 10.0, 10**9) <= MAX_RETRY_AFTER * 1.1
