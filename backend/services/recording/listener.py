@@ -32,7 +32,7 @@ from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db.engine import make_engine, run_in, task_engine
 from backend.db.runs import errors, events, executions, observations
 from backend.db.runs.announcements import Announcer
-from backend.db.runs.events import Told
+from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
 from backend.db.runs.traces import Place
 
@@ -162,5 +162,5 @@ def _record_error(connection: Connection, notice: Notice, error: BaseException) 
         attempt=task.try_number,
         context={"chain": list(found.chain)},
     )
-    told = Told(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("error", payload)])
+    told = TryEvents(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("error", payload)])
     events.append_from_tries(connection, [told])

@@ -1,18 +1,31 @@
 """Cancelling and retrying runs: who may, what Airflow is asked to do, and what the timeline then shows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
+from sqlalchemy import Connection, create_engine, select
 
+from backend.core.jsonable import dumps
 from backend.db.address import plain_url
+from backend.db.runs import executions, observations
+from backend.db.runs.executions import RunState
+from backend.db.tables import workflow_executions
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import sign_in
 
 DAG = "visual_ai_workflow"
 Headers = Mapping[str, str]
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    engine = create_engine(database_url, json_serializer=dumps)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+    engine.dispose()
 
 
 async def started(http: httpx.AsyncClient, headers: Headers, airflow: FakeAirflow) -> str:
@@ -95,6 +108,37 @@ async def test_a_conflict_in_airflow_is_a_conflict_with_its_reason(
     assert "retry-after" not in answer.headers
     state = (await now(http, ulla, run_id))["state"]
     assert (state == "cancelled") is (what == "retry"), "a run keeps the state that Airflow did not change"
+
+
+async def test_a_cancellation_that_comes_too_late_changes_nothing(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
+) -> None:
+    """Airflow has finished the run, and nobody has reported it yet. Airflow would mark it as failed all the same."""
+    run_id = await started(http, ulla, airflow)
+    for task in ("analyse", "store"):
+        airflow.set_task(DAG, run_id, task, "success")
+    airflow.set_run(DAG, run_id, "success")
+    answer = await act(http, ulla, run_id, "cancel")
+    assert (answer.status_code, answer.json()["detail"]) == (409, "The run has already finished: success.")
+    assert airflow.runs[DAG, run_id].shown["state"] == "success"
+    assert events(database_url)[-2:] == [("workflow_update", "success"), ("end", "success")]
+
+
+async def test_a_run_that_ends_while_it_is_cancelled_stays_as_it_ended(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, connection: Connection
+) -> None:
+    """The listener reports the end between the request and Airflow's answer to it."""
+    run_id = await started(http, ulla, airflow)
+    await now(http, ulla, run_id)
+    [execution] = connection.execute(select(workflow_executions)).mappings()
+    assert executions.request_cancel(connection, execution["id"])
+    for state in ("success", "cancelled"):
+        observations.observe(connection, RunState(DAG, run_id, state))
+    late = RunState(DAG, run_id, "failed")
+    observations.observe(connection, late, observed_at=executions.clock(connection))
+    assert [event for event in events(database_url) if event[0] == "end"] == [("end", "success")]
+    assert not executions.request_cancel(connection, execution["id"])
+    assert (await act(http, ulla, run_id, "cancel")).status_code == 409
 
 
 async def test_users_may_change_their_own_runs_and_op_all(

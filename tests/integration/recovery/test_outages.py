@@ -69,7 +69,7 @@ async def restarted_under(
     try:
         caplog.clear()
         server.release()
-        await eventually(lambda: "Connection refused" in caplog.text)
+        await eventually(lambda: "the database is unavailable" in caplog.text)
     finally:
         await asyncio.to_thread(postgres.start)
     return await work

@@ -13,7 +13,8 @@ from backend.core.workflow_error_handler import classify
 from backend.models.token_estimate import PICTURE_TOKENS, estimate_messages, estimate_text
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import BatchFailedError, run_batch
-from backend.runtime.budget.guard import Ledger, Purse, Spent
+from backend.runtime.budget.guard import Purse
+from backend.runtime.budget.ledger import Ledger, Spent
 from backend.runtime.runner import AgentRunner, run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
@@ -51,7 +52,7 @@ async def errors(runner: AgentRunner) -> list[tuple[Any, ...]]:
     [
         ({"max_tokens": 50}, "max_tokens 50: 0 are used"),
         ({"max_cost_usd": 0.000001}, "max_cost_usd 0.000001: 0.000000 are spent"),
-        ({"max_steps": 1}, "max_steps 1, and so many were made"),
+        ({"max_steps": 1}, "max_steps 1, and all of them were made"),
         ({"max_tokens": 0}, "max_tokens 0"),
     ],
 )

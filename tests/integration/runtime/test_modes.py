@@ -60,7 +60,7 @@ def decide(server: OpenAIServer, *chosen: str, instruction: str | None = None, *
 
 
 async def rows(runner: AgentRunner, query: str) -> list[tuple[Any, ...]]:
-    async with runner._database.engine.connect() as connection:
+    async with runner.database.engine.connect() as connection:
         return [tuple(row) for row in await connection.execute(text(query))]
 
 
@@ -282,7 +282,9 @@ async def test_a_supervisor_that_does_not_finish_spends_its_steps(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
     decide(openai_server, "a", times=None)
-    with pytest.raises(StepLimitError, match="has made its 2 calls and wants 'a' to go on; raise max_steps") as caught:
+    with pytest.raises(
+        StepLimitError, match="has used up its 2 calls and asks for 'a' next; raise max_steps"
+    ) as caught:
         await run(make_runner(), [agent("a"), agent("b")], "supervisor", max_steps=2)
     assert asked(openai_server) == ["decision", "a", "decision", "a", "decision"]
     assert "Calls left: 0; only FINISH can be chosen." in openai_server.requests[-1].prompt
@@ -381,7 +383,7 @@ def test_the_operator_hands_everything_on(
     dag_run = SimpleNamespace(conf={"query": "What happened?"}, run_type="manual")
     context: Any = {"ti": task_instance, "dag_run": dag_run, "params": {}}
     try:
-        with pytest.raises(AirflowFailException, match="has made its 1 calls and wants 'a' to go on"):
+        with pytest.raises(AirflowFailException, match="has used up its 1 calls and asks for 'a' next"):
             operator.execute(context)
     finally:
         get_settings.cache_clear()

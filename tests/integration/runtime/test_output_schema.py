@@ -36,7 +36,7 @@ async def run(
 
 
 async def rows(runner: AgentRunner, query: str) -> list[tuple[Any, ...]]:
-    async with runner._database.engine.connect() as connection:
+    async with runner.database.engine.connect() as connection:
         return [tuple(row) for row in await connection.execute(text(query))]
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from backend.core.errors.input_error import InputError
 from backend.core.settings import Settings, get_settings
 from backend.db.engine import Database
-from backend.runtime.graphs.langgraph_json import GraphLoadError, check_reference
+from backend.runtime.langgraph_json import GraphLoadError, check_reference
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.failures.raised import raises_failure
@@ -182,7 +182,7 @@ def test_references_are_checked_when_the_dag_is_parsed(tmp_path: Path) -> None:
 
 
 def test_missing_dependencies_are_named(tmp_path: Path) -> None:
-    from backend.runtime.graphs.langgraph_json import activate
+    from backend.runtime.langgraph_json import activate
 
     project = tmp_path / "langgraph.json"
     project.write_text(json.dumps({"graphs": {"g": "./a.py:g"}, "dependencies": ["no-such-package>=2", "langgraph"]}))
