@@ -28,7 +28,7 @@ status: install ## Show what is running
 token: install ## Print an access token of the development user
 	@$(RUN) -m backend token
 
-test: install ## Run all tests
+test: install ## Run all tests; some of them: make test ARGS="tests/unit -q"
 	@$(RUN) -m pytest $(or $(ARGS),-n 2 --dist loadgroup --no-loadscope-reorder)
 	@$(if $(ARGS),,$(RUN) -m backend frontend test)
 
@@ -44,7 +44,7 @@ format: install ## Format the code and apply safe fixes
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: install ## Measure: latency, throughput, overhead
+bench: install ## Run benchmarks of latency, throughput and overhead
 	@$(RUN) -m tests.benchmarks $(ARGS)
 
 fake-openai: install ## Start an OpenAI-compatible server that answers without a model

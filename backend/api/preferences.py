@@ -28,7 +28,7 @@ async def put_preferences(
 
     The model and the budget apply to runs that are triggered for you from now on.
     """
-    wanted = WantedPreferences(
+    requested = WantedPreferences(
         default_model=body.default_model,
         budget=(body.budget.model_dump(exclude_none=True) or None) if body.budget is not None else None,
         dashboard_range=body.dashboard_range,
@@ -44,7 +44,7 @@ async def put_preferences(
             for target in body.notification_targets
         ],
     )
-    return _out(await services.preferences.put(who, wanted), services, response)
+    return _out(await services.preferences.put(who, requested), services, response)
 
 
 def _out(kept: Preferences, services: Application, response: Response) -> PreferencesOut:

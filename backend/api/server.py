@@ -61,12 +61,12 @@ class _Connection(HttpToolsProtocol):
 
 def raise_file_limit(streams: int) -> None:
     """Raise the limit on open files to what this many streams need, as far as the system allows."""
-    wanted = streams + _OTHER_FILES
+    needed = streams + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
-        if limit < wanted:
+        if limit < needed:
             log.warning(
                 "The system lets this process open only %s files, fewer than VISUAL_AI_STREAMS_PER_PROCESS=%s "
                 "requires; raise the limit (ulimit -n) or lower the setting.",

@@ -4,7 +4,8 @@ import asyncio
 import io
 import shlex
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 import httpx
@@ -15,7 +16,7 @@ from rich.text import Text
 from backend.cli import logins
 from backend.cli.address import find_target
 from backend.cli.connection import Backend
-from backend.cli.errors import INTERRUPTED, SUCCESS, CliError, Refused, SignInNeeded
+from backend.cli.errors import INTERRUPTED, CliError, Refused, SignInNeeded
 from backend.cli.formatting import safe
 
 Action = Callable[[Backend], Awaitable[int]]
@@ -26,53 +27,43 @@ _PASSWORD_PROMPTS = 3
 
 def run_action(url: str | None, token: str | None, make: Callable[[], Action]) -> None:
     """Create the action, run it and exit."""
-
-    def work() -> int:
+    with _reporting_errors():
         action = make()
-        return _perform(Backend(find_target(url, token)), action)
-
-    _end(work)
+        code = _perform(Backend(find_target(url, token)), action)
+    raise typer.Exit(code)
 
 
 def sign_in(url: str | None, username: str | None, password: str | None) -> None:
-    """Sign in, prompting for missing credentials, save the token and exit."""
-
-    def work() -> int:
+    """Sign in, prompting for missing credentials, and save the token."""
+    with _reporting_errors():
         target = find_target(url, None)
         if not target.local and target.url.startswith("http:"):
             say("The password is sent unencrypted: this address is not https.", style="yellow")
         login = _ask_and_sign_in(Backend(target), username, password)
-        until = datetime.fromtimestamp(login.expires_at).astimezone()
-        say(f"Signed in at {target.url} as {login.username} ({login.role}) until {until:%Y-%m-%d %H:%M}.")
-        return SUCCESS
-
-    _end(work)
+    until = datetime.fromtimestamp(login.expires_at).astimezone()
+    say(f"Signed in at {target.url} as {login.username} ({login.role}) until {until:%Y-%m-%d %H:%M}.")
 
 
 def sign_out(url: str | None) -> None:
-    """Remove the saved token and exit."""
-
-    def work() -> int:
+    """Remove the saved token."""
+    with _reporting_errors():
         target = find_target(url, None)
         say("Signed out." if logins.forget(target.url) else f"You were not signed in at {target.url}.")
-        return SUCCESS
-
-    _end(work)
 
 
-def _end(work: Callable[[], int]) -> None:
-    """Do the work and exit. Errors are reported on standard error, without a traceback."""
+@contextmanager
+def _reporting_errors() -> Iterator[None]:
+    """Report errors on standard error, without a traceback, and exit with their codes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # the terminal may have any encoding
     try:
-        code = work()
+        yield
     except CliError as error:
         report(error)
-        code = error.exit_code
+        raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        code = INTERRUPTED
-    raise typer.Exit(code)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def report(error: CliError) -> None:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -18,25 +18,34 @@ REFRESH_SECONDS = 0.125
 """How often a changing tree is redrawn; an unchanged one is redrawn every second, for its durations."""
 
 
-class View(Protocol):
-    """Shows events. `begin` and `end` are called once for each call of `Watch`."""
-
-    whole: bool
-    """Whether the current state replaces events that were lost."""
-
-    def begin(self) -> None: ...
-    def show(self, item: StreamEvent | Lost | Reset) -> None: ...
-    def refresh(self) -> None: ...
-    def end(self) -> None: ...
-
-
-class TreeView:
-    """Shows the run as a tree that is redrawn as it changes."""
+class View:
+    """Shows events. `begin` and `end` are called once for each call of `Watch`, `refresh` every REFRESH_SECONDS."""
 
     whole = True
+    """Whether the current state replaces events that were lost."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+
+    def begin(self) -> None:
+        """Prepare the terminal."""
+
+    def show(self, item: StreamEvent | Lost | Reset) -> None:
+        """Take in an event."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Redraw what has changed."""
+
+    def end(self) -> None:
+        """Release the terminal."""
+
+
+class TreeView(View):
+    """Shows the run as a tree that is redrawn as it changes."""
 
     def __init__(self, timeline: Timeline, console: Console) -> None:
-        self._timeline = timeline
+        super().__init__(timeline)
         self._console = console
         self._note = ""
         self._live: Live | None = None
@@ -88,18 +97,13 @@ class TreeView:
         return draw(self._timeline, self._console, note=self._note)
 
 
-class LineView:
+class LineView(View):
     """Prints a line for each change, without the agents' answers."""
 
-    whole = True
-
     def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
+        super().__init__(timeline)
         self._printed: dict[Any, Any] = {}
         self._lost = False
-
-    def begin(self) -> None:
-        """Nothing to prepare."""
 
     def show(self, item: StreamEvent | Lost | Reset) -> None:
         """Print what has changed."""
@@ -133,12 +137,6 @@ class LineView:
             case "gap":
                 self._print(gap_text(item), error=True)
 
-    def refresh(self) -> None:
-        """Lines are never redrawn."""
-
-    def end(self) -> None:
-        """Nothing to release."""
-
     def _agent(self, data: dict[str, Any]) -> None:
         name = f"{_place(data)} / {data['agent']}" + (f" / {data['node']}" if data.get("node") else "")
         facts = [str(data["state"])]
@@ -167,16 +165,10 @@ class LineView:
         print(f"{datetime.now():%H:%M:%S}  {text}", file=sys.stderr if error else sys.stdout, flush=True)
 
 
-class JsonView:
+class JsonView(View):
     """Prints the events unchanged, each as a JSON object on a line: `{"id", "event", "data"}`."""
 
     whole = False
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-
-    def begin(self) -> None:
-        """Nothing to prepare."""
 
     def show(self, item: StreamEvent | Lost | Reset) -> None:
         """Print an event; report a lost connection on standard error."""
@@ -186,12 +178,6 @@ class JsonView:
         self._timeline.apply(item)
         if isinstance(item, StreamEvent):
             print(json.dumps({"id": item.seq, "event": item.type, "data": item.data}), flush=True)
-
-    def refresh(self) -> None:
-        """Lines are never redrawn."""
-
-    def end(self) -> None:
-        """Nothing to release."""
 
 
 def gap_text(event: StreamEvent) -> str:

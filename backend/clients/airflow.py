@@ -215,9 +215,9 @@ class AirflowClient:
 
     async def task_instances(self, runs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
         """The task instances of these runs (`dag_id`, `dag_run_id`), with one call per 50 runs."""
-        wanted = set(runs)
+        run_keys = set(runs)
         found: list[dict[str, Any]] = []
-        for batch in _batches(sorted(wanted), 50):
+        for batch in _batches(sorted(run_keys), 50):
             body = {
                 "dag_ids": sorted({dag_id for dag_id, _ in batch}),
                 "dag_run_ids": sorted({run_id for _, run_id in batch}),
@@ -231,7 +231,7 @@ class AirflowClient:
                     json={**body, "page_limit": PAGE, "page_offset": offset},
                 )
                 entries = page["task_instances"]
-                found.extend(entry for entry in entries if (entry["dag_id"], entry["dag_run_id"]) in wanted)
+                found.extend(entry for entry in entries if (entry["dag_id"], entry["dag_run_id"]) in run_keys)
                 offset += len(entries)
                 if len(entries) < PAGE:
                     break

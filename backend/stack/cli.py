@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,9 +25,8 @@ def up() -> None:
     stack = _stack()
     print("Starting LangGraph Flow")
     try:
-        fresh = stack.up()
-    except StackError as error:
-        raise _fail(error) from None
+        with _reporting(StackError):
+            fresh = stack.up()
     except KeyboardInterrupt:
         print("\nStopped.")
         raise typer.Exit(130) from None
@@ -36,10 +37,8 @@ def up() -> None:
 @app.command(rich_help_panel=STACK)
 def down() -> None:
     """Stop everything. Data is kept."""
-    try:
+    with _reporting(StackError):
         stopped = _stack().down()
-    except StackError as error:
-        raise _fail(error) from None
     print("Stopped." if stopped else "Nothing was running.")
 
 
@@ -64,10 +63,8 @@ def token() -> None:
     """Print an access token of the development user and nothing else."""
     from backend.stack.access import fetch_token
 
-    try:
+    with _reporting(StackError):
         print(fetch_token(_stack().options))
-    except StackError as error:
-        raise _fail(error) from None
 
 
 @app.command(
@@ -76,10 +73,8 @@ def token() -> None:
 )
 def airflow(context: typer.Context) -> None:
     """Run Airflow's own command line on the stack, for example `airflow dags test visual_ai_workflow`."""
-    try:
+    with _reporting(StackError):
         environment = _stack().airflow_environment()
-    except StackError as error:
-        raise _fail(error) from None
     os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], environment)  # noqa: S606  # the user's own command
 
 
@@ -89,10 +84,8 @@ def frontend(context: typer.Context, script: str) -> None:
     from backend.stack.frontend import Frontend
     from backend.stack.progress import step
 
-    try:
+    with _reporting(StackError):
         code = Frontend(Layout.find().root, step).run(script, context.args)
-    except StackError as error:
-        raise _fail(error) from None
     if code:
         raise typer.Exit(code)
 
@@ -107,10 +100,8 @@ def migrate() -> None:
     from backend.db.roles import RoleError
     from backend.deployment.environment import given_role_passwords
 
-    try:
+    with _reporting(RoleError, psycopg.Error):
         done = run(get_settings().database_url, given_role_passwords(os.environ))
-    except (RoleError, psycopg.Error) as error:
-        raise _fail(error) from None
     print(f"Applied: {', '.join(done.applied) or 'nothing, everything is up to date'}")
     for warning in done.warnings:
         print(f"note: {warning}")
@@ -145,15 +136,19 @@ def openapi(
 def _stack() -> "Stack":
     from backend.stack.control import Stack  # imported here because `serve` doesn't need it
 
+    with _reporting(StackError):
+        stack = Stack(Layout.find())
+    return stack  # noqa: RET504  # for mypy a context manager may suppress exceptions
+
+
+@contextmanager
+def _reporting(*errors: type[Exception]) -> Iterator[None]:
+    """Print these errors without a traceback and exit with code 1."""
     try:
-        return Stack(Layout.find())
-    except StackError as error:
-        raise _fail(error) from None
-
-
-def _fail(error: Exception) -> typer.Exit:
-    typer.echo(f"\n{error}", err=True)
-    return typer.Exit(1)
+        yield
+    except errors as error:
+        typer.echo(f"\n{error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def _welcome(stack: "Stack") -> None:

@@ -20,7 +20,7 @@ from backend.deployment.credentials import load_credentials
 from backend.deployment.database import wait_until_reachable
 from backend.deployment.environment import Databases, given_role_passwords, setup_accounts
 from backend.deployment.layout import Layout, StackError
-from backend.deployment.options import StackOptions, read_environment, read_options
+from backend.deployment.options import read_environment, read_options
 from backend.deployment.processes import MARKER_VARIABLE, end_all
 from backend.stack import environment
 from backend.stack.checks import check_ports, check_room
@@ -37,7 +37,6 @@ _AIRFLOW_OWNER = "airflow"
 class Status:
     """What is running, for `status`."""
 
-    options: StackOptions
     programs: list[ProgramState]
     database: str
 
@@ -92,7 +91,7 @@ class Stack:
         database = "external"
         if self.options.embedded:
             database = "running" if self._cluster(None).running() else "stopped"
-        return Status(self.options, self._supervisor.states() if self._supervisor.running() else [], database)
+        return Status(self._supervisor.states() if self._supervisor.running() else [], database)
 
     def airflow_environment(self) -> dict[str, str]:
         """Return the environment of Airflow's processes. Raises `StackError` if the stack isn't running."""

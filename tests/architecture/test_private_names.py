@@ -77,7 +77,7 @@ TABLE = [
         contains(')} <idle>"', ')} {workload.display_name}"'), trace="<idle>",
     ),
     PrivateName(
-        "langchain-openai", f"{CHAT_OPENAI}._should_stream_usage", "backend/models/stream_usage.py",
+        "langchain-openai", f"{CHAT_OPENAI}._should_stream_usage", "backend/models/client_defaults.py",
         "no setting asks for the usage of streams where a user's code makes its own model",
         takes("self", "stream_usage", "kwargs"),
     ),
@@ -107,7 +107,7 @@ TABLE = [
         contains("self._cast_to = cast_to"), trace="_cast_to",
     ),
     PrivateName(
-        "openai", "openai:AsyncOpenAI.__init__", "backend/models/sdk_retries.py",
+        "openai", "openai:AsyncOpenAI.__init__", "backend/models/client_defaults.py",
         "no setting switches off retries where a user's code makes its own client; the constructors are wrapped",
         lambda init: "max_retries" in inspect.signature(init).parameters,
     ),

@@ -13,10 +13,11 @@ from typing import Any
 from backend.db.engine import ThreadedDatabase, make_engine
 from backend.ratelimit.limiter import SharedGate
 from backend.ratelimit.stores import LimitStore, PostgresStore
-from tests.benchmarks.database import BenchDatabase, bench_database
+from tests.benchmarks.database import bench_database
 from tests.benchmarks.report import Goal, Result
 from tests.kit.gated_callers import MODEL, call_in_processes, waste
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 AGENTS, PROCESSES = 200, 4
 RATE, LATENCY = 20.0, 0.2
@@ -41,7 +42,7 @@ def measure() -> Result:
     return Result("rate_limit", figures, goals, settings=settings)
 
 
-def _ask(database: BenchDatabase, *, gate: bool) -> dict[str, float]:
+def _ask(database: Postgres, *, gate: bool) -> dict[str, float]:
     with OpenAIServer.subprocess(rate=RATE, latency=LATENCY) as server:
         called = call_in_processes(
             PROCESSES, AGENTS, base_url=server.base_url, database_url=database.worker_url, gate=gate
@@ -72,7 +73,7 @@ class _Counted:
         return call
 
 
-async def _cost(database: BenchDatabase) -> dict[str, float]:
+async def _cost(database: Postgres) -> dict[str, float]:
     engine = make_engine(database.worker_url, application="bench", pool_size=2)
     connections = ThreadedDatabase(engine, threads=2)
     store = _Counted(PostgresStore(connections))

@@ -1,4 +1,4 @@
-"""`local:vision`: what can honestly be said about a picture without a vision model."""
+"""`local:vision`: says what can be determined about a picture without a vision model, and no more."""
 
 import base64
 import binascii
@@ -28,12 +28,12 @@ NO_PICTURE = (
 
 
 class LocalVision(LocalChatModel):
-    """Measures the picture of the last human message that holds one, and reads its text, offline.
+    """Measures the picture in the last human message that has one, and reads its text. Offline.
 
-    All image blocks that LangChain's `content_blocks` knows are taken, if they hold the data: nothing is
-    fetched. `additional_kwargs["analysis"]` holds `offline, notice, image, brightness, contrast, sharpness,
-    palette, text, text_regions, matches`; boxes are `[left, top, right, bottom]` in pixels of the picture as
-    it was received. Raises `ImageInputError` for a picture that can't be decoded: a retry doesn't help.
+    It accepts all image blocks that LangChain's `content_blocks` knows, if they contain the data: nothing is fetched.
+    `additional_kwargs["analysis"]` has `offline, notice, image, brightness, contrast, sharpness, palette, text,
+    text_regions, matches`; boxes are `[left, top, right, bottom]` in pixels of the picture as it was received. Raises
+    `ImageInputError` if the picture can't be decoded; a retry doesn't help.
     """
 
     model: str = NAME
@@ -71,7 +71,7 @@ class LocalVision(LocalChatModel):
 
 
 def _last_pictures(messages: Sequence[BaseMessage]) -> list[str]:
-    """The pictures of the last human message that holds any, as base64 or as their URL."""
+    """The pictures in the last human message that has any, as base64 or by their URL."""
     for message in reversed(messages):
         if isinstance(message, HumanMessage):
             found = [source for block in message.content_blocks if (source := _picture_source(dict(block)))]
@@ -85,7 +85,7 @@ def _picture_source(block: dict[str, Any]) -> str | None:
         source = block.get("base64") or block.get("url") or f"file:{block.get('file_id')}"
         return str(source)
     value = block.get("value")
-    # The forms of OpenAI's that LangChain doesn't translate: the URL as plain text, and the Responses API's.
+    # OpenAI's forms that LangChain doesn't translate: a plain URL, and that of the Responses API.
     if isinstance(value, dict) and value.get("type") in ("image_url", "input_image"):
         return str(value.get("image_url"))
     return None

@@ -19,9 +19,8 @@ from backend.db import images
 from backend.db.engine import Database
 from backend.models.attempts import RetryTiming
 from backend.models.call import make_model_call
+from backend.models.client_defaults import disable_sdk_retries, request_stream_usage
 from backend.models.resolve import ModelChoice, ModelCredentials, Purpose, resolve_model
-from backend.models.sdk_retries import switch_off_sdk_retries
-from backend.models.stream_usage import ask_for_usage
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.task_context import TaskContext
 from backend.runtime.graphs.load import load_graph
@@ -153,9 +152,9 @@ class GraphFactory:
     async def own(self, spec: AgentSpec, config: RunnableConfig, saver: BatchedSaver | None) -> Graph:
         """The user's own graph. `config` is passed to a function that makes one."""
         if self._settings.stream_usage:
-            ask_for_usage()
+            request_stream_usage()
         if not self._settings.sdk_retries:
-            switch_off_sdk_retries()
+            disable_sdk_retries()
         return await load_graph(
             str(spec.graph),
             config=config,

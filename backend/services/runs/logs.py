@@ -38,7 +38,7 @@ TURN_TIMEOUT = 10.0
 """Seconds to wait for one of them."""
 
 _MAX_FAILURES = 12
-"""Readings in a row that may fail before a log that has begun breaks off: about a minute."""
+"""Readings in a row that may fail before a log that is being sent breaks off: about a minute."""
 
 # In any other state the try has finished: a task that is cleared or waits for a retry gets another try number.
 _ACTIVE = frozenset({"scheduled", "queued", "running", "deferred", "restarting", "up_for_reschedule"})

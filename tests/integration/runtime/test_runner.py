@@ -30,6 +30,7 @@ from backend.db.runs.executions import RunState
 from backend.db.tables import agent_traces, workflow_errors
 from backend.observation.recording import recorder as recorder_module
 from backend.observation.recording import run_result, writer
+from backend.observation.recording.records import RowsWithEvents
 from backend.runtime import runner as runner_module
 from backend.runtime.cancellation import RunCancelledError
 from backend.runtime.input_checks import check_picture, plan_team
@@ -401,13 +402,15 @@ async def test_a_database_that_comes_back_has_it_all(
 async def test_one_record_that_can_not_be_written_does_not_take_the_others_with_it(
     openai_server: OpenAIServer, worker_url: str, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def bad(connection: Any, execution_id: str) -> Any:
+    def fails(connection: Any, execution_id: str) -> Any:
         connection.execute(text("SELECT 1 / 0"))
 
+    bad = RowsWithEvents(fails)
+
     async with running(online(worker_url, openai_server)) as runner:
-        runner.recorder.put(bad)
+        runner.recorder.put(RowsWithEvents(bad))
         await run_single(runner, parse_agent(TEXT, None))
-        runner.recorder.put(bad)
+        runner.recorder.put(RowsWithEvents(bad))
     assert runner.recorder.dropped == 2
     assert (told(engine)[0], told(engine)[-1]) == ("agent_update text/None running", "agent_update text/None success")
     assert execution(engine)["output_data"] is not None

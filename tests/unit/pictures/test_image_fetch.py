@@ -50,7 +50,7 @@ async def test_sends_no_cookie_and_no_credentials(server: PictureServer, monkeyp
     assert f"host: 127.0.0.1:{server.port}" in heads
 
 
-async def test_the_content_type_is_not_believed(server: PictureServer) -> None:
+async def test_the_content_type_is_ignored(server: PictureServer) -> None:
     server.answers["/picture"] = answer(PNG, content_type="text/html")
     assert (await load_image(server.url("/picture"), PRIVATE)).facts.media_type == "image/png"
     server.answers["/page"] = answer(b"<html>hello</html>", content_type="image/png")
@@ -103,7 +103,7 @@ async def test_refuses_a_compressed_body(server: PictureServer) -> None:
         ("204 No Content", "answered 204"),
     ],
 )
-async def test_a_refusal_is_the_senders_to_mend(server: PictureServer, status: str, message: str) -> None:
+async def test_a_client_error_is_final(server: PictureServer, status: str, message: str) -> None:
     server.answers["/x"] = answer(b"", status)
     with pytest.raises(ImageInputError, match=message) as caught:
         await load_image(server.url("/x"), PRIVATE)
@@ -113,7 +113,7 @@ async def test_a_refusal_is_the_senders_to_mend(server: PictureServer, status: s
 
 
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable", "429 Too Many Requests"])
-async def test_a_failing_server_may_be_asked_again(server: PictureServer, status: str) -> None:
+async def test_a_server_error_may_be_retried(server: PictureServer, status: str) -> None:
     server.answers["/x"] = answer(b"", status, extra="Retry-After: 7\r\n")
     with pytest.raises(ImageFetchError, match=f"^image_url: the server answered {status}") as caught:
         await load_image(server.url("/x"), PRIVATE)
@@ -177,7 +177,7 @@ async def test_redirects_stay_on_http(server: PictureServer, location: str) -> N
 
 
 async def test_redirect_to_a_private_host(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A public host may not hand on to a private one. The loopback plays the public host here."""
+    """A public host must not redirect to a private one. The loopback stands in for the public host here."""
     monkeypatch.setattr("backend.outbound.checked_transport.is_public", lambda address: address == "127.0.0.1")
     server.answers["/r"] = answer(b"", "302 Found", extra="Location: http://10.1.2.3/admin\r\n")
     with pytest.raises(ImageInputError, match="redirected to a host that is not on the public internet") as caught:
