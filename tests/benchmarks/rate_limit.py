@@ -1,9 +1,9 @@
 """What the rate limiter saves, and what it costs.
 
 200 agents in four processes call a server at once that allows 20 calls per second and answers the others with 429 and
-`Retry-After`. Measured is the share of calls that are wasted, with the limiter and without it. Agents wait as long as the
-server asks and retry; the state is in PostgreSQL. Then the cost for a model without a limit: microseconds per call, and
-how often the database is queried.
+`Retry-After`. Measured is the share of calls that are wasted, with the limiter and without it. Agents wait as long as
+the server asks and retry; the state is in PostgreSQL. Then the cost for a model without a limit: microseconds per call,
+and how often the database is queried.
 """
 
 import asyncio
