@@ -205,7 +205,7 @@ async def test_a_secret_that_can_not_be_read_any_more(database_url: str, worker:
     async with backend(database_url, jwt_secret="t" * 32) as http:
         await all_handled(database_url)
         (row,) = rows(database_url)
-        assert row["last_error"] == "the target's secret can't be read any more; its owner has to set it again"
+        assert row["last_error"] == "the target's secret can't be decrypted any more; its owner has to set it again"
         await wanted_by(http, "ulla", target(receiver, secret="another secret, as long"))
         otto = await sign_in(http, "otto")
         assert (await http.post(f"/notifications/{row['id']}/resend", headers=otto)).status_code == 202
