@@ -14,6 +14,7 @@ from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
+from backend.core.errors.classify import error_chain
 from backend.core.workflow_error_handler import FailedAttempt, facts_of
 from backend.models.token_estimate import estimate_messages
 
@@ -85,8 +86,9 @@ def _handlers(config: RunnableConfig) -> Sequence[Any]:
 
 
 def error_context(error: BaseException, **more: Any) -> dict[str, Any]:
-    """What helps to understand an error later: status, codes, request id and the relevant headers."""
-    facts = facts_of(error)
+    """What helps to understand an error later: status, codes, request id, relevant headers, the provider's words."""
+    found = [facts_of(cause) for cause in error_chain(error)]
+    facts = next((each for each in found if each.status is not None or each.body), found[0])
     headers = {
         name: value for name, value in facts.headers.items() if name in _HEADERS or name.startswith(_HEADER_PREFIXES)
     }
@@ -95,9 +97,11 @@ def error_context(error: BaseException, **more: Any) -> dict[str, Any]:
         "codes": [*facts.codes, *facts.kinds],
         "request_id": facts.request_id,
         "headers": headers,
+        "provider_message": facts.message,
+        "body": facts.body,
         **more,
     }
-    return {key: value for key, value in context.items() if value not in (None, [], {})}
+    return {key: value for key, value in context.items() if value not in (None, [], {}, "")}
 
 
 def prompt_context(messages: Sequence[BaseMessage]) -> dict[str, Any]:

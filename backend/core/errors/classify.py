@@ -4,11 +4,19 @@ What reaches us is seldom the exception that says what happened: LangGraph, Airf
 category is therefore that of the first exception in the chain, from the outside in, that `recognition` recognises.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 from backend.core.errors.category import FINAL, Category, Classified
+from backend.core.errors.facts import facts_of
 from backend.core.errors.failure import AgentFailure
 from backend.core.errors.recognition import category_of, never_connects
+from backend.core.errors.words import is_page
+
+_RAW = re.compile(r"(?s)(?:Error code: (?P<before>\d+) - )?[{\[].*[}\]](?(before)| \(status code: (?P<after>\d+)\))$")
+"""A client's message that consists of the whole body, as JSON or as Python's."""
+_BARE = re.compile(r"Error code: \d+|\(status code: \d+\)")
+"""What is left of a client's message when the body has no words."""
 
 
 def classify(error: BaseException) -> Classified:
@@ -21,7 +29,7 @@ def classify(error: BaseException) -> Classified:
     return Classified(
         category=category,
         exception_type=_name(type(source)),
-        message=str(source) or type(source).__name__,
+        message=_message(source),
         final=category in FINAL,
         chain=tuple(f"{_name(type(cause))}: {cause}" for cause in causes if cause is not source),
     )
@@ -57,6 +65,24 @@ def _source(causes: Sequence[BaseException]) -> tuple[BaseException, Category]:
         # certificate.
         category = next(filter(None, map(never_connects, _underneath(source))), category)
     return source, category
+
+
+def _message(error: BaseException) -> str:
+    """The error's message, with the provider's own words where its client has dropped them."""
+    said, facts = str(error).strip(), facts_of(error)
+    if is_page(said):
+        said = f"Error code: {facts.status}" if facts.status is not None else type(error).__name__
+    elif facts.message and (code := _RAW.match(said)):
+        said = f"Error code: {code['before'] or code['after']}"
+    if _BARE.fullmatch(said) and not facts.message:
+        return f"{said} - the response has no body that says why"
+    if facts.message and _letters(facts.message.removesuffix("…")) not in _letters(said):
+        said = f"{said} - {facts.message}" if said else facts.message
+    return said or type(error).__name__
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
 
 
 def _underneath(error: BaseException) -> Iterator[BaseException]:

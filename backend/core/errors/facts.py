@@ -11,9 +11,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-MAX_BODY = 100_000
-"""The longest body, in characters, that is parsed for its error codes."""
+from backend.core.errors.words import parsed, words_of
+from backend.core.redaction import redact
 
+MAX_EXCERPT = 4_000
+"""How many characters of a body are kept. The record shortens them again, after it has removed the secrets."""
+
+_REQUEST_ID_HEADERS = (
+    *("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "x-goog-request-id"),
+    *("x-correlation-id", "cf-ray"),
+)
+_CODE_NAME = re.compile(r"[A-Za-z][\w.-]*")
 _SUM = re.compile(r"(\d[\d,]*) \+ (\d[\d,]*) > ")  # Anthropic: the prompt and its max_tokens
 _NUMBER = re.compile(r"(?<![\w.-])\d[\d,]{3,}(?![\w.-]*[A-Za-z-])")
 
@@ -27,7 +35,9 @@ class ErrorFacts:
     :param kinds: the provider's names for the error's class, which are less specific than a status.
     :param headers: the response's headers, with names in lower case.
     :param advised_wait: how long the body asks to wait, in seconds.
-    :param message: the provider's message.
+    :param message: the provider's message, in whatever part of the body it stands.
+    :param body: the beginning of the response's body, without secrets.
+    :param request_id: the id by which the provider can look up the request.
     """
 
     status: int | None
@@ -36,12 +46,8 @@ class ErrorFacts:
     headers: Mapping[str, str]
     advised_wait: float | None
     message: str
-
-    @property
-    def request_id(self) -> str | None:
-        """The id by which the provider can look up the request."""
-        names = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "x-goog-request-id", "cf-ray")
-        return next((self.headers[name] for name in names if self.headers.get(name)), None)
+    body: str
+    request_id: str | None
 
 
 def facts_of(error: BaseException) -> ErrorFacts:
@@ -51,20 +57,24 @@ def facts_of(error: BaseException) -> ErrorFacts:
     kinds: list[str] = []
     statuses: list[int] = []
     waits: list[float] = []
-    messages: list[str] = []
-    for place in (_attributes(error), *map(_error_object, _bodies(error, response))):
+    bodies = [body for body in _bodies(error, response) if body is not None]
+    for place in (_attributes(error), *map(_error_object, bodies)):
         _read_names(place, codes, kinds, statuses, waits)
-        messages += [str(place[key]) for key in ("message", "Message") if isinstance(place.get(key), str)]
     status = next(filter(None, (_status(holder) for holder in (error, response))), None)
     if status is None and isinstance(response, Mapping):
         status = _http_status(_part(response, "ResponseMetadata").get("HTTPStatusCode"))
+    headers = _headers(response)
+    if named := headers.get("x-amzn-errortype"):
+        codes.append(named.partition(":")[0].lower())
     return ErrorFacts(
         status if status is not None else next(iter(statuses), None),
         tuple(dict.fromkeys(codes)),
         tuple(dict.fromkeys(kinds)),
-        _headers(response),
+        headers,
         next(iter(waits), None),
-        next(iter(messages), ""),
+        next(filter(None, map(words_of, bodies)), ""),
+        _excerpt(bodies),
+        _request_id(headers, bodies),
     )
 
 
@@ -81,26 +91,33 @@ def _attributes(error: BaseException) -> dict[str, Any]:
 
 
 def _bodies(error: BaseException, response: Any) -> Iterator[Any]:
-    yield _get(error, "body")
-    yield _get(error, "details")
+    """What may be the response's body, or a part of it, the largest part first."""
     if isinstance(response, Mapping):  # botocore's
         yield response
-    elif _get(error, "body") is None and isinstance(text := _get(response, "text"), str) and len(text) <= MAX_BODY:
-        with suppress(ValueError):
-            yield json.loads(text)
-    if error.args:
+    elif isinstance(text := _get(response, "text"), str) and text:
+        yield parsed(text)
+    for name in ("body", "details", "error"):  # of OpenAI's and Anthropic's clients, Google's, and Ollama's
+        value = _get(error, name)
+        if isinstance(value, str) and value:
+            yield parsed(value)
+        elif not isinstance(value, BaseException) and not callable(value):
+            yield value
+    if error.args and isinstance(error.args[0], Mapping | list):
         # LangChain raises a `ValueError` with the object under "error" in a response with status 200.
         yield error.args[0]
 
 
 def _error_object(body: Any) -> dict[str, Any]:
-    """The part of a body that describes the error; Google's OpenAI-compatible server sends it in a list."""
+    """The part of a body that describes the error."""
     if isinstance(body, Sequence) and not isinstance(body, str | bytes) and body:
-        body = body[0]
+        body = body[0]  # Google's OpenAI-compatible server sends it in a list
     if isinstance(body, Mapping):
-        for key in ("error", "Error"):
+        for key in ("error", "Error", "detail"):
             if isinstance(body.get(key), Mapping):
-                return {str(name): value for name, value in body[key].items()}
+                return _error_object(body[key])
+        listed = body.get("errors")
+        if isinstance(listed, list) and listed and isinstance(listed[0], Mapping):
+            return _error_object(listed[0])
         return {str(name): value for name, value in body.items()}
     if body is not None and not isinstance(body, str | bytes | BaseException):
         # The object under "error" of OpenAI's Responses API.
@@ -108,18 +125,38 @@ def _error_object(body: Any) -> dict[str, Any]:
     return {}
 
 
+def _excerpt(bodies: Sequence[Any]) -> str:
+    for body in bodies:
+        if isinstance(body, str | Mapping | list):
+            clean = redact(body)
+            text = clean if isinstance(clean, str) else json.dumps(clean, ensure_ascii=False, default=str)
+            return text[:MAX_EXCERPT]
+    return ""
+
+
+def _request_id(headers: Mapping[str, str], bodies: Sequence[Any]) -> str | None:
+    found = [headers.get(name) for name in _REQUEST_ID_HEADERS]
+    for body in bodies:
+        for place in (body, _error_object(body)):
+            if isinstance(place, Mapping):
+                metadata = _part(place, "ResponseMetadata") or place
+                found += [metadata.get(name) for name in ("request_id", "requestId", "RequestId")]
+    return next((each for each in found if isinstance(each, str) and each), None)
+
+
 def _read_names(
     place: Mapping[str, Any], codes: list[str], kinds: list[str], statuses: list[int], waits: list[float]
 ) -> None:
-    for key in ("code", "Code", "status"):
+    for key in ("code", "Code", "status", "status_code", "error_code", "errorCode", "__type"):
         value = place.get(key)
         status = _http_status(value)
         if status is not None:
             statuses.append(status)
         elif isinstance(value, str) and value:
             codes.append(value.lower())
-    if isinstance(place.get("type"), str):
-        kinds.append(str(place["type"]).lower())
+    if isinstance(named := place.get("error"), str) and _CODE_NAME.fullmatch(named):
+        codes.append(named.lower())
+    kinds.extend(place[key].lower() for key in ("type", "error_type") if isinstance(place.get(key), str))
     inner = place.get("innererror")
     if isinstance(inner, Mapping) and isinstance(inner.get("code"), str):
         codes.append(str(inner["code"]).lower())

@@ -173,9 +173,10 @@ _UNSENDABLE = frozenset({"UnsupportedProtocol", "InvalidURL", "LocalProtocolErro
 
 # Modules that parse a provider's answer: what they can't parse is a server error.
 _CLIENTS = ("openai.", "anthropic.", "ollama.", "httpx")
+_PARSERS = ("pydantic", "codecs", "encodings", "json")
 _READERS = frozenset(
     {"_create_chat_result", "_convert_chunk_to_generation_chunk", "_construct_lc_result_from_responses_api"}
-    | {"_convert_responses_chunk_to_generation_chunk"}
+    | {"_convert_responses_chunk_to_generation_chunk", "_make_message_chunk_from_anthropic_event", "_format_output"}
 )
 
 _NOTHING = ("No generation chunks were returned", "No generations found in stream")
@@ -266,16 +267,20 @@ def _unreadable_answer(error: BaseException, names: frozenset[str]) -> bool:
     if names & {"APIError", "ResponseError"}:
         return True
     frames = _frames(error.__traceback__)
-    if "JSONDecodeError" in names:
+    if "JSONDecodeError" in names or (frames and frames[-1][0] == "json"):
         # A graph may parse JSON of its own, so what counts is which module called the parser.
         reader = next((name for name, _ in reversed(frames) if not name.startswith("json")), "")
         return reader.startswith(_CLIENTS)
+    if isinstance(error, UnicodeDecodeError) or "ValidationError" in names:
+        reader = next((name for name, _ in reversed(frames) if not name.startswith(_PARSERS)), "")
+        if reader.startswith(_CLIENTS):
+            return True
     if isinstance(error, ValueError | TypeError | KeyError | AttributeError | IndexError):
         if str(error).startswith(_NOTHING):
             return True
         if isinstance(error, IndexError) and frames and frames[-1][0].startswith("langchain_core.language_models"):
             return True  # the answer has no choices
-        return any(module.startswith("langchain_") and function in _READERS for module, function in frames[-2:])
+        return any(module.startswith("langchain_") and function in _READERS for module, function in frames)
     return False
 
 

@@ -128,3 +128,25 @@ async def test_a_failure_leads_to_the_expected_actions(
         "WHERE event_type = 'error' ORDER BY seq",
     )
     assert told == [(row[1], row[4]) for row in errors]
+
+
+async def test_the_providers_words_are_in_the_record_and_on_the_stream(
+    pg: Postgres, engine: Engine, openai_server: OpenAIServer, tls_address: str, clock: Clock
+) -> None:
+    body = {
+        "detail": [{"loc": ["body", "top_k"], "msg": "Extra inputs are not permitted"}],
+        "seen": "Bearer abcdefghij",
+    }
+    openai_server.script(status=422, body=body, times=None)
+    async with running(pg, Case("words", "bad_request"), openai_server, tls_address, clock) as runner:
+        with pytest.raises(Exception, match="422"):
+            await run_single(runner, parse_agent({"type": "text"}, TEXT, model=MODELS["openai"]))
+    rows = read(engine, "SELECT message, context FROM visual_ai.workflow_errors")
+    message, context = rows[0]
+    assert message == "Error code: 422 - body.top_k: Extra inputs are not permitted"
+    assert context["provider_message"] == "body.top_k: Extra inputs are not permitted"
+    assert context["request_id"].startswith("req_")
+    assert "top_k" in context["body"]
+    assert "abcdefghij" not in str(rows)
+    told = read(engine, "SELECT payload ->> 'message' FROM visual_ai.workflow_events WHERE event_type = 'error'")
+    assert told == [(message,)]
