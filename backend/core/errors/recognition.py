@@ -191,6 +191,19 @@ _OVERFLOW = re.compile(
     r"|input is too long for requested model"  # Bedrock
     r"|max_tokens must be at least 1, got -"  # vLLM: the room that is left for the answer
     r"|ContextWindowExceededError"  # LiteLLM
+    r"|context[ _-]?(?:window|length|size|limit)s?\b.{0,80}?\b(?:exceed|overflow|too (?:small|short)|reached|is only)"
+    r"|(?:exceed\w*|larger than|longer than|over|beyond|overflow\w*|(?:does|do)(?: not|n't) fit)\b[^.]{0,80}?"
+    r"\bcontext(?:[ _-]?(?:window|length|size|limit))?\b"
+    r"|(?:input|prompt|request|messages?|conversation)\b[^.]{0,60}?\b(?:is |are )?too (?:long|large|many tokens)\b"
+    r"|exceed_context|longer than the max(?:imum)?\b|range of input length should be"
+    r"|\blength\b[^.]{0,40} exceeds the max(?:imum)?\b|maximum prompt length is"
+    r"|too many (?:input |prompt )?tokens\b(?! per)"
+    r"|(?:input|prompt|total|number of|requested)[ _]tokens?\b[^.]{0,60}?\b(?:exceed|must be (?:less|at most|<))"
+    r"|exceeds?\b[^.]{0,60}?\bmax(?:imum)?[ _-](?:model[ _-]len|input|prompt|seq|sequence|total|context|number of tokens)"
+    r"|`?inputs`? (?:tokens )?(?:\+ `?max_new_tokens`? )?must (?:have less than|be <=?) ?`?\d"  # TGI
+    r"|`?inputs`? tokens \+ `?max_new_tokens`? must be"  # TGI
+    r"|n_keep\b.{0,40}n_ctx|greater than the context"  # LM Studio
+    r"|reduce the (?:length|size) of (?:the|your) (?:messages|prompt|input)"
     r"|request too large for"  # OpenAI and Groq: larger than the tokens per minute, so it never succeeds
 )
 _NO_CREDIT = re.compile(r"(?i)credit balance is too low|insufficient credits|budget has been exceeded")

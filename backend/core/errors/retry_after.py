@@ -14,8 +14,8 @@ _ADVICE = re.compile(r"(?i)\b(?:try again|retry) (?:in|after) (?=\d)((?:\d+h)?(?
 def wait_asked_for(headers: Mapping[str, str], message: str = "", *, now: datetime | None = None) -> float | None:
     """The seconds to wait according to a response's headers (names in lower case), or else to its message, or None.
 
-    `retry-after-ms` takes precedence over `Retry-After`, which is a number of seconds or an HTTP date (RFC 9110,
-    section 10.2.3). A date is relative to the response's own `Date`, so that clocks need not agree. Waits of zero or
+    `retry-after-ms` takes precedence over `Retry-After`, which is a number of seconds, an HTTP date (RFC 9110,
+    section 10.2.3) or, against the standard, a duration such as "3s". A date is relative to the response's own `Date`, so that clocks need not agree. Waits of zero or
     less, such as until a date in the past, are ignored.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
@@ -23,7 +23,7 @@ def wait_asked_for(headers: Mapping[str, str], message: str = "", *, now: dateti
             return milliseconds / 1000
     given = headers.get("retry-after")
     if given is not None:
-        seconds = _number(given)
+        seconds = _number(given) or duration(given)
         return seconds if seconds is not None else _until(given, headers.get("date"), now)
     return _advised(message)
 
@@ -55,7 +55,12 @@ def _moment(date: str | None) -> datetime | None:
 
 def _advised(message: str) -> float | None:
     found = _ADVICE.search(message)
-    if found is None or (parts := _DURATION.fullmatch(found[1])) is None:
+    return duration(found[1]) if found is not None else None
+
+
+def duration(text: str) -> float | None:
+    """The seconds in "3s", "6m0s" or "250ms"; None if the text is no duration, or one of zero."""
+    if (parts := _DURATION.fullmatch(text.strip())) is None:
         return None
     hours, minutes, rest, unit = parts.groups()
     seconds = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest or 0) / (1000 if unit == "ms" else 1)
