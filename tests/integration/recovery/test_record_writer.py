@@ -86,7 +86,7 @@ async def take(recorder: Recorder, *, input_hash: str = "input") -> threads.Clai
     return await recorder.take_thread([recorder.thread_id], input_hash, instance=None)
 
 
-async def test_tasks_that_begin_and_end_together_share_transactions(database: Database) -> None:
+async def test_tasks_that_start_and_end_together_share_transactions(database: Database) -> None:
     transactions = 0
     real = database.run
 
@@ -158,7 +158,7 @@ async def test_writers_of_the_same_runs_leave_no_gap_and_keep_each_ones_order(da
         assert recorder.dropped == 0
 
 
-async def test_of_many_only_the_superseded_one_is_silent(database: Database) -> None:
+async def test_only_the_superseded_of_many_tries_reports_nothing(database: Database) -> None:
     writer = RecordWriter(database, shared=True)
     recorders = [recorder_of(writer, f"run {number}") for number in range(5)]
     await asyncio.gather(*(take(recorder) for recorder in recorders))
@@ -180,7 +180,7 @@ async def test_of_many_only_the_superseded_one_is_silent(database: Database) -> 
     assert await database.run(_count, "workflow_tasks WHERE state = 'success'") == 4
 
 
-async def test_what_is_refused_takes_no_other_task_with_it(
+async def test_a_rejected_record_does_not_affect_other_tasks(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = RecordWriter(database, shared=True)
@@ -198,7 +198,7 @@ async def test_what_is_refused_takes_no_other_task_with_it(
     assert caplog.text.count("a record could not be written") == 2
 
 
-async def test_a_locked_run_holds_up_nobody_else(database: Database, admin: Engine) -> None:
+async def test_a_locked_run_does_not_delay_others(database: Database, admin: Engine) -> None:
     writer = RecordWriter(database, shared=True)
     recorders = [recorder_of(writer, f"run {number}") for number in range(3)]
     await asyncio.gather(*(take(recorder) for recorder in recorders))
@@ -220,7 +220,7 @@ async def test_a_locked_run_holds_up_nobody_else(database: Database, admin: Engi
     assert locked.dropped == 1
 
 
-async def test_who_is_about_to_tell_of_an_error_holds_up_nobody(database: Database, admin: Engine) -> None:
+async def test_an_uncommitted_error_row_does_not_delay_others(database: Database, admin: Engine) -> None:
     """A row that refers to a run shares its key; who inserts one and then wants to tell of it waits for us."""
     writer = RecordWriter(database, shared=True)
     recorder = recorder_of(writer, "run")
@@ -235,7 +235,7 @@ async def test_who_is_about_to_tell_of_an_error_holds_up_nobody(database: Databa
         assert await said(database, recorder) == ["queued", "success", "running"]
 
 
-async def test_a_run_that_is_gone_costs_its_own_records_only(database: Database, admin: Engine) -> None:
+async def test_a_deleted_run_loses_only_its_own_records(database: Database, admin: Engine) -> None:
     writer = RecordWriter(database, shared=True)
     gone, stays = recorder_of(writer, "gone"), recorder_of(writer, "stays")
     await asyncio.gather(take(gone), take(stays))
@@ -248,7 +248,7 @@ async def test_a_run_that_is_gone_costs_its_own_records_only(database: Database,
     assert await said(database, stays) == ["queued", "still here"]
 
 
-async def test_many_claims_at_once_are_each_their_own(database: Database) -> None:
+async def test_concurrent_claims_are_independent(database: Database) -> None:
     writer = RecordWriter(database, shared=True)
     first = [recorder_of(writer, f"run {number}") for number in range(4)]
     await asyncio.gather(*(take(recorder) for recorder in first))
@@ -270,13 +270,13 @@ async def test_many_claims_at_once_are_each_their_own(database: Database) -> Non
     assert (await said(database, again[0]))[-2:] == ["cancelled", None]  # the row, and the error that tells of it
 
 
-async def test_two_that_want_the_same_thread_get_it_one_after_the_other(database: Database) -> None:
+async def test_two_tries_that_claim_the_same_thread_get_it_in_turn(database: Database) -> None:
     writer = RecordWriter(database, shared=True)
     claims = await asyncio.gather(*(take(recorder_of(writer, "run")) for _ in range(3)))
     assert sorted(claim.epoch for claim in claims) == [1, 2, 3]
 
 
-async def test_who_takes_over_meets_who_still_writes_without_a_deadlock(database: Database) -> None:
+async def test_a_takeover_during_writes_does_not_deadlock(database: Database) -> None:
     """A claim ends what the one before left open, whose recorder completes just that."""
     late = RecordWriter(database, shared=True)
     recorders = [recorder_of(late, f"run {number}") for number in range(6)]
@@ -302,7 +302,7 @@ async def test_who_takes_over_meets_who_still_writes_without_a_deadlock(database
     assert not any(recorder.dropped for recorder in recorders)
 
 
-async def test_what_waits_is_written_when_the_loop_has_cancelled_the_writer(database: Database) -> None:
+async def test_queued_records_are_written_after_the_loop_cancelled_the_writer(database: Database) -> None:
     writer = RecordWriter(database, shared=True)
     recorder = recorder_of(writer, "run")
     await take(recorder)
@@ -314,7 +314,7 @@ async def test_what_waits_is_written_when_the_loop_has_cancelled_the_writer(data
     assert await said(database, recorder) == ["queued", "goodbye", "really"]
 
 
-async def test_a_claim_that_nobody_waits_for_any_more_is_not_made(database: Database, admin: Engine) -> None:
+async def test_an_abandoned_claim_is_not_made(database: Database, admin: Engine) -> None:
     writer = RecordWriter(database, shared=True)
     recorder = recorder_of(writer, "run")
     recorder.put(says("here"))

@@ -95,7 +95,7 @@ def shown(tokens: list[dict[str, Any]]) -> list[str]:
 # Built-in agents
 
 
-async def test_the_answer_names_the_model_that_gave_it(
+async def test_the_result_names_the_model_that_answered(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("context_length")
@@ -117,7 +117,7 @@ async def test_the_answer_names_the_model_that_gave_it(
     assert (last["model"], last["fallbacks"], last["notice"]) == (result["model"], 1, result["notice"])
 
 
-async def test_what_a_stream_said_before_it_broke_off_is_superseded(
+async def test_the_text_of_a_broken_stream_is_superseded(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer, clock: Clock
 ) -> None:
     openai_server.script(content=WORDS, cut_after=8, token_delay=0.02)
@@ -185,7 +185,9 @@ async def test_neither_keys_nor_pictures_are_recorded(
     assert any("APIError" in link or "InternalServerError" in link for link in context["chain"])
 
 
-async def test_a_policy_of_ones_own(make_runner: MakeRunner, database: Database, openai_server: OpenAIServer) -> None:
+async def test_an_agents_own_error_policy(
+    make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
+) -> None:
     openai_server.script("server_error", times=None)
     policy = {"server": {"retries": "1"}, "fallbacks": ["gpt-4o-mini"]}
     with pytest.raises(Exception, match="500"):
@@ -194,7 +196,7 @@ async def test_a_policy_of_ones_own(make_runner: MakeRunner, database: Database,
     assert [action for _, action, *_ in await errors(database)] == ["retry", "fallback", "retry", "task_retry"]
 
 
-async def test_what_ended_a_try_is_recovered_by_the_next(
+async def test_the_error_that_ended_a_try_is_recovered_by_the_next(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("rate_limit", retry_after=600)
@@ -209,7 +211,9 @@ async def test_what_ended_a_try_is_recovered_by_the_next(
     assert len(nodes) == 1  # it went on at the node that failed
 
 
-async def test_the_shared_gate_is_asked_and_told(pg: Postgres, database: Database, openai_server: OpenAIServer) -> None:
+async def test_calls_are_admitted_by_and_reported_to_the_shared_gate(
+    pg: Postgres, database: Database, openai_server: OpenAIServer
+) -> None:
     openai_server.script("rate_limit", retry_after=0.3, retry_after_format="ms")
     settings = Settings(
         database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
@@ -248,7 +252,7 @@ async def test_a_supervisor_and_a_synthesis_are_called_under_the_policy(
 
 
 @pytest.mark.parametrize("graph", ["calling_late", "calling_sync", "calling_async"])
-async def test_a_graph_goes_on_at_the_node_that_failed(
+async def test_a_graph_resumes_at_the_failed_node(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer, clock: Clock, graph: str
 ) -> None:
     calling.prepared.clear()
@@ -272,7 +276,7 @@ async def test_a_graph_goes_on_at_the_node_that_failed(
     assert await rows(database, "SELECT retries FROM visual_ai.agent_traces WHERE node IS NULL") == [(2,)]
 
 
-async def test_what_a_node_said_before_it_failed_is_superseded(
+async def test_the_text_of_a_failed_node_is_superseded(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script(content=WORDS, cut_after=8, token_delay=0.02)
@@ -283,7 +287,7 @@ async def test_what_a_node_said_before_it_failed_is_superseded(
     assert shown(tokens) == [WORDS]
 
 
-async def test_a_graph_that_never_gets_through_is_left_to_the_tasks_retries(
+async def test_a_graph_that_keeps_failing_is_left_to_the_tasks_retries(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer, clock: Clock
 ) -> None:
     openai_server.script("server_error", times=None)
@@ -294,7 +298,7 @@ async def test_a_graph_that_never_gets_through_is_left_to_the_tasks_retries(
     assert [action for _, action, *_ in await errors(database)] == ["retry"] * 3 + ["task_retry"]
 
 
-async def test_a_graph_waits_elsewhere_when_it_takes_long(
+async def test_a_graph_waits_outside_the_worker_for_long(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("rate_limit", retry_after=600)
@@ -305,7 +309,7 @@ async def test_a_graph_waits_elsewhere_when_it_takes_long(
 
 
 @pytest.mark.parametrize("preset", ["auth", "bad_request", "context_length"])
-async def test_what_cannot_pass_is_not_tried_again(
+async def test_permanent_errors_are_not_retried(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer, clock: Clock, preset: Any
 ) -> None:
     openai_server.script(preset, times=None)
@@ -328,7 +332,7 @@ async def test_retries_that_a_graphs_code_asks_for_are_its_own(
     assert await errors(database) == []
 
 
-async def test_without_checkpoints_a_graph_is_not_begun_anew(
+async def test_without_checkpoints_a_graph_is_not_restarted(
     make_runner: MakeRunner, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqlalchemy.exc import OperationalError
@@ -348,7 +352,7 @@ async def test_without_checkpoints_a_graph_is_not_begun_anew(
 # Many at once
 
 
-async def test_a_long_wait_stops_a_batch_and_the_next_try_does_the_rest(
+async def test_a_long_wait_stops_a_batch_and_the_next_try_runs_the_rest(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("rate_limit", retry_after=600, nth=2)

@@ -109,7 +109,7 @@ async def test_success_ends_the_task_and_is_recorded_like_a_workers(make: Make, 
     assert rows("SELECT output_data ->> 'agent' FROM visual_ai.workflow_executions") == [("text",)]
 
 
-async def test_a_task_with_something_left_for_a_worker_goes_on_there(make: Make, rows: Any) -> None:
+async def test_a_task_with_work_left_for_a_worker_resumes_there(make: Make, rows: Any) -> None:
     event = await outcome(make(ends_task=False))
     assert type(event) is TriggerEvent
     assert event.payload["error"] is None
@@ -117,7 +117,7 @@ async def test_a_task_with_something_left_for_a_worker_goes_on_there(make: Make,
     assert rows("SELECT state FROM visual_ai.workflow_tasks") == [("running",)]
 
 
-async def test_a_task_that_pushes_nothing_pushes_nothing(make: Make) -> None:
+async def test_a_task_without_xcom_pushes_nothing(make: Make) -> None:
     event = await outcome(make(pushes_xcom=False))
     assert isinstance(event, TaskSuccessEvent)
     assert not pushed
@@ -137,7 +137,7 @@ async def test_a_result_that_cannot_be_pushed_here_is_pushed_by_a_worker(
     assert event.payload["result"]["agent"] == "text"
 
 
-async def test_hundreds_of_results_leave_room_for_other_messages(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hundreds_of_results_do_not_block_other_messages(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way, most, lock = 0, 0, threading.Lock()
 
     def push(**given: Any) -> None:
@@ -164,7 +164,7 @@ async def test_a_finished_task_that_comes_back_is_not_paid_for_again(make: Make,
     assert pushed[0]["value"]["output"] == pushed[1]["value"]["output"]
 
 
-async def test_an_error_is_recorded_once_and_handed_to_a_worker(
+async def test_an_error_is_recorded_once_and_passed_to_a_worker(
     make: Make, rows: Any, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("rate_limit", retry_after=700)
@@ -178,7 +178,7 @@ async def test_an_error_is_recorded_once_and_handed_to_a_worker(
     assert rows("SELECT state FROM visual_ai.workflow_tasks") == [("running",)]
 
 
-async def test_wrong_arguments_are_handed_to_a_worker_too(make: Make) -> None:
+async def test_invalid_arguments_are_passed_to_a_worker_too(make: Make) -> None:
     event = await outcome(make(arguments={"agent_config": {"type": "visoin"}, "input_data": None}))
     assert event.payload["error"]["final"]
     assert not event.payload["error"]["recorded"]
@@ -223,7 +223,7 @@ async def test_cancelling_closes_the_models_connection(make: Make, rows: Any, op
     assert rows("SELECT DISTINCT state FROM visual_ai.agent_traces WHERE node IS NULL") == [("cancelled",)]
 
 
-async def test_another_triggerer_goes_on_from_the_checkpoint(make: Make, rows: Any) -> None:
+async def test_another_triggerer_resumes_from_the_checkpoint(make: Make, rows: Any) -> None:
     foreign.runs.clear()
     foreign.failures["hesitate"] = 1
     arguments = {"graph": f"{HERE}:hesitant", "agent_config": None, "input_data": {"value": 3}}
@@ -239,9 +239,7 @@ async def test_another_triggerer_goes_on_from_the_checkpoint(make: Make, rows: A
     assert rows("SELECT try_number, epoch, completed FROM visual_ai.workflow_threads") == [(1, 2, True)]
 
 
-async def test_a_triggerer_that_was_taken_for_dead_says_nothing(
-    make: Make, rows: Any, openai_server: OpenAIServer
-) -> None:
+async def test_a_superseded_triggerer_reports_nothing(make: Make, rows: Any, openai_server: OpenAIServer) -> None:
     openai_server.script(hang=True)
     openai_server.script(content="The second triggerer's answer.")
     dead = asyncio.create_task(outcome(make()))

@@ -48,7 +48,7 @@ async def rows(runner: AgentRunner, query: str) -> list[tuple[Any, ...]]:
         ("synthesis", {"results": {"reader": {"answer": TEXT}}}),
     ],
 )
-async def test_an_answer_is_put_into_the_form(
+async def test_an_answer_is_converted_to_the_schema(
     make_runner: MakeRunner, openai_server: OpenAIServer, kind: str, given: dict[str, Any]
 ) -> None:
     openai_server.script(content="There are two ships.")
@@ -69,13 +69,13 @@ async def test_an_answer_is_put_into_the_form(
     assert total == result["usage"]["output_tokens"]
 
 
-async def test_without_a_schema_there_are_no_data(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_without_a_schema_there_is_no_data(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     result = await run(make_runner(), "text", {"text": TEXT}, None)
     assert "data" not in result["output"]
     assert len(openai_server.requests) == 1
 
 
-async def test_a_pydantic_model_makes_the_data(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_a_pydantic_model_can_be_the_schema(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     openai_server.script(content={"total": 79.5, "date": "2026-11-14"})
     result = await run(make_runner(), "extraction", {"image_url": PICTURE}, "tests.kit.schema_models:Invoice")
     assert result["output"]["data"] == {"total": 79.5, "date": "2026-11-14", "customer": None}
@@ -107,7 +107,7 @@ async def test_extraction_reads_text_and_picture_at_once(make_runner: MakeRunner
         ("Two ships.", "it is no JSON: "),
     ],
 )
-async def test_data_that_do_not_fit_are_asked_for_once_more(
+async def test_invalid_data_is_requested_once_more(
     make_runner: MakeRunner, openai_server: OpenAIServer, wrong: Any, told: str
 ) -> None:
     openai_server.script(content=wrong)
@@ -119,7 +119,7 @@ async def test_data_that_do_not_fit_are_asked_for_once_more(
     assert f"It does not fit the form that was asked for: {told}" in second.prompt
 
 
-async def test_data_that_never_fit_fail_for_good(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_data_that_stays_invalid_is_a_final_failure(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     openai_server.script(content="There are two ships.")
     openai_server.script(content={"ships": "two"}, times=None)
     runner = make_runner()
@@ -137,7 +137,7 @@ async def test_data_that_never_fit_fail_for_good(make_runner: MakeRunner, openai
 
 
 @pytest.mark.parametrize(("preset", "requests"), [("refusal", 1), ("length", 1)])
-async def test_what_asking_again_would_not_change(
+async def test_answers_that_a_second_request_cannot_repair(
     make_runner: MakeRunner, openai_server: OpenAIServer, preset: Any, requests: int
 ) -> None:
     openai_server.script(preset, times=None)
@@ -147,7 +147,7 @@ async def test_what_asking_again_would_not_change(
     assert len(openai_server.requests) == requests
 
 
-async def test_a_retry_asks_for_the_form_only(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_a_retry_repeats_only_the_conversion(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     openai_server.script(content="There are two ships.")
     openai_server.script("server_error", contains="There are two ships.")
     with pytest.raises(Exception, match="500"):

@@ -225,9 +225,7 @@ async def test_each_attempt_and_each_model_is_a_generation(traced: Traced, opena
     assert traced.langfuse.named("text").metadata["model"] == "openai:gpt-4.1-nano"
 
 
-async def test_an_answer_that_is_sent_back_is_an_error_with_its_usage(
-    traced: Traced, openai_server: OpenAIServer
-) -> None:
+async def test_a_rejected_answer_is_an_error_with_its_usage(traced: Traced, openai_server: OpenAIServer) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     openai_server.script(content='{"n": "many"}', usage=USAGE)
     openai_server.script(content='{"n": 7}', usage=USAGE)
@@ -242,7 +240,7 @@ async def test_an_answer_that_is_sent_back_is_an_error_with_its_usage(
     assert accepted.level == "DEFAULT"
 
 
-async def test_what_is_refused_before_a_model_is_asked_is_seen(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_a_call_refused_before_the_request_is_traced(traced: Traced, openai_server: OpenAIServer) -> None:
     with pytest.raises(Exception, match="budget"):
         async with traced.running(
             task=replace(TASK, conf={**CONF, "_visual_ai": {"budget": {"max_tokens": 1}}})
@@ -292,7 +290,7 @@ async def test_models_and_tools_of_a_users_graph(traced: Traced, openai_server: 
 
 
 @pytest.mark.usefixtures("own_graphs")
-async def test_a_node_that_is_begun_anew_is_there_twice(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_a_restarted_node_has_two_spans(traced: Traced, openai_server: OpenAIServer) -> None:
     openai_server.script("rate_limit", retry_after=2)
     openai_server.script(content="It rains.", usage=USAGE)
     await traced.agent({"messages": [["user", "Weather in Rome?"]]}, graph=f"{USER_GRAPHS}:assistant")
@@ -306,7 +304,7 @@ async def test_a_node_that_is_begun_anew_is_there_twice(traced: Traced, openai_s
 
 
 @pytest.mark.usefixtures("own_graphs")
-async def test_a_model_that_a_tool_asks_is_within_the_tool(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_a_model_call_of_a_tool_is_nested_in_the_tool(traced: Traced, openai_server: OpenAIServer) -> None:
     openai_server.script(content="Ask somebody else.", usage=USAGE)
     await traced.agent({"question": "Who knows?"}, graph=f"{TRACED_GRAPHS}:consulting")
     assert traced.tree[2:] == ["    chain ask", "      tool expert", f"        generation {MODEL}"]
@@ -414,7 +412,7 @@ async def test_no_secret_and_no_picture_leaves(traced: Traced, openai_server: Op
     assert [path for path, _, _ in traced.langfuse.requests if path != TRACES] == []
 
 
-async def test_contents_can_stay_at_home(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_content_can_be_left_out(traced: Traced, openai_server: OpenAIServer) -> None:
     openai_server.script(content="Quite private.", usage=USAGE)
     openai_server.script("bad_request", error={"message": "Your private prompt is bad"})
     await traced.agent({"text": "A private letter."}, model=MODEL, trace_content=False)
@@ -427,7 +425,7 @@ async def test_contents_can_stay_at_home(traced: Traced, openai_server: OpenAISe
     assert refused.message == "bad_request: OpenAIInvalidRequestError"
 
 
-async def test_a_run_that_is_cancelled(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_a_cancelled_run(traced: Traced, openai_server: OpenAIServer) -> None:
     openai_server.script(hang=True)
     running = asyncio.ensure_future(traced.agent(model=MODEL))
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.in_flight == 1)
@@ -440,7 +438,7 @@ async def test_a_run_that_is_cancelled(traced: Traced, openai_server: OpenAIServ
     assert all(span.ended_at for span in traced.langfuse.spans)
 
 
-async def test_what_is_not_sampled_has_no_address(traced: Traced, engine: Engine) -> None:
+async def test_unsampled_traces_have_no_address(traced: Traced, engine: Engine) -> None:
     result = await traced.agent(model=MODEL, langfuse_sample_rate=0.0)
     assert (result["trace_url"], execution(engine)["trace_url"]) == (None, None)
     assert len(result["trace_id"]) == 32
@@ -455,7 +453,7 @@ async def test_without_keys_nothing_is_sent(traced: Traced) -> None:
 
 
 @pytest.mark.parametrize("fault", ["refused", "broken", "hanging", "unreachable"])
-async def test_agents_do_not_notice_a_langfuse_that_is_out_of_order(
+async def test_agents_are_not_affected_by_a_broken_langfuse(
     traced: Traced, openai_server: OpenAIServer, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     langfuse, more = traced.langfuse, {}
@@ -490,7 +488,7 @@ async def test_agents_do_not_notice_a_langfuse_that_is_out_of_order(
     assert "sk-lf" not in caplog.text
 
 
-async def test_a_langfuse_that_comes_back_gets_what_waits(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_queued_spans_are_sent_when_langfuse_recovers(traced: Traced, openai_server: OpenAIServer) -> None:
     langfuse, settings = traced.langfuse, traced.settings()
     langfuse.status = 503
     database = Database(make_async_engine(settings.database_url, application="test", pool_size=2))
@@ -521,7 +519,7 @@ print(result["trace_url"], "langfuse" in sys.modules, any("Otel" in name for nam
 
 
 @pytest.mark.parametrize("keys", [True, False])
-async def test_a_process_that_ends_sends_its_last_spans_and_one_without_keys_loads_nothing(
+async def test_an_ending_process_sends_its_last_spans_and_loads_nothing_without_keys(
     traced: Traced, pg: Any, keys: bool
 ) -> None:
     environment = {"VISUAL_AI_DATABASE_URL": pg.worker_url, "PYTHONPATH": ":".join(filter(None, sys.path))}

@@ -53,7 +53,7 @@ def observer(kept: Kept) -> AgentObserver:
     return AgentObserver(cast(Recorder, kept), place, model="openai:gpt-4.1-mini", trace_id="t")
 
 
-async def test_nodes_that_speak_at_once_share_the_agents_rate(observer: AgentObserver, kept: Kept) -> None:
+async def test_concurrent_nodes_share_the_agents_token_rate(observer: AgentObserver, kept: Kept) -> None:
     loop = asyncio.get_running_loop()
     began, said = loop.time(), dict.fromkeys(NODES, "")
     number = 0
@@ -76,7 +76,7 @@ async def test_nodes_that_speak_at_once_share_the_agents_rate(observer: AgentObs
         assert later[0] - earlier[0] >= TOKEN_INTERVAL * 0.9
 
 
-async def test_a_nodes_last_words_stand_before_its_end(observer: AgentObserver, kept: Kept) -> None:
+async def test_a_nodes_last_tokens_precede_its_end(observer: AgentObserver, kept: Kept) -> None:
     observer.node_started("1", "draft", None)
     observer.node_started("2", "check", None)
     observer.token(of("draft", "1"), "the ")

@@ -16,7 +16,7 @@ def agent(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "type": "text", **more}
 
 
-def test_jinja_in_the_input_of_a_team_that_is_kept() -> None:
+def test_a_saved_team_may_not_have_jinja_in_its_input() -> None:
     team = {"agents": [agent("a", input_data={"text": "{{ dag_run.conf.text }}"})]}
     check_team(team)
     with pytest.raises(InputError, match=r"agents\[0\].input_data: holds Jinja"):
@@ -29,7 +29,7 @@ def fault(**given: Any) -> str:
     return str(refused.value)
 
 
-def test_a_team_of_every_kind_of_argument() -> None:
+def test_a_team_with_every_kind_of_argument() -> None:
     team = check_team(
         {
             "agents": [
@@ -94,11 +94,11 @@ def test_a_team_of_every_kind_of_argument() -> None:
         ),
     ],
 )
-def test_what_is_refused(given: dict[str, Any], message: str) -> None:
+def test_invalid_teams_are_rejected(given: dict[str, Any], message: str) -> None:
     assert fault(**given).startswith(message)
 
 
-def test_a_graph_that_the_deployment_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_graph_of_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISUAL_AI_LANGGRAPH_JSON", PROJECT)
     get_settings.cache_clear()
     try:
@@ -116,7 +116,7 @@ def test_a_graph_that_the_deployment_offers(monkeypatch: pytest.MonkeyPatch) -> 
         get_settings.cache_clear()
 
 
-def test_what_agents_get_of_the_input() -> None:
+def test_agents_receive_their_share_of_the_input() -> None:
     agents = [
         agent("plain"),
         agent("own", input_data={"text": {"$input": "contract"}, "parts": [{"of": {"$input": "order"}}, 1]}),
@@ -144,13 +144,13 @@ def test_what_agents_get_of_the_input() -> None:
         ([agent("a"), agent("b")], "sequential", "text: is missing"),
     ],
 )
-def test_what_is_missing_is_named(agents: list[Any], mode: str, message: str) -> None:
+def test_missing_input_is_named(agents: list[Any], mode: str, message: str) -> None:
     with pytest.raises(InputError) as refused:
         plan_agents({"agents": agents, "orchestration_mode": mode, "query": "Why?"})
     assert str(refused.value).startswith(message)
 
 
-def test_what_may_come_from_the_agents_before() -> None:
+def test_input_that_earlier_agents_may_provide_is_not_required() -> None:
     first = agent("a", input_data={"text": "x"})
     plan_agents({"agents": [first, agent("b")], "orchestration_mode": "sequential"})
     plan_agents({"agents": [first, agent("b", depends_on=["a"])], "orchestration_mode": "graph"})

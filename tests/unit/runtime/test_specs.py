@@ -108,7 +108,7 @@ def test_templates_are_left_for_the_run() -> None:
         ("{ a }", False), ({"a": 1}, False), (None, False), (3, False),
     ],
 )  # fmt: skip
-def test_what_is_a_template(value: Any, expected: bool) -> None:
+def test_templates_are_recognized(value: Any, expected: bool) -> None:
     assert is_template(value) is expected
 
 
