@@ -134,9 +134,9 @@ async def test_a_lost_process_is_reported(
                 assert (await trace_nodes(second))[:2] == [
                     (1, "text", "prepare", "success"), (1, "text", "analyse", "cancelled"),
                 ]  # fmt: skip
-                told = text("SELECT event_type, payload FROM visual_ai.workflow_events ORDER BY seq")
+                query = text("SELECT event_type, payload FROM visual_ai.workflow_events ORDER BY seq")
                 async with second.database.engine.connect() as connection:
-                    events = [(row[0], row[1]) for row in await connection.execute(told)]
+                    events = [(row[0], row[1]) for row in await connection.execute(query)]
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What is recorded and told of errors that agents get past, and of those that have to be waited out elsewhere."""
+"""Records and events of errors that agents recover from, or that are waited out elsewhere."""
 
 import uuid
 from collections.abc import Callable
@@ -76,20 +76,20 @@ async def errors(database: Database, columns: str = "category, action, attempt, 
     return await rows(database, f"SELECT {columns} FROM visual_ai.workflow_errors ORDER BY occurred_at")
 
 
-async def told(database: Database, kind: str) -> list[dict[str, Any]]:
+async def events_of(database: Database, kind: str) -> list[dict[str, Any]]:
     query = f"SELECT payload FROM visual_ai.workflow_events WHERE event_type = '{kind}' ORDER BY seq"
     return [payload for (payload,) in await rows(database, query)]
 
 
 def shown(tokens: list[dict[str, Any]]) -> list[str]:
-    """What a client shows that drops what an attempt said that another one followed."""
+    """What a client shows if it drops the text of superseded attempts."""
     latest: dict[int, tuple[int, str]] = {}
     for token in tokens:
-        attempt, said = latest.get(token["call"], (0, ""))
+        attempt, text_so_far = latest.get(token["call"], (0, ""))
         if token["attempt"] > attempt:
-            said = ""
-        latest[token["call"]] = (token["attempt"], said + token["text"])
-    return [said for _, said in latest.values()]
+            text_so_far = ""
+        latest[token["call"]] = (token["attempt"], text_so_far + token["text"])
+    return [text_so_far for _, text_so_far in latest.values()]
 
 
 # Built-in agents
@@ -113,7 +113,7 @@ async def test_the_result_names_the_model_that_answered(
     assert traces[0] == (None, "openai:gpt-4.1-mini", 0, 1, 1)
     assert ("analyse", "openai:gpt-4.1-mini", 0, 1, 2) in traces
     assert result["cost_usd"] == pytest.approx(100 * 0.4e-6 + 20 * 1.6e-6)  # of the model that answered
-    last = (await told(database, "agent_update"))[-1]
+    last = (await events_of(database, "agent_update"))[-1]
     assert (last["model"], last["fallbacks"], last["notice"]) == (result["model"], 1, result["notice"])
 
 
@@ -125,7 +125,7 @@ async def test_the_text_of_a_broken_stream_is_superseded(
     openai_server.script(content=WORDS)
     result = await run(make_runner())
     assert result["output"]["answer"] == WORDS
-    tokens = await told(database, "token")
+    tokens = await events_of(database, "token")
     assert {token["call"] for token in tokens} == {1}
     assert [token["attempt"] for token in tokens] == sorted(token["attempt"] for token in tokens)
     assert {token["attempt"] for token in tokens} == {1, 2, 3}
@@ -143,7 +143,7 @@ async def test_the_text_of_a_broken_stream_is_superseded(
     assert [kinds[index + 1][1]["retry_in"] for index in (second, third)] == clock.waits == [1.0, 2.0]
     updates = [
         (update["state"], update["attempt"])
-        for update in await told(database, "agent_update")
+        for update in await events_of(database, "agent_update")
         if update["node"] == "analyse"
     ]
     assert updates == [("running", 1), ("running", 2), ("running", 3), ("success", 3)]
@@ -158,7 +158,7 @@ async def test_two_calls_of_an_agent_are_told_apart(
     openai_server.script(contains="There are two ships.", content={"ships": 2})
     schema = {"type": "object", "properties": {"ships": {"type": "integer"}}, "required": ["ships"]}
     await run(make_runner(), output_schema=schema)
-    assert shown(await told(database, "token")) == ["There are two ships.", '{"ships":2}']
+    assert shown(await events_of(database, "token")) == ["There are two ships.", '{"ships":2}']
 
 
 async def test_neither_keys_nor_pictures_are_recorded(
@@ -173,7 +173,7 @@ async def test_neither_keys_nor_pictures_are_recorded(
         spec = parse_agent({"type": "text"}, {"text": f"{TEXT['text']} {picture} bearer {key}"}, model="gpt-4.1-mini")
         await run_single(runner, spec)
     [(message, context)] = await errors(database, "message, context")
-    everything = f"{message} {context} {await told(database, 'error')}"
+    everything = f"{message} {context} {await events_of(database, 'error')}"
     assert key not in everything
     assert "AAAA" not in everything
     assert "s=1" not in everything
@@ -282,7 +282,7 @@ async def test_the_text_of_a_failed_node_is_superseded(
     openai_server.script(content=WORDS, cut_after=8, token_delay=0.02)
     openai_server.script(content=WORDS)
     await run_graph(make_runner(), "calling_late")
-    tokens = await told(database, "token")
+    tokens = await events_of(database, "token")
     assert {token["attempt"] for token in tokens} == {1, 2}
     assert shown(tokens) == [WORDS]
 

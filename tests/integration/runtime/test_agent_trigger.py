@@ -1,4 +1,4 @@
-"""Agents in the triggerer: how a task ends there, what an error becomes, and who may take a task over."""
+"""Agents in the triggerer: how a task ends, how errors reach the worker, and when a task may be taken over."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def make(
     monkeypatch.setenv("VISUAL_AI_BLOCKING_WARNING", "0.3")
     monkeypatch.setattr(triggerer_resources, "IDLE_SECONDS", 0.05)
     pushed.clear()
-    monkeypatch.setattr(XCom, "set", lambda **given: pushed.append(given))
+    monkeypatch.setattr(XCom, "set", lambda **argument: pushed.append(argument))
     get_settings.cache_clear()
     run_id = uuid.uuid4().hex
 
@@ -128,7 +128,7 @@ async def test_a_result_that_cannot_be_pushed_here_is_pushed_by_a_worker(
 ) -> None:
     trigger = make()
 
-    def refuse(**given: Any) -> None:
+    def refuse(**argument: Any) -> None:
         raise OSError("no backend")
 
     monkeypatch.setattr(XCom, "set", refuse)
@@ -140,7 +140,7 @@ async def test_a_result_that_cannot_be_pushed_here_is_pushed_by_a_worker(
 async def test_hundreds_of_results_do_not_block_other_messages(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way, most, lock = 0, 0, threading.Lock()
 
-    def push(**given: Any) -> None:
+    def push(**argument: Any) -> None:
         nonlocal under_way, most
         with lock:
             under_way += 1
@@ -148,7 +148,7 @@ async def test_hundreds_of_results_do_not_block_other_messages(make: Make, monke
         time.sleep(0.05)  # Airflow takes one message after the other
         with lock:
             under_way -= 1
-        pushed.append(given)
+        pushed.append(argument)
 
     monkeypatch.setattr(XCom, "set", push)
     tasks = [f"task-{number}" for number in range(20)]
@@ -158,7 +158,7 @@ async def test_hundreds_of_results_do_not_block_other_messages(make: Make, monke
 
 
 async def test_a_finished_task_that_comes_back_is_not_paid_for_again(make: Make, openai_server: OpenAIServer) -> None:
-    for _ in range(2):  # the first one's triggerer died before Airflow heard of its end
+    for _ in range(2):  # the first one's triggerer died before it reported the end to Airflow
         assert isinstance(await outcome(make()), TaskSuccessEvent)
     assert len(openai_server.requests) == 1
     assert pushed[0]["value"]["output"] == pushed[1]["value"]["output"]
@@ -274,7 +274,7 @@ async def test_many_triggers_share_connections(
     await closed()
     assert all(isinstance(event, TaskSuccessEvent) for event in events)
     assert used <= 20
-    assert openai_server.max_in_flight > 3, "nobody waits for another one's model"
+    assert openai_server.max_in_flight > 3, "no agent waits for another one's model"
 
 
 async def test_a_blocking_node_is_named(make: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -127,11 +127,11 @@ async def test_a_batch_continues_after_failures_if_configured(
         database, "SELECT item_index, category, agent_name FROM visual_ai.workflow_errors ORDER BY item_index"
     )
     assert recorded == [(1, "bad_request", "text"), (3, "input", "text")]
-    told = await rows(
+    reported = await rows(
         database,
         "SELECT payload ->> 'agent' FROM visual_ai.workflow_events WHERE event_type = 'error' ORDER BY 1",
     )
-    assert told == [("text[1]",), ("text[3]",)]
+    assert reported == [("text[1]",), ("text[3]",)]
 
 
 async def test_errors_that_no_retry_helps_are_final(batch: Batch) -> None:
@@ -264,11 +264,11 @@ async def test_checkpoints_of_items_are_pruned_with_the_run(batch: Batch, databa
 
 
 @pytest.mark.parametrize(
-    ("given", "field"), [("text", "inputs"), ({"a": 1}, "inputs"), ([{}, 3], "inputs[1]"), ([{1: 2}], "inputs[0]")]
+    ("argument", "field"), [("text", "inputs"), ({"a": 1}, "inputs"), ([{}, 3], "inputs[1]"), ([{1: 2}], "inputs[0]")]
 )
-def test_wrong_inputs_are_named(given: Any, field: str) -> None:
+def test_wrong_inputs_are_named(argument: Any, field: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse_inputs(given)
+        parse_inputs(argument)
     assert caught.value.field == field
 
 

@@ -168,7 +168,7 @@ async def test_users_graphs_are_stopped_unchanged(
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("argument", "field"),
     [
         ({"max_token": 1}, "budget.max_token"),
         ({"max_tokens": -1}, "budget.max_tokens"),
@@ -180,9 +180,9 @@ async def test_users_graphs_are_stopped_unchanged(
         (5, "budget"),
     ],
 )
-def test_wrong_budgets_are_named(given: Any, field: str) -> None:
+def test_wrong_budgets_are_named(argument: Any, field: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse_budget(given)
+        parse_budget(argument)
     assert caught.value.field == field
 
 

@@ -1,4 +1,4 @@
-"""The modes of a team: who runs when, who gets what, what a failure does, and what a retry pays for."""
+"""The modes of a team: which agent runs when, what it receives, what a failure does, and what a retry repeats."""
 
 import asyncio
 from types import SimpleNamespace
@@ -26,8 +26,8 @@ TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at da
 
 def agent(name: str, **more: Any) -> dict[str, Any]:
     """A text agent whose one request says "inquiry <name>"; with `text=None` it reads the results before it."""
-    given = {"text": more.pop("text", TEXT), "query": f"inquiry {name}."}
-    return {"name": name, "type": "text", "input_data": {k: v for k, v in given.items() if v is not None}, **more}
+    input_data = {"text": more.pop("text", TEXT), "query": f"inquiry {name}."}
+    return {"name": name, "type": "text", "input_data": {k: v for k, v in input_data.items() if v is not None}, **more}
 
 
 async def run(runner: AgentRunner, agents: list[dict[str, Any]], mode: str, **more: Any) -> dict[str, Any]:

@@ -29,10 +29,10 @@ PICTURE = f"data:image/png;base64,{base64.b64encode(encode(invoice())).decode()}
 
 
 async def run(
-    runner: AgentRunner, kind: str, given: dict[str, Any], schema: Any = SCHEMA, **more: Any
+    runner: AgentRunner, kind: str, argument: dict[str, Any], schema: Any = SCHEMA, **more: Any
 ) -> dict[str, Any]:
     async with runner:
-        return await run_single(runner, parse_agent({"type": kind}, given, output_schema=schema, **more))
+        return await run_single(runner, parse_agent({"type": kind}, argument, output_schema=schema, **more))
 
 
 async def rows(runner: AgentRunner, query: str) -> list[tuple[Any, ...]]:
@@ -41,7 +41,7 @@ async def rows(runner: AgentRunner, query: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "given"),
+    ("kind", "argument"),
     [
         ("text", {"text": TEXT}),
         ("vision", {"image_url": PICTURE}),
@@ -49,12 +49,12 @@ async def rows(runner: AgentRunner, query: str) -> list[tuple[Any, ...]]:
     ],
 )
 async def test_an_answer_is_converted_to_the_schema(
-    make_runner: MakeRunner, openai_server: OpenAIServer, kind: str, given: dict[str, Any]
+    make_runner: MakeRunner, openai_server: OpenAIServer, kind: str, argument: dict[str, Any]
 ) -> None:
     openai_server.script(content="There are two ships.")
     openai_server.script(contains="There are two ships.", content={"ships": 2, "left_at": None})
     runner = make_runner()
-    result = await run(runner, kind, given)
+    result = await run(runner, kind, argument)
     assert result["output"]["data"] == {"ships": 2, "left_at": None}
     assert result["output"]["answer" if kind != "synthesis" else "summary"] == "There are two ships."
     answered, structured = openai_server.requests
@@ -88,15 +88,15 @@ async def test_a_pydantic_model_can_be_the_schema(make_runner: MakeRunner, opena
 
 async def test_extraction_reads_text_and_picture_at_once(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     openai_server.script(content={"ships": 2})
-    given = {"text": TEXT, "image_url": PICTURE, "query": "Count the ships."}
-    result = await run(make_runner(), "extraction", given)
+    argument = {"text": TEXT, "image_url": PICTURE, "query": "Count the ships."}
+    result = await run(make_runner(), "extraction", argument)
     assert result["output"]["data"] == {"ships": 2}
     assert result["output"]["offline"] is False
     assert f"Count the ships.\n<text>\n{TEXT}\n</text>" in openai_server.requests[0].prompt
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "problem"),
     [
         ({"ships": -1}, "$.ships: -1 is less than the minimum of 0"),
         ({"left_at": "dawn"}, "$: 'ships' is a required property"),
@@ -108,7 +108,7 @@ async def test_extraction_reads_text_and_picture_at_once(make_runner: MakeRunner
     ],
 )
 async def test_invalid_data_is_requested_once_more(
-    make_runner: MakeRunner, openai_server: OpenAIServer, wrong: Any, told: str
+    make_runner: MakeRunner, openai_server: OpenAIServer, wrong: Any, problem: str
 ) -> None:
     openai_server.script(content=wrong)
     openai_server.script(content='```json\n{"ships": 2}\n```')
@@ -116,7 +116,7 @@ async def test_invalid_data_is_requested_once_more(
     assert result["output"]["data"] == {"ships": 2}
     first, second = openai_server.requests
     assert second.prompt.startswith(first.prompt)
-    assert f"It does not fit the form that was asked for: {told}" in second.prompt
+    assert f"It does not fit the form that was asked for: {problem}" in second.prompt
 
 
 async def test_data_that_stays_invalid_is_a_final_failure(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
@@ -184,8 +184,8 @@ async def test_a_review_judges_by_the_criteria(make_runner: MakeRunner, openai_s
     findings = [{"criterion": "It names the captain.", "ok": False, "comment": "No captain is named."}]
     openai_server.script(content={"findings": findings, "score": 1.5, "verdict": "revise"})
     openai_server.script(content={"findings": findings, "score": 0.5, "verdict": "revise"})
-    given = {"results": {"reader": {"answer": TEXT}}, "criteria": ["It names the captain."]}
-    result = await run(make_runner(), "review", given, None)
+    argument = {"results": {"reader": {"answer": TEXT}}, "criteria": ["It names the captain."]}
+    result = await run(make_runner(), "review", argument, None)
     assert result["output"] == {
         "verdict": "revise",
         "score": 0.5,

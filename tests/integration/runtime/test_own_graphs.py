@@ -31,12 +31,12 @@ def run(pg: Postgres, database: Database) -> Run:
     run_id = uuid.uuid4().hex
 
     async def run(
-        graph: str, given: dict[str, Any], *, try_number: int = 1, project: Path | None = None, **kw: Any
+        graph: str, input_data: dict[str, Any], *, try_number: int = 1, project: Path | None = None, **kw: Any
     ) -> Any:
         settings = Settings(database_url_override=pg.worker_url, langgraph_json=str(project) if project else None)
         task = TaskContext("dag", run_id, "task", -1, try_number, {})
         async with AgentRunner(settings, database, task) as runner:
-            return await run_single(runner, parse_agent(None, given, graph=graph, **kw))
+            return await run_single(runner, parse_agent(None, input_data, graph=graph, **kw))
 
     return run
 

@@ -109,8 +109,8 @@ def log_of(engine: Engine) -> list[tuple[str, dict[str, Any]]]:
     return [(event.type, event.payload) for event in log]
 
 
-def told(engine: Engine) -> list[str]:
-    """What was told of agents and nodes, runs of tokens as one."""
+def timeline(engine: Engine) -> list[str]:
+    """The reported events of agents and nodes; consecutive tokens count as one."""
     short: list[str] = []
     for kind, payload in log_of(engine):
         line = (
@@ -151,7 +151,7 @@ async def test_one_agent(openai_server: OpenAIServer, worker_url: str, engine: E
     ]  # fmt: skip
     assert {node["trace_id"] for node in nodes} == {agent["trace_id"]}
 
-    assert told(engine) == [
+    assert timeline(engine) == [
         "agent_update text/None running",
         "agent_update text/prepare running",
         "agent_update text/prepare success",
@@ -241,7 +241,7 @@ async def test_a_failure_is_recorded_without_its_secrets(
     assert (error["category"], error["action"], error["agent_name"]) == ("auth", "fail", "text")
     assert (error["node"], error["model"]) == ("analyse", "openai:gpt-4.1-mini")
     assert (error["task_id"], error["try_number"], error["attempt"]) == ("work", 1, 1)
-    assert told(engine)[-3:] == [
+    assert timeline(engine)[-3:] == [
         "agent_update text/analyse failed", "error text/analyse None", "agent_update text/None failed",
     ]  # fmt: skip
     assert [row["state"] for row in rows(engine, agent_traces)] == ["failed", "success", "failed"]
@@ -272,11 +272,11 @@ async def test_an_error_text_that_postgres_rejects(
     with pytest.raises(Exception, match="500"):
         await alone(online(worker_url, openai_server, error_rules=NO_RETRIES))
     assert "ab" in rows(engine, workflow_errors)[0]["message"]
-    assert told(engine)[-1] == "agent_update text/None failed"
+    assert timeline(engine)[-1] == "agent_update text/None failed"
 
 
 @pytest.mark.parametrize(
-    ("config", "given", "model", "says"),
+    ("config", "input_data", "model", "message"),
     [
         (TEXT, {"query": "?"}, None, "text: is missing"),
         (TEXT, {"text": " "}, None, "text: is blank"),
@@ -287,10 +287,10 @@ async def test_an_error_text_that_postgres_rejects(
     ],
 )
 async def test_invalid_input_is_a_final_failure(
-    openai_server: OpenAIServer, worker_url: str, engine: Engine, config: Any, given: Any, model: Any, says: str
+    openai_server: OpenAIServer, worker_url: str, engine: Engine, config: Any, input_data: Any, model: Any, message: str
 ) -> None:
-    with raises_failure(InputError, match=says):
-        await alone(online(worker_url, openai_server), config=config, input_data=given, model=model)
+    with raises_failure(InputError, match=message):
+        await alone(online(worker_url, openai_server), config=config, input_data=input_data, model=model)
     [error] = rows(engine, workflow_errors)
     assert (error["category"], error["action"]) == ("input", "fail")
     assert rows(engine, agent_traces)[0]["state"] == "failed"
@@ -344,7 +344,7 @@ async def test_cancelling_closes_the_connection(openai_server: OpenAIServer, wor
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.in_flight == 0)
     assert [request.client_disconnected for request in openai_server.requests] == [True]
     assert [row["state"] for row in rows(engine, agent_traces)] == ["cancelled", "success", "cancelled"]
-    assert told(engine)[-1] == "agent_update text/None cancelled"
+    assert timeline(engine)[-1] == "agent_update text/None cancelled"
     assert [(row["category"], row["action"]) for row in rows(engine, workflow_errors)] == [("cancelled", "fail")]
 
 
@@ -396,7 +396,10 @@ async def test_everything_is_recorded_when_the_database_recovers(
     monkeypatch.setattr(Database, "run", sometimes)
     monkeypatch.setattr(writer, "_RETRY_DELAYS", (0.01, 0.01, 0.01))
     await alone(online(worker_url, openai_server))
-    assert (told(engine)[0], told(engine)[-1]) == ("agent_update text/None running", "agent_update text/None success")
+    assert (timeline(engine)[0], timeline(engine)[-1]) == (
+        "agent_update text/None running",
+        "agent_update text/None success",
+    )
 
 
 async def test_a_rejected_record_does_not_affect_the_others(
@@ -412,7 +415,10 @@ async def test_a_rejected_record_does_not_affect_the_others(
         await run_single(runner, parse_agent(TEXT, None))
         runner.recorder.put(RowsWithEvents(bad))
     assert runner.recorder.dropped == 2
-    assert (told(engine)[0], told(engine)[-1]) == ("agent_update text/None running", "agent_update text/None success")
+    assert (timeline(engine)[0], timeline(engine)[-1]) == (
+        "agent_update text/None running",
+        "agent_update text/None success",
+    )
     assert execution(engine)["output_data"] is not None
 
 
@@ -421,7 +427,7 @@ async def test_a_superseded_try_reports_nothing(openai_server: OpenAIServer, wor
         later = TaskState("work", -1, 2, "running")
         observations.observe(connection, RunState("dag", "run", "running"), [later])
     await alone(online(worker_url, openai_server))
-    assert told(engine) == []
+    assert timeline(engine) == []
 
 
 # Teams
@@ -569,8 +575,8 @@ async def test_an_upload_is_read_with_the_workers_rights(
 
 async def test_no_picture_bytes_are_recorded(openai_server: OpenAIServer, worker_url: str, engine: Engine) -> None:
     encoded = base64.b64encode(encode(photo(64, 48))).decode()
-    given = {"image_url": f"data:image/png;base64,{encoded}"}
-    task = replace(TASK, conf=given)
+    input_data = {"image_url": f"data:image/png;base64,{encoded}"}
+    task = replace(TASK, conf=input_data)
     await alone(online(worker_url, openai_server), task, config={"type": "vision"})
     everything = dumps([rows(engine, agent_traces), log_of(engine), execution(engine)])
     assert encoded[100:160] not in everything

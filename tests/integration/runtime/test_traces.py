@@ -144,8 +144,8 @@ async def test_one_agent(traced: Traced, engine: Engine, openai_server: OpenAISe
     assert all(span.ended_at >= span.started_at > 0 for span in langfuse.spans)
 
     for span in langfuse.spans:
-        told = {name: span.attributes.get(name) for name in ("session.id", "user.id", "langfuse.environment")}
-        assert told == {"session.id": "dag/run", "user.id": "ann", "langfuse.environment": "development"}
+        found = {name: span.attributes.get(name) for name in ("session.id", "user.id", "langfuse.environment")}
+        assert found == {"session.id": "dag/run", "user.id": "ann", "langfuse.environment": "development"}
         assert span.attributes["langfuse.trace.name"] == "dag.work"
         assert set(span.attributes["langfuse.trace.tags"]) == {"dag", "text", "development"}
         assert span.trace_metadata["try_number"] == 1
@@ -214,8 +214,10 @@ async def test_each_attempt_and_each_model_is_a_generation(traced: Traced, opena
     assert [(call.name, call.level) for call in calls] == [
         (MODEL, "ERROR"), (f"{MODEL} (attempt 2)", "ERROR"), ("openai:gpt-4.1-nano (attempt 3)", "DEFAULT"),
     ]  # fmt: skip
-    told = [{name: call.metadata.get(name) for name in ("attempt", "category", "action", "retry_in")} for call in calls]
-    assert told == [
+    found = [
+        {name: call.metadata.get(name) for name in ("attempt", "category", "action", "retry_in")} for call in calls
+    ]
+    assert found == [
         {"attempt": 1, "category": "rate_limit", "action": "retry", "retry_in": 3.0},
         {"attempt": 2, "category": "context_length", "action": "fallback", "retry_in": None},
         {"attempt": 3, "category": None, "action": None, "retry_in": None},
@@ -393,11 +395,11 @@ async def test_no_secret_and_no_picture_leaves(traced: Traced, openai_server: Op
     key = "QqKeyOfAProviderWithoutAPrefix"
     openai_server.script("auth", error={"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"})
     task = replace(TASK, conf={**CONF, "image_url": picture, "password": "hunter2-of-config"})
-    given = {"query": "What?", "image_url": picture, "api_key": "plain-secret-of-a-user"}
+    input_data = {"query": "What?", "image_url": picture, "api_key": "plain-secret-of-a-user"}
     asked: dict[str, Any] = {"model": MODEL, "config": {"type": "vision"}, "openai_api_key": key}
-    await traced.agent(given, task=task, **asked)
+    await traced.agent(input_data, task=task, **asked)
     with pytest.raises(Exception, match="Incorrect API key"):
-        await traced.agent(given, task=replace(task, task_id="again"), **asked)
+        await traced.agent(input_data, task=replace(task, task_id="again"), **asked)
     exported = traced.langfuse.exported
     assert len(openai_server.requests) == 2
     assert openai_server.requests[0].image_pixels
@@ -482,8 +484,8 @@ async def test_agents_are_not_affected_by_a_broken_langfuse(
     assert gone is (fault != "hanging")
     assert langfuse.spans == []
     assert client.exporter.dropped == (0 if fault == "hanging" else 18)
-    told = [record.getMessage() for record in caplog.records if "Langfuse" in record.getMessage()]
-    assert len(told) == (0 if fault == "hanging" else 1)
+    found = [record.getMessage() for record in caplog.records if "Langfuse" in record.getMessage()]
+    assert len(found) == (0 if fault == "hanging" else 1)
     assert not [name for name in (record.name for record in caplog.records) if name.startswith(("langfuse", "opentel"))]
     assert "sk-lf" not in caplog.text
 

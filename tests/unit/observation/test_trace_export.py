@@ -1,4 +1,4 @@
-"""The way to Langfuse: bounded in memory and time, quiet, and nobody waits for it."""
+"""The export to Langfuse: bounded in memory and time, with few log lines, and no agent waits for it."""
 
 import gzip
 import logging
@@ -28,7 +28,7 @@ def spans(count: int, size: int = 0) -> list[ReadableSpan]:
 
 
 class Langfuse:
-    """Answers as it is told, and keeps what it gets."""
+    """Answers as scripted, and keeps what it receives."""
 
     def __init__(self) -> None:
         self.answers: list[int | Exception] = []

@@ -23,9 +23,9 @@ def test_a_saved_team_may_not_have_jinja_in_its_input() -> None:
         check_team(team, kept=True)
 
 
-def fault(**given: Any) -> str:
+def fault(**argument: Any) -> str:
     with pytest.raises(InputError) as refused:
-        check_team(given)
+        check_team(argument)
     return str(refused.value)
 
 
@@ -52,7 +52,7 @@ def test_a_team_with_every_kind_of_argument() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("argument", "message"),
     [
         ({"agents": [agent("a"), agent("a")]}, "agents[1].name: is 'a', which another agent has"),
         (
@@ -94,23 +94,23 @@ def test_a_team_with_every_kind_of_argument() -> None:
         ),
     ],
 )
-def test_invalid_teams_are_rejected(given: dict[str, Any], message: str) -> None:
-    assert fault(**given).startswith(message)
+def test_invalid_teams_are_rejected(argument: dict[str, Any], message: str) -> None:
+    assert fault(**argument).startswith(message)
 
 
 def test_a_named_graph_of_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISUAL_AI_LANGGRAPH_JSON", PROJECT)
     get_settings.cache_clear()
     try:
-        given: dict[str, Any] = {
+        argument: dict[str, Any] = {
             "agents": [{"name": "mine", "graph": "five_steps"}],
             "question": "Why?",
             "_visual_ai": {},
             "text": None,
         }
-        assert plan_agents(given)[0]["input_data"] == {"question": "Why?"}
+        assert plan_agents(argument)[0]["input_data"] == {"question": "Why?"}
         own = {"name": "mine", "graph": "five_steps", "input_data": {"topic": {"$input": "question"}}}
-        assert plan_agents({**given, "agents": [own]})[0]["input_data"] == {"topic": "Why?"}
+        assert plan_agents({**argument, "agents": [own]})[0]["input_data"] == {"topic": "Why?"}
         assert "there is no 'other'" in fault(agents=[{"name": "mine", "graph": "other"}])
     finally:
         get_settings.cache_clear()
@@ -123,8 +123,8 @@ def test_agents_receive_their_share_of_the_input() -> None:
         agent("literal", input_data={"text": "{{ not rendered }}"}),
     ]
     order = {"$input": "contract", "id": 7}  # a run's own input is data, whatever it looks like
-    given = {"agents": agents, "query": "Why?", "text": "A text.", "image_url": " ", "contract": "C", "order": order}
-    assert [entry["input_data"] for entry in plan_agents(given)] == [
+    argument = {"agents": agents, "query": "Why?", "text": "A text.", "image_url": " ", "contract": "C", "order": order}
+    assert [entry["input_data"] for entry in plan_agents(argument)] == [
         {"query": "Why?", "text": "A text."},
         {"query": "Why?", "text": "C", "parts": [{"of": order}, 1]},
         {"query": "Why?", "text": "{{ not rendered }}"},

@@ -29,8 +29,8 @@ def test_a_team_by_dependencies() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_required_timeout_and_model_are_taken_in_each_mode(mode: str) -> None:
-    given = [agent("a", required=False, timeout=timedelta(seconds=3), model="openai:gpt-4.1"), agent("b")]
-    first, second = parse_team(given, mode, model="openai:o3")
+    argument = [agent("a", required=False, timeout=timedelta(seconds=3), model="openai:gpt-4.1"), agent("b")]
+    first, second = parse_team(argument, mode, model="openai:o3")
     assert (first.required, first.timeout, first.model) == (False, 3.0, "openai:gpt-4.1")
     assert (second.required, second.timeout, second.model) == (True, None, "openai:o3")
 
@@ -154,7 +154,7 @@ def test_a_supervisor_can_be_configured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("argument", "message"),
     [
         ("gpt", "supervisor: has to be a dict, not str"),
         ({"type": "text"}, "supervisor: can't set 'type'"),
@@ -163,9 +163,9 @@ def test_a_supervisor_can_be_configured() -> None:
         ({"output_schema": SCHEMA}, "supervisor.output_schema: is given, but"),
     ],
 )
-def test_invalid_supervisor_arguments_are_rejected(given: Any, message: str) -> None:
+def test_invalid_supervisor_arguments_are_rejected(argument: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse_supervisor(given)
+        parse_supervisor(argument)
     assert str(caught.value).startswith(message)
 
 
