@@ -11,6 +11,7 @@ import pytest
 
 from backend.deployment.credentials import load_credentials
 from backend.deployment.entrypoint import WORKER, Container
+from tests.kit.processes.reaper import marker
 from tests.kit.processes.stack import ROOT, wait_until
 from tests.kit.servers.redis import RedisServer
 
@@ -38,7 +39,7 @@ def environment(tmp_path: Path, redis_server: RedisServer) -> dict[str, str]:
         "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",
     }
     given = Container(person, tmp_path / "run").airflow_environment()
-    return given | {"PYTHONPATH": f"{given['PYTHONPATH']}:{ROOT}"}  # in the image the package is installed
+    return given | marker() | {"PYTHONPATH": f"{given['PYTHONPATH']}:{ROOT}"}  # in the image the package is installed
 
 
 @pytest.fixture
@@ -50,7 +51,11 @@ def worker(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.P
         yield process
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:  # it is still starting
+            process.kill()
+            process.wait()
 
 
 def test_a_worker_needs_no_database_passes_its_health_check_and_preloads(

@@ -155,6 +155,7 @@ class Terminal:
     def __init__(self, master: int, process: asyncio.subprocess.Process) -> None:
         self._master = master
         self._process = process
+        self._drained = asyncio.Event()
         self.raw = ""
         os.set_blocking(master, False)
         asyncio.get_running_loop().add_reader(master, self._read)
@@ -162,12 +163,15 @@ class Terminal:
     def _read(self) -> None:
         try:
             piece = os.read(self._master, 65_536)
+        except BlockingIOError:
+            return
         except OSError:  # the other end is closed
             piece = b""
         if piece:
             self.raw += piece.decode(errors="replace")
         else:
             asyncio.get_running_loop().remove_reader(self._master)
+            self._drained.set()
 
     @property
     def text(self) -> str:
@@ -190,9 +194,11 @@ class Terminal:
         os.write(self._master, text.encode())
 
     async def ended(self) -> int:
-        """Wait for the command to exit and return its exit code."""
+        """Wait until the command has exited and all its output was read. Returns its exit code."""
         async with asyncio.timeout(30):
-            return await self._process.wait()
+            code = await self._process.wait()
+            await self._drained.wait()
+        return code
 
     def close(self) -> None:
         """Close the terminal."""

@@ -93,7 +93,7 @@ def test_only_an_error_without_a_row_is_recorded(
     failure = AgentFailure(ValueError("no credit"), known, recorded=recorded)
     operator = LangGraphOperator(task_id="task", agent_config={"type": "text"})
     with pytest.raises(AirflowFailException) as raised:
-        operator.resume({}, {"result": None, "error": pack(failure), "execution_id": None})  # type: ignore[typeddict-item]  # unused
+        operator.resume({}, {"result": None, "error": pack(failure), "execution_id": None})
     task = make_task("failed")
     task.task = operator
     with psycopg.connect(plain_url(database_url), autocommit=True) as connection:
