@@ -411,9 +411,9 @@ async def test_a_rejected_record_does_not_affect_the_others(
     bad = RowsWithEvents(fails)
 
     async with running(online(worker_url, openai_server)) as runner:
-        runner.recorder.put(RowsWithEvents(bad))
+        runner.recorder.put(bad)
         await run_single(runner, parse_agent(TEXT, None))
-        runner.recorder.put(RowsWithEvents(bad))
+        runner.recorder.put(bad)
     assert runner.recorder.dropped == 2
     assert (timeline(engine)[0], timeline(engine)[-1]) == (
         "agent_update text/None running",
