@@ -408,9 +408,9 @@ async def test_one_record_that_can_not_be_written_does_not_take_the_others_with_
     bad = RowsWithEvents(fails)
 
     async with running(online(worker_url, openai_server)) as runner:
-        runner.recorder.put(RowsWithEvents(bad))
+        runner.recorder.put(bad)
         await run_single(runner, parse_agent(TEXT, None))
-        runner.recorder.put(RowsWithEvents(bad))
+        runner.recorder.put(bad)
     assert runner.recorder.dropped == 2
     assert (told(engine)[0], told(engine)[-1]) == ("agent_update text/None running", "agent_update text/None success")
     assert execution(engine)["output_data"] is not None
