@@ -2,12 +2,56 @@
 
 import asyncio
 import base64
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from backend.pictures.load import LoadedImage
+from backend.pictures.parts import PicturePart, parts_for_model
+
+_CAPTION = re.compile(r"\n\[Picture: [^\]]*\]\n")
 
 
-async def image_block(picture: LoadedImage, max_side: int) -> dict[str, Any]:
-    """A content block with the picture itself, with at most `max_side` pixels on its longer side."""
-    data, media_type = await asyncio.to_thread(picture.for_model, max_side)
-    return {"type": "image", "base64": base64.b64encode(data).decode("ascii"), "mime_type": media_type}
+@dataclass(frozen=True, slots=True)
+class ShownPicture:
+    """A picture as content blocks, and where in it each image block belongs; `notice` says what isn't shown."""
+
+    blocks: list[dict[str, Any]]
+    parts: list[PicturePart]
+    notice: str | None
+
+
+async def show_picture(picture: LoadedImage, max_side: int, *, tiled: bool = True) -> ShownPicture:
+    """Content blocks with the picture itself, each image at most `max_side` pixels on its longer side.
+
+    A picture of several pages or tiles is several images, each after a line that says which one it is. Without `tiled`
+    a long strip is one image at its own size.
+    """
+    shown = await asyncio.to_thread(parts_for_model, picture, max_side, tiled=tiled)
+    blocks: list[dict[str, Any]] = []
+    for part in shown.parts:
+        if len(shown.parts) > 1:
+            blocks.append({"type": "text", "text": _caption(part, shown.parts)})
+        data = base64.b64encode(part.data).decode("ascii")
+        blocks.append({"type": "image", "base64": data, "mime_type": part.media_type})
+    if shown.notice:
+        blocks.append({"type": "text", "text": f"\n[Picture: {shown.notice}]\n"})
+    return ShownPicture(blocks, shown.parts, shown.notice)
+
+
+def without_captions(text: str) -> str:
+    """The text of a message without the lines that say which part of a picture an image is."""
+    return _CAPTION.sub("", text)
+
+
+def _caption(part: PicturePart, parts: list[PicturePart]) -> str:
+    said = []
+    pages = max(other.page for other in parts)
+    if pages > 1:
+        said.append(f"page {part.page} of {pages}")
+    if part.tile is not None:
+        tiles = sum(other.page == part.page for other in parts)
+        width, height = part.page_size
+        order = "from left to right" if width >= height else "from top to bottom"
+        said.append(f"tile {part.tile} of {tiles}, {order}")
+    return f"\n[Picture: {', '.join(said)}]\n"

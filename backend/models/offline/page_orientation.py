@@ -1,0 +1,96 @@
+"""Which way up a page is, and where its boxes are in the picture as it was received.
+
+Lines of text are wider than high, so a page whose lines are high lies on its side. Which of the two sides, and whether
+a page stands on its head, a classifier says line by line; where the lines don't agree that the page is upright, the
+text itself decides: it is recognised both ways, and the right way gives more of it with more confidence.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SIDEWAYS = 1.5
+"""A line this much longer than broad has a direction; shorter pieces, such as single figures, say nothing."""
+
+DOUBT = 0.35
+"""The share of lines on their head from which on it is checked whether the page is."""
+
+CHECKED_LINES = 6
+Recognise = Callable[[Sequence[Any]], list[tuple[str, float]]]
+
+
+def lies_on_its_side(quads: Sequence[Any]) -> bool:
+    """Whether most of the text runs up or down, by the length of the lines; `quads` are `(4, 2)` corners."""
+    up, across = 0.0, 0.0
+    for quad in quads:
+        width, height = _sides(quad)
+        if height >= SIDEWAYS * width:
+            up += height
+        elif width >= SIDEWAYS * height:
+            across += width
+    return up > across
+
+
+def stands_on_its_head(
+    lines: Sequence["NDArray[np.uint8]"], labels: Sequence[tuple[str, float]], recognise: Recognise, *, sideways: bool
+) -> bool | None:
+    """Whether a page's lines, cut out of it, are upside down; None when the text doesn't say.
+
+    `labels` are the classifier's, `("0" or "180", confidence)` for each line; `sideways` tells that the page has been
+    turned by a quarter, so that either is as likely.
+    """
+    weights = [line.shape[1] / line.shape[0] * score for line, (_, score) in zip(lines, labels, strict=True)]
+    flipped = sum(weight for weight, (label, _) in zip(weights, labels, strict=True) if label == "180")
+    if flipped < DOUBT * sum(weights) and not sideways:
+        return False
+    longest = sorted(lines, key=lambda line: line.shape[1] / line.shape[0])[-CHECKED_LINES:]
+    as_is = _legibility(recognise(longest), longest)
+    turned = _legibility(recognise([upside_down(line) for line in longest]), longest)
+    if max(as_is, turned) < 0.5:
+        return None
+    return turned > as_is
+
+
+def upside_down(line: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
+    """The pixels turned by 180 degrees."""
+    import numpy as np
+
+    return np.ascontiguousarray(np.rot90(line, 2))
+
+
+def turned_box(box: Sequence[int], quarters: int, size: tuple[int, int]) -> list[int]:
+    """A box of a picture of `size`, width and height, in that picture turned counterclockwise by quarters."""
+    left, top, right, bottom = box
+    width, height = size
+    if quarters == 1:
+        return [top, width - right, bottom, width - left]
+    if quarters == 2:
+        return [width - right, height - bottom, width - left, height - top]
+    if quarters == 3:
+        return [height - bottom, left, height - top, right]
+    return [left, top, right, bottom]
+
+
+def turned_quad(quad: Any, quarters: int, shape: Sequence[int]) -> Any:
+    """The same for corners, clockwise from the top left, in pixels of `shape`: rows and columns."""
+    import numpy as np
+
+    height, width = shape[:2]
+    x, y = quad[:, 0], quad[:, 1]
+    corners = {0: (x, y), 1: (y, width - x), 2: (width - x, height - y), 3: (height - y, x)}[quarters]
+    return np.roll(np.stack(corners, axis=1).astype(np.float32), -quarters, axis=0)
+
+
+def _legibility(read: list[tuple[str, float]], lines: Sequence["NDArray[np.uint8]"]) -> float:
+    """Characters that were read with confidence, in those that lines of this length hold at least."""
+    expected = sum(line.shape[1] / line.shape[0] for line in lines)
+    return sum(len(text) * score**2 for text, score in read) / max(expected, 1.0)
+
+
+def _sides(quad: Any) -> tuple[float, float]:
+    import numpy as np
+
+    return float(np.linalg.norm(quad[0] - quad[1])), float(np.linalg.norm(quad[0] - quad[3]))
