@@ -1,7 +1,15 @@
-"""LocalExecutor whose tasks outlive the scheduler.
+"""A LocalExecutor whose tasks outlive the scheduler.
 
-Airflow's own takes over nothing: a scheduler that is started again after it was killed restarts all running tasks, and
-one that ends for want of a database waits for them first, however long they take, while nothing is scheduled.
+A worker of LocalExecutor runs one task at a time in a process of its own, and the task reports to Airflow's API server,
+so it doesn't need the scheduler while it runs. Airflow's LocalExecutor nevertheless ties the two together:
+
+* A scheduler that was killed and restarted knows nothing of the tasks still running, and starts them all again.
+* A scheduler that exits because its database went away first waits for its tasks, however long they take, and schedules
+  nothing meanwhile.
+
+`AdoptingLocalExecutor` finds the workers of an earlier scheduler by their process titles, among the processes that
+carry this stack's marker (`backend.deployment.processes`), and adopts their tasks. Where processes have no marker, as
+in containers, it behaves like a plain LocalExecutor.
 """
 
 from __future__ import annotations
@@ -18,82 +26,80 @@ import psutil
 from airflow.executors.local_executor import LocalExecutor
 from airflow.utils.state import TaskInstanceState
 
-from backend.deployment.layout import MARKER_VARIABLE
-from backend.deployment.processes import marked
+from backend.deployment.processes import MARKER_VARIABLE, marked
 
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
 
-__all__ = ["LastingLocalExecutor"]
+__all__ = ["AdoptingLocalExecutor"]
 
 log = logging.getLogger(__name__)
 
 TITLE = "airflow worker -- LocalExecutor"
-"""How the titles of LocalExecutor's workers begin; then comes the id of the task instance, or that they are idle."""
+"""How LocalExecutor titles its workers; the id of the task instance follows, or `<idle>`."""
 IDLE = "<idle>"
 CHECK_SECONDS = 5.0
 
 
-class LastingLocalExecutor(LocalExecutor):
-    """A worker's task reports to the API server by itself: it needs no scheduler until it is done.
-
-    Works where processes have titles and the marker of a stack; elsewhere it is a plain LocalExecutor.
-    """
+class AdoptingLocalExecutor(LocalExecutor):
+    """A LocalExecutor that adopts the running tasks of an earlier scheduler."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # Airflow's
-        self._left: list[psutil.Process] = []
+        self._orphans: list[psutil.Process] = []
         self._checked = 0.0
 
     def start(self) -> None:
-        """Find the workers that another scheduler left, and start one's own."""
-        self._left = list(_workers())
-        self._end_idle()
-        if self._left:
-            log.info("%s tasks of a scheduler that is gone are still running", len(self._left))
+        """Find the workers of an earlier scheduler, then start this executor's own."""
+        self._orphans = list(_workers())
+        self._end_idle_orphans()
+        if self._orphans:
+            log.info("%s tasks started by an earlier scheduler are still running", len(self._orphans))
         super().start()
 
     def sync(self) -> None:
-        """Airflow calls it all the time."""
+        """End orphaned workers whose task has finished. Airflow calls this in every loop of the scheduler."""
         super().sync()
-        if self._left and time.monotonic() - self._checked > CHECK_SECONDS:
-            self._end_idle()
+        if self._orphans and time.monotonic() - self._checked > CHECK_SECONDS:
+            self._end_idle_orphans()
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
-        """Take over the tasks that run; gives the others, which Airflow then starts again."""
-        titles = [_title(worker) for worker in self._left]
+        """Adopt the tasks that an orphaned worker is running; return the others, which Airflow then restarts."""
+        titles = [_title(worker) for worker in self._orphans]
 
-        def runs(ti: TaskInstance) -> bool:
+        def running(ti: TaskInstance) -> bool:
             return ti.state == TaskInstanceState.RUNNING and any(str(ti.id) in title for title in titles)
 
-        return [ti for ti in tis if not runs(ti)]
+        return [ti for ti in tis if not running(ti)]
 
     def end(self) -> None:
-        """Wait for the tasks, as Airflow does; but not when the scheduler ends with an error.
+        """Wait for the running tasks, as Airflow does, unless the scheduler is exiting with an error.
 
-        Then the process ends at once, without closing anything, as that waits for the tasks, too: the next scheduler
-        takes them over.
+        After an error the process exits immediately, without any clean-up, because that would also wait for the tasks.
+        The next scheduler adopts them.
         """
         if isinstance(sys.exc_info()[1], Exception):
-            log.error("the scheduler ends, its tasks go on: the next one takes them over")
+            log.error(
+                "The scheduler is exiting with an error; its tasks keep running and the next scheduler adopts them"
+            )
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
         super().end()
 
-    def _end_idle(self) -> None:
-        """End the left workers that are idle: each waits on a pipe that no one writes to any more, for ever, with the
-        memory of a scheduler."""
+    def _end_idle_orphans(self) -> None:
+        """Kill orphaned workers without a task: each would wait forever on a pipe that has no writer any more, holding
+        as much memory as a scheduler."""
         self._checked = time.monotonic()
         busy = []
-        for worker in self._left:
+        for worker in self._orphans:
             title = _title(worker)
             if IDLE in title:
                 with suppress(psutil.Error):
                     worker.kill()
             elif title:
                 busy.append(worker)
-        self._left = busy
+        self._orphans = busy
 
 
 def _workers() -> Iterator[psutil.Process]:
@@ -103,7 +109,7 @@ def _workers() -> Iterator[psutil.Process]:
 
 
 def _title(process: psutil.Process) -> str:
-    """Empty for a process that has ended."""
+    """The process's title; empty once it has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

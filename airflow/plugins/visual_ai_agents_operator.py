@@ -1,8 +1,8 @@
-"""What the operators share. As cheap to import as they are."""
+"""The operators' common base. As cheap to import as the operators: what runs agents is loaded when a task runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, Connection
@@ -11,27 +11,30 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundExceptio
 from airflow.triggers.base import StartTriggerArgs
 
 from backend.core.budget import parse_budget
+from backend.core.redaction import redact_text
+from backend.core.workflow_error_handler import AgentFailure, as_failure, error_chain
 from backend.runtime.specs import is_template
 from visual_ai_deferral import TRIGGER, plain, plain_or_none, renders_in_triggerer
 from visual_ai_retries import AgentRetryPolicy, leave_worker
+from visual_ai_tasks import credentials_of, missing_connection, task_context, work_of
+from visual_ai_triggers import AgentTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
     from backend.models.resolve import ModelCredentials
-    from backend.runtime.runner import TaskContext
     from backend.runtime.worker import AgentTask, Work
 
-__all__ = ["AgentsOperator", "credentials_of", "no_connection", "parsed", "task_context"]
+__all__ = ["AgentsOperator", "parsed"]
 
 
 class AgentsOperator(BaseOperator):
-    """Base of the operators: runs agents here or in the triggerer, stops them, tells Airflow which errors are final.
+    """Base of the operators: runs the agents here or in the triggerer, stops them, and reports failures to Airflow.
 
-    :param deferrable: whether the agents run in the triggerer, where a waiting agent costs no worker. The task starts
-        there when its templates can be rendered there, and in a worker otherwise.
+    :param deferrable: whether the agents run in the triggerer, where a waiting agent occupies no worker. The task
+        starts there if its templates can be rendered there, and in a worker otherwise.
     :param llm_conn_id: the Airflow connection with the models' key and address, of the common-ai provider's type
-        `langchain`. Without it the environment's. It is for built-in agents. Templated.
+        `langchain`; by default the environment's. It applies to built-in agents. Templated.
     """
 
     ui_color = "#e8f1ff"
@@ -58,31 +61,23 @@ class AgentsOperator(BaseOperator):
         if self.retry_policy is None:
             self.retry_policy = AgentRetryPolicy()
         self._agent_task: AgentTask | None = None
-
-    @staticmethod
-    def work(arguments: Mapping[str, Any]) -> Work:
-        """What is to be done, from rendered arguments. Raises `ValueError` naming the one that is wrong."""
-        raise NotImplementedError
+        self._raised: tuple[BaseException, AgentFailure] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the agents. Raises a required agent's error; `AirflowFailException` when a retry can't help."""
+        """Run the agents. Raises a required agent's error; `AirflowFailException` if a retry can't help."""
         arguments = self._arguments()
-        if self.deferrable and (handed_on := plain_or_none({**arguments, "budget": self.budget})) is not None:
-            self._defer(context, handed_on)
-        work = parsed(lambda: self.work(arguments))
+        if self.deferrable and (handed_over := plain_or_none({**arguments, "budget": self.budget})) is not None:
+            self._defer(context, handed_over)
+        work = parsed(lambda: work_of(self._kind().__name__, arguments))
         return self._run_agents(context, work)
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Go on in a worker when the agents are done in the triggerer: give their result, or raise their error."""
-        if event["error"] is None:
-            return self._done(context, event["result"], event["execution_id"])
+        """Go on in a worker after the agents ran in the triggerer: return their result, or raise their error."""
         from backend.runtime.error_transfer import unpack
 
-        error = unpack(event["error"])
-        if event["error"]["final"]:
-            raise _final(event["error"]["message"], recorded=event["error"]["recorded"]) from error
-        leave_worker(context, error)
-        raise error
+        if event["error"] is not None:
+            self._fail(context, unpack(event["error"]))
+        return self._done(context, event["result"], event["execution_id"])
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Airflow's way back from the triggerer."""
@@ -98,21 +93,23 @@ class AgentsOperator(BaseOperator):
         if self._agent_task is not None:
             self._agent_task.cancel()
 
+    def failure_behind(self, error: BaseException) -> BaseException:
+        """The agents' failure for which this operator raised `error`; `error` itself if it has another cause."""
+        return self._raised[1] if self._raised is not None and self._raised[0] is error else error
+
     def _start_in_triggerer(self) -> None:
-        """Let the task start in the triggerer, if it can. Called at the end of each operator's `__init__`."""
-        handed_on = plain_or_none({**self._arguments(), "budget": self.budget}) if self.deferrable else None
-        if handed_on is None or self._starts_with_code():
+        """Let the task start in the triggerer, if it can. Each operator calls this at the end of its `__init__`."""
+        handed_over = plain_or_none({**self._arguments(), "budget": self.budget}) if self.deferrable else None
+        if handed_over is None or self._starts_with_code():
             return
-        if not renders_in_triggerer([handed_on, self.llm_conn_id], self.get_dag()):
+        if not renders_in_triggerer([handed_over, self.llm_conn_id], self.get_dag()):
             return
         self.start_from_trigger = True
         self.start_trigger_args = StartTriggerArgs(
-            trigger_cls=TRIGGER, trigger_kwargs=self._trigger_arguments(handed_on), next_method="resume"
+            trigger_cls=TRIGGER, trigger_kwargs=self._trigger_arguments(handed_over), next_method="resume"
         )
 
     def _defer(self, context: Context, arguments: dict[str, Any]) -> NoReturn:
-        from visual_ai_triggers import AgentTrigger
-
         task = task_context(context)
         self.defer(
             trigger=AgentTrigger(
@@ -122,8 +119,8 @@ class AgentsOperator(BaseOperator):
             timeout=self.execution_timeout,
         )
 
-    def _trigger_arguments(self, handed_on: dict[str, Any]) -> dict[str, Any]:
-        arguments = dict(handed_on)
+    def _trigger_arguments(self, handed_over: dict[str, Any]) -> dict[str, Any]:
+        arguments = dict(handed_over)
         return {
             "operator": self._kind().__name__,
             "budget": arguments.pop("budget"),
@@ -137,109 +134,80 @@ class AgentsOperator(BaseOperator):
 
     @classmethod
     def _kind(cls) -> type[AgentsOperator]:
-        """The operator itself, also of a class that is made from it."""
+        """The product's operator that this class is, or is derived from."""
         return next(base for base in cls.__mro__ if AgentsOperator in base.__bases__)
 
     def _starts_with_code(self) -> bool:
-        """Whether the author's own code runs before the agents."""
+        """Whether the DAG author's own code runs before the agents."""
         return bool(self._pre_execute_hook or self.on_execute_callback) or type(self) is not self._kind()
 
     def _arguments(self) -> dict[str, Any]:
-        """What the agents are to do, as the author gave it or, in `execute`, rendered."""
+        """What the agents are to do, as the author wrote it or, in `execute`, rendered."""
         return {name: getattr(self, name) for name in self.arguments}
 
     def _run_agents(self, context: Context, work: Work) -> dict[str, Any]:
-        """Run the agents in this process; gives the task's result. Raises as `execute` does."""
+        """Run the agents in this process and return the task's result. Raises as `execute` does."""
         from airflow.sdk.log import mask_secret
 
-        from backend.core.redaction import redact_text
         from backend.core.settings import get_settings
-        from backend.core.workflow_error_handler import error_chain
         from backend.models.resolve import provider_keys
-        from backend.runtime.runner import is_final
         from backend.runtime.worker import AgentTask
 
         budget = parsed(lambda: parse_budget(self.budget))
-        credentials = credentials_of(_connection(self.llm_conn_id)) if self.llm_conn_id else None
+        credentials = parsed(self._credentials)
         settings = get_settings()
         keys = provider_keys(settings, credentials)
         for key in keys:
             mask_secret(key)
         self._agent_task = AgentTask(settings, task_context(context), budget=budget, credentials=credentials)
+        failure: AgentFailure | None = None
         try:
             result = self._agent_task.run(work)
         except Exception as error:
-            if not is_final(error):
-                leave_worker(context, error)
-                raise
-            # A provider may repeat the key it refuses; LocalExecutor writes a task's exceptions, with all that led to
-            # them, into the scheduler's log, where Airflow masks nothing.
-            repeated = any(key in str(cause) for cause in error_chain(error) for key in keys)
-            raise _final(redact_text(str(error)), recorded=True) from (None if repeated else error)
+            failure = as_failure(error)
+        if failure is not None:  # outside of the handler: else Airflow would log the wrapper as the error's context
+            self._fail(context, failure, keys)
         return self._done(context, result, self._agent_task.execution_id)
 
+    def _fail(self, context: Context, failure: AgentFailure, keys: Sequence[str] = ()) -> NoReturn:
+        """Raise to Airflow what a failure means for the task, and remember the failure for `failure_behind`.
+
+        A failure that no retry can help becomes an `AirflowFailException`, one that has to be waited out may reschedule
+        the task, and any other is raised as its original error. `keys` must not appear in a final error's chain.
+        """
+        raised = cause = failure.error
+        if not failure.classified.final:
+            leave_worker(context, failure)
+            self._raised = raised, failure
+            raise raised
+        # A provider may repeat the key that it refuses. LocalExecutor writes a task's exceptions, with their causes,
+        # to the scheduler's log, where Airflow masks nothing.
+        repeated = any(key in str(each) for each in error_chain(cause) for key in keys)
+        raised = AirflowFailException(redact_text(str(failure)))
+        self._raised = raised, failure
+        raise raised from (None if repeated else cause)
+
+    def _credentials(self) -> ModelCredentials | None:
+        if not self.llm_conn_id:
+            return None
+        try:
+            return credentials_of(Connection.get(self.llm_conn_id))
+        except AirflowNotFoundException:
+            raise missing_connection(self.llm_conn_id) from None
+
     def _done(self, context: Context, result: dict[str, Any], execution_id: str | None) -> dict[str, Any]:
-        """Tell with the task's assets where they come from."""
-        told = {"agent", "agents", "model", "usage", "cost_usd", "trace_url"}
-        extra = {"execution_id": execution_id, **{key: value for key, value in result.items() if key in told}}
+        """Note on the task's assets which run they come from."""
+        noted = {"agent", "agents", "model", "usage", "cost_usd", "trace_url"}
+        extra = {"execution_id": execution_id, **{key: value for key, value in result.items() if key in noted}}
         for outlet in self.outlets:
             if isinstance(outlet, Asset | AssetAlias):
                 context["outlet_events"][outlet].extra.update(extra)
         return result
 
 
-def credentials_of(connection: Any) -> ModelCredentials:
-    """What an Airflow connection says of models."""
-    from backend.models.resolve import ModelCredentials
-
-    address = connection.host
-    if address and "://" not in address:
-        address = f"https://{address}" + (f":{connection.port}" if connection.port else "")
-    return ModelCredentials.of_connection(
-        conn_type=connection.conn_type, password=connection.password, address=address, extra=connection.extra_dejson
-    )
-
-
-def no_connection(conn_id: str) -> AirflowFailException:
-    """The error for a connection that isn't there."""
-    return _final(f"llm_conn_id: there is no connection {conn_id!r}", recorded=False)
-
-
-def _connection(conn_id: str) -> Any:
-    try:
-        return Connection.get(conn_id)
-    except AirflowNotFoundException:
-        raise no_connection(conn_id) from None
-
-
 def parsed(parse: Callable[[], Any]) -> Any:
-    """What `parse` gives; its `ValueError` fails the task without a retry."""
+    """Return what `parse` returns; its `ValueError` fails the task without a retry."""
     try:
         return parse()
     except ValueError as error:
         raise AirflowFailException(str(error)) from error
-
-
-def _final(message: str, *, recorded: bool) -> AirflowFailException:
-    failure = AirflowFailException(message)
-    failure.visual_ai_recorded = recorded  # type: ignore[attr-defined]  # read by the listener
-    return failure
-
-
-def task_context(context: Context) -> TaskContext:
-    """The task as the runner knows it."""
-    from backend.runtime.runner import TaskContext
-
-    task_instance = context["ti"]
-    dag_run = context["dag_run"]
-    conf = dict(dag_run.conf or {})
-    return TaskContext(
-        dag_id=task_instance.dag_id,
-        dag_run_id=task_instance.run_id,
-        task_id=task_instance.task_id,
-        map_index=-1 if task_instance.map_index is None else task_instance.map_index,
-        try_number=task_instance.try_number,
-        conf={**dict(context["params"]), **conf},
-        run_type=str(getattr(dag_run.run_type, "value", dag_run.run_type)),
-        instance=str(task_instance.id),
-    )

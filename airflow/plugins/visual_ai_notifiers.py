@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
+from visual_ai_retries import failure_behind
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -102,7 +104,7 @@ class VisualAINotifier(BaseNotifier):
             target=self.target,
             place=place,
             failed=failed,
-            error=error if isinstance(error, BaseException) else None,
+            error=failure_behind(given.get("task"), error) if isinstance(error, BaseException) else None,
         )
 
 

@@ -20,13 +20,10 @@ from backend.runtime.specs import (
     synthesis_spec,
     without_ellipsis,
 )
-from backend.runtime.team.arguments import parse_team_arguments
 from visual_ai_agents_operator import AgentsOperator, parsed
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
-
-    from backend.runtime.worker import Work
 
 __all__ = ["LangGraphOperator", "MultiAgentOperator"]
 
@@ -156,14 +153,6 @@ class LangGraphOperator(AgentsOperator):
         if inputs is None:
             self._start_in_triggerer()
 
-    @staticmethod
-    def work(arguments: Mapping[str, Any]) -> Work:
-        """What is to be done, from rendered arguments. Raises `ValueError` naming the one that is wrong."""
-        from backend.runtime.runner import run_single
-
-        spec = parse_agent(**arguments)
-        return lambda runner: run_single(runner, spec)
-
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agent. Raises its error; `AirflowFailException` when a retry can't help."""
         if self.inputs is not None:  # a batch keeps a process busy: not one that others share
@@ -249,21 +238,6 @@ class MultiAgentOperator(AgentsOperator):
             parse_supervisor(supervisor, model=model)
 
         self._start_in_triggerer()
-
-    @staticmethod
-    def work(arguments: Mapping[str, Any]) -> Work:
-        """What is to be done, from rendered arguments. Raises `ValueError` naming the one that is wrong."""
-        from backend.runtime.team.run import run_team
-
-        team = parse_team_arguments(arguments, model=arguments["model"])
-        return lambda runner: run_team(
-            runner,
-            team.specs,
-            team.mode,
-            synthesis=team.synthesis,
-            supervisor=team.supervisor,
-            max_steps=team.max_steps,
-        )
 
 
 def _known_later(value: Any) -> bool:

@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperatorLink
 
 from visual_ai_decorators import DecoratedLangGraphOperator
 from visual_ai_operators import LangGraphOperator, MultiAgentOperator
+from visual_ai_retries import failure_behind
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -71,6 +72,8 @@ class TimelineListener:
         state = str(getattr(task_instance.state, "value", task_instance.state) or "failed")
         if state not in ("failed", "up_for_retry"):
             state = "failed"
+        if isinstance(error, BaseException):
+            error = failure_behind(getattr(task_instance, "task", None), error)
         _notice_task(task_instance, state, error=error if isinstance(error, BaseException) else None, over=True)
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.sdk.log import mask_secret
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-import visual_ai_operators as operators
-from visual_ai_agents_operator import credentials_of, no_connection, task_context
+from backend.core.workflow_error_handler import as_failure
 from visual_ai_deferral import TRIGGER
+from visual_ai_tasks import credentials_of, missing_connection, task_context, work_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -104,15 +104,14 @@ class AgentTrigger(BaseTrigger):
         if not _loaded:
             await asyncio.to_thread(_load)
         from backend.runtime.error_transfer import pack
-        from backend.runtime.runner import is_final
 
         self._running = asyncio.ensure_future(self._result())
         try:
             result, execution_id = await self._running
         except Exception as error:
-            self.log.warning("the agents failed: %s", type(error).__name__)
-            final = is_final(error) or isinstance(error, AirflowFailException)
-            yield _for_worker(error=pack(error, final=final, hide=self._keys))
+            failure = as_failure(error)
+            self.log.warning("the agents failed: %s", type(failure.error).__name__)
+            yield _for_worker(error=pack(failure, hide=self._keys))
             return
         await warming
         if self.ends_task and (not self.pushes_xcom or await self._push(result)):
@@ -142,7 +141,7 @@ class AgentTrigger(BaseTrigger):
 
         task = self._task_context()
         arguments, conn_id, budget = self._rendered([self.arguments, self.llm_conn_id, self.budget])
-        work = getattr(operators, self.operator).work(arguments)
+        work = work_of(self.operator, arguments)
         settings, credentials = get_settings(), await _credentials(conn_id)
         self._keys = provider_keys(settings, credentials)
         for key in set(self._keys) - _masked:
@@ -234,7 +233,7 @@ async def _credentials(conn_id: str | None) -> ModelCredentials | None:
     try:
         return credentials_of(await Connection.async_get(conn_id))
     except AirflowNotFoundException:
-        raise no_connection(conn_id) from None
+        raise missing_connection(conn_id) from None
 
 
 def _for_worker(

@@ -4,7 +4,9 @@ import gc
 import logging
 import resource
 import socket
+from typing import Annotated
 
+import typer
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -73,7 +75,10 @@ def raise_file_limit(streams: int) -> None:
             )
 
 
-def serve(host: str, port: int) -> None:
+def serve(
+    host: Annotated[str, typer.Option(envvar="VISUAL_AI_BACKEND_HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="VISUAL_AI_BACKEND_PORT")] = 8000,
+) -> None:
     """Serve the application of the environment's settings until a signal ends the process."""
     from backend.api.main import create_app
     from backend.core.settings import get_settings
@@ -81,3 +86,7 @@ def serve(host: str, port: int) -> None:
     settings = get_settings()
     raise_file_limit(settings.streams_per_process)
     Server(create_app(settings), host=host, port=port).run()
+
+
+if __name__ == "__main__":  # the image's command, which needs nothing of `make up`
+    typer.run(serve)

@@ -1,1 +1,1 @@
-"""LangGraph checkpoints in PostgreSQL: fenced against superseded tries, and written in batches."""
+"""LangGraph checkpoints in PostgreSQL: written in batches, and only by the try that holds the task's thread."""

@@ -1,167 +1,189 @@
-"""Checkpoints in few transactions: what waits to be written goes into one, be it of one thread or of thousands."""
+"""Writes checkpoints of many threads in few transactions.
+
+A graph hands over two or three checkpoint operations per node, and a transaction for each of them would cost more than
+everything else the recorder writes. So operations are queued, and one transaction takes everything that is waiting: of
+one thread for a single agent, of hundreds for a batch or a triggerer.
+
+How it works:
+
+- The operations of one claim are a `WriteSequence`. They are carried out in the order in which they were added, by
+  LangGraph's own `PostgresSaver`, so nothing here knows the layout of its tables.
+- Each transaction begins with the fence: it locks the thread rows of the claims that still hold their threads, so that
+  nobody can take one over before the commit. Operations of superseded claims are left out.
+- What the database refuses fails alone: the batch is halved until the refused operations are by themselves. A sequence
+  that has failed stays failed, because later checkpoints build on earlier ones.
+- A lost connection is not an error of the sequence. The whole batch is repeated on a new connection, for up to
+  `outage.OUTAGE_SECONDS`; every operation may be repeated.
+
+Transactions run in a thread of the writer's own: a busy event loop can't keep row locks waiting, and nodes that block
+all other threads can't hold up checkpoints.
+"""
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import psycopg
+from psycopg import Connection, Pipeline
 from psycopg.errors import SerializationFailure
+from psycopg.rows import DictRow, dict_row
 
-from backend.checkpoints.fenced_saver import Pool
+from backend.checkpoints.pool import CONNECT_SECONDS, SESSION_OPTIONS
 from backend.core.coalesced_task import OnDemand
-from backend.db.outage import connection_lost, outlast
+from backend.db.address import plain_url
+from backend.db.outage import connection_lost, retry_until_available
 from backend.db.runs.threads import HOLD, Claim, holding
 
 SHARED_GATHER_SECONDS = 0.05
-"""How long writes of a batch, or of a triggerer's agents, wait for others' to share a transaction. Graphs don't wait
-for it between nodes."""
-GROUP_LIMIT = 500
-"""Checkpoints and sets of writes in one transaction."""
+"""How long operations of a batch's items, or of a triggerer's agents, wait for others to share a transaction. Graphs
+don't wait for it between nodes."""
+BATCH_LIMIT = 500
+"""Operations waiting at which graphs have to wait for the database."""
 
-# LangGraph's own statements, with all rows in (binary) arrays: one execution for hundreds of rows.
-_BLOBS = """
-    INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
-    SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bytea[])
-    ON CONFLICT (thread_id, checkpoint_ns, channel, version) DO NOTHING
-"""
-_CHECKPOINTS = """
-    INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
-    SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[]::jsonb[], %b::text[]::jsonb[])
-    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id)
-    DO UPDATE SET checkpoint = excluded.checkpoint, metadata = excluded.metadata
-"""
-_WRITES = """
-    INSERT INTO checkpoint_writes
-        (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
-    SELECT * FROM unnest(
-        %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::integer[], %b::text[], %b::text[], %b::bytea[])
-    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
-"""
-_INSERT_WRITES = f"{_WRITES} DO NOTHING"
-_UPSERT_WRITES = f"{_WRITES} DO UPDATE SET channel = excluded.channel, type = excluded.type, blob = excluded.blob"
-
-Rows = dict[tuple[Any, ...], tuple[Any, ...]]
+Operation = Callable[[Connection[DictRow], Pipeline], Any]
+"""Calls a `PostgresSaver` made for this connection and pipeline. May be repeated after a lost connection."""
 
 
 @dataclass(eq=False, slots=True)
-class Line:
-    """One claim's writes, in order. After an `error` nothing of it is written any more."""
+class WriteSequence:
+    """The operations of one claim, in order. After an `error` none of them is carried out any more."""
 
     claim: Claim
     error: Exception | None = None
 
 
-class Part:
-    """What a line has in a group: rows by primary key, as an `INSERT` may not meet the same row twice."""
+class Pending:
+    """Operations of one sequence that share a transaction."""
 
-    def __init__(self, line: Line) -> None:
-        self.line = line
-        self.blobs: Rows = {}
-        self.checkpoints: Rows = {}
-        self.inserted: Rows = {}
-        self.upserted: Rows = {}
+    def __init__(self, sequence: WriteSequence) -> None:
+        self.sequence = sequence
+        self.operations: list[Operation] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the part is written, or the line has an error."""
+        """Set when the operations are committed or the sequence has an error."""
 
     def end(self, error: Exception | None = None) -> None:
-        """It is written, or can't be."""
-        self.line.error = self.line.error or error
+        """The operations are committed or, with an `error`, can't be."""
+        self.sequence.error = self.sequence.error or error
         if not self.done.done():
             self.done.set_result(None)
 
 
-class CheckpointWriter:
-    """Writes the parts of any number of claims, in groups: one transaction, one statement for each table.
+class _Unsynchronized(Pipeline):
+    """A pipeline that `PostgresSaver` can't flush: it would wait for the server after every single operation.
 
-    A part waits `gather` seconds for others; what comes while a transaction runs shares the next. What one claim can't
-    write, because it is superseded or its rows are refused, takes nobody else's with it. A database that is restarted
-    is waited for.
+    The pipeline around the transaction sends everything and reports what failed.
     """
 
-    def __init__(self, pool: Pool, *, gather: float = 0) -> None:
-        self._pool = pool
+    def sync(self) -> None:
+        """Do nothing."""
+
+
+class CheckpointWriter:
+    """Carries out the operations of any number of claims. See the module for how, and `BatchedSaver` for its user."""
+
+    def __init__(self, database_url: str, *, gather: float = 0) -> None:
+        """An operation waits `gather` seconds for others; what arrives while a transaction runs shares the next one."""
+        self._database_url = database_url
         self._gather = gather
-        self._waiting: dict[Line, Part] = {}
+        self._waiting: dict[WriteSequence, Pending] = {}
         self._size = 0
-        self._groups: deque[list[Part]] = deque()
+        self._batches: deque[list[Pending]] = deque()
         self._work = OnDemand(self._write_all, "visual-ai-checkpoints")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="visual-ai-checkpoints")
+        self._connection: Connection[DictRow] | None = None  # used by the thread only
 
-    def part(self, line: Line) -> Part:
-        """Where the line's next rows go: add them, then call `added`."""
-        part = self._waiting.get(line)
-        if part is None:
-            part = self._waiting[line] = Part(line)
-        return part
-
-    async def added(self, part: Part) -> None:
-        """Something was added to the part. Returns at once, unless the database can't keep up."""
+    def add(self, sequence: WriteSequence, operation: Operation) -> Pending:
+        """Have an operation carried out soon."""
+        pending = self._waiting.get(sequence)
+        if pending is None:
+            pending = self._waiting[sequence] = Pending(sequence)
+        pending.operations.append(operation)
         self._size += 1
         self._work.run()
-        if self._size > GROUP_LIMIT:
-            await asyncio.shield(part.done)
+        return pending
 
-    async def end(self, part: Part) -> None:
-        """Wait until the part is written, or can't be."""
-        if not part.done.done():
+    async def room(self, pending: Pending) -> None:
+        """Wait until the operations are committed if the database can't keep up; else return at once."""
+        if self._size > BATCH_LIMIT:
+            await asyncio.shield(pending.done)
+
+    async def wait_for(self, pending: Pending) -> None:
+        """Wait until the operations are committed, or their sequence has an error."""
+        if not pending.done.done():
             self._work.run()
-        await asyncio.shield(part.done)
+        await asyncio.shield(pending.done)
 
     def close(self) -> None:
-        """Write nothing any more."""
+        """Stop. A transaction that is under way comes to its end in the thread; nothing else is written."""
         self._work.cancel()
+        self._thread.submit(self._disconnect)
+        self._thread.shutdown(wait=False)
 
     async def _write_all(self) -> None:
-        while self._groups or self._waiting:
-            if not self._groups:
-                if self._size <= GROUP_LIMIT:
+        while self._batches or self._waiting:
+            if not self._batches:
+                if self._size <= BATCH_LIMIT:
                     await asyncio.sleep(self._gather)
-                self._groups.append([*self._waiting.values()])
+                self._batches.append([*self._waiting.values()])
                 self._waiting, self._size = {}, 0
-            await self._write(self._groups[0])
+            await self._write(self._batches[0])
 
-    async def _write(self, group: list[Part]) -> None:
-        """Write the first group. It stays the first one until it is written: whoever comes after a cancellation goes
-        on with it."""
+    async def _write(self, batch: list[Pending]) -> None:
+        """Write the first batch. It stays the first one until it is written: a successor of a cancelled `_write_all`
+        repeats it, in the same thread."""
         try:
-            held = await outlast(partial(self._insert, group))
+            held = await retry_until_available(partial(self._commit, batch))
         except Exception as error:
-            self._groups.popleft()
-            if len(group) > 1 and not connection_lost(error):  # what is refused takes nothing else with it
-                half = len(group) // 2
-                self._groups.extendleft([group[half:], group[:half]])
+            self._batches.popleft()
+            if len(batch) > 1 and not connection_lost(error):  # the refused operations must not take others with them
+                half = len(batch) // 2
+                self._batches.extendleft([batch[half:], batch[:half]])
             else:
-                for part in group:
-                    part.end(error)
+                for pending in batch:
+                    pending.end(error)
         else:
-            self._groups.popleft()
-            for part in group:
-                part.end(None if part.line.claim in held else _superseded(part.line.claim))
+            self._batches.popleft()
+            for pending in batch:
+                pending.end(None if pending.sequence.claim in held else _superseded(pending.sequence.claim))
 
-    async def _insert(self, group: Sequence[Part]) -> set[Claim]:
-        """Write what may be written; gives the claims that last."""
-        claims = {part.line.claim for part in group}
-        async with (
-            self._pool.connection() as connection,
-            connection.pipeline(),
-            connection.transaction(),
-            connection.cursor() as cursor,
-        ):
-            await cursor.execute(HOLD, holding(claims))
-            lasting = {(row["thread_id"], row["try_number"], row["epoch"]) for row in await cursor.fetchall()}
-            held = {claim for claim in claims if (claim.thread_id, claim.try_number, claim.epoch) in lasting}
-            given = [part for part in group if part.line.claim in held and part.line.error is None]
-            for statement, kind in (
-                (_BLOBS, "blobs"),
-                (_CHECKPOINTS, "checkpoints"),
-                (_INSERT_WRITES, "inserted"),
-                (_UPSERT_WRITES, "upserted"),
-            ):
-                rows = [row for part in given for row in getattr(part, kind).values()]
-                if rows:
-                    await cursor.execute(statement, [list(column) for column in zip(*rows, strict=True)])
+    async def _commit(self, batch: Sequence[Pending]) -> set[Claim]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, batch)
+
+    def _transact(self, batch: Sequence[Pending]) -> set[Claim]:
+        """Carry out the operations of claims that still hold their threads, and return these claims."""
+        claims = {pending.sequence.claim for pending in batch}
+        connection = self._connect()
+        with connection.pipeline(), connection.transaction():
+            found = connection.execute(HOLD, holding(claims)).fetchall()
+            fenced = {(row["thread_id"], row["try_number"], row["epoch"]) for row in found}
+            held = {claim for claim in claims if (claim.thread_id, claim.try_number, claim.epoch) in fenced}
+            pipeline = _Unsynchronized(connection)
+            for pending in batch:
+                if pending.sequence.claim in held and pending.sequence.error is None:
+                    for operation in pending.operations:
+                        operation(connection, pipeline)
         return held
+
+    def _connect(self) -> Connection[DictRow]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                plain_url(self._database_url),
+                autocommit=True,
+                prepare_threshold=0,
+                row_factory=dict_row,
+                connect_timeout=CONNECT_SECONDS,
+                application_name="visual_ai_checkpoints",
+                options=SESSION_OPTIONS,
+            )
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
 
 def _superseded(claim: Claim) -> SerializationFailure:

@@ -1,77 +1,79 @@
-"""A graph's checkpoints, which it doesn't wait for: what waits to be written shares transactions with others'."""
+"""The checkpointer of a task's graphs: LangGraph's saver, with writes that share transactions and are fenced.
 
-import asyncio
+LangGraph's `AsyncPostgresSaver` takes a transaction for every write, and holds one lock for all of them. `BatchedSaver`
+reads with it, and leaves writes to a `CheckpointWriter` that is shared by all graphs of a batch or a triggerer. A graph
+therefore never waits for its writes: `flush` does, and so does everything that reads or deletes.
+
+A write that fails is raised by the graph's next write, or by `flush`. It fails with
+`psycopg.errors.SerializationFailure` when a later claim holds the thread (a retry doesn't help), with
+`psycopg.OperationalError` when the database was unavailable for too long (a retry helps), and with another
+`psycopg.Error` when the database refuses the row.
+"""
+
 import logging
-from collections.abc import AsyncIterator, Collection, Sequence
+from asyncio import timeout
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import (
-    WRITES_IDX_MAP,
-    ChannelVersions,
-    Checkpoint,
-    CheckpointMetadata,
-    CheckpointTuple,
-    get_serializable_checkpoint_metadata,
-)
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from backend.checkpoints.batch_writer import CheckpointWriter, Line, Part
-from backend.checkpoints.fenced_saver import FencedSaver, Pool
-from backend.core.jsonable import dumps
-from backend.db.outage import outlast
+from backend.checkpoints.batch_writer import CheckpointWriter, Operation, Pending, WriteSequence
+from backend.checkpoints.pool import Pool
+from backend.db.outage import retry_until_available
 from backend.db.runs.threads import Claim
 
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
-"""How long the last writes may take."""
+"""How long the last writes may take when the saver is closed."""
 
 
-class GroupSaver(FencedSaver):
-    """A `FencedSaver` with the same tables and the same fence, which leaves its writes to a `writer`, as others do.
+class BatchedSaver(AsyncPostgresSaver):
+    """The checkpointer for the graphs of one claim. Use it inside `async with saver.writing()`.
 
-    `known` are the threads that have checkpoints already; for any other nothing needs to be looked up before its
-    first write. Graphs don't wait for their writes: `flush` does, and so does every reading. Use as
-    `async with saver.writing()`.
-
-    A write that fails raises at the graph's next one, or in `flush`. A database that is restarted is waited for: an
-    agent that has just paid for an answer doesn't lose it.
+    `known` are the threads that may have checkpoints already. For any other thread nothing is looked up before its
+    first write.
     """
 
     def __init__(self, pool: Pool, claim: Claim, writer: CheckpointWriter, known: Collection[str] = ()) -> None:
-        super().__init__(pool, claim)
-        self._line = Line(claim)
+        # Built-in agents keep messages and plain data in their states; what a user's graph keeps is the user's choice.
+        super().__init__(pool, serde=JsonPlusSerializer())
+        self._sequence = WriteSequence(claim)
         self._writer = writer
         self._known = set(known)
-        self._part: Part | None = None
+        self._last: Pending | None = None
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator["GroupSaver"]:
-        """What still waits when the context ends is written."""
+    async def writing(self) -> AsyncIterator["BatchedSaver"]:
+        """On exit, waits up to `CLOSE_SECONDS` for what has not been written yet."""
         try:
             yield self
         finally:
             try:
-                async with asyncio.timeout(CLOSE_SECONDS):
+                async with timeout(CLOSE_SECONDS):
                     await self._written()
             except TimeoutError:
-                log.warning("the last checkpoints of %s are not written yet", self._line.claim.thread_id)
+                log.warning("the last checkpoints of %s are not written yet", self._sequence.claim.thread_id)
 
     async def flush(self) -> None:
-        """Wait until everything is written. Raises what made that impossible, `psycopg.OperationalError` above all."""
+        """Wait until everything is written. Raises the error of the write that failed."""
         await self._written()
-        if self._line.error is not None:
-            raise self._line.error
+        if self._sequence.error is not None:
+            raise self._sequence.error
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The thread's latest checkpoint; none, without asking, for a thread that has none yet."""
+        """The thread's latest checkpoint; None, without a look-up, for a thread that has none yet."""
         if config["configurable"]["thread_id"] not in self._known:
             return None
         await self.flush()
-        return await outlast(partial(super().aget_tuple, config))
+        return await retry_until_available(partial(super().aget_tuple, config))
 
     async def alist(
         self,
@@ -93,65 +95,69 @@ class GroupSaver(FencedSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Save a checkpoint together with others'."""
-        configurable = config["configurable"]
-        thread, namespace = configurable["thread_id"], configurable["checkpoint_ns"]
-        inline: dict[str, Any] = {}
-        blobs: dict[str, Any] = {}
-        for name, value in checkpoint["channel_values"].items():
-            if isinstance(value, _DeltaSnapshot):
-                blobs[name], inline[name] = value, True
-            elif value is None or isinstance(value, str | int | float | bool):
-                inline[name] = value
-            else:
-                blobs[name] = value
-        part = self._next_part()
-        versions = {name: version for name, version in new_versions.items() if name in blobs}
-        for row in self._dump_blobs(thread, namespace, blobs, versions):
-            part.blobs.setdefault(row[:4], row)
-        part.checkpoints[thread, namespace, checkpoint["id"]] = (
-            thread,
-            namespace,
-            checkpoint["id"],
-            configurable.get("checkpoint_id"),
-            dumps({**checkpoint, "channel_values": inline}),
-            dumps(get_serializable_checkpoint_metadata(config, metadata)),
+        """Queue a checkpoint."""
+        values = checkpoint["channel_values"]
+        serde = _Snapshots(self.serde, [values[channel] for channel in new_versions if channel in values])
+        await self._add(
+            lambda connection, pipeline: PostgresSaver(connection, pipeline, serde).put(
+                config, checkpoint, metadata, new_versions
+            )
         )
+        thread, namespace = config["configurable"]["thread_id"], config["configurable"]["checkpoint_ns"]
         self._known.add(thread)
-        await self._writer.added(part)
-        return {
-            "configurable": {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": checkpoint["id"]},
-        }
+        return {"configurable": {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": checkpoint["id"]}}
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Save what a node has written together with others' writes."""
-        configurable = config["configurable"]
-        rows = self._dump_writes(
-            configurable["thread_id"],
-            configurable["checkpoint_ns"],
-            configurable["checkpoint_id"],
-            task_id,
-            task_path,
-            writes,
+        """Queue what a node has written."""
+        serde = _Snapshots(self.serde, [value for _, value in writes])
+        await self._add(
+            lambda connection, pipeline: PostgresSaver(connection, pipeline, serde).put_writes(
+                config, writes, task_id, task_path
+            )
         )
-        part = self._next_part()
-        upsert = all(channel in WRITES_IDX_MAP for channel, _ in writes)
-        for row in rows:
-            key = (*row[:4], row[5])
-            if upsert:
-                part.upserted[key] = row
-            else:
-                part.inserted.setdefault(key, row)
-        await self._writer.added(part)
 
-    def _next_part(self) -> Part:
-        if self._line.error is not None:
-            raise self._line.error
-        self._part = self._writer.part(self._line)
-        return self._part
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete all checkpoints of a thread, those that are still queued included."""
+        await self._add(lambda connection, pipeline: PostgresSaver(connection, pipeline).delete_thread(thread_id))
+        await self.flush()
+        self._known.discard(thread_id)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Prune threads as `AsyncPostgresSaver.aprune` does, after everything that is queued was written.
+
+        Pruning takes transactions of its own, so the fence is checked right before it, not in them.
+        """
+        await self._add(lambda _connection, _pipeline: None)
+        await self.flush()
+        await super().aprune(thread_ids, strategy=strategy)
+
+    async def _add(self, operation: Operation) -> None:
+        if self._sequence.error is not None:
+            raise self._sequence.error
+        self._last = self._writer.add(self._sequence, operation)
+        await self._writer.room(self._last)
 
     async def _written(self) -> None:
-        if self._part is not None:
-            await self._writer.end(self._part)
+        if self._last is not None:
+            await self._writer.wait_for(self._last)
+
+
+class _Snapshots(SerializerProtocol):
+    """Serializes values when they are handed over, not when they are written: a node may change them meanwhile."""
+
+    def __init__(self, serde: SerializerProtocol, values: Iterable[Any]) -> None:
+        self._serde = serde
+        # The values are kept as well: an id belongs to an object only as long as the object exists.
+        self._values = [value for value in values if not isinstance(value, str | int | float | bool | None)]
+        self._taken = {id(value): serde.dumps_typed(value) for value in self._values}
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        """The value as it was when it was handed over."""
+        taken = self._taken.get(id(obj))
+        return self._serde.dumps_typed(obj) if taken is None else taken
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """As the serializer it wraps."""
+        return self._serde.loads_typed(data)

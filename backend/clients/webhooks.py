@@ -1,8 +1,8 @@
-"""Sends a body to a webhook that a user named: only to hosts that may be reached, for a bounded time.
+"""Posts to webhooks that users named: only to permitted hosts, and within a time limit.
 
 WebhookError
-├── WebhookRefused   the address may not be used, or the receiver wants no more; a retry doesn't help
-└── WebhookFailed    no answer, or not a good one; a retry may help
+├── WebhookRefused   the address is not permitted, or the receiver has opted out; a retry doesn't help
+└── WebhookFailed    no response, or an error; a retry may help
 """
 
 import asyncio
@@ -29,14 +29,14 @@ from backend.outbound.checked_transport import (
 
 MAX_REDIRECTS = 3
 LOOKUP_TIMEOUT = 3.0
-"""Seconds that the look-up of a name may take while somebody waits for the answer."""
+"""Seconds that the look-up of a name may take while a client waits for the response."""
 
 _SAME_REQUEST = frozenset({307, 308})
 """Redirects that keep method and body (RFC 9110, section 15.4)."""
 
 
 class WebhookError(Exception):
-    """An attempt failed. The text is for those who run the service, and for the owner: no address, no secret."""
+    """An attempt failed. Operators and the webhook's owner read the message: it contains no address and no secret."""
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -45,11 +45,11 @@ class WebhookError(Exception):
 
 
 class WebhookRefused(WebhookError):
-    """A further attempt would end in the same way."""
+    """Another attempt would have the same result."""
 
 
 class WebhookFailed(WebhookError):
-    """The receiver may well answer another time; `retry_after` is how many seconds it asked to wait."""
+    """Another attempt may succeed. `retry_after` is how many seconds the receiver asked to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ class WebhookClient:
     ssl_context: ssl.SSLContext | None = None
 
     async def check(self, address: str) -> str | None:
-        """What is wrong with an address, to be read after its field's name; None when it can be used.
+        """What is wrong with an address, worded to follow its field's name; None when it can be used.
 
-        A name that can't be looked up just now is no fault.
+        A name that can't be looked up at the moment is not a fault.
         """
         try:
             url = httpx.URL(address)
@@ -83,9 +83,9 @@ class WebhookClient:
         return None
 
     async def post(self, address: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """Send the body; gives the status, which is one of success. Raises `WebhookError`.
+        """Send the body and return the status, which is 2xx. Raises `WebhookError`.
 
-        The receiver has `VISUAL_AI_WEBHOOK_TIMEOUT` seconds in all, and nothing of its answer is read but the head.
+        The receiver has `VISUAL_AI_WEBHOOK_TIMEOUT` seconds in total. Only the head of its response is read.
         """
         limit = self.settings.webhook_timeout
         transport = CheckedTransport(
@@ -141,7 +141,7 @@ class WebhookClient:
 
 
 def _judged(response: httpx.Response) -> int:
-    """The status of success. Raises `WebhookError` for any other."""
+    """The response's status if it is 2xx. Raises `WebhookError` otherwise."""
     status = response.status_code
     if response.is_success:
         return status

@@ -1,31 +1,35 @@
-"""Errors: what kind one is, what is to be done about it, and the decision after each attempt.
+"""The way into error handling: what an error is, what the policy says about it, and the decision after each attempt.
 
-The way in. Classification (`classify`), the policy table (`ErrorPolicy`, `parse_error_policy`) and the decision
-(`decide`) are pure: they neither wait nor write, and import no provider's library. The model call and the graph's
-runner carry decisions out.
+Three questions, each with its own function, all of them pure:
+
+* What happened? `classify` looks through an exception and its causes and returns one of the `CATEGORIES`. It recognises
+  providers' exceptions without importing their libraries (`core/errors/recognition.py`, `core/errors/facts.py`).
+* What is allowed? An `ErrorPolicy` has a rule for each category: retries, backoff, fallback models, repairs.
+  `parse_error_policy` reads one from settings and operator arguments.
+* What follows? `decide` combines the two with what the failed attempt had to say (`FailureSignals`).
+
+The model call (`models/call.py`) and the graph's retry (`runtime/graphs/retry.py`) carry decisions out. When they give
+up they raise an `AgentFailure`, which takes error and decision to Airflow (`core/errors/failure.py`).
 """
 
-from backend.core.errors.category import CATEGORIES, FINAL, TRANSIENT, Category
-from backend.core.errors.classify import Classified, classify, error_chain
+from backend.core.errors.category import CATEGORIES, FINAL, TRANSIENT, Category, Classified
+from backend.core.errors.classify import as_failure, classify, error_chain
 from backend.core.errors.decision import (
-    UNUSABLE,
     Action,
     Decision,
     Fail,
-    Failure,
-    FallBack,
+    FailureSignals,
     Repair,
     Reschedule,
     Retry,
+    SwitchModel,
     action_of,
     decide,
-    decision_on,
-    mark,
-    reschedule_after,
     wait_of,
 )
 from backend.core.errors.facts import ErrorFacts, facts_of
-from backend.core.errors.fallbacks import Fallback
+from backend.core.errors.failure import AgentFailure, FailedAttempt
+from backend.core.errors.fallbacks import FallbackModel
 from backend.core.errors.policy import DEFAULT_POLICY, ErrorPolicy, Rule, parse_error_policy
 from backend.core.errors.retry_after import wait_asked_for
 
@@ -34,30 +38,29 @@ __all__ = [
     "DEFAULT_POLICY",
     "FINAL",
     "TRANSIENT",
-    "UNUSABLE",
     "Action",
+    "AgentFailure",
     "Category",
     "Classified",
     "Decision",
     "ErrorFacts",
     "ErrorPolicy",
     "Fail",
-    "Failure",
-    "FallBack",
-    "Fallback",
+    "FailedAttempt",
+    "FailureSignals",
+    "FallbackModel",
     "Repair",
     "Reschedule",
     "Retry",
     "Rule",
+    "SwitchModel",
     "action_of",
+    "as_failure",
     "classify",
     "decide",
-    "decision_on",
     "error_chain",
     "facts_of",
-    "mark",
     "parse_error_policy",
-    "reschedule_after",
     "wait_asked_for",
     "wait_of",
 ]

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from backend.core.jsonable import dumps
-from backend.db.runs.announcements import OPTION, Announcement, Announcer, AsyncAnnouncer, notify
+from backend.db.runs.announcements import OPTION, Announcement, Announcer, notify
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Database:
     def __init__(self, engine: AsyncEngine, redis_url: str | None = None) -> None:
         self.engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._announcer = AsyncAnnouncer(redis_url) if redis_url else None
+        self._announcer = Announcer(redis_url) if redis_url else None
 
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(connection, …)` in one transaction and commit it.
@@ -102,8 +102,11 @@ class Database:
             if announcements is not None:
                 await connection.execution_options(**{OPTION: announcements})
             result = await connection.run_sync(function, *args, **kwargs)
-        if announcements and self._announcer is not None and not await self._announcer.publish(announcements):
-            await self._notify(announcements)
+        if announcements and self._announcer is not None:
+            # In a thread: a Redis that does not answer must not block the event loop.
+            announced = await asyncio.to_thread(self._announcer.publish, announcements)
+            if not announced:
+                await self._notify(announcements)
         return result
 
     async def run_autocommit(
@@ -118,7 +121,7 @@ class Database:
     async def close(self) -> None:
         """Close all pooled connections."""
         if self._announcer is not None:
-            await self._announcer.close()
+            self._announcer.close()
         await self.engine.dispose()
 
     async def _notify(self, announcements: list[Announcement]) -> None:

@@ -52,7 +52,7 @@ def _act(connection: Connection) -> None:
     executions.lock(connection, [execution_id])
     takeover.close_lost(connection, [(execution_id, place)])
     thread = threads.thread_of(run.dag_id, run.dag_run_id, task.task_id, task.map_index)
-    wanted = threads.Wanted(execution_id, thread, 1, [thread], "hash", str(uuid.uuid4()))
+    wanted = threads.ClaimRequest(execution_id, thread, 1, [thread], "hash", str(uuid.uuid4()))
     threads.held(connection, [threads.begin_one(connection, wanted)])
     row = {"id": str(uuid.uuid4()), "state": "success", "started_at": now, "input_tokens": 0, "output_tokens": 0}
     traces.write(connection, [traces.row(place, execution_id=execution_id, **row)])

@@ -1,1 +1,1 @@
-"""What the laptop and the images share: Airflow's set-up, credentials, environment and layout."""
+"""What `make up` and the images share: credentials, environments, Airflow's set-up; and the images' entry point."""

@@ -1,4 +1,8 @@
-"""Airflow's own tables and accounts. Making them costs seconds of CPU, so a note in the database says it was done."""
+"""Creates Airflow's own tables and accounts.
+
+This costs seconds of CPU, so a fingerprint of what was set up is kept in the database, and the work is skipped while it
+still matches.
+"""
 
 import hashlib
 import subprocess
@@ -15,7 +19,7 @@ from backend.db.address import plain_url
 from backend.db.migrate import BOOKKEEPING_SCHEMA
 
 _PACKAGES = ("apache-airflow-core", "apache-airflow-providers-fab")
-"""Their tables and permissions are made."""
+"""The packages whose tables and permissions are created."""
 
 Announce = Callable[[str], AbstractContextManager[None]]
 
@@ -23,10 +27,10 @@ Announce = Callable[[str], AbstractContextManager[None]]
 def set_up_airflow(
     script: Path, environment: Mapping[str, str], admin_url: str, *, announce: Announce, output: IO[str] | None
 ) -> int:
-    """Run `airflow_bootstrap.py` with `environment` unless it was done for the same; gives its exit code.
+    """Run `script` (`airflow_bootstrap.py`) with `environment` unless the same was done before; return its exit code.
 
-    `announce` is entered only when there is something to do. What the script prints goes to `output`, by default to
-    where this process's own output goes.
+    `announce` is entered only when there is something to do. The script's output goes to `output`; None stands for this
+    process's own output.
     """
     digest = hashlib.sha256(script.read_bytes())
     digest.update(" ".join(version(name) for name in _PACKAGES).encode())

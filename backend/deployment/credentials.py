@@ -1,4 +1,4 @@
-"""The stack's own passwords and keys: made once, kept in a file that only its owner can read."""
+"""The stack's own passwords and keys: generated once and kept in a file that only its owner can read."""
 
 import base64
 import os
@@ -21,7 +21,7 @@ _GENERATORS: dict[str, Callable[[], str]] = {
     "POSTGRES_AIRFLOW_PASSWORD": lambda: secrets.token_hex(24),
     "VISUAL_AI_BACKEND_DB_PASSWORD": lambda: secrets.token_hex(24),
     "VISUAL_AI_WORKER_DB_PASSWORD": lambda: secrets.token_hex(24),
-    "AIRFLOW_JWT_SECRET": lambda: secrets.token_hex(64),  # Airflow asks for 64 bytes or more
+    "AIRFLOW_JWT_SECRET": lambda: secrets.token_hex(64),  # Airflow requires at least 64 bytes
     "AIRFLOW_FERNET_KEY": _fernet_key,
     "AIRFLOW_SECRET_KEY": lambda: secrets.token_hex(32),
     "AIRFLOW_SERVICE_PASSWORD": lambda: secrets.token_hex(24),
@@ -30,10 +30,10 @@ _GENERATORS: dict[str, Callable[[], str]] = {
 
 
 def load_credentials(path: Path, names: Collection[str] = tuple(_GENERATORS)) -> dict[str, str]:
-    """The credentials in `path`, made on first use; names that a newer version needs are added.
+    """Return the credentials in `path`, generating what is missing: all on first use, later what a new version adds.
 
-    `names` are those that belong there, by default all. The file is replaced as a whole, so a crash leaves the old or
-    the new one. Raises `StackError` when it can't be read or written.
+    `names` are the credentials that belong in this file. The file is replaced atomically, so a crash leaves either the
+    old or the new one. Raises `StackError` when it can't be read or written.
     """
     try:
         kept = read_credentials(path) if path.exists() else {}
@@ -43,17 +43,17 @@ def load_credentials(path: Path, names: Collection[str] = tuple(_GENERATORS)) ->
             write_private(path, "".join(f"{name}={value}\n" for name, value in kept.items()))
         path.chmod(0o600)
     except OSError as error:
-        raise StackError(f"The secrets file can't be used: {error}") from error
+        raise StackError(f"The secrets file can't be read or written: {error}") from error
     return kept
 
 
 def read_credentials(path: Path) -> dict[str, str]:
-    """The credentials that `load_credentials` has made in `path`. Raises `OSError` when it can't be read."""
+    """Return the credentials that `load_credentials` wrote to `path`. Raises `OSError` when it can't be read."""
     return {name: value for name, value in dotenv_values(stream=StringIO(path.read_text())).items() if value}
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write `text` to `path` as a whole; at no moment can anybody but the owner read it."""
+    """Replace `path` with `text` atomically; nobody but the owner can read it at any moment."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

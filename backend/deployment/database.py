@@ -1,4 +1,4 @@
-"""Waits for the deployment's database."""
+"""Waits for a database server that the user named."""
 
 import time
 
@@ -9,9 +9,9 @@ from backend.deployment.layout import StackError
 
 
 def wait_until_reachable(url: str, *, timeout: float) -> None:
-    """Wait up to `timeout` seconds until `url` accepts a login.
+    """Wait up to `timeout` seconds until the server at `url` accepts a login.
 
-    Raises `StackError` with the server's reason; at once when no waiting would help (unknown host, wrong password).
+    Raises `StackError` with the server's reason, immediately when waiting can't help (unknown host, wrong password).
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -20,13 +20,13 @@ def wait_until_reachable(url: str, *, timeout: float) -> None:
             return
         except psycopg.OperationalError as error:
             reason = str(error).strip()
-            hopeless = any(
+            permanent = any(
                 text in reason
                 for text in ("could not translate", "resolve host", "authentication failed", "does not exist")
             )
-            if hopeless or time.monotonic() > deadline:
+            if permanent or time.monotonic() > deadline:
                 raise StackError(
-                    f"The database that POSTGRES_HOST names can't be used: {reason}\n"
+                    f"Can't connect to the database at POSTGRES_HOST: {reason}\n"
                     "Check POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and POSTGRES_PASSWORD in the "
                     "environment and .env, or remove POSTGRES_HOST to use the embedded server."
                 ) from None

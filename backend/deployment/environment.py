@@ -1,7 +1,7 @@
-"""What the processes of an installation are told, wherever they run: on one machine or in containers.
+"""The environment variables of an installation's processes, wherever they run: on one machine or in containers.
 
-`make up` (`backend.stack.environment`) and the images (`backend.deployment.entrypoint`) add where things are and who
-may listen; everything else stands here once.
+`make up` (`backend.stack.environment`) and the images (`backend.deployment.entrypoint`) add addresses and ports;
+everything else is defined here, once. In this package `person` is the environment that the user has set.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SERVICE_USER = "visual_ai_service"
 
 _NEVER_PASSED = frozenset(
     {
-        "PYTHONDONTWRITEBYTECODE",  # doubles the time of every start
+        "PYTHONDONTWRITEBYTECODE",  # would double the time of every start
         "PYTHONHOME",
         "PYTHONPATH",
         "POSTGRES_PASSWORD",
@@ -33,42 +33,42 @@ _NEVER_PASSED = frozenset(
 )
 
 PLACEHOLDERS = frozenset({"your_openai_api_key", "your_langfuse_public_key", "your_langfuse_secret_key"})
-"""What stands in the integration guide's `.env` in place of keys: no key, as if the line weren't there."""
+"""Values in the integration guide's `.env` that stand for keys. They are treated as if they weren't set."""
 
-# What a person may overrule with an AIRFLOW__ variable of their own.
+# Users can override each of these with their own AIRFLOW__ variable.
 AIRFLOW_DEFAULTS = {
-    # airflow/config/visual_ai_executor.py, under the name that DAGs may give as a task's `executor`.
-    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor:visual_ai_executor.LastingLocalExecutor",
+    # airflow/config/visual_ai_executor.py, under the alias that DAGs may use as a task's `executor`.
+    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor:visual_ai_executor.AdoptingLocalExecutor",
     # Idle workers of LocalExecutor are real processes: 8 suit a small machine.
     "AIRFLOW__CORE__PARALLELISM": "8",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-    # The default asks DNS for the full name, which takes seconds on some laptops.
+    # The default asks DNS for the fully qualified name, which takes seconds on some laptops.
     "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
     "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
-    # One-task DAG, trigger to success: 2.2 s with the default of 1 s, 0.6 s with this.
+    # A one-task DAG takes 2.2 s from trigger to success with the default of 1 s, and 0.6 s with this.
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
-    # A scheduler or triggerer that is silent for this long is dead: four of its heartbeats, which come every 5 s also
-    # from a machine with more work than it can do. What it had queued, or its triggers, are then taken over. With the
-    # defaults of 30 s and, for the look at orphans, 5 minutes it takes longer than the restart itself.
+    # A scheduler or triggerer counts as dead after this long without a heartbeat: four heartbeats, which arrive every
+    # 5 s even from an overloaded machine. Its queued tasks, or its triggers, are then taken over. With the defaults
+    # (30 s, and 5 minutes for the check for orphans) that would take longer than the restart itself.
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
-    # A task whose whole worker is gone is tried again after this time; the default is 5 minutes. Less than a minute
-    # would take tasks for dead that a restart of the API server or the failover of a database kept from reporting.
+    # A task whose whole worker is gone is retried after this time; the default is 5 minutes. With less than a
+    # minute, tasks that can't report during a restart of the API server or a database failover would count as dead.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
-    # So many heartbeats may fail, each after five attempts (4 s and more): the default of 3 ends all tasks when the API
-    # server is away for as long as a slow start takes. A task that is no longer wanted is told so, and ends at once.
+    # How many heartbeats may fail, each after five attempts (4 s or more). With the default of 3 all tasks end when the
+    # API server is away for as long as a slow start takes. A task that must stop learns so from a successful heartbeat.
     "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "10",
-    # The supervisor of a task looks this often, in seconds, whether its process is gone: with the default of 5 a task
-    # that fails often ends 5 s late, and one that is stopped goes on as long.
+    # How often, in seconds, a task's supervisor checks whether its process has ended: with the default of 5 a failed
+    # task often ends 5 s late, and a stopped one keeps running for as long.
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-    # A new DAG file shows up within seconds, a changed one soon after.
+    # A new DAG file appears within seconds, and a changed one soon after.
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
     "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "5",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
     "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-    # The set-up synchronises the roles; doing it again at each start of the API server costs seconds.
+    # The set-up synchronises the roles; doing so again at every start of the API server costs seconds.
     "AIRFLOW__FAB__UPDATE_FAB_PERMS": "False",
     "AIRFLOW__API__EXPOSE_CONFIG": "False",
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
@@ -88,9 +88,10 @@ class Databases:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the parts of an installation find each other, and a person them.
+    """Directories and addresses of an installation.
 
-    `home` is Airflow's own directory (logs), `source` the project's `airflow/`. URLs have no slash at their end.
+    `home` is Airflow's own directory (logs), `source` is the project's `airflow/`. Processes use `airflow_url`, people
+    use the public URLs. URLs have no trailing slash.
     """
 
     home: Path
@@ -102,12 +103,12 @@ class Places:
 
 
 def pages_url(person: Mapping[str, str], port: int) -> str:
-    """Where a person finds the web page: behind a proxy, where the backend is."""
+    """The public address of the web page; behind a proxy it is the backend's."""
     return person.get("VISUAL_AI_PAGES_URL") or person.get("VISUAL_AI_PUBLIC_URL") or f"http://localhost:{port}"
 
 
 def passed_on(person: Mapping[str, str]) -> dict[str, str]:
-    """A person's variables without secrets that are not every process's, without Airflow's and without placeholders."""
+    """The user's variables for every process: no secrets of single processes, none of Airflow's, no placeholders."""
     return {
         name: value
         for name, value in person.items()
@@ -116,14 +117,14 @@ def passed_on(person: Mapping[str, str]) -> dict[str, str]:
 
 
 def airflow_settings(places: Places, person: Mapping[str, str]) -> dict[str, str]:
-    """What each process of Airflow needs, workers of other machines as well: no secrets and no database."""
+    """What every Airflow process needs, including workers on other machines: no secrets and no database."""
     own = {name: value for name, value in person.items() if name.startswith("AIRFLOW__")}
     return {
         **AIRFLOW_DEFAULTS,
         **own,
         "AIRFLOW_HOME": str(places.home),
         "AIRFLOW_CONFIG": str(places.home / "airflow.cfg"),
-        "PYTHONPATH": str(places.source / "config"),  # airflow_local_settings, also when AIRFLOW_HOME is elsewhere
+        "PYTHONPATH": str(places.source / "config"),  # for airflow_local_settings, even when AIRFLOW_HOME is elsewhere
         "AIRFLOW__CORE__DAGS_FOLDER": person.get("AIRFLOW__CORE__DAGS_FOLDER", str(places.source / "dags")),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(places.source / "plugins"),
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
@@ -139,7 +140,7 @@ def airflow_settings(places: Places, person: Mapping[str, str]) -> dict[str, str
 
 
 def airflow_secrets(credentials: Mapping[str, str], metadata_url: str) -> dict[str, str]:
-    """What Airflow's own processes need besides, and a worker of another machine must not have."""
+    """What Airflow's own processes need in addition, and a worker on another machine must not have."""
     return {
         "AIRFLOW__CORE__FERNET_KEY": credentials["AIRFLOW_FERNET_KEY"],
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url,
@@ -151,7 +152,7 @@ def airflow_secrets(credentials: Mapping[str, str], metadata_url: str) -> dict[s
 def backend_settings(
     places: Places, person: Mapping[str, str], credentials: Mapping[str, str], database_url: str
 ) -> dict[str, str]:
-    """What the backend needs: no way into Airflow's database, only its API."""
+    """What the backend needs: access to Airflow's API, but not to its database."""
     return {
         "VISUAL_AI_DATABASE_URL": database_url,
         "VISUAL_AI_AIRFLOW_URL": places.airflow_url,
@@ -166,11 +167,11 @@ def backend_settings(
 def setup_accounts(
     username: str, password: str, person: Mapping[str, str], credentials: Mapping[str, str]
 ) -> dict[str, str]:
-    """The accounts that `airflow/config/airflow_bootstrap.py` is to make."""
+    """The accounts that `airflow/config/airflow_bootstrap.py` creates."""
     return {
         "VISUAL_AI_SETUP_USERNAME": username,
         "VISUAL_AI_SETUP_PASSWORD": password,
-        # A password that a person set in the environment is the truth; a default one was perhaps changed in the UI.
+        # A password set in the environment wins; the default one may have been changed in Airflow's UI since.
         "VISUAL_AI_SETUP_PASSWORD_IS_SET": "1" if person.get("_AIRFLOW_WWW_USER_PASSWORD") else "",
         "VISUAL_AI_SETUP_SERVICE_USERNAME": SERVICE_USER,
         "VISUAL_AI_SETUP_SERVICE_PASSWORD": credentials["AIRFLOW_SERVICE_PASSWORD"],
@@ -178,6 +179,6 @@ def setup_accounts(
 
 
 def given_role_passwords(person: Mapping[str, str]) -> dict[str, str]:
-    """The passwords that a person set for the database roles; what is missing is derived."""
+    """The passwords that the user set for the database roles; missing ones are derived (`backend.db.roles`)."""
     names = {BACKEND_ROLE: "VISUAL_AI_BACKEND_DB_PASSWORD", WORKER_ROLE: "VISUAL_AI_WORKER_DB_PASSWORD"}
     return {role: person[name] for role, name in names.items() if person.get(name)}

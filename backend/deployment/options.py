@@ -1,4 +1,4 @@
-"""What can be set for the local stack: ports, accounts and an external database."""
+"""The settings of a stack: ports, accounts and an external database."""
 
 import os
 import socket
@@ -14,11 +14,11 @@ _WORKER_LOG_OFFSET = 8793 - 8080
 _TRIGGERER_LOG_OFFSET = 8794 - 8080
 
 COMPOSE_DATABASE_HOST = "postgres"
-"""The database's name inside docker compose, as the integration guide's `.env` has it."""
+"""The database's host name inside docker compose, as it appears in the integration guide's `.env`."""
 
 
 class StackOptions(BaseSettings):
-    """The stack's own settings, from the environment and `.env`; the environment wins."""
+    """The stack's own settings, from the environment and `.env`. The environment takes precedence."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
@@ -41,7 +41,7 @@ class StackOptions(BaseSettings):
 
     @property
     def compose_host_ignored(self) -> bool:
-        """Whether POSTGRES_HOST is docker compose's name, which means nothing outside of it."""
+        """Whether POSTGRES_HOST is docker compose's name for the database, which doesn't resolve outside of it."""
         return self.postgres_host == COMPOSE_DATABASE_HOST and not _resolves(COMPOSE_DATABASE_HOST)
 
     @property
@@ -51,17 +51,17 @@ class StackOptions(BaseSettings):
 
     @property
     def database_port(self) -> int:
-        """54320 for the embedded server, so that one on the usual port is not in the way."""
+        """54320 for the embedded server, so that it doesn't collide with one on the default port."""
         return self.postgres_port or (54320 if self.embedded else 5432)
 
     @property
     def worker_log_port(self) -> int:
-        """8793 beside Airflow's 8080, and as far from any other port: two stacks never share one."""
+        """Airflow's default, 8793, shifted like its web port from 8080, so that two stacks never share one."""
         return self.airflow_port + _WORKER_LOG_OFFSET
 
     @property
     def triggerer_log_port(self) -> int:
-        """8794 beside Airflow's 8080, and as far from any other port."""
+        """Airflow's default, 8794, shifted like its web port from 8080."""
         return self.airflow_port + _TRIGGERER_LOG_OFFSET
 
     @property
@@ -81,17 +81,17 @@ class StackOptions(BaseSettings):
 
 
 def read_options(root: Path) -> StackOptions:
-    """The options of the checkout at `root`. Raises `StackError` naming the variable that is wrong."""
+    """The options of the checkout at `root`. Raises `StackError` naming the invalid variables."""
     return _options(root / ".env")
 
 
 def container_options() -> StackOptions:
-    """The options of a container: its environment alone. Raises `StackError` naming the variable that is wrong."""
+    """The options of a container, from its environment only. Raises `StackError` naming the invalid variables."""
     return _options(None)
 
 
 def read_environment(root: Path) -> dict[str, str]:
-    """`.env` overlaid by the environment: what the started processes may see of the person's settings."""
+    """`.env` overlaid by the environment: the user's own settings."""
     file = {name: value for name, value in dotenv_values(root / ".env").items() if value}
     return {**file, **os.environ}
 
@@ -101,7 +101,7 @@ def _options(file: Path | None) -> StackOptions:
         return StackOptions(_env_file=file)
     except ValidationError as error:
         problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise StackError(f"The settings don't fit:\n{problems}") from None
+        raise StackError(f"Invalid settings:\n{problems}") from None
 
 
 def _resolves(host: str) -> bool:

@@ -1,7 +1,16 @@
-"""The one way built-in agents call their models: retries, another model, a repaired answer, as the policy decides.
+"""The model call: how built-in agents ask their models, with retries, fallback models and repaired answers.
 
-Each attempt is a call of its own, with its own callbacks, usage and budget; SDKs' own retries are off. A stream that
-breaks off is an attempt that failed: what it said is superseded by the next one, whose events carry the next number.
+A `ModelCall` stands in for a chat model and asks it under the error policy. One call consists of one or more attempts:
+
+1. The rate limiter is asked for admission, and then the model. Each attempt is a LangChain call of its own, so
+   callbacks, usage and budget count every one of them. The provider's SDK never retries by itself.
+2. When an attempt fails, `decide` chooses what follows: the same model after a wait, the next fallback model (if
+   necessary with a trimmed prompt), the faulty answer and what is wrong with it, sent back to the model, or nothing.
+3. Listeners among the callbacks (`models/attempts.py`) learn of each failed attempt, and of the success in the end.
+4. When nothing follows, an `AgentFailure` is raised, with the last error and the decision about it.
+
+A stream that breaks off is a failed attempt: the tokens that it has delivered are superseded by those of the next
+attempt.
 """
 
 import asyncio
@@ -24,33 +33,30 @@ from backend.core.errors.agent_errors import (
     AnswerRefusedError,
     InvalidOutputError,
 )
-from backend.core.errors.facts import facts_of
-from backend.core.errors.fallbacks import Fallback
-from backend.core.errors.overflow import tokens_refused
+from backend.core.errors.facts import facts_of, tokens_refused
 from backend.core.ratelimit.interface import CircuitOpenError, HeldBackError, ModelGate
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import (
     DEFAULT_POLICY,
-    UNUSABLE,
+    AgentFailure,
+    Classified,
     Decision,
     ErrorPolicy,
-    Failure,
-    FallBack,
+    FailedAttempt,
+    FailureSignals,
+    FallbackModel,
     Repair,
     Retry,
+    SwitchModel,
     classify,
     decide,
-    mark,
-    wait_asked_for,
     wait_of,
 )
 from backend.models.attempts import (
     ATTEMPT_KEY,
     CALL_KEY,
     REAL_TIME,
-    FailedAttempt,
-    Pace,
-    end_with,
+    RetryTiming,
     error_context,
     listeners_of,
     prompt_context,
@@ -64,13 +70,13 @@ from backend.models.token_estimate import estimate_messages
 log = logging.getLogger(__name__)
 
 Shape = Callable[[BaseChatModel], Runnable[Any, Any]]
-"""Makes of a model what is called: with tools bound, say, or with a structured answer."""
+"""Turns a model into what is called: the model with tools bound, for example, or with a structured answer."""
 Check = Callable[[Any], Any]
-"""Makes the result of an answer. Raises `InvalidOutputError` for one in the wrong form."""
+"""Turns an answer into the call's result. Raises `InvalidOutputError` for an answer in the wrong form."""
 RepairPrompt = Callable[[Any, InvalidOutputError], str]
-"""What to say to a model about its answer."""
+"""Returns what to tell the model about an answer in the wrong form."""
 
-# Where these providers say why an answer ended; where none does, a proxy closed the stream too early.
+# The metadata in which these providers say why an answer ended. Without any, a proxy has closed the stream too early.
 _ENDINGS: Mapping[str, tuple[str, ...]] = {
     "openai": ("finish_reason", "status"),
     "azure_openai": ("finish_reason", "status"),
@@ -81,9 +87,9 @@ _FILTERED = frozenset({"content_filter", "safety", "prohibited_content", "blockl
 
 
 class ModelCall(Runnable[LanguageModelInput, AIMessage]):
-    """Stands for a chat model, and calls it under the policy. Asynchronous only.
+    """Stands in for a chat model and asks it under the error policy. Asynchronous only.
 
-    Raises the last attempt's error, which says what was decided: a retry of the task helps unless it is final.
+    Raises `AgentFailure` when no further attempt follows. A retry of the task helps unless its decision is final.
     """
 
     def __init__(
@@ -92,37 +98,37 @@ class ModelCall(Runnable[LanguageModelInput, AIMessage]):
         policy: ErrorPolicy = DEFAULT_POLICY,
         *,
         gate: ModelGate | None = None,
-        pace: Pace = REAL_TIME,
+        timing: RetryTiming = REAL_TIME,
         shape: Shape | None = None,
     ) -> None:
-        """`gate` is asked before each attempt."""
+        """`gate` is the rate limiter, which is asked before each attempt. `shape` is applied to each model."""
         self._models = models
         self._policy = policy
         self._gate = gate
-        self._pace = pace
+        self._timing = timing
         self._shape = shape
 
     @classmethod
     def of(cls, model: Any) -> "ModelCall":
-        """The model itself when it is one of these, or one around a plain chat model."""
+        """The model itself if it is a `ModelCall`, and otherwise one around a plain chat model."""
         return model if isinstance(model, ModelCall) else cls(OneModel(model))
 
     def shaped(self, shape: Shape) -> Self:
-        """The same with each of its models changed."""
+        """The same call with `shape` applied to each of its models."""
         before = self._shape
         both: Shape = shape if before is None else lambda model: shape(cast(BaseChatModel, before(model)))
-        return type(self)(self._models, self._policy, gate=self._gate, pace=self._pace, shape=both)
+        return type(self)(self._models, self._policy, gate=self._gate, timing=self._timing, shape=both)
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Self:
-        """The same with tools."""
+        """The same call with tools."""
         return self.shaped(lambda model: model.bind_tools(tools, **kwargs))
 
     def with_structured_output(self, schema: Any, **kwargs: Any) -> Self:
-        """The same with an answer in a form; see `BaseChatModel.with_structured_output`."""
+        """The same call with a structured answer; see `BaseChatModel.with_structured_output`."""
         return self.shaped(lambda model: model.with_structured_output(schema, **kwargs))
 
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
-        """Not there: waiting would block the event loop that all agents share."""
+        """Not supported: waiting would block the event loop that all agents share."""
         raise NotImplementedError("use ainvoke")
 
     async def ainvoke(
@@ -140,10 +146,14 @@ class ModelCall(Runnable[LanguageModelInput, AIMessage]):
         repair: RepairPrompt | None = None,
         **kwargs: Any,
     ) -> Any:
-        """What `check` makes of the answer, or the answer. One that it refuses is sent back with what `repair` says."""
-        call = _Call(self._models, self._policy, self._gate, self._pace, input, ensure_config(config))
+        """Ask the model; returns its answer, or what `check` turns that into.
+
+        An answer that `check` refuses is sent back with what `repair` says about it, as often as the policy allows.
+        Raises `AgentFailure`.
+        """
+        call = _CallInProgress(self._models, self._policy, self._gate, self._timing, input, ensure_config(config))
         retrying = AsyncRetrying(
-            sleep=self._pace.sleep, retry=retry_if_exception(call.goes_on), wait=call.wait, reraise=True
+            sleep=self._timing.sleep, retry=retry_if_exception(call.goes_on), wait=call.wait, reraise=True
         )
         async for attempt in retrying:
             with attempt:
@@ -161,12 +171,12 @@ def make_model_call(
     params: Mapping[str, Any] | None = None,
     openai_clients: Callable[[], Mapping[str, Any]] | None = None,
     gate: ModelGate | None = None,
-    pace: Pace = REAL_TIME,
+    timing: RetryTiming = REAL_TIME,
 ) -> ModelCall:
-    """The chosen model and those that may take over from it, under a policy.
+    """Make the call of the chosen model, with its fallback models under a policy.
 
-    `params` and `openai_clients` are as for `ModelChain`. Raises `ModelConfigurationError` when the provider refuses
-    the parameters.
+    `params` and `openai_clients` are those of `ModelChain`. Offline models need no rate limiter and ignore `gate`.
+    Raises `ModelConfigurationError` when the integration refuses the parameters.
     """
     chain = ModelChain(
         choice,
@@ -177,25 +187,25 @@ def make_model_call(
         params=params,
         openai_clients=openai_clients,
     )
-    return ModelCall(chain, policy, gate=None if choice.local else gate, pace=pace)
+    return ModelCall(chain, policy, gate=None if choice.local else gate, timing=timing)
 
 
-class _Call:
-    """One call, until it succeeds or is given up."""
+class _CallInProgress:
+    """The state of one call, until it succeeds or is given up."""
 
     def __init__(
         self,
         models: Models,
         policy: ErrorPolicy,
         gate: ModelGate | None,
-        pace: Pace,
+        timing: RetryTiming,
         prompt: LanguageModelInput,
         config: RunnableConfig,
     ) -> None:
         self._models = models
         self._policy = policy
         self._gate = gate
-        self._pace = pace
+        self._timing = timing
         self._prompt = prompt
         self._config = config
         self._listeners, self._watchers = listeners_of(config), watchers_of(config)
@@ -204,23 +214,26 @@ class _Call:
         self._model = models.first
         self._timeout: float | None = None
         self._decision: Decision | None = None
-        self._history: list[Failure] = []
+        self._history: list[FailureSignals] = []
         self._failed: list[FailedAttempt] = []
         self._tried = [models.first]
         self._left_out = 0
 
     def goes_on(self, error: BaseException) -> bool:
-        """Whether another attempt follows."""
-        return isinstance(error, Exception) and isinstance(self._decision, Retry | FallBack | Repair)
+        """Whether another attempt follows the error."""
+        return isinstance(error, Exception) and isinstance(self._decision, Retry | SwitchModel | Repair)
 
     def wait(self, _: RetryCallState) -> float:
-        """Seconds until it does."""
+        """Seconds until the next attempt."""
         return (wait_of(self._decision) or 0.0) if self._decision is not None else 0.0
 
     async def attempt(
         self, shape: Shape | None, check: Check | None, repair: RepairPrompt | None, kwargs: Mapping[str, Any]
     ) -> Any:
-        """Ask once. Raises the error after the decision about it."""
+        """Ask the model once.
+
+        Raises the error if another attempt follows (`goes_on`), and an `AgentFailure` with it if none does.
+        """
         self._number += 1
         self._decision = None
         mine: RunnableConfig = {"metadata": {CALL_KEY: self._id, ATTEMPT_KEY: self._number}}
@@ -233,12 +246,14 @@ class _Call:
             self._check_end(_message(answer))
             result = answer if check is None else check(answer)
         except Exception as error:
-            ended = await self._fail(error, answer, repair)
-            if ended is error:
-                raise
-            raise ended from ended.__cause__
+            failed = await self._fail(error, answer, repair)
+            if not self.goes_on(error):
+                failure = self._give_up(failed)
+                raise failure from failure.error
+            self._prepare(failed.decision, error, answer, repair)
+            raise
         await self._report("ok", tokens=_tokens(answer))
-        self._tell_end(None)
+        self._report_end(None)
         self._succeed()
         return result
 
@@ -250,8 +265,8 @@ class _Call:
             await self._gate.admit(key, tokens=tokens, max_wait=self._policy.wait_limit)
         except (HeldBackError, CircuitOpenError):
             raise
-        except Exception as error:  # a gate out of order lets everybody through
-            log.warning("the rate limiter could not be asked: %s", type(error).__name__)
+        except Exception as error:  # calls go on without a limiter that is out of order
+            log.warning("the rate limiter is unavailable: %s", type(error).__name__)
 
     async def _report(self, outcome: Any, *, retry_after: float | None = None, tokens: int | None = None) -> None:
         if self._gate is None:
@@ -260,68 +275,69 @@ class _Call:
             key = self._models.gate_key(self._model)
             await self._gate.report(key, outcome, retry_after=retry_after, tokens=tokens)
         except Exception as error:
-            log.warning("the rate limiter could not be told: %s", type(error).__name__)
+            log.warning("the rate limiter did not take a report: %s", type(error).__name__)
 
-    async def _fail(self, error: Exception, answer: Any, repair: RepairPrompt | None) -> Exception:
-        """Decide what follows; gives the error to raise, whether or not another attempt follows."""
-        may_repair = repair is not None and isinstance(error, InvalidOutputError)
-        options = await self._options(error)
-        failure = self._failure(error, options, repairable=may_repair and not isinstance(error, AnswerRefusedError))
-        decision = decide(self._policy, failure, self._history, options=options, draw=self._pace.draw())
+    async def _fail(self, error: Exception, answer: Any, repair: RepairPrompt | None) -> FailedAttempt:
+        """Decide what follows the error, and report the failed attempt."""
+        classified = classify(error)
+        options = await self._options(classified)
+        repairable = (
+            repair is not None and isinstance(error, InvalidOutputError) and not isinstance(error, AnswerRefusedError)
+        )
+        signals = self._signals(error, classified, options, repairable=repairable)
+        decision = decide(self._policy, signals, self._history, options=options, draw=self._timing.draw())
         if not isinstance(error, HeldBackError | CircuitOpenError):
-            await self._report(_outcome(failure, answer), retry_after=failure.retry_after, tokens=_tokens(answer))
-        context = error_context(error, timeout=failure.timeout, **prompt_context(self._messages()))
-        failed = FailedAttempt(error, decision, self._number, self._model, context)
-        self._history.append(failure)
+            await self._report(_verdict(signals, answer), retry_after=signals.retry_after, tokens=_tokens(answer))
+        context = error_context(error, timeout=signals.timeout, **prompt_context(self._messages()))
+        failed = FailedAttempt(error, classified, decision, self._number, self._model, context)
+        self._history.append(signals)
         self._failed.append(failed)
         self._decision = decision
-        self._tell_end(failed)
-        if not self.goes_on(error):
-            return self._give_up(failed)
-        log.info("attempt %s at %s: %s, then %s", self._number, self._model, failure.category, decision)
-        self._prepare(decision, error, answer, repair)
-        for listener in self._listeners:
-            listener.attempt_failed(failed, self._metadata())
-        return error
+        self._report_end(failed)
+        if self.goes_on(error) or signals.fallback_unusable:
+            for listener in self._listeners:
+                listener.attempt_failed(failed, self._metadata())
+        return failed
 
-    async def _options(self, error: Exception) -> Sequence[Fallback]:
+    async def _options(self, classified: Classified) -> Sequence[FallbackModel]:
         """The models that may take over after such an error."""
-        wanted = self._policy.rule(classify(error).category).fallback or self._model != self._models.first
+        wanted = self._policy.rule(classified.category).fallback or self._model != self._models.first
         # The table of context windows takes a moment to load.
         return await asyncio.to_thread(self._models.options, self._tried) if wanted else ()
 
-    def _failure(self, error: Exception, options: Sequence[Fallback], *, repairable: bool) -> Failure:
-        found, facts = classify(error), facts_of(error)
-        words = f"{found.message} {facts.message}"
-        advised = wait_asked_for(facts.headers, words) or facts.advised_wait
-        overflowed = found.category == "context_length"
-        needed, least = self._sizes(words if overflowed else "") if options else (0, 0)
-        return Failure(
-            category=found.category,
-            subject=self._model,
-            retry_after=getattr(error, "retry_after", None) or advised,
-            hopeless=facts.headers.get("x-should-retry") == "false",
+    def _signals(
+        self, error: Exception, classified: Classified, options: Sequence[FallbackModel], *, repairable: bool
+    ) -> FailureSignals:
+        overflow = f"{classified.message} {facts_of(error).message}" if classified.category == "context_length" else ""
+        prompt, least = self._sizes(overflow) if options else (0, 0)
+        return FailureSignals.of(
+            error,
+            classified,
+            self._model,
             timeout=self._timeout or self._models.timeout or None,
-            provider_down=isinstance(error, CircuitOpenError),
-            needed=needed,
-            least=least,
+            circuit_open=isinstance(error, CircuitOpenError),
+            prompt_tokens=prompt,
+            min_prompt_tokens=least,
             repairable=repairable,
-            stands_in=self._model != self._models.first,
+            is_fallback=self._model != self._models.first,
         )
 
     def _sizes(self, message: str) -> tuple[int, int]:
-        """The tokens that the prompt needs with its answer, as it is and when it is cut as far as that goes."""
+        """The tokens that prompt and answer need: with the prompt as it is, and trimmed as far as possible."""
         messages = self._messages()
         estimate, answer = estimate_messages(messages), self._models.answer_tokens
         needed = max(estimate, tokens_refused(message) or 0)
         return needed + answer, round(least_tokens(messages) * needed / max(estimate, 1)) + answer
 
     def _prepare(self, decision: Decision, error: Exception, answer: Any, repair: RepairPrompt | None) -> None:
-        """Make everything ready for the attempt that was decided on."""
+        """Set up the attempt that was decided on."""
+        log.info(
+            "attempt %s at %s failed (%s); next: %s", self._number, self._model, self._history[-1].category, decision
+        )
         match decision:
             case Retry(_, timeout):
                 self._timeout = timeout if timeout != self._models.timeout else None
-            case FallBack(model, trim_to):
+            case SwitchModel(model, trim_to):
                 if trim_to is not None:
                     self._trim(trim_to, self._history[-1])
                 self._model, self._timeout = model, None
@@ -330,29 +346,24 @@ class _Call:
                 if repair is not None and isinstance(error, InvalidOutputError):
                     self._prompt = [*self._messages(), HumanMessage(repair(answer, error))]
 
-    def _trim(self, tokens: int, failure: Failure) -> None:
-        """Cut the prompt to what the next model holds, by what the last one counted."""
+    def _trim(self, tokens: int, signals: FailureSignals) -> None:
+        """Trim the prompt to what the next model holds, scaled by how the last one counted its tokens."""
         messages, answer = self._messages(), self._models.answer_tokens
-        ratio = max(1.0, (failure.needed - answer) / max(estimate_messages(messages), 1))
+        ratio = max(1.0, (signals.prompt_tokens - answer) / max(estimate_messages(messages), 1))
         trimmed = trim_prompt(messages, int((tokens - answer) / ratio))
         self._prompt = trimmed.messages
         self._left_out += trimmed.left_out
 
-    def _give_up(self, failed: FailedAttempt) -> Exception:
-        """No attempt follows; gives the error that says so."""
-        error = failed.error
-        if self._history[-1].stands_in and self._history[-1].category in UNUSABLE:
-            # A model that can't be used says nothing about why it was asked: the chosen one's error does.
-            for listener in self._listeners:
-                listener.attempt_failed(failed, self._metadata())
-            error = self._failed[0].error
-            error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the runner
-        else:
-            end_with(failed)
-        mark(error, failed.decision)
-        return error
+    def _give_up(self, failed: FailedAttempt) -> AgentFailure:
+        """The failure to raise after the last attempt."""
+        if not self._history[-1].fallback_unusable:
+            return AgentFailure(failed.error, failed.classified, failed.decision, attempt=failed)
+        # That a fallback model can't be used does not say why it was asked: the chosen model's error does. Both were
+        # recorded when another attempt followed them.
+        first = self._failed[0]
+        return AgentFailure(first.error, first.classified, failed.decision, recorded=True)
 
-    def _tell_end(self, failed: FailedAttempt | None) -> None:
+    def _report_end(self, failed: FailedAttempt | None) -> None:
         for watcher in self._watchers:
             watcher.attempt_over(self._number, self._model, failed, self._metadata())
 
@@ -365,7 +376,7 @@ class _Call:
                 listener.took_over(self._model, self._notice())
 
     def _notice(self) -> str:
-        why = next(failed.found.category for failed in self._failed if isinstance(failed.decision, FallBack))
+        why = next(failed.classified.category for failed in self._failed if isinstance(failed.decision, SwitchModel))
         cut = f", which got the prompt without {self._left_out} of its characters" if self._left_out else ""
         return f"{self._models.first} could not answer ({why}): {self._model} did{cut}"
 
@@ -380,7 +391,7 @@ class _Call:
         return {**(self._config.get("metadata") or {}), CALL_KEY: self._id}
 
     def _check_end(self, message: AIMessage | None) -> None:
-        """Refuse an answer that was ended by a filter, or before its end."""
+        """Raise for an answer that a content filter ended, or that broke off."""
         if message is None:
             return
         said = message.response_metadata
@@ -389,9 +400,9 @@ class _Call:
         endings = _ENDINGS.get(self._model.partition(":")[0])
         if endings is None or any(said.get(name) for name in endings):
             return
-        # Where usage is told last of all, having it is an end as well.
+        # Usage is the last thing that these providers send, so an answer with usage is complete.
         if "finish_reason" not in endings or message.usage_metadata is None:
-            raise AnswerBrokenOffError("the answer ended without saying why: it was broken off")
+            raise AnswerBrokenOffError("the answer broke off: it ended without a finish reason")
 
 
 def _message(answer: Any) -> AIMessage | None:
@@ -405,9 +416,9 @@ def _tokens(answer: Any) -> int | None:
     return used["total_tokens"] if used else None
 
 
-def _outcome(failure: Failure, answer: Any) -> str:
-    """What the gate is told of a failed attempt."""
-    if failure.category == "invalid_output" and answer is not None:
+def _verdict(signals: FailureSignals, answer: Any) -> str:
+    """What the rate limiter learns from a failed attempt."""
+    if signals.category == "invalid_output" and answer is not None:
         return "ok"
     by_category = {"rate_limit": "rate_limited", "server": "down", "timeout": "down"}
-    return by_category.get(failure.category, "other")
+    return by_category.get(signals.category, "other")

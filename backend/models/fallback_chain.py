@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from langchain_core.language_models import BaseChatModel
 
-from backend.core.errors.fallbacks import Fallback
+from backend.core.errors.fallbacks import FallbackModel
 from backend.core.settings import Settings
 from backend.models.prices import context_window
 from backend.models.resolve import (
@@ -44,7 +44,7 @@ class Models(Protocol):
         """The model of that name."""
         ...
 
-    def options(self, tried: Collection[str]) -> Sequence[Fallback]:
+    def options(self, tried: Collection[str]) -> Sequence[FallbackModel]:
         """The models that can take over."""
         ...
 
@@ -67,7 +67,7 @@ class OneModel:
         """The model."""
         return self._model
 
-    def options(self, tried: Collection[str]) -> Sequence[Fallback]:  # noqa: ARG002  # as above
+    def options(self, tried: Collection[str]) -> Sequence[FallbackModel]:  # noqa: ARG002  # as above
         """None."""
         return ()
 
@@ -83,7 +83,7 @@ class ModelChain:
         self,
         choice: ModelChoice,
         settings: Settings,
-        fallbacks: Collection[Fallback] = (),
+        fallbacks: Collection[FallbackModel] = (),
         *,
         purpose: Purpose = "text",
         credentials: ModelCredentials | None = None,
@@ -102,7 +102,7 @@ class ModelChain:
         self._openai_clients = openai_clients
         self._choices = {choice.name: choice}
         self._models: dict[tuple[str, float | None], BaseChatModel] = {}
-        self._usable: list[Fallback] | None = None
+        self._usable: list[FallbackModel] | None = None
         self.first = choice.name
         self.model(choice.name)
 
@@ -130,7 +130,7 @@ class ModelChain:
             self._models[key] = build_model(choice, self._settings, credentials=self._credentials, **params)
         return self._models[key]
 
-    def options(self, tried: Collection[str]) -> list[Fallback]:
+    def options(self, tried: Collection[str]) -> list[FallbackModel]:
         """The models that can take over and were not tried yet, with their context windows as far as known.
 
         Those that lack a key or a package, or would only work offline, are none. Takes half a second the first time.
@@ -144,7 +144,7 @@ class ModelChain:
         provider = name.partition(":")[0]
         return f"{name}@{credential_scope(provider, self._settings, self._credentials)}"
 
-    def _resolved(self, fallback: Fallback) -> Fallback | None:
+    def _resolved(self, fallback: FallbackModel) -> FallbackModel | None:
         try:
             choice = resolve_model(
                 fallback.model, purpose=self._purpose, settings=self._settings, credentials=self._credentials
@@ -155,4 +155,4 @@ class ModelChain:
             log.info("%s can't take over from %s: %s", fallback.model, self.first, error.message)
             return None
         self._choices[choice.name] = choice
-        return Fallback(choice.name, fallback.context_window or context_window(choice.name))
+        return FallbackModel(choice.name, fallback.context_window or context_window(choice.name))

@@ -1,1 +1,1 @@
-"""Requests to hosts that somebody else named, without becoming a way into the private network (SSRF)."""
+"""Requests to hosts that users named, without becoming a way into the private network (SSRF)."""

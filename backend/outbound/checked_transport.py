@@ -1,16 +1,17 @@
-"""HTTP to hosts that somebody else named: pictures of a run, receivers of a webhook.
+"""HTTP requests to hosts that users named: pictures of a run, receivers of a webhook.
 
-The rules follow the OWASP "Server-Side Request Forgery Prevention" cheat sheet: few schemes, every address that a
-name resolves to is checked, the connection goes to an address that was checked (a second look-up could answer
-differently: DNS rebinding), and each redirect starts over.
+The rules follow the OWASP "Server-Side Request Forgery Prevention" cheat sheet: few schemes are allowed; every address
+that a name resolves to is checked; the connection goes to an address that was checked, because a second look-up could
+return another one (DNS rebinding); and each redirect is checked like the first request.
 
 HostError
 ├── PrivateHostError   an address of the host is not public; a retry doesn't help
-├── UnknownHostError   the host's name is no name, or nobody's
-└── LookupFailedError  its name could not be looked up just now; a retry may help
+├── UnknownHostError   the host's name is invalid or does not exist; a retry doesn't help
+└── LookupFailedError  the name could not be looked up at the moment; a retry may help
 """
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection
@@ -18,17 +19,20 @@ from functools import lru_cache
 
 import httpx
 
-from backend.outbound.public_address import is_public
-
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Turns a host name and a port into IP addresses, as text. Raises `socket.gaierror`."""
 
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
 CONNECT_TIMEOUT = 5.0
-"""Seconds for one address of a host, so that a dead IPv6 route leaves time for the IPv4 one."""
+"""Seconds per address of a host, so that a dead IPv6 route leaves time for the IPv4 one."""
 
 
 class HostError(Exception):
-    """A host that can't be connected to. The text names no address: it would let a client map the network."""
+    """The host must not or cannot be connected to. The message names no address, which would let a client map the network."""
 
 
 class PrivateHostError(HostError):
@@ -36,21 +40,21 @@ class PrivateHostError(HostError):
 
 
 class UnknownHostError(HostError):
-    """The host's name is not a valid one, or stands for nothing."""
+    """The host's name is invalid or does not exist."""
 
 
 class LookupFailedError(HostError):
-    """The host's name could not be looked up just now."""
+    """The host's name could not be looked up at the moment."""
 
 
 async def resolve_host(host: str, port: int) -> list[str]:
-    """The addresses of `host`, in the order the system prefers. Raises `socket.gaierror` and `UnicodeError`."""
+    """The addresses of `host`, in the system's order of preference. Raises `socket.gaierror` and `UnicodeError`."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
 def url_fault(url: httpx.URL, schemes: Collection[str] = ("http", "https")) -> str | None:
-    """What is wrong with an address, to be read after "the address"; None when nothing is."""
+    """What is wrong with a URL, worded to follow "the address"; None when nothing is."""
     if url.scheme not in schemes:
         return f"is not {' or '.join(f'{scheme}://' for scheme in schemes)}"
     if not url.host:
@@ -63,7 +67,7 @@ def url_fault(url: httpx.URL, schemes: Collection[str] = ("http", "https")) -> s
 
 
 async def checked_addresses(url: httpx.URL, *, allow_private: bool, resolve: Resolve, redirected: bool) -> list[str]:
-    """All addresses of the URL's host. Raises `HostError` when there is none, or one that is not allowed."""
+    """All addresses of the URL's host. Raises `HostError` when there is none or one of them is not allowed."""
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
         addresses = await resolve(url.host, port)
@@ -82,7 +86,7 @@ async def checked_addresses(url: httpx.URL, *, allow_private: bool, resolve: Res
 
 
 def certificate_refused(error: BaseException | None) -> bool:
-    """Whether a connection failed because the server's certificate was not accepted."""
+    """Whether a connection failed because the server's certificate could not be verified."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return True
@@ -92,14 +96,14 @@ def certificate_refused(error: BaseException | None) -> bool:
 
 @lru_cache(maxsize=1)
 def default_ssl_context() -> ssl.SSLContext:
-    """How certificates are checked. Loading the trusted roots takes tens of milliseconds: once a process."""
+    """The context that verifies certificates. Loading the trusted roots takes tens of milliseconds: once per process."""
     return httpx.create_ssl_context(trust_env=False)
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
-    """An httpx transport that resolves a host once, checks every address and connects to exactly those.
+    """An httpx transport that resolves a host once, checks every address and connects only to those addresses.
 
-    Redirects are the caller's: it sets `redirected` before it follows one. Raises `HostError` besides httpx's errors.
+    The caller follows redirects, and sets `redirected` before it does. Raises `HostError` besides httpx's errors.
     """
 
     def __init__(
@@ -111,18 +115,18 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         self._inner = httpx.AsyncHTTPTransport(
             verify=ssl_context or default_ssl_context(),
             trust_env=False,
-            # No connection is used twice: the pool keys them by address, and two hosts may share one.
+            # No connection is reused: the pool keys them by address, which two hosts may share.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` to an address of its host that was checked."""
+        """Send `request` to a checked address of its host."""
         addresses = await checked_addresses(
             request.url, allow_private=self._allow_private, resolve=self._resolve, redirected=self.redirected
         )
         failure: httpx.TransportError | None = None
         for address in addresses:
-            # The Host header and the TLS server name stay those of the address that was asked for.
+            # The Host header and the TLS server name remain those of the requested host.
             pinned = httpx.Request(
                 request.method,
                 request.url.copy_with(host=address),
@@ -137,5 +141,33 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         raise failure or httpx.ConnectError("no address")
 
     async def aclose(self) -> None:
-        """Close what is still open."""
+        """Close open connections."""
         await self._inner.aclose()
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is on the public internet. Also checks an IPv4 address that is embedded in an IPv6 one."""
+    try:
+        ip: IPAddress = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        embedded = _embedded_ipv4(ip)
+        if embedded is not None:
+            return all(inner.is_global and not inner.is_multicast for inner in embedded)
+        # Outside 2000::/3 there are only local, multicast, reserved and local-use NAT64 addresses.
+        if ip not in _GLOBAL_UNICAST:
+            return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _embedded_ipv4(ip: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...] | None:
+    if ip.ipv4_mapped is not None:
+        return (ip.ipv4_mapped,)
+    if ip.sixtofour is not None:
+        return (ip.sixtofour,)
+    if ip.teredo is not None:
+        return ip.teredo
+    if ip in _NAT64:
+        return (ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF),)
+    return None

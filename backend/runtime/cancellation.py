@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler
 from sqlalchemy.exc import SQLAlchemyError
 
+from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db.engine import Database
 from backend.db.runs import executions
 
@@ -23,6 +24,12 @@ class RunCancelledError(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__("the run was cancelled")
+
+
+def run_cancelled() -> AgentFailure:
+    """The failure of a task whose run was cancelled. Its agents have recorded that already."""
+    error = RunCancelledError()
+    return AgentFailure(error, classify(error), recorded=True)
 
 
 class AgentOverError(RuntimeError):

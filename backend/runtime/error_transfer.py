@@ -1,4 +1,9 @@
-"""An error on its way from the triggerer to the worker that raises it, as JSON."""
+"""Moves a failure from the triggerer, where the agents ran, to the worker that raises it, as JSON.
+
+A trigger can only hand on JSON, and Airflow's retry policy and callbacks only run in a worker. So the triggerer packs
+the failure, and the worker builds it anew: with the original error's own type where that can be imported, because a
+DAG's author may have named it in a retry policy, and with everything that was found out and decided about it.
+"""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -7,25 +12,30 @@ from typing import Any
 
 from backend.core.jsonable import to_jsonable
 from backend.core.redaction import REDACTED, redact_text
-from backend.core.workflow_error_handler import Classified, Reschedule, classify, mark, reschedule_after
+from backend.core.workflow_error_handler import AgentFailure, Classified, Reschedule, as_failure
 
 MESSAGE_LIMIT = 4_000
+"""The longest message that is handed on, in characters."""
 _KEPT = ("status_code", "code", "retry_after", "retry_in", "field")
 
 
 class AgentFailedError(RuntimeError):
-    """An agent failed in the triggerer with an error whose own type can't be made again here."""
+    """An agent failed in the triggerer with an error whose own type can't be rebuilt in the worker."""
 
 
-def pack(error: Exception, *, final: bool, hide: Sequence[str] = ()) -> dict[str, Any]:
-    """What is needed to raise the error elsewhere; secrets, and the keys to `hide`, are taken out of its text."""
+def pack(error: Exception, *, hide: Sequence[str] = ()) -> dict[str, Any]:
+    """Turn a failure, or an error that was raised outside of agents, into JSON.
+
+    Secrets, and the keys in `hide`, are removed from all texts.
+    """
 
     def clean(text: str) -> str:
         for key in hide:
             text = text.replace(key, REDACTED)
         return redact_text(text, limit=MESSAGE_LIMIT)
 
-    found = classify(error)
+    failure = as_failure(error)
+    error, classified = failure.error, failure.classified
     kept = {name: value for name in _KEPT if isinstance(value := getattr(error, name, None), str | int | float)}
     response = getattr(error, "response", None)
     headers = getattr(response, "headers", None)
@@ -39,36 +49,32 @@ def pack(error: Exception, *, final: bool, hide: Sequence[str] = ()) -> dict[str
         "message": clean(text),
         "given": clean(given),
         "attributes": to_jsonable(kept),
-        "category": found.category,
-        "exception_type": found.exception_type,
-        "cause": clean(found.message),
-        "chain": [clean(link) for link in found.chain],
-        "final": final,
-        "reschedule_after": reschedule_after(error),
-        "recorded": bool(getattr(error, "visual_ai_recorded", False)),
+        "category": classified.category,
+        "exception_type": classified.exception_type,
+        "cause": clean(classified.message),
+        "chain": [clean(link) for link in classified.chain],
+        "final": classified.final,
+        "reschedule_after": failure.reschedule_after,
+        "recorded": failure.recorded,
     }
 
 
-def unpack(packed: Mapping[str, Any]) -> Exception:
-    """The error again, of its own type where that can be found, so that a retry policy recognises it.
-
-    It is classified and waited out as it was, and recorded again only if it was not.
-    """
-    error: Any = _made_again(packed)
-    if (after := packed.get("reschedule_after")) is not None:
-        mark(error, Reschedule(float(after)))
-    error.visual_ai_recorded = bool(packed["recorded"])
-    error.visual_ai_classified = Classified(
+def unpack(packed: Mapping[str, Any]) -> AgentFailure:
+    """Build the failure anew in the worker."""
+    classified = Classified(
         category=packed["category"],
         exception_type=str(packed["exception_type"]),
         message=str(packed["cause"]),
         final=bool(packed["final"]),
         chain=tuple(packed.get("chain") or ()),
     )
-    return error  # type: ignore[no-any-return]  # it is an Exception
+    after = packed.get("reschedule_after")
+    decision = None if after is None else Reschedule(float(after))
+    return AgentFailure(_rebuild(packed), classified, decision, recorded=bool(packed["recorded"]))
 
 
-def _made_again(packed: Mapping[str, Any]) -> Exception:
+def _rebuild(packed: Mapping[str, Any]) -> Exception:
+    """The original error, of its own type if possible."""
     message = str(packed["message"])
     module, _, name = str(packed["type"]).partition(":")
     with suppress(Exception):
@@ -76,12 +82,9 @@ def _made_again(packed: Mapping[str, Any]) -> Exception:
         for part in name.split("."):
             kind = getattr(kind, part)
         if isinstance(kind, type) and issubclass(kind, Exception):
-            # Not its `__init__`: that may want an HTTP response.
+            # As `pickle` restores an exception, but without calling `__init__`, which may require an HTTP response.
             error = kind.__new__(kind)
-            error.args = (packed["given"],)
-            for attribute, value in packed["attributes"].items():
-                with suppress(AttributeError):
-                    setattr(error, attribute, value)
+            error.__setstate__({**packed["attributes"], "args": (packed["given"],)})
             if str(error) == message:
                 return error
     return AgentFailedError(message)

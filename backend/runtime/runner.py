@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -16,21 +16,20 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.checkpoints.batch_writer import CheckpointWriter
-from backend.checkpoints.batched_saver import GroupSaver
-from backend.checkpoints.fenced_saver import Pool, open_pool
+from backend.checkpoints.batched_saver import BatchedSaver
+from backend.checkpoints.pool import Pool, open_pool
 from backend.core.budget import Budget
-from backend.core.errors.input_error import InputError
 from backend.core.jsonable import dumps
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
 from backend.core.states import TaskState
-from backend.core.workflow_error_handler import classify
+from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db.engine import Database
-from backend.db.outage import outlast
+from backend.db.outage import retry_until_available
 from backend.db.runs import executions, traces
 from backend.db.runs.threads import Claim
 from backend.db.runs.traces import Place
-from backend.models.attempts import REAL_TIME, Pace
+from backend.models.attempts import REAL_TIME, RetryTiming
 from backend.models.resolve import ModelCredentials, provider_keys
 from backend.models.usage import Usage
 from backend.observation.recording.observer import AgentObserver
@@ -44,19 +43,35 @@ from backend.runtime.budget.alerts import open_watch
 from backend.runtime.budget.guard import Guard, Ledger, Purse, Spent
 from backend.runtime.cancellation import CallStop, CancelWatch, RunCancelledError
 from backend.runtime.graphs.factory import GraphMaker
-from backend.runtime.graphs.retry import run_with_policy, tell_failure
+from backend.runtime.graphs.retry import record_failure, run_with_policy
 from backend.runtime.graphs.run import mapped
 from backend.runtime.loop_watchdog import AGENT_KEY
-from backend.runtime.outcome import Outcome
 from backend.runtime.specs import AgentSpec
 from backend.runtime.triggerer_resources import SharedResources
 
-__all__ = ["AgentRunner", "Outcome", "TaskContext", "call_thread", "is_final", "run_single"]
+__all__ = ["AgentOutcome", "AgentRunner", "TaskContext", "call_thread", "run_single"]
 
 log = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 10.0
 """How long a task waits for its threads; a database that is away longer costs the checkpoints, not the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOutcome:
+    """How an agent's run ended. `error` is the recorded failure of one that failed."""
+
+    state: str
+    output: Any
+    model: str | None
+    notice: str | None
+    usage: Usage
+    trace_id: str
+    error: AgentFailure | None = None
+
+    def usage_json(self) -> dict[str, int]:
+        """The token counts in the form of the task's XCom."""
+        return {"input_tokens": self.usage.input_tokens, "output_tokens": self.usage.output_tokens}
 
 
 class AgentRunner:
@@ -72,11 +87,11 @@ class AgentRunner:
         credentials: ModelCredentials | None = None,
         shared: SharedResources | None = None,
         gate: ModelGate | None = None,
-        pace: Pace = REAL_TIME,
+        timing: RetryTiming = REAL_TIME,
     ) -> None:
         """`budget` is the task's own, over all its tries; the run's is found in its conf.
 
-        `gate` is asked before each call of a built-in agent's model: without one that of the settings. `pace` is that
+        `gate` is asked before each call of a built-in agent's model: without one that of the settings. `timing` is that
         of attempts after errors.
         `credentials` are for the models of built-in agents; a graph of the user's own makes its models itself. With
         `shared` it uses what the agents of one event loop have in common, and closes none of it.
@@ -94,7 +109,7 @@ class AgentRunner:
         self.trace = TaskTrace(settings, task, self._recorder.hidden)
         self._resources = AsyncExitStack()
         self.graphs = GraphMaker(settings, database, task, credentials, self._resources)
-        self.graphs.gate, self.graphs.pace = gate, pace
+        self.graphs.gate, self.graphs.timing = gate, timing
         self._going_on = False
         self._threads: dict[str, str] = {}
         self._watch = shared.watch if shared is not None else CancelWatch(database)
@@ -194,7 +209,7 @@ class AgentRunner:
                 *traces.spent_before(connection, execution_id, self.task.place(), self._began, whole_run=whole_run)
             )
 
-        return await outlast(partial(self._database.run, read))
+        return await retry_until_available(partial(self._database.run, read))
 
     async def superseded(self) -> bool:
         """Whether the task is somebody else's by now, a later try's or the same one's in another triggerer, with all
@@ -216,8 +231,8 @@ class AgentRunner:
         self.trace.returns(result)
         self._recorder.put(RunResult(result))
 
-    async def run(self, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1) -> Outcome:
-        """Run one agent to its end. A failure is recorded and given back in the outcome, not raised.
+    async def run(self, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1) -> AgentOutcome:
+        """Run one agent to its end. A failure is recorded and returned in the outcome, not raised.
 
         `call` counts an agent's calls in a team where it may work several times; each has a thread of its own.
         """
@@ -252,7 +267,7 @@ class AgentRunner:
                     self.graphs.policy_of(spec),
                     context=spec.context,
                     going_on=self._going_on,
-                    pace=self.graphs.pace,
+                    timing=self.graphs.timing,
                 )
             output = mapped(output, spec.output_mapping)
         except Exception as error:
@@ -281,20 +296,20 @@ class AgentRunner:
                 graphs.pool, graphs.store, graphs.http = self._shared.pool, self._shared.store, self._shared.http
                 graphs.cache = self._shared.graphs if self._settings is self._shared.settings else None
             else:
-                opening = open_pool(self._settings.database_url, min_size=1, max_size=4)
+                opening = open_pool(self._settings.database_url, max_size=4)
                 graphs.pool = await self._resources.enter_async_context(opening)
         return graphs.pool
 
     async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
-        """Have the task's graphs keep their checkpoints; `known` is `GroupSaver`'s, `gather` that of a writer of the
+        """Have the task's graphs keep their checkpoints; `known` is `BatchedSaver`'s, `gather` that of a writer of the
         task's own."""
         pool = await self.connect()
         if self._shared is not None:
             writer = self._shared.checkpoints
         else:
-            writer = CheckpointWriter(pool, gather=gather)
+            writer = CheckpointWriter(self._settings.database_url, gather=gather)
             self._resources.callback(writer.close)
-        saver = GroupSaver(pool, claim, writer, known)
+        saver = BatchedSaver(pool, claim, writer, known)
         self.graphs.saver = await self._resources.enter_async_context(saver.writing())
 
     def skip(self, spec: AgentSpec, reason: str) -> None:
@@ -319,16 +334,18 @@ class AgentRunner:
             used = traces.used_before(connection, execution_id, place)
             return Usage(input_tokens=used[0], output_tokens=used[1], cost=used[2], calls=used[3])
 
-        return await outlast(partial(self._database.run, read))
+        return await retry_until_available(partial(self._database.run, read))
 
-    def _failure(self, observer: AgentObserver, error: Exception) -> Outcome:
-        tell_failure(observer, error)
+    def _failure(self, observer: AgentObserver, error: Exception) -> AgentOutcome:
+        failure = record_failure(observer, error)
         observer.finish("failed", None)
-        return self._outcome(observer, "failed", None, error)
+        return self._outcome(observer, "failed", None, failure)
 
     @staticmethod
-    def _outcome(observer: AgentObserver, state: str, output: Any, error: Exception | None = None) -> Outcome:
-        return Outcome(state, output, observer.model, observer.notice, observer.total_usage, observer.trace_id, error)
+    def _outcome(observer: AgentObserver, state: str, output: Any, error: AgentFailure | None = None) -> AgentOutcome:
+        return AgentOutcome(
+            state, output, observer.model, observer.notice, observer.total_usage, observer.trace_id, error
+        )
 
 
 def call_thread(thread: str, call: int) -> str:
@@ -337,7 +354,7 @@ def call_thread(thread: str, call: int) -> str:
 
 
 async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
-    """Run the one agent of a task; gives the task's XCom. Raises the agent's error, which is recorded."""
+    """Run the one agent of a task; returns the task's XCom. Raises the agent's `AgentFailure`, which is recorded."""
     given = runner.task.run_input if spec.input_data is None else spec.input_data
     await runner.claim({spec.name: runner.task.thread_id}, [spec.type, given, spec.config.get("output_schema")])
     await runner.begin_trace([spec])
@@ -357,8 +374,3 @@ async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
     }
     runner.keep_result(result)
     return result
-
-
-def is_final(error: BaseException) -> bool:
-    """Whether the task must not be tried again after this error."""
-    return isinstance(error, InputError) or classify(error).final

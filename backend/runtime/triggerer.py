@@ -8,7 +8,7 @@ from typing import Any
 from backend.core.budget import Budget
 from backend.core.settings import Settings
 from backend.models.resolve import ModelCredentials
-from backend.runtime.cancellation import RunCancelledError
+from backend.runtime.cancellation import run_cancelled
 from backend.runtime.runner import AgentRunner, TaskContext
 from backend.runtime.triggerer_resources import shared_resources
 from backend.runtime.worker import Work
@@ -27,9 +27,9 @@ async def run_deferred(
 ) -> tuple[dict[str, Any], str | None]:
     """Carry out `work`; gives the task's result and the run's id in our records, with all records written.
 
-    Raises what `work` raises, and `RunCancelledError` when somebody cancelled the run. When it is cancelled itself, the
-    model calls in flight are dropped; whoever claims the task's thread next goes on from the last checkpoint. When that
-    has happened already, this one's word no longer counts, and it waits to be cancelled.
+    Raises what `work` raises, and an `AgentFailure` with `RunCancelledError` when somebody cancelled the run. When it
+    is cancelled itself, the model calls in flight are dropped; whoever claims the task's thread next goes on from the
+    last checkpoint. When that has happened already, this one's word no longer counts, and it waits to be cancelled.
 
     `ends_here`: the task ends with this, which no listener of Airflow notices, so that its end is recorded here.
     """
@@ -44,7 +44,7 @@ async def run_deferred(
             result = await asyncio.ensure_future(work(runner))
         except asyncio.CancelledError:
             if runner.cancelled:
-                raise _run_cancelled() from None
+                raise run_cancelled() from None
             raise
         except Exception:
             await _unless_superseded(runner)
@@ -53,12 +53,6 @@ async def run_deferred(
             runner.tell_state("success", started_at=started_at, finished_at=datetime.now(UTC))
         await _unless_superseded(runner)
     return result, runner.execution_id
-
-
-def _run_cancelled() -> RunCancelledError:
-    error = RunCancelledError()
-    error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
-    return error
 
 
 async def _unless_superseded(runner: AgentRunner) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from weakref import WeakKeyDictionary
 
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS, CheckpointWriter
-from backend.checkpoints.fenced_saver import LastingStore, Pool, open_pool
+from backend.checkpoints.pool import Pool, ResilientStore, open_pool
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
 from backend.db.engine import Database, ThreadedDatabase, make_engine
@@ -48,7 +48,7 @@ class SharedResources:
         self.http = HttpClients(many_calls=True)
         self.graphs = GraphCache()
         self.pool: Pool
-        self.store: LastingStore
+        self.store: ResilientStore
         self.checkpoints: CheckpointWriter
         self.gate: ModelGate
         self.users = 0
@@ -94,8 +94,8 @@ class SharedResources:
                 ) as self.pool,
                 open_gate(settings, self.database) as self.gate,
             ):
-                self.store = LastingStore(self.pool)
-                self.checkpoints = CheckpointWriter(self.pool, gather=SHARED_GATHER_SECONDS)
+                self.store = ResilientStore(self.pool)
+                self.checkpoints = CheckpointWriter(settings.database_url, gather=SHARED_GATHER_SECONDS)
                 self._ready.set()
                 with BlockingWatch(loop, settings.blocking_warning), rare_collections():
                     try:

@@ -11,7 +11,7 @@ from backend.core.budget import Budget
 from backend.core.settings import Settings
 from backend.db.engine import ThreadedDatabase, task_engine
 from backend.models.resolve import ModelCredentials
-from backend.runtime.cancellation import RunCancelledError
+from backend.runtime.cancellation import run_cancelled
 from backend.runtime.runner import AgentRunner, TaskContext
 
 P = ParamSpec("P")
@@ -73,8 +73,8 @@ class AgentTask:
         self._cancelled = False
 
     def run(self, work: Work) -> dict[str, Any]:
-        """Carry out `work` and write all records. Raises what it raises, and `RunCancelledError` after
-        `cancel()` or when somebody cancelled the run."""
+        """Carry out `work` and write all records. Raises what it raises, and an `AgentFailure` with
+        `RunCancelledError` after `cancel()` or when somebody cancelled the run."""
         return asyncio.run(self._run(work))
 
     def cancel(self) -> None:
@@ -110,7 +110,7 @@ class AgentTask:
                     return result
                 except asyncio.CancelledError:
                     if runner.cancelled:
-                        raise RunCancelledError from None
+                        raise run_cancelled() from None
                     raise
                 finally:
                     self.execution_id = runner.execution_id

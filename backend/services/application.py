@@ -31,6 +31,7 @@ from backend.services.streaming.stream import Streams
 from backend.services.templates import Templates
 from backend.services.triggering.batch import BatchTriggers
 from backend.services.triggering.catalog import Catalog
+from backend.services.triggering.rate import TriggerRate
 from backend.services.triggering.trigger import Triggers
 
 
@@ -89,7 +90,9 @@ async def run_application(
         status = Status(settings, database, airflow)
         webhooks, box = WebhookClient(settings), SecretBox(secret, "secret of a webhook")
         preferences = Preferences(database, box, webhooks)
-        triggers = Triggers(settings, airflow, database, catalog, preferences)
+        rate = TriggerRate(settings.trigger_rate_per_minute, settings.redis_address)
+        stack.push_async_callback(rate.close)
+        triggers = Triggers(airflow, database, catalog, preferences, rate)
         batch_triggers = BatchTriggers(settings, triggers)
         limits = limit_store(settings, database)
         stack.push_async_callback(limits.close)

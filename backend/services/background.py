@@ -1,27 +1,28 @@
-"""What runs in the background of a process for as long as it serves."""
+"""Coroutines that run in the background of a process for as long as it serves."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-AGAIN_SECONDS = 6.0
-"""When who has not ended is cancelled once more. Longer than psycopg takes to give up a statement, which is 5 s."""
+CANCEL_INTERVAL = 6.0
+"""Seconds after which a task that has not ended is cancelled again. Longer than the 5 s that psycopg takes to give up a
+statement."""
 
 
 @asynccontextmanager
 async def in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run coroutines beside the context, and end them with it.
+    """Run coroutines as tasks while the context is active, and cancel them on exit.
 
-    They are cancelled until they have ended: a library that is cancelled in the middle of a statement may raise the
-    statement's error instead, and who goes on after errors would go on for ever.
+    They are cancelled repeatedly until they have ended: a library that is cancelled in the middle of a statement may
+    raise the statement's error instead of `CancelledError`, and a loop that survives errors would then never end.
     """
     tasks = [asyncio.create_task(one) for one in work]
     try:
         yield
     finally:
-        left = set(tasks)
-        while left:
-            for task in left:
+        pending = set(tasks)
+        while pending:
+            for task in pending:
                 task.cancel()
-            _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_INTERVAL)

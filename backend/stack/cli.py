@@ -84,8 +84,8 @@ def airflow(context: typer.Context) -> None:
 @app.command(rich_help_panel=STACK, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def frontend(context: typer.Context, script: str) -> None:
     """Run a script of frontend/package.json with the Node.js there is, as in `frontend lint`."""
-    from backend.deployment.progress import step
     from backend.stack.frontend import Frontend
+    from backend.stack.progress import step
 
     try:
         code = Frontend(Layout.find().root, step).run(script, context.args)

@@ -19,15 +19,15 @@ from backend.deployment.airflow_setup import set_up_airflow
 from backend.deployment.credentials import load_credentials
 from backend.deployment.database import wait_until_reachable
 from backend.deployment.environment import Databases, given_role_passwords
-from backend.deployment.layout import MARKER_VARIABLE, Layout, StackError
+from backend.deployment.layout import Layout, StackError
 from backend.deployment.options import StackOptions, read_environment, read_options
-from backend.deployment.processes import end_all
-from backend.deployment.progress import note, step
+from backend.deployment.processes import MARKER_VARIABLE, end_all
 from backend.stack import environment
 from backend.stack.checks import check_ports, check_room
 from backend.stack.frontend import Frontend
 from backend.stack.health import Readiness
 from backend.stack.postgres import Cluster
+from backend.stack.progress import note, step
 from backend.stack.supervision import BACKEND, FRONTEND, SCHEDULER, ProgramState, Supervisor, programs
 
 _AIRFLOW_OWNER = "airflow"

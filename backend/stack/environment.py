@@ -18,8 +18,9 @@ from backend.deployment.environment import (
     passed_on,
     setup_accounts,
 )
-from backend.deployment.layout import MARKER_VARIABLE, Layout
+from backend.deployment.layout import Layout
 from backend.deployment.options import StackOptions
+from backend.deployment.processes import MARKER_VARIABLE
 
 
 def base_environment(layout: Layout, options: StackOptions, person: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import httpx
 from backend.deployment.environment import SERVICE_USER
 from backend.deployment.layout import Layout, StackError
 from backend.deployment.options import StackOptions
-from backend.deployment.progress import done
+from backend.stack.progress import done
 from backend.stack.supervision import ProgramState, Supervisor
 
 _SAMPLE_DAG = "visual_ai_workflow"

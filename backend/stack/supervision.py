@@ -1,6 +1,11 @@
-"""The supervisor that keeps Airflow and the backend running: its configuration, its start and its end."""
+"""The supervisor (supervisord) that keeps the processes of the Procfile running and restarts those that die.
+
+Its configuration is generated from the Procfile. Each process is started by `launch.py` from a specification of its
+own, which holds the command line and the environment.
+"""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,11 +15,11 @@ from pathlib import Path
 from xmlrpc.client import Fault, ServerProxy
 
 import psutil
-from honcho.environ import parse_procfile
 from supervisor.xmlrpc import SupervisorTransport
 
 from backend.deployment.credentials import write_private
-from backend.deployment.layout import MARKER_VARIABLE, Layout, StackError
+from backend.deployment.layout import Layout, StackError
+from backend.deployment.processes import MARKER_VARIABLE
 
 SCHEDULER = "scheduler"
 API_SERVER = "api-server"
@@ -46,8 +51,8 @@ command="{python}" "{launcher}" "{specification}"
 directory={root}
 autostart=true
 autorestart=true
-; What lives this long counts as started; what doesn't is tried again, a second later each time, however long the
-; database is away.
+; A process that lives this long counts as started. One that doesn't is restarted after a delay that grows by a second
+; each time, however long the database is away.
 startsecs=4
 startretries=1000
 stopsignal=TERM
@@ -60,8 +65,8 @@ stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=3
 """
 
-# A group is stopped at once, and the one with the lower number last: tasks that are told to stop still report to the
-# API server.
+# The processes of a group are stopped together, and the group with the lower number last: tasks that are being stopped
+# still report to the API server.
 _GROUPS = """
 [group:api]
 programs={api}
@@ -75,7 +80,8 @@ priority=20
 
 @dataclass(frozen=True)
 class ProgramState:
-    """What the supervisor says of one process: `state` is its own word (RUNNING, STARTING, BACKOFF, FATAL, …)."""
+    """What the supervisor reports about one process. `state` is supervisord's (RUNNING, STARTING, BACKOFF, FATAL, …),
+    `uptime` is in seconds."""
 
     name: str
     state: str
@@ -84,15 +90,15 @@ class ProgramState:
 
 
 def programs(layout: Layout) -> dict[str, str]:
-    """The processes of the Procfile and their command lines."""
-    return dict(parse_procfile((layout.root / "Procfile").read_text()).processes)
+    """The names and command lines of the Procfile's processes, one `name: command` per line."""
+    return dict(re.findall(r"^([\w-]+):\s*(.+)$", (layout.root / "Procfile").read_text(), re.MULTILINE))
 
 
 def render_configuration(layout: Layout, names: list[str]) -> str:
-    """The supervisor's configuration. It names no secret and no setting: those stand in the specifications."""
+    """The supervisor's configuration. It contains no secret and no setting: those are in the specifications."""
 
     def literal(value: object) -> str:
-        return str(value).replace("%", "%%")  # a percent sign starts an expression there
+        return str(value).replace("%", "%%")  # a percent sign starts an expression in this format
 
     places = {
         "root": literal(layout.root),
@@ -117,19 +123,19 @@ class Supervisor:
         self._configuration = layout.run / "supervisord.conf"
 
     def environment(self, name: str) -> dict[str, str]:
-        """The environment that a process of the Procfile was started with."""
+        """The environment with which a process of the Procfile was started."""
         specification = json.loads((self._layout.run / f"{name}.json").read_text())
         return dict(specification["env"])
 
     def start(self, environments: Mapping[str, Mapping[str, str]], environment: Mapping[str, str]) -> None:
-        """Write the configuration and start the daemon, with it every process that has an environment.
+        """Write the configuration and start the daemon, which starts every process named in `environments`.
 
-        `environments` has those of the Procfile's processes that are to run; `environment` is the daemon's own.
-        Raises `StackError` when it doesn't come up.
+        `environments` maps names of the Procfile to environments; `environment` is the daemon's own. Raises
+        `StackError` when the daemon doesn't start.
         """
         commands = {name: command for name, command in programs(self._layout).items() if name in environments}
         for name, command in commands.items():
-            # The scheduler's tasks outlive it, and the pipe that the supervisor reads.
+            # The scheduler's tasks outlive it and the pipe that the supervisor reads: they log to a file.
             log = str(self._layout.logs / f"{name}.log") if name == SCHEDULER else None
             specification = {"command": command, "env": dict(environments[name]), "log": log}
             write_private(self._layout.run / f"{name}.json", json.dumps(specification))
@@ -154,10 +160,10 @@ class Supervisor:
             time.sleep(0.05)
 
     def process(self) -> psutil.Process | None:
-        """The daemon's process, if it is alive and this stack's."""
+        """The daemon's process, if it is alive and belongs to this stack."""
         try:
             process = psutil.Process(int(self._pid_file.read_text()))
-            # A stale file may name another program's process.
+            # The number in a stale file may be another program's by now.
             return process if process.environ().get(MARKER_VARIABLE) == self._layout.identity else None
         except (OSError, ValueError, psutil.Error):
             return None
@@ -167,7 +173,7 @@ class Supervisor:
         return self.process() is not None
 
     def states(self) -> list[ProgramState]:
-        """The state of every process; none when the daemon can't be asked."""
+        """The state of every process; empty when the daemon doesn't answer."""
         transport = SupervisorTransport(None, None, f"unix://{self._layout.supervisor_socket}")
         try:
             with ServerProxy("http://localhost", transport=transport) as server:
@@ -185,9 +191,9 @@ class Supervisor:
         ]
 
     def stop(self, *, timeout: float = 30.0) -> bool:
-        """Stop every process as a group and then the daemon. Returns whether it was running.
+        """Stop every process, then the daemon. Returns whether the daemon was running.
 
-        What doesn't end in `timeout` seconds is left to `backend.deployment.processes.end_all`.
+        Processes that don't exit within `timeout` seconds are left to `backend.deployment.processes.end_all`.
         """
         process = self.process()
         if process is None:

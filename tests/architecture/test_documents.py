@@ -1,6 +1,6 @@
-"""README and docs/: links lead somewhere, every block of code has a test, and what can't be run here names what exists.
+"""The documents: links resolve, every code block has a test, and what can't be run refers only to things that exist.
 
-What can be run is run by tests/e2e/test_readme.py.
+tests/e2e/test_readme.py runs the code blocks that can be run.
 """
 
 import ast
@@ -35,7 +35,7 @@ EXAMPLE = set(re.findall(r"^(?:# )?([A-Z_][A-Z0-9_]*)=", (ROOT / ".env.example")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 DAGS = set(re.findall(r'dag_id="(\w+)"', "".join(path.read_text() for path in ROOT.glob("airflow/dags/*.py"))))
 
-# As the integration guide names them, so that who follows it finds each one.
+# The integration guide's section titles, so that a reader who follows the guide finds each of them.
 GUIDE = """
 Overview; Quick Start; 1. Prerequisites; 2. Environment Setup; 3. Start the Services; 4. Access the Services;
 Project Structure; Key Features; 1. Triggering Workflows via API; 2. Real-time Status Monitoring;
@@ -46,29 +46,29 @@ Next Steps
 """
 
 
-def test_every_block_of_code_has_a_name() -> None:
-    """A new one needs an entry in tests/kit/documents/snippets.py and a test that takes it."""
+def test_every_code_block_has_a_name() -> None:
+    """A new block needs an entry in tests/kit/documents/snippets.py and a test that uses it."""
     for block in chain.from_iterable(document.blocks for document in DOCUMENTS):
-        names = [name for name, one in SNIPPETS.items() if one.fits(block)]
-        assert len(names) == 1, f"{block}: {names or 'no test knows this block'}"
+        names = [name for name, candidate in SNIPPETS.items() if candidate.matches(block)]
+        assert len(names) == 1, f"{block}: {names or 'this block has no name'}"
 
 
 @pytest.mark.parametrize("name", SNIPPETS)
-def test_every_name_is_one_block(name: str) -> None:
+def test_every_name_matches_exactly_one_block(name: str) -> None:
     assert len(found(name)) == 1
 
 
-def test_every_block_of_code_has_a_test() -> None:
-    taken = set()
+def test_every_code_block_has_a_test() -> None:
+    used = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "snippet":
-                taken |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
-    assert SNIPPETS.keys() - taken == set()
+                used |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+    assert SNIPPETS.keys() - used == set()
 
 
 @pytest.mark.parametrize("document", LINKED, ids=lambda document: str(document.name))
-def test_links_lead_somewhere(document: Document) -> None:
+def test_links_resolve(document: Document) -> None:
     for link in document.links:
         if re.match(r"https?://", link):
             continue
@@ -80,21 +80,21 @@ def test_links_lead_somewhere(document: Document) -> None:
             assert anchor in Document(name).anchors, f"{document.name}: {link}"
 
 
-def test_who_follows_the_guide_finds_its_sections_in_their_order() -> None:
-    wanted = [title.strip() for title in GUIDE.replace("\n", " ").split(";")]
-    assert [heading for heading in README.headings if heading in wanted] == wanted
+def test_the_readme_has_the_guides_sections_in_order() -> None:
+    expected = [title.strip() for title in GUIDE.replace("\n", " ").split(";")]
+    assert [heading for heading in README.headings if heading in expected] == expected
 
 
-def test_every_path_of_the_trees_exists() -> None:
-    made_later = {Path("airflow/logs")}
+def test_every_path_in_the_trees_exists() -> None:
+    created_at_run_time = {Path("airflow/logs")}
     drawn = {path.relative_to("langgraph-flow") for path in tree_paths(snippet("tree"))} | tree_paths(snippet("places"))
     assert {"backend/api/workflow_triggers.py", "airflow/plugins/visual_ai_triggers.py"} <= {
         str(path) for path in drawn
     }
-    assert [path for path in drawn - made_later if not (ROOT / path).exists()] == []
+    assert [path for path in drawn - created_at_run_time if not (ROOT / path).exists()] == []
 
 
-def test_every_part_of_the_data_flow_exists() -> None:
+def test_every_module_in_the_flow_diagram_exists() -> None:
     for name in re.findall(r"\[backend/(\S+?)\]", snippet("flow-diagram")):
         path = ROOT / "backend" / name.replace(".", "/")
         assert path.is_dir() or path.with_suffix(".py").exists(), name
@@ -124,7 +124,7 @@ def test_every_command_in_the_text_exists(document: Document) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.name))
-def test_every_variable_in_the_text_stands_in_the_example(document: Document) -> None:
+def test_every_variable_in_the_text_is_in_the_example(document: Document) -> None:
     text = "\n".join(
         [*document.inline, *(block.text for block in document.blocks if block.language in ("bash", "env"))]
     )
@@ -140,7 +140,7 @@ def test_every_variable_in_the_text_stands_in_the_example(document: Document) ->
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.name))
-def test_every_path_of_the_api_in_the_text_is_one(document: Document) -> None:
+def test_every_api_path_in_the_text_exists(document: Document) -> None:
     known = {(method, re.sub(r"\{\w+\}", "*", path)) for method, path in CONTRACT}
     for word in document.inline:
         match = re.match(r"((?:GET|POST|PUT)(?:, (?:GET|POST))*) (/[\w/{}-]*)", word)
@@ -149,7 +149,7 @@ def test_every_path_of_the_api_in_the_text_is_one(document: Document) -> None:
             assert all((method, path) in known for method in match[1].split(", ")), f"{document.name}: {word}"
 
 
-def test_the_tables_are_those_of_the_schema() -> None:
+def test_the_table_list_matches_the_schema() -> None:
     section = README.prose.partition("## Database Schema")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == {
@@ -157,7 +157,7 @@ def test_the_tables_are_those_of_the_schema() -> None:
     }
 
 
-def test_the_env_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guides_env_file_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / ".env"
     file.write_text(snippet("env"))
     given = dotenv_values(file)
@@ -168,11 +168,11 @@ def test_the_env_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [settings.openai_api_key, settings.langfuse_public_key, settings.langfuse_secret_key] == [None] * 3
     assert settings.postgres_host == "postgres"
     options = StackOptions(_env_file=file)
-    assert options.embedded, "for make up, which has no host of this name"
+    assert options.embedded, "make up has no host of this name, so it uses its own PostgreSQL"
     assert (options.username, options.password.get_secret_value()) == ("airflow", "airflow")
 
 
-def test_the_env_of_langfuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_langfuse_env_file_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / ".env"
     file.write_text(snippet("langfuse-env"))
     given = dotenv_values(file)
@@ -187,7 +187,7 @@ def test_the_env_of_langfuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     } == set(given.values())
 
 
-def test_the_environment_of_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_port_variables_change_every_port(monkeypatch: pytest.MonkeyPatch) -> None:
     *assignments, make, target = shlex.split(snippet("ports"))
     assert (make, target) == ("make", "up")
     monkeypatch.delenv("POSTGRES_HOST", raising=False)
@@ -198,21 +198,30 @@ def test_the_environment_of_ports(monkeypatch: pytest.MonkeyPatch) -> None:
         assert getattr(options, name) != getattr(usual, name), name
 
 
-def test_the_commands_of_make() -> None:
-    for command in chain.from_iterable(map(lines, (snippet("up"), snippet("status-down"), snippet("checks")))):
+def test_the_make_commands_exist() -> None:
+    blocks = (snippet("up"), snippet("status-down"), snippet("checks"), snippet("set-up"))
+    for command in chain.from_iterable(map(lines, blocks)):
         for part in command.split("&&"):
             make, target = shlex.split(part, comments=True)
             assert make == "make"
             assert target in TARGETS
 
 
-def test_the_virtual_environment_is_activated() -> None:
+def test_the_commands_that_regenerate_the_client_exist() -> None:
+    openapi, api = (shlex.split(command) for command in lines(snippet("generated-client")))
+    assert openapi[:4] == [".venv/bin/python", "-m", "backend", "openapi"]
+    assert (ROOT / openapi[-1]).is_file()
+    assert api[:4] == [".venv/bin/python", "-m", "backend", "frontend"]
+    assert api[4] in yaml.safe_load((ROOT / "frontend" / "package.json").read_text())["scripts"]
+
+
+def test_the_activation_command_works() -> None:
     script = snippet("activate").replace(".venv", sys.prefix) + "python -c 'import sys; print(sys.prefix)'"
     done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
     assert done.stdout.strip() == sys.prefix, done.stderr
 
 
-def test_the_commands_of_compose() -> None:
+def test_the_compose_commands_are_valid() -> None:
     blocks = (snippet("compose-up"), snippet("compose-airflow"), snippet("compose-psql"), snippet("compose-logs"))
     for command in chain.from_iterable(map(lines, blocks)):
         program, option, file, what, *rest = shlex.split(command)
@@ -230,10 +239,10 @@ def test_the_commands_of_compose() -> None:
                 assert postgres["POSTGRES_USER"] == f"${{POSTGRES_USER:-{user}}}"
                 assert postgres["POSTGRES_DB"] == f"${{POSTGRES_DB:-{database}}}"
             case _:
-                pytest.fail(f"nobody knows whether this is right: {command}")
+                pytest.fail(f"this test does not know the command: {command}")
 
 
-def test_the_services_of_compose() -> None:
+def test_the_service_table_matches_the_compose_file() -> None:
     (operations,) = [document for document in DOCUMENTS if document.name == "docs/operations.md"]
     section = operations.prose.partition("## Docker Compose")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
@@ -241,17 +250,17 @@ def test_the_services_of_compose() -> None:
 
 
 def manifests() -> list[dict[str, Any]]:
-    """What `kubectl apply` is given."""
+    """Return the manifests for `kubectl apply`."""
     return list(yaml.safe_load_all((ROOT / "docker/kubernetes/langgraph-flow.yaml").read_text()))
 
 
 def values() -> dict[str, Any]:
-    """What helm is given."""
+    """Return the values for helm."""
     read: dict[str, Any] = yaml.safe_load((ROOT / "docker/kubernetes/airflow-values.yaml").read_text())
     return read
 
 
-def test_the_images_that_are_built_are_those_that_kubernetes_runs() -> None:
+def test_kubernetes_runs_the_images_that_are_built() -> None:
     built = set()
     for command in lines(snippet("images")):
         docker, build, *rest = shlex.split(command)
@@ -267,7 +276,7 @@ def test_the_images_that_are_built_are_those_that_kubernetes_runs() -> None:
     assert {image.rpartition(":")[2] for image in built} == {version}
 
 
-def test_the_commands_for_kubernetes() -> None:
+def test_the_kubernetes_commands_are_valid() -> None:
     repository, apply, install = (shlex.split(command) for command in lines(snippet("kubernetes")))
     assert repository[:4] == ["helm", "repo", "add", "apache-airflow"]
     assert apply[:5] == ["kubectl", "--namespace", "airflow", "apply", "-f"]
@@ -275,7 +284,8 @@ def test_the_commands_for_kubernetes() -> None:
     assert install[5:8] == ["--namespace", "airflow", "--values"]
     assert (ROOT / apply[5]).samefile(ROOT / "docker/kubernetes/langgraph-flow.yaml")
     assert (ROOT / install[8]).samefile(ROOT / "docker/kubernetes/airflow-values.yaml")
-    # The backend finds Airflow's API server under the name that this release's chart gives it, frontends the backend.
+    # The backend reaches Airflow's API server by the service name that the chart derives from the release's name, and
+    # the frontend reaches the backend.
     environment = {
         entry["name"]: entry.get("value")
         for manifest in manifests()
@@ -287,7 +297,7 @@ def test_the_commands_for_kubernetes() -> None:
     assert environment["BACKEND_URL"] == "http://langgraph-flow-backend.airflow.svc.cluster.local:8000"
 
 
-def test_the_values_are_those_of_the_file() -> None:
+def test_the_values_shown_match_the_values_file() -> None:
     def within(part: Any, whole: Any, path: str = "") -> None:
         if isinstance(part, dict):
             for key, value in part.items():
@@ -300,5 +310,5 @@ def test_the_values_are_those_of_the_file() -> None:
 
 
 def lines(script: str) -> list[str]:
-    """The commands of a script, one a line, without comments."""
+    """Return a script's commands, one per line, without comments."""
     return [line for line in script.splitlines() if line.strip() and not line.startswith("#")]

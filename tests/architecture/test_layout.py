@@ -1,6 +1,8 @@
 """What holds for the repository as a whole."""
 
 import re
+import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,3 +193,13 @@ async def test_what_each_role_may(http: httpx.AsyncClient, username: str) -> Non
     assert triggered.status_code == (403 if username == "victor" else 404)
     measured = await http.get("/metrics", headers=headers)
     assert measured.status_code == (200 if username in ("otto", "anna") else 403)
+
+
+def test_no_folder_is_crowded() -> None:
+    """A folder holds one subject; beyond 25 files nobody sees it at a glance."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    files = Counter(Path(name).parent for name in tracked.stdout.splitlines() if (ROOT / name).exists())
+    assert {str(folder): count for folder, count in files.items() if count > 25} == {}

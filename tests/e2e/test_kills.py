@@ -12,8 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from backend.deployment.layout import MARKER_VARIABLE
-from backend.deployment.processes import marked
+from backend.deployment.processes import MARKER_VARIABLE, marked
 from tests.kit.openai.log import RequestRecord
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.processes.stack import RunningStack, wait_for_dag, wait_until

@@ -113,9 +113,8 @@ def models(airflow: httpx.Client, openai_server: OpenAIServer) -> Iterator[str]:
     airflow.delete("/api/v2/connections/my_models").raise_for_status()
 
 
-def test_the_main_job(stack: RunningStack, token: str) -> None:
-    run = started_run(shell(stack, snippet("trigger")), "visual_ai_workflow")
-    watched = shell(stack, snippet("watch"), TOKEN=token, DAG_RUN_ID=run["dag_run_id"])
+def test_the_main_job(stack: RunningStack) -> None:
+    watched = shell(stack, snippet("trigger") + snippet("watch"))  # one shell: the second block uses what the first set
     assert "event: end" in watched
     assert '"state":"success"' in watched
     assert "event: agent_update" in watched

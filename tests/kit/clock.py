@@ -1,6 +1,6 @@
 """Time that passes at once."""
 
-from backend.models.attempts import Pace
+from backend.models.attempts import RetryTiming
 
 
 class Clock:
@@ -14,6 +14,6 @@ class Clock:
         self.waits.append(seconds)
 
     @property
-    def pace(self) -> Pace:
+    def timing(self) -> RetryTiming:
         """No jitter: each wait is the longest that it can be."""
-        return Pace(self.sleep, lambda: 1.0)
+        return RetryTiming(self.sleep, lambda: 1.0)

@@ -8,9 +8,31 @@ from collections.abc import Iterator
 import pytest
 from langfuse._client.resource_manager import LangfuseResourceManager
 
+from backend.stack.postgres import Cluster
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.servers.langfuse import LangfuseServer
+from tests.kit.servers.postgres import Postgres, erase, migrated_database, running_cluster
 from tests.kit.servers.redis import RedisServer
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A running cluster. Tests may add roles and databases to it."""
+    with running_cluster("a superuser's pass/word") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def pg(postgres: Cluster) -> Postgres:
+    """A migrated database; a test that also takes `database_url` finds it without rows."""
+    return migrated_database(postgres)
+
+
+@pytest.fixture
+def database_url(pg: Postgres) -> str:
+    """The backend role's URL of a database whose `visual_ai` tables are empty."""
+    erase(pg)
+    return pg.backend_url
 
 
 @pytest.fixture(scope="session")

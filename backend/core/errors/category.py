@@ -1,5 +1,6 @@
-"""The kinds of errors there are, for whoever looks at them: policy, records, monitoring."""
+"""The categories of errors. The policy decides by category, and records and monitoring count by it."""
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 Category = Literal[
@@ -33,7 +34,22 @@ FINAL: frozenset[Category] = frozenset(
         "cancelled",
     }
 )
-"""Categories that the same request meets again: the task fails at once, whatever its `retries` say."""
+"""The same request would fail in the same way, so the task fails at once, whatever its `retries` say."""
 
 TRANSIENT: frozenset[Category] = frozenset({"rate_limit", "timeout", "server"})
-"""Categories that pass by themselves."""
+"""These conditions pass without anybody's intervention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What an error is, as `classify` found it.
+
+    `exception_type` and `message` belong to the exception of the chain that says what happened, which need not be the
+    outermost one; `chain` describes the others, outermost first. After a `final` error the task must not be retried.
+    """
+
+    category: Category
+    exception_type: str
+    message: str
+    final: bool
+    chain: tuple[str, ...]

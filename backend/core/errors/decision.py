@@ -1,29 +1,35 @@
-"""The decision after an error: once more, another model, later, mended, or not at all."""
+"""Decides what follows a failed attempt: another attempt, another model, a later one, a repaired answer, or none.
+
+`decide` is a pure function of the policy, the signals read off the failed attempt, and those of the attempts before it
+at the same call. It neither waits nor writes: the model call (`models/call.py`) and the graph's retry
+(`runtime/graphs/retry.py`) carry the decision out.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from backend.core.errors.category import FINAL, Category
-from backend.core.errors.classify import error_chain
-from backend.core.errors.fallbacks import Fallback, pick_fallback
+from backend.core.errors.category import FINAL, Category, Classified
+from backend.core.errors.facts import facts_of
+from backend.core.errors.fallbacks import FallbackModel, pick_fallback
 from backend.core.errors.policy import ErrorPolicy
+from backend.core.errors.retry_after import wait_asked_for
 
 Action = Literal["retry", "fallback", "reschedule", "repair", "fail", "task_retry"]
-"""What records and events call a decision."""
+"""The names of decisions in records and events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Ask again after so many seconds. `timeout` is the next try's, in seconds; None: it has none of its own."""
+    """Make another attempt after `after` seconds. `timeout` is that attempt's, in seconds; None keeps the usual one."""
 
     after: float
     timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class FallBack:
-    """Ask another model. `trim_to` is how many tokens its prompt may have; None: the prompt fits as it is."""
+class SwitchModel:
+    """Ask another model. `trim_to` is how many tokens its prompt may have; None means that the prompt fits as it is."""
 
     model: str
     trim_to: int | None = None
@@ -31,94 +37,118 @@ class FallBack:
 
 @dataclass(frozen=True, slots=True)
 class Reschedule:
-    """Leave the worker and go on from the checkpoint after so many seconds."""
+    """Leave the worker, and go on from the checkpoint after `after` seconds."""
 
     after: float
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Send the answer back with what is wrong with it."""
+    """Send the answer back to the model together with what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Give up. Unless it is `final`, the task's own `retries` decide what follows."""
+    """Give up. Unless the failure is `final`, the task's own `retries` decide whether another try follows."""
 
     final: bool
 
 
-Decision: TypeAlias = Retry | FallBack | Reschedule | Repair | Fail
+Decision: TypeAlias = Retry | SwitchModel | Reschedule | Repair | Fail
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """One attempt that failed.
+class FailureSignals:
+    """What `decide` looks at: the signals of one failed attempt.
 
-    `subject` is what was tried: the model of a call, the node of a graph. `retry_after` is what the other side asks to
-    wait, in seconds; `hopeless` says that it asks not to be tried again. `timeout` is the one that the attempt had, in
-    seconds. `provider_down` says that it wasn't even asked. `needed` and `least` are the tokens of the prompt as it is
-    and after all cutting. `repairable` tells that there is an answer to send back.
+    :param category: what kind of error ended it.
+    :param target: what was attempted: the model of a call, or the node of a graph.
+    :param retry_after: how long the provider asks to wait, in seconds.
+    :param retry_forbidden: whether the provider asks not to be asked again.
+    :param timeout: the attempt's timeout, in seconds.
+    :param circuit_open: whether the model was not even asked because its provider is known to be down.
+    :param prompt_tokens: the tokens of the prompt, with room for the answer.
+    :param min_prompt_tokens: the same after the prompt is trimmed as far as possible.
+    :param repairable: whether there is an answer to send back.
+    :param is_fallback: whether the model stood in for the chosen one.
     """
 
     category: Category
-    subject: str
+    target: str
     retry_after: float | None = None
-    hopeless: bool = False
+    retry_forbidden: bool = False
     timeout: float | None = None
-    provider_down: bool = False
-    needed: int = 0
-    least: int = 0
+    circuit_open: bool = False
+    prompt_tokens: int = 0
+    min_prompt_tokens: int = 0
     repairable: bool = False
-    stands_in: bool = False
+    is_fallback: bool = False
+
+    @classmethod
+    def of(cls, error: Exception, classified: Classified, target: str, **more: Any) -> "FailureSignals":
+        """The signals of an error, with those that only the caller knows in `more`."""
+        facts = facts_of(error)
+        return cls(
+            category=classified.category,
+            target=target,
+            retry_after=getattr(error, "retry_after", None)
+            or wait_asked_for(facts.headers, f"{classified.message} {facts.message}")
+            or facts.advised_wait,
+            retry_forbidden=facts.headers.get("x-should-retry") == "false",
+            **more,
+        )
+
+    @property
+    def fallback_unusable(self) -> bool:
+        """Whether a model that stood in can't be used at all: it lacks a valid key, say, or doesn't exist."""
+        return self.is_fallback and self.category in _UNUSABLE
 
 
-UNUSABLE: frozenset[Category] = frozenset({"auth", "quota", "bad_request", "input"})
-"""What says of a model that took over that it can't be used at all."""
+_UNUSABLE: frozenset[Category] = frozenset({"auth", "quota", "bad_request", "input"})
 
 
 def decide(
     policy: ErrorPolicy,
-    failure: Failure,
-    history: Sequence[Failure] = (),
+    signals: FailureSignals,
+    history: Sequence[FailureSignals] = (),
     *,
-    options: Sequence[Fallback] = (),
+    options: Sequence[FallbackModel] = (),
     draw: float = 1.0,
 ) -> Decision:
-    """What to do after `failure`, which followed the failures in `history`.
+    """Decide what follows an attempt that failed with `signals`, after the failed attempts in `history`.
 
-    `options` are the models that may still take over, in order. `draw` is a random number from 0 to 1, by which the
-    backoff is jittered: waits are spread over all of its range ("full jitter"), so that callers that failed together
-    don't come back together.
+    `options` are the models that may still take over, in order of preference. `draw` is a random number from 0 to 1
+    that jitters the backoff over its whole range ("full jitter"), so that callers that failed together don't come back
+    together.
     """
-    rule = policy.rule(failure.category)
-    before = sum(past.category == failure.category and past.subject == failure.subject for past in history)
-    if failure.category == "invalid_output":
-        return Repair() if failure.repairable and before < rule.repairs else _fail(failure)
-    fall_back = _fall_back(policy, failure, options)
-    if failure.stands_in and failure.category in UNUSABLE:
-        # A model that can't be used is no worse than none: what it stood in for decides.
-        return fall_back or _fail(history[0] if history else failure)
-    if failure.provider_down and fall_back is not None and _provider(fall_back.model) != _provider(failure.subject):
-        return fall_back
-    if not rule.retries or failure.hopeless:
-        return fall_back or _fail(failure)
-    asked = failure.retry_after
+    rule = policy.rule(signals.category)
+    before = sum(past.category == signals.category and past.target == signals.target for past in history)
+    if signals.category == "invalid_output":
+        return Repair() if signals.repairable and before < rule.repairs else _fail(signals)
+    switch = _switch(policy, signals, options)
+    if signals.fallback_unusable:
+        # A fallback that can't be used is no worse than none: the error that it stood in for decides.
+        return switch or _fail(history[0] if history else signals)
+    if signals.circuit_open and switch is not None and _provider(switch.model) != _provider(signals.target):
+        return switch
+    if not rule.retries or signals.retry_forbidden:
+        return switch or _fail(signals)
+    asked = signals.retry_after
     if asked is not None and asked > policy.wait_limit:
-        return fall_back or (Reschedule(asked) if asked <= policy.reschedule_limit else _fail(failure))
+        return switch or (Reschedule(asked) if asked <= policy.reschedule_limit else _fail(signals))
     if before >= rule.retries:
-        return fall_back or _fail(failure)
+        return switch or _fail(signals)
     backoff = draw * min(rule.max_backoff, rule.backoff * 2**before, policy.wait_limit)
-    timeout = None if failure.timeout is None else failure.timeout * rule.timeout_factor
+    timeout = None if signals.timeout is None else signals.timeout * rule.timeout_factor
     return Retry(backoff if asked is None else asked, timeout)
 
 
 def action_of(decision: Decision) -> Action:
-    """What records and events call it."""
+    """The decision's name in records and events."""
     match decision:
         case Retry():
             return "retry"
-        case FallBack():
+        case SwitchModel():
             return "fallback"
         case Reschedule():
             return "reschedule"
@@ -129,42 +159,24 @@ def action_of(decision: Decision) -> Action:
 
 
 def wait_of(decision: Decision) -> float | None:
-    """Seconds until the next attempt, where the decision says so."""
+    """Seconds until the next attempt, where the decision sets them."""
     return decision.after if isinstance(decision, Retry | Reschedule) else None
 
 
-def reschedule_after(error: BaseException) -> float | None:
-    """After how many seconds the task is to be tried again, when the error has to be waited out elsewhere."""
-    for cause in error_chain(error):
-        decision = decision_on(cause)
-        if decision is not None:
-            return decision.after if isinstance(decision, Reschedule) else None
-    return None
-
-
-def decision_on(error: BaseException) -> Decision | None:
-    """What was decided about this very error, if somebody has."""
-    decision = getattr(error, "visual_ai_decision", None)
-    return decision if isinstance(decision, Retry | FallBack | Reschedule | Repair | Fail) else None
-
-
-def mark(error: BaseException, decision: Decision) -> None:
-    """Say at the error what was decided, so that nobody decides again."""
-    error.visual_ai_decision = decision  # type: ignore[attr-defined]  # read by `decision_on`
-
-
-def _fall_back(policy: ErrorPolicy, failure: Failure, options: Sequence[Fallback]) -> FallBack | None:
-    rule = policy.rule(failure.category)
-    if not rule.fallback and not (failure.stands_in and failure.category in UNUSABLE):
+def _switch(policy: ErrorPolicy, signals: FailureSignals, options: Sequence[FallbackModel]) -> SwitchModel | None:
+    rule = policy.rule(signals.category)
+    if not rule.fallback and not signals.fallback_unusable:
         return None
-    if failure.provider_down:  # another provider's first
-        options = sorted(options, key=lambda option: _provider(option.model) == _provider(failure.subject))
-    picked = pick_fallback(options, needed=failure.needed, least=failure.least, trim=rule.trim)
-    return None if picked is None else FallBack(picked[0].model, picked[1])
+    if signals.circuit_open:  # prefer another provider
+        options = sorted(options, key=lambda option: _provider(option.model) == _provider(signals.target))
+    picked = pick_fallback(
+        options, prompt_tokens=signals.prompt_tokens, min_prompt_tokens=signals.min_prompt_tokens, trim=rule.trim
+    )
+    return None if picked is None else SwitchModel(picked[0].model, picked[1])
 
 
-def _fail(failure: Failure) -> Fail:
-    return Fail(final=failure.category in FINAL)
+def _fail(signals: FailureSignals) -> Fail:
+    return Fail(final=signals.category in FINAL)
 
 
 def _provider(model: str) -> str:

@@ -1,25 +1,33 @@
-"""What an exception says about itself: status, codes, headers, wherever its library keeps them.
+"""Reads the facts off an exception: status, error codes, headers, advised wait, wherever its library keeps them.
 
-Read by the attributes that libraries agree on, so that none of them has to be imported.
+Libraries differ in their classes but agree on a few attributes (`response`, `body`, `status_code`, …). Only these are
+read, so no provider's library has to be imported.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 MAX_BODY = 100_000
-"""Characters of a body that are read for its codes."""
+"""The longest body, in characters, that is parsed for its error codes."""
+
+_SUM = re.compile(r"(\d[\d,]*) \+ (\d[\d,]*) > ")  # Anthropic: the prompt and its max_tokens
+_NUMBER = re.compile(r"(?<![\w.-])\d[\d,]{3,}(?![\w.-]*[A-Za-z-])")
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorFacts:
-    """What one exception says, without what caused it.
+    """What one exception says about itself, regardless of its causes.
 
-    `status` is an HTTP status from 400 on. `codes` are the provider's names of the error, the most telling first, in
-    lower case; `kinds` are its names of the error's class, which say less than a status does. `headers` have lower
-    case names. `advised_wait` is what the body asks to wait, in seconds; `message` is what it says in words.
+    :param status: an HTTP status from 400 to 599.
+    :param codes: the provider's names for the error, the most specific first, in lower case.
+    :param kinds: the provider's names for the error's class, which are less specific than a status.
+    :param headers: the response's headers, with names in lower case.
+    :param advised_wait: how long the body asks to wait, in seconds.
+    :param message: the provider's message.
     """
 
     status: int | None
@@ -31,7 +39,7 @@ class ErrorFacts:
 
     @property
     def request_id(self) -> str | None:
-        """The id under which the provider finds the request."""
+        """The id by which the provider can look up the request."""
         names = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "x-goog-request-id", "cf-ray")
         return next((self.headers[name] for name in names if self.headers.get(name)), None)
 
@@ -61,14 +69,14 @@ def facts_of(error: BaseException) -> ErrorFacts:
 
 
 def _get(holder: Any, name: str) -> Any:
-    """An attribute, if there is one and it can be had: the body of a streamed answer, say, was perhaps never read."""
+    """An attribute, or None. Reading one may raise: the body of a streamed response, for example, may be unread."""
     with suppress(Exception):
         return getattr(holder, name, None)
     return None
 
 
 def _attributes(error: BaseException) -> dict[str, Any]:
-    """What may stand at the exception itself. Google's `status` is a name, as "RESOURCE_EXHAUSTED"."""
+    """What the exception itself may carry. Google's `status` is a name, such as "RESOURCE_EXHAUSTED"."""
     return {name: _get(error, name) for name in ("code", "type", "status")}
 
 
@@ -81,7 +89,7 @@ def _bodies(error: BaseException, response: Any) -> Iterator[Any]:
         with suppress(ValueError):
             yield json.loads(text)
     if error.args:
-        # LangChain raises a `ValueError` of what stands under "error" in an answer with status 200.
+        # LangChain raises a `ValueError` with the object under "error" in a response with status 200.
         yield error.args[0]
 
 
@@ -127,12 +135,12 @@ def _read_names(
 
 
 def _status(holder: Any) -> int | None:
-    # LangChain hangs the response also on errors that it is not the cause of.
+    # LangChain attaches the response even to errors that it did not cause.
     return _http_status(_get(holder, "status_code"))
 
 
 def _http_status(value: Any) -> int | None:
-    """A status as a number, or as text as Azure and LiteLLM have it."""
+    """A status given as a number, or as text (Azure, LiteLLM)."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str) and value.isdecimal() and len(value) == 3:
@@ -153,3 +161,15 @@ def _headers(response: Any) -> dict[str, str]:
 def _part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = value.get(name)
     return part if isinstance(part, Mapping) else {}
+
+
+def tokens_refused(message: str) -> int | None:
+    """The number of tokens in a request that was refused as too long; None if the message does not say.
+
+    The message usually names the limit too, so this is its largest number. Providers that count prompt and answer
+    together do so here.
+    """
+    if found := _SUM.search(message):
+        return sum(int(part.replace(",", "")) for part in found.groups())
+    numbers = [int(number.replace(",", "")) for number in _NUMBER.findall(message)]
+    return max(numbers, default=None)

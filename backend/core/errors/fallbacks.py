@@ -1,4 +1,4 @@
-"""Which models take over from which, and which of them can hold a prompt."""
+"""Fallback models: which take over from a model that fails, and which of them can hold the prompt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Any
 from backend.core.errors.input_error import InputError
 
 ANY_MODEL = "*"
-"""Stands for whatever model an agent uses."""
+"""Matches whatever model an agent uses."""
 
 MAX_CHAIN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Fallback:
-    """A model that takes over. `context_window` is how many tokens it holds, prompt and answer; None: not known."""
+class FallbackModel:
+    """A model that may take over. `context_window` is its size in tokens, for prompt and answer; None if unknown."""
 
     model: str
     context_window: int | None = None
@@ -45,28 +45,28 @@ DEFAULT_FALLBACKS: Mapping[str, tuple[str, ...]] = {
     "openai:gpt-6.1-sol": ("openai:gpt-6.1-terra", "openai:gpt-6-luna"),
     "openai:gpt-6.1-terra": ("openai:gpt-6-luna",),
 }
-"""Smaller, cheaper models of the same provider; the last of a chain holds more than small ones usually do."""
+"""Smaller, cheaper models of the same provider. Each chain ends with one whose context window is large."""
 
 
 def full_name(model: str) -> str:
-    """ "provider:name"; a bare name, also one of OpenAI's fine-tuned ones ("ft:…"), is OpenAI's."""
+    """The model as "provider:name". A bare name is OpenAI's, and so is that of a fine-tuned model ("ft:…")."""
     prefix, colon, rest = model.strip().partition(":")
     if not colon or prefix.lower() == "ft":
         return f"openai:{model.strip()}"
     return f"{prefix.strip().lower().replace('-', '_')}:{rest.strip()}"
 
 
-def parse_fallbacks(given: Any, field: str) -> dict[str, tuple[Fallback, ...]]:
-    """The chains of `{"provider:name": ["provider:name" or {"model", "context_window"}, …]}`.
+def parse_fallbacks(given: Any, field: str) -> dict[str, tuple[FallbackModel, ...]]:
+    """Parse fallback chains: `{"provider:name": ["provider:name" or {"model", "context_window"}, …]}`.
 
-    A list alone is for whatever model an agent uses; an empty one leaves it without. Raises `InputError` naming the
-    entry.
+    A bare list applies to whatever model an agent uses; an empty one switches fallbacks off. Raises `InputError` that
+    names the entry.
     """
     if isinstance(given, Sequence) and not isinstance(given, str):
         given = {ANY_MODEL: given}
     if not isinstance(given, Mapping):
         raise InputError("has to be a list of models, or a dict of such lists by model", field=field)
-    chains: dict[str, tuple[Fallback, ...]] = {}
+    chains: dict[str, tuple[FallbackModel, ...]] = {}
     for model, chain in given.items():
         if not isinstance(model, str) or not model.strip():
             raise InputError("has a key that is no model's name", field=field)
@@ -80,7 +80,7 @@ def parse_fallbacks(given: Any, field: str) -> dict[str, tuple[Fallback, ...]]:
     return chains
 
 
-def _parse_entry(entry: Any, field: str) -> Fallback:
+def _parse_entry(entry: Any, field: str) -> FallbackModel:
     if isinstance(entry, str):
         entry = {"model": entry}
     if not isinstance(entry, Mapping) or set(entry) - {"model", "context_window"}:
@@ -88,25 +88,26 @@ def _parse_entry(entry: Any, field: str) -> Fallback:
     model, window = entry.get("model"), entry.get("context_window")
     if not isinstance(model, str) or not full_name(model).partition(":")[2]:
         raise InputError("has to name a model, such as 'openai:gpt-4.1-mini'", field=field)
-    if isinstance(window, str) and window.strip().isdecimal():  # of a template
+    if isinstance(window, str) and window.strip().isdecimal():  # templates render to text
         window = int(window)
     if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
         raise InputError("has to be a whole number of tokens from 1 up", field=f"{field}.context_window")
-    return Fallback(full_name(model), window)
+    return FallbackModel(full_name(model), window)
 
 
 def pick_fallback(
-    options: Sequence[Fallback], *, needed: int, least: int, trim: bool
-) -> tuple[Fallback, int | None] | None:
-    """The model that takes over, and the tokens that the prompt has to be cut to, None for not at all.
+    options: Sequence[FallbackModel], *, prompt_tokens: int, min_prompt_tokens: int, trim: bool
+) -> tuple[FallbackModel, int | None] | None:
+    """The model that takes over, and how many tokens its prompt must be trimmed to (None if it fits as it is).
 
-    The first option that holds `needed` tokens; where none does and `trim` allows it, the roomiest one that holds the
-    prompt cut to `least`. None when there is none. A window that isn't known holds anything.
+    This is the first option that holds `prompt_tokens`. If none does and `trim` allows it, it is the option with the
+    largest context window, provided that it holds the prompt trimmed to `min_prompt_tokens`. Returns None if there is
+    no such model. An unknown context window is taken to hold anything.
     """
     for option in options:
-        if option.context_window is None or option.context_window >= needed:
+        if option.context_window is None or option.context_window >= prompt_tokens:
             return option, None
-    roomiest = max(options, key=lambda option: option.context_window or 0, default=None)
-    if not trim or roomiest is None or roomiest.context_window is None or roomiest.context_window < least:
+    largest = max(options, key=lambda option: option.context_window or 0, default=None)
+    if not trim or largest is None or largest.context_window is None or largest.context_window < min_prompt_tokens:
         return None
-    return roomiest, roomiest.context_window
+    return largest, largest.context_window

@@ -1,4 +1,8 @@
-"""What is to be done about each category of error: the table, and how settings and operators change it."""
+"""The error policy: a rule for each category of error, and how settings and operator arguments change the rules.
+
+A policy is layered. The defaults below are overlaid by the settings (`VISUAL_AI_ERROR_POLICY`), those by an operator's
+`error_policy`, and that by an agent's own. Each layer names only what it changes.
+"""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from backend.core.errors.category import CATEGORIES, Category
-from backend.core.errors.fallbacks import ANY_MODEL, DEFAULT_FALLBACKS, Fallback, full_name, parse_fallbacks
+from backend.core.errors.fallbacks import ANY_MODEL, DEFAULT_FALLBACKS, FallbackModel, full_name, parse_fallbacks
 from backend.core.errors.input_error import InputError
 
 FIELD = "error_policy"
@@ -19,11 +23,15 @@ MAX_REPAIRS = 3
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is done about one category of error.
+    """What to do about one category of error.
 
-    A call is made again up to `retries` times, after a random part of `backoff` seconds, doubled each time, at most
-    `max_backoff`; each time with `timeout_factor` of the last timeout. Then, with `fallback`, the next model takes
-    over, with a prompt that `trim` allows to be cut. An answer in the wrong form is sent back `repairs` times.
+    :param retries: how many further attempts follow the first one, at the same model or node.
+    :param backoff: the longest wait before the first retry, in seconds. It doubles with each retry, up to
+        `max_backoff`; the actual wait is a random part of it.
+    :param timeout_factor: what the timeout is multiplied by for each retry.
+    :param fallback: whether another model takes over once the retries are used up.
+    :param trim: whether the prompt may be trimmed to fit that model.
+    :param repairs: how often an answer in the wrong form is sent back to the model.
     """
 
     retries: int = 0
@@ -43,7 +51,7 @@ _RULES: dict[Category, Rule] = {
     "invalid_output": Rule(repairs=1),
 }
 
-# What can be set of each category; the others fail at once, or follow the task's own `retries`.
+# What can be set for each category. The remaining categories fail at once or follow the task's own `retries`.
 _RETRYING = frozenset({"retries", "backoff", "max_backoff", "fallback"})
 _SETTABLE: dict[Category, frozenset[str]] = {
     "rate_limit": _RETRYING,
@@ -60,29 +68,29 @@ _LIMITS = ("wait_limit", "reschedule_limit")
 
 @dataclass(frozen=True, slots=True)
 class ErrorPolicy:
-    """The rules by category, the models that take over, and how long may be waited, in seconds.
+    """The rules by category, the fallback models by model, and the limits of waiting, in seconds.
 
-    A wait over `wait_limit` leaves the worker; one over `reschedule_limit` isn't waited for at all.
+    A wait longer than `wait_limit` gives the worker back. One longer than `reschedule_limit` is not waited for at all.
     """
 
     rules: Mapping[Category, Rule] = field(default_factory=lambda: MappingProxyType(_RULES))
-    fallbacks: Mapping[str, tuple[Fallback, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    fallbacks: Mapping[str, tuple[FallbackModel, ...]] = field(default_factory=lambda: MappingProxyType({}))
     wait_limit: float = 60.0
     reschedule_limit: float = 86_400.0
 
     def rule(self, category: Category) -> Rule:
-        """What is done about errors of that category."""
+        """The rule for errors of a category."""
         return self.rules.get(category, _NO_RULE)
 
-    def chain(self, model: str) -> tuple[Fallback, ...]:
-        """The models that take over from "provider:name", in order, without itself."""
+    def chain(self, model: str) -> tuple[FallbackModel, ...]:
+        """The models that may take over from "provider:name", in order of preference and without the model itself."""
         name = full_name(model)
         for key in (name, ANY_MODEL):
             if key in self.fallbacks:
                 found = self.fallbacks[key]
                 break
         else:
-            found = tuple(Fallback(other) for other in DEFAULT_FALLBACKS.get(name, ()))
+            found = tuple(FallbackModel(other) for other in DEFAULT_FALLBACKS.get(name, ()))
         return tuple(fallback for fallback in found if fallback.model != name)
 
 
@@ -91,9 +99,10 @@ DEFAULT_POLICY = ErrorPolicy()
 
 
 def parse_error_policy(given: Any, *, base: ErrorPolicy = DEFAULT_POLICY, field_name: str = FIELD) -> ErrorPolicy:
-    """`base` with what a dict changes: `{"rate_limit": {"retries": 8}, "wait_limit": 120, "fallbacks": […]}`.
+    """Overlay `base` with the changes in a dict: `{"rate_limit": {"retries": 8}, "wait_limit": 120, "fallbacks": […]}`.
 
-    Raises `InputError` naming the key that is unknown or has a wrong value. Numbers may come as text, of a template.
+    Numbers may be given as text, because templates render to text. Raises `InputError` that names the key which is
+    unknown or has a wrong value.
     """
     if given is None:
         return base
@@ -118,9 +127,9 @@ def parse_error_policy(given: Any, *, base: ErrorPolicy = DEFAULT_POLICY, field_
 
 
 def _merged(
-    base: Mapping[str, tuple[Fallback, ...]], given: Mapping[str, tuple[Fallback, ...]]
-) -> dict[str, tuple[Fallback, ...]]:
-    """A chain for any model replaces those that were given less closely."""
+    base: Mapping[str, tuple[FallbackModel, ...]], given: Mapping[str, tuple[FallbackModel, ...]]
+) -> dict[str, tuple[FallbackModel, ...]]:
+    """A chain for any model replaces all chains of the layer below."""
     return dict(given) if ANY_MODEL in given else {**base, **given}
 
 

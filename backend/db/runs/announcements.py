@@ -10,14 +10,11 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from backend.core.events import CHANNEL
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis as AsyncRedis
 
 log = logging.getLogger(__name__)
 
@@ -83,33 +80,22 @@ def redis_options() -> dict[str, Any]:
     }
 
 
-class _Pausing:
-    """Whether Redis is worth a try."""
-
-    def __init__(self) -> None:
-        self._broken_until = 0.0
-
-    def open(self) -> list[Announcement] | None:
-        """Where a transaction's announcements are to be collected; None while Redis does not answer."""
-        return [] if time.monotonic() >= self._broken_until else None
-
-    def failed(self, error: Exception) -> None:
-        """It did not answer."""
-        log.warning("Redis is out of reach (%s); Postgres wakes the event feeds", type(error).__name__)
-        self._broken_until = time.monotonic() + _PAUSE
-
-
-class Announcer(_Pausing):
-    """Writes to the Redis stream, for threads. Safe to share between them."""
+class Announcer:
+    """Writes to the Redis stream. Blocks for up to `REDIS_TIMEOUT` when Redis does not answer, and is then not used for
+    `_PAUSE` seconds. Threads may share it; an event loop calls `publish` in a thread."""
 
     def __init__(self, url: str) -> None:
-        super().__init__()
         from redis import Redis
 
         self._redis: Redis = Redis.from_url(url, **redis_options())
+        self._paused_until = 0.0
+
+    def open(self) -> list[Announcement] | None:
+        """A list that collects a transaction's announcements; None while Redis does not answer."""
+        return [] if time.monotonic() >= self._paused_until else None
 
     def publish(self, announcements: Sequence[Announcement]) -> bool:
-        """Announce; False when Redis did not take it. Never raises."""
+        """Announce; False when Redis did not accept it. Never raises."""
         from redis import RedisError
 
         try:
@@ -118,38 +104,11 @@ class Announcer(_Pausing):
                     pipe.xadd(STREAM, one.entry(), maxlen=STREAM_LENGTH, approximate=True)  # type: ignore[arg-type]  # the stubs' dict is invariant
                 pipe.execute()
         except (RedisError, OSError) as error:
-            self.failed(error)
+            log.warning("Redis is out of reach (%s); Postgres wakes the event feeds", type(error).__name__)
+            self._paused_until = time.monotonic() + _PAUSE
             return False
         return True
 
     def close(self) -> None:
         """Close its connections."""
         self._redis.close()
-
-
-class AsyncAnnouncer(_Pausing):
-    """The same for an event loop."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        from redis.asyncio import Redis
-
-        self._redis: AsyncRedis = Redis.from_url(url, **redis_options())
-
-    async def publish(self, announcements: Sequence[Announcement]) -> bool:
-        """Announce; False when Redis did not take it. Never raises."""
-        from redis import RedisError
-
-        try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for one in announcements:
-                    pipe.xadd(STREAM, one.entry(), maxlen=STREAM_LENGTH, approximate=True)  # type: ignore[arg-type]  # as above
-                await pipe.execute()
-        except (RedisError, OSError) as error:
-            self.failed(error)
-            return False
-        return True
-
-    async def close(self) -> None:
-        """Close its connections."""
-        await self._redis.aclose()

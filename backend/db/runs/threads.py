@@ -29,7 +29,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ClaimRequest:
     """A try that wants its task's thread, with the LangGraph threads of its `agents`. `instance` is Airflow's id of the
     task instance."""
 
@@ -57,7 +57,7 @@ _TAKE = text(
 )
 
 
-def begin(connection: Connection, wanted: Sequence[Wanted]) -> list[Claim | SupersededError]:
+def begin(connection: Connection, wanted: Sequence[ClaimRequest]) -> list[Claim | SupersededError]:
     """Take threads for tries; gives what became of each: an error where a later try has the thread.
 
     Earlier claims can write no more. What they left is deleted when it was for another input, or when the task had
@@ -91,7 +91,7 @@ def begin(connection: Connection, wanted: Sequence[Wanted]) -> list[Claim | Supe
     return claims
 
 
-def begin_one(connection: Connection, wanted: Wanted) -> Claim:
+def begin_one(connection: Connection, wanted: ClaimRequest) -> Claim:
     """Take one thread. Raises `SupersededError` when a later try has it."""
     (claim,) = begin(connection, [wanted])
     if isinstance(claim, SupersededError):

@@ -7,10 +7,9 @@ from sqlalchemy import Connection
 
 from backend.core.events import NewEvent
 from backend.core.redaction import hide
-from backend.core.workflow_error_handler import Action, Classified, action_of, wait_of
+from backend.core.workflow_error_handler import Action, Classified, FailedAttempt, action_of, wait_of
 from backend.db.runs import errors
 from backend.db.runs.traces import SHOWN_ITEMS, Place
-from backend.models.attempts import FailedAttempt
 from backend.observation.recording.recorder import Recorder
 
 
@@ -25,7 +24,7 @@ class ErrorRecords:
     def of_attempt(self, failed: FailedAttempt, node: str | None) -> None:
         """An attempt failed."""
         self.write(
-            failed.found,
+            failed.classified,
             action_of(failed.decision),
             model=failed.model,
             node=node,

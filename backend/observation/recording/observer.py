@@ -13,10 +13,9 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
 from backend.core.events import NewEvent
-from backend.core.workflow_error_handler import Action, Classified, FallBack, wait_of
+from backend.core.workflow_error_handler import Action, Classified, FailedAttempt, SwitchModel, wait_of
 from backend.db.runs import traces
 from backend.db.runs.traces import Place
-from backend.models.attempts import FailedAttempt
 from backend.models.usage import CallUsage, Usage, answers, model_named
 from backend.observation.recording.errors import ErrorRecords
 from backend.observation.recording.recorder import Recorder
@@ -50,7 +49,7 @@ class _Span:
     def failed_once(self, failed: FailedAttempt) -> None:
         """Another attempt follows, at the same model or another one. Agents as a whole are not begun anew."""
         self.attempt += self.node is not None
-        if isinstance(failed.decision, FallBack):
+        if isinstance(failed.decision, SwitchModel):
             self.fallbacks += 1
         else:
             self.retries += 1

@@ -14,7 +14,7 @@ from backend.db.runs.events import Told
 from backend.db.runs.executions import RunState
 from backend.db.runs.observations import News, Seen
 from backend.db.runs.run_usage import Used
-from backend.db.runs.threads import Claim, SupersededError, Wanted
+from backend.db.runs.threads import Claim, ClaimRequest, SupersededError
 from backend.db.runs.traces import Place
 
 Operation = Callable[[Connection, str], list[NewEvent]]
@@ -167,7 +167,7 @@ class _Transaction:
         claims = threads.begin(
             self._connection,
             [
-                Wanted(
+                ClaimRequest(
                     self._ids[teller],
                     teller.thread_id,
                     teller.place.try_number,

@@ -44,16 +44,18 @@ class TokenStream:
     def add(self, metadata: Mapping[str, Any], text: str) -> None:
         """A piece of an answer; pieces are sent together. Of calls that aren't ours, a node's are one."""
         call = self._call(metadata)
-        call.attempt = max(call.attempt, int(metadata.get(ATTEMPT_KEY, 1)) + call.again)
-        call.said = True
+        attempt = int(metadata.get(ATTEMPT_KEY, 1)) + call.again
+        if attempt < call.attempt:
+            # LangGraph delivers pieces through a queue, but the failure of their attempt is reported directly, so a
+            # piece may arrive after it. It must not be taken for a piece of the next attempt.
+            return
+        call.attempt, call.said = attempt, True
         self._waiting.setdefault((_key(metadata), call.attempt), []).append(text)
         self._wait()
 
     def supersede_call(self, metadata: Mapping[str, Any]) -> None:
         """An attempt at a call failed and another one follows."""
-        call = self._calls.get(_key(metadata))
-        if call is not None:
-            self._supersede([(_key(metadata), call)])
+        self._supersede([(_key(metadata), self._call(metadata))])
 
     def supersede_nodes(self, task_keys: Iterable[str]) -> None:
         """Executions of nodes failed, and the nodes begin anew."""
@@ -96,9 +98,9 @@ class TokenStream:
     def _supersede(self, calls: Iterable[tuple[str, _Call]]) -> None:
         new = []
         for key, call in calls:
+            self._waiting.pop((key, call.attempt), None)
+            call.attempt += 1
             if call.said:
-                self._waiting.pop((key, call.attempt), None)
-                call.attempt += 1
                 call.said = False
                 new.append(self._event(call, call.attempt, ""))
         if new:

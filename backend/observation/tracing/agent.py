@@ -8,8 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from langgraph.pregel import Pregel
 
-from backend.core.workflow_error_handler import Classified, action_of, classify, wait_of
-from backend.models.attempts import FailedAttempt
+from backend.core.workflow_error_handler import Classified, FailedAttempt, action_of, classify, wait_of
 from backend.models.usage import Usage
 from backend.observation.tracing.client import SpanMaker
 from backend.observation.tracing.redaction import Known

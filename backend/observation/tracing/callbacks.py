@@ -11,7 +11,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.outputs import LLMResult
 
-from backend.models.attempts import ATTEMPT_KEY, CALL_KEY, FailedAttempt
+from backend.core.workflow_error_handler import FailedAttempt
+from backend.models.attempts import ATTEMPT_KEY, CALL_KEY
 from backend.models.usage import CallUsage, answers, model_named
 from backend.observation.tracing.agent import AgentTrace, harmless
 from backend.observation.tracing.redaction import Known, message_json, prompt_json

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from backend.core.events import NewEvent
+from backend.core.workflow_error_handler import AgentFailure
 from backend.db.runs.traces import Place
 from backend.models.usage import Usage
 
@@ -15,11 +16,11 @@ class BatchProgress:
     succeeded: int = 0
     failed: int = 0
     running: int = 0
-    failures: list[tuple[int, Exception]] = field(default_factory=list)
+    failures: list[tuple[int, AgentFailure]] = field(default_factory=list)
     """The first ones."""
-    retryable: Exception | None = None
+    retryable: AgentFailure | None = None
     """The first error that another try may get past."""
-    stop: Exception | None = None
+    stop: AgentFailure | None = None
     """The error that every further item would meet."""
     used: Usage = field(default_factory=Usage)
     model: str | None = None

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from urllib.parse import quote
 
 from backend.db.engine import Database
-from backend.db.outage import outlast
+from backend.db.outage import retry_until_available
 from backend.db.rows import Row
 from backend.db.runs import batch_items
 from backend.db.runs.traces import Place
@@ -66,7 +66,7 @@ class ResultWriter:
 
     async def _write(self, rows: list[dict[str, Any]]) -> None:
         try:
-            await outlast(partial(self._database.run, batch_items.write, *self._target, rows))
+            await retry_until_available(partial(self._database.run, batch_items.write, *self._target, rows))
         except Exception as error:
             self._error = error
 
@@ -81,7 +81,9 @@ class Results:
 
     async def count(self) -> batch_items.Counts:
         """How many have succeeded and failed, and how large their outputs are."""
-        return await outlast(partial(self._database.run, batch_items.count, self._execution_id, self._place))
+        return await retry_until_available(
+            partial(self._database.run, batch_items.count, self._execution_id, self._place)
+        )
 
     async def outputs(self, items: int) -> list[Any]:
         """The outputs in order, None for a failed item. For a few only: `RESULT_ITEMS`."""
@@ -101,7 +103,7 @@ class Results:
 
     async def _page(self, after: int) -> list[Row]:
         read = partial(batch_items.read_page, after=after, limit=_PAGE)
-        return await outlast(partial(self._database.run, read, self._execution_id, self._place))
+        return await retry_until_available(partial(self._database.run, read, self._execution_id, self._place))
 
 
 def results_url(task: TaskContext) -> str:

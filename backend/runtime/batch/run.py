@@ -20,8 +20,8 @@ from sqlalchemy import Connection
 from backend.agents.registry import get_agent
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS
 from backend.core.jsonable import dumps
-from backend.core.workflow_error_handler import Category, classify, reschedule_after
-from backend.db.outage import outlast
+from backend.core.workflow_error_handler import AgentFailure, Category, classify
+from backend.db.outage import retry_until_available
 from backend.db.runs import batch_items, executions, takeover, threads, traces
 from backend.db.runs.traces import SHOWN_ITEMS
 from backend.models.usage import Usage
@@ -32,7 +32,7 @@ from backend.runtime.batch.results import RESULT_BYTES, RESULT_ITEMS, Results, R
 from backend.runtime.cancellation import RunCancelledError
 from backend.runtime.gc_tuning import rare_collections
 from backend.runtime.graphs.factory import Prepared
-from backend.runtime.graphs.retry import run_with_policy, tell_failure
+from backend.runtime.graphs.retry import record_failure, run_with_policy
 from backend.runtime.graphs.run import mapped
 from backend.runtime.runner import AgentRunner
 from backend.runtime.specs import AgentSpec
@@ -49,7 +49,11 @@ _STOPS: frozenset[Category] = frozenset({"auth", "quota", "budget"})
 
 
 class BatchFailedError(RuntimeError):
-    """Items of a batch have failed; its cause is the error that says whether a retry helps."""
+    """Items of a batch have failed; `cause` is the error that says whether a retry helps."""
+
+    def __init__(self, message: str, cause: Exception) -> None:
+        super().__init__(message)
+        self.__cause__ = cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class _Batch:
         runner, progress = self._runner, self._progress
         runner.recorder.relax(RECORDER_INTERVAL)
         await runner.open_budgets()
-        begun = await outlast(partial(runner.database.run, self._begin, self._digest()))
+        begun = await retry_until_available(partial(runner.database.run, self._begin, self._digest()))
         await runner.watch(begun.execution_id)
         await runner.begin_trace([self._spec])
         progress.succeeded = len(begun.done)
@@ -115,7 +119,7 @@ class _Batch:
         execution_id = executions.ensure(connection, task.run_state())
         takeover.close_lost(connection, [(execution_id, place)])
         names = [self._thread(index) for index in range(len(self._inputs))]
-        wanted = threads.Wanted(execution_id, task.thread_id, task.try_number, names, digest)
+        wanted = threads.ClaimRequest(execution_id, task.thread_id, task.try_number, names, digest)
         claim = threads.begin_one(connection, wanted)
         follows = task.try_number > 1 or claim.going_on
         used = traces.used_by_items(connection, execution_id, place) if follows else {}
@@ -213,7 +217,7 @@ class _Batch:
                     context=spec.context,
                     going_on=thread in begun.known,
                     tokens=False,
-                    pace=self._runner.graphs.pace,
+                    timing=self._runner.graphs.timing,
                 )
             output = mapped(output, spec.output_mapping)
         except Exception as error:
@@ -233,14 +237,15 @@ class _Batch:
     def _failed(self, index: int, observer: AgentObserver, error: Exception, began: float) -> dict[str, Any]:
         progress = self._progress
         progress.failed += 1
-        found = tell_failure(observer, error, silent=progress.failed > SHOWN_ITEMS)
+        failure = record_failure(observer, error, silent=progress.failed > SHOWN_ITEMS)
+        found = failure.classified
         if len(progress.failures) < NAMED_FAILURES:
-            progress.failures.append((index, error))
+            progress.failures.append((index, failure))
         if not found.final and progress.retryable is None:
-            progress.retryable = error
-        stops = found.category in _STOPS or reschedule_after(error) is not None
+            progress.retryable = failure
+        stops = found.category in _STOPS or failure.reschedule_after is not None
         if stops and progress.stop is None:
-            progress.stop = error
+            progress.stop = failure
         observer.finish("failed", None)
         return {
             **self._row(index, observer, began, "failed", None),
@@ -277,14 +282,13 @@ class _Batch:
         if news is not None:
             self._runner.recorder.put(lambda _connection, _execution_id: [news])
 
-    def _failure(self) -> BatchFailedError:
+    def _failure(self) -> AgentFailure:
         progress = self._progress
-        named = "; ".join(f"[{index}] {classify(error).message[:200]}" for index, error in progress.failures[:5])
+        named = "; ".join(f"[{index}] {failure.classified.message[:200]}" for index, failure in progress.failures[:5])
         more = f"; and {progress.failed - 5} more" if progress.failed > 5 else ""
-        failure = BatchFailedError(f"{progress.failed} of {progress.items} items failed: {named}{more}")
-        failure.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
-        failure.__cause__ = progress.retryable or progress.failures[0][1]
-        return failure
+        cause = progress.retryable or progress.failures[0][1]
+        error = BatchFailedError(f"{progress.failed} of {progress.items} items failed: {named}{more}", cause.error)
+        return AgentFailure(error, classify(error), recorded=True)
 
     async def _result(self, results: Results) -> dict[str, Any]:
         progress, task = self._progress, self._task
@@ -296,7 +300,7 @@ class _Batch:
                 "failed": counts.failed,
                 "failures": [
                     {"index": index, "category": found.category, "error": found.message[:500]}
-                    for index, found in ((index, classify(error)) for index, error in progress.failures)
+                    for index, found in ((index, failure.classified) for index, failure in progress.failures)
                 ],
             },
             "agent": self._spec.name,
@@ -326,7 +330,8 @@ async def run_batch(
     An item's input is laid over the spec's `input_data`. A try that follows another runs only the items that have not
     succeeded, those that had begun from their checkpoints. `write_to` opens a file for the items as JSON lines.
 
-    With `on_item_error="fail"` raises `BatchFailedError` when all items have come to their end and some have failed.
+    With `on_item_error="fail"` raises an `AgentFailure` with `BatchFailedError` when all items have ended and some have
+    failed.
     An error that every further item would meet (authentication, quota, budget) ends the batch as soon as the items
     under way are done, and is raised. Without the database it can't be run: a batch's results are rows.
     """

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -13,9 +13,7 @@ from backend.db.engine import Database
 from backend.db.runs import executions
 from backend.observation.recording.recorder import Recorder
 from backend.observation.task_context import TaskContext
-
-if TYPE_CHECKING:
-    from backend.runtime.budget.guard import Ledger, Spent
+from backend.runtime.budget.guard import Ledger, Spent
 
 Use = dict[str, Any]
 """Of which budget how much is used, as `backend.db.notification_causes.budget_passed` takes it."""
@@ -34,7 +32,7 @@ class BudgetWatch:
     tell: Callable[[Use], None]
     _told: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def look(self, ledger: "Ledger", asked: "Spent | None" = None) -> None:
+    def look(self, ledger: Ledger, asked: Spent | None = None) -> None:
         """See what is used of a budget. What was `asked` for beyond it was refused: then all of it counts as used."""
         for limit, allowed, used, wanted in ledger.uses(asked):
             if not allowed:
@@ -58,8 +56,10 @@ class BudgetWatch:
             )
 
 
-async def open_watch(database: Database, recorder: Recorder, task: TaskContext) -> BudgetWatch | None:
-    """The watch of a task, if its run's user wants to be told of budgets; their choice is read here, once.
+async def open_watch(
+    database: Database, recorder: Recorder, task: TaskContext
+) -> Callable[[Ledger, Spent | None], None] | None:
+    """`BudgetWatch.look` for a task, if its run's user wants to be told of budgets; their choice is read here, once.
 
     What it notices is recorded before the usage that it notices it by, which is recorded when its node is over.
     """
@@ -79,4 +79,4 @@ async def open_watch(database: Database, recorder: Recorder, task: TaskContext) 
 
         loop.call_soon_threadsafe(recorder.put, write)
 
-    return BudgetWatch(shares, task.task_id, task.map_index, tell)
+    return BudgetWatch(shares, task.task_id, task.map_index, tell).look

@@ -24,7 +24,6 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from backend.core.budget import Budget, BudgetExceededError
 from backend.models.prices import cost_usd
 from backend.models.token_estimate import estimate_messages, estimate_text
-from backend.runtime.budget.alerts import BudgetWatch
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class Ledger:
 class Purse:
     """The budgets that the agents of one task share, and one lock for them: nodes may run in threads."""
 
-    def __init__(self, ledgers: Sequence[Ledger], watch: BudgetWatch | None = None) -> None:
+    def __init__(self, ledgers: Sequence[Ledger], watch: Callable[[Ledger, Spent | None], None] | None = None) -> None:
         self.ledgers = list(ledgers)
         self._lock = threading.Lock()
         self._watch = watch
@@ -169,7 +168,7 @@ class Purse:
     def _look(self, asked: Spent | None = None) -> None:
         if self._watch is not None:
             for ledger in self.ledgers:
-                self._watch.look(ledger, asked)
+                self._watch(ledger, asked)
 
     @contextmanager
     def _refusing(self, asked: Spent) -> Iterator[None]:

@@ -12,14 +12,15 @@ from langgraph.store.base import BaseStore
 
 from backend.agents.config import AgentConfig, AgentDeps
 from backend.agents.registry import AgentDefinition, get_agent
-from backend.checkpoints.fenced_saver import FencedSaver, LastingStore, Pool
+from backend.checkpoints.batched_saver import BatchedSaver
+from backend.checkpoints.pool import Pool, ResilientStore
 from backend.core.jsonable import dumps
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import ErrorPolicy, parse_error_policy
 from backend.db import images
 from backend.db.engine import Database
-from backend.models.attempts import REAL_TIME, Pace
+from backend.models.attempts import REAL_TIME, RetryTiming
 from backend.models.call import make_model_call
 from backend.models.http_clients import HttpClients
 from backend.models.resolve import ModelChoice, ModelCredentials, Purpose, resolve_model
@@ -61,13 +62,13 @@ class GraphMaker:
         self._task = task
         self._credentials = credentials
         self._resources = resources
-        self.saver: FencedSaver | None = None
+        self.saver: BatchedSaver | None = None
         self.pool: Pool | None = None
         self.store: BaseStore | None = None
         self.http: HttpClients | None = None
         self.gate: ModelGate | None = None
         self.cache: GraphCache | None = None
-        self.pace: Pace = REAL_TIME
+        self.timing: RetryTiming = REAL_TIME
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has none.
@@ -138,7 +139,7 @@ class GraphMaker:
                 params=config.model_params(),
                 openai_clients=clients,
                 gate=self.gate,
-                pace=self.pace,
+                timing=self.timing,
             )
             deps = AgentDeps(self._settings, read_upload, choice.max_image_side, offline=choice.local)
             return definition.build(config, model, deps).compile(name=spec.name)
@@ -147,7 +148,7 @@ class GraphMaker:
             graph = make()
         else:
             own = dumps([spec.type, spec.config, spec.error_policy])
-            key = (own, spec.name, choice, purpose, self._credentials, self.pace)
+            key = (own, spec.name, choice, purpose, self._credentials, self.timing)
             graph = self.cache.find(key, make)
         return graph.copy({"checkpointer": self.saver})
 
@@ -169,7 +170,7 @@ class GraphMaker:
         if not self._settings.sdk_retries:
             switch_off_sdk_retries()
         if self.store is None and self.pool is not None:
-            self.store = LastingStore(self.pool)
+            self.store = ResilientStore(self.pool)
         return await load_graph(
             str(spec.graph),
             config=config,

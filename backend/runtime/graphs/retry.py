@@ -1,7 +1,8 @@
-"""Runs a graph under the error policy: what passes by itself is waited out, and the graph goes on at the failed node.
+"""Runs a graph under the error policy: waits out what passes by itself, and goes on at the node that failed.
 
-It is for what fails outside the model calls that are ours: users' own graphs make their models themselves. A call of
-ours that was given up is decided on already and comes through as it is.
+This is for errors outside of the built-in agents' model calls: users' own graphs make their models themselves, and a
+node is the smallest part of such a graph that can be run again without knowing it. What the model call has given up
+arrives here as an `AgentFailure`, with the decision made, and passes through.
 """
 
 import logging
@@ -14,22 +15,20 @@ from tenacity.retry import retry_if_exception
 
 from backend.core.workflow_error_handler import (
     TRANSIENT,
-    Action,
+    AgentFailure,
     Classified,
     Decision,
     ErrorPolicy,
     Fail,
-    Failure,
+    FailedAttempt,
+    FailureSignals,
     Retry,
     action_of,
+    as_failure,
     classify,
     decide,
-    decision_on,
-    facts_of,
-    mark,
-    wait_asked_for,
 )
-from backend.models.attempts import REAL_TIME, FailedAttempt, Pace, attempt_on, end_with, error_context
+from backend.models.attempts import REAL_TIME, RetryTiming, error_context
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.tracing.agent import within
 from backend.runtime.graphs.run import Graph, run_graph
@@ -47,16 +46,16 @@ async def run_with_policy(
     context: Mapping[str, Any] | None,
     going_on: bool,
     tokens: bool = True,
-    pace: Pace = REAL_TIME,
+    timing: RetryTiming = REAL_TIME,
 ) -> Any:
-    """What `run_graph` returns. After a transient error of a node it waits as the policy says and goes on at that node.
+    """Return what `run_graph` returns; after a transient error of a node, wait as the policy says and go on there.
 
-    That takes a checkpointer: without one a graph would have to begin anew, and its errors are raised as they are.
-    Raises the last error; where it is to be waited out elsewhere it says so.
+    Going on takes a checkpointer: without one a graph would have to start from the beginning, so no attempt follows.
+    Raises `AgentFailure` with the last error and the decision about it. Nothing is recorded about that error yet.
     """
-    attempts = _Attempts(observer, policy, resumable=hasattr(graph.checkpointer, "aput"), draw=pace.draw)
+    attempts = _NodeAttempts(observer, policy, resumable=hasattr(graph.checkpointer, "aput"), draw=timing.draw)
     retrying = AsyncRetrying(
-        sleep=pace.sleep, retry=retry_if_exception(attempts.goes_on), wait=attempts.wait, reraise=True
+        sleep=timing.sleep, retry=retry_if_exception(attempts.goes_on), wait=attempts.wait, reraise=True
     )
     async for attempt in retrying:
         with attempt, within(observer.trace):
@@ -70,85 +69,72 @@ async def run_with_policy(
                     going_on=going_on or attempts.failed,
                     tokens=tokens,
                 )
-            except Exception as error:
-                attempts.fail(error)
+            except AgentFailure:
                 raise
+            except Exception as error:
+                failed = attempts.fail(error)
+                if attempts.goes_on(error):
+                    raise
+                raise AgentFailure(error, failed.classified, failed.decision, attempt=failed) from error
     raise AssertionError("the loop returns or raises")
 
 
-def tell_failure(observer: AgentObserver, error: Exception, *, silent: bool = False) -> Classified:
-    """Record the error that ended an agent, unless it is recorded; says what it is."""
-    found = classify(error)
-    if not getattr(error, "visual_ai_recorded", False):
-        observer.failed(found, _action(error, found), attempt=attempt_on(error), silent=silent)
-    error.visual_ai_recorded = True  # type: ignore[attr-defined]  # read by the listener
-    return found
+def record_failure(observer: AgentObserver, error: Exception, *, silent: bool = False) -> AgentFailure:
+    """Record the error that ended an agent, unless it has its row already. Returns it as a recorded failure.
+
+    An error that does not come as an `AgentFailure` was raised around the graph: the task's own `retries` decide what
+    follows, unless it is final. A `silent` error is left out of the event stream.
+    """
+    failure = as_failure(error)
+    if not failure.recorded:
+        observer.failed(failure.classified, action_of(failure.decision), attempt=failure.attempt, silent=silent)
+    return failure.as_recorded()
 
 
-def _action(error: Exception, found: Classified) -> Action:
-    decision = decision_on(error)
-    if decision is not None:
-        return action_of(decision)
-    return "fail" if found.final else "task_retry"
-
-
-class _Attempts:
+class _NodeAttempts:
     """The attempts at the nodes of one graph."""
 
     def __init__(
         self, observer: AgentObserver, policy: ErrorPolicy, *, resumable: bool, draw: Callable[[], float]
     ) -> None:
         self.failed = False
-        """Whether the graph was begun already."""
+        """Whether an earlier attempt has started the graph."""
         self._observer = observer
         self._policy = policy
         self._resumable = resumable
         self._draw = draw
-        self._history: list[Failure] = []
+        self._history: list[FailureSignals] = []
         self._decision: Decision | None = None
 
     def goes_on(self, error: BaseException) -> bool:
-        """Whether another attempt follows."""
-        return isinstance(error, Exception) and isinstance(self._decision, Retry)
+        """Whether another attempt follows the error."""
+        given_up = isinstance(error, AgentFailure) or not isinstance(error, Exception)
+        return not given_up and isinstance(self._decision, Retry)
 
     def wait(self, _: RetryCallState) -> float:
-        """Seconds until it does."""
+        """Seconds until the next attempt."""
         return self._decision.after if isinstance(self._decision, Retry) else 0.0
 
-    def fail(self, error: Exception) -> None:
-        """Decide what follows an error, unless that was decided where it happened."""
-        self._decision = None
-        if decision_on(error) is not None:
-            return
-        found, node = classify(error), self._observer.failed_node
+    def fail(self, error: Exception) -> FailedAttempt:
+        """Decide what follows an error of a node."""
+        classified, node = classify(error), self._observer.failed_node
         number = self._observer.attempts_at(node)
-        if number == 1:  # what the node failed of before, it has got past
-            self._history = [past for past in self._history if past.subject != node]
-        self._decision = decision = self._decide(error, found, node)
-        failed = FailedAttempt(error, decision, number, self._observer.model, error_context(error))
+        if number == 1:  # the node has succeeded since its earlier failures
+            self._history = [past for past in self._history if past.target != node]
+        self._decision = decision = self._decide(error, classified, node)
+        failed = FailedAttempt(error, classified, decision, number, self._observer.model, error_context(error))
         if isinstance(decision, Retry):
-            log.info("attempt %s at the node %s: %s, then %s", number, node, found.category, decision)
+            log.info("attempt %s at the node %s failed (%s); next: %s", number, node, classified.category, decision)
             self.failed = True
             self._observer.begun_anew(failed)
-        else:
-            mark(error, decision)
-            end_with(failed)
+        return failed
 
-    def _decide(self, error: Exception, found: Classified, node: str | None) -> Decision:
-        if found.category not in TRANSIENT:
-            return Fail(found.final)
-        facts = facts_of(error)
-        words = f"{found.message} {facts.message}"
-        failure = Failure(
-            category=found.category,
-            subject=node or "",
-            retry_after=getattr(error, "retry_after", None)
-            or wait_asked_for(facts.headers, words)
-            or facts.advised_wait,
-            hopeless=facts.headers.get("x-should-retry") == "false",
-        )
-        decision = decide(self._policy, failure, self._history, draw=self._draw())
-        self._history.append(failure)
-        # Outside of nodes nothing is known to have come to its end.
+    def _decide(self, error: Exception, classified: Classified, node: str | None) -> Decision:
+        if classified.category not in TRANSIENT:
+            return Fail(classified.final)
+        signals = FailureSignals.of(error, classified, node or "")
+        decision = decide(self._policy, signals, self._history, draw=self._draw())
+        self._history.append(signals)
+        # An error outside of all nodes leaves no checkpoint from which to go on.
         can_go_on = self._resumable and node is not None
         return decision if can_go_on or not isinstance(decision, Retry) else Fail(final=False)

@@ -8,7 +8,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 from langgraph.types import StreamMode
 
-from backend.checkpoints.batched_saver import GroupSaver
+from backend.checkpoints.batched_saver import BatchedSaver
 from backend.core.errors.input_error import InputError
 from backend.core.jsonable import to_jsonable
 from backend.observation.recording.observer import AgentObserver, node_path
@@ -64,7 +64,7 @@ async def run_graph(
                 interrupted = interrupted or (bool(chunk.get("interrupts")) and not namespace)
         elif not namespace:
             output = chunk
-    if isinstance(graph.checkpointer, GroupSaver):
+    if isinstance(graph.checkpointer, BatchedSaver):
         await graph.checkpointer.flush()
     if interrupted:
         raise GraphInterruptError("stopped at interrupt() to ask a person; such graphs can't be run as a task yet")

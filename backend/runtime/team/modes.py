@@ -4,7 +4,7 @@ import asyncio
 
 from langgraph.func import entrypoint, task
 
-from backend.runtime.runner import AgentRunner, Outcome
+from backend.runtime.runner import AgentOutcome, AgentRunner
 from backend.runtime.specs import AgentSpec
 from backend.runtime.team.results import Outcomes, fatal_error, input_of, outputs, run_alone
 
@@ -21,7 +21,7 @@ async def run_in_order(runner: AgentRunner, specs: list[AgentSpec], mode: str) -
     before = _waits_for(specs, mode)
 
     @task
-    async def work(spec: AgentSpec, outcomes: Outcomes) -> Outcome:
+    async def work(spec: AgentSpec, outcomes: Outcomes) -> AgentOutcome:
         given = input_of(runner, spec, outputs(before[spec.name], outcomes))
         return await run_alone(runner, spec, given)
 

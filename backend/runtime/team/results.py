@@ -8,16 +8,17 @@ from typing import Any
 
 from langchain_core.runnables.config import var_child_runnable_config
 
-from backend.runtime.runner import AgentRunner, Outcome
+from backend.core.workflow_error_handler import AgentFailure
+from backend.runtime.runner import AgentOutcome, AgentRunner
 from backend.runtime.specs import AgentSpec
 
-Outcomes = dict[str, Outcome]
+Outcomes = dict[str, AgentOutcome]
 """How each agent ended, by its name."""
 
 _CONTEXT_LIMIT = 20_000
 
 
-async def run_alone(runner: AgentRunner, spec: AgentSpec, given: Mapping[str, Any], *, call: int = 1) -> Outcome:
+async def run_alone(runner: AgentRunner, spec: AgentSpec, given: Mapping[str, Any], *, call: int = 1) -> AgentOutcome:
     """Run an agent as a graph of its own: LangGraph would take it for a subgraph of the node that it is run in."""
     context = copy_context()
     context.run(var_child_runnable_config.set, None)
@@ -44,14 +45,14 @@ def with_more(query: Any, more: str) -> str:
     return f"{query or ''}\n\n{more}".strip()
 
 
-def outputs(specs: Iterable[AgentSpec], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+def outputs(specs: Iterable[AgentSpec], outcomes: Mapping[str, AgentOutcome]) -> dict[str, Any]:
     """The outputs of these agents, as far as there are any."""
     ended = ((spec.name, outcomes.get(spec.name)) for spec in specs)
     return {name: outcome.output for name, outcome in ended if outcome is not None and outcome.output is not None}
 
 
-def fatal_error(specs: Iterable[AgentSpec], outcomes: Mapping[str, Outcome]) -> Exception | None:
-    """The error of the first required agent that failed."""
+def fatal_error(specs: Iterable[AgentSpec], outcomes: Mapping[str, AgentOutcome]) -> AgentFailure | None:
+    """The failure of the first required agent that failed."""
     for spec in specs:
         outcome = outcomes.get(spec.name)
         if spec.required and outcome is not None and outcome.error is not None:

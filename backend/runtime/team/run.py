@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.core.redaction import redact_text
 from backend.models.usage import Usage
-from backend.runtime.runner import AgentRunner, Outcome
+from backend.runtime.runner import AgentOutcome, AgentRunner
 from backend.runtime.specs import SUPERVISOR, AgentSpec, parse_max_steps, parse_supervisor
 from backend.runtime.team.modes import run_in_order
 from backend.runtime.team.results import Outcomes, fatal_error, outputs
@@ -76,7 +76,7 @@ def _result(specs: list[AgentSpec], outcomes: Outcomes, synthesis: AgentSpec | N
     }
 
 
-def _agent_json(outcome: Outcome) -> dict[str, Any]:
+def _agent_json(outcome: AgentOutcome) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "state": outcome.state,
         "model": outcome.model,

@@ -13,7 +13,7 @@ from backend.agents.supervisor_choice import FINISH
 from backend.core.errors.agent_errors import StepLimitError
 from backend.core.redaction import redact_text
 from backend.models.usage import Usage
-from backend.runtime.runner import AgentRunner, Outcome
+from backend.runtime.runner import AgentOutcome, AgentRunner
 from backend.runtime.specs import AgentSpec
 from backend.runtime.team.results import Outcomes, fatal_error, input_of, outputs, run_alone, with_more
 
@@ -24,7 +24,7 @@ class Supervised(TypedDict):
     """The supervisor's decisions in turn, and the outcome of each call by the agent's name."""
 
     decisions: Annotated[list[dict[str, Any]], operator.add]
-    calls: Annotated[list[tuple[str, Outcome]], operator.add]
+    calls: Annotated[list[tuple[str, AgentOutcome]], operator.add]
 
 
 class Node(Protocol):
@@ -117,7 +117,7 @@ def _purpose(spec: AgentSpec) -> str:
     return AGENTS[spec.type].description if spec.type in AGENTS else ""
 
 
-def _ended(calls: list[tuple[str, Outcome]]) -> Outcomes:
+def _ended(calls: list[tuple[str, AgentOutcome]]) -> Outcomes:
     """How each agent ended, from all of its calls."""
     ended: Outcomes = {}
     for name, outcome in calls:

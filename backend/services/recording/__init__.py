@@ -1,1 +1,1 @@
-"""Keeps `visual_ai` in step with Airflow: listener, reconciler and retention."""
+"""Keeps the schema `visual_ai` in step with Airflow: listener, reconciler and retention."""

@@ -1,4 +1,4 @@
-"""Reads Airflow's JSON of runs and task instances into what is recorded of them."""
+"""Converts runs and task instances from the JSON of Airflow's REST API into the states that are recorded."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,7 +9,7 @@ from backend.db.runs.executions import RunState
 
 
 def run_state(run: Mapping[str, Any]) -> RunState:
-    """A DAG run of the REST API."""
+    """The state of a DAG run."""
     return RunState(
         dag_id=run["dag_id"],
         dag_run_id=run["dag_run_id"],
@@ -24,7 +24,7 @@ def run_state(run: Mapping[str, Any]) -> RunState:
 
 
 def task_state(task: Mapping[str, Any]) -> TaskState:
-    """A task instance of the REST API. `try_number` is 0 until it first ran."""
+    """The state of a task instance. `try_number` is 0 until its first try starts."""
     return TaskState(
         task_id=task["task_id"],
         map_index=task["map_index"],

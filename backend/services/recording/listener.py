@@ -1,7 +1,16 @@
-"""Records what Airflow's processes notice of runs and tasks, without ever holding them up.
+"""Records what Airflow's listener hooks report about runs and tasks, without ever delaying Airflow.
 
-A listener runs inside the scheduler's loop and inside every task: it only puts a notice in a queue. A thread of the
-process writes it. What can't be written is counted and left to the reconciler.
+Airflow calls a listener inside the scheduler's loop and inside every task process, and waits for it to return. The
+plugin (`airflow/plugins/visual_ai_plugin.py`) therefore only puts a `Notice` into a queue; a thread of the same process
+writes it to the database. A task process ends soon after its last hook, so the plugin then calls `flush`, which waits
+for the thread, for a limited time.
+
+Nothing here may fail a task or the scheduler. A notice that can't be queued or written is counted and dropped, and the
+reconciler makes up for it. After a database error, writing is paused for `_FAILURE_PAUSE` seconds, in which notices are
+dropped at once, so that a database that is down does not keep `flush` waiting for one timeout per notice.
+
+Task processes are forked from processes that may use a listener themselves. Threads, locks and connections do not
+survive a fork, so a child starts with new ones (`_reset`).
 """
 
 import logging
@@ -9,7 +18,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
-from backend.core.workflow_error_handler import classify
+from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db.engine import make_engine, run_in, task_engine
 from backend.db.runs import errors, events, executions, observations
 from backend.db.runs.announcements import Announcer
@@ -30,12 +39,14 @@ from backend.db.runs.traces import Place
 log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 5_000
+"""Notices that wait to be written. Beyond that new ones are dropped."""
+
 _FAILURE_PAUSE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something seen of a run: its state, some of its tasks, and perhaps the error that ended one of them."""
+    """What a hook reported: a run's state, the states of some of its tasks, and the error if the first of them failed."""
 
     run: RunState
     tasks: tuple[TaskState, ...] = ()
@@ -44,7 +55,7 @@ class Notice:
 
 
 class Notices:
-    """The queue and the thread of one process. Made anew in a forked child, which inherits neither."""
+    """The queue and the writing thread of one process. `redis_url` is where appended events are announced, if set."""
 
     def __init__(self, database_url: str, redis_url: str | None = None) -> None:
         self._url = database_url
@@ -54,15 +65,15 @@ class Notices:
         self._thread: threading.Thread | None = None
         self._engine: Engine | None = None
         self._announcer: Announcer | None = None
-        # Of its own: this thread runs beside forks, which the tasks' engine must not meet.
+        # Not the engine of the tasks: no thread may use that one while the process forks.
         self._make_engine: Callable[[str], Engine] = partial(make_engine, application="visual_ai_listener", pool_size=1)
         self._broken_until = 0.0
         self.dropped = 0
-        """Notices that were not written."""
+        """Notices that were not written, and are left to the reconciler."""
         os.register_at_fork(after_in_child=self._reset)
 
     def put(self, notice: Notice) -> None:
-        """Have a notice written soon. Never blocks and never raises."""
+        """Queue a notice to be written. Never blocks and never raises."""
         try:
             self._queue.put_nowait(notice)
         except queue.Full:
@@ -71,7 +82,7 @@ class Notices:
         self._ensure_thread()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all that was put is written, at most `timeout` seconds; says whether it is."""
+        """Wait up to `timeout` seconds until everything queued so far has been processed; return whether it has been."""
         done = threading.Event()
         try:
             self._queue.put_nowait(done)
@@ -81,7 +92,7 @@ class Notices:
         return done.wait(timeout)
 
     def _reset(self) -> None:
-        # The parent's connections, locks and thread are not ours.
+        # In a forked child: the parent's connections, locks and thread can't be used.
         self._queue = queue.Queue(QUEUE_LIMIT)
         self._lock = threading.Lock()
         self._thread = None
@@ -107,12 +118,12 @@ class Notices:
                 self._write(item)
             except Exception as error:
                 self.dropped += 1
-                log.warning("a notice of run %s was not recorded: %s", item.run.dag_run_id, type(error).__name__)
-                log.debug("what failed", exc_info=error)
+                log.warning("the state of run %s was not recorded: %s", item.run.dag_run_id, type(error).__name__)
+                log.debug("the error", exc_info=error)
 
     def _write(self, notice: Notice) -> None:
         if time.monotonic() < self._broken_until:
-            raise ConnectionError("the database was out of reach a moment ago")
+            raise ConnectionError("the database was unreachable a moment ago")
         if self._engine is None:
             self._engine = self._make_engine(self._url)
         if self._announcer is None and self._redis_url:
@@ -125,10 +136,14 @@ class Notices:
 
 
 def record(connection: Connection, notice: Notice) -> None:
-    """Write a notice: its error first, so that it stands before the state it led to."""
-    if notice.error is not None and notice.tasks and not getattr(notice.error, "visual_ai_recorded", False):
+    """Write a notice: the error first, so that it precedes the state it led to in the log."""
+    if notice.error is not None and notice.tasks and not _recorded(notice.error):
         _record_error(connection, notice, notice.error)
     observations.observe(connection, notice.run, notice.tasks)
+
+
+def _recorded(error: BaseException) -> bool:
+    return isinstance(error, AgentFailure) and error.recorded
 
 
 def _record_error(connection: Connection, notice: Notice, error: BaseException) -> None:
@@ -149,8 +164,3 @@ def _record_error(connection: Connection, notice: Notice, error: BaseException) 
     )
     told = Told(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("error", payload)])
     events.append_from_tries(connection, [told])
-
-
-def task_states(rows: Iterable[tuple[object, ...]]) -> tuple[TaskState, ...]:
-    """Task instances from rows in the order of `TaskState`'s fields."""
-    return tuple(TaskState(*row) for row in rows)  # type: ignore[arg-type]  # the caller selects these columns

@@ -1,4 +1,22 @@
-"""Makes what is recorded agree with Airflow, whoever started, changed or deleted a run."""
+"""The reconciler: makes the recorded state agree with Airflow, whoever started, changed or deleted a run.
+
+Airflow is the source of truth about runs and task instances. The listener reports changes quickly, but may be switched
+off, drop a notice or die with its process, and nobody reports runs that are deleted or whose state is set by hand. The
+reconciler therefore reads Airflow's own lists every few seconds and records what differs. A reading replaces everything
+that was recorded before it began (`observed_at`), and nothing that is newer.
+
+One replica at a time reconciles: it holds a PostgreSQL advisory lock on a connection of its own, and another replica
+takes over when that connection ends.
+
+A pass reads the active runs, the runs that changed since the last pass, and their task instances. So that cost follows
+what happens and not what is active, it reads all task instances only of runs that are new or have changed state, and
+every `FULL_READING` of all; of the others it reads those that changed. Two effects of Airflow's timestamps have to be
+allowed for:
+
+* `updated_at` is set before its transaction commits, so passes overlap by `OVERLAP`.
+* What the listener records during a pass may be newer than what the pass read, and is then not replaced. Only a state
+  that two passes have read and written is settled; from then on the pass skips it (`_RunHistory`).
+"""
 
 import asyncio
 import json
@@ -27,20 +45,25 @@ LOCK = 0x76_61_69_01
 """The advisory lock that one replica holds while it reconciles."""
 
 LOOK_BACK = timedelta(minutes=10)
-"""How far back the first pass looks for runs that came and went unseen."""
+"""How far back a new leader's first pass looks for runs that started and finished unrecorded."""
 
 OVERLAP = timedelta(seconds=10)
-"""Passes overlap: Airflow's transactions commit after the time they write."""
+"""How much passes overlap: Airflow's transactions commit later than the time they write."""
 
 MISSING_PER_PASS = 50
+"""Runs that are recorded as active but not among Airflow's that one pass looks up, each with a call of its own."""
+
 IDLE_FACTOR = 2.5
+"""How much longer the pause between two passes is while nothing runs."""
 
 FULL_READING = timedelta(seconds=30)
-"""How often all task instances of active runs are read, and not only those that changed."""
+"""How often all task instances of active runs are read, not only those that changed."""
 
 QUICK_FACTOR = 0.25
-LATELY = 10.0
-"""Seconds for which passes are quicker after one has found what nobody had told: the listener may be off or lost."""
+"""How much shorter the pause is after a pass has found something unreported."""
+
+QUICK_SECONDS = 10.0
+"""How long it stays shorter: the listener may be switched off or broken."""
 
 LOCK_SETTINGS = {
     "idle_session_timeout": "60s",
@@ -48,29 +71,32 @@ LOCK_SETTINGS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
-"""A leader that hangs or whose machine is gone loses the lock: PostgreSQL ends its session."""
+"""Settings with which PostgreSQL ends the session, and so releases the lock, of a leader that hangs or is unreachable."""
 
 Key = tuple[str, str]
 
 
-class _Seen:
-    """What passes have read of an active run, and what of it was read twice."""
+class _RunHistory:
+    """What earlier passes have read and written of an active run."""
 
-    __slots__ = ("_tasks", "run", "stored", "twice")
+    __slots__ = ("_tasks", "run", "settled", "stored")
 
     def __init__(self) -> None:
         self.run: str | None = None
+        """The run's state in Airflow."""
         self.stored: str | None = None
-        self.twice = False
+        """The state that was recorded before."""
+        self.settled = False
+        """Two passes have written the same states of the run."""
         self._tasks: dict[tuple[str, int], tuple[str | None, int, bool]] = {}
 
-    def settled(self, task: TaskState) -> bool:
-        """Whether the task's state was written twice."""
+    def task_settled(self, task: TaskState) -> bool:
+        """Whether two passes have written this state of the task."""
         return self._tasks.get(task.key) == (task.state, task.try_number, True)
 
-    def note(self, run: str, stored: str | None, tasks: Iterable[TaskState]) -> None:
-        """These were written."""
-        self.twice = (self.run, self.stored) == (run, stored)
+    def add(self, run: str, stored: str | None, tasks: Iterable[TaskState]) -> None:
+        """Add what a pass has written."""
+        self.settled = (self.run, self.stored) == (run, stored)
         self.run, self.stored = run, stored
         for task in tasks:
             again = self._tasks.get(task.key, (None, -1, False))[:2] == (task.state, task.try_number)
@@ -78,10 +104,10 @@ class _Seen:
 
 
 class Reconciler:
-    """Compares Airflow's runs with ours every few seconds; one replica at a time does.
+    """Compares Airflow's runs with the recorded ones every few seconds, while this replica holds the lock.
 
-    A pass costs three list calls, whatever runs there were: the active runs, the runs and the task instances that
-    changed. Runs that are new or changed their state cost one more for each 50. It writes only what changed.
+    A pass costs three list calls: the active runs, and the runs and task instances that changed. Runs that are new or
+    have changed state cost one more call per 50. Only changes are written.
     """
 
     def __init__(self, settings: Settings, airflow: AirflowClient, database: Database) -> None:
@@ -90,15 +116,15 @@ class Reconciler:
         self._airflow = airflow
         self._database = database
         self._since: datetime | None = None
-        self._all_read: datetime | None = None
-        self._seen: dict[Key, _Seen] = {}
-        self._found_at = -LATELY
+        self._last_full_reading: datetime | None = None
+        self._history: dict[Key, _RunHistory] = {}
+        self._found_at = -QUICK_SECONDS
         self._ok = False
         self._reason = "not started"
         self.leading = False
 
     def state(self) -> tuple[bool, str]:
-        """Whether the last pass went well (or another replica leads), and if not why."""
+        """Whether the last pass succeeded or another replica reconciles, and if not, why."""
         return self._ok, self._reason
 
     @asynccontextmanager
@@ -127,7 +153,7 @@ class Reconciler:
             connect_timeout=5,
         ) as connection:
             await connection.execute(
-                # Those that this version of PostgreSQL has.
+                # Only those that this version of PostgreSQL knows.
                 "SELECT set_config(name, %s::jsonb ->> name, false) FROM pg_settings WHERE name = ANY(%s)",
                 [json.dumps(LOCK_SETTINGS), list(LOCK_SETTINGS)],
             )
@@ -135,8 +161,8 @@ class Reconciler:
                 self._ok, self._reason = True, "another replica reconciles"
                 await asyncio.sleep(self._interval)
             self.leading = True
-            self._since = self._all_read = None
-            self._seen.clear()
+            self._since = self._last_full_reading = None
+            self._history.clear()
             while True:
                 active = 0
                 try:
@@ -147,15 +173,15 @@ class Reconciler:
                 except SQLAlchemyError as error:
                     self._fail(f"the database is out of reach ({type(error).__name__})")
                 await self._pause(active)
-                await connection.execute("SELECT 1")  # the lock goes with the connection
+                await connection.execute("SELECT 1")  # without the connection the lock is lost
 
     async def _pause(self, active: int) -> None:
-        """Wait for the next pass: not long after one has found something, longer when nothing runs."""
-        if time.monotonic() - self._found_at < LATELY:
+        """Wait for the next pass: briefly after one has found something, longer while nothing runs."""
+        if time.monotonic() - self._found_at < QUICK_SECONDS:
             await asyncio.sleep(self._interval * QUICK_FACTOR)
             return
         await asyncio.sleep(self._interval)
-        # Our own database costs little to ask: what was started from here is looked at soon.
+        # A query of our own is cheap, and runs that were triggered here should not wait.
         if not active and not await self._database.run_autocommit(executions.list_active):
             await asyncio.sleep(self._interval * (IDLE_FACTOR - 1))
 
@@ -165,7 +191,7 @@ class Reconciler:
         self._ok, self._reason = False, reason
 
     async def reconcile(self) -> int:
-        """One pass; gives the number of active runs. Raises `AirflowError` or `SQLAlchemyError`; a retry helps."""
+        """Make one pass and return the number of active runs. Raises `AirflowError` or `SQLAlchemyError`; a retry helps."""
         began = datetime.now(UTC)
         observed_at = await self._database.run(executions.clock)
         ours = await self._database.run(executions.list_active)
@@ -176,39 +202,40 @@ class Reconciler:
         for key in missing[:MISSING_PER_PASS]:
             runs[key] = await self._find(key)
         stored = await self._database.run(executions.states_of, list(runs))
-        wanted = [key for key, run in runs.items() if key in running or _differs(run, stored.get(key))]
-        tasks = await self._tasks(wanted, runs, stored, began)
-        for key in wanted:
+        to_write = [key for key, run in runs.items() if key in running or _differs(run, stored.get(key))]
+        tasks = await self._tasks(to_write, runs, stored, began)
+        for key in to_write:
             await self._write(key, runs[key], tasks.get(key, []), stored.get(key), observed_at)
-        for key in self._seen.keys() - running.keys():
-            del self._seen[key]
+        for key in self._history.keys() - running.keys():
+            del self._history[key]
         self._since = began - OVERLAP
         return len(running)
 
     async def _tasks(
-        self, wanted: list[Key], runs: Mapping[Key, Mapping[str, Any]], stored: Mapping[Key, str], began: datetime
+        self, keys: list[Key], runs: Mapping[Key, Mapping[str, Any]], stored: Mapping[Key, str], began: datetime
     ) -> dict[Key, list[Mapping[str, Any]]]:
-        """Task instances of the runs: of those that are known only what changed, which is one call for all of them."""
-        everything = self._all_read is None or began - self._all_read >= FULL_READING
-        known = set() if everything else {key for key in wanted if self._agrees(key, runs[key], stored.get(key))}
-        anew = [key for key in wanted if key not in known and runs[key].get("found", True)]
-        found = await self._airflow.task_instances(anew)
+        """The task instances of these runs; of runs that have not changed only those that have, with one call for all."""
+        full = self._last_full_reading is None or began - self._last_full_reading >= FULL_READING
+        known = set() if full else {key for key in keys if self._unchanged(key, runs[key], stored.get(key))}
+        found = await self._airflow.task_instances(
+            key for key in keys if key not in known and runs[key].get("found", True)
+        )
         if known and self._since is not None:
-            # The oldest bounds what Airflow has to look through: runs of long ago are older.
+            # The oldest run limits what Airflow has to search.
             oldest = min((str(after) for key in known if (after := runs[key].get("run_after"))), default=None)
             changed = await self._airflow.tasks_updated_since(self._since, run_after=oldest)
             found += [task for task in changed if _key(task) in known]
-        if everything:
-            self._all_read = began
+        if full:
+            self._last_full_reading = began
         tasks: dict[Key, list[Mapping[str, Any]]] = {}
         for task in found:
             tasks.setdefault(_key(task), []).append(task)
         return tasks
 
-    def _agrees(self, key: Key, run: Mapping[str, Any], stored: str | None) -> bool:
-        """Whether the run is one that a pass before has read, and nothing has happened to it as a whole."""
-        seen = self._seen.get(key)
-        return seen is not None and seen.run == run["state"] == stored
+    def _unchanged(self, key: Key, run: Mapping[str, Any], stored: str | None) -> bool:
+        """Whether an earlier pass has read the run, and its state has not changed since."""
+        history = self._history.get(key)
+        return history is not None and history.run == run["state"] == stored
 
     async def _find(self, key: Key) -> dict[str, Any]:
         try:
@@ -216,7 +243,7 @@ class Reconciler:
         except AirflowRefused as refused:
             if refused.status != 404:
                 raise
-        # Deleted in Airflow: it will not go on.
+        # Deleted in Airflow: it will not continue.
         now = datetime.now(UTC).isoformat()
         return {"dag_id": key[0], "dag_run_id": key[1], "state": "cancelled", "end_date": now, "found": False}
 
@@ -228,24 +255,20 @@ class Reconciler:
         stored: str | None,
         observed_at: datetime,
     ) -> None:
-        seen = self._seen.get(key)
-        if seen is None:
-            seen = self._seen[key] = _Seen()
-        states = [task_state(task) for task in tasks]
-        fresh = [task for task in states if not seen.settled(task)]
-        if not fresh and seen.run == run["state"] and seen.stored == stored and seen.twice:
+        history = self._history.setdefault(key, _RunHistory())
+        new = [state for task in tasks if not history.task_settled(state := task_state(task))]
+        if not new and history.settled and (history.run, history.stored) == (run["state"], stored):
             return
         try:
-            news = await self._database.run(observations.observe_news, run_state(run), fresh, observed_at=observed_at)
+            changed = await self._database.run(observations.observe_news, run_state(run), new, observed_at=observed_at)
         except (OperationalError, InterfaceError):
-            raise  # the database's fault, not this run's
+            raise  # a fault of the database, not of this run
         except (DBAPIError, LookupError, TypeError, ValueError):
             log.exception("run %s of %s could not be recorded", key[1], key[0])
-            news = False
-        if news:
+            changed = False
+        if changed:
             self._found_at = time.monotonic()
-        # What was noticed during the first pass that saw it may have stood above it: only a second one settles it.
-        seen.note(run["state"], stored, fresh)
+        history.add(run["state"], stored, new)
 
 
 async def _taken(connection: psycopg.AsyncConnection[Any]) -> bool:

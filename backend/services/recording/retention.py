@@ -1,4 +1,4 @@
-"""Deletes events of runs that ended long ago. What they led to, states, usage, errors and results, stays."""
+"""Deletes the events of runs that finished long ago. Their states, usage, errors and results are kept."""
 
 import asyncio
 import logging
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 3600.0
 BATCH = 100
-"""Runs whose events go in one transaction: short locks, whatever there is to delete."""
+"""Runs whose events are deleted in one transaction, so that locks are short however much there is to delete."""
 
 
 class EventRetention:
-    """Prunes once an hour; several replicas may at the same time."""
+    """Prunes once an hour. Several replicas may prune at the same time."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._age = settings.event_retention_days * 86_400
@@ -34,7 +34,7 @@ class EventRetention:
             yield
 
     async def prune(self) -> int:
-        """Delete what is old; gives the number of events. Raises `OperationalError`; a retry goes on with the rest."""
+        """Delete old events and return how many. Raises `OperationalError`; a retry continues with the rest."""
         total = 0
         while True:
             runs, deleted = await self._database.run(events.prune, older_than=self._age, limit=BATCH)
@@ -44,10 +44,10 @@ class EventRetention:
 
     async def _run(self) -> None:
         while True:
-            # A process has other things to do when it starts, and replicas start together.
+            # Not at the start of a process, and not in all replicas at once.
             await asyncio.sleep(INTERVAL * random.uniform(0.5, 1.0))  # noqa: S311  # nothing secret
             try:
                 if total := await self.prune():
-                    log.info("deleted %s events of runs that ended long ago", total)
+                    log.info("deleted %s events of runs that finished long ago", total)
             except SQLAlchemyError as error:
                 log.warning("old events could not be deleted: %s", type(error).__name__)

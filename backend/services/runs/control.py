@@ -1,4 +1,4 @@
-"""Stops runs and starts them again where they failed."""
+"""Cancels runs, and retries what failed in them."""
 
 from collections.abc import Awaitable
 from typing import TypeVar
@@ -18,12 +18,12 @@ from backend.services.triggering.catalog import refusal, unreachable
 T = TypeVar("T")
 
 _FAILED: frozenset[str | None] = frozenset(FAILED_TASK_STATES)
-# Airflow skips what had not begun when a run is stopped.
+# When a run is stopped, Airflow skips the tasks that had not started.
 _NOT_REACHED: frozenset[str | None] = frozenset({"skipped", None})
 
 
 class Runs:
-    """Changes runs in Airflow with the rights of whoever asks. A User may change their own, Op and Admin all."""
+    """Changes runs in Airflow with the caller's own rights. A User may change their own runs, Op and Admin all."""
 
     def __init__(self, airflow: AirflowClient, database: Database, status: Status) -> None:
         self._airflow = airflow
@@ -31,20 +31,21 @@ class Runs:
         self._status = status
 
     async def cancel(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
-        """Stop a run; its agents give up their model calls. Cancelling a cancelled run changes nothing.
+        """Cancel a run; its agents abort their model calls. Cancelling a cancelled run changes nothing.
 
-        Raises `NotFound`, `Forbidden`, `Conflict` when the run is over already, `Unavailable`.
+        Raises `NotFound`, `Forbidden`, `Conflict` when the run has already finished or Airflow reports a conflict, and
+        `Unavailable`.
         """
         row = await self._changeable(who, dag_id, dag_run_id)
         if row["state"] == "cancelled":
             return row
         if row["state"] in TERMINAL_RUN_STATES:
-            raise Conflict(f"The run is over already: {row['state']}.")
+            raise Conflict(f"The run has already finished: {row['state']}.")
         execution_id = str(row["id"])
-        # First of all: what Airflow's listener then reports as failed is to be known as cancelled.
+        # Before Airflow is asked, so that what its listener then reports as failed is recorded as cancelled.
         await self._database.run(executions.request_cancel, execution_id)
         try:
-            await self._ask(self._airflow.fail_run(dag_id, dag_run_id, token=who.airflow_token))
+            await self._call(self._airflow.fail_run(dag_id, dag_run_id, token=who.airflow_token))
         except BaseException:
             await self._database.run(executions.withdraw_cancel, execution_id)
             raise
@@ -52,22 +53,22 @@ class Runs:
         return await self._status.row(who, dag_id, dag_run_id)
 
     async def retry(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
-        """Run again what failed; agents go on from their checkpoints.
+        """Run the failed tasks of a run again; agents continue from their checkpoints.
 
-        Raises `NotFound`, `Forbidden`, `Conflict` when the run neither failed nor was cancelled, `Unavailable`.
+        Raises `NotFound`, `Forbidden`, `Conflict` when the run neither failed nor was cancelled or Airflow reports a
+        conflict, and `Unavailable`.
         """
         row = await self._changeable(who, dag_id, dag_run_id)
         if row["state"] not in ("failed", "cancelled"):
-            raise Conflict(f"Only a run that failed or was cancelled can be run again; this one is {row['state']}.")
-        redone = _FAILED | _NOT_REACHED if row["state"] == "cancelled" else _FAILED
-        tasks = [task for task in await self._tasks(dag_id, dag_run_id) if task.state in redone]
-        if not tasks:
-            raise Conflict("No task of the run failed, so there is nothing to run again.")
-        keys = [task.key for task in tasks]
-        await self._ask(self._airflow.clear_tasks(dag_id, dag_run_id, keys, token=who.airflow_token))
+            raise Conflict(f"Only a run that failed or was cancelled can be retried; this one is {row['state']}.")
+        states = _FAILED | _NOT_REACHED if row["state"] == "cancelled" else _FAILED
+        keys = [task.key for task in await self._tasks(dag_id, dag_run_id) if task.state in states]
+        if not keys:
+            raise Conflict("No task of the run failed, so there is nothing to retry.")
+        await self._call(self._airflow.clear_tasks(dag_id, dag_run_id, keys, token=who.airflow_token))
         now = await self._database.run(executions.clock)
-        seen = await self._tasks(dag_id, dag_run_id)
-        await self._database.run(observations.observe, RunState(dag_id, dag_run_id, "queued"), seen, observed_at=now)
+        tasks = await self._tasks(dag_id, dag_run_id)
+        await self._database.run(observations.observe, RunState(dag_id, dag_run_id, "queued"), tasks, observed_at=now)
         return await self._status.row(who, dag_id, dag_run_id)
 
     async def _changeable(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
@@ -78,15 +79,15 @@ class Runs:
         return row
 
     async def _tasks(self, dag_id: str, dag_run_id: str) -> list[TaskState]:
-        return [task_state(task) for task in await self._ask(self._airflow.task_instances([(dag_id, dag_run_id)]))]
+        return [task_state(task) for task in await self._call(self._airflow.task_instances([(dag_id, dag_run_id)]))]
 
     @staticmethod
-    async def _ask(call: Awaitable[T]) -> T:
+    async def _call(call: Awaitable[T]) -> T:
         try:
             return await call
         except AirflowRefused as refused:
             if refused.status == 409:
-                raise Conflict(f"Airflow refuses: {refused.detail}") from refused
-            raise refusal(refused, "There is no such run in Airflow any more.") from refused
+                raise Conflict(f"Airflow reports a conflict: {refused.detail}") from refused
+            raise refusal(refused, "Airflow no longer has this run.") from refused
         except AirflowUnavailable as error:
             raise unreachable() from error

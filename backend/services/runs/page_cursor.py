@@ -1,4 +1,4 @@
-"""The place in a list, newest first, at which its next page begins, as clients hand it back."""
+"""Cursors of lists that are sorted newest first: opaque text that clients send back for the next page."""
 
 import base64
 import binascii
@@ -9,12 +9,12 @@ from backend.core.problems import FieldError, Invalid
 
 
 def encode_cursor(moment: datetime, row_id: str) -> str:
-    """The cursor behind the row of that time and id."""
+    """The cursor that follows the row with this time and id."""
     return base64.urlsafe_b64encode(f"{moment.isoformat()}|{row_id}".encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str) -> tuple[datetime, str]:
-    """The time and id behind which the page begins. Raises `Invalid` for a cursor that is none of ours."""
+    """The time and id that the page follows. Raises `Invalid` for anything that `encode_cursor` did not return."""
     try:
         moment, _, row_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("|")
         parsed = datetime.fromisoformat(moment)

@@ -1,5 +1,6 @@
-"""Where runs stand: the snapshot of one and the list of many."""
+"""Reads the state of runs: the snapshot of one run, and the list of many."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,21 +21,20 @@ from backend.db.runs.executions import Head
 from backend.db.runs.traces import Place
 from backend.services.recording.airflow_json import run_state
 from backend.services.runs.page_cursor import decode_cursor, encode_cursor
-from backend.services.streaming.heads import Heads
 from backend.services.triggering.catalog import unreachable
 
 NOT_FOUND = "There is no such run, or it is not yours."
 
-ASK_AGAIN = 2.0
-"""Seconds after which a run that is not over may be."""
+RESULT_RETRY_AFTER = 2.0
+"""Seconds after which a client may ask again for the result of a run that has not finished."""
 
 NAMED_TASKS = 20
-"""So many tasks' names help somebody who asked for one that is not there."""
+"""Task names that an error about an unknown task lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An execution as it stands: its row, tasks, agents and errors. `row["last_seq"]` is the cursor that follows it."""
+    """An execution's current row, tasks, agents and errors. `row["last_seq"]` is the last event that it includes."""
 
     row: Row
     tasks: list[dict[str, Any]]
@@ -51,18 +51,21 @@ class Page:
 
 
 class Status:
-    """Reads executions with the rights of whoever asks: a User sees only their own."""
+    """Reads executions with the caller's rights: a User sees only their own runs."""
 
     def __init__(self, settings: Settings, database: Database, airflow: AirflowClient) -> None:
         self._database = database
-        self._heads = Heads(database)
+        self._heads = _HeadLookup(database)
         self._airflow = airflow
         self._link_base = settings.airflow_link_base
 
     async def row(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
-        """The execution's row without its input and output. Raises `NotFound` also when the run belongs to somebody
-        else, and `Unavailable` when only Airflow could know of it and does not answer."""
-        if "\x00" in dag_id + dag_run_id:  # the database would refuse the query
+        """The execution's row without its input and output.
+
+        Raises `NotFound`, also when the user may not see the run, and `Unavailable` when the run is not recorded and
+        Airflow, which may have it, does not answer.
+        """
+        if "\x00" in dag_id + dag_run_id:  # PostgreSQL would reject the query
             raise NotFound(NOT_FOUND)
         row = await self._database.run(executions.find, dag_id, dag_run_id)
         if row is None:
@@ -72,34 +75,39 @@ class Status:
         return row
 
     async def snapshot(self, who: Principal, dag_id: str, dag_run_id: str) -> Snapshot:
-        """The execution as it stands. Raises `NotFound`."""
+        """The execution's current state. Raises as `row` does."""
         row = await self.row(who, dag_id, dag_run_id)
         return await self._database.run(_read_snapshot, dag_id, dag_run_id, str(row["id"]))
 
-    async def head(self, who: Principal, dag_id: str, dag_run_id: str) -> Head:
-        """The little of an execution that a stream needs. Raises as `row` does, but leaves it to the caller whether
-        the user may see it."""
+    async def find(self, who: Principal, dag_id: str, dag_run_id: str) -> Head:
+        """The head of an execution: what a stream needs of it. Raises as `row` does, except that the caller has to
+        check whether the user may see it."""
         if "\x00" in dag_id + dag_run_id:
             raise NotFound(NOT_FOUND)
         head = await self._heads.get(dag_id, dag_run_id)
         if head is None:
             await self._adopt(who, dag_id, dag_run_id)
-            head = await self._heads.get(dag_id, dag_run_id)
+            return await self.head(dag_id, dag_run_id)
+        return head
+
+    async def head(self, dag_id: str, dag_run_id: str) -> Head:
+        """The head of a recorded execution. Raises `NotFound`."""
+        head = await self._heads.get(dag_id, dag_run_id)
         if head is None:
             raise NotFound(NOT_FOUND)
         return head
 
     async def read(self, head: Head) -> Snapshot:
-        """The execution as it stands, for somebody who may see it. Raises `NotFound` when it is gone."""
+        """The execution's current state, without a check of rights. Raises `NotFound` when it has been deleted."""
         return await self._database.run(_read_snapshot, head.dag_id, head.dag_run_id, head.id)
 
     async def items(
         self, who: Principal, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, after: int, limit: int
     ) -> list[Row]:
-        """Items of a batch task behind the position `after`, in order. Raises `NotFound`, also for a task that a run
-        which is over did not have."""
+        """Items of a batch task after the position `after`, in order. Raises `NotFound`, also for a task that a finished
+        run did not have."""
         row = await self.row(who, dag_id, dag_run_id)
-        if "\x00" in task_id:  # the database would refuse the query
+        if "\x00" in task_id:  # PostgreSQL would reject the query
             raise NotFound(f"The run has no task {task_id!r}.")
         place = Place(dag_id, dag_run_id, task_id, map_index, 0)
         found = await self._database.run(batch_items.read_page, str(row["id"]), place, after=after, limit=limit)
@@ -110,22 +118,24 @@ class Status:
         return found
 
     async def result(self, who: Principal, dag_id: str, dag_run_id: str, *, partial: bool) -> str:
-        """The run's whole result as JSON text, `null` when a run succeeded without one.
+        """The run's complete result as JSON text; `null` when the run succeeded without one.
 
-        With `partial` also what a run that failed or was cancelled had as its result by then. Raises `NotFound`, and
-        `Conflict` when the run is not over, with the time after which to ask again, or has no result to give.
+        With `partial` also the result that a failed or cancelled run had by then. Raises `NotFound`, and `Conflict`
+        when the run has no result, with the seconds after which to ask again if it has not finished.
         """
         row = await self.row(who, dag_id, dag_run_id)
         state, result = await self._database.run(executions.read_result, str(row["id"]))
         if state not in TERMINAL_RUN_STATES:
-            raise Conflict(f"The run is {state}; it has a result when it is over.", retry_after=ASK_AGAIN)
+            raise Conflict(
+                f"The run is {state}; its result is available once it has finished.", retry_after=RESULT_RETRY_AFTER
+            )
         if state == "success":
             return result or "null"
         if partial and result is not None:
             return result
-        there = " `partial=true` gives what its agents had returned by then." if result is not None else ""
-        end = "failed" if state == "failed" else f"was {state}"
-        raise Conflict(f"The run {end}, so it has no result; its snapshot's `errors` say why.{there}")
+        hint = " `partial=true` returns what its agents had returned by then." if result is not None else ""
+        outcome = "failed" if state == "failed" else f"was {state}"
+        raise Conflict(f"The run {outcome}, so it has no result; its snapshot's `errors` say why.{hint}")
 
     async def list_page(
         self,
@@ -141,7 +151,7 @@ class Status:
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page:
-        """A page of executions, newest first. Raises `Invalid` for a cursor that is none of ours."""
+        """A page of executions, newest first. Raises `Invalid` for a malformed cursor."""
         rows = await self._database.run(
             executions.list_page,
             dag_id=dag_id,
@@ -165,7 +175,7 @@ class Status:
         return f"{self._link_base}/dags/{dag_id}/runs/{dag_run_id}"
 
     async def _adopt(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
-        """A run that Airflow has and we have not seen yet is recorded when somebody first asks for it."""
+        """Record a run that Airflow has and nobody has recorded yet. Raises `NotFound` and `Unavailable`."""
         try:
             run = await self._airflow.dag_run(dag_id, dag_run_id, token=who.airflow_token)
         except AirflowUnavailable as error:
@@ -180,7 +190,7 @@ class Status:
 
 
 def no_such_task(task_id: str, map_index: int, tasks: Sequence[TaskState]) -> NotFound:
-    """The answer to who asks for a task instance that is not among the run's `tasks`: it names those there are."""
+    """The problem for a task instance that is not among the run's `tasks`; it names those that are."""
     indexes = sorted(task.map_index for task in tasks if task.task_id == task_id)
     if not indexes:
         names = list(dict.fromkeys(task.task_id for task in tasks))
@@ -190,23 +200,23 @@ def no_such_task(task_id: str, map_index: int, tasks: Sequence[TaskState]) -> No
     if map_index < 0:
         return NotFound(f"The task {task_id!r} is mapped: add map_index, {indexes[0]} to {indexes[-1]}.")
     if indexes == [-1]:
-        return NotFound(f"The task {task_id!r} is not mapped: leave map_index out.")
+        return NotFound(f"The task {task_id!r} is not mapped: omit map_index.")
     return NotFound(f"The task {task_id!r} has no map_index {map_index}; it has {indexes[0]} to {indexes[-1]}.")
 
 
 def may_see(who: Principal, row: Row) -> bool:
-    """Whether the run is the user's own, or the user sees all."""
+    """Whether the user may see the run: it is their own, or their role sees all."""
     return who.sees_all or who.username in (row["user_id"], row["triggered_by"])
 
 
 def check_may_see(who: Principal, head: Head) -> None:
-    """Raises `NotFound` when the run is neither the user's own nor the user one who sees all."""
+    """Raises `NotFound` when the user may not see the run."""
     if not (who.sees_all or who.username in (head.user_id, head.triggered_by)):
         raise NotFound(NOT_FOUND)
 
 
 def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, execution_id: str) -> Snapshot:
-    # The row first: its cursor must not be ahead of what is read after it.
+    # The row first: what is read after it must not be older than its cursor.
     row = executions.get(connection, dag_id, dag_run_id)
     if row is None:
         raise NotFound(NOT_FOUND)
@@ -216,3 +226,42 @@ def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, executi
         [traces.payload(trace) for trace in traces.list_agents(connection, execution_id)],
         [errors.payload(error) for error in errors.list_for(connection, execution_id)],
     )
+
+
+class _HeadLookup:
+    """Reads heads of executions, one query at a time.
+
+    Calls that arrive while a query runs share the next one, so a caller always gets what was read after it asked, and
+    thousands of clients that connect at once cost a few queries.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: dict[tuple[str, str], asyncio.Future[Head | None]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def get(self, dag_id: str, dag_run_id: str) -> Head | None:
+        """The run's head, if it is recorded. Raises SQLAlchemy's errors; a retry may help."""
+        key = (dag_id, dag_run_id)
+        future = self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+        return await asyncio.shield(future)
+
+    async def _read(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, {}
+                try:
+                    found = await self._database.run_autocommit(executions.heads, list(waiting))
+                except Exception as error:
+                    for future in waiting.values():
+                        future.set_exception(error)
+                        future.exception()  # the caller may have gone: mark it as retrieved
+                else:
+                    for key, future in waiting.items():
+                        future.set_result(found.get(key))
+        finally:
+            self._reading = None

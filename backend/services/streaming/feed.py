@@ -1,9 +1,25 @@
-"""The event feed: one for each backend process, whatever the number of its subscribers."""
+"""The event feed: reads new events of watched runs and passes them to this process's subscribers.
+
+Every backend process runs one feed, however many clients it serves, so the load on PostgreSQL and Redis does not
+depend on the number of subscribers.
+
+The event log in PostgreSQL is the source of truth: `seq` increases without gaps within an execution. A wake-up
+(`listen`) only says that an execution's log has grown up to some `seq`; with Redis it usually carries the events as
+well. The feed compares it with the cursor of that execution's channel:
+
+* If the wake-up's events follow the cursor directly, they are delivered at once, without a query.
+* Otherwise the execution is marked as dirty, and the next read of the log fetches what follows its cursor. One query
+  serves all executions that are dirty at that moment.
+
+Wake-ups may therefore be lost, late, duplicated or out of order; they affect latency, never content. After a lost
+connection all channels are marked as dirty.
+"""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -13,28 +29,28 @@ from backend.db.runs import events
 from backend.db.runs.executions import Head
 from backend.services.background import in_background
 from backend.services.streaming import listen
-from backend.services.streaming.listen import PostgresWakeups, RedisWakeups, Wakeup, Wakeups
+from backend.services.streaming.listen import PostgresWakeups, RedisWakeups, Wakeup, WakeupSource
 from backend.services.streaming.sse import Frame, encode
 from backend.services.streaming.subscriptions import Channel, Subscription, recent_share
 
 log = logging.getLogger(__name__)
 
 BATCH = 500
-"""Events read of one execution at a time."""
+"""Events of one execution that are read at a time."""
 
 READ_INTERVAL = 0.02
-"""Least time from one reading of the log to the next, in seconds: what comes in between is read at once."""
+"""Minimum seconds between two reads of the log. Wake-ups that arrive in between share the next read."""
 
 SWEEP_INTERVAL = 2.0
-"""With Redis the log is also read so often: who dies between commit and announcement wakes nobody."""
+"""With Redis, seconds between two reads of all watched executions: a writer that dies between its commit and its
+announcement wakes nobody."""
 
 
 class EventFeed:
-    """Hands what is appended to the log to the subscribers of this process.
+    """Delivers events to subscriptions, in order and without gaps.
 
-    The database sees one connection that listens and, for each burst of wake-ups, one query for all executions that
-    somebody watches. With Redis most events come with the wake-up, and the database is asked only for what is missing.
-    A lost connection is made anew and what was missed is read.
+    Uses one connection that listens per wake-up source, and one query for each burst of wake-ups that did not bring
+    their events along. Lost connections are re-established.
     """
 
     def __init__(self, database_url: str, database: Database, redis_url: str | None = None) -> None:
@@ -43,12 +59,12 @@ class EventFeed:
         self._by_run: dict[tuple[str, str], Channel] = {}
         self._dirty: set[str] = set()
         self._work = asyncio.Event()
-        self._sources: list[Wakeups] = [PostgresWakeups(plain_url(database_url), self._wake, self._mark_all)]
+        self._sources: list[WakeupSource] = [PostgresWakeups(plain_url(database_url), self._wake, self._mark_all)]
         if redis_url:
             self._sources.append(RedisWakeups(redis_url, self._wake, self._mark_all))
 
     def state(self) -> tuple[bool, str]:
-        """Whether all wake-ups arrive, and if not why."""
+        """Whether all wake-up sources are connected, and if not, why."""
         for source in self._sources:
             if not source.started:
                 return False, "not started"
@@ -56,36 +72,40 @@ class EventFeed:
                 return False, source.lost
         return True, ""
 
-    @property
-    def subscribers(self) -> int:
-        """How many subscriptions there are."""
-        return sum(len(channel.subscribers) for channel in self._channels.values())
+    def head(self, dag_id: str, dag_run_id: str, after: int | None) -> Head | None:
+        """The execution's head as the feed knows it, which saves a query; None when it has to be read.
 
-    def channel(self, dag_id: str, dag_run_id: str) -> Channel | None:
-        """The run's channel, if somebody watches it and what it says is up to date."""
-        return self._by_run.get((dag_id, dag_run_id)) if self._sources[-1].connected else None
+        It has to be read unless the run is watched, the feed is connected and the client's cursor `after` is not ahead
+        of the feed. For a finished run as well: a retry that starts it again may not have reached the feed yet.
+        """
+        channel = self._by_run.get((dag_id, dag_run_id))
+        if channel is None or channel.finished or not self._sources[-1].connected:
+            return None
+        if after is not None and after > channel.cursor:
+            return None
+        return replace(channel.head, last_seq=channel.cursor, state=channel.state)
 
     @contextmanager
-    def subscribe(self, head: Head) -> Iterator[tuple[Channel, Subscription]]:
-        """Get everything behind `Subscription.start`, of an execution whose head was read just before."""
+    def subscribe(self, head: Head) -> Iterator[Subscription]:
+        """A subscription to an execution whose `head` was read just before."""
         channel = self._channels.get(head.id)
         if channel is None:
             channel = self._channels[head.id] = self._by_run[head.dag_id, head.dag_run_id] = Channel(head)
-            self._mark([head.id])  # what was appended since its head was read
-        subscription = Subscription(channel.cursor)
-        channel.subscribers.add(subscription)
+            self._mark([head.id])  # events that were appended since the head was read
+        subscription = Subscription(channel)
+        channel.subscriptions.add(subscription)
         try:
-            yield channel, subscription
+            yield subscription
         finally:
-            channel.subscribers.discard(subscription)
-            if not channel.subscribers and self._channels.get(head.id) is channel:
+            channel.subscriptions.discard(subscription)
+            if not channel.subscriptions and self._channels.get(head.id) is channel:
                 del self._channels[head.id]
                 del self._by_run[head.dag_id, head.dag_run_id]
 
     def close(self) -> None:
-        """End all subscriptions."""
+        """Close all subscriptions."""
         for channel in self._channels.values():
-            for subscription in channel.subscribers:
+            for subscription in channel.subscriptions:
                 subscription.close()
 
     @asynccontextmanager
@@ -105,7 +125,7 @@ class EventFeed:
             try:
                 frames = [encode(event) for event in wakeup.decoded()]
             except (ValueError, KeyError, TypeError):
-                log.warning("an announcement of %s can't be read", wakeup.execution_id)
+                log.warning("the announced events of execution %s are malformed", wakeup.execution_id)
             else:
                 channel.extend(frames, recent_share(len(self._channels)))
                 return
@@ -140,7 +160,7 @@ class EventFeed:
             try:
                 found = await self._database.run_autocommit(events.read_many_after, cursors, per_execution=BATCH)
             except (SQLAlchemyError, OSError) as error:
-                # The first time it may have been the connection alone, and the next is another.
+                # The first failure may be a pooled connection that died; the next read uses another one.
                 if failed:
                     log.warning("the event feed could not read the log: %s", type(error).__name__)
                     await asyncio.sleep(listen.RECONNECT_DELAY)
@@ -153,7 +173,7 @@ class EventFeed:
                 frames.setdefault(event.execution_id, []).append(encode(event))
             share = recent_share(len(self._channels))
             for execution_id, new in frames.items():
-                # A channel made anew meanwhile has a cursor of its own.
+                # The channel may have been replaced during the read by one with a later cursor.
                 if (channel := self._channels.get(execution_id)) is not None and new[0].seq <= channel.cursor + 1:
                     channel.extend(new, share)
                     if len(new) == BATCH:

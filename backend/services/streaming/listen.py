@@ -1,4 +1,12 @@
-"""What tells a backend process that the log has grown: Postgres' notifications, and Redis if there is one."""
+"""Wake-up sources: how a backend process learns that an execution's log has grown.
+
+PostgreSQL notifies through `LISTEN`/`NOTIFY`, as part of the transaction that appends. With `REDIS_URL`, writers
+announce in a Redis stream instead, after their commit and together with the events, and notify through PostgreSQL only
+while Redis is unreachable. The feed therefore listens to both.
+
+A source reports what it receives and promises nothing: wake-ups may be lost, late, duplicated or out of order. Whenever
+some may have been lost, it asks the feed to read the log.
+"""
 
 import asyncio
 import json
@@ -17,15 +25,15 @@ from backend.db.runs.announcements import STREAM, redis_options
 log = logging.getLogger(__name__)
 
 RECONNECT_DELAY = 1.0
-"""Seconds between two attempts to connect; meanwhile the log is read as often."""
+"""Seconds between two attempts to connect. Meanwhile the feed reads the log at the same interval."""
 
 _QUIET_SECONDS = 10.0
-_AT_ONCE = 500
+_ENTRIES_AT_A_TIME = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """Events up to `last` were appended to an execution's log. With `events` these are they, from `first` on."""
+    """Events up to `last` were appended to an execution's log. `events`, if present, holds them from `first` on."""
 
     execution_id: str
     first: int
@@ -33,7 +41,7 @@ class Wakeup:
     events: str | None = None
 
     def decoded(self) -> list[Event]:
-        """The events. Raises `ValueError` when they are not what was announced."""
+        """The events. Raises `ValueError`, `KeyError` or `TypeError` when they are malformed."""
         found = json.loads(self.events or "[]")
         if len(found) != self.last - self.first + 1:
             raise ValueError(f"{len(found)} events are not {self.first} to {self.last}")
@@ -43,23 +51,25 @@ class Wakeup:
         ]
 
 
-class Wakeups:
-    """Keeps one connection and passes on what comes over it.
+class WakeupSource:
+    """Keeps one connection open and passes on what arrives over it.
 
-    `on_wakeup` gets each wake-up; `on_doubt` is called when something may have been missed: the log is to be read.
+    `on_wakeup` is called with each wake-up, `on_missed` when some may have been lost.
     """
 
     name: str
     lost: str
+    """The reason to report while there is no connection."""
 
-    def __init__(self, on_wakeup: Callable[[Wakeup], None], on_doubt: Callable[[], None]) -> None:
+    def __init__(self, on_wakeup: Callable[[Wakeup], None], on_missed: Callable[[], None]) -> None:
         self._on_wakeup = on_wakeup
-        self._on_doubt = on_doubt
+        self._on_missed = on_missed
         self.connected = False
         self.started = False
+        """At least one attempt to connect has ended."""
 
     async def listen(self) -> None:
-        """Listen until cancelled; a lost connection is made anew."""
+        """Listen until cancelled, and reconnect after every lost connection."""
         while True:
             try:
                 await self._listen()
@@ -68,25 +78,25 @@ class Wakeups:
                     log.warning("the event feed lost its connection to %s: %s", self.name, type(error).__name__)
             self.connected, self.started = False, True
             await asyncio.sleep(RECONNECT_DELAY)
-            self._on_doubt()  # the log itself may still be readable
+            self._on_missed()  # the log itself may still be readable
 
     async def _listen(self) -> None:
-        """Connect, set `connected`, and pass on what comes until the connection is lost."""
+        """Connect, call `_ready`, and pass on wake-ups until the connection is lost."""
         raise NotImplementedError
 
     def _ready(self) -> None:
         self.connected = self.started = True
-        self._on_doubt()  # what was missed while not connected
+        self._on_missed()  # what was appended before the connection was ready
 
 
-class PostgresWakeups(Wakeups):
-    """`LISTEN` on a connection of its own."""
+class PostgresWakeups(WakeupSource):
+    """Listens on a PostgreSQL connection of its own."""
 
     name = "Postgres"
     lost = "the database connection is lost; reading once a second"
 
-    def __init__(self, conninfo: str, on_wakeup: Callable[[Wakeup], None], on_doubt: Callable[[], None]) -> None:
-        super().__init__(on_wakeup, on_doubt)
+    def __init__(self, conninfo: str, on_wakeup: Callable[[Wakeup], None], on_missed: Callable[[], None]) -> None:
+        super().__init__(on_wakeup, on_missed)
         self._conninfo = conninfo
 
     async def _listen(self) -> None:
@@ -96,7 +106,7 @@ class PostgresWakeups(Wakeups):
             await connection.execute(f"LISTEN {CHANNEL}")
             self._ready()
             while True:
-                # A quiet connection is checked now and then: a dead peer sends nothing.
+                # A quiet connection is checked from time to time: a dead peer sends nothing.
                 async for notification in connection.notifies(timeout=_QUIET_SECONDS):
                     execution_id, _, last = notification.payload.partition(" ")
                     if last.isdigit():
@@ -105,15 +115,15 @@ class PostgresWakeups(Wakeups):
                     await connection.execute("SELECT 1")
 
 
-class RedisWakeups(Wakeups):
+class RedisWakeups(WakeupSource):
     """Reads the Redis stream that `backend.db.runs.announcements` writes."""
 
     name = "Redis"
     lost = "Redis is out of reach; Postgres wakes the feed"
 
-    def __init__(self, url: str, on_wakeup: Callable[[Wakeup], None], on_doubt: Callable[[], None]) -> None:
-        super().__init__(on_wakeup, on_doubt)
-        # It waits for entries longer than others wait for an answer.
+    def __init__(self, url: str, on_wakeup: Callable[[Wakeup], None], on_missed: Callable[[], None]) -> None:
+        super().__init__(on_wakeup, on_missed)
+        # A read blocks for longer than other clients wait for a reply.
         self._options = redis_options() | {"socket_timeout": _QUIET_SECONDS + 5, "client_name": "visual_ai_feed"}
         self._url = url
 
@@ -123,7 +133,8 @@ class RedisWakeups(Wakeups):
             position: Any = newest[0][0] if newest else "0-0"
             self._ready()
             while True:
-                found: Any = await redis.xread({STREAM: position}, count=_AT_ONCE, block=int(_QUIET_SECONDS * 1000))
+                block = int(_QUIET_SECONDS * 1000)
+                found: Any = await redis.xread({STREAM: position}, count=_ENTRIES_AT_A_TIME, block=block)
                 for entry, fields in found[0][1] if found else ():
                     position = entry
                     if (wakeup := _wakeup(fields)) is not None:
@@ -134,4 +145,4 @@ def _wakeup(fields: dict[str, str]) -> Wakeup | None:
     try:
         return Wakeup(fields["id"], int(fields["first"]), int(fields["last"]), fields.get("events"))
     except (KeyError, ValueError):
-        return None  # nothing of ours
+        return None  # not written by us

@@ -1,39 +1,48 @@
-"""Events as they go over the wire."""
+"""Encodes events as server-sent events (WHATWG HTML, section 9.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.core.events import Event
 from backend.core.jsonable import dumps
 
-# No line breaks to the standard, but to Python's `splitlines`, with which many clients read.
+RETRY = b"retry: 2000\n"
+"""Asks the client to reconnect 2 s after a lost connection. The line precedes the first event's own fields."""
+
+RETRY_AFTER_END = b"retry: 3600000\n"
+"""Precedes the last `end`: an `EventSource` that nobody closes would otherwise reconnect every 2 s."""
+
+# The SSE standard does not treat these as line breaks, but Python's `splitlines`, which many clients use, does.
 _LINE_BREAKS_ELSEWHERE = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An event encoded once for all who get it."""
+    """An event of the log, encoded once for all clients that receive it."""
 
     seq: int
     type: str
     data: bytes
     state: str | None = None
-    """The run's state, of an event that tells it."""
+    """The run's state, if the event reports one."""
 
 
 def encode(event: Event) -> Frame:
-    """The event as it goes over the wire."""
+    """Encode an event of the log."""
     state = event.payload.get("state") if event.type in ("workflow_update", "end") else None
-    return Frame(event.seq, event.type, encode_frame(event.type, event.payload, seq=event.seq), state)
+    return Frame(event.seq, event.type, encode_fields(event.type, event.payload, seq=event.seq), state)
 
 
-def encode_frame(event_type: str, payload: object, *, seq: int | None = None) -> bytes:
-    """One server-sent event (WHATWG HTML, section 9.2.5). JSON text has no line break, so `data` is one line."""
+def encode_fields(event_type: str, payload: object, *, seq: int | None = None) -> bytes:
+    """Encode one event; without `seq` it has no `id`. JSON text contains no line break, so `data` is one line."""
     head = f"id: {seq}\n" if seq is not None else ""
     data = dumps(payload).translate(_LINE_BREAKS_ELSEWHERE)
     return f"{head}event: {event_type}\ndata: {data}\n\n".encode()
 
 
-def joined(frames: Iterable[Frame]) -> bytes:
-    """Several events in one piece."""
-    return b"".join(frame.data for frame in frames)
+def join(frames: Sequence[Frame], *, last: bool = False) -> bytes:
+    """Concatenate frames into one chunk; with `last` it is the stream's last chunk and ends with `end`."""
+    parts = [frame.data for frame in frames]
+    if last:
+        parts.insert(-1, RETRY_AFTER_END)
+    return b"".join(parts)

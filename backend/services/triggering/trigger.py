@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
-from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooManyRequests, Unavailable
+from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, Unavailable
 from backend.core.roles import Principal, Role
-from backend.core.settings import Settings
 from backend.db import idempotency
 from backend.db.engine import Database
 from backend.db.idempotency import Claim
@@ -26,6 +22,7 @@ from backend.services.notifications.preferences import Preferences
 from backend.services.recording.airflow_json import run_state
 from backend.services.triggering.catalog import Catalog, refusal, unreachable
 from backend.services.triggering.from_template import Choice, Chosen
+from backend.services.triggering.rate import TriggerRate
 from backend.services.triggering.request import TriggerRequest
 
 log = logging.getLogger(__name__)
@@ -50,18 +47,17 @@ class Triggers:
 
     def __init__(
         self,
-        settings: Settings,
         airflow: AirflowClient,
         database: Database,
         catalog: Catalog,
         preferences: Preferences,
+        rate: TriggerRate,
     ) -> None:
-        self._preferences = preferences
         self._airflow = airflow
         self._database = database
         self._catalog = catalog
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._rate = settings.trigger_rate_per_minute
+        self._preferences = preferences
+        self._rate = rate
 
     def choice(self, request: TriggerRequest) -> Choice | None:
         """The template that the request names, for several that name the same."""
@@ -77,7 +73,7 @@ class Triggers:
         """
         if key is not None and (known := await self._replay(who, request, key)):
             return known
-        await self._check_rate(who)
+        await self._rate.check(who.username)
         self._check_user(who, request)
         fingerprint = request.fingerprint()
         choice = choice or self.choice(request)
@@ -133,15 +129,6 @@ class Triggers:
     def _check_same(claim: Claim, fingerprint: str) -> None:
         if claim.request_hash != fingerprint:
             raise Conflict("This Idempotency-Key was used with another request; use a new key.")
-
-    async def _check_rate(self, who: Principal) -> None:
-        if not self._rate:
-            return
-        item = RateLimitItemPerMinute(self._rate)
-        if not await self._limiter.hit(item, "trigger", who.username):
-            window = await self._limiter.get_window_stats(item, "trigger", who.username)
-            wait = max(1.0, window.reset_time - datetime.now(UTC).timestamp())
-            raise TooManyRequests(f"More than {self._rate} triggers a minute.", retry_after=wait)
 
     @staticmethod
     def _check_user(who: Principal, request: TriggerRequest) -> None:

@@ -9,9 +9,9 @@ import pytest
 from fastapi import FastAPI
 
 from backend.db.address import plain_url
-from tests.conftest import Postgres
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.servers.postgres import Postgres
 
 Headers = Mapping[str, str]
 

@@ -106,6 +106,22 @@ async def test_what_cannot_be_stopped_or_repeated_is_a_conflict(
         assert "success" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(("what", "call"), [("cancel", "PATCH"), ("retry", "clearTaskInstances")])
+async def test_a_conflict_in_airflow_is_a_conflict_with_its_reason(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, what: str, call: str
+) -> None:
+    run_id = await started(http, ulla, airflow)
+    if what == "retry":
+        assert (await act(http, ulla, run_id, "cancel")).status_code == 202
+    airflow.fail(call, 409, detail="The run is being changed by another request")
+    answer = await act(http, ulla, run_id, what)
+    assert answer.status_code == 409, answer.text
+    assert answer.json()["detail"].endswith("The run is being changed by another request")
+    assert "retry-after" not in answer.headers
+    state = (await now(http, ulla, run_id))["state"]
+    assert (state == "cancelled") is (what == "retry"), "a run keeps the state that Airflow did not change"
+
+
 async def test_only_ones_own_runs_or_all_for_op(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     run_id = await started(http, ulla, airflow)
     for name, status in {"uwe": 404, "victor": 403, "otto": 202}.items():

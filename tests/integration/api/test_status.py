@@ -13,7 +13,7 @@ from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.db.runs import batch_items, executions, observations, threads
 from backend.db.runs.executions import RunState
-from backend.db.runs.threads import Wanted
+from backend.db.runs.threads import ClaimRequest
 from backend.db.runs.traces import Place
 from backend.db.tables import agent_traces, workflow_errors
 from tests.kit.airflow import FakeAirflow
@@ -198,7 +198,7 @@ async def test_items_in_pages(http: httpx.AsyncClient, ulla: Headers, database: 
     }  # fmt: skip
     with database.begin() as connection:
         rows = [{"item_index": index, "output": {"n": index}, **kept} for index in range(5)]
-        threads.begin(connection, [Wanted(execution_id, "thread", 1, [], "")])
+        threads.begin(connection, [ClaimRequest(execution_id, "thread", 1, [], "")])
         batch_items.write(connection, execution_id, place, "thread", rows)
     seen: list[int] = []
     after = -1

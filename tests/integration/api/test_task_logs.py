@@ -134,7 +134,7 @@ async def test_a_strangers_log(http: httpx.AsyncClient, airflow: FakeAirflow, us
     [
         ("anlayse", {}, "no task 'anlayse'; it has validate_input, analyse_image, looks, late"),
         (TASK, {"try_number": 2}, "no try 2; its latest is 1"),
-        (TASK, {"map_index": 0}, "'analyse_image' is not mapped: leave map_index out"),
+        (TASK, {"map_index": 0}, "'analyse_image' is not mapped: omit map_index"),
         ("looks", {}, "'looks' is mapped: add map_index, 0 to 2"),
         ("looks", {"map_index": 7}, "no map_index 7; it has 0 to 2"),
         ("late", {}, "'late' has no log: it has not begun"),

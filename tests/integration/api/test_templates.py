@@ -17,9 +17,9 @@ from backend.db.address import plain_url
 from backend.runtime.specs import AGENT_KEYS, MODES
 from backend.runtime.team.arguments import TEAM_ARGUMENTS
 from backend.services.templates import MAX_BYTES
-from tests.conftest import Postgres
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.servers.postgres import Postgres
 from tests.kit.templates import MULTI_AGENT_PARAMS
 
 Headers = Mapping[str, str]

@@ -10,13 +10,15 @@ from uuid import UUID
 import httpx
 import psycopg
 import pytest
+import redis
 from fastapi import FastAPI
 
 from backend.db.address import plain_url
-from backend.services.triggering import catalog
+from backend.services.triggering import catalog, rate
 from backend.services.triggering import trigger as trigger_module
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.servers.redis import RedisServer
 
 INPUT: dict[str, Any] = {"query": "What is this?", "image_url": "https://example.com/image.jpg"}
 BODY: dict[str, Any] = {"dag_id": "visual_ai_workflow", "input_data": INPUT}
@@ -349,6 +351,58 @@ async def test_too_many(database_url: str, airflow: FakeAirflow) -> None:
         assert (await send(http, uwe)).status_code == 202, "each user has a rate of their own"
         assert (await send(http, ulla, "k")).json() == first.json(), "a repeated request is no new one"
     assert rows(database_url)["workflow_executions"] == 4
+
+
+async def test_processes_share_a_users_limit_through_redis(
+    database_url: str, airflow: FakeAirflow, redis_server: RedisServer
+) -> None:
+    limited: dict[str, Any] = {**PRODUCTION, "trigger_rate_per_minute": 3, "redis_url": redis_server.url}
+    async with (
+        application(database_url, airflow, **limited) as one,
+        application(database_url, airflow, **limited) as other,
+        client_of(one) as http,
+        client_of(other) as other_http,
+    ):
+        ulla, uwe = await sign_in(http, "ulla"), await sign_in(other_http, "uwe")
+        for client in (http, other_http, http):
+            assert (await send(client, ulla)).status_code == 202
+        for client in (other_http, http):
+            response = await send(client, ulla)
+            is_problem(response, 429)
+            assert 1 <= int(response.headers["retry-after"]) <= 60
+        assert (await send(http, uwe)).status_code == 202, "each user has a limit of their own"
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert all(client.ttl(key) > 0 for key in client.scan_iter("visual_ai:limits*")), "no counter stays for ever"
+
+
+async def test_each_process_counts_by_itself_while_redis_is_down(
+    database_url: str, airflow: FakeAirflow, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate, "PAUSE", 0.3)
+    limited: dict[str, Any] = {**PRODUCTION, "trigger_rate_per_minute": 2, "redis_url": redis_server.url}
+    async with application(database_url, airflow, **limited) as app, client_of(app) as http:
+        ulla = await sign_in(http, "ulla")
+        assert [(await send(http, ulla)).status_code for _ in range(3)] == [202, 202, 429]
+        redis_server.kill()
+        assert [(await send(http, ulla)).status_code for _ in range(3)] == [202, 202, 429]
+        redis_server.start()  # with empty counters
+        await asyncio.sleep(0.4)
+        assert (await send(http, ulla)).status_code == 202, "Redis counts again"
+
+
+async def test_every_detail_that_airflow_lists_is_reported(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    """FastAPI, on which Airflow's API is built, reports validation errors as a list of objects."""
+    listed = [
+        {"type": "string_type", "loc": ["body", "dag_run_id"], "msg": "Input should be a valid string", "input": 1},
+        {"type": "extra_forbidden", "loc": ["body", "x"], "msg": "Extra inputs are not permitted", "input": 2},
+    ]
+    airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", 422, detail=listed)
+    problem = is_problem(await send(http, ulla), 422)
+    reasons = "Input should be a valid string; Extra inputs are not permitted"
+    assert problem["detail"] == f"Airflow refused the run: {reasons}"
+    assert problem["errors"] == [{"pointer": "/input_data", "detail": reasons}]
 
 
 async def test_a_refusal_after_a_lost_answer_does_not_free_the_key(

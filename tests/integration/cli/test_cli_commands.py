@@ -360,7 +360,7 @@ async def test_a_run_is_cancelled_and_run_again(ulla: CommandLine, airflow: Fake
     assert json.loads(again.out)["state"] == "queued"
     refused = await ulla.run("retry", DAG, run_id)
     assert refused.code == 2
-    assert "Only a run that failed or was cancelled can be run again" in refused.err
+    assert "Only a run that failed or was cancelled can be retried" in refused.err
 
 
 async def test_what_runs_again_is_watched(ulla: CommandLine, airflow: FakeAirflow, recorded: RecordedRun) -> None:
@@ -392,11 +392,11 @@ async def test_a_result_goes_through_a_pipe_as_it_is(ulla: CommandLine, recorded
     recorded.returns(large)
     unfinished = await ulla.run("result", *RUN)
     assert (unfinished.code, unfinished.out) == (2, "")
-    assert "The run is queued; it has a result when it is over." in unfinished.err
+    assert "The run is queued; its result is available once it has finished." in unfinished.err
     recorded.is_now("failed")
     failed = await ulla.run("result", *RUN)
     assert (failed.code, failed.out) == (2, "")
-    assert "`partial=true` gives what its agents had returned by then" in failed.err
+    assert "`partial=true` returns what its agents had returned by then" in failed.err
     assert json.loads((await ulla.run("result", *RUN, "--partial")).out) == large
     async with ulla.terminal("result", *RUN, "--partial") as terminal:
         assert await terminal.ended() == 0

@@ -1,10 +1,7 @@
 """The migrations on a real PostgreSQL, and what the two roles can and can't do."""
 
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,8 +10,7 @@ from backend.db.address import plain_url
 from backend.db.migrate import BOOKKEEPING_SCHEMA, CHECKPOINT_TABLES, migrate
 from backend.db.roles import RoleError, role_password
 from backend.stack.postgres import Cluster
-from tests.conftest import Postgres
-from tests.kit.processes.stack import free_port
+from tests.kit.servers.postgres import Postgres, running_cluster
 
 
 @pytest.fixture
@@ -161,10 +157,7 @@ def test_databases_of_one_cluster_agree_on_the_roles_passwords(pg: Postgres, pos
 
 
 def test_an_owner_without_the_right_to_make_roles_is_told_what_to_do() -> None:
-    directory = Path(tempfile.mkdtemp(prefix="visual-ai-pg-"))
-    cluster = Cluster(directory / "data", free_port(), "secret", durable=False, tell=lambda _: None)
-    try:
-        cluster.start()
+    with running_cluster("secret") as cluster:
         cluster.ensure_database("airflow", owner="airflow", password="owner")
         owner = cluster.url("airflow", user="airflow", password="owner")
         with pytest.raises(RoleError, match=r"CREATE ROLE visual_ai_backend LOGIN PASSWORD"):
@@ -177,6 +170,3 @@ def test_an_owner_without_the_right_to_make_roles_is_told_what_to_do() -> None:
         migrated = migrate(owner, {"visual_ai_backend": "b", "visual_ai_worker": "w"})
         psycopg.connect(plain_url(migrated.worker_url)).close()
         assert not migrated.warnings
-    finally:
-        cluster.stop()
-        shutil.rmtree(directory, ignore_errors=True)

@@ -4,11 +4,9 @@ import os
 import shutil
 import signal
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import psycopg
@@ -18,17 +16,15 @@ from backend.db.address import plain_url
 from backend.deployment.database import wait_until_reachable
 from backend.deployment.layout import StackError
 from backend.stack.postgres import Cluster
+from tests.kit.processes.reaper import disposable_folder, marker
 from tests.kit.processes.stack import free_port
+from tests.kit.servers.postgres import running_cluster
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    directory = Path(tempfile.mkdtemp(prefix="visual-ai-pg-"))
-    made = Cluster(directory / "data", free_port(), "secret", durable=False, tell=lambda _: None)
-    made.start()
-    yield made
-    made.stop()
-    shutil.rmtree(directory, ignore_errors=True)
+    with running_cluster("secret") as cluster:
+        yield cluster
 
 
 def postmaster(cluster: Cluster) -> int:
@@ -98,9 +94,9 @@ def test_a_cluster_that_cannot_start_shows_its_log(cluster: Cluster) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as another user")
 def test_below_a_private_directory_only_the_right_to_pass_is_given() -> None:
-    private = Path(tempfile.mkdtemp(prefix="visual-ai-pg-"))
+    private = disposable_folder("private")
     told: list[str] = []
-    cluster = Cluster(private / "deeper" / "data", free_port(), "secret", durable=False, tell=told.append)
+    cluster = Cluster(private / "deeper" / "data", free_port(), "secret", marker(), durable=False, tell=told.append)
     try:
         cluster.start()
         assert stat.S_IMODE(private.stat().st_mode) == 0o701

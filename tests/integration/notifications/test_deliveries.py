@@ -15,10 +15,10 @@ from backend.core.jsonable import dumps
 from backend.db import notifications
 from backend.db.address import plain_url
 from backend.services.notifications import deliveries
-from tests.conftest import Postgres
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
 from tests.kit.notifications import LENIENT, all_handled, at_once, fail, rows, states, target, wants
+from tests.kit.servers.postgres import Postgres
 from tests.kit.servers.webhooks import SECRET, Answer, Receiver, receiving
 from tests.kit.waiting import eventually
 

@@ -16,7 +16,6 @@ from backend.core.jsonable import dumps
 from backend.core.notifications.webhook_signature import signature
 from backend.db.address import plain_url
 from backend.db.runs.executions import RunState
-from tests.conftest import Postgres
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
 from tests.kit.documents.snippets import snippet
@@ -32,6 +31,7 @@ from tests.kit.notifications import (
     target,
     wants,
 )
+from tests.kit.servers.postgres import Postgres
 from tests.kit.servers.webhooks import SECRET, Answer, Receiver, receiving
 from tests.kit.waiting import eventually
 

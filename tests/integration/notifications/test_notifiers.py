@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 from backend.core.jsonable import dumps
 from backend.core.settings import get_settings
 from backend.db.runs.executions import RunState
-from tests.conftest import Postgres
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
 from tests.kit.notifications import LENIENT, all_handled, record_error, rows, states, target, wants
+from tests.kit.servers.postgres import Postgres
 from tests.kit.servers.webhooks import SECRET, Receiver, receiving
 from visual_ai_notifiers import VisualAINotifier
 

@@ -17,11 +17,12 @@ from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent
-from tests.conftest import Postgres
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.failures.raised import raises_failure
 from tests.kit.notifications import LENIENT, all_handled, record_error, rows, run_of, target, wants
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 from tests.kit.servers.webhooks import Receiver, receiving
 
 RATE: dict[str, Any] = {
@@ -229,7 +230,7 @@ async def test_a_runs_budget_over_its_tasks_and_tries_is_told_once(
         assert len(told(receiver)) == (1 if number == 2 else 0)
     assert told(receiver) == [("run", None, "max_tokens", 1500, 1200, 0.8)]
     await work(make_runner(run=run, task="last"))
-    with pytest.raises(BudgetExceededError):
+    with raises_failure(BudgetExceededError):
         await work(make_runner(run=run, task="one too many"))
     await all_handled(database_url)
     assert len(told(receiver)) == 1
@@ -265,7 +266,7 @@ async def test_a_refused_call_has_passed_every_share(
     database_url: str,
 ) -> None:
     await wants(http, ulla, target(receiver, **BUDGET, thresholds={"budget_share": 1.0}))
-    with pytest.raises(BudgetExceededError):
+    with raises_failure(BudgetExceededError):
         await work(make_runner({"max_tokens": 20, "max_cost_usd": 5}))
     await all_handled(database_url)
     assert openai_server.requests == []

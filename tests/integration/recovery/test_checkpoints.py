@@ -3,28 +3,30 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
 import pytest
-from langgraph.checkpoint.base import empty_checkpoint
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
 from sqlalchemy import Connection, text
 
 from backend.checkpoints.batch_writer import CheckpointWriter
-from backend.checkpoints.batched_saver import GroupSaver
-from backend.checkpoints.fenced_saver import FencedSaver, Pool, open_pool
+from backend.checkpoints.batched_saver import BatchedSaver
+from backend.checkpoints.pool import open_pool
 from backend.core.settings import Settings
 from backend.core.states import TaskState
 from backend.db.address import plain_url
 from backend.db.engine import Database, make_async_engine
 from backend.db.runs import executions, observations, threads
-from backend.db.runs.threads import Claim, SupersededError, Wanted
+from backend.db.runs.threads import Claim, ClaimRequest, SupersededError
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
-from tests.conftest import Postgres
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.policies import NO_RETRIES
+from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 
@@ -180,12 +182,13 @@ async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner,
         await newer.claim({"text": thread}, "input")
         with pytest.raises(SupersededError):
             await late.claim({"text": thread}, "input")
-        async with open_pool(pg.worker_url, max_size=1) as pool:
-            config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
-            stale, current = (FencedSaver(pool, Claim(thread, number, number, False)) for number in (1, 2))
+        async with savers(pg) as make_saver:
+            config = config_of(thread)
+            stale, current = (make_saver(Claim(thread, number, number, False)) for number in (1, 2))
+            await stale.aput(config, empty_checkpoint(), {}, {})
             with pytest.raises(psycopg.errors.SerializationFailure):
-                await stale.aput(config, empty_checkpoint(), {}, {})
-            assert await current.aget_tuple(config) is None
+                await stale.flush()
+            assert await latest(make_saver, thread) is None
             kept = await current.aput(config, empty_checkpoint(), {}, {})
             with pytest.raises(psycopg.errors.SerializationFailure):
                 await stale.aput_writes(kept, [("channel", "value")], "task")
@@ -195,23 +198,42 @@ async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner,
             assert found.pending_writes == [("task", "channel", "value")]
 
 
-def saver_of(pool: Pool, claim: Claim) -> GroupSaver:
-    return GroupSaver(pool, claim, CheckpointWriter(pool))
+MakeSaver = Callable[..., BatchedSaver]
+
+
+@asynccontextmanager
+async def savers(pg: Postgres, *, gather: float = 0) -> AsyncIterator[MakeSaver]:
+    """Makes savers that share one writer."""
+    writer = CheckpointWriter(pg.worker_url, gather=gather)
+    try:
+        async with open_pool(pg.worker_url, max_size=1) as pool:
+            yield lambda claim, known=(): BatchedSaver(pool, claim, writer, known)
+    finally:
+        writer.close()
+
+
+def config_of(thread: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+
+
+async def latest(make_saver: MakeSaver, thread: str) -> CheckpointTuple | None:
+    """What another try would find."""
+    return await make_saver(Claim(thread, 9, 9, True), [thread]).aget_tuple(config_of(thread))
 
 
 async def test_checkpoints_that_share_a_transaction_are_fenced_as_well(make_runner: MakeRunner, pg: Postgres) -> None:
     runner = make_runner(1)
     thread = runner.task.thread_id
-    config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
-    async with runner, open_pool(pg.worker_url, max_size=1) as pool:
+    config = config_of(thread)
+    async with runner, savers(pg) as make_saver:
         await runner.claim({"text": thread}, "input")
-        async with saver_of(pool, Claim(thread, 7, 7, False)).writing() as stale:
+        async with make_saver(Claim(thread, 7, 7, False)).writing() as stale:
             await stale.aput(config, empty_checkpoint(), {}, {})
             with pytest.raises(psycopg.errors.SerializationFailure):
                 await stale.flush()
             with pytest.raises(psycopg.errors.SerializationFailure):
                 await stale.aput(config, empty_checkpoint(), {}, {})
-        assert await FencedSaver(pool, Claim(thread, 1, 1, False)).aget_tuple(config) is None
+        assert await latest(make_saver, thread) is None
 
 
 async def test_of_many_claims_only_the_superseded_one_is_refused(make_runner: MakeRunner, pg: Postgres) -> None:
@@ -219,17 +241,16 @@ async def test_of_many_claims_only_the_superseded_one_is_refused(make_runner: Ma
     names = [f"{runner.task.thread_id}/{number}" for number in range(5)]
     claims = [await runner.database.run(claim_alone, runner, name) for name in names]
     await runner.database.run(claim_alone, runner, names[2])
-    async with open_pool(pg.worker_url, max_size=1) as pool:
-        writer = CheckpointWriter(pool, gather=0.01)
-        savers = [GroupSaver(pool, claim, writer) for claim in claims]
-        configs: list[Any] = [{"configurable": {"thread_id": name, "checkpoint_ns": ""}} for name in names]
-        for saver, config in zip(savers, configs, strict=True):
+    async with savers(pg, gather=0.01) as make_saver:
+        opened = [make_saver(claim) for claim in claims]
+        configs = [config_of(name) for name in names]
+        for saver, config in zip(opened, configs, strict=True):
             await saver.aput(config, empty_checkpoint(), {}, {})
-        ended = await asyncio.gather(*(saver.flush() for saver in savers), return_exceptions=True)
+        ended = await asyncio.gather(*(saver.flush() for saver in opened), return_exceptions=True)
         assert [type(end) for end in ended] == [
             psycopg.errors.SerializationFailure if n == 2 else type(None) for n in range(5)
         ]
-        kept = [await FencedSaver(pool, claims[0]).aget_tuple(config) is not None for config in configs]
+        kept = [await latest(make_saver, name) is not None for name in names]
     assert kept == [True, True, False, True, True]
 
 
@@ -237,21 +258,20 @@ async def test_checkpoints_that_are_refused_take_nobody_elses_with_them(make_run
     runner = make_runner(1)
     names = [f"{runner.task.thread_id}/{number}" for number in range(5)]
     claims = [await runner.database.run(claim_alone, runner, name) for name in names]
-    async with open_pool(pg.worker_url, max_size=1) as pool:
-        writer = CheckpointWriter(pool, gather=0.01)
-        savers = [GroupSaver(pool, claim, writer) for claim in claims]
-        configs: list[Any] = [{"configurable": {"thread_id": name, "checkpoint_ns": ""}} for name in names]
-        for number, (saver, config) in enumerate(zip(savers, configs, strict=True)):
+    async with savers(pg, gather=0.01) as make_saver:
+        opened = [make_saver(claim) for claim in claims]
+        configs = [config_of(name) for name in names]
+        for number, (saver, config) in enumerate(zip(opened, configs, strict=True)):
             kept = await saver.aput(config, empty_checkpoint(), {}, {})
             await saver.aput_writes(kept, [("chan\x00nel" if number == 1 else "channel", "value")], "task")
-        ended = await asyncio.gather(*(saver.flush() for saver in savers), return_exceptions=True)
+        ended = await asyncio.gather(*(saver.flush() for saver in opened), return_exceptions=True)
         assert [end is None for end in ended] == [True, False, True, True, True]
         with pytest.raises(psycopg.DataError):
-            await savers[1].aput(configs[1], empty_checkpoint(), {}, {})
+            await opened[1].aput(configs[1], empty_checkpoint(), {}, {})
         found = [
             await saver.aget_tuple(config)
-            for saver, config in zip(savers, configs, strict=True)
-            if saver is not savers[1]
+            for saver, config in zip(opened, configs, strict=True)
+            if saver is not opened[1]
         ]
     assert [len(one.pending_writes or ()) if one is not None else None for one in found] == [1, 1, 1, 1]
 
@@ -259,17 +279,16 @@ async def test_checkpoints_that_are_refused_take_nobody_elses_with_them(make_run
 def claim_alone(connection: Connection, runner: AgentRunner, thread: str) -> Claim:
     """A claim of a task instance that has this one thread."""
     execution_id = executions.ensure(connection, runner.task.run_state())
-    return threads.begin_one(connection, Wanted(execution_id, thread, 1, [thread], "input"))
+    return threads.begin_one(connection, ClaimRequest(execution_id, thread, 1, [thread], "input"))
 
 
 async def test_a_lost_connection_costs_no_checkpoint(make_runner: MakeRunner, pg: Postgres) -> None:
     runner = make_runner(1)
     thread = runner.task.thread_id
-    config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
-    async with runner, open_pool(pg.worker_url, max_size=1) as pool:
+    config = config_of(thread)
+    async with runner, savers(pg) as make_saver:
         await runner.claim({"text": thread}, "input")
-        claim = Claim(thread, 1, 1, False)
-        async with saver_of(pool, claim).writing() as saver:
+        async with make_saver(Claim(thread, 1, 1, False)).writing() as saver:
             first = await saver.aput(config, empty_checkpoint(), {}, {})
             await saver.flush()
             with psycopg.connect(plain_url(pg.admin_url), autocommit=True) as admin:
@@ -281,6 +300,36 @@ async def test_a_lost_connection_costs_no_checkpoint(make_runner: MakeRunner, pg
             found = await saver.aget_tuple(config)
             assert found is not None
             assert found.config == kept
+
+
+async def test_a_checkpoint_holds_the_state_of_the_moment_it_was_put(make_runner: MakeRunner, pg: Postgres) -> None:
+    runner = make_runner(1)
+    thread = runner.task.thread_id
+    async with runner, savers(pg, gather=0.05) as make_saver:
+        await runner.claim({"text": thread}, "input")
+        saver = make_saver(Claim(thread, 1, 1, False))
+        messages = ["before"]
+        put = {**empty_checkpoint(), "channel_values": {"messages": messages}, "channel_versions": {"messages": 1}}
+        kept = await saver.aput(config_of(thread), put, {}, {"messages": 1})
+        await saver.aput_writes(kept, [("messages", messages)], "task")
+        messages.append("after")
+        await saver.flush()
+        found = await latest(make_saver, thread)
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"messages": ["before"]}
+    assert found.pending_writes == [("task", "messages", ["before"])]
+
+
+async def test_a_deleted_thread_stays_deleted(make_runner: MakeRunner, pg: Postgres) -> None:
+    runner = make_runner(1)
+    thread = runner.task.thread_id
+    async with runner, savers(pg, gather=0.05) as make_saver:
+        await runner.claim({"text": thread}, "input")
+        saver = make_saver(Claim(thread, 1, 1, False))
+        await saver.aput(config_of(thread), empty_checkpoint(), {}, {})
+        await saver.adelete_thread(thread)
+        await saver.flush()
+        assert await latest(make_saver, thread) is None
 
 
 async def test_checkpoints_of_finished_runs_are_pruned_by_age(make_runner: MakeRunner, pg: Postgres) -> None:

@@ -12,18 +12,18 @@ from langgraph.store.base import PutOp
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from backend.checkpoints.fenced_saver import LastingStore, open_pool
+from backend.checkpoints.pool import ResilientStore, open_pool
 from backend.core.settings import Settings, get_settings
 from backend.db.engine import Database, make_async_engine
-from backend.db.outage import outlast
+from backend.db.outage import retry_until_available
 from backend.runtime import runner as runner_module
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import AgentSpec, parse_agent
 from backend.stack.postgres import Cluster
-from tests.conftest import Postgres
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 from tests.kit.waiting import eventually
 
 PROJECT = Path(__file__).parents[2] / "projects" / "five_steps" / "langgraph.json"
@@ -127,7 +127,7 @@ async def test_a_graphs_store_outlasts_a_restart(
     pg: Postgres, database_url: str, postgres: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_pool(pg.worker_url, max_size=1) as pool:
-        store = LastingStore(pool)
+        store = ResilientStore(pool)
         await store.abatch([PutOp(("ships",), "first", {"name": "Aurora"})])
         await asyncio.to_thread(postgres.stop)
         try:
@@ -170,5 +170,5 @@ async def test_what_the_database_refuses_is_not_tried_again(database: Database) 
         connection.execute(text("SELECT pg_sleep(1)"))
 
     with pytest.raises(OperationalError):
-        await outlast(partial(database.run, too_slow))
+        await retry_until_available(partial(database.run, too_slow))
     assert calls == [1]

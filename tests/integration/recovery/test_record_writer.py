@@ -15,12 +15,12 @@ from backend.core.states import TaskState
 from backend.db.engine import Database, ThreadedDatabase, make_engine
 from backend.db.runs import errors, events, executions, observations, takeover, threads, traces
 from backend.db.runs.executions import RunState
-from backend.db.runs.threads import SupersededError, Wanted
+from backend.db.runs.threads import ClaimRequest, SupersededError
 from backend.db.runs.traces import Place
 from backend.observation.recording.recorder import Recorder
 from backend.observation.recording.records import Record, RunResult, RunUsage, StateSeen, TraceRow, carry_out
 from backend.observation.recording.writer import RecordWriter
-from tests.conftest import Postgres
+from tests.kit.servers.postgres import Postgres
 from tests.kit.waiting import eventually
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -330,7 +330,7 @@ async def test_a_claim_that_nobody_waits_for_any_more_is_not_made(database: Data
 def test_claims_of_many_threads_in_one_statement(admin: Engine, database_url: str) -> None:
     with admin.begin() as connection:
         ids = [executions.ensure(connection, RunState("dag", f"run {number}", None)) for number in range(3)]
-        wanted = [Wanted(key, f"thread {key}", 1, ["one", "two"], "hash", "instance") for key in ids]
+        wanted = [ClaimRequest(key, f"thread {key}", 1, ["one", "two"], "hash", "instance") for key in ids]
         claims = threads.begin(connection, wanted)
         assert all(isinstance(claim, threads.Claim) and claim.epoch == 1 and not claim.going_on for claim in claims)
         assert threads.held(connection, {claim for claim in claims if isinstance(claim, threads.Claim)}) == set(claims)

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from backend.core.settings import Settings
-from backend.core.workflow_error_handler import classify, reschedule_after
+from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db.engine import Database, make_async_engine
 from backend.models.resolve import ModelCredentials
 from backend.runtime.batch.plan import BatchPlan
@@ -17,10 +17,10 @@ from backend.runtime.batch.run import run_batch
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent, parse_supervisor, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
-from tests.conftest import Postgres
 from tests.kit.clock import Clock
 from tests.kit.graphs import calling
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 HERE = "tests.kit.graphs.calling"
 TEXT = {"text": "The harbour was quiet. Two ships lay at anchor."}
@@ -59,7 +59,7 @@ def make_runner(
 
     def make(try_number: int = 1, **more: Any) -> AgentRunner:
         task = TaskContext("dag", run_id, "task", -1, try_number, {})
-        return AgentRunner(settings, database, task, pace=clock.pace, **more)
+        return AgentRunner(settings, database, task, timing=clock.timing, **more)
 
     return make
 
@@ -205,9 +205,9 @@ async def test_what_ended_a_try_is_recovered_by_the_next(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("rate_limit", retry_after=600)
-    with pytest.raises(Exception, match="429") as raised:
+    with pytest.raises(AgentFailure, match="429") as raised:
         await run(make_runner(1))
-    assert reschedule_after(raised.value) == 600
+    assert raised.value.reschedule_after == 600
     assert not classify(raised.value).final
     assert await errors(database, "action, retry_in, recovered") == [("reschedule", 600, False)]
     await run(make_runner(1))  # the same try, rescheduled
@@ -305,9 +305,9 @@ async def test_a_graph_waits_elsewhere_when_it_takes_long(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("rate_limit", retry_after=600)
-    with pytest.raises(Exception, match="429") as raised:
+    with pytest.raises(AgentFailure, match="429") as raised:
         await run_graph(make_runner(), "calling_late")
-    assert reschedule_after(raised.value) == 600
+    assert raised.value.reschedule_after == 600
     assert await errors(database, "action, retry_in, node") == [("reschedule", 600, "ask")]
 
 
@@ -363,9 +363,9 @@ async def test_a_long_wait_stops_a_batch_and_the_next_try_does_the_rest(
     spec = parse_agent({"type": "text"}, None)
     plan = BatchPlan(max_concurrency=1, on_item_error="continue")
     async with make_runner(1) as runner:
-        with pytest.raises(Exception, match="429") as raised:
+        with pytest.raises(AgentFailure, match="429") as raised:
             await run_batch(runner, spec, inputs, plan)
-    assert reschedule_after(raised.value) == 600
+    assert raised.value.reschedule_after == 600
     assert len(openai_server.requests) == 2
     async with make_runner(1) as runner:
         result = await run_batch(runner, spec, inputs, plan)
@@ -383,9 +383,9 @@ async def test_a_team_leaves_the_worker_as_a_whole(make_runner: MakeRunner, open
         async with make_runner() as runner:
             working = run_team(runner, parse_team(agents, "parallel"), "parallel", synthesis=None)
             if expected == 2:
-                with pytest.raises(Exception, match="429") as raised:
+                with pytest.raises(AgentFailure, match="429") as raised:
                     await working
-                assert reschedule_after(raised.value) == 600
+                assert raised.value.reschedule_after == 600
             else:
                 assert set((await working)["results"]) == {"a", "b"}
         assert len(openai_server.requests) == expected

@@ -18,9 +18,9 @@ from sqlalchemy import create_engine, text
 
 from backend.core.settings import get_settings
 from backend.runtime import triggerer_resources
-from tests.conftest import Postgres
 from tests.kit.graphs import foreign
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 from visual_ai_triggers import PUSHES, AgentTrigger
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."

@@ -14,15 +14,17 @@ from sqlalchemy import text
 
 from backend.core.errors.input_error import InputError
 from backend.core.settings import Settings
+from backend.core.workflow_error_handler import classify
 from backend.db.engine import Database, make_async_engine
 from backend.db.runs import batch_items, threads
 from backend.runtime.batch.plan import BatchPlan, parse_inputs, parse_plan
 from backend.runtime.batch.run import BatchFailedError, run_batch
-from backend.runtime.runner import AgentRunner, TaskContext, is_final
+from backend.runtime.runner import AgentRunner, TaskContext
 from backend.runtime.specs import parse_agent
-from tests.conftest import Postgres
+from tests.kit.failures.raised import raises_failure
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.policies import NO_RETRIES
+from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 COUNTED = "tests.kit.graphs.foreign:builder"
@@ -105,9 +107,9 @@ async def test_a_retry_runs_only_what_failed_from_its_checkpoint(
 ) -> None:
     openai_server.script("server_error", contains="number 004")
     openai_server.script("server_error", contains="number 007")
-    with pytest.raises(BatchFailedError, match=r"^2 of 10 items failed: \[[47]\] .*500") as caught:
+    with raises_failure(BatchFailedError, match=r"^2 of 10 items failed: \[[47]\] .*500") as caught:
         await batch(questions(10), max_concurrency=1)
-    assert not is_final(caught.value)
+    assert not classify(caught.value).final
     first = len(openai_server.requests)
     assert first == 10
     result = await batch(questions(10), try_number=2)
@@ -148,16 +150,16 @@ async def test_a_batch_goes_on_past_failures_when_asked_to(
 
 
 async def test_errors_that_no_retry_helps_are_final(batch: Batch) -> None:
-    with pytest.raises(BatchFailedError) as caught:
+    with raises_failure(BatchFailedError) as caught:
         await batch([{"text": "  "}, {"query": "What?"}])
-    assert is_final(caught.value)
+    assert classify(caught.value).final
 
 
 async def test_an_error_that_all_items_would_meet_ends_the_batch(batch: Batch, openai_server: OpenAIServer) -> None:
     openai_server.script("auth", times=None)
     with pytest.raises(Exception, match="Incorrect API key") as caught:
         await batch(questions(40), max_concurrency=4, on_item_error="continue")
-    assert is_final(caught.value)
+    assert classify(caught.value).final
     assert len(openai_server.requests) <= 8
 
 
@@ -200,7 +202,7 @@ async def test_other_inputs_and_a_finished_batch_begin_anew(
     assert len(openai_server.requests) == 6
     await database.run(threads.complete, [(thread, 2)])
     openai_server.script("server_error", contains="number 000")
-    with pytest.raises(BatchFailedError):
+    with raises_failure(BatchFailedError):
         await batch(questions(3), try_number=3)
     result = await batch(questions(2), try_number=4)
     assert result["batch"] == {"items": 2, "succeeded": 2, "failed": 0, "failures": []}

@@ -18,12 +18,13 @@ from backend.models.token_estimate import PICTURE_TOKENS, estimate_messages, est
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
 from backend.runtime.budget.guard import Ledger, Purse, Spent
-from backend.runtime.runner import AgentRunner, TaskContext, is_final, run_single
+from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
-from tests.conftest import Postgres
+from tests.kit.failures.raised import raises_failure
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.policies import NO_RETRIES
+from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 USAGE = {"input_tokens": 300, "output_tokens": 100}
@@ -77,10 +78,10 @@ async def test_a_call_over_the_budget_is_never_made(
     make_runner: MakeRunner, openai_server: OpenAIServer, budget: dict[str, Any], message: str
 ) -> None:
     async with make_runner(budget) as runner:
-        with pytest.raises(BudgetExceededError, match=message) as caught:
+        with raises_failure(BudgetExceededError, match=message) as caught:
             await run_single(runner, spec())
     assert openai_server.requests == []
-    assert is_final(caught.value)
+    assert classify(caught.value).final
     assert await errors(runner) == [("budget", "fail")]
 
 
@@ -92,7 +93,7 @@ async def test_what_fits_is_not_stopped(make_runner: MakeRunner, openai_server: 
 
 async def test_an_unknown_price_is_not_guessed(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     async with make_runner({"max_cost_usd": 5}) as runner:
-        with pytest.raises(BudgetExceededError, match=r"price of openai:house-model is not known"):
+        with raises_failure(BudgetExceededError, match=r"price of openai:house-model is not known"):
             await run_single(runner, spec(model="openai:house-model"))
     assert openai_server.requests == []
 
@@ -103,11 +104,11 @@ async def test_earlier_tries_count(make_runner: MakeRunner, openai_server: OpenA
     openai_server.script("server_error", contains="second")
     plan = BatchPlan(max_concurrency=1)
     async with make_runner({"max_tokens": 1_000}) as runner:
-        with pytest.raises(BudgetExceededError):
+        with raises_failure(BudgetExceededError):
             await run_batch(runner, spec(), inputs, plan)
     assert len(openai_server.requests) == 1
     async with make_runner({"max_tokens": 1_000}, try_number=2) as runner:
-        with pytest.raises(BudgetExceededError, match="980 are used"):
+        with raises_failure(BudgetExceededError, match="980 are used"):
             await run_batch(runner, spec(), inputs, plan)
     assert len(openai_server.requests) == 1
     openai_server.reset()
@@ -121,7 +122,7 @@ async def test_steps_of_earlier_tries_count(make_runner: MakeRunner, openai_serv
         with pytest.raises(Exception, match="500"):
             await run_single(runner, spec())
     async with make_runner({"max_steps": 3}, try_number=2) as runner:  # prepare, analyse; analyse
-        with pytest.raises(BudgetExceededError, match="max_steps 3"):
+        with raises_failure(BudgetExceededError, match="max_steps 3"):
             await run_single(runner, spec())
     assert len(openai_server.requests) == 2
 
@@ -143,7 +144,7 @@ async def test_a_run_has_a_budget_for_all_its_tasks(make_runner: MakeRunner, ope
     async with make_runner(None, run=run, task="one") as runner:
         await run_single(runner, spec())
     async with make_runner(None, run=run, task="two") as runner:
-        with pytest.raises(BudgetExceededError, match="the run's budget has max_tokens 450: 400 are used"):
+        with raises_failure(BudgetExceededError, match="the run's budget has max_tokens 450: 400 are used"):
             await run_single(runner, spec())
     assert len(openai_server.requests) == 1
 
@@ -162,7 +163,7 @@ async def test_users_graphs_are_stopped_unchanged(
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
     graph = {"nested": "tests.kit.graphs.foreign:nested"}.get(kind, f"tests.kit.graphs.calling:calling_{kind}")
     async with make_runner({"max_tokens": 3}) as runner:
-        with pytest.raises(BudgetExceededError):
+        with raises_failure(BudgetExceededError):
             await run_single(runner, parse_agent(None, {"question": "Why is the harbour so quiet?"}, graph=graph))
     assert openai_server.requests == []
 

@@ -14,9 +14,10 @@ from backend.runtime.cancellation import RunCancelledError
 from backend.runtime.runner import TaskContext, run_single
 from backend.runtime.specs import AgentSpec, parse_agent
 from backend.runtime.worker import AgentTask
-from tests.conftest import Postgres
+from tests.kit.failures.raised import raises_failure
 from tests.kit.graphs import calling
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ async def cancelled_in_its_call(spec: AgentSpec, pg: Postgres, database: Databas
             await connection.execute(text("SELECT id::text FROM visual_ai.workflow_executions"))
         ).scalar_one()
     await database.run(executions.request_cancel, execution_id)
-    with pytest.raises(RunCancelledError):
+    with raises_failure(RunCancelledError):
         await asyncio.wait_for(running, 10)
 
 

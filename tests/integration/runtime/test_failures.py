@@ -18,12 +18,12 @@ from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent
-from tests.conftest import Postgres
 from tests.kit.certificates import Certificate, self_signed
 from tests.kit.clock import Clock
 from tests.kit.failures.case import Case
 from tests.kit.failures.table import CASES
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 TEXT = {"text": "The harbour was quiet. Two ships lay at anchor."}
 MODELS = {"openai": "openai:gpt-4.1-mini", "anthropic": "anthropic:claude-sonnet-5", "ollama": "ollama:llama3"}
@@ -72,7 +72,7 @@ async def running(
     credentials = ModelCredentials(case.speaks, SecretStr(case.key), address)
     task = TaskContext("dag", "run", "task", -1, 1, {})
     try:
-        async with AgentRunner(settings, database, task, credentials=credentials, pace=clock.pace) as runner:
+        async with AgentRunner(settings, database, task, credentials=credentials, timing=clock.timing) as runner:
             yield runner
     finally:
         await database.close()

@@ -15,12 +15,13 @@ from backend.core.errors.agent_errors import InvalidOutputError, StepLimitError
 from backend.core.settings import Settings, get_settings
 from backend.core.workflow_error_handler import classify
 from backend.db.engine import Database, make_async_engine
-from backend.runtime.runner import AgentRunner, TaskContext, is_final
+from backend.runtime.runner import AgentRunner, TaskContext
 from backend.runtime.specs import MODES, AgentSpec, parse_supervisor, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
-from tests.conftest import Postgres
+from tests.kit.failures.raised import raises_failure
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.policies import NO_RETRIES
+from tests.kit.servers.postgres import Postgres
 from visual_ai_operators import MultiAgentOperator
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
@@ -311,7 +312,7 @@ async def test_a_supervisor_that_does_not_finish_spends_its_steps(
     assert asked(openai_server) == ["decision", "a", "decision", "a", "decision"]
     assert "Calls left: 0; only FINISH can be chosen." in openai_server.requests[-1].prompt
     assert classify(caught.value).category == "budget"
-    assert is_final(caught.value)
+    assert classify(caught.value).final
 
 
 async def test_a_supervisor_may_finish_with_its_last_step(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
@@ -332,9 +333,9 @@ async def test_a_wrong_choice_is_sent_back_once(make_runner: MakeRunner, openai_
 async def test_a_second_wrong_choice_is_an_invalid_output(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     decide(openai_server, "nobody", "no one")
     runner = make_runner()
-    with pytest.raises(InvalidOutputError, match=r"\$\.next: 'no one' is not one of") as caught:
+    with raises_failure(InvalidOutputError, match=r"\$\.next: 'no one' is not one of") as caught:
         await run(runner, [agent("a")], "supervisor")
-    assert is_final(caught.value)
+    assert classify(caught.value).final
     assert asked(openai_server) == ["decision", "decision"]
     found = await rows(
         runner, "SELECT category, agent_name, action FROM visual_ai.workflow_errors ORDER BY occurred_at"

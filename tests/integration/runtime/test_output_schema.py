@@ -13,13 +13,14 @@ from backend.core.errors.input_error import InputError
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import classify
 from backend.db.engine import Database, make_async_engine
-from backend.runtime.runner import AgentRunner, TaskContext, is_final, run_single
+from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
-from tests.conftest import Postgres
+from tests.kit.failures.raised import raises_failure
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.pictures import encode, invoice
 from tests.kit.policies import NO_RETRIES
+from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 SCHEMA = {
@@ -148,12 +149,12 @@ async def test_data_that_never_fit_fail_for_good(make_runner: MakeRunner, openai
     openai_server.script(content="There are two ships.")
     openai_server.script(content={"ships": "two"}, times=None)
     runner = make_runner()
-    with pytest.raises(
+    with raises_failure(
         InvalidOutputError, match=r"also when asked again: \$\.ships: 'two' is not of type 'integer'"
     ) as e:
         await run(runner, "text", {"text": TEXT})
     assert len(openai_server.requests) == 3
-    assert is_final(e.value)
+    assert classify(e.value).final
     query = "SELECT category, node, action, attempt, recovered FROM visual_ai.workflow_errors ORDER BY occurred_at"
     assert await rows(runner, query) == [
         ("invalid_output", "structure", "repair", 1, False),
@@ -196,9 +197,9 @@ async def test_an_entry_of_a_team_has_its_own_schema(make_runner: MakeRunner, op
 
 
 async def test_offline_only_extraction_fills_a_schema(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
-    with pytest.raises(InputError, match=r"^output_schema: needs a hosted model") as caught:
+    with raises_failure(InputError, match=r"^output_schema: needs a hosted model") as caught:
         await run(make_runner(1), "text", {"text": TEXT}, model="local:text")
-    assert is_final(caught.value)
+    assert classify(caught.value).final
     result = await run(make_runner(2), "extraction", {"text": "Ships: 2"}, model="local:text")
     assert result["output"]["data"] == {"ships": 2, "left_at": None}
     assert (result["output"]["offline"], result["model"], result["notice"]) == (True, "local:text", None)

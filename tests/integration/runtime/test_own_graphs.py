@@ -16,9 +16,10 @@ from backend.db.engine import Database, make_async_engine
 from backend.runtime.graphs.langgraph_json import GraphLoadError, check_reference
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent
-from tests.conftest import Postgres
+from tests.kit.failures.raised import raises_failure
 from tests.kit.graphs import foreign
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 HERE = "tests.kit.graphs.foreign"
 Run = Callable[..., Any]
@@ -74,7 +75,7 @@ async def test_send_command_context_and_store_work(run: Run) -> None:
 async def test_a_retry_runs_only_what_failed(run: Run, database: Database) -> None:
     foreign.runs.clear()
     foreign.failures["left"] = 1
-    with pytest.raises(RuntimeError, match="second node failed"):
+    with raises_failure(RuntimeError, match="second node failed"):
         await run(f"{HERE}:builder", {"value": 3})
     result = await run(f"{HERE}:builder", {"value": 3}, try_number=2)
     assert result["output"] == {"value": 8}
@@ -117,7 +118,7 @@ async def test_models_and_tools_inside_are_seen_and_counted(
 async def test_parts_of_the_output_get_names_of_ones_own(run: Run) -> None:
     result = await run(f"{HERE}:builder", {"value": 3}, output_mapping={"answer": "value"})
     assert result["output"] == {"answer": 8}
-    with pytest.raises(InputError, match="output_mapping: 'nothing' leads nowhere"):
+    with raises_failure(InputError, match="output_mapping: 'nothing' leads nowhere"):
         await run(f"{HERE}:builder", {"value": 3}, try_number=2, output_mapping={"answer": "nothing"})
 
 
@@ -164,9 +165,11 @@ async def test_a_project_gives_graphs_environment_and_modules(
 async def test_what_is_no_graph_says_so_and_is_not_retried(
     run: Run, database: Database, reference: str, message: str
 ) -> None:
-    with pytest.raises(InputError, match=message) as caught:
+    with raises_failure(InputError, match=message) as caught:
         await run(reference, {"value": 1})
-    assert caught.value.field == "graph"
+    error = caught.value.error
+    assert isinstance(error, InputError)
+    assert error.field == "graph"
     assert await rows(database, "SELECT category, action FROM visual_ai.workflow_errors") == [("input", "fail")]
 
 

@@ -11,8 +11,8 @@ from backend.core.settings import Settings, get_settings
 from backend.db.engine import Database, make_async_engine
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent
-from tests.conftest import Postgres
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 PROJECTS = Path(__file__).parents[2] / "projects"
 

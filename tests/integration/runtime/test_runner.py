@@ -13,6 +13,7 @@ from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 
+import openai
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from sqlalchemy import Engine, create_engine, select, text
@@ -21,7 +22,7 @@ from backend.core.errors.input_error import InputError
 from backend.core.jsonable import dumps
 from backend.core.settings import Settings, get_settings
 from backend.core.states import TaskState
-from backend.core.workflow_error_handler import classify
+from backend.core.workflow_error_handler import AgentFailure, classify, error_chain
 from backend.db import images
 from backend.db.engine import Database, make_async_engine
 from backend.db.runs import events, executions, observations
@@ -36,6 +37,7 @@ from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
 from backend.runtime.worker import AgentTask
+from tests.kit.failures.raised import raises_failure
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.pictures import encode, photo
 from tests.kit.policies import NO_RETRIES
@@ -230,10 +232,10 @@ async def test_a_failure_is_recorded_without_its_secrets(
 ) -> None:
     message = f"Incorrect API key provided: {KEY}. data:image/png;base64,{'A' * 200}"
     openai_server.script(status=401, error={"message": message, "code": "invalid_api_key"})
-    with pytest.raises(Exception, match="Incorrect API key") as raised:
+    with pytest.raises(AgentFailure, match="Incorrect API key") as raised:
         await alone(online(worker_url, openai_server))
     assert classify(raised.value).final
-    assert raised.value.visual_ai_recorded is True  # type: ignore[attr-defined]  # for the listener
+    assert raised.value.recorded
     [error] = rows(engine, workflow_errors)
     assert (error["category"], error["action"], error["agent_name"]) == ("auth", "fail", "text")
     assert (error["node"], error["model"]) == ("analyse", "openai:gpt-4.1-mini")
@@ -286,7 +288,7 @@ async def test_an_error_text_that_postgres_does_not_take(
 async def test_bad_input_fails_for_good(
     openai_server: OpenAIServer, worker_url: str, engine: Engine, config: Any, given: Any, model: Any, says: str
 ) -> None:
-    with pytest.raises(InputError, match=says):
+    with raises_failure(InputError, match=says):
         await alone(online(worker_url, openai_server), config=config, input_data=given, model=model)
     [error] = rows(engine, workflow_errors)
     assert (error["category"], error["action"]) == ("input", "fail")
@@ -296,7 +298,7 @@ async def test_bad_input_fails_for_good(
 
 async def test_a_timeout(openai_server: OpenAIServer, worker_url: str, engine: Engine) -> None:
     openai_server.script(hold=True)
-    with pytest.raises(TimeoutError, match=r"longer than its timeout of 0\.3 s"):
+    with raises_failure(TimeoutError, match=r"longer than its timeout of 0\.3 s"):
         await alone(online(worker_url, openai_server), timeout=0.3)
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.disconnected == 1)
     [error] = rows(engine, workflow_errors)
@@ -334,7 +336,10 @@ async def test_cancelling_closes_the_connection(openai_server: OpenAIServer, wor
     ended = asyncio.create_task(in_thread(lambda: task.run(lambda runner: run_single(runner, spec))))
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.in_flight == 1)
     task.cancel()
-    assert isinstance(await ended, RunCancelledError)
+    failure = await ended
+    assert isinstance(failure, AgentFailure)
+    assert isinstance(failure.error, RunCancelledError)
+    assert failure.recorded
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.in_flight == 0)
     assert [request.client_disconnected for request in openai_server.requests] == [True]
     assert [row["state"] for row in rows(engine, agent_traces)] == ["cancelled", "success", "cancelled"]
@@ -347,7 +352,8 @@ async def test_cancelling_before_the_start(openai_server: OpenAIServer, worker_u
     task.cancel()
     spec = parse_agent(TEXT, None)
     ended = await in_thread(lambda: task.run(lambda runner: run_single(runner, spec)))
-    assert isinstance(ended, RunCancelledError)
+    assert isinstance(ended, AgentFailure)
+    assert isinstance(ended.error, RunCancelledError)
     assert openai_server.requests == []
 
 
@@ -621,8 +627,11 @@ def test_an_operator_tells_airflow_what_is_final(
     operator = LangGraphOperator(task_id="work", agent_config=TEXT)
     with pytest.raises(Exception, match=r".") as raised:
         operator.execute(context({"text": "x"}))
-    assert isinstance(raised.value, AirflowFailException) is final
-    assert raised.value.visual_ai_recorded is True  # type: ignore[attr-defined]  # one row for one error
+    assert isinstance(raised.value, AirflowFailException if final else openai.InternalServerError)
+    assert not any(isinstance(cause, AgentFailure) for cause in error_chain(raised.value))  # nor in Airflow's log
+    failure = operator.failure_behind(raised.value)
+    assert isinstance(failure, AgentFailure)
+    assert failure.recorded  # one row for one error
 
 
 async def test_killing_an_operator(environment: None, openai_server: OpenAIServer) -> None:

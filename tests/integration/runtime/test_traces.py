@@ -62,7 +62,7 @@ class Traced:
         made = self.settings(**settings)
         database = Database(make_async_engine(made.database_url, application="test", pool_size=2))
         try:
-            async with AgentRunner(made, database, task, pace=self.clock.pace) as runner:
+            async with AgentRunner(made, database, task, timing=self.clock.timing) as runner:
                 yield runner
         finally:
             await database.close()

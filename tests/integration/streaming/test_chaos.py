@@ -11,15 +11,12 @@ import itertools
 import json
 import os
 import random
-import shutil
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -30,15 +27,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.core.events import NewEvent
 from backend.db.address import plain_url
-from backend.db.migrate import migrate
 from backend.db.runs import events
 from backend.db.runs.executions import RunState, ensure
 from backend.stack.postgres import Cluster
 from tests.kit.airflow import PASSWORD, FakeAirflow
 from tests.kit.processes.backend import BackendProcess, environment
 from tests.kit.processes.log_writer import LogWriter
-from tests.kit.processes.stack import free_port
 from tests.kit.servers.airflow import AirflowServer
+from tests.kit.servers.postgres import migrated_database, running_cluster
 from tests.kit.servers.redis import RedisServer
 from tests.kit.sse_client import Message, StreamProtocol, open_stream, path_of
 from tests.kit.waiting import eventually
@@ -69,16 +65,11 @@ def with_redis(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def system(with_redis: bool) -> Iterator[System]:
-    directory = Path(tempfile.mkdtemp(prefix="visual-ai-chaos-"))
-    cluster = Cluster(directory / "data", free_port(), "chaos", durable=False, tell=lambda _: None)
     airflow = FakeAirflow()
     airflow.add_dag(DAG, params={})
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        stack.callback(cluster.stop)
-        cluster.start()
-        cluster.ensure_database("airflow", owner="airflow", password="owner")
-        urls = migrate(cluster.url("airflow"))
+        cluster = stack.enter_context(running_cluster("chaos"))
+        urls = migrated_database(cluster)
         redis = stack.enter_context(RedisServer()) if with_redis else None
         redis_url = redis.url if redis is not None else None
         server = stack.enter_context(AirflowServer(airflow))
@@ -92,7 +83,7 @@ def system(with_redis: bool) -> Iterator[System]:
         for backend in backends:
             backend.wait()
         writer = stack.enter_context(LogWriter(urls.worker_url, redis_url))
-        yield System(cluster, server, backends, writer, redis, cluster.url("airflow"))
+        yield System(cluster, server, backends, writer, redis, urls.admin_url)
 
 
 @dataclass

@@ -32,6 +32,7 @@ from tests.kit.waiting import eventually
 
 PATH = path_of(DAG, "run")
 RUN = RunState(DAG, "run", "running")
+HEAD = executions.Head("id", DAG, "run", None, None, "running", 10, 0)
 
 
 @pytest.fixture
@@ -235,7 +236,7 @@ def frames(count: int, size: int = 10, start: int = 1) -> list[Frame]:
     ],
 )
 async def test_a_queue_is_bounded(bursts: list[list[Frame]], lost: bool) -> None:
-    subscription = Subscription(0)
+    subscription = Subscription(Channel(HEAD))
     for burst in bursts:
         subscription.push(burst)
     assert (subscription.closed, subscription.overflowed) == (lost, lost)
@@ -246,7 +247,7 @@ async def test_a_queue_is_bounded(bursts: list[list[Frame]], lost: bool) -> None
 
 
 def test_a_channel_remembers_a_little() -> None:
-    channel = Channel(executions.Head("id", DAG, "run", None, None, "running", 10, 0))
+    channel = Channel(HEAD)
     assert channel.since(10) == []
     assert channel.since(9) is None
     channel.extend(frames(10, size=100, start=11), share=500)

@@ -1,4 +1,4 @@
-"""The project's documents as a reader has them: headings, links, code blocks, and the words between backquotes."""
+"""The project's documents as a reader sees them: headings, links, code blocks, and the words between backquotes."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ _INLINE = re.compile(r"`([^`\n]+)`")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of code, without the indentation of the list it may stand in."""
+    """A fenced code block, without the indentation of the list it may be part of."""
 
     document: str
     line: int
@@ -28,7 +28,7 @@ class Block:
 
 
 class Document:
-    """A Markdown file of the repository; `name` is its path from the root."""
+    """A Markdown file; `name` is its path relative to the repository's root."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,12 +37,12 @@ class Document:
 
     @property
     def headings(self) -> list[str]:
-        """As they are written, in order."""
+        """All headings as written, in order."""
         return [match[2].strip() for match in _HEADING.finditer(self.prose)]
 
     @property
     def anchors(self) -> set[str]:
-        """What links into this document may name, made as GitHub makes them."""
+        """The anchors that links into this document may use, derived as GitHub does."""
         seen: Counter[str] = Counter()
         found = set()
         for heading in self.headings:
@@ -58,12 +58,12 @@ class Document:
 
     @property
     def inline(self) -> list[str]:
-        """What stands between backquotes."""
+        """The text between backquotes."""
         return _INLINE.findall(self.prose)
 
     @property
     def blocks(self) -> list[Block]:
-        """The blocks of code, in order."""
+        """All code blocks, in order."""
         return list(self._blocks())
 
     def _blocks(self) -> Iterator[Block]:
@@ -72,14 +72,21 @@ class Document:
             yield Block(self.name, self.text.count("\n", 0, match.start()) + 1, match[2], text)
 
 
-DOCUMENTS = [Document(name) for name in ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))]
-"""The README and what it leads to."""
+DOCUMENTS = [
+    Document(name)
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md")),
+    )
+]
+"""The README and the documents that it links to."""
 
 
 def tree_paths(text: str) -> set[Path]:
-    """The paths of a tree of files, drawn with lines or with indentation; what follows a name explains it.
+    """Return the paths of a tree of files, drawn with lines or indentation. Text after a name explains it.
 
-    A line that is further in than any name of its folder goes on with an explanation.
+    A line that is indented further than any name in its folder continues an explanation.
     """
     found: set[Path] = set()
     above: list[tuple[int, Path]] = []

@@ -1,4 +1,4 @@
-"""The code blocks of the documents by names of their own, so that it can be told that each has a test."""
+"""Names for the documents' code blocks, so that a test can check that each block has a test."""
 
 from dataclasses import dataclass
 
@@ -7,21 +7,22 @@ from tests.kit.documents.pages import DOCUMENTS, Block
 
 @dataclass(frozen=True)
 class Snippet:
-    """Which block it is: the one of the document and language that contains the text, or is it as a whole."""
+    """Identifies a block: the one in this document and language that contains the text or, if `whole`, equals it."""
 
     document: str
     language: str
     containing: str
     whole: bool = False
 
-    def fits(self, block: Block) -> bool:
-        """Whether the block is this one."""
+    def matches(self, block: Block) -> bool:
+        """Whether this is the block."""
         if (block.document, block.language) != (self.document, self.language):
             return False
         return block.text == self.containing if self.whole else self.containing in block.text
 
 
 README, AGENTS, API, OPERATIONS = "README.md", "docs/agents.md", "docs/api.md", "docs/operations.md"
+CONTRIBUTING = "CONTRIBUTING.md"
 
 SNIPPETS = {
     "up": Snippet(README, "bash", "make up\n", whole=True),
@@ -64,17 +65,19 @@ SNIPPETS = {
     "notifier": Snippet(API, "python", "VisualAINotifier"),
     "langfuse-env": Snippet(OPERATIONS, "env", "LANGFUSE_PUBLIC_KEY"),
     "ports": Snippet(OPERATIONS, "bash", "VISUAL_AI_AIRFLOW_PORT=8180"),
+    "set-up": Snippet(CONTRIBUTING, "bash", "make install"),
+    "generated-client": Snippet(CONTRIBUTING, "bash", "backend openapi"),
     "flow-diagram": Snippet("docs/architecture.md", "mermaid", "flowchart"),
     "places": Snippet("docs/architecture.md", "", "database/migrations/"),
 }
 
 
 def found(name: str) -> list[Block]:
-    """The blocks that a name stands for: one, if the documents are right."""
-    return [block for document in DOCUMENTS for block in document.blocks if SNIPPETS[name].fits(block)]
+    """Return the blocks that a name matches: exactly one, if the documents are right."""
+    return [block for document in DOCUMENTS for block in document.blocks if SNIPPETS[name].matches(block)]
 
 
 def snippet(name: str) -> str:
-    """The code of a block. Tests call it with the name itself: that is how a block without a test is found."""
+    """Return a block's code. Tests pass the name as a literal, which is how a block without a test is found."""
     (block,) = found(name)
     return block.text

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.kit.processes.reaper import marker
 from tests.kit.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -83,7 +84,13 @@ class CommandLine:
     """`python -m backend` with an environment of its own: nothing of whoever runs the tests is in it."""
 
     def __init__(self, home: Path, **variables: str) -> None:
-        self.environment = {"HOME": str(home), "PATH": os.environ["PATH"], "TERM": "xterm-256color", **variables}
+        self.environment = {
+            "HOME": str(home),
+            "PATH": os.environ["PATH"],
+            "TERM": "xterm-256color",
+            **marker(),
+            **variables,
+        }
 
     async def run(self, *arguments: str, stdin: str = "", **variables: str) -> Done:
         """Run a command to its end."""

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+
+from tests.kit.processes.reaper import disposable_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -83,7 +84,7 @@ class RunningStack:
 @contextmanager
 def running_stack(environment: Mapping[str, str] | None = None) -> Iterator[RunningStack]:
     """Start a stack with further variables; stop and remove it in the end. Raises `AssertionError` with its output."""
-    state = Path(tempfile.mkdtemp(prefix="visual-ai-stack-"))
+    state = disposable_folder("stack")
     airflow_port, backend_port, frontend_port = free_port(), free_port(), free_port()
     while airflow_port > 64000:
         airflow_port = free_port()

@@ -5,7 +5,8 @@ import signal
 
 import httpx
 
-from backend.deployment.layout import MARKER_VARIABLE, Layout
+from backend.deployment.layout import Layout
+from backend.deployment.processes import MARKER_VARIABLE
 from backend.stack.postgres import Cluster
 from tests.kit.processes.stack import ROOT, RunningStack, wait_until
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import Self
 
 import redis
 
+from tests.kit.processes.reaper import disposable_folder
 from tests.kit.processes.stack import free_port
 
 
@@ -22,7 +22,7 @@ class RedisServer:
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._directory = tempfile.mkdtemp(prefix="visual-ai-redis-")
+        self._directory = disposable_folder("redis")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -40,7 +40,8 @@ class RedisServer:
         self._process = subprocess.Popen(
             [
                 binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                "--dir", self._directory,
+                "--set-proc-title", "no",  # a title overwrites the environment that the reaper reads
+                "--dir", str(self._directory),
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip

@@ -11,10 +11,9 @@ import yaml
 from backend.core.settings import Settings
 from backend.deployment import entrypoint as module
 from backend.deployment.credentials import read_credentials
-from backend.deployment.entrypoint import AIRFLOW, BACKEND, SECRETS, WORKER, Container, main
+from backend.deployment.entrypoint import AIRFLOW, BACKEND, SECRETS, WORKER, Container, gateway, main
 from backend.deployment.environment import AIRFLOW_DEFAULTS
 from backend.deployment.layout import StackError
-from backend.deployment.local_network import gateway
 from tests.kit.processes.stack import ROOT
 
 OWNER = "4242"
@@ -174,6 +173,8 @@ def test_nothing_but_a_program_is_started(
     program, arguments, environment = started.pop()
     assert (Path(program).name, arguments[1:]) == ("airflow", ["dags", "list"])
     assert "AIRFLOW__CORE__FERNET_KEY" in environment
+    assert main(["serve", "--port", "8000"]) == 0
+    assert started.pop()[1][1:] == ["-m", "backend.api.server", "--port", "8000"]
     assert main(["sh", "-c", "true"]) == 0
     assert started.pop()[1] == ["sh", "-c", "true"]
     assert main(["no-such-program"]) == 2

@@ -1,4 +1,4 @@
-"""How the stack's processes are started, and where what they say goes."""
+"""How the stack's processes are started, and where their output goes."""
 
 import json
 import os
@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from backend.stack import launch, log_pump
+from backend.stack import launch
 from tests.kit.processes.stack import wait_until
 
-# Leaves a process behind that waits until somebody writes to the pipe `go`, tells it, and ends well.
+# Leaves a child behind that waits for the pipe `go` to be written, logs a line and exits normally.
 PROGRAM = """
 import os, signal
 print("first", flush=True)
@@ -24,25 +24,25 @@ open("ended", "w").close()
 def start(folder: Path, program: str, log: Path | None) -> "subprocess.Popen[bytes]":
     (folder / "program.py").write_text(program)
     specification = folder / "program.json"
-    wanted = {
+    values = {
         "command": f"{sys.executable} {folder / 'program.py'}",
         "env": {"PATH": os.environ["PATH"], "GREETING": "it's 100% “quoted”"},
         "log": None if log is None else str(log),
     }
-    specification.write_text(json.dumps(wanted))
+    specification.write_text(json.dumps(values))
     return subprocess.Popen([sys.executable, launch.__file__, str(specification)], cwd=folder, stdout=subprocess.PIPE)
 
 
-def test_what_a_killed_process_leaves_behind_still_tells_its_log(tmp_path: Path) -> None:
+def test_the_children_of_a_killed_process_can_still_log(tmp_path: Path) -> None:
     log = tmp_path / "scheduler.log"
     os.mkfifo(tmp_path / "go")
     process = start(tmp_path, PROGRAM, log)
     try:
-        assert process.communicate()[0] == b""  # the pipe is closed now, as the supervisor closes it
+        assert process.communicate()[0] == b""  # the pipe is closed now, as the supervisor would close it
     finally:
         (tmp_path / "go").write_text("go")
     wait_until((tmp_path / "ended").exists, timeout=10)
-    wait_until(lambda: log.read_text().splitlines() == ["first", "left behind"], timeout=10)
+    wait_until(lambda: log.exists() and log.read_text().splitlines() == ["first", "left behind"], timeout=30)
 
 
 def test_a_process_has_the_environment_of_its_specification(tmp_path: Path) -> None:
@@ -50,18 +50,14 @@ def test_a_process_has_the_environment_of_its_specification(tmp_path: Path) -> N
     assert process.communicate()[0].decode().strip() == "None it's 100% “quoted”"
 
 
-def read_lines(path: Path) -> list[str]:
-    return path.read_text().splitlines()
-
-
 def test_logs_are_rotated_and_nothing_is_lost(tmp_path: Path) -> None:
     log = tmp_path / "scheduler.log"
     line = "x" * 999
-    count = log_pump.MAX_BYTES // 1_000 + 10
-    given = (f"{line}\n" * count).encode() + b"\xff is no UTF-8\n"
-    subprocess.run([sys.executable, log_pump.__file__, str(log)], input=given, check=True)
+    count = launch.MAX_LOG_BYTES // 1_000 + 10
+    given = (f"{line}\n" * count).encode() + b"\xff is not UTF-8\n"
+    subprocess.run([sys.executable, launch.__file__, "--log", str(log)], input=given, check=True)
     written = [
         one for name in ("scheduler.log.1", "scheduler.log") for one in (tmp_path / name).read_text().splitlines()
     ]
     assert len(written) == count + 1
-    assert written[-1] == "\ufffd is no UTF-8"
+    assert written[-1] == "\ufffd is not UTF-8"

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-LOCAL = "LocalExecutor:visual_ai_executor.LastingLocalExecutor"
+LOCAL = "LocalExecutor:visual_ai_executor.AdoptingLocalExecutor"
 
 
 def load(path: str) -> ModuleType:

@@ -13,36 +13,44 @@ from backend.core.workflow_error_handler import (
     CATEGORIES,
     DEFAULT_POLICY,
     FINAL,
+    AgentFailure,
     Category,
+    Classified,
     Decision,
     ErrorPolicy,
     Fail,
-    Failure,
-    FallBack,
-    Fallback,
+    FailureSignals,
+    FallbackModel,
     Repair,
     Reschedule,
     Retry,
+    SwitchModel,
     action_of,
+    as_failure,
+    classify,
     decide,
-    mark,
     parse_error_policy,
-    reschedule_after,
     wait_of,
 )
 
 MODEL = "openai:gpt-4o"
-SMALL, LARGE, UNKNOWN = Fallback("openai:small", 8_000), Fallback("openai:large", 100_000), Fallback("openai:own")
-ELSEWHERE = Fallback("anthropic:claude", 200_000)
+SMALL, LARGE, UNKNOWN = (
+    FallbackModel("openai:small", 8_000),
+    FallbackModel("openai:large", 100_000),
+    FallbackModel("openai:own"),
+)
+ELSEWHERE = FallbackModel("anthropic:claude", 200_000)
 
 
-def failed(category: Category, subject: str = MODEL, **more: Any) -> Failure:
-    return Failure(category, subject, **more)
+def failed(category: Category, target: str = MODEL, **more: Any) -> FailureSignals:
+    return FailureSignals(category, target, **more)
 
 
 def after(category: Category, times: int, policy: ErrorPolicy = DEFAULT_POLICY, **more: Any) -> Decision:
     """The decision after a failure that followed so many of its kind."""
     options = more.pop("options", ())
+    if tokens := more.pop("tokens", None):  # of the prompt, as it is and after trimming
+        more["prompt_tokens"], more["min_prompt_tokens"] = tokens
     return decide(policy, failed(category, **more), [failed(category)] * times, options=options)
 
 
@@ -78,7 +86,7 @@ def test_a_long_wait_leaves_the_worker() -> None:
     assert after("rate_limit", 9, retry_after=600.0) == Reschedule(600.0)  # it costs no retries
     assert after("rate_limit", 0, retry_after=86_401.0) == Fail(final=False)
     assert after("server", 0, retry_after=600.0) == Reschedule(600.0)
-    assert after("server", 0, retry_after=600.0, options=[LARGE]) == FallBack(LARGE.model)
+    assert after("server", 0, retry_after=600.0, options=[LARGE]) == SwitchModel(LARGE.model)
     patient = parse_error_policy({"wait_limit": 700, "reschedule_limit": 0})
     assert after("rate_limit", 0, patient, retry_after=600.0) == Retry(600.0)
     assert after("rate_limit", 0, patient, retry_after=701.0) == Fail(final=False)
@@ -103,38 +111,38 @@ def test_each_model_has_retries_of_its_own() -> None:
 
 def test_another_model_after_the_retries() -> None:
     assert after("server", 2, options=[LARGE]) == Retry(4.0)
-    assert after("server", 3, options=[LARGE]) == FallBack(LARGE.model)
-    assert after("server", 3, options=[SMALL, LARGE], needed=9_000) == FallBack(LARGE.model)
-    assert after("server", 3, options=[SMALL], needed=9_000, least=100) == Fail(final=False)  # nothing is cut for it
+    assert after("server", 3, options=[LARGE]) == SwitchModel(LARGE.model)
+    assert after("server", 3, options=[SMALL, LARGE], prompt_tokens=9_000) == SwitchModel(LARGE.model)
+    assert after("server", 3, options=[SMALL], tokens=(9_000, 100)) == Fail(final=False)  # nothing is cut for it
     assert after("rate_limit", 5, options=[LARGE]) == Fail(final=False)
     impatient = parse_error_policy({"rate_limit": {"retries": 0, "fallback": True}})
-    assert after("rate_limit", 0, impatient, options=[LARGE]) == FallBack(LARGE.model)
+    assert after("rate_limit", 0, impatient, options=[LARGE]) == SwitchModel(LARGE.model)
 
 
 def test_an_overflow_is_never_retried() -> None:
-    assert after("context_length", 0, options=[SMALL, LARGE], needed=9_000) == FallBack(LARGE.model)
-    assert after("context_length", 0, options=[SMALL, UNKNOWN], needed=9_000) == FallBack(UNKNOWN.model)
+    assert after("context_length", 0, options=[SMALL, LARGE], prompt_tokens=9_000) == SwitchModel(LARGE.model)
+    assert after("context_length", 0, options=[SMALL, UNKNOWN], prompt_tokens=9_000) == SwitchModel(UNKNOWN.model)
     assert after("context_length", 0) == Fail(final=True)
     # None holds it: the roomiest gets what can be cut of it.
-    assert after("context_length", 0, options=[SMALL, LARGE], needed=200_000, least=500) == FallBack(
-        LARGE.model, LARGE.context_window
-    )
-    assert after("context_length", 0, options=[SMALL], needed=200_000, least=9_000) == Fail(final=True)
+    assert after(
+        "context_length", 0, options=[SMALL, LARGE], prompt_tokens=200_000, min_prompt_tokens=500
+    ) == SwitchModel(LARGE.model, LARGE.context_window)
+    assert after("context_length", 0, options=[SMALL], tokens=(200_000, 9_000)) == Fail(final=True)
     whole = parse_error_policy({"context_length": {"trim": False}})
-    assert after("context_length", 0, whole, options=[SMALL], needed=200_000, least=500) == Fail(final=True)
+    assert after("context_length", 0, whole, options=[SMALL], tokens=(200_000, 500)) == Fail(final=True)
 
 
 def test_a_provider_that_is_down_is_left_for_another() -> None:
-    down: dict[str, Any] = {"provider_down": True, "retry_after": 20.0}
-    assert after("server", 0, options=[LARGE, ELSEWHERE], **down) == FallBack(ELSEWHERE.model)
+    down: dict[str, Any] = {"circuit_open": True, "retry_after": 20.0}
+    assert after("server", 0, options=[LARGE, ELSEWHERE], **down) == SwitchModel(ELSEWHERE.model)
     assert after("server", 0, options=[LARGE], **down) == Retry(20.0)
-    assert after("server", 0, options=[], provider_down=True, retry_after=300.0) == Reschedule(300.0)
+    assert after("server", 0, options=[], circuit_open=True, retry_after=300.0) == Reschedule(300.0)
 
 
 def test_a_model_that_took_over_and_cannot_be_used_is_no_worse_than_none() -> None:
     history = [failed("server")] * 4
-    missing = failed("bad_request", LARGE.model, stands_in=True)
-    assert decide(DEFAULT_POLICY, missing, history, options=[UNKNOWN]) == FallBack(UNKNOWN.model)
+    missing = failed("bad_request", LARGE.model, is_fallback=True)
+    assert decide(DEFAULT_POLICY, missing, history, options=[UNKNOWN]) == SwitchModel(UNKNOWN.model)
     assert decide(DEFAULT_POLICY, missing, history) == Fail(final=False)
     overflown = [failed("context_length")]
     assert decide(DEFAULT_POLICY, missing, overflown) == Fail(final=True)
@@ -147,8 +155,8 @@ def test_an_answer_in_the_wrong_form_is_sent_back_once() -> None:
 
 
 def test_a_server_that_asks_for_no_retry_gets_none() -> None:
-    assert after("rate_limit", 0, hopeless=True) == Fail(final=False)
-    assert after("server", 0, hopeless=True, options=[LARGE]) == FallBack(LARGE.model)
+    assert after("rate_limit", 0, retry_forbidden=True) == Fail(final=False)
+    assert after("server", 0, retry_forbidden=True, options=[LARGE]) == SwitchModel(LARGE.model)
 
 
 @pytest.mark.parametrize("category", [category for category in CATEGORIES if DEFAULT_POLICY.rule(category) == Rule()])
@@ -157,20 +165,35 @@ def test_the_rest_fails(category: Category) -> None:
 
 
 def test_what_records_call_it() -> None:
-    decisions: list[Decision] = [Retry(1), FallBack("m"), Reschedule(9), Repair(), Fail(True), Fail(False)]
+    decisions: list[Decision] = [Retry(1), SwitchModel("m"), Reschedule(9), Repair(), Fail(True), Fail(False)]
     named = ["retry", "fallback", "reschedule", "repair", "fail", "task_retry"]
     assert [action_of(decision) for decision in decisions] == named
     assert [wait_of(decision) for decision in decisions] == [1, None, 9, None, None, None]
 
 
-def test_a_wait_is_found_below_what_was_made_of_the_error() -> None:
-    error, outer = TimeoutError(), RuntimeError("items failed")
-    mark(error, Reschedule(90.0))
-    outer.__cause__ = error
-    assert reschedule_after(outer) == 90
-    mark(outer, Fail(False))
-    assert reschedule_after(outer) is None
-    assert reschedule_after(ValueError()) is None
+def test_a_failure_carries_its_decision_and_what_the_error_is() -> None:
+    error = TimeoutError("too slow")
+    failure = AgentFailure(error, classify(error), Reschedule(90.0))
+    assert (str(failure), failure.__cause__, failure.reschedule_after) == ("too slow", error, 90)
+    assert not failure.recorded
+    recorded = failure.as_recorded()
+    assert (recorded.error, recorded.decision, recorded.recorded) == (error, Reschedule(90.0), True)
+    assert recorded.as_recorded() is recorded
+
+
+def test_a_failure_without_a_decision_leaves_it_to_the_task() -> None:
+    for error, final in ((ValueError("a bug"), False), (InputError("is empty"), True)):
+        failure = as_failure(error)
+        assert failure.decision == Fail(final)
+        assert failure.reschedule_after is None
+        assert as_failure(failure) is failure
+
+
+def test_what_wraps_a_failure_is_classified_as_the_failure_was() -> None:
+    known = Classified("quota", "Elsewhere", "no credit", True, ())
+    outer = RuntimeError("items failed")
+    outer.__cause__ = AgentFailure(ValueError("a bug"), known)
+    assert classify(outer) is known
 
 
 @pytest.mark.parametrize(
@@ -230,10 +253,10 @@ def test_chains() -> None:
     assert [entry.model for entry in DEFAULT_POLICY.chain("gpt-4.1")] == ["openai:gpt-4.1-mini", "openai:gpt-4.1-nano"]
     assert DEFAULT_POLICY.chain("ollama:llama3") == ()
     policy = parse_error_policy({"fallbacks": {"gpt-4.1": ["gpt-4o", {"model": "Ollama:x", "context_window": "4096"}]}})
-    assert policy.chain("openai:gpt-4.1") == (Fallback("openai:gpt-4o"), Fallback("ollama:x", 4096))
+    assert policy.chain("openai:gpt-4.1") == (FallbackModel("openai:gpt-4o"), FallbackModel("ollama:x", 4096))
     assert policy.chain("gpt-4o") == DEFAULT_POLICY.chain("gpt-4o")
     for_any = parse_error_policy({"fallbacks": ["gpt-4o"]}, base=policy)
-    assert for_any.chain("openai:gpt-4.1") == for_any.chain("anthropic:x") == (Fallback("openai:gpt-4o"),)
+    assert for_any.chain("openai:gpt-4.1") == for_any.chain("anthropic:x") == (FallbackModel("openai:gpt-4o"),)
     assert for_any.chain("gpt-4o") == ()  # not itself
     assert parse_error_policy({"fallbacks": []}).chain("gpt-4.1") == ()
 
@@ -247,8 +270,8 @@ def test_the_default_chains_lead_to_models_that_the_table_knows() -> None:
 
 
 def test_the_first_that_holds_the_prompt_takes_over() -> None:
-    assert pick_fallback([SMALL, LARGE], needed=8_000, least=0, trim=True) == (SMALL, None)
-    assert pick_fallback([], needed=0, least=0, trim=True) is None
+    assert pick_fallback([SMALL, LARGE], prompt_tokens=8_000, min_prompt_tokens=0, trim=True) == (SMALL, None)
+    assert pick_fallback([], prompt_tokens=0, min_prompt_tokens=0, trim=True) is None
 
 
 def test_settings_change_the_policy() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backend.core.errors.overflow import tokens_refused
+from backend.core.errors.facts import tokens_refused
 from backend.core.errors.retry_after import wait_asked_for
 
 NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)

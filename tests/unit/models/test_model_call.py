@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import openai
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
@@ -14,12 +15,20 @@ from backend.agents.structured import ask
 from backend.core.errors.agent_errors import InvalidOutputError
 from backend.core.ratelimit.interface import CircuitOpenError, HeldBackError
 from backend.core.settings import Settings
-from backend.core.workflow_error_handler import Reschedule, action_of, classify, decision_on, parse_error_policy
-from backend.models.attempts import FailedAttempt, Pace, attempt_on
+from backend.core.workflow_error_handler import (
+    AgentFailure,
+    FailedAttempt,
+    Reschedule,
+    action_of,
+    classify,
+    parse_error_policy,
+)
+from backend.models.attempts import RetryTiming
 from backend.models.call import ModelCall, make_model_call
 from backend.models.prompts.document import fence
 from backend.models.resolve import ModelCredentials, credential_scope, resolve_model
 from tests.kit.clock import Clock
+from tests.kit.failures.raised import raises_failure
 from tests.kit.openai.server import OpenAIServer
 
 LONG = "".join(f"Sentence number {number} of the text. " for number in range(2_000))
@@ -88,7 +97,7 @@ def call(server: OpenAIServer, clock: Clock, *, model: str = "gpt-4.1-mini", **m
     )
     policy = parse_error_policy(more.pop("policy", None))
     choice = resolve_model(model, purpose="text", settings=settings)
-    given = {"pace": clock.pace, **more}
+    given = {"timing": clock.timing, **more}
     return make_model_call(choice, settings, policy, purpose="text", **given)
 
 
@@ -166,12 +175,13 @@ async def test_a_model_that_cannot_take_over_hides_nothing(openai_server: OpenAI
     openai_server.script("not_found", times=None)
     told = Listener()
     policy = {"fallbacks": ["gpt-nowhere", "gpt-nothing"]}
-    with pytest.raises(Exception, match="500") as raised:
+    with pytest.raises(AgentFailure, match="500") as raised:
         await call(openai_server, clock, policy=policy).ainvoke("hello", {"callbacks": [told]})
     assert models(openai_server) == ["gpt-4.1-mini"] * 4 + ["gpt-nowhere", "gpt-nothing"]
     assert told.actions == ["retry"] * 3 + ["fallback", "fallback", "task_retry"]
     assert classify(raised.value).category == "server"
     assert not classify(raised.value).final
+    assert raised.value.recorded  # as an attempt that the fallback followed
 
 
 async def test_models_without_a_key_take_over_from_nobody(
@@ -218,7 +228,7 @@ async def test_a_structured_answer_is_retried_and_repaired_in_one_call(
     data = await _ask(model, told)
     assert data == {"ships": 2}
     assert told.actions == ["retry", "repair", "retry"]
-    assert [failed.found.category for failed in told.failed] == ["server", "invalid_output", "rate_limit"]
+    assert [failed.classified.category for failed in told.failed] == ["server", "invalid_output", "rate_limit"]
     assert clock.waits == [1.0, 0.0, 3.0]
     assert all(request.params["response_format"] for request in openai_server.requests)
     assert "It does not fit the form" in openai_server.requests[3].prompt
@@ -237,10 +247,10 @@ async def _ask(model: ModelCall, told: Listener) -> dict[str, Any]:
 async def test_the_policy_says_how_often_an_answer_is_repaired(openai_server: OpenAIServer, clock: Clock) -> None:
     openai_server.script(content={"ships": "two"}, times=None)
     model = call(openai_server, clock, policy={"invalid_output": {"repairs": 2}})
-    with pytest.raises(InvalidOutputError, match="also when asked again"):
+    with raises_failure(InvalidOutputError, match="also when asked again"):
         await _ask(model, Listener())
     assert len(openai_server.requests) == 3
-    with pytest.raises(InvalidOutputError, match=r"^the answer does not fit the schema: \$\.ships"):
+    with raises_failure(InvalidOutputError, match=r"^the answer does not fit the schema: \$\.ships"):
         await _ask(call(openai_server, clock, policy={"invalid_output": {"repairs": 0}}), Listener())
     assert len(openai_server.requests) == 4
 
@@ -248,10 +258,12 @@ async def test_the_policy_says_how_often_an_answer_is_repaired(openai_server: Op
 async def test_the_last_error_tells_its_attempt(openai_server: OpenAIServer, clock: Clock) -> None:
     headers = {"retry-after": "600", "x-ratelimit-remaining-tokens": "0", "set-cookie": "session=1"}
     openai_server.script("rate_limit", retry_after=None, headers=headers)
-    with pytest.raises(Exception, match="429") as raised:
+    with pytest.raises(AgentFailure, match="429") as raised:
         await call(openai_server, clock).ainvoke([HumanMessage("What is it? " * 100)])
-    assert decision_on(raised.value) == Reschedule(600)
-    attempt = attempt_on(raised.value)
+    assert isinstance(raised.value.error, openai.RateLimitError)
+    assert raised.value.decision == Reschedule(600)
+    assert not raised.value.recorded
+    attempt = raised.value.attempt
     assert attempt is not None
     assert (attempt.number, attempt.model) == (1, "openai:gpt-4.1-mini")
     context = dict(attempt.context)
@@ -272,7 +284,7 @@ async def test_waiting_can_be_cancelled(openai_server: OpenAIServer) -> None:
         waiting.set()
         await asyncio.Event().wait()
 
-    asked = asyncio.create_task(call(openai_server, Clock(), pace=Pace(sleep)).ainvoke("hello"))
+    asked = asyncio.create_task(call(openai_server, Clock(), timing=RetryTiming(sleep)).ainvoke("hello"))
     await waiting.wait()
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -318,9 +330,9 @@ async def test_who_is_held_back_waits_or_leaves_the_worker(openai_server: OpenAI
     assert clock.waits == [25.0]
     assert len(openai_server.requests) == 1
     gate = Gate(HeldBackError(90.0))
-    with pytest.raises(HeldBackError) as raised:
+    with raises_failure(HeldBackError) as raised:
         await call(openai_server, clock, gate=gate).ainvoke("hello")
-    assert decision_on(raised.value) == Reschedule(90)
+    assert raised.value.decision == Reschedule(90)
     assert classify(raised.value).category == "rate_limit"
     assert gate.reported == []
     assert len(openai_server.requests) == 1
@@ -331,7 +343,7 @@ async def test_a_provider_that_is_down_is_not_asked(openai_server: OpenAIServer,
     gate = Gate(CircuitOpenError(15.0))
     await call(openai_server, clock, gate=gate).ainvoke("hello", {"callbacks": [told]})
     assert clock.waits == [15.0]
-    assert [failed.found.category for failed in told.failed] == ["server"]
+    assert [failed.classified.category for failed in told.failed] == ["server"]
 
 
 async def test_a_gate_out_of_order_lets_everybody_through(openai_server: OpenAIServer, clock: Clock) -> None:

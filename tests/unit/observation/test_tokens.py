@@ -8,10 +8,11 @@ import pytest
 
 from backend.core.events import NewEvent
 from backend.db.runs.traces import Place
+from backend.models.attempts import ATTEMPT_KEY, CALL_KEY
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.recording.recorder import Recorder
 from backend.observation.recording.records import Record, TraceRow
-from backend.observation.recording.tokens import TOKEN_INTERVAL
+from backend.observation.recording.tokens import TOKEN_INTERVAL, TokenStream
 from tests.kit.waiting import eventually
 
 NODES = ("draft", "check", "polish")
@@ -89,3 +90,19 @@ async def test_a_nodes_last_words_stand_before_its_end(observer: AgentObserver, 
     at, data = kept.tokens()[1]
     assert (data["node"], data["text"]) == ("check", "hm")
     assert at - early >= TOKEN_INTERVAL * 0.9, "what was told early is made up for"
+
+
+@pytest.mark.parametrize("seen_before_the_failure", [True, False])
+async def test_late_tokens_of_a_failed_attempt_are_not_taken_for_the_next_one(seen_before_the_failure: bool) -> None:
+    """LangGraph delivers tokens through a queue, so some arrive after the failure of their attempt was reported."""
+    events: list[NewEvent] = []
+    tokens = TokenStream(events.extend, Place("dag", "run", "task", -1, 1, "writer", "text"))
+    first, second = ({**of("draft", "1"), CALL_KEY: "call", ATTEMPT_KEY: number} for number in (1, 2))
+    if seen_before_the_failure:
+        tokens.add(first, "half an ")
+    tokens.supersede_call(first)
+    tokens.add(first, "answer")
+    tokens.add(second, "the answer")
+    tokens.flush()
+    reset = [(2, "")] if seen_before_the_failure else []
+    assert [(event.payload["attempt"], event.payload["text"]) for event in events] == [*reset, (2, "the answer")]

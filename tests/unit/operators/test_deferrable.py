@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.serialization.serialized_objects import DagSerialization
 
 from backend.core.errors.input_error import InputError, InputUnavailableError
-from backend.core.workflow_error_handler import classify
+from backend.core.workflow_error_handler import AgentFailure, as_failure, classify, error_chain
 from backend.models.resolve import ModelCredentials
 from backend.runtime.error_transfer import AgentFailedError, pack, unpack
 from visual_ai_decorators import langgraph_task
@@ -138,36 +138,43 @@ def test_an_error_is_raised_as_what_it_was() -> None:
     error = openai.RateLimitError.__new__(openai.RateLimitError)
     error.args, error.status_code = ("slow down, sk-verysecretkey",), 429
     error.response = SimpleNamespace(headers={"retry-after": "9"}, status_code=429)  # type: ignore[assignment]
-    error.visual_ai_recorded = True  # type: ignore[attr-defined]  # as the runner does
-    event = {"result": None, "error": pack(error, final=False), "execution_id": None}
+    failure = as_failure(error).as_recorded()
+    event = {"result": None, "error": pack(failure), "execution_id": None}
+    operator = single()
     with pytest.raises(openai.RateLimitError, match="slow down") as raised:
-        single().resume(context(), event)
+        operator.resume(context(), event)
     assert "verysecret" not in str(raised.value)
     assert raised.value.status_code == 429
     assert raised.value.retry_after == "9"  # type: ignore[attr-defined]
-    assert raised.value.visual_ai_recorded  # type: ignore[attr-defined]
-    assert classify(raised.value).category == "rate_limit"
+    behind = operator.failure_behind(raised.value)
+    assert isinstance(behind, AgentFailure)
+    assert behind.recorded
+    assert classify(behind).category == "rate_limit"
+    assert not any(isinstance(cause, AgentFailure) for cause in error_chain(raised.value))  # nor in Airflow's log
 
 
 def test_a_final_error_fails_the_task() -> None:
-    error = pack(InputError("is empty", field="text"), final=True)
+    error, operator = pack(InputError("is empty", field="text")), single()
     with pytest.raises(AirflowFailException, match=r"^text: is empty$") as raised:
-        single().resume(context(), {"result": None, "error": error, "execution_id": None})
-    assert not raised.value.visual_ai_recorded  # type: ignore[attr-defined]
-    assert classify(raised.value).category == "input"
+        operator.resume(context(), {"result": None, "error": error, "execution_id": None})
+    behind = operator.failure_behind(raised.value)
+    assert isinstance(behind, AgentFailure)
+    assert not behind.recorded
+    assert classify(behind).category == classify(raised.value).category == "input"
 
 
 @pytest.mark.parametrize("error", [InputUnavailableError("is away", field="image_url"), ValueError(), KeyError("a")])
 def test_errors_of_any_kind_find_their_way(error: Exception) -> None:
-    made = unpack(pack(error, final=False))
+    made = unpack(pack(error))
+    assert type(made.error) is type(error)
     assert str(made) in (str(error), type(error).__name__)
     assert classify(made) == classify(error)
 
 
 def test_an_error_whose_type_is_gone_is_still_told() -> None:
-    packed = {**pack(ValueError("what happened"), final=False), "type": "gone.module:Error"}
+    packed = {**pack(ValueError("what happened")), "type": "gone.module:Error"}
     made = unpack(packed)
-    assert isinstance(made, AgentFailedError)
+    assert isinstance(made.error, AgentFailedError)
     assert classify(made).exception_type == "ValueError"
 
 

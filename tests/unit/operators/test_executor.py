@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from backend.deployment.layout import MARKER_VARIABLE
+from backend.deployment.processes import MARKER_VARIABLE
 from tests.kit.processes.stack import wait_until
-from visual_ai_executor import LastingLocalExecutor
+from visual_ai_executor import AdoptingLocalExecutor
 
 Worker = subprocess.Popen[bytes]
 
@@ -45,9 +45,9 @@ def worker(identity: str) -> Iterator[Callable[..., Worker]]:
         process.communicate()
 
 
-def make_executor() -> LastingLocalExecutor:
+def make_executor() -> AdoptingLocalExecutor:
     """An executor that starts no worker before there is a task."""
-    executor = LastingLocalExecutor(parallelism=1)
+    executor = AdoptingLocalExecutor(parallelism=1)
     executor.is_mp_using_fork = False
     return executor
 
@@ -83,9 +83,9 @@ def test_idle_workers_that_were_left_are_ended(worker: Callable[..., Worker]) ->
 
 CRASH = """
 import multiprocessing, signal
-from visual_ai_executor import LastingLocalExecutor
+from visual_ai_executor import AdoptingLocalExecutor
 
-executor = LastingLocalExecutor(parallelism=1)
+executor = AdoptingLocalExecutor(parallelism=1)
 executor.is_mp_using_fork = False
 executor.start()
 busy = multiprocessing.Process(target=signal.pause)

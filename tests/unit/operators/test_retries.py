@@ -14,10 +14,10 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from backend.core.errors.input_error import InputError
 from backend.core.ratelimit.interface import HeldBackError
-from backend.core.workflow_error_handler import Fail, Reschedule, classify, mark, reschedule_after
+from backend.core.workflow_error_handler import AgentFailure, Reschedule, as_failure, classify
 from backend.runtime.error_transfer import pack, unpack
 from visual_ai_operators import LangGraphOperator, MultiAgentOperator
-from visual_ai_retries import MAX_RESCHEDULES, AgentRetryPolicy
+from visual_ai_retries import MAX_RESCHEDULES, AgentRetryPolicy, failure_behind
 
 NUMBERS = count()
 TEXT = {"type": "text"}
@@ -35,11 +35,10 @@ def single(**changes: Any) -> LangGraphOperator:
     return LangGraphOperator(**{**given, **changes})
 
 
-def held_back(seconds: float = 600) -> HeldBackError:
-    """An error that has to be waited out elsewhere."""
+def held_back(seconds: float = 600) -> AgentFailure:
+    """A failure that has to be waited out without a worker."""
     error = HeldBackError(seconds)
-    mark(error, Reschedule(seconds))
-    return error
+    return AgentFailure(error, classify(error), Reschedule(seconds))
 
 
 def context(*, try_number: int = 1, max_tries: int = 0, reschedules: int = 0) -> Any:
@@ -48,11 +47,18 @@ def context(*, try_number: int = 1, max_tries: int = 0, reschedules: int = 0) ->
 
 
 def event_of(error: Exception) -> dict[str, Any]:
-    return {"result": None, "error": pack(error, final=classify(error).final), "execution_id": None}
+    return {"result": None, "error": pack(error), "execution_id": None}
 
 
-def evaluate(error: BaseException) -> RetryDecision:
-    return AgentRetryPolicy().evaluate(error, 1, 3)
+def evaluate(error: Exception) -> RetryDecision:
+    """What the policy makes of an error of the agents, which an operator raises to Airflow while a retry is left."""
+    operator = single()
+    try:
+        operator.resume(context(max_tries=3), event_of(error))
+    except Exception as raised:
+        assert operator.retry_policy is not None
+        return operator.retry_policy.evaluate(raised, 1, 3, {"task": operator})
+    raise AssertionError("the operator raises the error")
 
 
 def test_both_operators_have_the_policy(dag: DAG) -> None:
@@ -84,21 +90,28 @@ def test_a_wait_that_was_asked_for_delays_the_retry() -> None:
 
 
 def test_what_a_retry_cannot_help_fails() -> None:
-    assert evaluate(InputError("is empty", field="text")).action == RetryAction.FAIL
+    assert AgentRetryPolicy().evaluate(InputError("is empty", field="text"), 1, 3).action == RetryAction.FAIL
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), TimeoutError()])
 def test_the_rest_follows_the_tasks_own_retries(error: Exception) -> None:
-    assert evaluate(error) == RetryDecision.default()
-    mark(error, Fail(final=False))
-    assert evaluate(error) == RetryDecision.default()
+    assert evaluate(error) == evaluate(as_failure(error)) == RetryDecision.default()
+    assert AgentRetryPolicy().evaluate(error, 1, 3) == RetryDecision.default()
+
+
+def test_a_failure_is_found_only_behind_the_error_it_was_raised_for() -> None:
+    operator, other = single(), HeldBackError(600)
+    with pytest.raises(HeldBackError) as raised:
+        operator.resume(context(max_tries=3), event_of(held_back(600)))
+    assert isinstance(failure_behind(operator, raised.value), AgentFailure)
+    assert failure_behind(operator, other) is other
+    assert failure_behind(None, other) is other
 
 
 def test_the_wait_finds_its_way_from_the_triggerer() -> None:
-    error = unpack(pack(held_back(90.5), final=False))
-    assert reschedule_after(error) == 90.5
-    assert evaluate(error).retry_delay == timedelta(seconds=90.5)
-    assert reschedule_after(unpack(pack(ValueError("a"), final=False))) is None
+    failure = unpack(pack(held_back(90.5)))
+    assert failure.reschedule_after == 90.5
+    assert unpack(pack(ValueError("a"))).reschedule_after is None
 
 
 @pytest.mark.parametrize("try_number", [1, 2])

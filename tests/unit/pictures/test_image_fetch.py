@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.settings import Settings
-from backend.outbound.public_address import is_public
+from backend.outbound.checked_transport import is_public
 from backend.pictures.fetch import fetch_image
 from backend.pictures.load import ImageFetchError, ImageInputError, load_image
 from tests.kit.certificate_files import make_certificate

@@ -1,4 +1,4 @@
-"""What runs beside the requests ends with the process, whatever its libraries make of a cancellation."""
+"""Background tasks end with the process, even when a library swallows their cancellation."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from backend.services import background
 from backend.services.background import in_background
 
 
-async def test_work_ends_with_the_context() -> None:
+async def test_tasks_are_cancelled_when_the_context_exits() -> None:
     ended: list[str] = []
 
     async def work(name: str) -> None:
@@ -23,20 +23,20 @@ async def test_work_ends_with_the_context() -> None:
     assert sorted(ended) == ["one", "other"]
 
 
-async def test_a_cancellation_that_is_lost_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "AGAIN_SECONDS", 0.01)
-    begun = 0
+async def test_a_swallowed_cancellation_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "CANCEL_INTERVAL", 0.01)
+    started = 0
 
-    async def goes_on_after_errors() -> None:
-        nonlocal begun
-        while begun < 3:
-            begun += 1
+    async def survives_cancellation() -> None:
+        nonlocal started
+        while started < 3:
+            started += 1
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 continue
 
     async with asyncio.timeout(10):
-        async with in_background(goes_on_after_errors()):
+        async with in_background(survives_cancellation()):
             await asyncio.sleep(0)
-    assert begun == 3
+    assert started == 3

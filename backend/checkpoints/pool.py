@@ -1,0 +1,54 @@
+"""Connections for reading checkpoints and for LangGraph's store."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from langgraph.store.base import Op, Result
+from langgraph.store.postgres.aio import AsyncPostgresStore
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from backend.db.address import plain_url
+from backend.db.outage import retry_until_available
+
+Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
+
+CONNECT_SECONDS = 5
+SESSION_OPTIONS = "-c search_path=visual_ai"
+"""LangGraph's statements name its tables without a schema."""
+
+
+@asynccontextmanager
+async def open_pool(database_url: str, *, max_size: int, wait: float = 10) -> AsyncIterator[Pool]:
+    """A pool of connections set up the way LangGraph requires, in the schema `visual_ai`.
+
+    Connections are made when they are first needed. A caller waits up to `wait` seconds for a free one, then gets
+    `psycopg_pool.PoolTimeout`.
+    """
+    async with AsyncConnectionPool(
+        plain_url(database_url),
+        connection_class=AsyncConnection[DictRow],
+        min_size=0,
+        max_size=max_size,
+        timeout=wait,
+        open=False,
+        kwargs={
+            "autocommit": True,
+            "prepare_threshold": 0,
+            "row_factory": dict_row,
+            "connect_timeout": CONNECT_SECONDS,
+            "application_name": "visual_ai_checkpoints",
+            "options": SESSION_OPTIONS,
+        },
+    ) as pool:
+        yield pool
+
+
+class ResilientStore(AsyncPostgresStore):
+    """LangGraph's store, which waits for a database that is being restarted instead of failing."""
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """Carry out the operations. Every method of the store ends up here."""
+        return await retry_until_available(partial(super().abatch, list(ops)))
