@@ -21,7 +21,10 @@ MAX_PARTS = 16
 STRIP = 4
 """A picture with sides in this proportion or beyond is a strip, which is cut when it is too long to be shown whole."""
 
-SLACK = 0.15
+SHRUNK = 1.33
+"""A tile that is longer than what is shown by more than this is noticeably less legible."""
+
+SLACK = 0.1
 """The share of a tile's length within which the cut may move to where less is drawn."""
 
 Box = tuple[int, int, int, int]
@@ -106,7 +109,7 @@ def parts_for_model(picture: "LoadedImage", max_side: int, *, tiled: bool = True
         for number, box in enumerate(boxes, 1):
             whole = len(boxes) == 1
             piece = image if whole else image.crop(box)
-            if tiled and not whole and max(piece.size) > max_side:
+            if tiled and not whole and max(piece.size) > SHRUNK * max_side:
                 shrunk += 1
             data, media_type = picture.encoded(piece, max_side if tiled or limit is not None else None)
             parts.append(

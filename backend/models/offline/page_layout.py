@@ -120,7 +120,7 @@ def _columns(
             right = [region for region in band if region["box"][0] >= x]
             if best is not None and len(left) + len(right) <= len(best[0]) + len(best[1]):
                 continue
-            if _beside(left, right, height) and _is_prose(left) and _is_prose(right):
+            if _beside(left, right, height) and _may_be_columns(left) and _may_be_columns(right):
                 best = left, right, top, bottom
     if best is None:
         return None
@@ -160,6 +160,10 @@ def _beside(left: list[TextRegion], right: list[TextRegion], height: float) -> b
     spans = [(min(r["box"][1] for r in side), max(r["box"][3] for r in side)) for side in (left, right)]
     shared = min(span[1] for span in spans) - max(span[0] for span in spans)
     return shared > 0.5 * min(bottom - top for top, bottom in spans)
+
+
+def _may_be_columns(side: list[TextRegion]) -> bool:
+    return _is_prose(side) or _columns(side) is not None
 
 
 def _is_prose(side: list[TextRegion]) -> bool:
