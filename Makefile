@@ -12,24 +12,24 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: ## Make or update .venv from requirements.lock
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and no python3 is on PATH." >&2; exit 1; }
+install: ## Create or update .venv from requirements.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and there is no python3 on PATH." >&2; exit 1; }
 	@$(PYTHON) -I backend/stack/bootstrap.py
 
 up: install ## Set up and start everything; prints addresses, a token and a first request
 	@$(RUN) -m backend up
 
-down: ## Stop everything; the data stay
-	@if [ -x $(RUN) ]; then $(RUN) -m backend down; else echo "Nothing is installed, so nothing runs."; fi
+down: ## Stop everything; data is kept
+	@if [ -x $(RUN) ]; then $(RUN) -m backend down; else echo "Nothing is installed, so nothing is running."; fi
 
-status: install ## Show what runs and where
+status: install ## Show what is running
 	@$(RUN) -m backend status
 
 token: install ## Print an access token of the development user
 	@$(RUN) -m backend token
 
-test: install ## Run all tests
-	@$(RUN) -m pytest $(or $(ARGS),-n 2 --dist loadfile)
+test: install ## Run all tests; some of them: make test ARGS="tests/unit -q"
+	@$(RUN) -m pytest $(or $(ARGS),-n 2 --dist loadgroup --no-loadscope-reorder)
 	@$(if $(ARGS),,$(RUN) -m backend frontend test)
 
 lint: install ## Check style, formatting, types and import rules
@@ -44,7 +44,7 @@ format: install ## Format the code and apply safe fixes
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: install ## Measure: latency, throughput, overhead
+bench: install ## Run benchmarks of latency, throughput and overhead
 	@$(RUN) -m tests.benchmarks $(ARGS)
 
 fake-openai: install ## Start an OpenAI-compatible server that answers without a model

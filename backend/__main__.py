@@ -1,4 +1,4 @@
-"""The command line: `python -m backend <command>`. Each group of commands is a module of its own."""
+"""The command line, `python -m backend <command>`. Each group of commands has a module of its own."""
 
 import typer
 
@@ -6,7 +6,7 @@ from backend.cli.commands import app as run_commands
 from backend.stack.cli import app as stack_commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(run_commands)  # without a name: its commands are this program's
+app.add_typer(run_commands)  # without a name, so that its commands are top-level commands
 app.add_typer(stack_commands)
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What Airflow reads of this distribution as a provider. Every process of Airflow imports it: keep it light."""
+"""Describes this distribution to Airflow as a provider. Every Airflow process imports it, so it must stay light."""
 
 from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The decorator `@task.langgraph`, which lies in Airflow's plugins folder."""
+    """Register the decorator `@task.langgraph`, which is defined in Airflow's plugins folder."""
     return {
         "package-name": "langgraph-flow",
         "name": "LangGraph Flow",

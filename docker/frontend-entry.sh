@@ -1,8 +1,8 @@
 #!/bin/sh
 # Fills in nginx.conf from the environment and becomes nginx.
 #
-#   BACKEND_URL                 where the backend is (http://backend:8000)
-#   FRONTEND_PORT               what nginx listens on (3000)
+#   BACKEND_URL                 the backend's address (http://backend:8000)
+#   FRONTEND_PORT               the port nginx listens on (3000)
 #   VISUAL_AI_MAX_IMAGE_BYTES   the backend's limits
 #   VISUAL_AI_MAX_BODY_BYTES
 set -eu
@@ -14,7 +14,8 @@ for number in "$image" "$body"; do
     '' | *[!0-9]*) echo "VISUAL_AI_MAX_IMAGE_BYTES, VISUAL_AI_MAX_BODY_BYTES: $number is no number" >&2; exit 1 ;;
   esac
 done
-# Twice the larger one: the backend says itself what is too large, in its own words, unless somebody sends without end.
+# Twice the larger limit: the backend rejects requests that are too large itself, with its own message; nginx only stops
+# endless ones.
 limit=$((2 * (image > body ? image : body)))
 
 resolvers=$(awk '$1 == "nameserver" { print ($2 ~ /:/ ? "[" $2 "]" : $2) }' /etc/resolv.conf | tr '\n' ' ')

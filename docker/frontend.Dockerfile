@@ -1,8 +1,8 @@
-# The frontend: built by Node.js, served by nginx, which also passes requests on to the backend.
+# The frontend: built with Node.js and served by nginx, which also forwards requests to the backend.
 #
 #   docker build -f docker/frontend.Dockerfile -t langgraph-flow/frontend .
 #
-# NODE_IMAGE and NGINX_IMAGE may also be a plain Debian 12: Node.js then comes from PyPI, nginx from Debian.
+# NODE_IMAGE and NGINX_IMAGE may also be a plain Debian 12: Node.js is then a Python package, and nginx Debian's.
 ARG NODE_IMAGE=node:24-bookworm-slim
 ARG NGINX_IMAGE=nginx:1.28-bookworm
 

@@ -8,16 +8,16 @@ import { defineConfig } from "eslint/config";
 import globals from "globals";
 import ts from "typescript-eslint";
 
-/** Imports run one way, app → features → shared, and no feature knows another one. */
+/** Imports run one way, app → features → shared, and features don't import each other. */
 const features = ["auth", "start-run", "runs", "run-detail", "dashboard", "templates", "settings"];
 const zones = [
-  { target: "./src/shared", from: ["./src/features", "./src/app"], message: "shared knows neither features nor app" },
-  { target: "./src/features", from: "./src/app", message: "features don't know the app" },
+  { target: "./src/shared", from: ["./src/features", "./src/app"], message: "shared must not import features or app" },
+  { target: "./src/features", from: "./src/app", message: "features must not import the app" },
   ...features.map((name) => ({
     target: `./src/features/${name}`,
     from: "./src/features",
     except: [`./${name}`],
-    message: "what two features need belongs into shared",
+    message: "code that two features need belongs in shared",
   })),
 ];
 
@@ -45,9 +45,9 @@ export default defineConfig(
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
       "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
       "@typescript-eslint/consistent-type-imports": "error",
-      // A box that scrolls must be reachable by keyboard.
+      // A scrollable box must be reachable by keyboard.
       "jsx-a11y/no-noninteractive-tabindex": ["error", { tags: ["pre"], roles: ["log", "tabpanel"] }],
-      // The router's redirects are thrown.
+      // The router throws redirects.
       "@typescript-eslint/only-throw-error": "off",
       "@typescript-eslint/consistent-type-definitions": "off",
     },

@@ -1,4 +1,4 @@
-/** `vite preview`, which `make up` serves the pages with, answers as nginx does in production: docker/nginx.conf. */
+/** Makes `vite preview`, with which `make up` serves the page, respond as nginx does in production (docker/nginx.conf). */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Plugin } from "vite";
@@ -6,7 +6,7 @@ import serving from "./serving.json" with { type: "json" };
 
 const api = new RegExp(`^(${serving.api.map((path) => path.replaceAll(".", "\\.")).join("|")})(/|$)`);
 
-/** The headers and the caching of `serving.json` for `vite preview`. */
+/** Applies the headers and caching rules in `serving.json` to `vite preview`. */
 export function servingRules(): Plugin {
   return {
     name: "serving-rules",
@@ -16,7 +16,7 @@ export function servingRules(): Plugin {
         const path = new URL(request.url ?? "/", "http://localhost").pathname;
         for (const [name, value] of Object.entries(serving.headers)) response.setHeader(name, value);
         if (api.test(path)) {
-          next(); // the backend says itself what may be kept
+          next(); // the backend sets its own caching headers
           return;
         }
         const hashed = path.startsWith(serving.hashed);

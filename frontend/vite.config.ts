@@ -7,7 +7,7 @@ import { servingRules } from "./serving.ts";
 const backend = process.env.VISUAL_AI_BACKEND_URL ?? `http://127.0.0.1:${process.env.VISUAL_AI_BACKEND_PORT ?? "8000"}`;
 const port = Number(process.env.VISUAL_AI_FRONTEND_PORT ?? "3000");
 
-/** Where something in `src` is. */
+/** Resolves a path in `src`. */
 const source = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta.url));
 
 export default defineConfig({
@@ -23,7 +23,7 @@ export default defineConfig({
   build: {
     target: "es2022",
     manifest: true,
-    // The content security policy allows no fonts and scripts in `data:` addresses.
+    // The content security policy allows no fonts or scripts in `data:` URLs.
     assetsInlineLimit: 0,
   },
   test: { environment: "happy-dom", include: ["src/**/*.test.{ts,tsx}"], restoreMocks: true },

@@ -1,7 +1,7 @@
-"""Brings Airflow's own database up to date and makes its accounts, in one process.
+"""Migrates Airflow's own database and creates its accounts, in one process.
 
-Each command of Airflow's CLI costs seconds to start; this does the work of `db migrate`, `sync-perm`, `roles create`
-and two `users create`. Idempotent. It reads from the environment:
+Every command of Airflow's CLI takes seconds to start; this script does the work of `db migrate`, `sync-perm`,
+`roles create` and two `users create`. Idempotent. It reads from the environment:
 
     VISUAL_AI_SETUP_USERNAME, _PASSWORD                   the administrator; _PASSWORD_IS_SET=1 also resets the password
     VISUAL_AI_SETUP_SERVICE_USERNAME, _SERVICE_PASSWORD   the backend's account, whose password is always set
@@ -15,33 +15,33 @@ SERVICE_ROLE = "VisualAIService"
 
 SERVICE_PERMISSIONS = [
     ("can_read", "DAGs"),
-    ("can_edit", "DAGs"),  # Airflow asks for it wherever a run is created or changed
+    ("can_edit", "DAGs"),  # required wherever a run is created or changed
     ("can_read", "DAG Runs"),
     ("can_create", "DAG Runs"),
     ("can_edit", "DAG Runs"),
     ("can_read", "Task Instances"),
-    ("can_edit", "Task Instances"),  # clearing what failed, to retry it
+    ("can_edit", "Task Instances"),  # clearing failed tasks, to retry them
     ("can_read", "Task Logs"),
     ("can_read", "XComs"),
     ("can_read", "HITL Detail"),
-    ("can_edit", "HITL Detail"),  # hands on a person's answer
+    ("can_edit", "HITL Detail"),  # passing on a person's answer
     ("can_read", "ImportError"),
     ("can_read", "DAG Warnings"),
     ("can_read", "DAG Versions"),
-    ("can_read", "Users"),  # learns the role of who asks for a token
+    ("can_read", "Users"),  # looking up the role of a user who requests a token
     ("can_read", "Roles"),
 ]
 
 
 def ensure_user(manager: Any, *, username: str, password: str, role: str, reset: bool, names: tuple[str, str]) -> None:
-    """Make the account, or give it its role again; `reset` also sets the password of one that exists."""
+    """Create the account or restore its role; `reset` also sets the password of an existing account."""
     found_role = manager.find_role(role)
     if found_role is None:
         raise SystemExit(f"Airflow has no role {role}")
     user = manager.find_user(username=username)
     if user is None:
         if not manager.add_user(username, *names, f"{username}@localhost.localdomain", found_role, password):
-            raise SystemExit(f"Airflow didn't make the user {username}")
+            raise SystemExit(f"Airflow could not create the user {username}")
         return
     if found_role not in user.roles:
         user.roles = [*user.roles, found_role]
@@ -51,7 +51,7 @@ def ensure_user(manager: Any, *, username: str, password: str, role: str, reset:
 
 
 def restrict_role(manager: Any, role_name: str, permissions: list[tuple[str, str]]) -> None:
-    """Make the role with exactly these permissions: what an older version or a hand has added is taken away."""
+    """Create the role with exactly these permissions; any others are removed from an existing one."""
     manager.bulk_sync_roles([{"role": role_name, "perms": permissions}])
     role = manager.find_role(role_name)
     for permission in list(role.permissions):
@@ -60,7 +60,7 @@ def restrict_role(manager: Any, role_name: str, permissions: list[tuple[str, str
 
 
 def main() -> int:
-    """Do it all; raises what Airflow raises."""
+    """Run the set-up. Raises whatever Airflow raises."""
     from airflow.utils import db
     from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 

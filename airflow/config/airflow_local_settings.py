@@ -1,8 +1,8 @@
-"""Loaded by every Airflow process. In the one that forks tasks it imports what agents need, before the fork.
+"""Preloads the agents' imports in processes that fork tasks. Airflow loads this module in all of its processes.
 
-A task that imports langgraph and langchain by itself takes 1.9 s; forked from a process that has them it
-takes as long as an empty one. Only the scheduler (with LocalExecutor) and Celery's workers fork tasks: the API server,
-the DAG processor, the triggerer and the scheduler of other executors must not pay for it.
+Importing langgraph and langchain takes a task 1.9 s; forked from a process that has imported them, it starts as fast as
+an empty task. Only the scheduler (with LocalExecutor) and Celery workers fork tasks: the API server, the DAG processor,
+the triggerer and the scheduler with other executors must not pay for the imports.
 """
 
 import contextlib
@@ -13,10 +13,10 @@ import sys
 import threading
 from pathlib import Path
 
-__all__: list[str] = []  # nothing here is a setting or a policy
+__all__: list[str] = []  # Airflow finds no settings or policies here
 
-# No client, connection or thread may exist before the fork. onnxruntime, and with it OCR, is left out on purpose: its
-# import starts a thread.
+# No client, connection or thread may exist before the fork. onnxruntime, and therefore OCR, is left out on purpose:
+# importing it starts a thread.
 PRELOADED = (
     "airflow.sdk.execution_time.task_runner",
     "psycopg",
@@ -69,20 +69,20 @@ PREPARED = (
     "backend.db.rehearsal:rehearse",
     "backend.observation.tracing.client:prepare",
 )
-"""Functions that load data, which all tasks then share: module and name."""
+"""Functions (`module:name`) that load data for all tasks to share."""
 
 
 def forks_tasks(arguments: list[str], executor: str) -> bool:
-    """Whether this command line (`sys.argv`) is of a process that forks tasks, with Airflow's `executor` setting."""
+    """Whether the process with this command line (`sys.argv`) and Airflow's `executor` setting forks tasks."""
     if "airflow" not in Path(arguments[0]).name:
         return False
     return arguments[1:3] == ["celery", "worker"] or (arguments[1:2] == ["scheduler"] and "LocalExecutor" in executor)
 
 
 def preload(modules: tuple[str, ...] = PRELOADED, functions: tuple[str, ...] = PREPARED) -> list[str]:
-    """Import what there is; return the names that failed. Nothing that fails here may stop the scheduler."""
+    """Import the modules and call the functions; return the names that failed. A failure never stops the scheduler."""
     log = logging.getLogger(__name__)
-    # numpy's linear algebra starts a thread per core when it is imported; a user's own value stays.
+    # numpy's linear algebra library starts a thread per core on import. The user's own value is kept.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     threads = _threads()
     failed = []
@@ -93,20 +93,20 @@ def preload(modules: tuple[str, ...] = PRELOADED, functions: tuple[str, ...] = P
             if function:
                 getattr(loaded, function)()
         except ModuleNotFoundError as error:
-            if not (error.name and module.startswith(error.name)):  # present, but broken
-                log.warning("preload of %s failed", name, exc_info=True)
+            if not (error.name and module.startswith(error.name)):  # installed, but broken
+                log.warning("preloading %s failed", name, exc_info=True)
             failed.append(name)
         except Exception:
-            log.warning("preload of %s failed", name, exc_info=True)
+            log.warning("preloading %s failed", name, exc_info=True)
             failed.append(name)
         if _threads() > threads:
-            log.warning("the preloaded %s started a thread; forked tasks may hang", name)
+            log.warning("preloading %s started a thread; forked tasks may hang", name)
             threads = _threads()
     return failed
 
 
 def _threads() -> int:
-    """The process's threads, also those that Python doesn't know of where the system tells."""
+    """The number of threads, including native ones where the system reports them."""
     try:
         return len(list(Path("/proc/self/task").iterdir()))
     except OSError:

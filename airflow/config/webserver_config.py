@@ -1,4 +1,4 @@
-"""Flask-AppBuilder's settings: people log in with accounts kept in Airflow's own database."""
+"""Flask-AppBuilder's settings: users sign in with accounts stored in Airflow's own database."""
 
 from flask_appbuilder.const import AUTH_DB
 

@@ -1,4 +1,4 @@
-"""Once a day: delete what nobody needs any more."""
+"""Deletes the checkpoints of old runs, once a day."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ with DAG(
             type=["null", "number"],
             minimum=0,
             title="Days to keep checkpoints",
-            description="After the end of their run; without it VISUAL_AI_CHECKPOINT_RETENTION_DAYS",
+            description="Counted from the end of their run; by default VISUAL_AI_CHECKPOINT_RETENTION_DAYS",
         )
     },
     doc_md=__doc__,
@@ -29,7 +29,7 @@ with DAG(
 
     @task
     def prune_checkpoints() -> int:
-        """Delete the checkpoints of runs that ended long ago; gives the number of task instances they were of."""
+        """Delete the checkpoints of old runs, and return the number of task instances they belonged to."""
         from backend.checkpoints.prune import prune_checkpoints as prune
 
         return prune(get_current_context()["params"]["checkpoint_days"])

@@ -1,4 +1,4 @@
-"""Lets several agents work on one input, side by side, in turn or as a model decides, and sums up their findings."""
+"""Runs several agents on one input, in parallel, in sequence or as a model decides, and sums up their results."""
 
 from __future__ import annotations
 
@@ -78,15 +78,15 @@ with DAG(
             description="What is done about models' errors, as MultiAgentOperator takes it",
         ),
     },
-    # What the params hold reaches the operator as it is, not as text. What comes out of a template isn't rendered
-    # again, so that nothing in a run's conf is ever Jinja.
+    # Params reach the operator as they are, and not as text. What a template renders to isn't rendered again, so
+    # nothing in a run's conf is ever evaluated as Jinja.
     render_template_as_native_obj=True,
     doc_md=__doc__,
 ) as dag:
 
     @task(retries=2, retry_delay=timedelta(seconds=5))
     def validate_input() -> list[dict[str, Any]]:
-        """The agents to run: those of the run's conf, or those that fit its input."""
+        """Return the agents to run: those in the run's conf, or those that fit its input."""
         from backend.core.errors.input_error import InputError
         from backend.runtime.input_checks import plan_team
 
@@ -107,7 +107,7 @@ with DAG(
 
     @task(retries=5, retry_delay=timedelta(seconds=5))
     def store_result(result: dict[str, Any]) -> dict[str, Any]:
-        """Make sure that the result is in the database; unlike the agents' own record this may not be lost."""
+        """Store the result. Unlike the agents' own records, it must not be lost."""
         from backend.observation.recording.run_result import store
 
         context = get_current_context()

@@ -1,4 +1,4 @@
-"""Analyses one picture: validate the input, let the vision agent look at it, store the result."""
+"""Analyses one picture: validates the input, runs the vision agent on it, and stores the result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from visual_ai_operators import LangGraphOperator
 
-# A run from Airflow's own form or command line starts with the sample picture; the API insists on one.
+# Runs from Airflow's own form or command line default to the sample picture; the API requires one.
 INSISTED_ON: dict[str, Any] = {"x-required": True}
 
 with DAG(
@@ -50,7 +50,7 @@ with DAG(
 
     @task(retries=2, retry_delay=timedelta(seconds=5))
     def validate_input() -> dict[str, Any]:
-        """Fetch and decode the picture once, so that a bad one fails here and says why."""
+        """Fetch and decode the picture once, so that an invalid one fails here with the reason."""
         from backend.core.errors.input_error import InputError
         from backend.runtime.input_checks import check_picture
 
@@ -68,7 +68,7 @@ with DAG(
 
     @task(retries=5, retry_delay=timedelta(seconds=5))
     def store_result(result: dict[str, Any]) -> dict[str, Any]:
-        """Make sure that the result is in the database; unlike the agent's own record this may not be lost."""
+        """Store the result. Unlike the agent's own records, it must not be lost."""
         from backend.observation.recording.run_result import store
 
         context = get_current_context()

@@ -1,4 +1,4 @@
-"""`@task.langgraph`. Light to import: Airflow does for every DAG file that uses a decorator of a provider."""
+"""`@task.langgraph`. Cheap to import, because Airflow does so for every DAG file that uses a provider's decorator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["DecoratedLangGraphOperator", "langgraph_task"]
 
 
 class DecoratedLangGraphOperator(DecoratedOperator, LangGraphOperator):
-    """`@task.langgraph`: the function makes the agent's input."""
+    """The operator of `@task.langgraph`, whose function returns the agent's input."""
 
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *LangGraphOperator.template_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {
@@ -31,7 +31,7 @@ class DecoratedLangGraphOperator(DecoratedOperator, LangGraphOperator):
         super().__init__(python_callable=python_callable, **kwargs)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Call the function, and run the agent on what it returns."""
+        """Call the function, and run the agent on what the function returns."""
         context_merge(context, self.op_kwargs)
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
         given = self.python_callable(*self.op_args, **arguments)

@@ -1,4 +1,4 @@
-"""What of a task can be handed to the triggerer, which has neither the DAG's code nor its objects."""
+"""Decides what can be handed over to the triggerer, which has neither the DAG's code nor its objects."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ RENDERED_IN_TRIGGERER = frozenset(
         *("data_interval_start", "data_interval_end"),
     }
 )
-"""What templates may use in the triggerer. The rest asks Airflow questions that a trigger may not ask, or needs the
-DAG's own code."""
+"""The variables that templates may use in the triggerer. All others make requests to Airflow that a trigger may not
+make, or need the DAG's own code."""
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it. Raises `TypeError` for what JSON has not."""
+    """Convert a value to JSON types. Raises `TypeError` if JSON has no equivalent."""
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError("a key is no string")
@@ -41,7 +41,7 @@ def plain(value: Any) -> Any:
 
 
 def plain_or_none(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments as the triggerer can get them, or None: then the agents run, or start, in a worker."""
+    """The arguments as JSON for the triggerer; None if that isn't possible, so that the agents start in a worker."""
     try:
         return {name: plain(value) for name, value in arguments.items()}
     except TypeError:
@@ -49,7 +49,7 @@ def plain_or_none(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def renders_in_triggerer(value: Any, dag: DAG | None) -> bool:
-    """Whether templates in a value mean the same in the triggerer, which has not the DAG's code."""
+    """Whether the templates in a value render to the same in the triggerer, which lacks the DAG's code."""
     if not is_template(value):
         return True
     if dag is not None and (
@@ -61,7 +61,7 @@ def renders_in_triggerer(value: Any, dag: DAG | None) -> bool:
         return False
     from jinja2 import Environment, TemplateSyntaxError, meta
 
-    environment = Environment(autoescape=False)  # noqa: S701  # nothing is rendered with it
+    environment = Environment(autoescape=False)  # noqa: S701  # it only parses
     try:
         return all(
             meta.find_undeclared_variables(environment.parse(text)) <= RENDERED_IN_TRIGGERER

@@ -1,6 +1,6 @@
-"""Callbacks that tell a user's webhooks: `on_failure_callback=VisualAINotifier(…)` of a task or a DAG.
+"""Callbacks that notify a user's webhooks: `on_failure_callback=VisualAINotifier(…)` of a task or a DAG.
 
-Importing this module is cheap: the database's driver is loaded when something is to be told.
+Importing this module is cheap: the database driver is only loaded when there is something to send.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = ["VisualAINotifier"]
 
 
 class VisualAINotifier(BaseNotifier):
-    """Queues an alert, which the backend delivers to webhooks: signed, repeated until they have it.
+    """Queues an alert, which the backend signs and delivers to webhooks, with retries.
 
-    For `on_failure_callback`, `on_retry_callback` and the like of tasks and DAGs, and for deadline alerts. What it
-    says of the run and its error is found in the alert by itself.
+    For `on_failure_callback`, `on_retry_callback` and the other callbacks of tasks and DAGs, and for deadline alerts.
+    The alert describes the run and its error without further arguments.
 
-    :param message: what to say; by default what happened, in a sentence. Templated.
-    :param user_id: whose notification targets are told; by default those of the user whom the run is for. A scheduled
-        run is nobody's: it needs this. Templated.
-    :param target: the name of the one target that is told, whatever events it wants; by default all of the user's that
-        want `alert`. Templated.
+    :param message: the alert's text; by default a sentence about what happened. Templated.
+    :param user_id: the user whose notification targets get the alert; by default the user that the run is for. A
+        scheduled run is for nobody, and needs this argument. Templated.
+    :param target: the name of the only target to notify, whatever events it has subscribed to; by default all of the
+        user's targets that have subscribed to `alert`. Templated.
     """
 
     template_fields: Sequence[str] = ("message", "user_id", "target")
@@ -56,12 +56,12 @@ class VisualAINotifier(BaseNotifier):
         super().__init__(context)
 
     def __call__(self, *args: Any) -> None:
-        """Called by Airflow with the context."""
-        # Airflow renders templates in place and keeps the notifier: the next run would get this one's texts.
+        """Airflow calls this with the context."""
+        # Airflow renders templates in place and keeps the notifier, so the next run would get this one's texts.
         BaseNotifier.__call__(copy(self), *args)
 
     def notify(self, context: Context) -> None:
-        """Queue the alert. Raises when the database stays out of reach; Airflow logs it."""
+        """Queue the alert. Raises if the database stays unavailable, which Airflow logs."""
         from backend.core.settings import get_settings
         from backend.services.notifications.alerts import queue
 
@@ -70,12 +70,12 @@ class VisualAINotifier(BaseNotifier):
             return
         whose = f"the user {alert.user_id!r}" if alert.user_id else "the run's user, if it has one,"
         self.log.warning(
-            f"Nobody is told: {whose} has no notification target for alerts (PUT /users/me/preferences). "
-            "A run that is nobody's needs user_id=… here."
+            f"No notifications: {whose} has no target for alerts (PUT /users/me/preferences). "
+            "For a run without a user, pass user_id=… to VisualAINotifier."
         )
 
     async def async_notify(self, context: Context) -> None:
-        """The same in the triggerer, where deadline alerts run."""
+        """Queue the alert in the triggerer, where deadline alerts run."""
         await asyncio.to_thread(self.notify, context)
 
     def _alert(self, context: Context) -> Alert:
@@ -84,7 +84,7 @@ class VisualAINotifier(BaseNotifier):
         given: Mapping[str, Any] = context
         run = _run_state(given)
         reason = given.get("reason") or ("deadline_missed" if "deadline" in given else None)
-        # A DAG's callback is given the last task instance too, which is not what it is about.
+        # A DAG's callback also gets the last task instance, which the alert is not about.
         task = given.get("ti") if reason is None else None
         state = _value(getattr(task, "state", None))
         error = given.get("exception") if task is not None else None
@@ -109,7 +109,7 @@ class VisualAINotifier(BaseNotifier):
 
 
 def _run_state(context: Mapping[str, Any]) -> RunState:
-    """The run, from what the context has of it: objects in a task and for a DAG, a dict for a deadline, or little."""
+    """The run in a context, where it is an object for a task or a DAG, a dict for a deadline, or missing."""
     from backend.db.runs.executions import RunState
 
     found = context.get("dag_run")
@@ -117,7 +117,7 @@ def _run_state(context: Mapping[str, Any]) -> RunState:
     dag = context.get("dag")
     started = run.get("start_date")
     return RunState(
-        dag_id=run.get("dag_id") or dag.dag_id,  # type: ignore[union-attr]  # Airflow gives at least one of the two
+        dag_id=run.get("dag_id") or dag.dag_id,  # type: ignore[union-attr]  # a context has at least one of the two
         dag_run_id=run.get("run_id") or run.get("dag_run_id") or context["run_id"],
         state=None,
         run_type=_value(run.get("run_type")),

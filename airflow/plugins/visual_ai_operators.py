@@ -1,6 +1,6 @@
 """Operators that run LangGraph agents as Airflow tasks.
 
-Importing this module is cheap: graphs, models and database drivers are loaded when a task runs.
+Importing this module is cheap: graphs, models and database drivers are only loaded when a task runs.
 """
 
 from __future__ import annotations
@@ -31,45 +31,43 @@ __all__ = ["LangGraphOperator", "MultiAgentOperator"]
 class LangGraphOperator(AgentsOperator):
     """Runs one agent as a task.
 
-    :param agent_config: which agent, `{"type": "vision" | "text" | "extraction" | "synthesis" | "review" |
-        "supervisor"}`, and how it is set up: `system_prompt`, `temperature` (0-2), `max_tokens`. Templated.
-    :param input_data: the agent's input, such as `{"image_url": "{{ dag_run.conf.image_url }}"}`; without it the
+    :param agent_config: the agent, `{"type": "vision" | "text" | "extraction" | "synthesis" | "review" |
+        "supervisor"}`, and its settings: `system_prompt`, `temperature` (0-2), `max_tokens`. Templated.
+    :param input_data: the agent's input, such as `{"image_url": "{{ dag_run.conf.image_url }}"}`; by default the
         run's own input. Templated.
     :param model: the model's name as LangChain's `init_chat_model` takes it (`openai:gpt-4.1`); a bare name is
-        OpenAI's. Without it the model that the trigger asked for, or the default. Templated.
+        OpenAI's. By default the model that the trigger requested, or else the one in the settings. Templated.
     :param output_schema: the form of the output's `data`: a JSON Schema of an object, or a Pydantic model as
-        "package.module:Class". An answer that doesn't fit is asked for once more, then the task fails without a retry
-        (`invalid_output`). The agent `extraction` needs one; others need a hosted model for it. Templated.
+        "package.module:Class". A model whose answer doesn't fit is asked once more; then the task fails without a retry
+        (`invalid_output`). The agent `extraction` needs a schema; other agents need a hosted model for it. Templated.
     :param timeout: how long the agent may take, in seconds or as a `timedelta`.
     :param graph: the user's own graph instead of `agent_config`: `"package.module:attribute"` (a `StateGraph`, a
         compiled graph, or a function that returns one) or a name in the `langgraph.json` that
         `VISUAL_AI_LANGGRAPH_JSON` points to. `input_data` is its input. Templated.
     :param context: the graph's runtime context. Templated.
     :param configurable: further entries of `config["configurable"]`. Templated.
-    :param output_mapping: parts of the graph's output under names of one's own, such as
-        `{"answer": "messages.-1.content"}`.
+    :param output_mapping: renames parts of the graph's output, such as `{"answer": "messages.-1.content"}`.
 
-    :param error_policy: what to do about models' errors where it differs from the settings: retries, backoff, other
-        models, repairs by category, such as `{"rate_limit": {"retries": 8}, "wait_limit": 120, "fallbacks": ["…"]}`.
-        Templated.
-    :param budget: what the task may use over all its tries: `max_tokens` (input and output), `max_cost_usd` and
-        `max_steps` (executions of nodes), any of them. A model call or step that would go over it isn't made and fails
-        the task without a retry. Templated.
-    :param inputs: makes the task a batch: a list of inputs that the agent works on side by side, each with its own
-        checkpoints, trace and errors; what `input_data` holds is common to all. May be another task's output.
-        Templated.
-    :param max_concurrency: how many inputs at once, 1 to 1,000.
-    :param on_item_error: `fail` fails the task when all inputs have come to their end and some have failed, and a
-        retry runs only those; `continue` lets it succeed and lists them.
-    :param results_path: a file or object storage address (`s3://…`) that gets the items as JSON lines. May be another
-        task's output. Templated.
+    :param error_policy: how to handle models' errors, where it differs from the settings: retries, backoff, fallback
+        models and repairs by category, such as
+        `{"rate_limit": {"retries": 8}, "wait_limit": 120, "fallbacks": ["…"]}`. Templated.
+    :param budget: what the task may use over all its tries: any of `max_tokens` (input and output), `max_cost_usd` and
+        `max_steps` (executions of nodes). A model call or step that would exceed it isn't made, and fails the task
+        without a retry. Templated.
+    :param inputs: makes the task a batch: a list of inputs that the agent processes concurrently, each with its own
+        checkpoints, trace and errors; `input_data` is common to all of them. May be another task's output. Templated.
+    :param max_concurrency: how many inputs are processed at the same time, 1 to 1,000.
+    :param on_item_error: `fail` fails the task after all inputs have ended if some have failed, and a retry runs only
+        those; `continue` lets the task succeed and lists them.
+    :param results_path: a file or object storage address (`s3://…`) to which the items are written as JSON lines. May
+        be another task's output. Templated.
 
     XCom: `{output, agent, model, usage: {input_tokens, output_tokens}, cost_usd, trace_id, trace_url, attempts,
     notice}`. Of a batch: `{batch: {items, succeeded, failed, failures}, agent, model, usage, cost_usd, results_url,
     attempts}` and, for up to 100 items and 1 MiB, `results`: the outputs in order, None for a failed item.
 
-    Wrong arguments raise `ValueError` naming the argument when the DAG is parsed; wrong input fails the task without
-    a retry, and so do errors that the same request would meet again (authentication, quota, context length).
+    Wrong arguments raise a `ValueError` that names the argument when the DAG is parsed. Wrong input fails the task
+    without a retry, and so do errors that the same request would meet again (authentication, quota, context length).
     """
 
     arguments = (
@@ -154,15 +152,15 @@ class LangGraphOperator(AgentsOperator):
             self._start_in_triggerer()
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the agent. Raises its error; `AirflowFailException` when a retry can't help."""
-        if self.inputs is not None:  # a batch keeps a process busy: not one that others share
+        """Run the agent. Raises its error, or `AirflowFailException` if a retry can't help."""
+        if self.inputs is not None:  # a batch keeps its process busy, so it never runs in the triggerer
             return self._run_batch(context, parsed(lambda: parse_agent(**self._arguments())))
         return super().execute(context)
 
     def _run_batch(self, context: Context, spec: AgentSpec) -> dict[str, Any]:
         from backend.runtime.batch.run import run_batch
 
-        # What another task hands on may be a lazy sequence.
+        # Another task's output may be a lazy sequence.
         inputs = parsed(lambda: parse_inputs(self.inputs))
         plan = parsed(lambda: parse_plan(self.max_concurrency, self.on_item_error))
         path = str(self.results_path) if self.results_path else None
@@ -176,28 +174,28 @@ class MultiAgentOperator(AgentsOperator):
     :param agents: a list of `{"name", "type", "input_data", "model", "required", "timeout", "depends_on",
         "description", "output_schema", "error_policy"}` and the agent's own configuration; names are unique, `timeout`
         is in seconds. An agent without `input_data` gets the run's own input. One with `"required": False` may fail
-        without failing the task; its error stays in its place and the others go on without its result. After the
-        failure of another one those that run go on to their end, no other starts, and the task fails. Templated.
+        without failing the task: its error takes the place of its result, and the others continue without it. After a
+        required agent fails, running agents finish, no further one starts, and the task fails. Templated.
     :param orchestration_mode: Templated.
 
-        - `parallel`: all at once.
-        - `sequential`: each gets the results before it.
-        - `graph`: each gets the results of the agents that its `depends_on` names, as soon as they are there.
-        - `supervisor`: a model picks who works next, from the run's `query`, each agent's `description` and the results
-          so far, until it finishes; an agent may work several times. Offline each works once, in the order given.
+        - `parallel`: all agents at once.
+        - `sequential`: one after another; each gets the results of those before it.
+        - `graph`: each starts when the agents in its `depends_on` have finished, and gets their results.
+        - `supervisor`: a model picks the next agent from the run's `query`, each agent's `description` and the results
+          so far, until the work is done; an agent may work several times. Offline, each works once, in the given order.
     :param model: the model of agents that name none. Templated.
     :param budget: as with `LangGraphOperator`, for all agents together.
     :param error_policy: as with `LangGraphOperator`, for all agents; an entry of `agents`, `synthesis` and `supervisor`
-        may have one of its own. Templated.
-    :param synthesis: whether an agent sums up the results; a dict (`model`, `system_prompt`, …) sets it up.
-    :param supervisor: sets up the supervisor (`model`, `system_prompt`, `timeout`, …). Templated.
-    :param max_steps: how often the supervisor may call an agent, at most 200; by default twice for each agent and two
-        more. A supervisor that wants to go on fails the task without a retry (`budget`). Templated.
+        may have its own. Templated.
+    :param synthesis: whether an agent sums up the results; a dict (`model`, `system_prompt`, …) configures it.
+    :param supervisor: configures the supervisor (`model`, `system_prompt`, `timeout`, …). Templated.
+    :param max_steps: how often the supervisor may call an agent, at most 200; by default twice per agent plus two. A
+        supervisor that wants to continue after that fails the task without a retry (`budget`). Templated.
 
     XCom: `{results: {name: output}, summary, agents: {name: {state, model, usage, cost_usd, trace_id}}, usage,
     cost_usd}`, in the mode `supervisor` also `decisions: [{next, instruction, reason}]`.
 
-    A retry takes up each agent where it stopped: those that came to their end are not run, or paid for, again. Errors
+    A retry resumes each agent where it stopped; agents that have finished are neither run nor paid for again. Errors
     are as with `LangGraphOperator`.
     """
 
@@ -241,7 +239,7 @@ class MultiAgentOperator(AgentsOperator):
 
 
 def _known_later(value: Any) -> bool:
-    """Whether the whole of a value, and not just some texts in it, is only known when the task runs."""
+    """Whether a value as a whole, and not just a text in it, is only known when the task runs."""
     return value is not None and not isinstance(value, Mapping | list | tuple) and is_template(value)
 
 
@@ -255,14 +253,14 @@ def _plain_agents(agents: Any) -> Any:
 
 
 def _check_fields(spec: AgentSpec, argument: str, *, chained: bool = False) -> None:
-    """Refuse input that lacks a field the agent can't do without; what the fields hold is checked at run time."""
+    """Refuse input without a field that the agent needs. The fields' contents are checked when the task runs."""
     from backend.agents.registry import AGENTS
     from backend.core.errors.input_error import InputError
 
     if spec.input_data is None or spec.type not in AGENTS:
         return
     missing = AGENTS[spec.type].lacks(spec.input_data)
-    # An agent that follows others may get a text from their results.
+    # An agent that follows others may get its text from their results.
     if missing is not None and not (chained and spec.type not in ("vision", "supervisor")):
         raise InputError(f"lacks {missing!r}, which the agent {spec.type!r} needs", field=argument)
 

@@ -1,4 +1,9 @@
-"""Tells the timeline what happens to runs and tasks, from inside the scheduler and the tasks; links to it."""
+"""Airflow's plugin: a listener that records states of runs and tasks, and links from tasks to their run's page.
+
+Airflow calls the listener for runs in the scheduler and for tasks in each task's own process. The listener passes
+notices to a background thread (`backend.services.recording.listener`), so the scheduler is never delayed; a task's
+process waits briefly at its end, because the thread ends with it. The reconciler makes up for lost notices.
+"""
 
 from __future__ import annotations
 
@@ -27,68 +32,68 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OPERATORS = (LangGraphOperator, MultiAgentOperator, DecoratedLangGraphOperator)
-"""The classes of all tasks that run agents."""
+"""All operators that run agents."""
 
 TASK_FLUSH_SECONDS = 5.0
-"""How long a task that is over waits for its notice to be written before its process ends."""
+"""How long a finished task waits for its notice to be written before its process exits."""
 
 
 class TimelineListener:
-    """Airflow's listener hooks. Nothing here raises: a run never fails for its record."""
+    """Airflow's listener hooks. They never raise: recording must not fail a run."""
 
     @hookimpl
     def on_dag_run_running(self, dag_run: DagRun, msg: str) -> None:
-        """A run starts, or starts again."""
+        """A run has started or was restarted."""
         _notice_run(dag_run)
 
     @hookimpl
     def on_dag_run_success(self, dag_run: DagRun, msg: str) -> None:
-        """A run ends well."""
+        """A run has succeeded."""
         _notice_run(dag_run)
 
     @hookimpl
     def on_dag_run_failed(self, dag_run: DagRun, msg: str) -> None:
-        """A run fails."""
+        """A run has failed."""
         _notice_run(dag_run)
 
     @hookimpl
     def on_task_instance_running(self, previous_state: Any, task_instance: Any) -> None:
-        """A try starts, in its own process."""
+        """A try has started, in its own process."""
         _notice_task(task_instance, "running")
 
     @hookimpl
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-        """A try ends well."""
-        _notice_task(task_instance, "success", over=True)
+        """A try has succeeded."""
+        _notice_task(task_instance, "success", finished=True)
 
     @hookimpl
     def on_task_instance_skipped(self, previous_state: Any, task_instance: Any) -> None:
-        """A try skips its work."""
-        _notice_task(task_instance, "skipped", over=True)
+        """A try was skipped."""
+        _notice_task(task_instance, "skipped", finished=True)
 
     @hookimpl
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
-        """A try fails; another may follow."""
+        """A try has failed; another may follow."""
         state = str(getattr(task_instance.state, "value", task_instance.state) or "failed")
         if state not in ("failed", "up_for_retry"):
             state = "failed"
         if isinstance(error, BaseException):
             error = failure_behind(getattr(task_instance, "task", None), error)
-        _notice_task(task_instance, state, error=error if isinstance(error, BaseException) else None, over=True)
+        _notice_task(task_instance, state, error=error if isinstance(error, BaseException) else None, finished=True)
 
 
 class TimelineLink(BaseOperatorLink):
-    """A button at the agents' tasks: the run's status page, also while it runs."""
+    """A button on agent tasks that opens the run's status page, also while the run is in progress."""
 
     operators: ClassVar[list[type[BaseOperator]]] = [*OPERATORS]
 
     @property
     def name(self) -> str:
-        """What stands on the button."""
+        """The button's label."""
         return "Workflow status"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The run's page."""
+        """The address of the run's page."""
         from backend.core.settings import get_settings
 
         place = f"{quote(ti_key.dag_id, safe='')}/{quote(ti_key.run_id, safe='')}"
@@ -96,18 +101,20 @@ class TimelineLink(BaseOperatorLink):
 
 
 class TraceLink(BaseOperatorLink):
-    """A button at the agents' tasks: the trace of what they did, if there is one."""
+    """A button on agent tasks that opens their trace, if there is one."""
 
     operators: ClassVar[list[type[BaseOperator]]] = [*OPERATORS]
 
     @property
     def name(self) -> str:
-        """What stands on the button."""
+        """The button's label."""
         return "Agent trace"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The trace's address as the task's result has it, or where it is to be as long as there is no result; empty,
-        which Airflow shows as no link, where there is none."""
+        """The trace's address from the task's result, or its future address while there is no result yet.
+
+        Airflow shows no link if it is empty.
+        """
         import json
 
         from airflow.models.taskinstance import TaskInstance
@@ -150,7 +157,7 @@ class VisualAIPlugin(AirflowPlugin):
     operator_extra_links = [TimelineLink(), TraceLink()]
 
 
-# In these a task that gives no result has begun to work.
+# The states in which a task without a result has started.
 _TRACED_STATES = ("running", "deferred", "up_for_retry", "up_for_reschedule", "restarting", "failed")
 
 
@@ -166,7 +173,7 @@ def _trace_url(ti_key: TaskInstanceKey) -> str:
 
 @lru_cache(maxsize=1)
 def _notices() -> Notices | None:
-    """Where notices go; None when the listener is switched off."""
+    """The queue of notices; None if the listener is switched off."""
     from backend.core.settings import get_settings
     from backend.services.recording.listener import Notices
 
@@ -188,7 +195,7 @@ def _notice_run(dag_run: DagRun) -> None:
         log.warning("run %s could not be recorded", dag_run.run_id, exc_info=True)
 
 
-def _notice_task(task_instance: Any, state: str, *, error: BaseException | None = None, over: bool = False) -> None:
+def _notice_task(task_instance: Any, state: str, *, error: BaseException | None = None, finished: bool = False) -> None:
     try:
         from backend.core.states import TaskState
         from backend.db.runs.executions import RunState
@@ -196,15 +203,16 @@ def _notice_task(task_instance: Any, state: str, *, error: BaseException | None 
 
         if (notices := _notices()) is None:
             return
-        started, finished = task_instance.start_date, getattr(task_instance, "end_date", None) if over else None
-        seen = TaskState(
+        started = task_instance.start_date
+        ended = getattr(task_instance, "end_date", None) if finished else None
+        task = TaskState(
             task_id=task_instance.task_id,
             map_index=-1 if task_instance.map_index is None else task_instance.map_index,
             try_number=task_instance.try_number,
             state=state,
             started_at=started,
-            finished_at=finished,
-            duration=(finished - started).total_seconds() if started and finished else None,
+            finished_at=ended,
+            duration=(ended - started).total_seconds() if started and ended else None,
         )
         server = getattr(task_instance, "_ti_context_from_server", None)
         dag_run = server.dag_run if server is not None else task_instance.dag_run
@@ -217,8 +225,8 @@ def _notice_task(task_instance: Any, state: str, *, error: BaseException | None 
             started_at=dag_run.start_date,
         )
         action = "task_retry" if state == "up_for_retry" else "fail"
-        notices.put(Notice(run, (seen,), error, action))
-        if over and not notices.flush(TASK_FLUSH_SECONDS):
+        notices.put(Notice(run, (task,), error, action))
+        if finished and not notices.flush(TASK_FLUSH_SECONDS):
             log.warning("the end of task %s was not recorded in time", task_instance.task_id)
     except Exception:
         log.warning("task %s could not be recorded", task_instance.task_id, exc_info=True)
@@ -242,7 +250,7 @@ def _run_state(dag_run: DagRun, tasks_total: int) -> RunState:
 
 
 def _task_states(dag_run: DagRun) -> tuple[TaskState, ...]:
-    """All task instances of the run as the scheduler's own transaction sees them."""
+    """The states of the run's task instances as seen by the scheduler's own transaction."""
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import select
     from sqlalchemy.orm import object_session

@@ -1,4 +1,7 @@
-"""The trigger in which agents of deferrable tasks run. Light to import: what agents need is loaded when one runs."""
+"""The trigger in which the agents of deferrable tasks run.
+
+Cheap to import: what agents need is loaded when the first one runs.
+"""
 
 from __future__ import annotations
 
@@ -28,33 +31,33 @@ if TYPE_CHECKING:
 __all__ = ["AgentTrigger"]
 
 PUSHES = 3
-"""So many results are pushed at once."""
+"""How many results are pushed concurrently."""
 
 _warm = False
-"""Whether this process has asked Airflow something."""
+"""Whether this process has made its first request to Airflow."""
 
 _loaded = False
 """Whether this process has imported what agents need."""
 
 _masked: set[str] = set()
-"""Keys that this process's logs hide already. Each message to Airflow costs it a round through its database."""
+"""The keys that this process's logs mask already. Every message to Airflow costs it a round of database queries."""
 
 
 class AgentTrigger(BaseTrigger):
     """Runs a task's agents in the triggerer.
 
-    Success ends the task here, unless something is left for a worker to do. An error is handed to a worker, which
-    raises it there, so that it meets the task's retries and retry policy. When the trigger is cancelled, the model
-    calls in flight are dropped; another triggerer that takes it over goes on from the last checkpoint.
+    A success ends the task here, unless there is something left for a worker to do. An error is handed over to a worker
+    and raised there, so that the task's retries and retry policy apply. When the trigger is cancelled, the model calls
+    in flight are dropped; another triggerer that takes over goes on from the last checkpoint.
 
-    :param operator: the name of the operator that the task is of.
-    :param arguments: its arguments, as JSON: rendered already, or to be rendered here when the task starts here.
-    :param ends_task: whether success ends the task here.
-    :param pushes_xcom: whether the result is pushed.
-    :param conf: the run's conf with its parameters, of a task that started in a worker.
-    :param run_type: the run's type, as above.
-    :param llm_conn_id: the connection with the models' key, which is looked up when the agents run.
-    :param budget: what the task may use.
+    :param operator: the name of the task's operator.
+    :param arguments: the operator's arguments as JSON. They are rendered here if the task starts here.
+    :param ends_task: whether a success ends the task here.
+    :param pushes_xcom: whether the result is pushed as an XCom.
+    :param conf: the run's conf with its parameters, if the task started in a worker.
+    :param run_type: the run's type, if the task started in a worker.
+    :param llm_conn_id: the connection with the models' key. It is read when the agents run.
+    :param budget: the task's budget.
     """
 
     def __init__(
@@ -78,11 +81,11 @@ class AgentTrigger(BaseTrigger):
         self.llm_conn_id = llm_conn_id
         self.budget = budget
         self._context: Context | None = None
-        self._keys: list[str] = []  # may stand in no log and no event
+        self._keys: list[str] = []  # must appear in no log and no event
         self._running: asyncio.Task[tuple[dict[str, Any], str | None]] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class's path and its arguments."""
+        """The trigger's class path and its arguments."""
         return TRIGGER, {
             "operator": self.operator,
             "arguments": self.arguments,
@@ -95,7 +98,7 @@ class AgentTrigger(BaseTrigger):
         }
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:  # noqa: ARG002  # prescribed
-        """Called for tasks that start here. Renders nothing yet: an error has to find its way to a worker."""
+        """Called for tasks that start here. Rendering is postponed to `run`, so that a worker can raise its errors."""
         self._context = context
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -120,11 +123,11 @@ class AgentTrigger(BaseTrigger):
             yield _for_worker(result=result, execution_id=execution_id)
 
     async def on_kill(self) -> None:
-        """Somebody stopped the task: drop the model calls."""
+        """Drop the model calls, because somebody stopped the task."""
         await self._stop()
 
     async def cleanup(self) -> None:
-        """The trigger ends, for whatever reason: nothing of it may go on."""
+        """Stop everything that is still running, whatever ended the trigger."""
         await self._stop()
 
     async def _stop(self) -> None:
@@ -153,8 +156,7 @@ class AgentTrigger(BaseTrigger):
         return to_jsonable(result), execution_id
 
     async def _warm_up(self) -> None:
-        """Ask Airflow something. The triggerer's first question takes seconds, as it makes an API of its own: let them
-        pass while the first agent works."""
+        """Make a request to Airflow while the first agent works: the triggerer's first one takes seconds."""
         global _warm
         if _warm or not self.pushes_xcom:
             return
@@ -170,9 +172,10 @@ class AgentTrigger(BaseTrigger):
             )
 
     async def _push(self, result: dict[str, Any]) -> bool:
-        """Push the result as a worker does; says whether that went well.
+        """Push the result as a worker does, and return whether that succeeded.
 
-        Not with the event: Airflow 3.3 stores an event's XComs as the text of their JSON, and no backend sees them.
+        It isn't passed in the event, because Airflow 3.3 stores an event's XComs as their JSON text, past any XCom
+        backend.
         """
         instance: Any = self.task_instance
         task = self.task
@@ -190,7 +193,7 @@ class AgentTrigger(BaseTrigger):
                     _mapped_length=len(result) if task is not None and any(task.iter_mapped_dependants()) else None,
                 )
         except Exception:
-            self.log.warning("the result could not be pushed here; a worker does it", exc_info=True)
+            self.log.warning("the result could not be pushed here; a worker will push it", exc_info=True)
             return False
         return True
 
@@ -222,8 +225,11 @@ class AgentTrigger(BaseTrigger):
 
 @lru_cache(maxsize=1)
 def _pushing(_loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
-    """Lets few results be pushed at once. Airflow takes one message after the other, with a round through its database
-    for each: behind hundreds of results, triggers that begin or have ended would wait."""
+    """Limits how many results are pushed concurrently.
+
+    Airflow handles one message at a time, with a round of database queries for each. Behind hundreds of results,
+    triggers that start or have finished would have to wait.
+    """
     return asyncio.Semaphore(PUSHES)
 
 
@@ -244,7 +250,7 @@ def _for_worker(
 
 
 def _load() -> None:
-    """Import what agents need, which takes seconds for the first one: in a thread, so that nobody waits for it."""
+    """Import what agents need. This takes seconds the first time, so it runs in a thread."""
     import backend.observation.tracing.client as tracing
 
     tracing.prepare()

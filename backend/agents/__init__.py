@@ -1,1 +1,1 @@
-"""The built-in agents: one LangGraph graph each, with typed state and the model passed in."""
+"""The built-in agents. Each is a LangGraph graph with a typed state, and gets its model passed in."""

@@ -1,5 +1,7 @@
-"""What a DAG's author can set about a built-in agent, and what its run is given. Light to import: DAG files pay for
-it."""
+"""The configuration of a built-in agent, and the dependencies of its nodes.
+
+Importing this module is cheap, because every DAG file that names an agent does so when it is parsed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ MAX_SYSTEM_PROMPT = 20_000
 
 
 class AgentConfigError(InputError):
-    """`agent_config` holds something that it can't. A retry doesn't help."""
+    """`agent_config` has an unknown or invalid entry. A retry doesn't help."""
 
     field = "agent_config"
 
@@ -27,8 +29,8 @@ class AgentConfigError(InputError):
 class AgentConfig:
     """The parsed `agent_config`.
 
-    `temperature` is between 0 and 2, `max_tokens` limits the answer, `output_schema` gives the agent's `data` its form:
-    a JSON Schema, or a Pydantic model as "package.module:Class".
+    `temperature` is between 0 and 2, and `max_tokens` limits the answer. `output_schema` is the form of the agent's
+    `data`: a JSON Schema, or a Pydantic model as "package.module:Class".
     """
 
     system_prompt: str | None = None
@@ -38,7 +40,7 @@ class AgentConfig:
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> AgentConfig:
-        """Check a DAG author's dictionary; its "type" was used already. Raises `AgentConfigError` naming the key."""
+        """Check a DAG author's dictionary, without its "type". Raises `AgentConfigError` that names the key."""
         allowed = ("system_prompt", "temperature", "max_tokens", "output_schema")
         for key in config:
             if key not in (*allowed, "type"):
@@ -51,7 +53,7 @@ class AgentConfig:
         )
 
     def model_params(self) -> dict[str, Any]:
-        """What concerns the model itself: parameters for `build_model`."""
+        """The parameters for `build_model`."""
         params = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         return {name: value for name, value in params.items() if value is not None}
 
@@ -64,10 +66,10 @@ def _process_images() -> ImageCache:
 
 @dataclass(frozen=True, slots=True)
 class AgentDeps:
-    """What an agent's nodes need besides the model: settings, uploads, and pictures loaded before.
+    """What an agent's nodes need besides the model: settings, uploads, and the cache of pictures.
 
-    `max_image_side`, in pixels, is that of the `ModelChoice`; None means the settings' own. `offline` tells that the
-    model is one of ours, which can be given no schema to answer in.
+    `max_image_side`, in pixels, is that of the `ModelChoice`; None means the one in the settings. `offline` says that
+    the model is an offline one, which can't answer in the form of a schema.
     """
 
     settings: Settings
@@ -78,7 +80,7 @@ class AgentDeps:
 
 
 def required_text(state: Mapping[str, Any], name: str) -> str:
-    """An input field that has to hold text. Raises `InputError` naming the field."""
+    """Return an input field that must hold text. Raises `InputError` that names the field."""
     value = state.get(name)
     if value is None:
         raise InputError("is missing; the agent needs it", field=name)
@@ -90,7 +92,7 @@ def required_text(state: Mapping[str, Any], name: str) -> str:
 
 
 def optional_text(state: Mapping[str, Any], name: str) -> str | None:
-    """An input field that may hold text; None for a blank one. Raises `InputError` naming the field."""
+    """Return an input field that may hold text; None if it is blank. Raises `InputError` that names the field."""
     value = state.get(name)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
@@ -98,7 +100,7 @@ def optional_text(state: Mapping[str, Any], name: str) -> str | None:
 
 
 def check_length(text: str, deps: AgentDeps, field: str = "text") -> None:
-    """Refuse a text over the settings' limit. Raises `InputError` naming the field."""
+    """Raise `InputError` that names the field if a text exceeds the limit in the settings."""
     limit = deps.settings.max_text_chars
     if len(text) > limit:
         raise InputError(
@@ -119,13 +121,13 @@ def _text(value: Any) -> str | None:
 def _schema(value: Any) -> dict[str, Any] | str | None:
     if value is None:
         return None
-    from backend.agents.output_schema import check_output_schema  # jsonschema takes a moment
+    from backend.agents.output_schema import check_output_schema  # importing jsonschema takes a moment
 
     return check_output_schema(value)
 
 
 def _number(value: Any) -> float | None:
-    # A templated argument arrives as text.
+    # Templates render to text.
     try:
         number = None if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError):

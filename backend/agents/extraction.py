@@ -1,7 +1,7 @@
-"""The extraction agent: fills an `output_schema` from a text, a picture or both. prepare → extract.
+"""The extraction agent fills an `output_schema` from a text, a picture or both. Nodes: prepare → extract.
 
-Offline there is no model to read with: fields are found by their labels and by what they look like, in the text or in
-what OCR reads off the picture, and what isn't found is null.
+Offline there is no language model: fields are found by their labels and by their form, in the text or in what OCR reads
+from the picture, and fields that aren't found are null.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ NOTICE = (
 
 
 class ExtractionInput(TypedDict, total=False):
-    """At least one of `text` and `image_url`; `query`: what to look for, if the schema doesn't say it all."""
+    """At least one of `text` and `image_url`. `query` says what to look for, where the schema alone does not."""
 
     query: str | None
     text: str | None
@@ -40,12 +40,12 @@ class ExtractionInput(TypedDict, total=False):
 
 
 class ExtractionOutput(TypedDict, total=False):
-    """What the agent found.
+    """The agent's result.
 
-    `data` has the form of the `output_schema`; offline a field that isn't found is null whatever the schema says.
-    `missing` names the fields that are null or left out. `evidence` holds, offline, the line that each value was found
-    in. `image` holds the facts of `PictureFacts`, None without a picture. `offline` tells that no hosted model was
-    involved; `notice` then says what that means.
+    `data` has the form of the `output_schema`, except that offline a field that isn't found is null, whatever the
+    schema says. `missing` names the fields that are null or left out. Offline, `evidence` has the line in which each
+    value was found. `image` has the picture's `PictureFacts`, or None. `offline` says that no hosted model was
+    involved; `notice` explains what that means.
     """
 
     data: dict[str, Any]
@@ -57,13 +57,13 @@ class ExtractionOutput(TypedDict, total=False):
 
 
 class ExtractionState(ExtractionInput, ExtractionOutput, total=False):
-    """The state of a run."""
+    """The graph's state."""
 
 
 def build(
     config: AgentConfig, model: Model, deps: AgentDeps
 ) -> StateGraph[ExtractionState, None, ExtractionInput, ExtractionOutput]:
-    """The agent's graph, not compiled: who compiles it adds the checkpointer. Raises `InputError` without a schema."""
+    """Build the agent's graph. The caller compiles it, with a checkpointer. Raises `InputError` without a schema."""
     if config.output_schema is None:
         raise InputError("is missing; the extraction agent needs it", field=FIELD)
     schema = load_output_schema(config.output_schema)

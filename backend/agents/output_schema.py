@@ -1,4 +1,4 @@
-"""The form an agent's `data` has: a JSON Schema, or a Pydantic model named by its path."""
+"""The form of an agent's `data`: a JSON Schema, or a Pydantic model named by its path."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -22,15 +22,15 @@ _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class DataError(ValueError):
-    """Data that don't fit the schema; the message says where and why, in words a model can act on."""
+    """The data doesn't fit the schema. The message says where and why, in words that a model can act on."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSchema:
     """A schema ready for use.
 
-    `json_schema` is what a model is shown. `fit` gives the data as JSON, with what a Pydantic model makes of them, or
-    raises `DataError`.
+    `json_schema` is shown to the model. `fit` returns the data as JSON, as a Pydantic model normalises it, or raises
+    `DataError`.
     """
 
     json_schema: dict[str, Any]
@@ -38,9 +38,9 @@ class OutputSchema:
 
 
 def check_output_schema(value: Any) -> dict[str, Any] | str:
-    """Check what a DAG's author gave, as far as that goes without importing it. Raises `InputError`.
+    """Check a DAG author's schema, as far as that is possible without importing a model. Raises `InputError`.
 
-    The root has to be an object, because that is what models can be asked for; references stay inside the schema.
+    The root has to be an object, because providers support nothing else. References must stay inside the schema.
     """
     if isinstance(value, str):
         if not _PATH.fullmatch(value):
@@ -68,13 +68,13 @@ def check_output_schema(value: Any) -> dict[str, Any] | str:
 
 
 def load_output_schema(value: dict[str, Any] | str) -> OutputSchema:
-    """Make a checked schema ready for use; imports a Pydantic model. Raises `InputError` when that isn't possible."""
+    """Make a checked schema ready for use, importing a Pydantic model. Raises `InputError` if that isn't possible."""
     return _of_model(value) if isinstance(value, str) else _of_json_schema(value)
 
 
 def _of_json_schema(schema: dict[str, Any]) -> OutputSchema:
     kind = validator_for(schema, default=Draft202012Validator)
-    # An empty registry: nothing is ever fetched for a reference.
+    # The registry is empty, so that no reference is ever fetched.
     validator = kind(schema, registry=referencing.Registry(), format_checker=kind.FORMAT_CHECKER)
 
     def fit(data: Any) -> dict[str, Any]:
@@ -94,13 +94,13 @@ def _of_model(path: str) -> OutputSchema:
         found: Any = import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:  # whatever a module raises when it is imported
+    except Exception as error:  # importing a module may raise anything
         raise InputError(f"{path} can't be imported: {type(error).__name__}: {error}", field=FIELD) from error
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
         raise InputError(f"{path} is no Pydantic model", field=FIELD)
     model: type[BaseModel] = found
     schema = model.model_json_schema()
-    if "$ref" in schema:  # a model that holds itself stands among its own definitions
+    if "$ref" in schema:  # a recursive model is one of its own definitions
         schema = {**schema, **schema["$defs"][schema["$ref"].rpartition("/")[2]]}
         del schema["$ref"]
     if schema.get("type") != "object":

@@ -1,4 +1,4 @@
-"""The built-in agents by name. Light to import: a graph's module is loaded when the graph is built."""
+"""The built-in agents by name. Importing this is cheap: a graph's module is loaded when the graph is built."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class UnknownAgentError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class AgentDefinition:
-    """A built-in agent: what kind of model it needs, what input it can't do without, and where its graph is.
+    """A built-in agent: the kind of model it needs, its required input, and the module of its graph.
 
-    `required` holds a tuple of names where one of several fields is enough. `schema` tells whether an `output_schema`
-    gives the agent's `data` their form, `blank_allowed` that a blank field is as good as any. `description` tells a
-    supervisor what the agent is for.
+    An entry of `required` is a tuple of names where one of several fields is enough. `schema` says whether the agent
+    takes an `output_schema`; `blank_allowed` says that required fields may be blank. `description` tells a supervisor
+    what the agent is for.
     """
 
     type: str
@@ -39,7 +39,7 @@ class AgentDefinition:
     blank_allowed: bool = False
 
     def check_input(self, input_data: Mapping[str, Any]) -> None:
-        """Raise `InputError` naming the first required field that is missing or blank."""
+        """Raise `InputError` that names the first required field which is missing or blank."""
         for names in self._requirements():
             values = [input_data.get(name) for name in names]
             if all(value is None if self.blank_allowed else _is_blank(value) for value in values):
@@ -48,14 +48,14 @@ class AgentDefinition:
                 raise InputError(f"is {state}; the {self.type} agent needs it{others}", field=names[0])
 
     def lacks(self, input_data: Mapping[str, Any]) -> str | None:
-        """The first required field that isn't there at all, whatever the others hold: "text or image_url"."""
+        """The first required field that is missing altogether, such as "text or image_url"."""
         for names in self._requirements():
             if not any(name in input_data for name in names):
                 return " or ".join(names)
         return None
 
     def purpose_for(self, input_data: Mapping[str, Any]) -> Purpose:
-        """What kind of model this input needs: without a picture, an agent that can do without needs no vision."""
+        """The kind of model that this input needs: no vision if an agent that can do without a picture has none."""
         needs_picture = "image_url" in self.required or not _is_blank(input_data.get("image_url"))
         return self.purpose if needs_picture else "text"
 
@@ -63,9 +63,9 @@ class AgentDefinition:
         return [(names,) if isinstance(names, str) else names for names in self.required]
 
     def build(self, config: AgentConfig | Mapping[str, Any], model: "Model", deps: AgentDeps) -> "StateGraph[Any]":
-        """The agent's graph, ready to be compiled. Raises `AgentConfigError` for a wrong `config`.
+        """Build the agent's graph, ready to be compiled. Raises `AgentConfigError` if `config` is invalid.
 
-        The temperature and the token limit of `config` are the model's: give `AgentConfig.model_params()` to
+        The temperature and the token limit in `config` apply to the model: pass `AgentConfig.model_params()` to
         `build_model`.
         """
         parsed = config if isinstance(config, AgentConfig) else AgentConfig.parse(config)
@@ -101,7 +101,7 @@ def _is_blank(value: Any) -> bool:
 
 
 def get_agent(name: str) -> AgentDefinition:
-    """The agent of that name. Raises `UnknownAgentError`, which lists the names there are."""
+    """The agent of that name. Raises `UnknownAgentError`, which lists the known names."""
     try:
         return AGENTS[name]
     except KeyError:

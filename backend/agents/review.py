@@ -1,7 +1,7 @@
-"""The review agent: judges a text, or what other agents found, by criteria. prepare → judge.
+"""The review agent judges a text, or other agents' results, by criteria. Nodes: prepare → judge.
 
-Offline nothing is judged: it is only checked that there is a text, that it isn't a fragment, and that the criteria's
-words are in it.
+Offline nothing is judged. The agent only checks that there is a text, that it is more than a fragment, and that it
+contains the words of the criteria.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ DEFAULT_CRITERIA = ("It answers what was asked.", "It is complete.", "It contrad
 NOT_EMPTY = "It is not empty."
 MAX_CRITERIA = 50
 MIN_WORDS = 5
-"""Offline, fewer words than these are a fragment."""
+"""Offline, a text with fewer words than this counts as a fragment."""
 
 NOTICE = (
     "Offline review: without a hosted model nothing is judged; it was only checked that there is a text, that it isn't "
@@ -61,9 +61,9 @@ SCHEMA = {
 
 
 class ReviewInput(TypedDict, total=False):
-    """`subject` (or `text`) is what to review, `results` what other agents returned; at least one of them.
+    """`subject` (or `text`) is what to review, and `results` what other agents returned; one of them is required.
 
-    `criteria`: what to judge by; `query`: what was asked for, if that is known.
+    `criteria` are what to judge by. `query` is the original request, if there is one.
     """
 
     query: str | None
@@ -74,7 +74,7 @@ class ReviewInput(TypedDict, total=False):
 
 
 class Finding(TypedDict):
-    """The judgement by one criterion."""
+    """The judgement on one criterion."""
 
     criterion: str
     ok: bool
@@ -84,7 +84,7 @@ class Finding(TypedDict):
 class ReviewOutput(TypedDict, total=False):
     """`verdict` is "approve", "revise" or "reject"; `score` is from 0 to 1.
 
-    `offline` tells that no hosted model was involved; `notice` then says what that means.
+    `offline` says that no hosted model was involved; `notice` explains what that means.
     """
 
     verdict: str
@@ -95,7 +95,7 @@ class ReviewOutput(TypedDict, total=False):
 
 
 class ReviewState(ReviewInput, ReviewOutput, total=False):
-    """The state of a run; `subjects` are the texts to review, by the agent's name or "text"."""
+    """The graph's state. `subjects` are the texts to review, by their agent's name or "text"."""
 
     subjects: dict[str, str]
 
@@ -103,7 +103,7 @@ class ReviewState(ReviewInput, ReviewOutput, total=False):
 def build(
     config: AgentConfig, model: Model, deps: AgentDeps
 ) -> StateGraph[ReviewState, None, ReviewInput, ReviewOutput]:
-    """The agent's graph, not compiled: who compiles it adds the checkpointer."""
+    """Build the agent's graph. The caller compiles it, with a checkpointer."""
 
     async def prepare(state: ReviewState) -> dict[str, Any]:
         optional_text(state, "query")
@@ -120,7 +120,7 @@ def build(
         return {"subjects": subjects, "criteria": criteria}
 
     async def judge(state: ReviewState) -> dict[str, Any]:
-        if not state["subjects"]:  # nothing to show a model
+        if not state["subjects"]:  # there is nothing for a model to judge
             empty = Finding(criterion=NOT_EMPTY, ok=False, comment="There is nothing to review.")
             notice = NOTICE if deps.offline else None
             return {"verdict": "reject", "score": 0.0, "findings": [empty], "offline": deps.offline, "notice": notice}

@@ -1,4 +1,4 @@
-"""Answers in a given form: asked for, checked, and asked for once more when they don't fit."""
+"""Structured answers: asks a model for data in a given form, checks it, and has the model repair what doesn't fit."""
 
 import json
 import re
@@ -26,12 +26,13 @@ _MAX_QUOTED = 10_000
 
 
 async def ask(model: Model, messages: Sequence[BaseMessage], schema: OutputSchema) -> dict[str, Any]:
-    """The model's answer to `messages` in the form of `schema`.
+    """Ask the model for an answer to `messages` in the form of `schema`.
 
-    An answer that doesn't fit is sent back with what is wrong, as often as the error policy says: once. Raises
-    `InvalidOutputError` when the last one doesn't fit either, or when the model refuses to answer.
+    An answer that doesn't fit is sent back with what is wrong, as often as the error policy allows (once by default).
+    Raises an `AgentFailure` with `InvalidOutputError` if the last answer doesn't fit either, or with
+    `AnswerRefusedError` if the model refuses to answer.
     """
-    shown = {"title": "Output", **schema.json_schema}  # the title is the name under which providers take it
+    shown = {"title": "Output", **schema.json_schema}  # providers use the title as the schema's name
     again = ""
 
     def fit(answer: dict[str, Any]) -> dict[str, Any]:
@@ -56,10 +57,10 @@ async def ask(model: Model, messages: Sequence[BaseMessage], schema: OutputSchem
 def add_structure(
     graph: StateGraph[Any, Any, Any, Any], last: str, answer: str, config: AgentConfig, model: Model, deps: AgentDeps
 ) -> None:
-    """End `graph` after its node `last`; with an `output_schema`, by way of the node `structure`.
+    """End `graph` after its node `last`, or, with an `output_schema`, after a further node `structure`.
 
-    That node puts the state's text `answer` into the schema's form, as the state's `data`. Raises `InputError` for a
-    schema that can't be imported, or that an offline model is asked to fill.
+    That node converts the state's text `answer` to the schema's form and stores it as the state's `data`. Raises
+    `InputError` if the schema can't be imported, or if an offline model would have to fill it.
     """
     if config.output_schema is None:
         graph.add_edge(last, END)
@@ -82,7 +83,10 @@ def add_structure(
 
 
 def _data(reply: AIMessage) -> Any:
-    """What was answered: the arguments of a tool call, or JSON. LangChain's own parser completes JSON that was cut."""
+    """The data in an answer: the arguments of a tool call, or JSON.
+
+    LangChain's own parser is not used, because it completes JSON that was cut off.
+    """
     if reply.tool_calls:
         return reply.tool_calls[0]["args"]
     text = _written(reply)

@@ -1,6 +1,6 @@
-"""The supervisor agent: says which of several agents works next, or that the work is done. decide.
+"""The supervisor agent decides which of several agents works next, or that the work is done. Node: decide.
 
-Offline there is nothing to decide with: each agent works once, in the order given.
+Offline there is no model to decide: each agent works once, in the given order.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ SYSTEM_PROMPT = (
 DEFAULT_QUERY = "Let each agent do its part."
 NOTICE = "Offline supervision: without a hosted model nothing is decided; each agent works once, in the order given."
 MAX_RESULT_CHARS = 20_000
-"""What one agent's result may add to the prompt."""
+"""The most characters that one agent's result may add to the prompt."""
 
 
 class SupervisorInput(TypedDict, total=False):
-    """`agents`: what each agent can do, by its name; `query`: the request.
+    """`agents` says what each agent can do, by its name. `query` is the request.
 
-    `results`: what agents have returned so far, the latest of each; `errors`: why an agent failed, by its name;
-    `called`: who has worked, in turn; `steps_left`: how many more calls there may be, None for no limit.
+    `results` has the latest result of each agent so far, and `errors` says why agents failed, both by name. `called`
+    lists the agents that have worked, in order. `steps_left` is how many more calls are allowed; None means no limit.
     """
 
     query: str | None
@@ -46,9 +46,9 @@ class SupervisorInput(TypedDict, total=False):
 
 
 class SupervisorOutput(TypedDict, total=False):
-    """`next` is an agent's name or "FINISH"; `instruction` is for that agent, or None; `reason` is in a sentence.
+    """`next` is an agent's name or "FINISH". `instruction` is for that agent, or None. `reason` is a sentence.
 
-    `offline` tells that no hosted model was involved; `notice` then says what that means.
+    `offline` says that no hosted model was involved; `notice` explains what that means.
     """
 
     next: str
@@ -59,13 +59,13 @@ class SupervisorOutput(TypedDict, total=False):
 
 
 class SupervisorState(SupervisorInput, SupervisorOutput, total=False):
-    """The state of a run."""
+    """The graph's state."""
 
 
 def build(
     config: AgentConfig, model: Model, deps: AgentDeps
 ) -> StateGraph[SupervisorState, None, SupervisorInput, SupervisorOutput]:
-    """The agent's graph, not compiled: who compiles it adds the checkpointer."""
+    """Build the agent's graph. The caller compiles it, with a checkpointer."""
 
     async def decide(state: SupervisorState) -> dict[str, Any]:
         agents = _required_agents(state)

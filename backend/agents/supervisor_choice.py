@@ -1,13 +1,13 @@
-"""What a supervisor may decide. Light enough to import when a DAG file is parsed."""
+"""What a supervisor may decide. Cheap to import, because DAG files do so when they are parsed."""
 
 from typing import Any
 
 FINISH = "FINISH"
-"""Chosen instead of an agent when the work is done."""
+"""The choice that ends the work, instead of an agent's name."""
 
 
 def decision_schema(agents: list[str]) -> dict[str, Any]:
-    """The form of a decision: nobody but these agents can be chosen."""
+    """The JSON Schema of a decision, which admits only these agents."""
     return {
         "title": "Decision",
         "type": "object",

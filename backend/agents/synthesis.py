@@ -1,6 +1,6 @@
-"""The synthesis agent: makes one answer of what several agents found.
+"""The synthesis agent combines the results of several agents into one answer.
 
-combine → report, and structure when there is an `output_schema`.
+Nodes: combine → report, and then structure if there is an `output_schema`.
 """
 
 import json
@@ -25,18 +25,18 @@ SYSTEM_PROMPT = (
 DEFAULT_QUERY = "Combine the findings."
 
 MAX_FINDING_CHARS = 100_000
-"""What one agent's finding may add to the prompt; a longer one is cut, and says so."""
+"""The most characters that one agent's result may add to the prompt. A longer one is cut, and marked as such."""
 
 
 class SynthesisInput(TypedDict, total=False):
-    """`results`: what each agent returned, by the agent's name; `query`: the question, if any."""
+    """`results` has what each agent returned, by its name. `query` is the question, if there is one."""
 
     query: str | None
     results: dict[str, Any]
 
 
 class SynthesisOutput(TypedDict, total=False):
-    """`summary` combines the results of `sources`; `offline` and `notice` are those of the other agents.
+    """`summary` combines the results of `sources`. `offline` and `notice` are those of the other agents.
 
     `data` is the summary in the form of the `output_schema`, if there is one.
     """
@@ -49,7 +49,7 @@ class SynthesisOutput(TypedDict, total=False):
 
 
 class SynthesisState(SynthesisInput, SynthesisOutput, total=False):
-    """The state of a run; `reply` is the model's answer as it came."""
+    """The graph's state. `reply` is the model's unmodified answer."""
 
     reply: AIMessage
 
@@ -57,7 +57,7 @@ class SynthesisState(SynthesisInput, SynthesisOutput, total=False):
 def build(
     config: AgentConfig, model: Model, deps: AgentDeps
 ) -> StateGraph[SynthesisState, None, SynthesisInput, SynthesisOutput]:
-    """The agent's graph, not compiled: who compiles it adds the checkpointer."""
+    """Build the agent's graph. The caller compiles it, with a checkpointer."""
 
     async def combine(state: SynthesisState) -> dict[str, Any]:
         results = required_results(state)
@@ -85,7 +85,7 @@ def build(
 
 
 def required_results(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The agents' results. Raises `InputError` when there are none."""
+    """Return the agents' results. Raises `InputError` if there are none."""
     results = state.get("results")
     if not isinstance(results, dict) or not results:
         raise InputError("has to hold the result of at least one agent, by the agent's name", field="results")
@@ -93,12 +93,12 @@ def required_results(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finding(result: Any) -> str:
-    """What an agent found, as text: its answer or summary, else the whole result as JSON."""
+    """An agent's result as text: its answer or summary, or else the whole result as JSON."""
     text = None
     if isinstance(result, dict):
         found = result.get("answer") or result.get("summary")
         if isinstance(found, str):
-            # Each offline answer opens with the same notice, which is about the model, not a finding.
+            # Every offline answer begins with the same notice, which is about the model and not a result.
             text = found.removeprefix(str(result.get("notice") or "")).strip()
     elif isinstance(result, str):
         text = result.strip()

@@ -1,6 +1,6 @@
-"""The text agent: reads one text and answers a question about it, or summarises it.
+"""The text agent reads one text, and answers a question about it or summarises it.
 
-prepare → analyse → report, and structure when there is an `output_schema`.
+Nodes: prepare → analyse → report, and then structure if there is an `output_schema`.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ DEFAULT_QUERY = "Summarise this text: its subject, its main points and its concl
 
 
 class TextInput(TypedDict, total=False):
-    """`text`: what to read; `query`: the question, if any."""
+    """`text` is what to read. `query` is the question, if there is one."""
 
     query: str | None
     text: str
 
 
 class TextOutput(TypedDict, total=False):
-    """What the agent found.
+    """The agent's result.
 
-    `summary` is the extract of an offline model, else the answer itself. `language` is an ISO 639-1 code;
-    `statistics` counts characters, words and sentences. `offline` tells that no language model was involved;
-    `notice` then says what that means. `data` is the answer in the form of the `output_schema`, if there is one.
+    `summary` is an offline model's extract, or else the answer itself. `language` is an ISO 639-1 code; `statistics`
+    counts characters, words and sentences. `offline` says that no language model was involved; `notice` explains what
+    that means. `data` is the answer in the form of the `output_schema`, if there is one.
     """
 
     answer: str
@@ -49,13 +49,13 @@ class TextOutput(TypedDict, total=False):
 
 
 class TextState(TextInput, TextOutput, total=False):
-    """The state of a run; `reply` is the model's answer as it came."""
+    """The graph's state. `reply` is the model's unmodified answer."""
 
     reply: AIMessage
 
 
 def build(config: AgentConfig, model: Model, deps: AgentDeps) -> StateGraph[TextState, None, TextInput, TextOutput]:
-    """The agent's graph, not compiled: who compiles it adds the checkpointer."""
+    """Build the agent's graph. The caller compiles it, with a checkpointer."""
 
     async def prepare(state: TextState) -> dict[str, Any]:
         text = required_text(state, "text")
@@ -91,7 +91,7 @@ def build(config: AgentConfig, model: Model, deps: AgentDeps) -> StateGraph[Text
 
 
 def _measured(text: str) -> dict[str, Any]:
-    """What is known of the text whatever model answers."""
+    """The facts about the text that don't depend on the model."""
     sentences = split_sentences(text)
     language = detect_language(text)
     return {

@@ -1,8 +1,8 @@
-"""The vision agent: looks at one picture and answers a question about it.
+"""The vision agent looks at one picture and answers a question about it.
 
-load_image → analyse → report, and structure when there is an `output_schema`. The state holds facts, never bytes, so
-that checkpoints stay small; a later node takes the picture from the process's cache, or fetches it again when the run
-was resumed elsewhere.
+Nodes: load_image → analyse → report, and then structure if there is an `output_schema`. The state holds facts and
+never bytes, so that checkpoints stay small. A later node takes the picture from the process's cache, or fetches it
+again if the run was resumed elsewhere.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ DEFAULT_QUERY = "Describe this picture: what it shows, the text in it, and anyth
 
 
 class VisionInput(TypedDict, total=False):
-    """`image_url`: `https://`, `data:image/…;base64,` or `upload://<uuid>`; `query`: the question, if any."""
+    """`image_url` is an `https://`, `data:image/…;base64,` or `upload://<uuid>` address; `query` is optional."""
 
     query: str | None
     image_url: str
 
 
 class VisionOutput(TypedDict, total=False):
-    """What the agent found.
+    """The agent's result.
 
-    `image` holds the facts of `PictureFacts`. Boxes are `[left, top, right, bottom]` in the pixels of
-    `image.width` × `image.height`. `text` is None and `text_regions` empty unless the text was read by OCR.
-    `offline` tells that no vision model was involved; `notice` then says what that means. `data` is the answer in the
+    `image` has the picture's `PictureFacts`. Boxes are `[left, top, right, bottom]` in pixels of `image.width` ×
+    `image.height`. `text` is None and `text_regions` is empty unless OCR has read the text. `offline` says that no
+    vision model was involved; `notice` explains what that means. `data` is the answer in the
     form of the `output_schema`, if there is one.
 
     `notice` also names the pages that were not looked at and the scripts that can't be read. Of a document whose text
@@ -70,7 +70,7 @@ class ShownFacts(TypedDict):
 
 
 class VisionState(VisionInput, VisionOutput, total=False):
-    """The state of a run; `reply` is the model's answer as it came, `shown` what it saw of the picture."""
+    """The graph's state. `reply` is the model's unmodified answer, `shown` what it saw of the picture."""
 
     reply: AIMessage
     shown: ShownFacts
@@ -79,7 +79,7 @@ class VisionState(VisionInput, VisionOutput, total=False):
 def build(
     config: AgentConfig, model: Model, deps: AgentDeps
 ) -> StateGraph[VisionState, None, VisionInput, VisionOutput]:
-    """The agent's graph, not compiled: who compiles it adds the checkpointer."""
+    """Build the agent's graph. The caller compiles it, with a checkpointer."""
     max_side = deps.max_image_side or deps.settings.model_image_side
 
     async def loaded(state: VisionState) -> LoadedImage:
@@ -103,8 +103,8 @@ def build(
             ]
         )
         seen: dict[str, Any] = {"reply": reply, "shown": ShownFacts(parts=shown.places(), notice=shown.notice)}
-        # Fetched again after a resume, the address may show another picture: the facts are those of what was
-        # seen.
+        # After a resume the picture is fetched again and may have changed: the facts must be those of the picture
+        # that the model saw.
         if picture.facts.sha256 != state["image"]["sha256"]:
             facts = {"image": picture.facts.as_dict(), **await asyncio.to_thread(_measured, picture)}
             return {**seen, **facts}
@@ -137,7 +137,7 @@ def build(
 
 
 def _measured(picture: LoadedImage) -> dict[str, Any]:
-    # 2,048 pixels are twice what is measured at; a large JPEG is never unfolded to its full size for it.
+    # 2,048 pixels are twice the side at which measurements are made, and spare decoding a large JPEG at full size.
     return {**measure(picture.upright(2048))}
 
 

@@ -1,19 +1,21 @@
-"""`/auth`: sign in with an Airflow user, and out."""
+"""`/auth` and `/users/me`: sign in with an Airflow user, sign out, and see who is signed in."""
+
+from datetime import UTC, datetime
 
 from fastapi import APIRouter, Response
 
-from backend.api.deps import COOKIE, Services
-from backend.api.schemas.auth import Credentials, Token
+from backend.api.deps import COOKIE, Services, SignedIn
+from backend.api.schemas.auth import Credentials, Me, Token
 from backend.services.application import Application
 
-router = APIRouter(prefix="/auth", tags=["auth"])
+router = APIRouter(tags=["auth"])
 
 
-@router.post("/token")
+@router.post("/auth/token")
 async def create_token(credentials: Credentials, response: Response, services: Services) -> Token:
     """Exchange an Airflow user's credentials for a bearer token.
 
-    The same token is set as an HttpOnly cookie, so that a browser's `EventSource` is authorised.
+    The token is also set as an HttpOnly cookie, so that a browser's `EventSource` is authorised.
     """
     token, expires_in, role = await services.authenticator.sign_in(
         credentials.username, credentials.password.get_secret_value()
@@ -30,16 +32,24 @@ async def create_token(credentials: Credentials, response: Response, services: S
     return Token(access_token=token, expires_in=expires_in, role=role.label)
 
 
-@router.post("/logout", status_code=204)
+@router.post("/auth/logout", status_code=204)
 async def delete_cookie(response: Response, services: Services) -> None:
-    """Sign a browser out: its cookie is deleted. Safe to repeat, also without one.
+    """Sign a browser out by deleting its cookie. Safe to repeat, also without a cookie.
 
-    Tokens are kept nowhere, so none is recalled: one that was copied elsewhere is good until it expires.
+    Tokens are not stored, so they can't be revoked: a copied token remains valid until it expires.
     """
     response.headers["Cache-Control"] = "no-store"
     response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=_secure(services))
 
 
+@router.get("/users/me")
+async def get_me(who: SignedIn, response: Response) -> Me:
+    """The signed-in user. For a page that was reloaded and has only the cookie."""
+    response.headers["Cache-Control"] = "no-store"
+    expires_at = datetime.fromtimestamp(who.expires_at, UTC) if who.expires_at is not None else None
+    return Me(user_id=who.username, role=who.role.label, expires_at=expires_at)
+
+
 def _secure(services: Application) -> bool:
-    """Whether browsers may send the cookie over TLS only."""
+    """Whether browsers must send the cookie over TLS only."""
     return services.settings.public_url.startswith("https:")

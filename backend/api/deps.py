@@ -1,4 +1,4 @@
-"""What endpoints take from the application and the request."""
+"""Dependencies of endpoints: the services, the caller with the required role, and common parameters."""
 
 import ipaddress
 from typing import Annotated
@@ -12,11 +12,11 @@ from backend.services.application import Application
 COOKIE = "visual_ai_session"
 
 
-# All of these are coroutines, as FastAPI takes plain functions to a thread, which costs more than they do.
+# All of these are coroutines: FastAPI runs plain functions in a thread, which costs more than they do.
 
 
 async def get_application(request: Request) -> Application:
-    """The services, made when the process started."""
+    """The services, which were created when the process started."""
     application: Application = request.app.state.application
     return application
 
@@ -25,7 +25,7 @@ Services = Annotated[Application, Depends(get_application)]
 
 
 def user_of(request: Request, services: Application) -> Principal:
-    """The user of the bearer token or the cookie. Raises `Unauthorized` without a valid one."""
+    """The user of the bearer token or the cookie. Raises `Unauthorized` if there is no valid one."""
     token = _token(request)
     if token is None:
         raise Unauthorized("This needs a token: send `Authorization: Bearer <token>` from POST /auth/token.")
@@ -33,41 +33,41 @@ def user_of(request: Request, services: Application) -> Principal:
 
 
 async def signed_in(request: Request, services: Services) -> Principal:
-    """The same, as a dependency."""
+    """`user_of` as a dependency."""
     return user_of(request, services)
 
 
 async def reader(request: Request, services: Services) -> Principal:
-    """Somebody who may read: a signed-in user or, in development, anybody on this machine without a token."""
+    """A caller who may read: a signed-in user or, in development, anyone on this machine without a token."""
     if _token(request) is None and services.settings.development and is_local(request, services):
         return Principal("anonymous", Role.VIEWER)
     return user_of(request, services)
 
 
 async def starter(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
-    """Somebody who may trigger. Raises `Forbidden` for a Viewer."""
+    """A user who may trigger runs. Raises `Forbidden` for a Viewer."""
     if principal.role < Role.USER:
         raise Forbidden("The role Viewer may not trigger workflows; the role User or higher is needed.")
     return principal
 
 
 async def author(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
-    """Somebody who may write templates. Raises `Forbidden` for a Viewer."""
+    """A user who may change templates. Raises `Forbidden` for a Viewer."""
     if principal.role < Role.USER:
         raise Forbidden("The role Viewer may not change templates; the role User or higher is needed.")
     return principal
 
 
-def operator(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
-    """Somebody who runs the service. Raises `Forbidden` below Op."""
+async def operator(principal: Annotated[Principal, Depends(signed_in)]) -> Principal:
+    """A user who operates the service. Raises `Forbidden` below the role Op."""
     if principal.role < Role.OP:
         raise Forbidden("This is for the roles Op and Admin.")
     return principal
 
 
-# A NUL can be stored in no name, and the database would refuse the query.
+# PostgreSQL rejects queries that contain a NUL, and no stored name does.
 Name = Annotated[str | None, Query(min_length=1, max_length=250, pattern=r"^[^\x00]*$")]
-"""A query parameter that narrows a list to the things of that name."""
+"""A query parameter that filters a list by a name."""
 
 Reader = Annotated[Principal, Depends(reader)]
 SignedIn = Annotated[Principal, Depends(signed_in)]
@@ -87,14 +87,14 @@ def _token(request: Request) -> str | None:
 
 
 def is_local(request: Request, services: Application) -> bool:
-    """Whether the request comes from a program on this machine, not through a proxy on it.
+    """Whether the request comes from a program on this machine, and not through a proxy on it.
 
-    In a container the machine's requests come from its gateway, which `VISUAL_AI_LOCAL_NETWORKS` names.
+    In a container the host's requests come from the gateway, which `VISUAL_AI_LOCAL_NETWORKS` names.
     """
-    # A proxy on this machine connects from the loopback too: what it forwards is not local.
+    # A proxy on this machine also connects from the loopback, but what it forwards is not local.
     if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
         return False
-    # A page from elsewhere whose name was made to resolve to this machine still sends its own name.
+    # DNS rebinding: a foreign page whose name was made to resolve to this machine still sends its own host name.
     if request.url.hostname not in ("localhost", "127.0.0.1", "::1"):
         return False
     try:

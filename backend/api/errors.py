@@ -1,4 +1,4 @@
-"""Turns every failure into problem details (RFC 9457)."""
+"""Converts every error into problem details (RFC 9457)."""
 
 import logging
 import math
@@ -11,8 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from backend.core.pointers import pointer
-from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, Unavailable
+from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, Unavailable, pointer
 
 log = logging.getLogger(__name__)
 
@@ -20,16 +19,17 @@ MEDIA_TYPE = "application/problem+json"
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     "default": {
-        "description": "What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a "
-        "query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`.",
+        "description": "The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query "
+        "parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` "
+        "header.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}}},
     }
 }
-"""What OpenAPI says of every endpoint's failures."""
+"""The documentation of errors that OpenAPI shows for every endpoint."""
 
 
 def problem_response(problem: Problem) -> JSONResponse:
-    """The HTTP form of a problem."""
+    """The HTTP response for a problem."""
     headers: dict[str, str] = {}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
@@ -39,7 +39,7 @@ def problem_response(problem: Problem) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers."""
+    """Register the exception handlers."""
 
     @app.exception_handler(Problem)
     async def on_problem(_: Request, problem: Problem) -> JSONResponse:
@@ -71,15 +71,15 @@ def install(app: FastAPI) -> None:
     async def on_anything(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         response = problem_response(Problem("Something went wrong here; the log has the details."))
-        # This handler answers outside of all middleware.
+        # Starlette runs this handler outside of all middleware.
         response.headers["X-Request-ID"] = getattr(request.state, "request_id", "")
         return response
 
 
 def _pointer(location: tuple[Any, ...], kind: str) -> str:
-    """A JSON pointer; a query parameter is named as `?name`."""
+    """The place of an error: a JSON pointer, or `?name` for a query parameter."""
     source, *path = location
-    if kind == "json_invalid":  # the location is a place in a text that is no document
+    if kind == "json_invalid":  # the body is not JSON, so there is nothing to point into
         return ""
     if source == "query":
         return f"?{path[0]}"

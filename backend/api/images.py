@@ -1,4 +1,4 @@
-"""`/images`: pictures for runs to come."""
+"""`/images`: pictures that runs can use."""
 
 from fastapi import APIRouter, UploadFile
 from fastapi.responses import Response
@@ -11,7 +11,7 @@ router = APIRouter(prefix="/images", tags=["images"])
 
 @router.post("", status_code=201)
 async def upload_image(file: UploadFile, who: Starter, services: Services, response: Response) -> ImageOut:
-    """Upload a picture (multipart field `file`); use the `image_url` of the answer in `input_data`."""
+    """Upload a picture (multipart field `file`); use the returned `image_url` in `input_data`."""
     image_id, image_url = await services.images.add(who, await file.read())
     response.headers["Location"] = f"/images/{image_id}"
     return ImageOut(image_id=image_id, image_url=image_url)
@@ -19,13 +19,13 @@ async def upload_image(file: UploadFile, who: Starter, services: Services, respo
 
 @router.get("/samples/{name}", response_class=Response, responses={200: {"content": {"image/png": {}}}})
 async def get_sample(name: str, _: SignedIn, services: Services) -> Response:
-    """A picture to try things out with, named `sample://<name>` in `input_data`: `invoice`."""
+    """A sample picture, which `input_data` refers to as `sample://<name>`. There is one: `invoice`."""
     return _picture(await services.images.sample(name), "image/png")
 
 
 @router.get("/{image_id}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
 async def get_image(image_id: str, who: SignedIn, services: Services) -> Response:
-    """An uploaded picture, for its owner and those who see all."""
+    """An uploaded picture, for its owner and for the roles Op and Admin."""
     image = await services.images.get(who, image_id)
     return _picture(image.content, image.media_type)
 

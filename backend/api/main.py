@@ -1,5 +1,6 @@
-"""The ASGI application."""
+"""The ASGI application, and its OpenAPI document."""
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,6 @@ from backend.api import (
     operations,
     preferences,
     templates,
-    users,
     workflow_runs,
     workflow_status,
     workflow_triggers,
@@ -41,9 +41,9 @@ Errors are RFC 9457 problem details.
 def create_app(
     settings: Settings | None = None, *, airflow_transport: httpx.AsyncBaseTransport | None = None
 ) -> FastAPI:
-    """The application for `settings` (default: the environment's). `airflow_transport` is the seam for tests."""
+    """Create the application. `settings` default to those of the environment; `airflow_transport` is for tests."""
     settings = settings or get_settings()
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every call to Airflow
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every call to Airflow at INFO
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -87,9 +87,13 @@ def create_app(
         images.router,
         preferences.router,
         templates.router,
-        users.router,
         notifications.router,
         operations.router,
     ):
         app.include_router(router)
     return app
+
+
+def openapi_text(app: FastAPI) -> str:
+    """The OpenAPI document as the repository keeps it; the frontend's types are generated from it."""
+    return json.dumps(app.openapi(), indent=2, ensure_ascii=False) + "\n"

@@ -31,19 +31,19 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """A registry of its own, so that several applications in one process don't share counts."""
+    """The metrics of one application, in a registry of its own, so that several in one process don't share counts."""
 
     def __init__(self, app: FastAPI) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "visual_ai_http_requests",
-            "Requests answered, by route template.",
+            "Requests served, by route template.",
             ("method", "route", "status"),
             registry=self.registry,
         )
         self.latency = Histogram(
             "visual_ai_http_request_duration_seconds",
-            "Time to the end of an answer; for an event stream to its beginning.",
+            "Time to the end of the response; for an event stream, to its start.",
             ("method", "route"),
             buckets=_BUCKETS,
             registry=self.registry,
@@ -54,18 +54,18 @@ class Metrics:
         self.registry.register(_ApplicationCollector(app))
 
     def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)
 
 
 def install(app: FastAPI) -> None:
-    """Count the requests of `app` from here on; the metrics are found in `app.state.metrics`."""
+    """Count the requests of `app`. Its metrics are in `app.state.metrics`."""
     app.state.metrics = Metrics(app)
     app.add_middleware(RequestMetrics, metrics=app.state.metrics)
 
 
 class RequestMetrics:
-    """Counts and times each request. The labels are bounded: no path or method of a client's invention."""
+    """Counts and times each request. Labels are bounded: clients can't add values with invented paths or methods."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -82,7 +82,7 @@ class RequestMetrics:
 
         def count(code: int) -> None:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-            # The router leaves the route it chose in the scope.
+            # The router leaves the matched route in the scope.
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.requests.labels(method, route, str(code)).inc()
             self._metrics.latency.labels(method, route).observe(time.perf_counter() - started)
@@ -100,7 +100,7 @@ class RequestMetrics:
         try:
             await self.app(scope, receive, watched_send)
         except asyncio.CancelledError:
-            status = status or 499  # the client went away, in nginx's notation
+            status = status or 499  # nginx's code for a client that disconnected
             raise
         finally:
             if not counted:
@@ -108,38 +108,38 @@ class RequestMetrics:
 
 
 class _ApplicationCollector(Collector):
-    """Reads what the services know of themselves when a scrape asks for it."""
+    """Reads the services' own counters when Prometheus scrapes."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics; none until the services have started."""
+        """The metrics, or none before the services have started."""
         application: Application | None = getattr(self._app.state, "application", None)
         if application is None:
             return
         yield GaugeMetricFamily(
             "visual_ai_event_feed_connected",
-            "Whether the event feed hears of new events.",
+            "Whether the event feed is connected.",
             value=float(application.health.feed_connected()),
         )
         streams = application.streams
-        yield GaugeMetricFamily("visual_ai_streams_open", "Event streams being sent.", value=streams.open_streams)
+        yield GaugeMetricFamily("visual_ai_streams_open", "Open event streams.", value=streams.open_streams)
         yield CounterMetricFamily(
             "visual_ai_streams_dropped", "Streams ended because their clients read too slowly.", value=streams.dropped
         )
         yield CounterMetricFamily(
-            "visual_ai_airflow_requests", "Requests made to Airflow.", value=application.airflow.calls
+            "visual_ai_airflow_requests", "Requests sent to Airflow.", value=application.airflow.calls
         )
         yield from _limits(application.model_limits.states)
         yield _notifications(application.deliveries)
 
 
 def _notifications(deliveries: Deliveries) -> Metric:
-    """What became of notifications in this process."""
+    """Outcomes of notifications in this process."""
     outcomes = CounterMetricFamily(
         "visual_ai_notifications",
-        "Notifications that were sent, attempts that failed and are repeated, notifications that were given up.",
+        "Notifications sent, attempts that failed and are retried, and notifications given up.",
         labels=["outcome"],
     )
     outcomes.add_metric(["sent"], deliveries.sent)
@@ -149,23 +149,25 @@ def _notifications(deliveries: Deliveries) -> Metric:
 
 
 def _limits(states: dict[str, LimitState]) -> Iterator[Metric]:
-    """What all agents together have met of their models' limits."""
+    """The rate limits and outages of models that all agents together have met."""
     held_back = CounterMetricFamily(
-        "visual_ai_model_calls_held_back", "Model calls that waited for their turn or were sent away.", labels=["model"]
+        "visual_ai_model_calls_held_back", "Model calls that were delayed or rejected.", labels=["model"]
     )
     limited = CounterMetricFamily("visual_ai_model_rate_limited", "Model calls answered with 429.", labels=["model"])
     opened = CounterMetricFamily(
-        "visual_ai_model_circuit_opened", "Times a model's provider was found down.", labels=["model"]
+        "visual_ai_model_circuit_opened", "Times a model's provider was found to be down.", labels=["model"]
     )
-    is_open = GaugeMetricFamily("visual_ai_model_circuit_open", "Whether it is down now.", labels=["model"])
+    is_open = GaugeMetricFamily(
+        "visual_ai_model_circuit_open", "Whether the model's provider is currently considered down.", labels=["model"]
+    )
     rate = GaugeMetricFamily(
-        "visual_ai_model_rate", "Calls a second that a model's limit allows, where it has one.", labels=["model"]
+        "visual_ai_model_rate", "Calls per second that a model's limit allows, if it has one.", labels=["model"]
     )
     for model, state in states.items():
         held_back.add_metric([model], state.counts.held_back)
         limited.add_metric([model], state.counts.rate_limited)
         opened.add_metric([model], state.counts.opened)
         is_open.add_metric([model], float(state.circuit.is_open))
-        if state.pace.phase == "learned" and state.pace.rate is not None:
-            rate.add_metric([model], state.pace.rate)
+        if state.phase == "learned" and state.rate is not None:
+            rate.add_metric([model], state.rate)
     yield from (held_back, limited, opened, is_open, rate)

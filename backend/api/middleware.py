@@ -1,4 +1,4 @@
-"""What every request passes: an id, and a limit on its body. Pure ASGI, so that streams are not buffered."""
+"""Middleware for every request: its id, and the limit on its body. Pure ASGI, so that streams are not buffered."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ _MULTIPART_OVERHEAD = 64 * 1024
 
 
 class RequestId:
-    """Gives every response an `X-Request-ID`: the request's own when it is well-formed, else a new one."""
+    """Sets `X-Request-ID` on every response: the request's own if it is well-formed, or else a new one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -46,12 +46,12 @@ class RequestId:
         except Exception:
             if not started:
                 raise
-            # Too late for a problem: the connection ends without the rest.
+            # Too late for an error response: the connection ends without the rest.
             log.warning("request %s failed after its response began", request_id, exc_info=True)
 
 
 class BodyLimit:
-    """Refuses a body larger than the limit, by its declared length or, without one, as it arrives."""
+    """Rejects a body that is larger than the limit, by its declared length or as it arrives."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -92,7 +92,7 @@ class BodyLimit:
 
 
 class _BodyTooLarge(Exception):
-    """Ends the reading of a body."""
+    """Stops reading a body."""
 
 
 async def _refuse(send: Send, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""What runs did, how long they took, what they cost, what went wrong, and how the system is."""
+"""`/monitoring`: metrics of runs, agents and errors, and the health of the system."""
 
 from typing import Annotated
 
@@ -30,7 +30,7 @@ async def workflow_metrics(
 ) -> WorkflowMetrics:
     """Totals, success rate, durations, throughput, tokens and cost of runs, by DAG and over time.
 
-    The role User sees its own runs only.
+    The role User sees only its own runs.
     """
     return await services.monitoring.workflow_metrics(
         time_range, dag_id=dag_id, user_id=user_id, owner=_owner(principal)
@@ -59,7 +59,7 @@ async def error_distribution(
     dag_id: Name = None,
     user_id: Name = None,
 ) -> ErrorDistribution:
-    """Errors by category, agent and DAG, whether runs got over them, and when they occurred."""
+    """Errors by category, agent and DAG, whether runs recovered from them, and when they occurred."""
     return await services.monitoring.error_distribution(
         time_range, dag_id=dag_id, user_id=user_id, owner=_owner(principal)
     )

@@ -1,4 +1,4 @@
-"""`/notifications`: what was sent to users' webhooks, and what could not be delivered. For Op and Admin."""
+"""`/notifications`: notifications to users' webhooks, and whether they were delivered. For Op and Admin."""
 
 from typing import Annotated, Literal
 
@@ -20,16 +20,16 @@ async def list_notifications(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> NotificationList:
-    """Notifications, newest first; `state=dead` are those that could not be delivered. Needs the role Op or Admin."""
+    """Notifications, newest first. `state=dead`: those that could not be delivered. Needs the role Op or Admin."""
     page = await services.notifications.list_page(state=state, user_id=user_id, cursor=cursor, limit=limit)
     return NotificationList(notifications=[_out(row) for row in page.rows], next_cursor=page.next_cursor)
 
 
 @router.post("/{notification_id}/resend", status_code=202)
 async def resend_notification(notification_id: str, _: Operator, services: Services) -> NotificationOut:
-    """Send a notification again that could not be delivered, with all its attempts and under the same id.
+    """Resend a notification that could not be delivered, under the same id and with a full set of attempts.
 
-    It goes where the target points to by now. Needs the role Op or Admin.
+    It is sent to the target's current address. Needs the role Op or Admin.
     """
     return _out(await services.notifications.send_again(notification_id))
 

@@ -1,4 +1,4 @@
-"""For those who run the service: liveness, readiness and Prometheus metrics."""
+"""Liveness, readiness and Prometheus metrics, for operators."""
 
 from fastapi import APIRouter, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
@@ -13,7 +13,7 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """Whether the process answers. Says nothing of what it depends on."""
+    """Whether the process responds, regardless of what it depends on."""
     return {"status": "alive"}
 
 
@@ -29,10 +29,10 @@ async def readyz(services: Services, response: Response) -> dict[str, str]:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request, services: Services) -> Response:
-    """Metrics in Prometheus' text format.
+    """Metrics in the Prometheus text format.
 
-    A scraper on the same machine needs no token; one from elsewhere needs that of an Op or Admin. What comes
-    through a proxy is from elsewhere.
+    A scraper on the same machine needs no token. Any other, including one behind a proxy, needs the token of an Op or
+    Admin.
     """
     if not is_local(request, services) and user_of(request, services).role < Role.OP:
         raise Forbidden("Metrics are for the roles Op and Admin.")

@@ -1,4 +1,4 @@
-"""`/users/me/preferences`: what the signed-in user has chosen."""
+"""`/users/me/preferences`: the signed-in user's preferences."""
 
 from dataclasses import asdict
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/users/me/preferences", tags=["preferences"])
 
 @router.get("")
 async def get_preferences(who: SignedIn, services: Services, response: Response) -> PreferencesOut:
-    """Your preferences. The secrets of notification targets are never shown."""
+    """Your preferences. The secrets of notification targets are never returned."""
     return _out(await services.preferences.get(who), services, response)
 
 
@@ -24,11 +24,11 @@ async def get_preferences(who: SignedIn, services: Services, response: Response)
 async def put_preferences(
     body: PreferencesBody, who: SignedIn, services: Services, response: Response
 ) -> PreferencesOut:
-    """Replace your preferences, all of them; a notification target keeps its secret when none is given.
+    """Replace all your preferences. A notification target keeps its secret if the request contains none.
 
     The model and the budget apply to runs that are triggered for you from now on.
     """
-    wanted = WantedPreferences(
+    requested = WantedPreferences(
         default_model=body.default_model,
         budget=(body.budget.model_dump(exclude_none=True) or None) if body.budget is not None else None,
         dashboard_range=body.dashboard_range,
@@ -44,7 +44,7 @@ async def put_preferences(
             for target in body.notification_targets
         ],
     )
-    return _out(await services.preferences.put(who, wanted), services, response)
+    return _out(await services.preferences.put(who, requested), services, response)
 
 
 def _out(kept: Preferences, services: Application, response: Response) -> PreferencesOut:

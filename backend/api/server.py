@@ -17,14 +17,14 @@ from backend.services.application import Application
 log = logging.getLogger(__name__)
 
 GRACE = 3
-"""Seconds that requests in flight have to end when the process does. Streams end at once."""
+"""Seconds that requests in progress have to complete when the process shuts down. Streams end at once."""
 
 _OTHER_FILES = 500
 """Files and connections besides streams."""
 
 
 class Server(uvicorn.Server):
-    """Ends the streams before it waits for connections to close: their clients come back elsewhere or later."""
+    """Ends the streams before it waits for connections to close; their clients reconnect elsewhere or later."""
 
     def __init__(self, app: FastAPI, **options: object) -> None:
         config = uvicorn.Config(
@@ -38,13 +38,13 @@ class Server(uvicorn.Server):
         self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve."""
+        """Start serving."""
         await super().startup(sockets)
         gc.collect()
-        gc.freeze()  # what was imported stays: no need to look through it again and again
+        gc.freeze()  # imported objects stay: the collector need not examine them again
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End."""
+        """Stop serving."""
         application: Application | None = getattr(self._app.state, "application", None)
         if application is not None:
             application.streams.close()
@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
 
 
 class _Connection(HttpToolsProtocol):
-    """Lets a response cut its connection off."""
+    """Makes the connection's transport available to the response, which may have to abort it."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -60,16 +60,16 @@ class _Connection(HttpToolsProtocol):
 
 
 def raise_file_limit(streams: int) -> None:
-    """Let the process have a connection for each of so many streams, as far as the system allows."""
-    wanted = streams + _OTHER_FILES
+    """Raise the limit on open files to what this many streams need, as far as the system allows."""
+    needed = streams + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
-        if limit < wanted:
+        if limit < needed:
             log.warning(
-                "The system lets this process open %s files, which is fewer than VISUAL_AI_STREAMS_PER_PROCESS=%s "
-                "needs; raise its limit (ulimit -n) or lower the setting.",
+                "The system lets this process open only %s files, fewer than VISUAL_AI_STREAMS_PER_PROCESS=%s "
+                "requires; raise the limit (ulimit -n) or lower the setting.",
                 limit,
                 streams,
             )
@@ -79,7 +79,7 @@ def serve(
     host: Annotated[str, typer.Option(envvar="VISUAL_AI_BACKEND_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="VISUAL_AI_BACKEND_PORT")] = 8000,
 ) -> None:
-    """Serve the application of the environment's settings until a signal ends the process."""
+    """Serve the application with the environment's settings until a signal ends the process."""
     from backend.api.main import create_app
     from backend.core.settings import get_settings
 

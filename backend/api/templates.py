@@ -1,4 +1,4 @@
-"""`/templates`: workflows that are data, made, versioned and run without a new DAG file."""
+"""`/templates`: workflows that are data: created, versioned and run without a new DAG file."""
 
 from typing import Annotated, Any
 
@@ -30,15 +30,15 @@ async def list_templates(
     _: Reader,
     services: Services,
     dag_id: Name = None,
-    active: Annotated[bool | None, Query(description="`true`: without retired ones; `false`: those only")] = None,
+    active: Annotated[bool | None, Query(description="`true`: without retired templates; `false`: only those")] = None,
     q: Annotated[
         str | None,
-        Query(min_length=1, max_length=100, pattern=r"^[^\x00]*$", description="A part of the name or description"),
+        Query(min_length=1, max_length=100, pattern=r"^[^\x00]*$", description="Part of the name or description"),
     ] = None,
     limit: Limit = 50,
     cursor: Annotated[str | None, Query(pattern=NAME)] = None,
 ) -> TemplateList:
-    """Templates by name. Give `next_cursor` as `cursor` for the next page."""
+    """Templates by name. Pass `next_cursor` as `cursor` for the next page."""
     page = await services.templates.list_page(dag_id=dag_id, active=active, q=q, cursor=cursor, limit=limit)
     return TemplateList(
         templates=[TemplateSummary.model_validate(dict(row)) for row in page.rows],
@@ -48,34 +48,34 @@ async def list_templates(
 
 @router.post("", status_code=201)
 async def create_template(body: TemplateBody, who: Author, services: Services, response: Response) -> TemplateOut:
-    """Make a template; version 1 is active at once. Needs the role User or higher.
+    """Create a template; its version 1 is active at once. Needs the role User or higher.
 
-    The definition is checked as the operators check their arguments when a DAG is parsed, and against the DAG's
-    parameters. Everybody can read it: a definition with a secret is refused.
+    The definition is checked like the operators' arguments when a DAG is parsed, and against the DAG's parameters.
+    Everyone can read it, so a definition that contains a secret is refused.
     """
     row = await services.templates.create(who, body.name, body.definition.as_given())
     response.headers["Location"] = f"/templates/{body.name}/versions/1"
     return TemplateOut.model_validate(dict(row))
 
 
-# Before the route of a template, which can't have that name.
+# Before the route of a single template, which can't have that name.
 @router.get("/schema")
 async def get_schema(_: Reader) -> dict[str, Any]:
-    """The JSON Schema of a definition, each key described, for editors."""
+    """The JSON Schema of a definition, with a description of each key, for editors."""
     return definition_schema()
 
 
 @router.get("/{name}")
 async def get_template(name: TemplateName, _: Reader, services: Services) -> TemplateOut:
-    """The active version or, of a retired template, the latest."""
+    """The template's active version, or the latest if it is retired."""
     return TemplateOut.model_validate(dict(await services.templates.get(name)))
 
 
 @router.post("/{name}/retire")
 async def retire_template(name: TemplateName, who: Author, services: Services) -> TemplateOut:
-    """Let nobody start runs of it any more, of no version, until one is activated again. Runs that were started go on.
+    """Permit no new runs of any version until one is activated again. Runs in progress continue.
 
-    A User may retire their own templates, Op and Admin all. Retiring a retired one changes nothing.
+    A User may retire their own templates, Op and Admin all. Retiring a retired template changes nothing.
     """
     return TemplateOut.model_validate(dict(await services.templates.retire(who, name)))
 
@@ -88,7 +88,7 @@ async def list_versions(
     limit: Limit = 50,
     cursor: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
 ) -> VersionList:
-    """A template's history, newest version first."""
+    """A template's versions, newest first."""
     page = await services.templates.versions(name, cursor=cursor, limit=limit)
     return VersionList(
         versions=[VersionSummary.model_validate(dict(row)) for row in page.rows], next_cursor=page.next_cursor
@@ -99,10 +99,10 @@ async def list_versions(
 async def create_version(
     name: TemplateName, body: VersionBody, who: Author, services: Services, response: Response
 ) -> VersionOut:
-    """Make the next version; the active one stays active unless `activate` says otherwise.
+    """Create the next version. The active version stays active, unless `activate` is true.
 
-    Versions never change: this is how a template is edited. With `base_version` nobody's version is overlooked: 409
-    when there is a later one. A User may do so with their own templates, Op and Admin with all.
+    Versions never change: this is how a template is edited. With `base_version` the request fails with 409 if someone
+    else has created a later version. A User may change their own templates, Op and Admin all.
     """
     row = await services.templates.add_version(
         who, name, body.definition.as_given(), base_version=body.base_version, activate=body.activate
@@ -119,8 +119,8 @@ async def get_version(name: TemplateName, version: Version, _: Reader, services:
 
 @router.post("/{name}/versions/{version}/activate")
 async def activate_version(name: TemplateName, version: Version, who: Author, services: Services) -> TemplateOut:
-    """Make a version the one that the name stands for, an earlier one too, and also of a retired template.
+    """Make a version the active one. It may be an earlier version, or belong to a retired template.
 
-    A User may do so with their own templates, Op and Admin with all.
+    A User may change their own templates, Op and Admin all.
     """
     return TemplateOut.model_validate(dict(await services.templates.activate(who, name, version)))

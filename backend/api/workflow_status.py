@@ -1,4 +1,4 @@
-"""`/workflow-status`: where runs stand, as a snapshot, a list and a stream."""
+"""`/workflow-status`: the state of runs, as a list, a snapshot, a stream, and their results and logs."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Literal
@@ -8,7 +8,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import AwareDatetime
 from sse_starlette import EventSourceResponse
 
-from backend.api.addresses import status_url, stream_url
+from backend.api.addresses import run_urls
 from backend.api.deps import Name, Reader, Services
 from backend.api.event_stream import EventStream
 from backend.api.schemas.workflows import (
@@ -33,7 +33,7 @@ router = APIRouter(prefix="/workflow-status", tags=["status"])
 State = Literal["queued", "running", "success", "failed", "cancelled", "awaiting_input"]
 
 LARGEST = 2**31 - 1
-"""The largest number that the databases keep in such a column."""
+"""The largest value of an integer column."""
 
 NDJSON = "application/x-ndjson"
 
@@ -51,7 +51,7 @@ LOG_DOC = {
     200: {
         "description": "The log",
         "content": {name: {"schema": {"type": "string"}} for name in ("text/plain", NDJSON)},
-        "headers": {"X-Try-Number": {"schema": {"type": "integer"}, "description": "Whose log it is"}},
+        "headers": {"X-Try-Number": {"schema": {"type": "integer"}, "description": "The try that the log belongs to"}},
     }
 }
 
@@ -70,10 +70,10 @@ async def list_executions(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> ExecutionList:
-    """Runs, newest first. Give `next_cursor` as `cursor` for the next page. The role User sees only its own.
+    """Runs, newest first. Pass `next_cursor` as `cursor` for the next page. The role User sees only its own runs.
 
-    `agent`: those in which an agent of this name worked. `error_category` and `error_agent`: those that met an error of
-    this kind, in this agent, whether they got over it or not.
+    `agent`: runs in which an agent of this name worked. `error_category` and `error_agent`: runs that met an error of
+    this category or in this agent, whether they recovered from it or not.
     """
     page = await services.status.list_page(
         who,
@@ -93,7 +93,7 @@ async def list_executions(
     )
 
 
-# Before the snapshot's route, which would take `stream` for a DAG.
+# Before the route of the snapshot, which would take `stream` for a DAG.
 @router.get("/stream/{dag_id}/{dag_run_id}", response_class=EventSourceResponse, responses=STREAM_DOC)  # type: ignore[arg-type]  # FastAPI types the keys as a union
 async def stream_status(
     dag_id: str,
@@ -105,8 +105,8 @@ async def stream_status(
 ) -> Response:
     """The run's events as they happen.
 
-    Without a cursor the present state comes first. With `Last-Event-ID` (header or query) what follows that event
-    comes, without loss. After `end` the server closes.
+    Without a cursor the stream starts with the run's current state. With `Last-Event-ID` (header or query) it resumes
+    after that event, without loss. The server closes the stream after `end`.
     """
     cursor = _cursor(last_event_id_header or last_event_id)
     return EventStream(await services.streams.open(who, dag_id, dag_run_id, cursor))
@@ -114,7 +114,7 @@ async def stream_status(
 
 @router.get("/{dag_id}/{dag_run_id}")
 async def get_snapshot(dag_id: str, dag_run_id: str, who: Reader, services: Services) -> SnapshotOut:
-    """The run as it stands now."""
+    """The run's current state."""
     snapshot = await services.status.snapshot(who, dag_id, dag_run_id)
     return SnapshotOut(
         **_execution(snapshot.row, services),
@@ -135,10 +135,10 @@ async def list_items(
     who: Reader,
     services: Services,
     map_index: Annotated[int, Query(ge=-1, le=LARGEST)] = -1,
-    after: Annotated[int, Query(ge=-1, le=LARGEST, description="Items behind this position; -1: from the first")] = -1,
+    after: Annotated[int, Query(ge=-1, le=LARGEST, description="Items after this position; -1: from the first")] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> ItemList:
-    """What became of a batch task's inputs, in order. Give `next_after` as `after` for the next page."""
+    """The outcome of each of a batch task's inputs, in order. Pass `next_after` as `after` for the next page."""
     rows = await services.status.items(who, dag_id, dag_run_id, task_id, map_index, after=after, limit=limit + 1)
     page = [ItemOut(**item_json(row)) for row in rows[:limit]]
     return ItemList(items=page, next_after=page[-1].index if len(rows) > limit else None)
@@ -150,11 +150,12 @@ async def get_result(
     dag_run_id: str,
     who: Reader,
     services: Services,
-    partial: Annotated[bool, Query(description="Also what a run that failed or was cancelled had returned")] = False,
+    partial: Annotated[bool, Query(description="Also the result that a failed or cancelled run had by then")] = False,
 ) -> Response:
-    """What the run's last agent task returned, whole and alone, as JSON; `null` when no agent returned anything.
+    """The complete result of the run's last agent task, as JSON; `null` when no agent returned anything.
 
-    409 while the run is not over, with `Retry-After`, and, without `partial`, when it failed or was cancelled.
+    409 with `Retry-After` while the run has not finished, and 409 when it failed or was cancelled, unless `partial` is
+    set.
     """
     result = await services.status.result(who, dag_id, dag_run_id, partial=partial)
     return Response(result, media_type="application/json", headers={"Cache-Control": "no-store"})
@@ -169,15 +170,15 @@ async def get_logs(
     who: Reader,
     services: Services,
     try_number: Annotated[int | None, Query(ge=1, le=LARGEST, description="Default: the latest")] = None,
-    map_index: Annotated[int, Query(ge=-1, le=LARGEST, description="Of a mapped task")] = -1,
-    follow: Annotated[bool, Query(description="Go on until the try is over, also when it has not begun")] = False,
-    after: Annotated[int, Query(ge=0, description="Leave out so many lines: those that you have")] = 0,
+    map_index: Annotated[int, Query(ge=-1, le=LARGEST, description="For a mapped task")] = -1,
+    follow: Annotated[bool, Query(description="Continue until the try ends, even if it has not started")] = False,
+    after: Annotated[int, Query(ge=0, description="Skip this many lines, which you already have")] = 0,
 ) -> StreamingResponse:
     """The log of a task's try, streamed from Airflow with your own rights there.
 
-    Text, one line for each entry; with `Accept: application/x-ndjson` Airflow's entries as JSON objects, one a line,
-    and with `follow` an empty line now and then that only keeps the connection. `X-Try-Number` tells the try. A line
-    over 1 MiB is left out. A connection that ends in the middle of its body has lost the rest: repeat it with `after`.
+    The log is text with one line per entry or, with `Accept: application/x-ndjson`, Airflow's entries as JSON objects,
+    one per line; with `follow` an empty line from time to time keeps the connection open. `X-Try-Number` says which try
+    it is. Lines over 1 MiB are omitted. If the connection ends before the body does, repeat the request with `after`.
     """
     log = await services.task_logs.open(
         who, dag_id, dag_run_id, task_id, map_index=map_index, try_number=try_number, follow=follow, after=after
@@ -218,16 +219,14 @@ def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:
         "execution_id": str(row["id"]),
         "usage": Usage(input_tokens=row["input_tokens"], output_tokens=row["output_tokens"]),
         "cost_usd": float(row["cost_usd"]) if row["cost_usd"] is not None else None,
-        "status_url": status_url(dag_id, dag_run_id),
-        "stream_url": stream_url(dag_id, dag_run_id),
-        "airflow_url": services.status.airflow_url(dag_id, dag_run_id),
+        **run_urls(services, dag_id, dag_run_id),
     }
 
 
-def _cursor(given: str | None) -> int | None:
-    if given is None or not given.strip():
+def _cursor(text: str | None) -> int | None:
+    if text is None or not text.strip():
         return None
-    if given.strip().isascii() and given.strip().isdigit() and len(given) < 19:
-        return int(given)
-    detail = "is not an event id of this stream; it is a whole number"
+    if text.strip().isascii() and text.strip().isdigit() and len(text) < 19:
+        return int(text)
+    detail = "is not an event id of this stream, which is an integer"
     raise Invalid(f"Last-Event-ID: {detail}", errors=[FieldError("?last_event_id", detail)])

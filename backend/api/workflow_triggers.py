@@ -1,10 +1,11 @@
-"""`/workflows/trigger`: start runs."""
+"""`/workflows/trigger`: trigger runs."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
-from backend.api.addresses import status_url, stream_url
+from backend.api.addresses import run_urls
 from backend.api.deps import Services, Starter
 from backend.api.schemas.workflows import (
     Accepted,
@@ -25,7 +26,7 @@ router = APIRouter(prefix="/workflows", tags=["workflows"])
 
 IdempotencyKey = Annotated[
     str | None,
-    Header(min_length=1, max_length=256, description="The same key and body always answer with the same run."),
+    Header(min_length=1, max_length=256, description="The same key and body always return the same run."),
 ]
 
 
@@ -37,16 +38,17 @@ async def trigger_workflow(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Accepted:
-    """Start a run of a DAG, or of a template. Needs the role User or higher.
+    """Start a run of a DAG or of a template. Needs the role User or higher.
 
-    A template gives what the request leaves out: `dag_id`, `model`, `budget` and, key by key, `input_data`.
+    A template provides what the request omits: `dag_id`, `model`, `budget` and, key by key, `input_data`.
 
-    Send an `Idempotency-Key` when you may have to repeat the request: it never starts a second run.
+    Send an `Idempotency-Key` if you may have to repeat the request: the same key never starts a second run.
     """
     request = _request(body, body.input_data)
     started = await services.triggers.trigger(who, request, idempotency_key)
-    response.headers["Location"] = status_url(started.dag_id, started.dag_run_id)
-    return Accepted(**_answer(started, services))
+    accepted = Accepted(**_fields(started, services))
+    response.headers["Location"] = accepted.status_url
+    return accepted
 
 
 @router.post("/trigger/batch", status_code=202)
@@ -56,17 +58,17 @@ async def trigger_batch(
     services: Services,
     idempotency_key: IdempotencyKey = None,
 ) -> BatchAccepted:
-    """Start a run of a DAG, or of a template, for each input. Each has its own answer: the run or the problem.
+    """Start a run of a DAG or of a template for each input. Each has its own outcome: the run or the problem.
 
-    Once begun it is carried through, even if you go away. With an `Idempotency-Key` a repeated request starts only
-    what was not started before. For thousands of inputs, one run with a batch task is far cheaper than as many runs.
+    The batch is completed even if you disconnect. With an `Idempotency-Key` a repeated request starts only the runs
+    that are missing. For thousands of inputs, one run with a batch task is far cheaper than as many runs.
     """
-    requests = [_request(body, given) for given in body.inputs]
+    requests = [_request(body, input_data) for input_data in body.inputs]
     outcomes = await services.batch_triggers.trigger(who, requests, idempotency_key)
     entries = [
         RefusedEntry(index=index, problem=ProblemOut(**outcome.body(), retry_after=outcome.retry_after))
         if isinstance(outcome, Problem)
-        else AcceptedEntry(index=index, **_answer(outcome, services))
+        else AcceptedEntry(index=index, **_fields(outcome, services))
         for index, outcome in enumerate(outcomes)
     ]
     accepted = sum(isinstance(entry, AcceptedEntry) for entry in entries)
@@ -85,13 +87,5 @@ def _request(body: RunOptions, input_data: dict[str, Any]) -> TriggerRequest:
     )
 
 
-def _answer(started: Started, services: Application) -> dict[str, str]:
-    return {
-        "execution_id": started.execution_id,
-        "dag_id": started.dag_id,
-        "dag_run_id": started.dag_run_id,
-        "state": started.state,
-        "status_url": status_url(started.dag_id, started.dag_run_id),
-        "stream_url": stream_url(started.dag_id, started.dag_run_id),
-        "airflow_url": services.status.airflow_url(started.dag_id, started.dag_run_id),
-    }
+def _fields(started: Started, services: Application) -> dict[str, str]:
+    return {**asdict(started), **run_urls(services, started.dag_id, started.dag_run_id)}

@@ -13,13 +13,13 @@ router = APIRouter(prefix="/workflows", tags=["workflows"])
 
 @router.get("")
 async def list_workflows(who: Reader, services: Services) -> WorkflowList:
-    """The DAGs you may see that can be triggered, with the JSON Schema of their input."""
+    """The DAGs that you may see and that can be triggered, with the JSON Schema of their input."""
     return WorkflowList(workflows=[_out(workflow) for workflow in await services.catalog.list_all(who.airflow_token)])
 
 
 @router.get("/{dag_id}")
 async def get_workflow(dag_id: str, who: Reader, services: Services) -> WorkflowDetail:
-    """One DAG, with its tasks and what follows each."""
+    """One DAG, with its tasks and the dependencies between them."""
     workflow = await services.catalog.get(dag_id, who.airflow_token)
     tasks = await services.catalog.tasks(workflow, who.airflow_token)
     return WorkflowDetail(

@@ -1,4 +1,4 @@
-"""What is deleted after a time."""
+"""Deletes the checkpoints of old runs."""
 
 import logging
 
@@ -9,12 +9,12 @@ from backend.db.runs import threads
 log = logging.getLogger(__name__)
 
 BATCH = 500
-"""Task instances whose checkpoints go in one transaction: short locks, whatever there is to delete."""
+"""Task instances per transaction, which keeps locks short."""
 
 
 def prune_checkpoints(days: float | None = None) -> int:
-    """Delete the checkpoints of runs that ended more than `days` ago (default: the setting); gives the number of task
-    instances. Raises `OperationalError` when the database is out of reach; a retry goes on with the rest."""
+    """Delete the checkpoints of runs that ended more than `days` ago (default: the setting); returns the number of task
+    instances. Raises `OperationalError` when the database is unavailable; a retry deletes the rest."""
     settings = get_settings()
     age = (settings.checkpoint_retention_days if days is None else days) * 86_400
     engine = task_engine(settings.database_url)

@@ -1,1 +1,1 @@
-"""The commands with which people use a backend from a shell. They know nothing of it but its public HTTP API."""
+"""The commands for using a backend from a shell. They rely on its public HTTP API and nothing else."""

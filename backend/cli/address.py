@@ -1,4 +1,4 @@
-"""Which backend the commands talk to."""
+"""Which backend the commands connect to."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,8 @@ DEFAULT = "http://127.0.0.1:8000"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A backend's address without a trailing slash, the token that was given for it, and the options of the stack of
-    this checkout if it is that one."""
+    """A backend: its address without a trailing slash, the token given for it, and the options of this checkout's stack
+    if it belongs to that."""
 
     url: str
     token: str | None
@@ -24,14 +24,14 @@ class Target:
 
     @property
     def local(self) -> bool:
-        """Whether it runs on this machine."""
+        """Whether the backend runs on this machine."""
         return httpx.URL(self.url).host in ("localhost", "127.0.0.1", "::1")
 
 
 def find_target(url: str | None, token: str | None) -> Target:
-    """The backend of `--url` or `VISUAL_AI_URL`, else of `.env`, else the stack of this checkout.
+    """The backend named by `--url`, `VISUAL_AI_URL` or `.env`, or else the one of this checkout's stack.
 
-    Raises `CliError` for an address that is none and for an `.env` that can't be used.
+    Raises `CliError` for an invalid address and for invalid settings in `.env`.
     """
     try:
         root = Layout.find().root
@@ -54,5 +54,5 @@ def _checked(url: str) -> str:
     except httpx.InvalidURL:
         parsed = httpx.URL()
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise CliError(f"--url, {URL_VARIABLE}: {url!r} is no address; it looks like {DEFAULT}")
+        raise CliError(f"--url, {URL_VARIABLE}: {url!r} is not a valid address; expected something like {DEFAULT}")
     return url.rstrip("/")

@@ -1,5 +1,6 @@
-"""The connection to a backend: requests with a token, and failures in words for people."""
+"""The connection to a backend: requests with a token, errors as messages for people, and when to retry."""
 
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,17 +14,46 @@ from backend.cli.address import TOKEN_VARIABLE, Target
 from backend.cli.errors import Refused, SignInNeeded, Unreachable
 from backend.cli.logins import Login
 
-_PATIENT = httpx.Timeout(60.0, connect=5.0)  # a trigger waits for Airflow, three times
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # a trigger may wait for Airflow three times
 
 SILENCE = 60.0
-"""A stream that says nothing for so many seconds is lost: the backend sends something every 15."""
+"""Seconds without data after which a stream counts as lost; the backend sends something every 15."""
+
+_FIRST_WAIT = 1.0
+_LONGEST_WAIT = 15.0
+
+
+class Backoff:
+    """When to retry a request to a backend that doesn't respond.
+
+    The waits double from 1 s to 15 s and are randomised, so that many clients don't come back at once. A longer
+    `Retry-After` of the backend takes precedence. The retries end after `limit` seconds without success.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._failing_since: float | None = None
+        self._next = _FIRST_WAIT
+
+    def wait(self, failure: Unreachable) -> float:
+        """Return the seconds to wait before the next retry. Raises `failure` once the limit is reached."""
+        now = time.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if now - self._failing_since >= self._limit:
+            raise failure
+        step, self._next = self._next, min(self._next * 2, _LONGEST_WAIT)
+        return max(failure.retry_after or 0.0, step * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
+
+    def succeeded(self) -> None:
+        """Start over: the backend has responded."""
+        self._failing_since, self._next = None, _FIRST_WAIT
 
 
 class Backend:
-    """A backend as one user sees it. Use it as an asynchronous context manager, once or again.
+    """A backend as one user sees it. Use it as an asynchronous context manager; it can be entered more than once.
 
-    The token is the one that was given, or that of whoever has signed in; for the stack of this checkout it is got with
-    the account of its settings, when it is needed.
+    The token is the one given on the command line, or the one that `login` saved. For this checkout's own stack, the
+    account in its settings is used to request a token when one is needed.
     """
 
     def __init__(self, target: Target) -> None:
@@ -34,9 +64,9 @@ class Backend:
         self._connection: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
-        # A proxy of the environment is none for what runs on this machine.
+        # Proxies from the environment don't apply to this machine.
         self._connection = httpx.AsyncClient(
-            base_url=self.target.url, timeout=_PATIENT, trust_env=not self.target.local
+            base_url=self.target.url, timeout=_TIMEOUT, trust_env=not self.target.local
         )
         return self
 
@@ -46,20 +76,20 @@ class Backend:
             self._connection = None
 
     async def get(self, path: str, **request: Any) -> dict[str, Any]:
-        """The JSON object at `path`. Raises `Refused`, `Unreachable` or `SignInNeeded`."""
+        """Return the JSON object at `path`. Raises `Refused`, `Unreachable` or `SignInNeeded`."""
         return await self._ask("GET", path, **request)
 
     async def post(self, path: str, **request: Any) -> dict[str, Any]:
-        """The answer to a request that changes something. Raises the same."""
-        if self._token is None:  # reading may need none, this does
-            await self._renew("This needs a token.")
+        """Send a request that changes something; return the response's JSON object. Raises the same as `get`."""
+        if self._token is None:  # reading may not need one, but this does
+            await self._renew("This command needs a token.")
         return await self._ask("POST", path, **request)
 
     @asynccontextmanager
     async def open(self, path: str, *, silence: float | None = None, **request: Any) -> AsyncIterator[httpx.Response]:
-        """The answer to `GET path` before its body is read. A pause of more than `silence` seconds in it is a failure.
+        """Yield the response to `GET path` before its body is read; `silence` limits the pauses in it, in seconds.
 
-        Raises as `get` does; while the body is read, `Unreachable` when the connection is lost.
+        Raises the same as `get`, and `Unreachable` when the connection is lost while the body is read.
         """
         headers = request.pop("headers", {})
         timeout = httpx.Timeout(silence or 60.0, connect=5.0)
@@ -79,7 +109,7 @@ class Backend:
             await self._renew(_detail(response))
 
     async def sign_in(self, username: str, password: str) -> Login:
-        """A new token, which is used from now on. Raises `Refused` when the backend doesn't accept the password."""
+        """Request a new token and use it from now on. Raises `Refused` when the backend doesn't accept the password."""
         answer = await self._send("POST", "/auth/token", json={"username": username, "password": password})
         login = Login(
             username, str(answer["role"]), str(answer["access_token"]), time.time() + float(answer["expires_in"])
@@ -109,15 +139,15 @@ class Backend:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise _stranger(self.target.url)
+            raise _other_server(self.target.url)
         return answer
 
     async def _renew(self, reason: str) -> None:
-        """Get another token after the present one was refused."""
+        """Get another token after the current one was refused."""
         if self.target.token:
             raise Refused(f"The token of --token or {TOKEN_VARIABLE} isn't accepted: {reason}", 401)
         kept = logins.load(self.target.url)
-        if kept is not None and not kept.expired and kept.token != self._token:  # signed in elsewhere meanwhile
+        if kept is not None and not kept.expired and kept.token != self._token:  # signed in again meanwhile
             self._token, self._username = kept.token, kept.username
             return
         username = kept.username if kept else self._username
@@ -132,7 +162,7 @@ class Backend:
 
     @property
     def _http(self) -> httpx.AsyncClient:
-        assert self._connection is not None, "use it in `async with`"  # noqa: S101  # a fault of the program
+        assert self._connection is not None, "use it in `async with`"  # noqa: S101  # a programming error
         return self._connection
 
     @property
@@ -141,22 +171,22 @@ class Backend:
 
 
 def run_path(dag_id: str, dag_run_id: str, rest: str = "") -> str:
-    """The address of a run's snapshot, or of what lies below it."""
+    """The path of a run's snapshot, or of a resource below it."""
     return f"/workflow-status/{quote(dag_id, safe='')}/{quote(dag_run_id, safe='')}{rest}"
 
 
 def _lost(url: str, error: httpx.HTTPError) -> Unreachable:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return Unreachable(f"Nothing answers at {url}; is the backend running? ({_words(error)})")
-    return Unreachable(f"The connection to {url} was lost ({_words(error)})")
+        return Unreachable(f"No response from {url}; is the backend running? ({_text(error)})")
+    return Unreachable(f"The connection to {url} was lost ({_text(error)})")
 
 
-def _words(error: httpx.HTTPError) -> str:
+def _text(error: httpx.HTTPError) -> str:
     return str(error) or type(error).__name__
 
 
-def _stranger(url: str) -> Unreachable:
-    return Unreachable(f"What answers at {url} is not the backend.")
+def _other_server(url: str) -> Unreachable:
+    return Unreachable(f"The server at {url} is not the backend.")
 
 
 def _failure(response: httpx.Response, url: str) -> Refused | Unreachable:
@@ -169,7 +199,7 @@ def _failure(response: httpx.Response, url: str) -> Refused | Unreachable:
         seen = f" (request {request_id})" if request_id and status == httpx.codes.INTERNAL_SERVER_ERROR else ""
         return Unreachable(f"{_detail(response)}{seen}", retry_after)
     if not problem:
-        return _stranger(url)
+        return _other_server(url)
     faults = [
         (str(fault.get("pointer", "")), str(fault.get("detail", "")))
         for fault in problem.get("errors") or []
@@ -179,7 +209,7 @@ def _failure(response: httpx.Response, url: str) -> Refused | Unreachable:
 
 
 def _detail(response: httpx.Response) -> str:
-    return str(_problem(response).get("detail") or f"The backend answered {response.status_code}.")
+    return str(_problem(response).get("detail") or f"The backend returned status {response.status_code}.")
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:

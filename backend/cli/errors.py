@@ -1,32 +1,31 @@
-"""How commands end.
+"""Exit codes, and the errors that end a command.
 
-CliError                  the command line is wrong; exit code 2
-├── Refused               the backend answered 4xx; exit code 2; a retry doesn't help
-├── SignInNeeded          no token, or it is no longer good; exit code 4
-└── Unreachable           no answer, or none that helps (429, 5xx); exit code 4; a retry may help
+CliError                  the command line is invalid; exit code 2
+├── Refused               the backend responded with 4xx; exit code 2; a retry doesn't help
+├── SignInNeeded          there is no token, or it is no longer valid; exit code 4
+└── Unreachable           no response, or 429 or 5xx; exit code 4; a retry may help
 """
 
 from collections.abc import Sequence
 
 SUCCESS = 0
 RUN_FAILED = 1
-WRONG = 2
+USAGE = 2
 RUN_CANCELLED = 3
-NO_ANSWER = 4
+NO_RESPONSE = 4
 INTERRUPTED = 130
 
 EXIT_CODES = {"success": SUCCESS, "failed": RUN_FAILED, "cancelled": RUN_CANCELLED}
-"""What a command that followed a run exits with, by the state in which the run ended."""
+"""Exit codes of commands that watch a run, by the state in which the run ended."""
 
 
 class CliError(Exception):
-    """The command can't be carried out; says why in words for the person at the terminal.
+    """The command can't be carried out. The message says why, and is meant for the user at the terminal.
 
-    `faults` are the fields that are wrong, each with what is wrong with it; `advice` is what to do next.
+    `faults` are pairs of an invalid field and what is wrong with it. Notes (`add_note`) say what to do next.
     """
 
-    exit_code = WRONG
-    advice = ""
+    exit_code = USAGE
 
     def __init__(self, message: str, faults: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
@@ -35,7 +34,7 @@ class CliError(Exception):
 
 
 class Refused(CliError):
-    """The backend refuses the request; `status` is the HTTP status."""
+    """The backend refused the request; `status` is the HTTP status."""
 
     def __init__(self, message: str, status: int, faults: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message, faults)
@@ -43,9 +42,9 @@ class Refused(CliError):
 
 
 class SignInNeeded(CliError):
-    """Somebody has to sign in; `username` is who was signed in before."""
+    """The user has to sign in; `username` is the account that was signed in before."""
 
-    exit_code = NO_ANSWER
+    exit_code = NO_RESPONSE
 
     def __init__(self, message: str, username: str | None = None) -> None:
         super().__init__(message)
@@ -53,9 +52,9 @@ class SignInNeeded(CliError):
 
 
 class Unreachable(CliError):
-    """The backend is out of reach or can't help now; `retry_after`, in seconds, is its own word on when it can."""
+    """The backend is unreachable or unavailable; `retry_after` is the wait that it asks for, in seconds."""
 
-    exit_code = NO_ANSWER
+    exit_code = NO_RESPONSE
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)

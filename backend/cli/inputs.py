@@ -1,4 +1,4 @@
-"""A run's input as it is given on the command line."""
+"""A run's input as given on the command line."""
 
 import json
 import re
@@ -13,23 +13,23 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
 def read_object(source: str) -> dict[str, Any]:
-    """The JSON object in a file, or on standard input for `-`. Raises `CliError`."""
+    """Return the JSON object in a file, or on standard input for `-`. Raises `CliError`."""
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text()
         value = json.loads(text)
     except OSError as error:
         raise CliError(f"--input-json: {source} can't be read: {error.strerror}") from error
     except ValueError as error:
-        raise CliError(f"--input-json: {source} is no JSON: {error}") from error
+        raise CliError(f"--input-json: {source} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CliError(f"--input-json: {source} holds no JSON object")
+        raise CliError(f"--input-json: {source} does not contain a JSON object")
     return value
 
 
 def parse_pairs(pairs: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `name=value` and `name:=JSON`.
+    """Parse `name=value` and `name:=JSON` pairs into a dictionary.
 
-    A value is text unless the workflow's schema of that name takes none: then it is read as JSON. Raises `CliError`.
+    A value is read as text, or as JSON if the workflow's `schema` allows no string under that name. Raises `CliError`.
     """
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -47,13 +47,13 @@ def parse_pairs(pairs: Sequence[str], schema: Mapping[str, Any]) -> dict[str, An
         try:
             found[name] = json.loads(value)
         except ValueError:
-            wanted = "JSON" if as_json else " or ".join(sorted(types))
-            raise CliError(f"--input: {name} takes {wanted}, and {value!r} is none") from None
+            expected = "JSON" if as_json else " or ".join(sorted(types))
+            raise CliError(f"--input: {value!r} is not valid for {name}, which takes {expected}") from None
     return found
 
 
 def local_picture(image: str) -> tuple[str, bytes] | None:
-    """The name and content of a picture on this machine; None for an address. Raises `CliError`."""
+    """Return the name and content of a picture on this machine; None for an address. Raises `CliError`."""
     if _ADDRESS.match(image):
         return None
     path = Path(image)
@@ -64,7 +64,7 @@ def local_picture(image: str) -> tuple[str, bytes] | None:
 
 
 def _types(schema: Any) -> set[str]:
-    """The JSON types that a schema allows, as far as it says so."""
+    """The JSON types that a schema allows, as far as it names them."""
     if not isinstance(schema, Mapping):
         return set()
     given = schema.get("type")

@@ -1,4 +1,4 @@
-"""Tokens kept from one command to the next, in a file that only its owner can read."""
+"""The tokens that `login` saves for later commands, in a file that only its owner can read."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from backend.deployment.credentials import write_private
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A token of `username`, good until `expires_at` (seconds since 1970)."""
+    """A token of `username`, valid until `expires_at` (seconds since the epoch)."""
 
     username: str
     role: str
@@ -21,34 +21,34 @@ class Login:
 
     @property
     def expired(self) -> bool:
-        """Whether the backend no longer takes it."""
+        """Whether the backend no longer accepts the token."""
         return time.time() >= self.expires_at
 
 
 def path() -> Path:
     """`langgraph-flow/logins.json` in the XDG configuration directory."""
     base = os.environ.get("XDG_CONFIG_HOME") or ""
-    # The XDG specification: a path that is not absolute is ignored.
+    # The XDG specification ignores relative paths.
     directory = Path(base) if Path(base).is_absolute() else Path.home() / ".config"
     return directory / "langgraph-flow" / "logins.json"
 
 
 def load(url: str) -> Login | None:
-    """Who is signed in at `url`, also when the token has expired. Raises `CliError` when the file can't be read."""
+    """The login saved for `url`, even if its token has expired. Raises `CliError` when the file can't be read."""
     kept = _read().get(url)
     try:
         return Login(**kept) if isinstance(kept, dict) else None
-    except TypeError:  # of another version
+    except TypeError:  # written by another version
         return None
 
 
 def save(url: str, login: Login) -> None:
-    """Keep the token for `url`. Raises `CliError` when the file can't be written."""
+    """Save the login for `url`. Raises `CliError` when the file can't be written."""
     _write(_read() | {url: asdict(login)})
 
 
 def forget(url: str) -> bool:
-    """Remove the token for `url`; gives whether there was one."""
+    """Remove the login for `url`; return whether there was one."""
     kept = _read()
     found = kept.pop(url, None) is not None
     if found:
@@ -60,7 +60,7 @@ def _read() -> dict[str, object]:
     file = path()
     try:
         content = json.loads(file.read_text())
-        if file.stat().st_mode & 0o077:  # somebody made it readable for others
+        if file.stat().st_mode & 0o077:  # it was made readable for others
             file.chmod(0o600)
     except FileNotFoundError:
         return {}

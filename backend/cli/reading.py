@@ -1,4 +1,4 @@
-"""`list`, `result` and `logs`: what is known of runs."""
+"""`list`, `result` and `logs`: commands that read runs."""
 
 import asyncio
 import json
@@ -15,11 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from backend.cli import amounts
-from backend.cli.connection import SILENCE, Backend, run_path
+from backend.cli import formatting
+from backend.cli.connection import SILENCE, Backend, Backoff, run_path
 from backend.cli.errors import SUCCESS, CliError, Unreachable
-from backend.cli.patience import Patience
-from backend.cli.safe_text import harmless
+from backend.cli.formatting import safe
 from backend.cli.session import say
 from backend.core.log_text import as_text
 from backend.core.states import RUN_STATES
@@ -32,7 +31,7 @@ _COLUMNS = ("WORKFLOW", "RUN", "STATE", "DONE", "QUEUED", "TOOK", "TOKENS", "COS
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which runs are wanted; `since` is a time of ISO 8601, or how long ago: `30m`, `24h`, `7d`."""
+    """Which runs to list; `since` is an ISO 8601 time, or an age: `30m`, `24h`, `7d`."""
 
     dag_id: str | None
     states: list[str] = field(default_factory=list)
@@ -41,9 +40,9 @@ class Filters:
     limit: int = 20
 
     def query(self) -> dict[str, Any]:
-        """The query of the list's address. Raises `CliError`."""
+        """The query parameters. Raises `CliError` for an invalid filter."""
         if unknown := sorted({*self.states} - {*RUN_STATES}):
-            raise CliError(f"--state: {unknown[0]!r} is none of {', '.join(RUN_STATES)}")
+            raise CliError(f"--state: {unknown[0]!r} is not one of {', '.join(RUN_STATES)}")
         given = {"dag_id": self.dag_id, "state": self.states or None, "user_id": self.user_id, "since": self._moment()}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -55,11 +54,11 @@ class Filters:
         try:
             return datetime.fromisoformat(self.since).astimezone().isoformat()
         except ValueError:
-            detail = "is neither a time as 2026-01-31T12:00 nor a duration as 30m, 24h or 7d"
+            detail = "is neither a time like 2026-01-31T12:00 nor an age like 30m, 24h or 7d"
             raise CliError(f"--since: {self.since!r} {detail}") from None
 
 
-class Listing:
+class ListRuns:
     """Prints runs, newest first."""
 
     def __init__(self, filters: Filters, *, as_json: bool) -> None:
@@ -68,7 +67,7 @@ class Listing:
         self._as_json = as_json
 
     async def __call__(self, backend: Backend) -> int:
-        """Print them; as JSON each as soon as its page has come."""
+        """Print the runs; as JSON, each one as soon as its page arrives."""
         found: list[dict[str, Any]] = []
         async for execution in self._pages(backend):
             if self._as_json:
@@ -80,31 +79,31 @@ class Listing:
         return SUCCESS
 
     async def _pages(self, backend: Backend) -> AsyncIterator[dict[str, Any]]:
-        left, cursor = self._limit, None
-        while left > 0:
-            query = self._query | {"limit": min(left, _PAGE)} | ({"cursor": cursor} if cursor else {})
+        remaining, cursor = self._limit, None
+        while remaining > 0:
+            query = self._query | {"limit": min(remaining, _PAGE)} | ({"cursor": cursor} if cursor else {})
             page = await backend.get("/workflow-status", params=query)
             for execution in page["executions"]:
                 yield execution
-            left, cursor = left - len(page["executions"]), page["next_cursor"]
+            remaining, cursor = remaining - len(page["executions"]), page["next_cursor"]
             if cursor is None:
                 return
 
 
-class Result:
-    """Prints a run's result: as it is, on a terminal indented."""
+class ShowResult:
+    """Prints a run's result: unchanged into a pipe, indented on a terminal."""
 
     def __init__(self, dag_id: str, dag_run_id: str, *, partial: bool) -> None:
         self._path = run_path(dag_id, dag_run_id, "/result")
         self._partial = partial
 
     async def __call__(self, backend: Backend) -> int:
-        """Print it."""
+        """Print the result."""
         query = {"partial": True} if self._partial else {}
         async with backend.open(self._path, params=query) as response:
             if sys.stdout.isatty():
                 shown = json.dumps(json.loads(await response.aread()), indent=2, ensure_ascii=False)
-                print(harmless(shown))
+                print(safe(shown))
                 return SUCCESS
             async for piece in response.aiter_bytes():
                 sys.stdout.buffer.write(piece)
@@ -112,8 +111,8 @@ class Result:
         return SUCCESS
 
 
-class LogReading:
-    """Prints the log of a task's try. A connection that is lost is made again, and goes on where it was."""
+class ShowLogs:
+    """Prints the log of one try of a task. After a lost connection it continues where it stopped."""
 
     def __init__(
         self,
@@ -125,7 +124,7 @@ class LogReading:
         map_index: int | None,
         follow: bool,
         as_json: bool,
-        patience: float,
+        give_up_after: float,
     ) -> None:
         self._path = run_path(dag_id, dag_run_id, f"/tasks/{quote(task_id, safe='')}/logs")
         self._query: dict[str, Any] = {"follow": follow}
@@ -134,20 +133,20 @@ class LogReading:
         if map_index is not None:
             self._query["map_index"] = map_index
         self._as_json = as_json
-        self._patience = Patience(patience)
+        self._backoff = Backoff(give_up_after)
         self._printed = 0
-        self._begun = False
+        self._opened = False
 
     async def __call__(self, backend: Backend) -> int:
-        """Print it, with `follow` until the try is over."""
+        """Print the log; with `follow`, until the try has finished."""
         while True:
             try:
                 await self._read(backend)
             except Unreachable as failure:
-                if not self._begun:
+                if not self._opened:
                     raise
-                wait = self._patience.wait(failure)
-                say(f"{failure.message}; trying again in {wait:.0f} s")
+                wait = self._backoff.wait(failure)
+                say(f"{failure.message}; retrying in {wait:.0f} s")
                 await asyncio.sleep(wait)
                 continue
             if not self._printed:
@@ -158,14 +157,14 @@ class LogReading:
         headers = {"Accept": "application/x-ndjson"}
         query = self._query | {"after": self._printed}
         async with backend.open(self._path, silence=SILENCE, headers=headers, params=query) as response:
-            self._begun = True
-            # A retry of the task in the meantime must not change whose log it is.
+            self._opened = True
+            # If the task is retried meanwhile, this stays the log of the same try.
             self._query["try_number"] = int(response.headers["x-try-number"])
             async for line in _lines(response):
-                self._patience.rewarded()
+                self._backoff.succeeded()
                 if line:
                     self._printed += 1
-                    text = line.decode(errors="replace") if self._as_json else harmless(as_text(line))
+                    text = line.decode(errors="replace") if self._as_json else safe(as_text(line))
                     if text:
                         print(text, flush=True)
 
@@ -182,20 +181,20 @@ async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
 
 def _cells(execution: dict[str, Any]) -> tuple[str, ...]:
     used = execution["usage"]["input_tokens"] + execution["usage"]["output_tokens"]
-    took = amounts.age(execution["started_at"], execution["finished_at"])
+    took = formatting.age(execution["started_at"], execution["finished_at"])
     cells = (
         execution["dag_id"], execution["dag_run_id"], execution["state"], f"{execution['progress']} %",
-        amounts.moment(execution["queued_at"]), amounts.duration(took), f"{used:,}",
-        amounts.cost(execution["cost_usd"]), execution["user_id"] or amounts.NOTHING,
+        formatting.moment(execution["queued_at"]), formatting.duration(took), f"{used:,}",
+        formatting.cost(execution["cost_usd"]), execution["user_id"] or formatting.NOTHING,
     )  # fmt: skip
-    return tuple(harmless(cell) for cell in cells)
+    return tuple(safe(cell) for cell in cells)
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
     if not rows:
         say("No runs.")
         return
-    if not sys.stdout.isatty():  # whole, whatever the width
+    if not sys.stdout.isatty():  # uncut, whatever the width
         widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
         for row in (_COLUMNS, *rows):
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

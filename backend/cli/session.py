@@ -1,10 +1,11 @@
-"""One command from its beginning to its exit code."""
+"""Runs one command: connects to the backend, signs in when asked to, and exits with the command's code."""
 
 import asyncio
 import io
 import shlex
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 import httpx
@@ -15,95 +16,85 @@ from rich.text import Text
 from backend.cli import logins
 from backend.cli.address import find_target
 from backend.cli.connection import Backend
-from backend.cli.errors import INTERRUPTED, SUCCESS, CliError, Refused, SignInNeeded
-from backend.cli.safe_text import harmless
+from backend.cli.errors import INTERRUPTED, CliError, Refused, SignInNeeded
+from backend.cli.formatting import safe
 
 Action = Callable[[Backend], Awaitable[int]]
-"""What a command does; gives the exit code. It is called again, and has to go on where it was, after a sign-in."""
+"""What a command does; returns the exit code. After a sign-in it is called again and must continue where it stopped."""
 
-_ATTEMPTS = 3
+_PASSWORD_PROMPTS = 3
 
 
-def carry_out(url: str | None, token: str | None, make: Callable[[], Action]) -> None:
-    """Make the action, do it and end the program."""
-
-    def work() -> int:
+def run_action(url: str | None, token: str | None, make: Callable[[], Action]) -> None:
+    """Create the action, run it and exit."""
+    with _reporting_errors():
         action = make()
-        return _perform(Backend(find_target(url, token)), action)
-
-    _end(work)
-
-
-def sign_in(url: str | None, username: str | None, password: str | None) -> None:
-    """Sign in, asking for what is not given, keep the token and end the program."""
-
-    def work() -> int:
-        target = find_target(url, None)
-        if not target.local and target.url.startswith("http:"):
-            say("The password crosses the network unencrypted: this address is not https.", style="yellow")
-        login = _ask_and_sign_in(Backend(target), username, password)
-        until = datetime.fromtimestamp(login.expires_at).astimezone()
-        say(f"Signed in at {target.url} as {login.username} ({login.role}) until {until:%Y-%m-%d %H:%M}.")
-        return SUCCESS
-
-    _end(work)
-
-
-def sign_out(url: str | None) -> None:
-    """Forget the token and end the program."""
-
-    def work() -> int:
-        target = find_target(url, None)
-        say("Signed out." if logins.forget(target.url) else f"Nobody was signed in at {target.url}.")
-        return SUCCESS
-
-    _end(work)
-
-
-def _end(work: Callable[[], int]) -> None:
-    """Do the work and end the program. What goes wrong is told on standard error, without a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal's encoding may be any
-    try:
-        code = work()
-    except CliError as error:
-        report(error)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = _perform(Backend(find_target(url, token)), action)
     raise typer.Exit(code)
 
 
+def sign_in(url: str | None, username: str | None, password: str | None) -> None:
+    """Sign in, prompting for missing credentials, and save the token."""
+    with _reporting_errors():
+        target = find_target(url, None)
+        if not target.local and target.url.startswith("http:"):
+            say("The password is sent unencrypted: this address is not https.", style="yellow")
+        login = _ask_and_sign_in(Backend(target), username, password)
+    until = datetime.fromtimestamp(login.expires_at).astimezone()
+    say(f"Signed in at {target.url} as {login.username} ({login.role}) until {until:%Y-%m-%d %H:%M}.")
+
+
+def sign_out(url: str | None) -> None:
+    """Remove the saved token."""
+    with _reporting_errors():
+        target = find_target(url, None)
+        say("Signed out." if logins.forget(target.url) else f"You were not signed in at {target.url}.")
+
+
+@contextmanager
+def _reporting_errors() -> Iterator[None]:
+    """Report errors on standard error, without a traceback, and exit with their codes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # the terminal may have any encoding
+    try:
+        yield
+    except CliError as error:
+        report(error)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def report(error: CliError) -> None:
-    """Tell what went wrong, which fields are to blame and what to do."""
-    say(f"Error: {error.message}" if not error.faults else "Error: the request is refused.", style="bold red")
+    """Print what went wrong, which fields are invalid and what to do next."""
+    say(f"Error: {error.message}" if not error.faults else "Error: the request was refused.", style="bold red")
     for pointer, detail in error.faults:
         say(f"  {pointer}: {detail}" if pointer else f"  {detail}")
-    if error.advice:
-        say(error.advice)
+    for note in getattr(error, "__notes__", ()):
+        say(note)
     if isinstance(error, SignInNeeded):
         say("Sign in: python -m backend login")
 
 
 def say(text: str, *, style: str = "") -> None:
-    """Tell the person at the terminal something that is not the command's output."""
-    Console(stderr=True, highlight=False).print(Text(harmless(text), style=style), soft_wrap=True)
+    """Print a message that isn't the command's output to standard error."""
+    Console(stderr=True, highlight=False).print(Text(safe(text), style=style), soft_wrap=True)
 
 
 def command_line(*arguments: str) -> str:
-    """A command of this program as it is typed."""
+    """A command of this program as the user would type it."""
     return shlex.join(["python", "-m", "backend", *arguments])
 
 
 def _perform(backend: Backend, action: Action) -> int:
-    async def attempt() -> int:
+    async def act() -> int:
         async with backend:
             return await action(backend)
 
     while True:
         try:
-            return asyncio.run(attempt())
+            return asyncio.run(act())
         except SignInNeeded as needed:
             if not (sys.stdin.isatty() and sys.stderr.isatty()):
                 raise
@@ -112,17 +103,19 @@ def _perform(backend: Backend, action: Action) -> int:
 
 
 def _ask_and_sign_in(backend: Backend, username: str | None, password: str | None = None) -> logins.Login:
-    """Ask for what is not given, sign in, and keep the token for further commands. Raises `Refused` for a password
-    that is wrong, after the third one that was asked for."""
+    """Prompt for missing credentials, sign in and save the token for later commands.
+
+    Raises `Refused` for a wrong password: at once for `password`, after three prompts otherwise.
+    """
     username = username or typer.prompt("User", err=True)
-    attempts = 1 if password else _ATTEMPTS
+    remaining = 1 if password else _PASSWORD_PROMPTS
     while True:
         given = password or typer.prompt(f"Password of {username}", hide_input=True, err=True)
         try:
             login = asyncio.run(_sign_in(backend, username, given))
         except Refused as refused:
-            attempts -= 1
-            if not attempts or refused.status != httpx.codes.UNAUTHORIZED:
+            remaining -= 1
+            if not remaining or refused.status != httpx.codes.UNAUTHORIZED:
                 raise
             say(refused.message)
         else:

@@ -1,26 +1,26 @@
-"""What is known of a run, put together from its events."""
+"""The state of a run, assembled from its events."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.cli.follow import Begin, StreamEvent
+from backend.cli.event_stream import Reset, StreamEvent
 
 KEPT_TEXT = 2_000
-"""Characters kept of what an agent is saying."""
+"""How many characters are kept of an agent's answer."""
 
 Data = Mapping[str, Any]
 
 
 @dataclass(slots=True)
-class Used:
-    """Tokens, and cost in US dollars as far as prices are known (None: not at all)."""
+class Usage:
+    """Tokens, and their cost in US dollars as far as prices are known (None if no price is)."""
 
     tokens: int = 0
     cost_usd: float | None = None
 
     def add(self, tokens: int, cost_usd: float | None) -> None:
-        """Add what something else used."""
+        """Add further usage."""
         self.tokens += tokens
         if cost_usd is not None:
             self.cost_usd = (self.cost_usd or 0.0) + cost_usd
@@ -28,7 +28,7 @@ class Used:
 
 @dataclass(slots=True)
 class Node:
-    """A node of an agent's graph, as it last ran; `latency_ms` is in milliseconds."""
+    """The latest execution of a node of an agent's graph; `latency_ms` is in milliseconds."""
 
     name: str
     state: str
@@ -37,9 +37,10 @@ class Node:
 
 @dataclass(slots=True)
 class Agent:
-    """An agent in a try of a task. `text` is the end of what its node `speaker` is saying, `batch` a batch's counts.
+    """An agent in one try of a task. `text` is the end of the answer that its node `speaker` streams, `batch` has
+    the counts of a batch.
 
-    As long as it runs, tokens and cost are those of its nodes so far.
+    While the agent is running, tokens and cost are the sums over its finished nodes.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Agent:
 
 @dataclass(slots=True)
 class Task:
-    """A task instance and its agents; times are those of the API, `duration` is in seconds."""
+    """A task instance and its agents; times are the API's, `duration` is in seconds."""
 
     task_id: str
     map_index: int
@@ -69,37 +70,37 @@ class Task:
     duration: float | None = None
     agents: dict[str, Agent] = field(default_factory=dict)
     errors: list[Data] = field(default_factory=list)
-    used_by_nodes: Used = field(default_factory=lambda: Used())
-    used_by_batch: Used | None = None
+    used_by_nodes: Usage = field(default_factory=Usage)
+    used_by_batch: Usage | None = None
 
     @property
-    def used(self) -> Used:
-        """What its agents have used in all tries. Of a batch's inputs only some report each for itself."""
+    def used(self) -> Usage:
+        """The usage of its agents in all tries. A batch reports its total, and only some of its inputs individually."""
         return self.used_by_batch or self.used_by_nodes
 
     @property
     def key(self) -> tuple[str, int]:
-        """What tells it from the run's other task instances."""
+        """Identifies the task instance within the run."""
         return (self.task_id, self.map_index)
 
     @property
     def label(self) -> str:
-        """`name`, of a mapped task `name[3]`."""
+        """`name`, or `name[3]` for a mapped task."""
         return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
 
 
 class Timeline:
-    """One run. Events may come again and in the form of a present state: the latest word on each thing counts."""
+    """One run. Events may be repeated, also as a current state: the latest event about each part counts."""
 
     def __init__(self, dag_id: str, dag_run_id: str) -> None:
         self.dag_id = dag_id
         self.dag_run_id = dag_run_id
         self.end: str | None = None
         """The state in which the run ended."""
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
-        self.state = ""  # nothing is known yet
+    def _reset(self) -> None:
+        self.state = ""  # unknown
         self.progress = 0
         self.tasks_total = 0
         self.tasks_done = 0
@@ -108,20 +109,20 @@ class Timeline:
         self.finished_at: str | None = None
         self.tasks: dict[tuple[str, int], Task] = {}
         self.errors: list[Data] = []
-        """Those that belong to no task."""
+        """Errors that belong to no task."""
 
     @property
-    def used(self) -> Used:
-        """What all agents have reported so far."""
-        total = Used()
+    def used(self) -> Usage:
+        """The usage that all agents have reported so far."""
+        total = Usage()
         for task in self.tasks.values():
             total.add(task.used.tokens, task.used.cost_usd)
         return total
 
-    def apply(self, event: StreamEvent | Begin) -> None:
-        """Take in what was said."""
-        if isinstance(event, Begin):
-            self._forget()
+    def apply(self, event: StreamEvent | Reset) -> None:
+        """Update the state with an event."""
+        if isinstance(event, Reset):
+            self._reset()
             return
         data = event.data
         match event.type:
@@ -159,7 +160,7 @@ class Timeline:
         task.duration = data.get("duration")
 
     def _agent(self, data: Data) -> Agent:
-        """The agent in its latest try; a later try begins it anew."""
+        """The agent in its latest try; a new try replaces it."""
         task, name, try_number = self._task(data), str(data["agent"]), int(data["try_number"])
         known = task.agents.get(name)
         if known is None or known.try_number < try_number:
@@ -171,7 +172,7 @@ class Timeline:
         used, cost = int(data["input_tokens"] or 0) + int(data["output_tokens"] or 0), data.get("cost_usd")
         state, is_latest = str(data["state"]), int(data["try_number"]) == agent.try_number
         if data.get("batch") is not None:
-            task.used_by_batch = Used(used, cost)
+            task.used_by_batch = Usage(used, cost)
         elif data.get("node") is not None and state != "running":
             task.used_by_nodes.add(used, cost)
         if not is_latest:

@@ -1,4 +1,4 @@
-"""A run as a tree that fits the terminal: tasks, their agents, the agents' nodes."""
+"""Draws a run as a tree that fits the terminal: tasks, their agents, and the agents' nodes."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,33 +10,33 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from backend.cli import amounts
-from backend.cli.safe_text import harmless, last_line, one_line
+from backend.cli import formatting
+from backend.cli.formatting import first_line, last_line, safe
 from backend.cli.timeline import Agent, Data, Node, Task, Timeline
 
-OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed", "cancelled"})
-_AT_WORK = frozenset({"running", "deferred", "restarting", "up_for_retry", "up_for_reschedule"})
+FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed", "cancelled"})
+_ACTIVE = frozenset({"running", "deferred", "restarting", "up_for_retry", "up_for_reschedule"})
 
 _STYLES = {
     "success": "green", "failed": "bold red", "cancelled": "yellow", "running": "cyan", "deferred": "cyan",
     "up_for_retry": "yellow", "upstream_failed": "red", "awaiting_input": "magenta",
 }  # fmt: skip
-_SIGNS = {"success": "✓", "failed": "✗", "cancelled": "■", "running": "●", "deferred": "●", "up_for_retry": "↻",
+_SYMBOLS = {"success": "✓", "failed": "✗", "cancelled": "■", "running": "●", "deferred": "●", "up_for_retry": "↻",
           "upstream_failed": "✗", "skipped": "–", "awaiting_input": "?"}  # fmt: skip
-_ASCII_SIGNS = {"success": "+", "failed": "x", "cancelled": "#", "running": ">", "deferred": ">", "up_for_retry": "~",
+_ASCII_SYMBOLS = {"success": "+", "failed": "x", "cancelled": "#", "running": ">", "deferred": ">", "up_for_retry": "~",
                 "upstream_failed": "x", "skipped": "-", "awaiting_input": "?"}  # fmt: skip
 
 _HEAD = 3
-"""Lines above the tree: name, progress bar, root."""
+"""How many lines there are above the tree: name, progress bar, root."""
 
 
 def draw(timeline: Timeline, console: Console, *, note: str = "", whole: bool = False) -> RenderableType:
-    """The run as it is known. Unless the `whole` of it is wanted, details are left out until it fits the terminal."""
+    """Draw the run. Unless `whole` is set, details are left out until it fits the terminal."""
     painter = _Painter(timeline, console)
-    room = 10_000 if whole else max(console.height - _HEAD - bool(note) - 1, 3)
-    parts: list[RenderableType] = [painter.headline(), painter.progress(), painter.tree(room)]
+    height = 10_000 if whole else max(console.height - _HEAD - bool(note) - 1, 3)
+    parts: list[RenderableType] = [painter.headline(), painter.progress(), painter.tree(height)]
     if note:
-        parts.append(Text(one_line(note, console.width), style="yellow"))
+        parts.append(Text(first_line(note, console.width), style="yellow"))
     return Group(*parts)
 
 
@@ -44,11 +44,11 @@ class _Painter:
     def __init__(self, timeline: Timeline, console: Console) -> None:
         self._timeline = timeline
         self._width = console.width
-        self._signs = _ASCII_SIGNS if console.options.ascii_only else _SIGNS
+        self._symbols = _ASCII_SYMBOLS if console.options.ascii_only else _SYMBOLS
 
     def headline(self) -> Text:
         run = self._timeline
-        line = self._sign(run.state).append(f"{harmless(run.dag_id)}  ", style="bold").append(harmless(run.dag_run_id))
+        line = self._symbol(run.state).append(f"{safe(run.dag_id)}  ", style="bold").append(safe(run.dag_run_id))
         line.append(f"  {run.state or 'connecting'}", style=_style(run.state))
         if run.attempt > 1:
             line.append(f"  attempt {run.attempt}", style="yellow")
@@ -57,37 +57,38 @@ class _Painter:
     def progress(self) -> RenderableType:
         run, used = self._timeline, self._timeline.used
         facts = [f"{run.progress:3d} %", f"{run.tasks_done}/{run.tasks_total} tasks"]
-        if (age := amounts.age(run.started_at, run.finished_at)) is not None:
-            facts.append(amounts.duration(age))
+        if (age := formatting.age(run.started_at, run.finished_at)) is not None:
+            facts.append(formatting.duration(age))
         if used.tokens:
-            facts.append(amounts.tokens(used.tokens))
+            facts.append(formatting.tokens(used.tokens))
         if used.cost_usd is not None:
-            facts.append(amounts.cost(used.cost_usd))
+            facts.append(formatting.cost(used.cost_usd))
         grid = Table.grid(padding=(0, 2, 0, 0))
         bar = ProgressBar(total=100, completed=run.progress, width=min(30, max(self._width // 4, 5)))
         grid.add_row(bar, Text("   ".join(facts)))
         return grid
 
-    def tree(self, room: int) -> RenderableType:
-        """The most detailed tree of at most `room` lines. If none is small enough, what is at work or went wrong."""
+    def tree(self, height: int) -> RenderableType:
+        """The most detailed tree of at most `height` lines. If even the least detailed one is taller, it keeps
+        only the most urgent tasks: active ones, then failed ones."""
         tasks = list(self._timeline.tasks.values())
-        room -= len(self._timeline.errors[-3:])
+        height -= len(self._timeline.errors[-3:])
         for detail in (3, 2, 1, 0):
             lines = {task.key: list(self._lines(task, detail)) for task in tasks}
-            if sum(map(len, lines.values())) <= room:
+            if sum(map(len, lines.values())) <= height:
                 break
         else:
-            room -= 1  # for the count of what is left out
+            height -= 1  # for the line that counts the hidden tasks
             for task in sorted(tasks, key=_urgency):
-                room -= len(lines[task.key])
-                if room < 0:
+                height -= len(lines[task.key])
+                if height < 0:
                     del lines[task.key]
         root = Tree("", hide_root=True)
         branches = [root]
         for depth, line in chain.from_iterable(lines.values()):
             del branches[depth + 1 :]
             branches.append(branches[depth].add(line))
-        if hidden := [task.state or "not begun" for task in tasks if task.key not in lines]:
+        if hidden := [task.state or "not started" for task in tasks if task.key not in lines]:
             counted = ", ".join(f"{number} {state}" for state, number in Counter(hidden).most_common())
             root.add(_cut(Text(f"and {len(hidden)} more: {counted}", style="dim")))
         for error in self._timeline.errors[-3:]:
@@ -95,13 +96,13 @@ class _Painter:
         return root
 
     def _lines(self, task: Task, detail: int) -> Iterator[tuple[int, Text]]:
-        """A task's lines with their depths. Detail 3: all nodes; 2: those of running agents; 1: agents at work."""
+        """A task's lines with their depths. Detail 3: all nodes; 2: running nodes; 1: agents of active tasks only."""
         yield 0, self._task(task)
-        going_on = task.state not in OVER
+        active = task.state not in FINISHED
         for agent in task.agents.values():
-            if detail < 2 and not (detail == 1 and going_on):
+            if detail < 2 and not (detail == 1 and active):
                 continue
-            state = "cancelled" if agent.state == "running" and not going_on else agent.state
+            state = "cancelled" if agent.state == "running" and not active else agent.state
             yield 1, self._agent(agent, state)
             for node in agent.nodes.values():
                 if detail == 3 or (state == node.state == "running"):
@@ -112,57 +113,57 @@ class _Painter:
             yield 1, self._error(error)
 
     def _task(self, task: Task) -> Text:
-        state = task.state or "not begun"
-        line = self._sign(task.state).append(harmless(task.label), style="bold").append(f"  {state}", _style(state))
+        state = task.state or "not started"
+        line = self._symbol(task.state).append(safe(task.label), style="bold").append(f"  {state}", _style(state))
         if task.try_number > 1:
             line.append(f"  try {task.try_number}", style="yellow")
-        took = task.duration if task.duration is not None else amounts.age(task.started_at, task.finished_at)
-        if took is not None:
-            line.append(f"  {amounts.duration(took)}", style="dim")
+        elapsed = task.duration if task.duration is not None else formatting.age(task.started_at, task.finished_at)
+        if elapsed is not None:
+            line.append(f"  {formatting.duration(elapsed)}", style="dim")
         return _cut(line)
 
     def _agent(self, agent: Agent, state: str) -> Text:
-        facts = [harmless(agent.model)] if agent.model else []
+        facts = [safe(agent.model)] if agent.model else []
         if agent.tokens:
-            facts.append(amounts.tokens(agent.tokens))
+            facts.append(formatting.tokens(agent.tokens))
         if agent.cost_usd is not None:
-            facts.append(amounts.cost(agent.cost_usd))
+            facts.append(formatting.cost(agent.cost_usd))
         if agent.latency_ms is not None:
-            facts.append(amounts.duration(agent.latency_ms / 1000))
+            facts.append(formatting.duration(agent.latency_ms / 1000))
         if agent.batch is not None:
             batch = agent.batch
             facts.insert(0, f"{batch['succeeded'] + batch['failed']}/{batch['items']} inputs, {batch['failed']} failed")
         if agent.notice:
-            facts.append(harmless(agent.notice))
-        line = self._sign(state).append(harmless(agent.name)).append(f"  {state}", _style(state))
+            facts.append(safe(agent.notice))
+        line = self._symbol(state).append(safe(agent.name)).append(f"  {state}", _style(state))
         return _cut(line.append("".join(f"  {fact}" for fact in facts), style="dim"))
 
     def _node(self, node: Node, state: str) -> Text:
-        line = self._sign(state).append(harmless(node.name))
+        line = self._symbol(state).append(safe(node.name))
         if node.latency_ms is not None:
-            line.append(f"  {amounts.duration(node.latency_ms / 1000)}", style="dim")
+            line.append(f"  {formatting.duration(node.latency_ms / 1000)}", style="dim")
         return _cut(line)
 
     def _error(self, error: Data) -> Text:
-        return _cut(Text(one_line(error_text(error), self._width - 8), style="red"))
+        return _cut(Text(first_line(error_text(error), self._width - 8), style="red"))
 
-    def _sign(self, state: str | None) -> Text:
-        sign = self._signs.get(state or "", "." if self._signs is _ASCII_SIGNS else "○")
-        return Text(no_wrap=True, overflow="ellipsis").append(f"{sign} ", style=_style(state or ""))
+    def _symbol(self, state: str | None) -> Text:
+        symbol = self._symbols.get(state or "", "." if self._symbols is _ASCII_SYMBOLS else "○")
+        return Text(no_wrap=True, overflow="ellipsis").append(f"{symbol} ", style=_style(state or ""))
 
 
 def error_text(error: Data) -> str:
-    """An error in one line: whose, of which kind, what it says and what is done about it."""
+    """An error in one line: the agent, the category, the message and the action taken."""
     whose = f"{error['agent']}: " if error.get("agent") else ""
     wait = error.get("retry_in")
-    then = f" in {amounts.duration(wait)}" if wait else ""
+    then = f" in {formatting.duration(wait)}" if wait else ""
     return f"{whose}{error['category']}: {error['message']} ({error['action']}{then})"
 
 
 def _urgency(task: Task) -> int:
-    if task.state in _AT_WORK:
+    if task.state in _ACTIVE:
         return 0
-    return 1 if task.state in ("failed", "upstream_failed") else 2 if task.state not in OVER else 3
+    return 1 if task.state in ("failed", "upstream_failed") else 2 if task.state not in FINISHED else 3
 
 
 def _style(state: str) -> str:

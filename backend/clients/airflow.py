@@ -1,8 +1,8 @@
 """Airflow's REST API, version 2.
 
 AirflowError
-├── AirflowUnavailable   out of reach, too slow or 5xx; a retry helps
-└── AirflowRefused       it answered 4xx; `status` and `detail` say why; a retry doesn't help
+├── AirflowUnavailable   unreachable, too slow or 5xx; a retry helps
+└── AirflowRefused       4xx; `status` and `detail` say why; a retry doesn't help
 """
 
 import time
@@ -22,17 +22,17 @@ PAGE = 100
 """Airflow's default `[api] maximum_page_limit`."""
 
 LOG_CONNECTIONS = 20
-"""So many task logs are read from Airflow at once; others wait."""
+"""Task logs that may be read from Airflow at the same time. Further ones wait."""
 
 _SERVICE_TOKEN_LIFETIME = 600.0
 
 
 class AirflowError(Exception):
-    """Base of what the client raises."""
+    """Base of the errors that the client raises."""
 
 
 class AirflowUnavailable(AirflowError):
-    """Airflow did not answer, or not usefully. A retry helps."""
+    """Airflow did not answer, or not with a usable response. A retry helps."""
 
 
 class AirflowRefused(AirflowError):
@@ -45,10 +45,10 @@ class AirflowRefused(AirflowError):
 
 
 class AirflowClient:
-    """A pooled client. Calls take the token of the user on whose behalf they are made.
+    """A client with pooled connections. Calls are made with the token of the user on whose behalf they are made.
 
-    Without a token a call is made as the service account, whose token is fetched when needed. Reads are tried three
-    times; what changes something is tried once, because the caller must know whether it may have happened.
+    Without a token a call is made as the service account, whose token is fetched when needed. Calls that are safe to
+    repeat are attempted three times, the others once, because the caller must know whether they may have taken effect.
     """
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -70,7 +70,7 @@ class AirflowClient:
         )
         self._service_token: tuple[str, float] | None = None
         self.calls = 0
-        """Requests made so far, for the metrics."""
+        """Requests sent so far, for the metrics."""
 
     async def close(self) -> None:
         """Close the pooled connections."""
@@ -88,20 +88,20 @@ class AirflowClient:
         return [str(role["name"]) for role in answer.get("roles") or []]
 
     async def health(self) -> dict[str, Any]:
-        """What `/monitor/health` says of each component."""
+        """The health of each component, as `/monitor/health` reports it."""
         return await self._send("GET", "/api/v2/monitor/health", token=None)
 
     async def dag_details(self, dag_id: str, *, token: str | None = None) -> dict[str, Any]:
-        """A DAG with its parameters."""
+        """A DAG's details, with its params."""
         return await self._read("GET", f"/api/v2/dags/{quote(dag_id, safe='')}/details", token=token)
 
     async def dag_tasks(self, dag_id: str, *, token: str | None = None) -> list[dict[str, Any]]:
-        """A DAG's tasks with the ids of those that follow each."""
+        """A DAG's tasks, each with the ids of its downstream tasks."""
         answer = await self._read("GET", f"/api/v2/dags/{quote(dag_id, safe='')}/tasks", token=token)
         return list(answer["tasks"])
 
     async def list_dags(self, *, token: str | None = None) -> list[dict[str, Any]]:
-        """All DAGs the user may see."""
+        """All DAGs that the user may see."""
         dags: list[dict[str, Any]] = []
         while True:
             page = await self._read(
@@ -123,7 +123,7 @@ class AirflowClient:
         run_after: datetime | None = None,
         token: str | None = None,
     ) -> dict[str, Any]:
-        """Start a run under an id of the caller's choice. `AirflowRefused` 409: that id is taken."""
+        """Start a run under an id that the caller chose. Raises `AirflowRefused` with 409 when the id is taken."""
         body: dict[str, Any] = {"dag_run_id": dag_run_id, "logical_date": None, "conf": conf}
         if run_after is not None:
             body["run_after"] = run_after.isoformat()
@@ -135,13 +135,13 @@ class AirflowClient:
         )
 
     async def dag_run(self, dag_id: str, dag_run_id: str, *, token: str | None = None) -> dict[str, Any]:
-        """One run. `AirflowRefused` 404: there is none."""
+        """One run. Raises `AirflowRefused` with 404 when there is none."""
         return await self._read("GET", _run_path(dag_id, dag_run_id), token=token)
 
     async def task_instance(
         self, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, token: str | None
     ) -> dict[str, Any]:
-        """One task instance as it stands. `AirflowRefused` 404: there is none."""
+        """One task instance. Raises `AirflowRefused` with 404 when there is none."""
         path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{quote(task_id, safe='')}/{map_index}"
         return await self._read("GET", path, token=token)
 
@@ -149,10 +149,10 @@ class AirflowClient:
     async def task_log(
         self, dag_id: str, dag_run_id: str, task_id: str, map_index: int, try_number: int, *, token: str | None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The log of a try as Airflow has it now: newline-delimited JSON, in pieces as they arrive.
+        """A try's current log: newline-delimited JSON, in pieces as they arrive.
 
-        Raises on entering and while the pieces are read. Logs have connections of their own: who reads slowly keeps
-        nobody else waiting.
+        Raises when it is entered and while the pieces are read. Logs have connections of their own, so that a slow
+        reader does not delay other calls.
         """
         path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{quote(task_id, safe='')}/logs/{try_number}"
         headers = {"Authorization": f"Bearer {token or await self._token()}", "Accept": "application/x-ndjson"}
@@ -177,7 +177,7 @@ class AirflowClient:
     async def clear_tasks(
         self, dag_id: str, dag_run_id: str, tasks: Iterable[tuple[str, int]], *, token: str | None
     ) -> dict[str, Any]:
-        """Have task instances (`task_id`, `map_index`) of a run run again, and the run go on."""
+        """Clear task instances (`task_id`, `map_index`) of a run, so that Airflow runs them again."""
         body = {
             "dry_run": False,
             "dag_run_id": dag_run_id,
@@ -207,17 +207,17 @@ class AirflowClient:
         )
 
     async def tasks_updated_since(self, moment: datetime, *, run_after: str | None) -> list[dict[str, Any]]:
-        """The task instances of all runs that changed at or after `moment`; `run_after` leaves out older runs."""
+        """The task instances of all runs since `run_after` that changed at or after `moment`."""
         params = {"updated_at_gte": moment.isoformat(), "order_by": "id"}
         if run_after is not None:
             params["run_after_gte"] = run_after
         return await self._pages("GET", "/api/v2/dags/~/dagRuns/~/taskInstances", "task_instances", params=params)
 
     async def task_instances(self, runs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-        """The task instances of these runs (`dag_id`, `dag_run_id`); batches of runs go in one call."""
-        wanted = set(runs)
+        """The task instances of these runs (`dag_id`, `dag_run_id`), with one call per 50 runs."""
+        run_keys = set(runs)
         found: list[dict[str, Any]] = []
-        for batch in _batches(sorted(wanted), 50):
+        for batch in _batches(sorted(run_keys), 50):
             body = {
                 "dag_ids": sorted({dag_id for dag_id, _ in batch}),
                 "dag_run_ids": sorted({run_id for _, run_id in batch}),
@@ -231,7 +231,7 @@ class AirflowClient:
                     json={**body, "page_limit": PAGE, "page_offset": offset},
                 )
                 entries = page["task_instances"]
-                found.extend(entry for entry in entries if (entry["dag_id"], entry["dag_run_id"]) in wanted)
+                found.extend(entry for entry in entries if (entry["dag_id"], entry["dag_run_id"]) in run_keys)
                 offset += len(entries)
                 if len(entries) < PAGE:
                     break
@@ -260,7 +260,7 @@ class AirflowClient:
                 except AirflowRefused as refused:
                     if refused.status != httpx.codes.UNAUTHORIZED:
                         raise
-                    self._service_token = None  # Airflow was set up anew
+                    self._service_token = None  # Airflow was set up again with another secret
                     return await self._send(method, path, token=await self._token(), **request)
         raise AssertionError("unreachable")  # pragma: no cover  # AsyncRetrying returns or raises
 
@@ -282,9 +282,9 @@ class AirflowClient:
         try:
             answer = response.json()
         except ValueError as error:
-            raise AirflowUnavailable("Airflow's answer is not JSON") from error
+            raise AirflowUnavailable("Airflow's response is not JSON") from error
         if not isinstance(answer, dict):
-            raise AirflowUnavailable("Airflow's answer is not a JSON object")
+            raise AirflowUnavailable("Airflow's response is not a JSON object")
         return answer
 
 
@@ -312,6 +312,7 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 def _detail(response: httpx.Response) -> str:
+    """Why Airflow refused: FastAPI's `detail`, which is a text, a list of validation errors or an object."""
     try:
         detail = response.json().get("detail")
     except (ValueError, AttributeError):

@@ -1,1 +1,1 @@
-"""Pure rules and types: no I/O, no framework."""
+"""Pure rules and types, without I/O and without a framework."""

@@ -1,4 +1,5 @@
-"""Budgets: how many tokens, US dollars and steps agents may use. Light to import: DAG files pay for it."""
+"""Budgets: how many tokens, US dollars and steps agents may use. DAG files import this module, so it has to be
+light."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,15 +10,14 @@ from backend.core.errors.input_error import InputError
 
 
 class BudgetExceededError(RuntimeError):
-    """The next model call or step would go over the budget; it was not made. A retry doesn't help."""
+    """The next model call or step would exceed the budget and was not made. A retry doesn't help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Upper limits; None is no limit.
+    """Upper limits; None means no limit.
 
-    `max_tokens` counts input and output, `max_cost_usd` is in US dollars, `max_steps` counts executions of graphs'
-    nodes.
+    `max_tokens` counts input and output, `max_cost_usd` is in US dollars, and `max_steps` counts node executions.
     """
 
     max_tokens: int | None = None
@@ -25,15 +25,16 @@ class Budget:
     max_steps: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What `parse_budget` makes the same budget of."""
+        """The form from which `parse_budget` restores this budget."""
         values = {key: value for key, value in asdict(self).items() if value is not None}
         return {key: float(value) if isinstance(value, Decimal) else value for key, value in values.items()}
 
 
 def parse_budget(given: Any, *, field: str = "budget") -> Budget | None:
-    """The budget of `{"max_tokens", "max_cost_usd", "max_steps"}`, any of them; None without one.
+    """Parse `{"max_tokens", "max_cost_usd", "max_steps"}`, any of which may be missing; None if all are.
 
-    Raises `InputError` naming the key that is unknown or no number from 0 up. Numbers may come as text, of a template.
+    Numbers may be strings, as templates render them. Raises `InputError`, naming the key, if a key is unknown or its
+    value isn't a number of at least 0.
     """
     if given is None:
         return None

@@ -1,14 +1,14 @@
-"""Work of an event loop that is done by one asyncio task at a time, and by none when there is none."""
+"""A background task that runs only while there is work for it, and only once at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 
 class OnDemand:
-    """Begins `work` when there is some; whoever wants it done says `run`, as often as they like.
+    """Runs `work` in a task of its own after each call of `run`, unless it is running already.
 
-    A loop that is closed cancels all its tasks, and some of them still have something to say: then `run` begins the
-    work again, when the cancelled one has let go of it.
+    When an event loop shuts down, it cancels all tasks, and some of them still have records to write. `run` then starts
+    the work again as soon as the cancelled task has ended.
     """
 
     def __init__(self, work: Callable[[], Awaitable[None]], name: str) -> None:
@@ -17,16 +17,16 @@ class OnDemand:
         self._task: asyncio.Task[None] | None = None
 
     def run(self) -> None:
-        """See to it that somebody works."""
+        """Start the work unless it is running."""
         if self._task is None or self._task.done() or self._task.cancelling():
             self._task = asyncio.create_task(self._after(self._task), name=self._name)
 
     def cancel(self) -> None:
-        """Stop working."""
+        """Cancel the work if it is running."""
         if self._task is not None:
             self._task.cancel()
 
-    async def _after(self, former: asyncio.Task[None] | None) -> None:
-        if former is not None and not former.done():
-            await asyncio.wait([former])
+    async def _after(self, previous: asyncio.Task[None] | None) -> None:
+        if previous is not None and not previous.done():
+            await asyncio.wait([previous])
         await self._work()

@@ -1,18 +1,18 @@
-"""The events of an execution's timeline, as they are stored and streamed."""
+"""The events of an execution, as they are stored in the log and streamed to clients."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 EventType = Literal["workflow_update", "task_update", "agent_update", "token", "error", "end"]
-"""What the log holds. A stream adds `gap`, which is never stored."""
+"""The types of stored events. A stream adds `gap`, which is never stored."""
 
 CHANNEL = "visual_ai_events"
-"""The Postgres notification channel; a payload is `<execution id> <last seq>`."""
+"""The PostgreSQL channel that announces new events; a payload is `<execution id> <last seq>`."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event before it has its place in the log."""
+    """An event that has no position in the log yet."""
 
     type: EventType
     payload: dict[str, Any]
@@ -20,7 +20,7 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event in its place: `seq` counts from 1 without a hole within its execution."""
+    """A stored event. Within an execution, `seq` counts from 1 without gaps."""
 
     execution_id: str
     seq: int

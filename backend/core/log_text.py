@@ -1,9 +1,9 @@
-"""An entry of a task's log as people read it."""
+"""Formats an entry of a task's log for people."""
 
 import json
 from typing import Any
 
-# What every entry of a try's log repeats, and where in the code it was written.
+# What every entry of a log repeats, and the place in the code that wrote it.
 _NOISE = frozenset(
     {"ti_id", "dag_id", "run_id", "task_id", "map_index", "try_number", "task_instance_id", "filename", "lineno"}
 )
@@ -12,8 +12,11 @@ _GROUP_END = "::endgroup::"
 
 
 def as_text(line: bytes) -> str:
-    """One line of Airflow's newline-delimited JSON as text: time, level, logger, what happened and what else is known
-    of it; an exception takes further lines. What is no JSON object stays as it is; the end of a group is no text."""
+    """One line of Airflow's newline-delimited JSON as text: time, level, logger, event and further fields.
+
+    A traceback takes more lines. The end of a group becomes an empty text; a line that isn't a JSON object is returned
+    as it is.
+    """
     try:
         entry = json.loads(line)
     except ValueError:

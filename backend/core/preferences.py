@@ -1,20 +1,24 @@
-"""What a user has chosen: for runs, for notifications, for the dashboard."""
+"""A user's preferences: defaults for runs, notification targets, and the range of the dashboard."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
-from backend.core.notifications.notification_events import NotificationEvent
+NotificationEvent = Literal["run_failed", "budget_threshold", "rate_limit_threshold", "alert"]
+"""A run failed; a share of a budget was used; many rate limits were met in a short time; a DAG's `VisualAINotifier` was
+called."""
+
+EVENTS: tuple[NotificationEvent, ...] = get_args(NotificationEvent)
 
 DEFAULT_RANGE = "24h"
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """When a threshold is passed.
+    """When a target is notified.
 
-    `budget_share` is the used part of a budget, above 0 and up to 1; `rate_limit_errors` of all the user's runs within
-    `rate_limit_within` seconds.
+    `budget_share` is the used share of a budget, above 0 and at most 1. `rate_limit_errors` is how many rate limits the
+    user's runs have met within `rate_limit_within` seconds.
     """
 
     budget_share: float = 0.8
@@ -24,9 +28,7 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class NotificationTarget:
-    """A webhook. `name` is unique among the user's.
-
-    `sealed_secret` is encrypted (`backend.services.notifications.secret_box`)."""
+    """A webhook. `name` is unique for the user; `sealed_secret` is encrypted by `SecretBox`."""
 
     name: str
     url: str
@@ -36,13 +38,13 @@ class NotificationTarget:
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def wants(self, event: str) -> bool:
-        """Whether events of that kind are sent here."""
+        """Whether the target is enabled and subscribed to this event."""
         return self.enabled and event in self.events
 
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """All of one user's. `budget` is what `parse_budget` takes, or None."""
+    """All preferences of one user. `budget` is in the form that `parse_budget` accepts, or None."""
 
     default_model: str | None = None
     budget: dict[str, Any] | None = None
@@ -55,16 +57,16 @@ class Preferences:
 
     @property
     def notified_events(self) -> list[str]:
-        """The events that any target wants."""
+        """The events that any enabled target is subscribed to."""
         return sorted({event for target in self.targets if target.enabled for event in target.events})
 
     @property
     def budget_shares(self) -> list[float]:
-        """The shares of budgets at which any target wants to hear of them."""
+        """The shares of budgets at which any target wants to be notified."""
         return sorted({target.thresholds.budget_share for target in self.targets if target.wants("budget_threshold")})
 
     def settings_json(self) -> dict[str, Any]:
-        """All but the model, as stored."""
+        """Everything but the model, in the form that is stored."""
         return {
             "budget": self.budget,
             "dashboard_range": self.dashboard_range,
@@ -73,8 +75,10 @@ class Preferences:
 
     @classmethod
     def of_row(cls, default_model: str | None, settings: Mapping[str, Any]) -> "Preferences":
-        """What was stored, perhaps by a later version. Raises `KeyError`, `TypeError` or `ValueError` for what was not
-        written here."""
+        """The preferences that were stored, perhaps by a later version.
+
+        Raises `KeyError`, `TypeError` or `ValueError` for anything else.
+        """
         return cls(
             default_model=default_model,
             budget=settings.get("budget"),

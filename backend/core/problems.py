@@ -1,16 +1,17 @@
-"""What the API can answer instead of what was asked for, as RFC 9457 problem details.
+"""Errors that the API reports to its clients, as RFC 9457 problem details.
 
 Problem
 ├── Unauthorized          401  sign in again
 ├── Forbidden             403  a retry doesn't help
 ├── NotFound              404  a retry doesn't help
 ├── Conflict              409  a retry doesn't help until the conflict is resolved
-├── TooLarge              413  send less
+├── TooLarge              413  send a smaller body
 ├── Invalid               422  `errors` names each field by JSON pointer
 ├── TooManyRequests       429  retry after `retry_after` seconds
 └── Unavailable           503  retry after `retry_after` seconds
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,14 +19,14 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One fault of a request: where it is (RFC 6901 JSON pointer) and what to do."""
+    """One error in a request: where it is (a JSON pointer, RFC 6901) and what to change."""
 
     pointer: str
     detail: str
 
 
 class Problem(Exception):
-    """Base of all. `detail` is meant for the caller: no secret, no internal address."""
+    """The base class. `detail` is shown to the client: it contains no secret and no internal address."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
@@ -51,28 +52,28 @@ class Problem(Exception):
 
 
 class Unauthorized(Problem):
-    """No token, or one that is not or no longer valid."""
+    """There is no token, or it is invalid or expired."""
 
     status = 401
     title = "Unauthorized"
 
 
 class Forbidden(Problem):
-    """The user lacks the right."""
+    """The user doesn't have the right."""
 
     status = 403
     title = "Forbidden"
 
 
 class NotFound(Problem):
-    """There is no such thing, or the user may not know of it."""
+    """There is no such resource, or the user may not know that it exists."""
 
     status = 404
     title = "Not found"
 
 
 class Conflict(Problem):
-    """The request contradicts the present state."""
+    """The request conflicts with the current state."""
 
     status = 409
     title = "Conflict"
@@ -86,21 +87,31 @@ class TooLarge(Problem):
 
 
 class Invalid(Problem):
-    """The request is well-formed but breaks a rule; `errors` says which."""
+    """The request is well-formed but breaks rules, which `errors` lists."""
 
     status = 422
     title = "Unprocessable content"
 
 
 class TooManyRequests(Problem):
-    """A rate or budget limit is reached."""
+    """A rate limit or a budget is used up."""
 
     status = 429
     title = "Too many requests"
 
 
 class Unavailable(Problem):
-    """Something this answer needs is out of reach."""
+    """A service that the request depends on is unavailable."""
 
     status = 503
     title = "Service unavailable"
+
+
+def pointer(*path: str | int) -> str:
+    """The JSON pointer (RFC 6901) of these keys and indexes."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
+def field_path(field: str) -> list[str]:
+    """The keys and indexes of a field that is written like `agents[0].depends_on`."""
+    return re.findall(r"[^.\[\]]+", field)

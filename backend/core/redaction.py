@@ -1,4 +1,4 @@
-"""Takes secrets and picture bytes out of what is stored, streamed or logged."""
+"""Removes secrets and image bytes from everything that is stored, streamed or logged."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,22 +24,22 @@ REDACTED = "[redacted]"
 
 _PREFIXES = ("sk", "pk", "rk", "xoxa", "xoxb", "xoxp", "ghp", "gho", "glpat")
 _MARKS = ("bearer", "eyj", "://", *(prefix + joint for prefix in _PREFIXES for joint in "-_"))
-"""One of these stands in each text that `_SECRETS` matches; to look for them is twenty times as fast."""
+"""Every text that `_SECRETS` matches contains one of these; searching for them is twenty times as fast."""
 
 _SHORTEST = 3
-"""Characters of the shortest text that either pattern matches: `a:b` before an `@` in a URL."""
+"""The length of the shortest text that a pattern matches: `a:b` before an `@` in a URL."""
 
 _WINDOW = 200
-"""Half as many characters as `_BASE64` has at least: one such window of a text lies in the middle of each match."""
+"""Half the minimum length of a match of `_BASE64`, so that each match contains one whole window of the text."""
 
 
 def redact_text(text: str, *, limit: int | None = None) -> str:
-    """`text` without secrets and embedded pictures, cut to `limit` characters."""
-    # Most texts are short names and states, and most others hold no picture.
+    """`text` without secrets and embedded images, truncated to `limit` characters."""
+    # Most texts are short names and states, and most others contain no image.
     if len(text) >= _SHORTEST:
         if ";base64," in text:
             text = _DATA_URL.sub(_describe, text)
-        # Models' integrations also take pictures and files as bare base64.
+        # Model integrations also accept images and files as bare base64.
         if len(text) >= 2 * _WINDOW and _has_long_word(text):
             text = _BASE64.sub(_describe_bare, text)
         lowered = text.lower()
@@ -51,7 +51,8 @@ def redact_text(text: str, *, limit: int | None = None) -> str:
 
 
 def redact(value: Any, *, limit: int | None = None) -> Any:
-    """A JSON-able copy of `value` without secrets and embedded pictures, each string cut to `limit` characters."""
+    """A JSON-compatible copy of `value` without secrets and embedded images, strings truncated to `limit`
+    characters."""
     if isinstance(value, str):
         return redact_text(value, limit=limit)
     if isinstance(value, bytes):
@@ -73,7 +74,7 @@ def redact(value: Any, *, limit: int | None = None) -> Any:
 
 
 def find_secret(value: Any) -> list[str | int] | None:
-    """Where in a JSON value the first text stands that would be taken out: keys and positions; None without one."""
+    """The keys and indexes of the first text in a JSON value that would be redacted; None if there is none."""
     if isinstance(value, str):
         return [] if redact_text(value) != value else None
     items: list[tuple[str | int, Any]] = []
@@ -95,7 +96,7 @@ def _is_secret_key(key: Any) -> bool:
 
 
 def hide(value: Any, keys: Sequence[str]) -> Any:
-    """A value without these keys of one's own: a provider may repeat the one that it refuses."""
+    """A copy of a JSON value without these API keys: a provider may repeat the key that it rejects."""
     if isinstance(value, str):
         for key in keys:
             value = value.replace(key, REDACTED)
@@ -112,13 +113,13 @@ def _describe(match: re.Match[str]) -> str:
 
 
 def _has_long_word(text: str) -> bool:
-    """Whether `_BASE64` may match; to ask costs a hundredth of looking."""
+    """Whether `_BASE64` can match, at a hundredth of the cost of searching."""
     return any(" " not in text[start : start + _WINDOW] for start in range(0, len(text) - _WINDOW + 1, _WINDOW))
 
 
 def _describe_bare(match: re.Match[str]) -> str:
     found = match.group()
-    # Ids, rulers and words of a language without spaces are not made of all three.
+    # Ids, rulers and text in languages without spaces don't contain digits, lower and upper case letters.
     return f"[{_described(found)}]" if all(kind.search(found, 0, _WINDOW) for kind in _KINDS) else found
 
 

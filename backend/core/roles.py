@@ -1,4 +1,4 @@
-"""Who may do what. Roles are Airflow's own (FAB): a larger one includes the smaller."""
+"""Roles and principals. Roles are Airflow's own (FAB); each includes the rights of the ones below."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from enum import IntEnum
 from typing import Literal, cast
 
 RoleName = Literal["Public", "Viewer", "User", "Op", "Admin"]
-"""A role as Airflow writes it."""
+"""The name of a role in Airflow."""
 
 
 class Role(IntEnum):
-    """What a user may do: `VIEWER` reads, `USER` triggers, `OP` and `ADMIN` see and stop all."""
+    """A `VIEWER` may read, a `USER` may trigger runs, and `OP` and `ADMIN` may see and stop the runs of everyone."""
 
     PUBLIC = 0
     VIEWER = 1
@@ -20,18 +20,19 @@ class Role(IntEnum):
 
     @classmethod
     def highest(cls, names: Iterable[str]) -> "Role":
-        """The largest of the named roles; names Airflow does not ship with count as no role."""
+        """The highest of the named roles; roles that don't come with Airflow don't count."""
         return max((cls[name.upper()] for name in names if name.upper() in cls.__members__), default=cls.PUBLIC)
 
     @property
     def label(self) -> RoleName:
-        """The name as Airflow writes it."""
+        """The name in Airflow."""
         return cast("RoleName", self.name.capitalize())
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who makes a request. `airflow_token` is theirs, so that Airflow's own access rules apply to what they do."""
+    """The user who makes a request. Calls to Airflow are made with their `airflow_token`, so that its access rules
+    apply."""
 
     username: str
     role: Role
@@ -40,5 +41,5 @@ class Principal:
 
     @property
     def sees_all(self) -> bool:
-        """Whether runs of others may be seen; a Viewer reads everything, a User only their own."""
+        """Whether the user may see the runs of others. A Viewer may read everything, a User only their own runs."""
         return self.role in (Role.VIEWER, Role.OP, Role.ADMIN)

@@ -1,4 +1,4 @@
-"""The settings, read once from the environment (and `.env`)."""
+"""The settings of the system, read once from the environment and `.env`."""
 
 import json
 import re
@@ -16,18 +16,18 @@ from backend.core.errors.policy import MAX_SECONDS, ErrorPolicy, parse_error_pol
 from backend.core.ratelimit.configured import ModelLimit, check_names
 
 MIN_SECRET_BYTES = 32
-"""RFC 7518 section 3.2: an HS256 key has at least the size of the hash."""
+"""RFC 7518 section 3.2: an HS256 key is at least as long as the hash."""
 
 
 class SettingsError(ValueError):
-    """The environment does not make a usable configuration. A retry doesn't help."""
+    """The environment is not a valid configuration. A retry doesn't help."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be set from outside. Frozen; build it with `get_settings()`.
+    """Everything that can be configured. Frozen; get it with `get_settings()`.
 
-    Names that belong to other products keep their names (`OPENAI_API_KEY`, `POSTGRES_*`, `LANGFUSE_*`); ours start
-    with `VISUAL_AI_`. Sizes are in bytes, times in seconds, pictures in pixels.
+    Variables of other products keep their names (`OPENAI_API_KEY`, `POSTGRES_*`, `LANGFUSE_*`); ours start with
+    `VISUAL_AI_`. Sizes are in bytes, times in seconds, dimensions of images in pixels.
     """
 
     model_config = SettingsConfigDict(
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
 
-    # Errors of models
+    # Model errors and rate limits
     error_rules: Annotated[dict[str, Any], NoDecode] = Field({}, validation_alias="VISUAL_AI_ERROR_POLICY")
     model_fallbacks: Annotated[dict[str, Any], NoDecode] = Field({}, validation_alias="VISUAL_AI_MODEL_FALLBACKS")
     retry_wait_limit: float = Field(60.0, validation_alias="VISUAL_AI_RETRY_WAIT_LIMIT", ge=0, le=MAX_SECONDS)
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     rate_limiter: bool = Field(True, validation_alias="VISUAL_AI_RATE_LIMITER")
     model_limits: Annotated[dict[str, ModelLimit], NoDecode] = Field({}, validation_alias="VISUAL_AI_MODEL_LIMITS")
 
-    # Agents that run in the triggerer
+    # Agents in the triggerer
     triggerer_connections: int = Field(10, validation_alias="VISUAL_AI_TRIGGERER_CONNECTIONS", ge=1, le=200)
     triggerer_threads: int = Field(32, validation_alias="VISUAL_AI_TRIGGERER_THREADS", ge=1, le=1000)
     blocking_warning: float = Field(1.0, validation_alias="VISUAL_AI_BLOCKING_WARNING", gt=0)
@@ -101,14 +101,14 @@ class Settings(BaseSettings):
     event_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_EVENT_RETENTION_DAYS", gt=0)
     checkpoint_retention_days: float = Field(7.0, validation_alias="VISUAL_AI_CHECKPOINT_RETENTION_DAYS", ge=0)
 
-    # Pictures
+    # Images
     allow_private_images: bool = Field(False, validation_alias="VISUAL_AI_ALLOW_PRIVATE_IMAGES")
     max_image_bytes: int = Field(20 * 2**20, validation_alias="VISUAL_AI_MAX_IMAGE_BYTES", ge=1024)
     max_image_pixels: int = Field(50_000_000, validation_alias="VISUAL_AI_MAX_IMAGE_PIXELS", ge=1)
     model_image_side: int = Field(2048, validation_alias="VISUAL_AI_MODEL_IMAGE_SIDE", ge=64)
     image_fetch_timeout: float = Field(20.0, validation_alias="VISUAL_AI_IMAGE_FETCH_TIMEOUT", gt=0)
 
-    # Webhooks that users are notified through
+    # Webhooks for notifications
     allow_private_webhooks: bool = Field(False, validation_alias="VISUAL_AI_ALLOW_PRIVATE_WEBHOOKS")
     allow_http_webhooks: bool = Field(False, validation_alias="VISUAL_AI_ALLOW_HTTP_WEBHOOKS")
     webhook_timeout: float = Field(10.0, validation_alias="VISUAL_AI_WEBHOOK_TIMEOUT", gt=0, le=60)
@@ -143,7 +143,7 @@ class Settings(BaseSettings):
 
     @property
     def error_policy(self) -> ErrorPolicy:
-        """What is done about models' errors where an operator says nothing else."""
+        """The error policy for model calls, unless an operator's argument overrides it."""
         limits = ErrorPolicy(wait_limit=self.retry_wait_limit, reschedule_limit=self.reschedule_limit)
         policy = parse_error_policy(self.error_rules, base=limits, field_name="VISUAL_AI_ERROR_POLICY")
         chains = parse_fallbacks(self.model_fallbacks, "VISUAL_AI_MODEL_FALLBACKS")
@@ -151,38 +151,38 @@ class Settings(BaseSettings):
 
     @property
     def redis_address(self) -> str | None:
-        """The URL of the Redis that processes share, with its password; None: they share Postgres."""
+        """The URL of the shared Redis, including its password; None if processes share only PostgreSQL."""
         return self.redis_url.get_secret_value() if self.redis_url is not None else None
 
     @property
     def airflow_link_base(self) -> str:
-        """Where a person's browser finds Airflow, without a trailing slash."""
+        """The address of Airflow for browsers, without a trailing slash."""
         return (self.airflow_public_url or self.airflow_url).rstrip("/")
 
     @property
     def pages_link_base(self) -> str:
-        """Where a person's browser finds the web page, without a trailing slash: the backend's own address if they
-        are served as one."""
+        """The address of the web page for browsers, without a trailing slash: that of the backend unless it is served
+        elsewhere."""
         return (self.pages_url or self.public_url).rstrip("/")
 
     @property
     def langfuse_url(self) -> str:
-        """Langfuse's address, without a trailing slash; `LANGFUSE_BASE_URL` goes before the older `LANGFUSE_HOST`."""
+        """The address of Langfuse without a trailing slash. `LANGFUSE_BASE_URL` overrides the older `LANGFUSE_HOST`."""
         return (self.langfuse_base_url or self.langfuse_host).rstrip("/")
 
     @property
     def tracing(self) -> bool:
-        """Whether traces are sent to Langfuse: both keys are there, and nobody switched it off."""
+        """Whether traces are sent to Langfuse: both keys are set and tracing isn't disabled."""
         return bool(self.langfuse_tracing and self.langfuse_public_key and self.langfuse_secret_key)
 
     @property
     def tracing_environment(self) -> str:
-        """What Langfuse tells the traces of several installations in one project apart by."""
+        """The environment by which Langfuse tells apart several installations in one project."""
         return self.langfuse_environment or self.environment
 
     @property
     def development(self) -> bool:
-        """Whether this is a developer's machine, where the loopback may read without a token."""
+        """Whether this is a developer's machine, where requests from the loopback may read without a token."""
         return self.environment == "development"
 
     @field_validator("redis_url")
@@ -195,7 +195,7 @@ class Settings(BaseSettings):
     @field_validator("openai_api_key", "langfuse_public_key", "langfuse_secret_key", mode="before")
     @classmethod
     def _leave_out_placeholders(cls, key: Any) -> Any:
-        # What an example file is filled with is no key: each call, and each trace, would be refused.
+        # Placeholders of an example file are no keys: every call and every trace would be rejected.
         return None if isinstance(key, str) and key.strip().startswith("your_") else key
 
     @field_validator("langfuse_host", "langfuse_base_url")
@@ -209,7 +209,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_langfuse_environment(cls, name: str | None) -> str | None:
         if name is not None and not re.fullmatch(r"(?!langfuse)[a-z0-9_-]{1,40}", name):
-            raise ValueError("Langfuse takes up to 40 of a-z, 0-9, - and _, and nothing that begins with “langfuse”")
+            raise ValueError("use up to 40 of a-z, 0-9, - and _; the name must not begin with “langfuse”")
         return name
 
     @field_validator("model_limits", "error_rules", "model_fallbacks", mode="before")
@@ -220,7 +220,7 @@ class Settings(BaseSettings):
         try:
             return json.loads(given)
         except ValueError as error:
-            raise ValueError(f"this is no JSON: {error}") from None
+            raise ValueError(f"this is not valid JSON: {error}") from None
 
     @field_validator("model_limits")
     @classmethod
@@ -245,7 +245,7 @@ class Settings(BaseSettings):
                     f"VISUAL_AI_JWT_SECRET: set a random secret of at least {MIN_SECRET_BYTES} bytes "
                     "(for example `openssl rand -hex 32`) when VISUAL_AI_ENVIRONMENT=production"
                 )
-            if self.airflow_password.get_secret_value() == "airflow":  # the default to refuse
+            if self.airflow_password.get_secret_value() == "airflow":  # the default
                 raise SettingsError(
                     "VISUAL_AI_AIRFLOW_PASSWORD: the default password is not accepted when "
                     "VISUAL_AI_ENVIRONMENT=production"
@@ -259,5 +259,5 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The process's settings, read at the first call. Raises pydantic's `ValidationError` naming the variable."""
+    """The settings of this process, read at the first call. Raises `pydantic.ValidationError`, naming the variable."""
     return Settings()

@@ -1,6 +1,6 @@
-"""States of runs and task instances, and what follows from them.
+"""States of runs and task instances, and the rules for merging what several sources report about them.
 
-The names are Airflow's; `cancelled` and `awaiting_input` are added for runs.
+The names are Airflow's; runs can also be `cancelled` or `awaiting_input`.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,12 @@ ACTIVE_RUN_STATES = frozenset(RUN_STATES) - TERMINAL_RUN_STATES
 
 TERMINAL_TASK_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 FAILED_TASK_STATES = frozenset({"failed", "upstream_failed"})
+ACTIVE_TASK_STATES = frozenset(
+    {"scheduled", "queued", "running", "restarting", "deferred", "up_for_retry", "up_for_reschedule"}
+)
+"""A task in one of these states continues by itself."""
 
-# The order in which one try of a task goes through its states; `running` and `deferred` may alternate.
+# The order of the states of one try of a task; `running` and `deferred` may alternate.
 _RANK = {
     None: 0,
     "scheduled": 1,
@@ -31,7 +35,7 @@ _TERMINAL_RANK = 6
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """What is known of one task instance; times are aware, `duration` is in seconds."""
+    """The state of one task instance. Times are timezone-aware; `duration` is in seconds."""
 
     task_id: str
     map_index: int
@@ -43,17 +47,17 @@ class TaskState:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What tells the task instance from the others of its run."""
+        """Identifies the task instance within its run."""
         return (self.task_id, self.map_index)
 
     @property
     def rank(self) -> int:
-        """How far the try has come; a larger number is later."""
+        """How far the try has got; a higher number is later."""
         return _TERMINAL_RANK if self.state in TERMINAL_TASK_STATES else _RANK.get(self.state, 3)
 
     @property
     def at_work(self) -> bool:
-        """Whether the try runs, or has run to its end."""
+        """Whether the try is running or has finished."""
         return self.state == "running" or self.state in TERMINAL_TASK_STATES
 
     def payload(self) -> dict[str, Any]:
@@ -70,13 +74,13 @@ class TaskState:
 
 
 def merge_task(known: TaskState | None, seen: TaskState, *, authoritative: bool) -> TaskState | None:
-    """The new state of a task instance after it was `seen`, or None when nothing has changed.
+    """The state of a task instance after a report (`seen`), or None if nothing has changed.
 
-    A notification (`authoritative=False`) only moves a try forward or starts a later one, so that it may come late
-    or twice. A reading of Airflow itself that began after the known state was written (`authoritative=True`)
-    wins: it alone can tell that a task was cleared or its state set by hand. But Airflow goes on calling a try
-    `running` until its process is gone, some time after the try itself has said how it ended, and `deferred`
-    all the time that it works in the triggerer.
+    A notification (`authoritative=False`) can arrive late or twice, so it only moves a try forward or starts a later
+    one. A list read from Airflow after the known state was written (`authoritative=True`) takes precedence: only
+    Airflow knows that a task was cleared or that its state was set by hand. There are two exceptions: Airflow calls a
+    try `running` until its process has exited, some time after the try itself has reported its result, and `deferred`
+    all the time that it is working in the triggerer.
     """
     if known is None:
         return seen
@@ -88,7 +92,7 @@ def merge_task(known: TaskState | None, seen: TaskState, *, authoritative: bool)
     if not authoritative:
         if seen.try_number < known.try_number:
             return None
-        # `running` and `deferred` share a rank: within it the later word counts.
+        # `running` and `deferred` share a rank, within which the later report counts.
         if same_try and seen.rank < known.rank:
             return None
     merged = TaskState(
@@ -101,27 +105,49 @@ def merge_task(known: TaskState | None, seen: TaskState, *, authoritative: bool)
         seen.duration,
     )
     changed = (merged.state, merged.try_number) != (known.state, known.try_number)
-    # Airflow's clock and a worker's differ by microseconds: a time alone is no change worth an event.
+    # The clocks of Airflow and of a worker differ by microseconds: a different time alone is no change.
     return merged if changed else None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How much of a run is done; `percent` is 0-100."""
+    """How much of a run is done; `percent` is between 0 and 100."""
 
     total: int
     done: int
     percent: int
 
 
-def measure_progress(listed: int, done: int, *, run_state: str, known_total: int, known_percent: int) -> Progress:
-    """Progress of a run of which `listed` task instances are known and `done` are over.
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """How many task instances of a run are known, and how many of them are in which state."""
 
-    It never falls below `known_percent`, and only a run that succeeded reaches 100: as long as it goes on, mapping
-    may still add task instances.
+    listed: int = 0
+    succeeded: int = 0
+    skipped: int = 0
+    active: int = 0
+    awaiting_input: int = 0
+
+    def run_state(self, state: str) -> str:
+        """`state`, or `awaiting_input` for a run in which nothing can go on until a person answers.
+
+        Airflow calls such a run `running`.
+        """
+        if state not in ("running", "awaiting_input"):
+            return state
+        return "awaiting_input" if self.awaiting_input and not self.active else "running"
+
+
+def measure_progress(counts: TaskCounts, *, run_state: str, known_total: int, known_percent: int) -> Progress:
+    """The progress of a run: the share of its task instances that have succeeded or were skipped.
+
+    If the run failed or was cancelled, only those that succeeded count as done: Airflow marks what such a run never
+    reached as skipped. If it succeeded, all count, even if it tolerated some failures. Progress never falls below
+    `known_percent`. Only a run that succeeded reaches 100, as task mapping may add task instances while it is active.
     """
-    total = max(known_total, listed)
+    total = max(known_total, counts.listed)
     if run_state == "success":
-        return Progress(total, done, 100)
+        return Progress(total, total, 100)
+    done = counts.succeeded + (0 if run_state in ("failed", "cancelled") else counts.skipped)
     percent = min(99, done * 100 // total) if total else 0
     return Progress(total, done, max(percent, known_percent))

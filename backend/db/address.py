@@ -1,4 +1,4 @@
-"""Database addresses as URLs, with every part quoted so that libpq, SQLAlchemy and yoyo read the same."""
+"""Database URLs, quoted so that libpq, SQLAlchemy and yoyo all parse them the same way."""
 
 from urllib.parse import quote, urlencode
 
@@ -6,22 +6,22 @@ from sqlalchemy.engine import URL, make_url
 
 
 def database_url(host: str, port: int, database: str, user: str, password: str, driver: str = "psycopg") -> str:
-    """A SQLAlchemy URL."""
+    """The SQLAlchemy URL of a database."""
     return _render(URL.create(f"postgresql+{driver}", user, password, host, port, database), f"postgresql+{driver}")
 
 
 def plain_url(url: str) -> str:
-    """The libpq form of a SQLAlchemy URL, as psycopg takes it."""
+    """The libpq form of a SQLAlchemy URL, for psycopg."""
     return _render(make_url(url), "postgresql")
 
 
 def with_login(url: str, user: str, password: str) -> str:
-    """The same database for another user, as a SQLAlchemy URL for psycopg 3."""
+    """The SQLAlchemy URL of the same database for another user, with psycopg 3 as the driver."""
     return _render(make_url(url).set(username=user, password=password), "postgresql+psycopg")
 
 
 def _render(url: URL, scheme: str) -> str:
-    # SQLAlchemy's own rendering leaves spaces in a password, which libpq refuses.
+    # SQLAlchemy's own rendering doesn't quote spaces in a password, which libpq rejects.
     login = ":".join(quote(part, safe="") for part in (url.username, url.password) if part is not None)
     host = url.host or ""
     place = f"[{host}]" if ":" in host else host

@@ -1,7 +1,9 @@
-"""Engines for the `visual_ai` database.
+"""Access to the `visual_ai` database, from event loops and from threads.
 
-Repositories are plain functions on a `Connection`. Asynchronous callers run them with
-`await connection.run_sync(function, ...)`, so that each statement is written once.
+Repositories are plain functions whose first argument is a `Connection`, so each statement is written once. They never
+commit: `Database.run` (asynchronous) and `run_in` (synchronous) run a function in a transaction of its own. Events that
+the function appends are announced to the feeds through Redis after the commit, if there is a Redis; without one, or if
+it is unavailable, `NOTIFY` does that.
 """
 
 import asyncio
@@ -27,8 +29,10 @@ T = TypeVar("T")
 
 
 def make_engine(url: str, *, application: str, pool_size: int = 2, wait: float | None = 10) -> Engine:
-    """A synchronous engine with `pool_size` pooled connections, made when they are needed; dead ones are replaced when
-    taken. `wait` is how long, in seconds, one is waited for; None: as long as it takes."""
+    """A synchronous engine with at most `pool_size` connections, which are opened on demand and replaced when dead.
+
+    `wait` is how many seconds to wait for a free connection; None waits indefinitely.
+    """
     return create_engine(
         url,
         pool_size=pool_size,
@@ -36,29 +40,28 @@ def make_engine(url: str, *, application: str, pool_size: int = 2, wait: float |
         pool_pre_ping=True,
         pool_timeout=wait,
         json_serializer=dumps,
-        use_native_hstore=False,  # not used, and asked of the server by every new engine: two round trips
+        use_native_hstore=False,  # unused, and costs each new engine two round trips
         connect_args={"application_name": application, "connect_timeout": 5},
     )
 
 
 @lru_cache(maxsize=4)
 def task_engine(url: str) -> Engine:
-    """The engine of a worker's task: of its agents, its listener and what else runs in its process.
+    """The engine of a task's process in a worker, shared by its agents and its listener.
 
-    The process that forks tasks makes it and `backend.db.rehearsal` uses it there, so that tasks find all statements
-    compiled. That process must not use it in threads: a lock that one of them holds during a fork would stay locked
-    in the task.
+    The process that forks tasks creates it, and `backend.db.rehearsal` compiles all statements there for the tasks.
+    That process must not use it in threads: a lock that a thread holds during a fork would stay locked in the task.
     """
     engine = make_engine(url, application="visual_ai_worker", pool_size=4)
-    # Connections are their maker's.
+    # Connections can't be shared with the parent process.
     os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
     return engine
 
 
 def make_async_engine(url: str, *, application: str, pool_size: int, check: bool = True) -> AsyncEngine:
-    """An asynchronous engine with `pool_size` pooled connections; dead ones are replaced when taken.
+    """An asynchronous engine with `pool_size` pooled connections, which are replaced when dead.
 
-    Without `check` that costs no round trip: what then fails must be tried again by the caller.
+    Without `check`, dead connections are not detected beforehand, which saves a round trip: the caller has to retry.
     """
     return create_async_engine(
         url,
@@ -67,16 +70,13 @@ def make_async_engine(url: str, *, application: str, pool_size: int, check: bool
         pool_pre_ping=check,
         pool_timeout=10,
         json_serializer=dumps,
-        use_native_hstore=False,  # not used, and asked of the server by every new engine: two round trips
+        use_native_hstore=False,  # unused, and costs each new engine two round trips
         connect_args={"application_name": application, "connect_timeout": 5},
     )
 
 
 class Database:
-    """The one way asynchronous code reaches the database: a repository function in a transaction of its own.
-
-    With a `redis_url` the feeds hear of appended events through Redis.
-    """
+    """Runs repository functions for asynchronous code, each in a transaction of its own."""
 
     def __init__(self, engine: AsyncEngine, redis_url: str | None = None) -> None:
         self.engine = engine
@@ -86,7 +86,7 @@ class Database:
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(connection, …)` in one transaction and commit it.
 
-        Raises `sqlalchemy.exc.OperationalError` when the database is out of reach; a retry may help.
+        Raises `sqlalchemy.exc.OperationalError` if the database is unavailable; a retry may help.
         """
         return await self._run(self.engine, function, *args, **kwargs)
 
@@ -112,9 +112,9 @@ class Database:
     async def run_autocommit(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run `function(connection, …)` with each of its statements committed by itself, in one round trip each.
+        """Run `function(connection, …)` and commit each of its statements separately, in one round trip each.
 
-        No lock outlives its statement, however long this process takes to get round to the next one. Raises as `run`.
+        No lock outlives its statement, however busy this process is. Raises the same errors as `run`.
         """
         return await self._run(self._autocommit, function, *args, **kwargs)
 
@@ -128,15 +128,15 @@ class Database:
         try:
             async with self.engine.begin() as connection:
                 await connection.run_sync(notify, announcements)
-        except SQLAlchemyError as error:  # what was to be told is committed: the feeds find it by themselves
-            log.warning("the event feeds could not be woken: %s", type(error).__name__)
+        except SQLAlchemyError as error:  # the events are committed, and the feeds find them when they poll
+            log.warning("the event feeds could not be notified: %s", type(error).__name__)
 
 
 class ThreadedDatabase(Database):
-    """The same with a synchronous engine in at most `threads` threads.
+    """Runs repository functions with a synchronous engine in at most `threads` threads.
 
-    For a busy event loop: no transaction holds a lock while the loop gets round to its next statement. And for a
-    short-lived process: it takes half the time of an asynchronous engine.
+    In a busy event loop, a transaction would hold its locks until the loop gets round to the next statement; in a
+    thread it doesn't. A short-lived process saves half the time that an asynchronous engine takes.
     """
 
     def __init__(self, engine: Engine, *, threads: int, redis_url: str | None = None) -> None:
@@ -147,15 +147,15 @@ class ThreadedDatabase(Database):
     async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(connection, …)` in one transaction and commit it.
 
-        A transaction that has begun is not given up: who is cancelled meanwhile is told when it has ended.
+        A transaction that has started is completed. If the caller is cancelled meanwhile, it is cancelled afterwards.
         """
-        return await self._in_thread(partial(self._carry_out, function, *args, **kwargs))
+        return await self._in_thread(partial(self._execute, function, *args, **kwargs))
 
     async def run_autocommit(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run `function(connection, …)` with each of its statements committed by itself."""
-        return await self._in_thread(partial(self._carry_out_autocommit, function, *args, **kwargs))
+        """Run `function(connection, …)` and commit each of its statements separately."""
+        return await self._in_thread(partial(self._execute_autocommit, function, *args, **kwargs))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         running = asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -167,19 +167,19 @@ class ThreadedDatabase(Database):
             await asyncio.wait([running])
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
-                task.cancel(*cancelled.args)  # at its next step
+                task.cancel(*cancelled.args)  # takes effect at its next await
             return running.result()
 
     async def close(self) -> None:
-        """End the threads. The engine is its maker's."""
+        """Stop the threads. The caller disposes of the engine."""
         self._threads.shutdown(wait=False)
         if self._redis is not None:
             self._redis.close()
 
-    def _carry_out(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _execute(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return run_in(self._engine, self._redis, function, *args, **kwargs)
 
-    def _carry_out_autocommit(
+    def _execute_autocommit(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -193,7 +193,7 @@ def run_in(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
-    """Run `function(connection, …)` in one transaction and tell the feeds what it appended, for threads."""
+    """Run `function(connection, …)` in one transaction, then announce the events that it appended. For threads."""
     announcements = announcer.open() if announcer is not None else None
     with engine.begin() as connection:
         if announcements is not None:
@@ -203,6 +203,6 @@ def run_in(
         try:
             with engine.begin() as connection:
                 notify(connection, announcements)
-        except SQLAlchemyError as error:  # what was to be told is committed: the feeds find it by themselves
-            log.warning("the event feeds could not be woken: %s", type(error).__name__)
+        except SQLAlchemyError as error:  # the events are committed, and the feeds find them when they poll
+            log.warning("the event feeds could not be notified: %s", type(error).__name__)
     return result

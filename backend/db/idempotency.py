@@ -1,4 +1,4 @@
-"""Idempotency keys: which run a request of a user stands for."""
+"""Idempotency keys: which run was started for a request of a user."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from backend.db.tables import idempotency_keys as keys
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a key stands for. `request_hash` tells two requests with the same key apart."""
+    """The run of a key. `request_hash` detects that the key was reused for a different request."""
 
     request_hash: str
     dag_id: str
@@ -19,7 +19,7 @@ class Claim:
 
 
 def claim(connection: Connection, user_id: str, key: str, wanted: Claim) -> tuple[Claim, bool]:
-    """Take the key for `wanted`, or find what it stands for already; says whether it is new."""
+    """Claim the key for `wanted`. Returns the claim that is stored for the key, and whether it is new."""
     made = connection.execute(
         insert(keys)
         .values(
@@ -42,7 +42,7 @@ def claim(connection: Connection, user_id: str, key: str, wanted: Claim) -> tupl
 
 
 def find(connection: Connection, user_id: str, key: str) -> Claim | None:
-    """What the key stands for, if it was used."""
+    """The claim of a key, if it was used."""
     row = connection.execute(
         select(keys.c.request_hash, keys.c.dag_id, keys.c.dag_run_id, keys.c.execution_id).where(
             keys.c.user_id == user_id, keys.c.key == key
@@ -52,5 +52,5 @@ def find(connection: Connection, user_id: str, key: str) -> Claim | None:
 
 
 def release(connection: Connection, user_id: str, key: str) -> None:
-    """Give a key back after Airflow refused its run, so that a corrected request may use it."""
+    """Delete a claim after Airflow rejected the run, so that a corrected request may use the key."""
     connection.execute(delete(keys).where(keys.c.user_id == user_id, keys.c.key == key))

@@ -1,4 +1,4 @@
-"""Uploaded pictures."""
+"""Uploaded images."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from backend.db.tables import images
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An upload as it was sent."""
+    """An uploaded image, unchanged."""
 
     user_id: str
     media_type: str
@@ -27,7 +27,7 @@ def add(
     sha256: str,
     content: bytes,
 ) -> str:
-    """Keep a picture; the same bytes of the same user are kept once. Gives its id."""
+    """Store an image and return its id. Equal images of a user are stored once."""
     statement = insert(images).values(
         user_id=user_id, media_type=media_type, width=width, height=height, sha256=sha256, content=content
     )
@@ -38,7 +38,7 @@ def add(
 
 
 def get(connection: Connection, image_id: str) -> StoredImage | None:
-    """The picture, if there is one."""
+    """The image, if it exists."""
     row = connection.execute(
         select(images.c.user_id, images.c.media_type, images.c.content).where(images.c.id == image_id)
     ).first()

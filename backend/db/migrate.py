@@ -1,4 +1,4 @@
-"""Brings the `visual_ai` schema up to date: plain SQL files, applied in order, each once."""
+"""Migrates the `visual_ai` schema: plain SQL files, each applied once, in order."""
 
 import logging
 import time
@@ -19,19 +19,19 @@ from backend.db.address import plain_url, with_login
 from backend.db.roles import BACKEND_ROLE, ROLES, WORKER_ROLE, RoleError, close_defaults, enable_logins, role_password
 
 BOOKKEEPING_SCHEMA = "visual_ai_migrations"
-"""What has been applied. A schema of its own: the roles' rights on `visual_ai` must not reach it."""
+"""Holds the list of applied migrations, in a schema that the roles' rights on `visual_ai` don't cover."""
 
 CHECKPOINT_TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "store")
-"""LangGraph's own tables; tasks read, write and delete in them."""
+"""LangGraph's own tables, which tasks read, write and delete from."""
 
-_LOCK_KEY = 0x5649_5341_4D49  # any number, the same in every version
+_LOCK_KEY = 0x5649_5341_4D49  # arbitrary, but the same in every version
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Migrated:
-    """What a migration did. The URLs are SQLAlchemy's, for psycopg 3, and hold passwords."""
+    """The result of a migration. The URLs are SQLAlchemy's, for psycopg 3, and contain passwords."""
 
     applied: tuple[str, ...]
     backend_url: str
@@ -40,31 +40,31 @@ class Migrated:
 
 
 def migrations_directory() -> Path:
-    """The SQL files: of the checkout, or those that were packed into the wheel."""
+    """The directory of the SQL files: the checkout's, or the one packed into the wheel."""
     packed = Path(__file__).parents[1] / "_migrations"
     return packed if packed.is_dir() else Path(__file__).parents[2] / "database" / "migrations"
 
 
 def migrate(admin_url: str, passwords: Mapping[str, str] | None = None) -> Migrated:
-    """Apply what is missing and make the two roles' logins work. Idempotent, and safe to run at the same time twice.
+    """Apply pending migrations and enable the logins of the two roles. Idempotent; concurrent calls are safe.
 
-    `admin_url` is a SQLAlchemy URL of a user who owns the database or is a superuser; `passwords` maps role names to
-    passwords, and what is missing in it is derived (`backend.db.roles.role_password`).
+    `admin_url` is a SQLAlchemy URL of a user who owns the database or is a superuser. `passwords` maps role names to
+    passwords; missing ones are derived (`backend.db.roles.role_password`).
 
-    Raises `RoleError` when the user lacks the right to make or change roles, `psycopg.Error` on everything else;
-    a migration that fails leaves nothing behind.
+    Raises `RoleError` if the user may not create or change roles, and `psycopg.Error` for other failures. A failed
+    migration is rolled back.
     """
     libpq, own_password = plain_url(admin_url), make_url(admin_url).password or ""
     logins = {role: (passwords or {}).get(role) or role_password(own_password, role) for role in ROLES}
 
     with psycopg.connect(libpq, connect_timeout=10, application_name="visual-ai migrate") as connection:
-        # yoyo's own lock is a row, which outlives a process that is killed. This one ends with its connection; while
-        # it is held nobody migrates, so a row that is still there is a dead one's.
+        # yoyo's own lock is a row, which a killed process leaves behind. This lock ends with its connection. While it
+        # is held nobody else migrates, so a remaining row belongs to a dead process and can be removed.
         _wait_for_lock(connection)
         connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(BOOKKEEPING_SCHEMA)))
         connection.commit()
         applied = _apply(libpq)
-        applied += _make_checkpoint_tables(connection, libpq)
+        applied += _create_checkpoint_tables(connection, libpq)
         enable_logins(connection, logins)
         warnings = close_defaults(connection)
 
@@ -72,13 +72,13 @@ def migrate(admin_url: str, passwords: Mapping[str, str] | None = None) -> Migra
         applied=tuple(applied),
         backend_url=with_login(admin_url, BACKEND_ROLE, logins[BACKEND_ROLE]),
         worker_url=with_login(admin_url, WORKER_ROLE, logins[WORKER_ROLE]),
-        warnings=tuple(f"everybody keeps a right in this database that nobody needs; run {line}" for line in warnings),
+        warnings=tuple(f"every user has a right that nobody needs; revoke it with {line}" for line in warnings),
     )
 
 
 def _wait_for_lock(connection: psycopg.Connection[Any]) -> None:
-    # Asked for again and again: who waits inside a statement holds a snapshot, for which the other's
-    # CREATE INDEX CONCURRENTLY would wait in turn.
+    # Polled, because a statement that waits holds a snapshot, for which the other process's CREATE INDEX CONCURRENTLY
+    # would wait in turn.
     while True:
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK_KEY]).fetchone()
         connection.commit()
@@ -87,16 +87,16 @@ def _wait_for_lock(connection: psycopg.Connection[Any]) -> None:
         time.sleep(0.1)
 
 
-def _make_checkpoint_tables(connection: psycopg.Connection[Any], libpq: str) -> list[str]:
-    """The tables of LangGraph's checkpointer and store, by their own migrations, once for each version of theirs."""
-    wanted = f"langgraph-checkpoint-postgres {version('langgraph-checkpoint-postgres')}"
+def _create_checkpoint_tables(connection: psycopg.Connection[Any], libpq: str) -> list[str]:
+    """Create LangGraph's checkpoint and store tables with its own migrations, once for each of its versions."""
+    current = f"langgraph-checkpoint-postgres {version('langgraph-checkpoint-postgres')}"
     table = sql.Identifier(BOOKKEEPING_SCHEMA, "checkpoint_tables")
     connection.execute(sql.SQL("CREATE TABLE IF NOT EXISTS {} (version text NOT NULL)").format(table))
-    done = connection.execute(sql.SQL("SELECT 1 FROM {} WHERE version = %s").format(table), [wanted]).fetchone()
+    done = connection.execute(sql.SQL("SELECT 1 FROM {} WHERE version = %s").format(table), [current]).fetchone()
     connection.commit()
     if done:
         return []
-    from langgraph.checkpoint.postgres import PostgresSaver  # half a second that most starts need not pay
+    from langgraph.checkpoint.postgres import PostgresSaver  # takes half a second, and most starts don't need it
     from langgraph.store.postgres import PostgresStore
 
     with psycopg.connect(
@@ -111,9 +111,9 @@ def _make_checkpoint_tables(connection: psycopg.Connection[Any], libpq: str) -> 
                 )
             )
     connection.execute(sql.SQL("DELETE FROM {}").format(table))
-    connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(table), [wanted])
+    connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(table), [current])
     connection.commit()
-    return [wanted]
+    return [current]
 
 
 def _apply(libpq: str) -> list[str]:
@@ -132,8 +132,8 @@ def _apply(libpq: str) -> list[str]:
             raise
         roles = "\n".join(f"  CREATE ROLE {role} LOGIN PASSWORD '…';" for role in ROLES)
         raise RoleError(
-            "The database user may not create roles. Give it CREATEROLE, or as an administrator run\n"
-            f"{roles}\nand set VISUAL_AI_BACKEND_DB_PASSWORD and VISUAL_AI_WORKER_DB_PASSWORD to the same."
+            "The database user may not create roles. Grant it CREATEROLE, or run as an administrator\n"
+            f"{roles}\nand set VISUAL_AI_BACKEND_DB_PASSWORD and VISUAL_AI_WORKER_DB_PASSWORD to the same passwords."
         ) from None
     finally:
         backend.connection.close()

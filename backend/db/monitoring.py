@@ -1,8 +1,11 @@
-"""Figures over many runs: one query for each group of figures.
+"""Queries for the monitoring endpoints, one per group of figures.
 
-Runs count in the range in which they were queued, agent runs in which they started, errors in which they
-occurred. Percentiles are `percentile_cont`, which interpolates. Without a row to take them from they are
-null, as is a cost nobody knows.
+A request reads all its figures from one snapshot: `open_window` starts a read-only, repeatable-read transaction and
+fixes the time range by the clock of the database. A run belongs to the range in which it was queued, an agent run to
+the one in which it started, and an error to the one in which it occurred.
+
+Percentiles are PostgreSQL's `percentile_cont`, which interpolates between values. Percentiles without values and
+unknown costs are null. Time series have a row for each bucket, empty or not; buckets start at round times of UTC.
 """
 
 from collections.abc import Mapping
@@ -32,18 +35,18 @@ from backend.db.tables import agent_traces as traces
 from backend.db.tables import workflow_errors as errors
 from backend.db.tables import workflow_executions as executions
 
-MOST_GROUPS = 200
-"""The most DAGs or agents listed; the totals count all of them."""
+MAX_GROUPS = 200
+"""How many DAGs or agents are listed at most; the totals include all of them."""
 
 _STATEMENT_TIMEOUT = "15s"
-# A Monday, so that buckets of a week begin on one; all begin at a round time of UTC.
+# A Monday, so that buckets of a week start on Mondays.
 _ORIGIN = datetime(2001, 1, 1, tzinfo=UTC)
 _FINISHED_AGENT_STATES = ("success", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time the figures are about, ends included, and the width of its buckets."""
+    """The time range of the figures, both ends included, and the width of its buckets."""
 
     since: datetime
     until: datetime
@@ -52,7 +55,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which runs count. `owner` limits to those a user is named in; the rest are the reader's own filters."""
+    """Which runs count: those that `owner` triggered or that ran for them, further limited by a DAG and a user."""
 
     owner: str | None = None
     dag_id: str | None = None
@@ -60,9 +63,9 @@ class Scope:
 
 
 def open_window(connection: Connection, span: timedelta, bucket: timedelta) -> Window:
-    """The last `span` by the database's clock. Call it first in a transaction: all figures then agree."""
+    """Start the snapshot that ends now and begins `span` earlier. Has to be the first statement of its transaction."""
     connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-    # Sorting for percentiles stays in memory; compiling these queries takes longer than running them.
+    # Sorting for percentiles should stay in memory, and compiling these queries takes longer than running them.
     connection.execute(
         text(
             "SELECT set_config('statement_timeout', :timeout, true), set_config('work_mem', '64MB', true),"
@@ -90,7 +93,7 @@ def workflow_totals(connection: Connection, window: Window, scope: Scope) -> Row
 
 
 def workflow_by_dag(connection: Connection, window: Window, scope: Scope) -> list[RowMapping]:
-    """The same for each DAG, those with the most runs first."""
+    """The same per DAG, those with the most runs first."""
     runs = executions.c
     by_dag = (
         select(
@@ -102,7 +105,7 @@ def workflow_by_dag(connection: Connection, window: Window, scope: Scope) -> lis
         .where(*_runs_in(window, scope))
         .group_by(runs.dag_id)
         .order_by(func.count().desc(), runs.dag_id)
-        .limit(MOST_GROUPS)
+        .limit(MAX_GROUPS)
         .subquery()
     )
     duration = _percentiles_of_array(by_dag.c.durations, (0.5, 0.95)).label("duration")
@@ -111,7 +114,7 @@ def workflow_by_dag(connection: Connection, window: Window, scope: Scope) -> lis
 
 
 def workflow_series(connection: Connection, window: Window, scope: Scope) -> list[Mapping[str, Any]]:
-    """A row for each bucket that touches the window, without gaps, oldest first."""
+    """A row for each bucket that overlaps the window, oldest first."""
     query = (
         select(_bucket(executions.c.queued_at, window), *_run_counts(), *_usage(executions))
         .where(*_runs_in(window, scope))
@@ -121,9 +124,9 @@ def workflow_series(connection: Connection, window: Window, scope: Scope) -> lis
 
 
 def agent_performance(connection: Connection, window: Window, scope: Scope) -> list[RowMapping]:
-    """A row for each agent, type and model, those with the most runs first; latency in milliseconds.
+    """A row for each agent, type and model, those with the most runs first; latencies are in milliseconds.
 
-    Agents that were skipped did not run; each try of a task is a run of its agents.
+    Each try of a task counts as a run of its agents; skipped agents don't count.
     """
     agent = (traces.c.agent_name, traces.c.agent_type, traces.c.model)
     finished = traces.c.state.in_(_FINISHED_AGENT_STATES)
@@ -146,7 +149,7 @@ def agent_performance(connection: Connection, window: Window, scope: Scope) -> l
         )
         .group_by(*agent)
         .order_by(func.count().desc(), *agent)
-        .limit(MOST_GROUPS)
+        .limit(MAX_GROUPS)
         .subquery()
     )
     latency = _percentiles_of_array(by_agent.c.latencies, (0.5, 0.95, 0.99)).label("latency")
@@ -157,9 +160,9 @@ def agent_performance(connection: Connection, window: Window, scope: Scope) -> l
 
 
 def error_groups(connection: Connection, window: Window, scope: Scope) -> list[RowMapping]:
-    """Rows of four kinds, largest first: by `category`, by `agent` (or null), by `dag` and the `total`."""
+    """Counts of four kinds, largest first: by `category`, by `agent` (which may be null), by `dag`, and the `total`."""
     grouped = (errors.c.category, errors.c.agent_name, errors.c.dag_id)
-    kind = func.grouping(*grouped)  # a bit for each column that was not grouped by
+    kind = func.grouping(*grouped)  # one bit per column, set if the row is not grouped by it
     query = (
         select(
             case({3: "category", 5: "agent", 6: "dag", 7: "total"}, value=kind).label("kind"),
@@ -176,7 +179,7 @@ def error_groups(connection: Connection, window: Window, scope: Scope) -> list[R
 
 
 def error_series(connection: Connection, window: Window, scope: Scope) -> list[Mapping[str, Any]]:
-    """A row for each bucket, without gaps: `total`, and `by_category`, an object of counts."""
+    """A row for each bucket: the `total`, and the counts `by_category`."""
     counted = (
         select(
             _bucket(errors.c.occurred_at, window),
@@ -253,7 +256,7 @@ def _percentiles(value: ColumnElement[Any], fractions: tuple[float, ...]) -> Any
 
 
 def _percentiles_of_array(values: ColumnElement[Any], fractions: tuple[float, ...]) -> Any:
-    # Groups collect values by hashing; `percentile_cont` over groups would first sort the rows by group.
+    # Grouping with `array_agg` hashes; `percentile_cont` with GROUP BY would sort all rows by group first.
     value = func.unnest(values).column_valued("value")
     return select(_percentiles(value, fractions)).scalar_subquery()
 
@@ -268,9 +271,9 @@ def _bucket(moment: ColumnElement[Any], window: Window) -> Any:
 
 
 def _without_gaps(connection: Connection, window: Window, query: Select[Any]) -> list[Mapping[str, Any]]:
-    """The rows of `query`, which has a column `start`, and one of only that for each bucket without a row."""
+    """The rows of `query` by their column `start`, and a row with only that for each bucket without one."""
     found = {row["start"]: row for row in connection.execute(query).mappings()}
-    # Not `generate_series`: that steps by days of the session's time zone, not all of them 24 hours long.
+    # `generate_series` would step by days of the session's time zone, some of which don't have 24 hours.
     start = window.since.astimezone(UTC)
     start -= (start - _ORIGIN) % window.bucket
     rows: list[Mapping[str, Any]] = []

@@ -1,7 +1,9 @@
-"""What happened that a user may want to be told of: written with what was observed, in the same transaction.
+"""Causes of notifications: what happened that a user wants to be notified of.
 
-Nothing is written for what nobody wants to hear of. Whoever writes needs no right to read rows here, and waits for
-nobody: the same cause may be written twice, and is told once.
+A cause is written in the transaction that observes the event, and only if a target of the user is subscribed to it. The
+writers are tasks, triggers and the scheduler; they need no right to read this table and wait for nobody. There is no
+unique key: a cause may be written twice. The backend takes causes out again and makes notifications of them
+(`services/notifications/recipients.py`), where duplicates are dropped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ from sqlalchemy import Connection, delete, literal, select, text
 from sqlalchemy.orm import aliased
 
 from backend.core.jsonable import dumps, storable
-from backend.core.notifications.notification_events import CHANNEL, NotificationEvent
+from backend.core.preferences import NotificationEvent
 from backend.core.redaction import redact_text
 from backend.db.rows import Row, all_rows, first_row
 from backend.db.tables import notification_causes as causes
@@ -20,8 +22,11 @@ from backend.db.tables import user_preferences as preferences
 from backend.db.tables import workflow_errors as errors
 from backend.db.tables import workflow_executions as executions
 
+CHANNEL = "visual_ai_notifications"
+"""The PostgreSQL channel that announces new causes and notifications; its payload is empty."""
+
 MESSAGE_LIMIT = 1_000
-"""The longest text of an error or an alert that is sent, in characters."""
+"""The maximum length of the text of an error or an alert, in characters."""
 
 _PUT = text(
     """
@@ -41,16 +46,19 @@ _PUT = text(
 
 
 def run_failed(connection: Connection, execution: Mapping[str, Any]) -> None:
-    """The run of this row has failed. Told once for each attempt at the run."""
+    """The run of this row has failed. One notification per attempt at the run."""
     if not _wanted(connection, execution["user_id"], "run_failed"):
         return
-    payload = {**about_run(execution), "error": _telling_error(connection, execution)}
+    payload = {**about_run(execution), "error": _cause_of_failure(connection, execution)}
     _put(connection, execution["id"], "run_failed", f"run_failed:{execution['attempt']}", payload)
 
 
 def budget_passed(connection: Connection, execution_id: str, use: Mapping[str, Any]) -> None:
-    """A part of a budget is used: `use` has its `scope` (`run` or `task`), `task_id`, `map_index`, the `limit`'s name,
-    what is `allowed` and `used`, and the `share` that was passed. Told once for each limit and share."""
+    """A share of a budget was used. One notification per limit and share.
+
+    `use` has the `scope` (`run` or `task`), `task_id`, `map_index`, the name of the `limit`, how much is `allowed` and
+    `used`, and the `share` that was reached.
+    """
     execution = first_row(connection.execute(select(executions).where(executions.c.id == execution_id)))
     if execution is None:
         return
@@ -60,8 +68,8 @@ def budget_passed(connection: Connection, execution_id: str, use: Mapping[str, A
 
 
 def rate_limited(connection: Connection, execution_id: str, at: datetime) -> None:
-    """A `rate_limit` error was recorded at that time; whether there were enough of them is found out later, from all
-    that are committed by then."""
+    """A `rate_limit` error was recorded. Whether the threshold is reached is decided when the cause is taken, from all
+    errors that are committed by then."""
     _put(connection, execution_id, "rate_limit_threshold", "rate_limit", {}, occurred_at=at)
 
 
@@ -77,10 +85,10 @@ def alert(
     failed: bool,
     error: Mapping[str, Any] | None,
 ) -> bool:
-    """A DAG wants its user, or the given one, to be told `message`; says whether that user has anywhere to hear it.
+    """A DAG notifies its user, or the given one. Returns whether that user has a target for it.
 
-    `place` and `error` say where it comes from; when something `failed` and the error isn't given, the last one is told
-    that was recorded there. With a `target` it goes there alone, whatever events that wants.
+    `place` is where the alert comes from. If something `failed` and `error` is None, the last error recorded there is
+    used. With a `target`, only that one is notified, whatever it is subscribed to.
     """
     execution = first_row(connection.execute(select(executions).where(executions.c.id == execution_id)))
     if execution is None:
@@ -88,14 +96,14 @@ def alert(
     if error is not None:
         error = {**error, "message": _short(str(error["message"]))}
     elif failed:
-        error = _telling_error(connection, execution, task_id=place.get("task_id"))
+        error = _cause_of_failure(connection, execution, task_id=place.get("task_id"))
     payload = {**about_run(execution), "alert": {**place, "message": _short(message)}, "error": error}
     unique = f"alert:{execution['attempt']}:{cause}"
     return _put(connection, execution_id, "alert", unique, payload, user_id=user_id, target=target)
 
 
 def budget_shares(connection: Connection, execution_id: str) -> list[float]:
-    """The shares of budgets at which the run's user wants to be told, rising."""
+    """The shares of budgets at which the user of the run wants to be notified, ascending."""
     query = (
         select(preferences.c.budget_shares)
         .join(executions, executions.c.user_id == preferences.c.user_id)
@@ -105,7 +113,7 @@ def budget_shares(connection: Connection, execution_id: str) -> list[float]:
 
 
 def take(connection: Connection, users: Sequence[str], *, limit: int) -> list[Row]:
-    """Take at most `limit` causes of these users out of the table, the oldest first."""
+    """Delete and return at most `limit` causes of these users, oldest first."""
     chosen = aliased(causes)
     oldest = select(chosen.c.id).where(chosen.c.user_id.in_(users)).order_by(chosen.c.occurred_at).limit(limit)
     taken = all_rows(connection.execute(delete(causes).where(causes.c.id.in_(oldest)).returning(causes)))
@@ -113,7 +121,7 @@ def take(connection: Connection, users: Sequence[str], *, limit: int) -> list[Ro
 
 
 def about_run(execution: Mapping[str, Any]) -> dict[str, Any]:
-    """What every notification says of the run."""
+    """The part of the payload that describes the run."""
     cost = execution["cost_usd"]
     return {
         "execution_id": str(execution["id"]),
@@ -135,10 +143,10 @@ def _wanted(connection: Connection, user_id: str | None, event: NotificationEven
     return connection.execute(query).first() is not None
 
 
-def _telling_error(
+def _cause_of_failure(
     connection: Connection, execution: Mapping[str, Any], *, task_id: str | None = None
 ) -> dict[str, Any] | None:
-    """The error that the run, or the task, most likely failed of: the last that ended something, of this attempt."""
+    """The error that most likely made the run or the task fail: of this attempt, the last that ended something."""
     conditions = [errors.c.execution_id == execution["id"], errors.c.recovered.is_(False)]
     if execution["attempt"] > 1 and execution["started_at"] is not None:
         conditions.append(errors.c.occurred_at >= execution["started_at"])

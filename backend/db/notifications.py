@@ -1,4 +1,9 @@
-"""Notifications: what is to be sent to whom, how far that has come, and what could not be delivered."""
+"""The queue of notifications: what is to be sent to whom, its attempts, and its outcome.
+
+A notification is `pending` until it is `sent` or `dead` (given up). A worker claims one by moving `next_attempt_at` to
+the end of its lease, so no transaction stays open while a receiver takes its time. Whatever a worker records later
+applies only if nobody has claimed the notification again since: the number of the attempt tells.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +14,15 @@ from sqlalchemy import Connection, delete, exists, func, literal, select, text, 
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.jsonable import storable
-from backend.core.notifications.notification_events import CHANNEL
 from backend.core.redaction import redact_text
+from backend.db.notification_causes import CHANNEL
 from backend.db.rows import Row, all_rows, first_row
 from backend.db.tables import notification_causes as causes
 from backend.db.tables import notifications
 from backend.db.tables import user_preferences as preferences
 
 ERROR_LIMIT = 500
-"""Characters kept of why an attempt failed."""
+"""The maximum length of a stored error, in characters."""
 
 Target = tuple[str, str]
 """A user and the name of one of their targets."""
@@ -25,7 +30,7 @@ Target = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A notification whose time has come. `attempt` counts from 1."""
+    """A claimed notification. `attempt` counts from 1."""
 
     id: str
     user_id: str
@@ -37,12 +42,12 @@ class Due:
 
     @property
     def to(self) -> Target:
-        """Where it goes."""
+        """Where it is sent."""
         return self.user_id, self.target
 
 
 def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Put notifications into the queue; gives how many are new. A target is told of a cause once."""
+    """Queue notifications and return how many are new: a target is notified of a cause once."""
     if not rows:
         return 0
     made = connection.execute(
@@ -51,8 +56,8 @@ def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
     return len(made.all())
 
 
-# The targets that something waits for are found one by one along the index, and of each the first that is due: the
-# price depends on how many targets there are, not on how much waits for one that does not answer.
+# Walks along the index from target to target, and takes the first due notification of each: the cost depends on the
+# number of targets, not on how many notifications are waiting for one that doesn't respond.
 _CLAIM = text(
     """
     WITH RECURSIVE targets AS (
@@ -89,10 +94,9 @@ _CLAIM = text(
 
 
 def claim(connection: Connection, named: Iterable[Target], *, named_only: bool, limit: int, lease: float) -> list[Due]:
-    """Take at most `limit` notifications that are due, one of each target: of the `named` targets only, or of all
-    others.
+    """Claim at most `limit` due notifications, one per target: only of the `named` targets, or only of all others.
 
-    Nobody else takes them for `lease` seconds; whoever took them says by then what became of them.
+    Nobody else can claim them for `lease` seconds, by when their outcome has to be recorded.
     """
     named = list(named)
     rows = connection.execute(
@@ -109,8 +113,8 @@ def claim(connection: Connection, named: Iterable[Target], *, named_only: bool, 
 
 
 def seconds_to_next(connection: Connection) -> float | None:
-    """Seconds until the next notification is due that is not yet; None when there is none."""
-    now = func.now()  # `clock_timestamp` would keep the index from being used
+    """Seconds until the next notification becomes due; None if there is none."""
+    now = func.now()  # with `clock_timestamp` the index could not be used
     query = select(func.extract("epoch", func.min(notifications.c.next_attempt_at) - now)).where(
         notifications.c.state == "pending", notifications.c.next_attempt_at > now
     )
@@ -119,7 +123,7 @@ def seconds_to_next(connection: Connection) -> float | None:
 
 
 def sent(connection: Connection, notification_id: str, status: int) -> None:
-    """The receiver has it."""
+    """Record that the receiver has accepted it."""
     connection.execute(
         update(notifications)
         .where(notifications.c.id == notification_id)
@@ -130,9 +134,9 @@ def sent(connection: Connection, notification_id: str, status: int) -> None:
 def failed(
     connection: Connection, due: Due, *, error: str, status: int | None = None, wait: float | None = None
 ) -> None:
-    """An attempt failed; the next is made after `wait` seconds, and without one there is none.
+    """Record a failed attempt. The next one is due after `wait` seconds; None gives the notification up.
 
-    Nothing changes when somebody else has made a later attempt, or has delivered it.
+    Changes nothing if a later attempt was started, or if the notification was delivered.
     """
     now = func.clock_timestamp()
     outcome: dict[str, Any] = (
@@ -149,22 +153,22 @@ def failed(
     )
 
 
-def give_back(connection: Connection, taken: Iterable[Due]) -> None:
-    """No attempt was made of these after all: somebody else may at once."""
+def release(connection: Connection, claimed: Iterable[Due]) -> None:
+    """Undo a claim without an attempt, so that the notifications are due at once."""
     connection.execute(
         update(notifications)
         .where(
             notifications.c.state == "pending",
-            tuple_(notifications.c.id, notifications.c.attempts).in_([(due.id, due.attempt) for due in taken]),
+            tuple_(notifications.c.id, notifications.c.attempts).in_([(due.id, due.attempt) for due in claimed]),
         )
         .values(attempts=notifications.c.attempts - 1, next_attempt_at=func.clock_timestamp())
     )
 
 
-def bury(connection: Connection, *, after: timedelta) -> int:
-    """Give up what was not delivered in so long; gives how many."""
+def expire(connection: Connection, *, after: timedelta) -> int:
+    """Give up the notifications that were queued longer ago than this, and return how many."""
     hours = after.total_seconds() / 3600
-    buried = connection.execute(
+    expired = connection.execute(
         update(notifications)
         .where(notifications.c.state == "pending", notifications.c.queued_at < func.clock_timestamp() - after)
         .values(
@@ -173,12 +177,14 @@ def bury(connection: Connection, *, after: timedelta) -> int:
             last_error=func.concat_ws("; ", f"not delivered within {hours:g} hours", notifications.c.last_error),
         )
     )
-    return buried.rowcount
+    return expired.rowcount
 
 
 def prune(connection: Connection, *, after: timedelta) -> int:
-    """Delete what was sent or given up so long ago, and causes of users who have no preferences any more; gives how
-    many notifications."""
+    """Delete notifications that were sent or given up longer ago than this, and return how many.
+
+    Also deletes causes of users who no longer have preferences.
+    """
     known = exists().where(preferences.c.user_id == causes.c.user_id)
     connection.execute(delete(causes).where(~known))
     deleted = connection.execute(
@@ -190,7 +196,7 @@ def prune(connection: Connection, *, after: timedelta) -> int:
 
 
 def last_rate_limit(connection: Connection, user_id: str, target: str) -> datetime | None:
-    """When the target's rate limit threshold was last passed."""
+    """When the target was last notified of its rate limit threshold."""
     found: datetime | None = connection.execute(
         select(func.max(notifications.c.occurred_at)).where(
             notifications.c.user_id == user_id,
@@ -209,7 +215,7 @@ def list_page(
     before: tuple[datetime, str] | None,
     limit: int,
 ) -> list[Row]:
-    """Notifications, the newest first, at most `limit`, older than `before` (`queued_at`, `id`)."""
+    """At most `limit` notifications, newest first, older than `before` (`queued_at`, `id`)."""
     query = select(notifications).order_by(notifications.c.queued_at.desc(), notifications.c.id.desc()).limit(limit)
     if state is not None:
         query = query.where(notifications.c.state == state)
@@ -227,7 +233,7 @@ def get(connection: Connection, notification_id: str) -> Row | None:
 
 
 def send_again(connection: Connection, notification_id: str) -> bool:
-    """Put what could not be delivered into the queue again, with all its attempts; says whether it was given up."""
+    """Queue a notification again, with all its attempts, if it was given up; return whether it was."""
     now = func.clock_timestamp()
     again = connection.execute(
         update(notifications)

@@ -8,7 +8,14 @@ import psycopg
 from psycopg_pool import PoolClosed
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_delay,
+    wait_exponential,
+    wait_random,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +47,7 @@ async def retry_until_available(call: Callable[[], Awaitable[T]], *, within: flo
     """
     retrying = AsyncRetrying(
         retry=retry_if_exception(connection_lost),
-        wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
+        wait=wait_exponential(multiplier=0.1, max=2.0) + wait_random(0, 0.1),
         stop=stop_after_delay(within),
         before_sleep=_warn,
         reraise=True,

@@ -1,4 +1,4 @@
-"""Users' preferences."""
+"""The preferences of users."""
 
 import logging
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ log = logging.getLogger(__name__)
 
 
 def read(connection: Connection, user_id: str) -> Preferences:
-    """The user's preferences; the defaults when there are none."""
+    """The user's preferences, or the defaults if none are stored."""
     return read_many(connection, [user_id]).get(user_id, Preferences())
 
 
 def read_many(connection: Connection, user_ids: Iterable[str]) -> dict[str, Preferences]:
-    """The preferences of those of the users who have any. What can't be understood counts as none, and is logged."""
+    """The preferences of those users who have any. Invalid ones are logged and left out."""
     query = select(preferences.c.user_id, preferences.c.default_model, preferences.c.settings).where(
         preferences.c.user_id.in_(list(user_ids))
     )
@@ -28,12 +28,12 @@ def read_many(connection: Connection, user_ids: Iterable[str]) -> dict[str, Pref
         try:
             found[row.user_id] = Preferences.of_row(row.default_model, row.settings)
         except (AttributeError, KeyError, TypeError, ValueError):
-            log.error("the preferences of the user %r were not written by this system and count as none", row.user_id)
+            log.error("ignored the preferences of user %r, which were not written by this system", row.user_id)
     return found
 
 
 def read_for_change(connection: Connection, user_id: str) -> Preferences:
-    """The user's preferences, which nobody else changes until the transaction ends."""
+    """The user's preferences, locked until the transaction ends."""
     connection.execute(insert(preferences).values(_values(user_id, Preferences())).on_conflict_do_nothing())
     connection.execute(select(preferences.c.user_id).where(preferences.c.user_id == user_id).with_for_update())
     return read(connection, user_id)
@@ -48,8 +48,7 @@ def write(connection: Connection, user_id: str, wanted: Preferences) -> None:
 
 
 def lock_users_with_causes(connection: Connection, *, limit: int) -> list[str]:
-    """Users for whom something waits to be told, whom nobody else is at: others pass them by until the transaction
-    ends."""
+    """Lock users who have causes of notifications until the transaction ends, skipping those who are locked already."""
     query = (
         select(preferences.c.user_id)
         .where(exists().where(causes.c.user_id == preferences.c.user_id))

@@ -1,7 +1,7 @@
-"""A task's statements, carried out once and undone, in the process that forks tasks.
+"""Executes a task's statements once and rolls them back, in the process that forks tasks.
 
-SQLAlchemy compiles each statement in each process anew, and an engine asks the server some questions first: 40 ms of
-CPU for every task. Forked from a process that has rehearsed, tasks find both done.
+SQLAlchemy compiles statements once per process, and a new engine first queries the server about itself: 40 ms of CPU
+time for every task. A task that is forked from a process that has rehearsed inherits both.
 """
 
 import logging
@@ -13,36 +13,35 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from backend.core.events import NewEvent
-from backend.core.ratelimit.state import Counts, Reservation
-from backend.core.ratelimit.transitions import begun
+from backend.core.ratelimit.state import begin
 from backend.core.settings import get_settings
 from backend.core.states import TaskState
 from backend.db import rate_limits
 from backend.db.engine import task_engine
 from backend.db.runs import events, executions, observations, run_usage, takeover, threads, traces
-from backend.db.runs.events import Told
+from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
-from backend.db.runs.run_usage import Used
+from backend.db.runs.run_usage import UsageIncrement
 from backend.db.runs.traces import Place
 
 log = logging.getLogger(__name__)
 
 
 def rehearse() -> None:
-    """Prepare `task_engine`. Leaves neither rows nor connections; without the database it only says so in the log."""
+    """Prepare `task_engine`. Leaves neither rows nor connections. Without the database, it only logs a warning."""
     engine = task_engine(get_settings().database_url)
     try:
         with engine.connect() as connection, connection.begin() as transaction:
             _act(connection)
             transaction.rollback()
     except OperationalError as error:
-        log.warning("tasks will begin 40 ms later: the database is out of reach (%s)", type(error.orig).__name__)
+        log.warning("tasks will start 40 ms later, because the database is unavailable (%s)", type(error.orig).__name__)
     finally:
         engine.dispose()
 
 
 def _act(connection: Connection) -> None:
-    """The life of a task with one agent, as the listener and the runner record it."""
+    """Record the life of a task with one agent, as the listener and the runner do."""
     now = datetime.now(UTC)
     run = RunState(f"rehearsal-{uuid.uuid4()}", "rehearsal", None, conf={"text": "rehearsal"}, started_at=now)
     place = Place(run.dag_id, run.dag_run_id, "task", -1, 1, "agent", "text")
@@ -56,13 +55,14 @@ def _act(connection: Connection) -> None:
     threads.held(connection, [threads.begin_one(connection, wanted)])
     row = {"id": str(uuid.uuid4()), "state": "success", "started_at": now, "input_tokens": 0, "output_tokens": 0}
     traces.write(connection, [traces.row(place, execution_id=execution_id, **row)])
-    run_usage.add(connection, [Used(execution_id, 1, 1, Decimal(0))])
-    told = Told(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("agent_update", {})])
-    events.append_from_tries(connection, [told])
+    run_usage.add(connection, [UsageIncrement(execution_id, 1, 1, Decimal(0))])
+    reported = TryEvents(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("agent_update", {})])
+    events.append_from_tries(connection, [reported])
     model = f"rehearsal:{uuid.uuid4()}"
-    rate_limits.swap(connection, model, None, begun(now.timestamp()), Counts())
+    state = begin(now.timestamp(), cap=None)
+    for version in (None, 1):
+        rate_limits.swap(connection, model, version, state)
     rate_limits.read(connection, model)
-    rate_limits.reserve(connection, model, Reservation(1, 60.0, paced=True), Counts())
     executions.cancelled_among(connection, [execution_id])
     executions.set_results(connection, {execution_id: {}})
     observations.observe(connection, run, [TaskState("task", -1, 1, "success", now, now, 0.1)])

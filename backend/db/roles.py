@@ -1,7 +1,7 @@
-"""The two database roles of least privilege: their logins, and what they must not be able to do.
+"""Sets up the logins of the two database roles of least privilege.
 
-`visual_ai_backend` is the API service, `visual_ai_worker` the Airflow tasks, triggers and listeners. Their rights stand
-in the migrations; here they get a password, and the database's defaults for everybody are taken away.
+`visual_ai_backend` is for the API service, `visual_ai_worker` for Airflow's tasks, triggers and listeners. Migrations
+grant their rights. This module sets their passwords and revokes what PostgreSQL grants to everyone by default.
 """
 
 import hashlib
@@ -17,28 +17,28 @@ ROLES = (BACKEND_ROLE, WORKER_ROLE)
 
 
 class RoleError(RuntimeError):
-    """The roles can't be set up with the rights at hand; the message says what an administrator has to run."""
+    """The connected user may not set up the roles. The message says what an administrator has to run."""
 
 
 def role_password(admin_password: str, role: str) -> str:
-    """The password of `role` when none is given: derived from the migrating user's own.
+    """The default password of `role`, derived from the password of the user who migrates.
 
-    Roles belong to the cluster, not to a database. Two installations in two databases of one cluster therefore share
-    the role, and must come to the same password or lock each other out at every start: so the database's name is no
-    part of it. Installations that migrate as different users set the passwords themselves
+    Roles belong to the cluster, so two installations in different databases of a cluster share them. They have to
+    derive the same password, or each would lock the other out when it starts; the name of the database is therefore not
+    part of it. Installations that migrate as different users have to set the passwords
     (`VISUAL_AI_BACKEND_DB_PASSWORD`, `VISUAL_AI_WORKER_DB_PASSWORD`).
     """
     return hmac.new(admin_password.encode(), role.encode(), hashlib.sha256).hexdigest()
 
 
 def set_password(connection: psycopg.Connection, role: str, password: str) -> None:
-    """Give `role` a login and `password`. The server sees only its SCRAM verifier, and so do its logs."""
+    """Let `role` log in with `password`. The server and its logs only see the SCRAM verifier."""
     verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
     connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier)))
 
 
 def can_log_in(connection: psycopg.Connection, role: str, password: str) -> bool:
-    """Whether `role` reaches this connection's database with `password`."""
+    """Whether `role` can connect to the database of this connection with `password`."""
     info = connection.info
     try:
         psycopg.connect(
@@ -50,9 +50,9 @@ def can_log_in(connection: psycopg.Connection, role: str, password: str) -> bool
 
 
 def enable_logins(connection: psycopg.Connection, passwords: Mapping[str, str]) -> None:
-    """Make each role's password valid; what already works is left alone, so no rights are needed a second time.
+    """Set the password of each role that can't log in with it yet, so that a second run needs no rights.
 
-    Raises `RoleError` when the connected user may not change a role that needs it.
+    Raises `RoleError` if the connected user may not change such a role.
     """
     for role, password in passwords.items():
         if can_log_in(connection, role, password):
@@ -71,9 +71,9 @@ def enable_logins(connection: psycopg.Connection, passwords: Mapping[str, str]) 
 
 
 def close_defaults(connection: psycopg.Connection) -> list[str]:
-    """Take from everybody what PostgreSQL gives everybody: temporary tables, and objects in `public` (before 15).
+    """Revoke what PostgreSQL grants to everyone: temporary tables, and objects in `public` (before version 15).
 
-    Returns one line of SQL for each right that the connected user can't take away.
+    Returns one SQL statement for each right that the connected user may not revoke.
     """
     database = connection.info.dbname
     connection.execute(sql.SQL("SET LOCAL client_min_messages = error"))

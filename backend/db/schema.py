@@ -1,4 +1,4 @@
-"""Whether the database is there and is what this version of the code expects."""
+"""Checks that the database is available and has the schema that this version of the code expects."""
 
 from sqlalchemy import Connection, select, text
 
@@ -6,12 +6,12 @@ from backend.db.tables import metadata
 
 
 def ping(connection: Connection) -> None:
-    """Make one round trip. Raises `sqlalchemy.exc.DBAPIError` when the database is out of reach."""
+    """Make one round trip. Raises `sqlalchemy.exc.DBAPIError` if the database is unavailable."""
     connection.execute(select(1))
 
 
 def missing(connection: Connection) -> list[str]:
-    """The tables that are not there or lack a column, in which case a migration has not been applied yet."""
+    """The tables that don't exist or lack a column, because a migration has not been applied."""
     rows = connection.execute(
         text("SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = :schema"),
         {"schema": metadata.schema},

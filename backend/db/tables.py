@@ -1,4 +1,4 @@
-"""The tables as SQLAlchemy sees them. The migrations are their source; a test compares the two."""
+"""The tables for SQLAlchemy. Migrations create them; a test compares the two."""
 
 from sqlalchemy import (
     BigInteger,
@@ -201,34 +201,20 @@ model_limits = Table(
     metadata,
     Column("model", Text, primary_key=True),
     Column("version", BigInteger, nullable=False),
-    Column("phase", Text, nullable=False),
-    Column("rate", Double),
-    Column("burst", Integer, nullable=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("streak", Integer, nullable=False),
-    Column("held_until", _Time),
-    Column("limited_at", _Time),
-    Column("active_at", _Time),
-    Column("changed_at", _Time),
-    Column("changed_served", BigInteger, nullable=False),
-    Column("measured_at", _Time),
-    Column("measured_served", BigInteger, nullable=False),
-    Column("turn", Double, nullable=False),
-    Column("turn_at", _Time),
-    Column("tail", Double, nullable=False),
-    Column("admitted", BigInteger, nullable=False),
-    Column("next_request", _Time),
-    Column("next_tokens", _Time),
-    Column("failures", Integer, nullable=False),
-    Column("failed_by", ARRAY(Text), nullable=False),
-    Column("failed_at", _Time),
-    Column("opened_at", _Time),
-    Column("open_until", _Time),
-    Column("open_seconds", Double, nullable=False),
-    Column("probing", Boolean, nullable=False),
-    Column("held_back", BigInteger, nullable=False),
-    Column("rate_limited", BigInteger, nullable=False),
-    Column("opened", BigInteger, nullable=False),
+    Column("state", JSONB, nullable=False),
+    *(
+        Column(name, kind, FetchedValue())
+        for name, kind in (
+            ("phase", Text),
+            ("rate", Double),
+            ("held_until", _Time),
+            ("active_at", _Time),
+            ("opened_at", _Time),
+            ("held_back", BigInteger),
+            ("rate_limited", BigInteger),
+            ("opened", BigInteger),
+        )
+    ),
 )
 
 idempotency_keys = Table(

@@ -1,4 +1,4 @@
-"""Workflow templates: versions that never change, of which at most one of a name is active."""
+"""Workflow templates. Versions are immutable, and at most one version of a template is active."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ _DESCRIPTION = templates.c.definition["description"].astext.label("description")
 def create(
     connection: Connection, name: str, version: int, definition: Mapping[str, Any], *, user: str, active: bool
 ) -> bool:
-    """Make a version; False when there is one of that name and number already."""
+    """Create a version; return False if it exists already."""
     values: dict[str, Any] = {
         "name": name,
         "version": version,
@@ -33,8 +33,10 @@ def create(
 
 
 def lock(connection: Connection, name: str) -> Row | None:
-    """The template's state, which nobody else changes until the transaction ends: `owner`, `latest_version` and
-    `active_version` (None: retired); None when there is no such template."""
+    """Lock a template until the transaction ends.
+
+    Returns its `owner`, `latest_version` and `active_version` (None if it is retired), or None if it doesn't exist.
+    """
     first = select(templates.c.created_by).where(templates.c.name == name, templates.c.version == 1).with_for_update()
     owner = connection.execute(first).first()
     if owner is None:
@@ -49,8 +51,7 @@ def lock(connection: Connection, name: str) -> Row | None:
 
 
 def activate(connection: Connection, name: str, version: int, *, user: str) -> bool:
-    """Make a version the active one in the place of any other; False when there is no such version. The template has
-    to be locked."""
+    """Make a version the active one; return False if it doesn't exist. The template has to be locked."""
     known = select(templates.c.active).where(templates.c.name == name, templates.c.version == version)
     row = connection.execute(known).first()
     if row is None:
@@ -66,7 +67,7 @@ def activate(connection: Connection, name: str, version: int, *, user: str) -> b
 
 
 def retire(connection: Connection, name: str, *, user: str) -> None:
-    """Leave the template without an active version. The template has to be locked."""
+    """Deactivate the active version. The template has to be locked."""
     connection.execute(
         update(templates)
         .where(templates.c.name == name, templates.c.active)
@@ -75,13 +76,13 @@ def retire(connection: Connection, name: str, *, user: str) -> None:
 
 
 def get(connection: Connection, name: str, version: int) -> Row | None:
-    """One version, whole."""
+    """One version with its definition."""
     query = select(templates, _DESCRIPTION).where(templates.c.name == name, templates.c.version == version)
     return first_row(connection.execute(query))
 
 
 def get_template(connection: Connection, name: str) -> Row | None:
-    """The active version or, of a retired template, the latest, whole, with `owner` and `latest_version`."""
+    """The active version, or the latest of a retired template, with its definition, `owner` and `latest_version`."""
     shown = _shown([*templates.c, _DESCRIPTION]).where(templates.c.name == name).subquery()
     return first_row(connection.execute(select(shown).where(shown.c.place == 1)))
 
@@ -89,9 +90,9 @@ def get_template(connection: Connection, name: str) -> Row | None:
 def list_templates(
     connection: Connection, *, dag_id: str | None, active: bool | None, q: str | None, after: str | None, limit: int
 ) -> list[Row]:
-    """Of each template what `get_template` gives, without the definition, by name, behind the name `after`.
+    """What `get_template` returns, for each template after the name `after`, ordered by name and without definitions.
 
-    `q` is looked for in names and descriptions, without regard to case.
+    `q` is searched for in names and descriptions, ignoring case.
     """
     names = _shown([*_LIGHT, _DESCRIPTION])
     if after is not None:
@@ -110,7 +111,7 @@ def list_templates(
 
 
 def list_versions(connection: Connection, name: str, *, before: int | None, limit: int) -> list[Row]:
-    """Versions without their definitions, newest first, below `before`."""
+    """Versions below `before`, newest first and without their definitions."""
     query = select(*_LIGHT, _DESCRIPTION).where(templates.c.name == name)
     if before is not None:
         query = query.where(templates.c.version < before)
@@ -118,7 +119,7 @@ def list_versions(connection: Connection, name: str, *, before: int | None, limi
 
 
 def _shown(columns: list[Any]) -> Select[Any]:
-    """All versions with their template's `owner` and `latest_version`; the one that is shown has `place` 1."""
+    """All versions with the `owner` and `latest_version` of their template; `place` is 1 for the one that is shown."""
     name = templates.c.name
     return select(
         *columns,

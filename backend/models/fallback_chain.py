@@ -1,4 +1,8 @@
-"""The models that may answer an agent's calls: the chosen one, and those that take over from it."""
+"""The models that may answer an agent's calls: the chosen one, and the fallback models that may take over from it.
+
+Models are built when they are first needed. A fallback model counts only if it can be used here: its provider's package
+is installed, and it has a key.
+"""
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,11 +26,11 @@ from backend.models.resolve import (
 log = logging.getLogger(__name__)
 
 ANSWER_TOKENS = 1_000
-"""Kept free for an answer whose length nobody limits."""
+"""The room that is reserved for an answer, in tokens, where `max_tokens` does not limit its length."""
 
 
 class Models(Protocol):
-    """Where the models of a call come from; see `ModelChain`."""
+    """What a model call needs to know of its models; see `ModelChain`."""
 
     first: str
 
@@ -37,7 +41,7 @@ class Models(Protocol):
 
     @property
     def answer_tokens(self) -> int:
-        """How many tokens the answer may have."""
+        """The most tokens that an answer may have."""
         ...
 
     def model(self, name: str, timeout: float | None = None) -> BaseChatModel:
@@ -45,16 +49,16 @@ class Models(Protocol):
         ...
 
     def options(self, tried: Collection[str]) -> Sequence[FallbackModel]:
-        """The models that can take over."""
+        """The models that may still take over."""
         ...
 
     def gate_key(self, name: str) -> str:
-        """What the gate knows the model by."""
+        """The model's key in the rate limiter."""
         ...
 
 
 class OneModel:
-    """A model that nothing takes over from, made elsewhere."""
+    """A single model that was built elsewhere and has no fallback models."""
 
     timeout = 0.0
     answer_tokens = 0
@@ -68,7 +72,7 @@ class OneModel:
         return self._model
 
     def options(self, tried: Collection[str]) -> Sequence[FallbackModel]:  # noqa: ARG002  # as above
-        """None."""
+        """There are none."""
         return ()
 
     def gate_key(self, name: str) -> str:
@@ -77,7 +81,7 @@ class OneModel:
 
 
 class ModelChain:
-    """Makes models when they are needed. `params` are LangChain's standard ones, for all of them."""
+    """The chosen model and its fallback models. `params` are LangChain's standard ones, and apply to each of them."""
 
     def __init__(
         self,
@@ -90,9 +94,9 @@ class ModelChain:
         params: Mapping[str, Any] | None = None,
         openai_clients: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
-        """Builds the chosen model at once. Raises `ModelConfigurationError` when its provider refuses the parameters.
+        """Build the chosen model. Raises `ModelConfigurationError` if its integration refuses the parameters.
 
-        `openai_clients` gives the HTTP clients that models of OpenAI share, as parameters of `build_model`.
+        `openai_clients` returns the HTTP clients that OpenAI's models share, as parameters of `build_model`.
         """
         self._settings = settings
         self._fallbacks = () if choice.local else tuple(fallbacks)
@@ -113,13 +117,13 @@ class ModelChain:
 
     @property
     def answer_tokens(self) -> int:
-        """How many tokens the answer may have."""
+        """The most tokens that an answer may have."""
         return int(self._params.get("max_tokens") or ANSWER_TOKENS)
 
     def model(self, name: str, timeout: float | None = None) -> BaseChatModel:
-        """The model of that name, with the usual timeout or one of its own, in seconds.
+        """The model of that name, with the default timeout or the given one, in seconds.
 
-        Raises `ModelConfigurationError` when its provider refuses the parameters.
+        Raises `ModelConfigurationError` if its integration refuses the parameters.
         """
         key = (name, timeout)
         if key not in self._models:
@@ -131,16 +135,16 @@ class ModelChain:
         return self._models[key]
 
     def options(self, tried: Collection[str]) -> list[FallbackModel]:
-        """The models that can take over and were not tried yet, with their context windows as far as known.
+        """The models that can take over and have not been tried yet, with their context windows where known.
 
-        Those that lack a key or a package, or would only work offline, are none. Takes half a second the first time.
+        Models without a key or a package are left out, and so are offline ones. The first call takes half a second.
         """
         if self._usable is None:
             self._usable = [found for fallback in self._fallbacks if (found := self._resolved(fallback)) is not None]
         return [fallback for fallback in self._usable if fallback.model not in tried]
 
     def gate_key(self, name: str) -> str:
-        """What the gate knows the model by: "provider:name@scope", the scope standing for the account."""
+        """The model's key in the rate limiter: "provider:name@scope", where the scope identifies the account."""
         provider = name.partition(":")[0]
         return f"{name}@{credential_scope(provider, self._settings, self._credentials)}"
 

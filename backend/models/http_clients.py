@@ -1,4 +1,7 @@
-"""HTTP clients for OpenAI's models, which last as long as the event loop they belong to."""
+"""HTTP clients for OpenAI's models. They belong to one event loop, and are closed with it.
+
+LangChain would cache its clients for the whole process, where they are useless to the next event loop.
+"""
 
 import logging
 import ssl
@@ -8,18 +11,20 @@ from typing import Any
 
 @lru_cache(maxsize=1)
 def tls() -> ssl.SSLContext:
-    """How servers' certificates are checked: as OpenAI's client does by itself. Reading the machine's certificates
-    takes 20 ms, so the process that forks tasks does it for them."""
+    """The TLS settings that OpenAI's client uses by default.
+
+    Reading the machine's certificates takes 20 ms, so the process that forks tasks does it once for all of them.
+    """
     import httpx2
 
     return httpx2.create_ssl_context()
 
 
 class HttpClients:
-    """The clients of one event loop, made when they are first needed and shared by its models.
+    """The clients of one event loop. They are created on first use and shared by all of its models.
 
-    With `many_calls` for hundreds of calls at once: httpx looks through all its connections before and after each call,
-    aiohttp takes less than half the time at 500 at once.
+    `many_calls` is for hundreds of concurrent calls: httpx searches all of its connections before and after each call,
+    while aiohttp takes less than half the time at 500 concurrent calls.
     """
 
     def __init__(self, *, many_calls: bool = False) -> None:
@@ -27,7 +32,7 @@ class HttpClients:
         self._clients: dict[str, Any] = {}
 
     def arguments(self) -> dict[str, Any]:
-        """For `build_model`."""
+        """The clients as parameters of `build_model`."""
         if not self._clients:
             from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient, DefaultHttpxClient
 
@@ -46,8 +51,11 @@ class HttpClients:
 
 
 def _log_no_requests() -> None:
-    """Each line of a log is a message to the process that supervises this one; a triggerer's looks through its database
-    for each. What the calls did is recorded anyway. A level that somebody has set stays."""
+    """Don't log each HTTP request, unless somebody has set a level.
+
+    Every log line is a message to the supervising process, and a triggerer's queries its database for each. What the
+    calls did is recorded anyway.
+    """
     logger = logging.getLogger("httpx2")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.WARNING)

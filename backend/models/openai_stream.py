@@ -1,7 +1,7 @@
-"""Streamed answers of OpenAI's models as the JSON that they come in.
+"""Hands the chunks of OpenAI's streamed answers to LangChain as the JSON they arrive in.
 
-OpenAI's client makes an object of each piece, and LangChain a dictionary of that again: half of all that an agent with
-a streamed answer costs its process.
+OpenAI's client turns each chunk into an object, and LangChain turns that back into a dictionary. Together this takes
+half of the CPU time that an agent with a streamed answer costs its process.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from openai import AsyncStream
 
 
 class _Completions:
-    """OpenAI's asynchronous resource, whose streams give dictionaries, which LangChain takes as well."""
+    """OpenAI's asynchronous resource, with streams that yield dictionaries, which LangChain accepts as well."""
 
     def __init__(self, completions: Any) -> None:
         self._completions = completions
@@ -22,13 +22,13 @@ class _Completions:
     async def create(self, **given: Any) -> Any:
         answer = await self._completions.create(**given)
         if isinstance(answer, AsyncStream):
-            # What the client itself calls a type for "as it came". A client that doesn't know it goes on with objects.
+            # The client's own type for unparsed data. A client that doesn't know it keeps yielding objects.
             answer._cast_to = object
         return answer
 
 
 def leave_chunks_as_they_come(model: BaseChatModel) -> None:
-    """Have the pieces of streamed answers handed on as JSON. For a `ChatOpenAI`; any other is left as it is."""
+    """Make a `ChatOpenAI` pass on the chunks of streamed answers as JSON. Any other model is left unchanged."""
     completions = getattr(model, "async_client", None)
     if completions is not None:
         model.async_client = _Completions(completions)  # type: ignore[attr-defined]  # a field of ChatOpenAI

@@ -1,4 +1,4 @@
-"""What a model call costs, and how much a model holds, by the table that genai-prices carries (no network)."""
+"""The prices and context windows of models, from the table in the package genai-prices. Uses no network."""
 
 from decimal import Decimal
 
@@ -11,7 +11,7 @@ GENAI_PRICES_NAMES = {
     "mistralai": "mistral",
     "xai": "x-ai",
 }
-"""Where the price table calls a provider differently than LangChain does."""
+"""The price table's names of providers, where they differ from LangChain's."""
 
 
 def cost_usd(
@@ -22,18 +22,17 @@ def cost_usd(
     cache_read_tokens: int = 0,
     cache_write_tokens: int = 0,
 ) -> Decimal | None:
-    """The price of a call to "provider:model" in US dollars; None when the table doesn't know the model.
+    """The price of a call to "provider:model" in US dollars; None if the table doesn't know the model.
 
-    `input_tokens` counts all of the input, with those read from or written to the provider's cache, as
-    LangChain's `usage_metadata` does. Offline models cost nothing; of a model on one's own hardware the cost
-    is unknown.
+    `input_tokens` counts the whole input, including tokens read from or written to the provider's cache, as LangChain's
+    `usage_metadata` does. Offline models cost nothing; the cost of a model on one's own hardware is unknown.
     """
     provider, colon, name = model.partition(":")
     if not colon or provider == "ft":  # a bare name is OpenAI's
         provider, name = "openai", model
     if provider == "local":
         return Decimal(0)
-    # Half a second's worth of tables that only a process that runs models needs.
+    # Loading the table takes half a second, which only a process that runs models should spend.
     from genai_prices import Usage, calc_price
 
     usage = Usage(
@@ -50,7 +49,7 @@ def cost_usd(
 
 
 def context_window(model: str) -> int | None:
-    """How many tokens "provider:model" holds, prompt and answer; None when the table doesn't know."""
+    """The context window of "provider:model" in tokens, for prompt and answer; None if the table doesn't know it."""
     provider, colon, name = model.partition(":")
     if not colon or provider in ("ft", "local"):
         return None

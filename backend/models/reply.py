@@ -1,4 +1,4 @@
-"""What the agents read off a model's answer."""
+"""A model as the agents see it, and what they read from its replies."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 
 Model = Runnable[LanguageModelInput, AIMessage]
-"""A chat model, or whatever is wrapped around one."""
+"""A chat model, or a wrapper around one."""
 
 
 def local_analysis(reply: AIMessage) -> Mapping[str, Any] | None:
-    """The structured findings of an offline model; None when a hosted model answered."""
+    """The structured findings of an offline model; None if a hosted model answered."""
     if not str(reply.response_metadata.get("model_name", "")).startswith("local:"):
         return None
     analysis = reply.additional_kwargs.get("analysis")

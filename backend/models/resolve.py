@@ -1,4 +1,9 @@
-"""Which model answers, and how it is made. Light to import: LangChain is loaded when a model is built."""
+"""Resolves a model's name to the model that answers, and builds it.
+
+`resolve_model` decides which model answers: the requested one, its successor if it is retired, or an offline model if
+no provider's key is set. `build_model` turns that choice into a LangChain chat model. Importing this module is cheap:
+LangChain is only loaded when a model is built.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +29,20 @@ logger = logging.getLogger(__name__)
 Purpose = Literal["vision", "text"]
 
 PLACEHOLDER_KEY = "no-key"
-"""What an OpenAI-compatible server without keys is sent: the client library refuses to start without one."""
+"""Sent to OpenAI-compatible servers that need no key, because the client library insists on one."""
 
 
 class ModelConfigurationError(InputError):
-    """The named model can't be used with this configuration. A retry doesn't help."""
+    """The requested model can't be used with this configuration. A retry doesn't help."""
 
     field = "model"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCredentials:
-    """A key and an address that come from elsewhere than the environment: an Airflow connection.
+    """A key and an address from an Airflow connection, which take precedence over the environment's.
 
-    `model` answers where neither the agent nor the run names one.
+    `model` is used where neither the agent nor the run names one.
     """
 
     provider: str = "openai"
@@ -49,8 +54,10 @@ class ModelCredentials:
     def of_connection(
         cls, *, conn_type: str | None, password: str | None, address: str | None, extra: Mapping[str, Any]
     ) -> ModelCredentials:
-        """What an Airflow connection says, as the common-ai provider's connection type `langchain` has it: the key in
-        the password, the address in the host, `{"model": "provider:name"}` in the extra."""
+        """Read an Airflow connection of the common-ai provider's type `langchain`.
+
+        It has the key in its password, the address in its host, and `{"model": "provider:name"}` in its extra.
+        """
         model = extra.get("model")
         model = model if isinstance(model, str) and model.strip() else None
         named = str(extra.get("provider") or (conn_type if conn_type in PROVIDERS else "") or "openai")
@@ -64,8 +71,8 @@ class ModelCredentials:
 class ModelChoice:
     """The model that answers.
 
-    `name` reads "provider:model"; `local` tells that it works offline; `notice` is what the user has to know
-    about the choice, or None; a picture is sent with at most `max_image_side` pixels on its longer side.
+    `name` is "provider:model"; `local` says whether it works offline; `notice` is what the user should know about the
+    choice, or None. Pictures are sent with at most `max_image_side` pixels on their longer side.
     """
 
     name: str
@@ -86,7 +93,7 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """The import package of a provider's integration, and the variables its key may stand in; none: no key needed."""
+    """The import package of a provider's integration, and the variables that may hold its key, if it needs one."""
 
     module: str
     key_variables: tuple[str, ...] = ()
@@ -117,7 +124,7 @@ PROVIDERS = {
     "together": Provider("langchain_together", ("TOGETHER_API_KEY",)),
     "xai": Provider("langchain_xai", ("XAI_API_KEY",)),
 }
-"""LangChain's names. Those without variables find their credentials themselves (AWS, Google) or need none (Ollama)."""
+"""The providers by LangChain's names. Those without variables find their credentials (AWS, Google) or need none."""
 
 LOCAL_MODELS: dict[Purpose, str] = {"vision": "local:vision", "text": "local:text"}
 
@@ -169,7 +176,7 @@ def resolve_model(
         )
     _check_installed(provider)
     notice = None
-    # Another server may well serve a model under a name that OpenAI has retired.
+    # A compatible server may still serve a model under a name that OpenAI has retired.
     if provider == "openai" and not _base_url(provider, settings, credentials) and model in RETIRED:
         notice = f"{model} is retired: {RETIRED[model]} was used instead"
         logger.warning(notice)
@@ -178,8 +185,10 @@ def resolve_model(
 
 
 def check_name(asked: str) -> tuple[str, str]:
-    """The provider and the model that a name stands for. Raises `ModelConfigurationError` for one that stands for none,
-    whatever keys there are."""
+    """Return the provider and the model in a name, whatever keys are set.
+
+    Raises `ModelConfigurationError` if the name doesn't refer to a model.
+    """
     provider, model = _split(asked)
     if provider == "local":
         _check_local(asked)
@@ -197,11 +206,10 @@ def build_model(
     credentials: ModelCredentials | None = None,
     **params: Any,
 ) -> BaseChatModel:
-    """Make the chosen model; `params` are LangChain's standard ones (temperature, max_tokens, …).
+    """Build the chosen model; `params` are LangChain's standard ones (temperature, max_tokens, …).
 
-    It does not retry by itself: the one policy for that lies around the model call. Its timeout, in seconds,
-    is `settings.model_timeout` unless given. Raises `ModelConfigurationError` when the provider refuses the
-    parameters.
+    The model does not retry by itself, because the model call does so under the error policy. Its timeout, in seconds,
+    is `settings.model_timeout` by default. Raises `ModelConfigurationError` if the integration refuses the parameters.
     """
     if choice.local:
         return _build_local(choice, settings, params)
@@ -212,7 +220,7 @@ def build_model(
     base_url = _base_url(choice.provider, settings, credentials)
     key = _given_key(choice.provider, settings, credentials)
     if choice.provider == "openai":
-        # Without it a streamed answer has no usage, hence no cost.
+        # Otherwise a streamed answer has no usage, and so no cost.
         arguments["stream_usage"] = True
         key = key or SecretStr(PLACEHOLDER_KEY)
     if base_url:
@@ -220,12 +228,12 @@ def build_model(
     if key is not None:
         arguments["api_key"] = key.get_secret_value()
     arguments |= params
-    if choice.provider == "ollama":  # its integration has no timeout of its own, only its client has
+    if choice.provider == "ollama":  # its integration takes no timeout, but its client does
         arguments = {"client_kwargs": {"timeout": arguments.pop("timeout")}, **arguments}
     try:
         built: BaseChatModel = init_chat_model(choice.model, model_provider=choice.provider, **arguments)
     except (ValueError, TypeError) as error:
-        # The text of the error may repeat the key among the parameters.
+        # The error's text may contain the parameters, and with them the key.
         raise ModelConfigurationError(
             f"{choice.name} could not be set up: its integration refused the parameters "
             f"{', '.join(sorted(params)) or '(none were given)'} ({type(error).__name__})"
@@ -238,9 +246,9 @@ def build_model(
 
 
 def credential_scope(provider: str, settings: Settings, credentials: ModelCredentials | None = None) -> str:
-    """A short name for the account that calls to a provider are made with: the same key and address, the same name.
+    """A short identifier of the account that a provider is called with: a hash of its key and address.
 
-    Nothing of the key can be found out from it.
+    The key can't be recovered from it.
     """
     key = _given_key(provider, settings, credentials)
     found = (
@@ -251,7 +259,7 @@ def credential_scope(provider: str, settings: Settings, credentials: ModelCreden
 
 
 def provider_keys(settings: Settings, credentials: ModelCredentials | None = None) -> list[str]:
-    """The keys of all model providers that this process has: what may stand in no log."""
+    """All keys of model providers in this process. None of them may appear in a log."""
     names = {variable for provider in PROVIDERS.values() for variable in provider.key_variables}
     found = {os.environ.get(name) for name in names}
     for secret in (settings.openai_api_key, settings.langfuse_secret_key):
@@ -262,7 +270,7 @@ def provider_keys(settings: Settings, credentials: ModelCredentials | None = Non
 
 
 def _split(asked: str) -> tuple[str, str]:
-    """ "provider:model" in two; a bare name, also one of OpenAI's fine-tuned ones ("ft:…"), is OpenAI's."""
+    """Split "provider:model". A bare name is OpenAI's, and so is that of a fine-tuned model ("ft:…")."""
     prefix, colon, rest = asked.partition(":")
     if not colon or prefix.lower() == "ft":
         return "openai", asked
@@ -306,15 +314,15 @@ def _has_key(provider: str, settings: Settings, credentials: ModelCredentials | 
     if _given_key(provider, settings, credentials) is not None:
         return True
     if provider == "openai":
-        # A compatible server, on the own machine for example, may need none.
+        # A compatible server, such as one on the same machine, may need no key.
         return bool(_base_url(provider, settings, credentials))
     return any(os.environ.get(variable) for variable in PROVIDERS[provider].key_variables)
 
 
 def _given_key(provider: str, settings: Settings, credentials: ModelCredentials | None) -> SecretStr | None:
-    """The key to hand over; other providers' integrations read their own variables."""
+    """The key to pass on. Other providers' integrations read their own variables."""
     given = credentials if credentials is not None and credentials.provider == provider else None
-    # A connection with an address of its own never gets the environment's key.
+    # The environment's key is never sent to an address that a connection sets.
     if given is not None and (given.api_key or given.base_url):
         return given.api_key
     return settings.openai_api_key if provider == "openai" else None

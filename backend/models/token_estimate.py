@@ -1,4 +1,4 @@
-"""Estimates how many tokens a prompt has, without a tokenizer: those of most models aren't available offline.
+"""Estimates how many tokens a prompt has. It uses no tokenizer, because those of most models aren't available offline.
 
 The estimate is one token per four bytes of UTF-8 text, four per message and 1,000 per picture.
 """
@@ -10,19 +10,19 @@ from collections.abc import Iterable
 from langchain_core.messages import AIMessage, BaseMessage
 
 MESSAGE_TOKENS = 4
-"""What a message costs besides its text: OpenAI's cookbook counts three or four for each."""
+"""The overhead of a message: OpenAI's cookbook counts three or four tokens for each."""
 PICTURE_TOKENS = 1_000
-"""About what a large picture costs with the models of OpenAI and Anthropic."""
+"""Approximately what a large picture takes with the models of OpenAI and Anthropic."""
 BYTES_PER_TOKEN = 4
 
 
 def estimate_messages(messages: Iterable[BaseMessage]) -> int:
-    """About how many tokens a prompt has."""
+    """Estimate the tokens of a prompt."""
     return sum(MESSAGE_TOKENS + _estimate_content(message) for message in messages)
 
 
 def estimate_text(text: str) -> int:
-    """About how many tokens a text has."""
+    """Estimate the tokens of a text."""
     return math.ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN)
 
 

@@ -1,4 +1,4 @@
-"""What model calls used, and what it cost."""
+"""Counts what model calls use: tokens and their cost."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from backend.models.prices import cost_usd
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens and their price; `cost` is None as soon as one call's price is unknown."""
+    """Tokens and their cost in US dollars. `cost` is None as soon as the price of one call is unknown."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -29,7 +29,7 @@ class Usage:
 
     @classmethod
     def sum(cls, usages: Iterable["Usage"]) -> "Usage":
-        """What several used together; the cost is unknown as soon as one of those that called a model is."""
+        """The sum of several usages. Its cost is unknown if that of any usage with model calls is."""
         total = cls()
         for usage in usages:
             total.input_tokens += usage.input_tokens
@@ -41,13 +41,13 @@ class Usage:
 
     @property
     def cost_usd(self) -> float | None:
-        """The cost in US dollars as JSON has it; None when unknown or nothing was called."""
+        """The cost in US dollars as a JSON number; None if it is unknown or no model was called."""
         return float(self.cost) if self.cost is not None and self.calls else None
 
 
 @dataclass(frozen=True, slots=True)
 class CallUsage:
-    """What one answer used. `known` is whether the provider counted; the cost (US dollars) is None when unknown."""
+    """What one answer used. `known` says whether the provider reported it; `cost` (US dollars) is None if unknown."""
 
     input_tokens: int
     output_tokens: int
@@ -58,25 +58,25 @@ class CallUsage:
 
     @classmethod
     def of(cls, message: AIMessage, model: str | None) -> "CallUsage":
-        """What an answer of "provider:model" says it used."""
+        """The usage that an answer of "provider:model" reports."""
         used = message.usage_metadata
         given, answered = (used["input_tokens"], used["output_tokens"]) if used else (0, 0)
         cached = used.get("input_token_details", {}) if used else {}
         read, written = cached.get("cache_read", 0) or 0, cached.get("cache_creation", 0) or 0
         cost = cost_usd(model or "", given, answered, cache_read_tokens=read, cache_write_tokens=written)
         if used is None and cost != 0:
-            cost = None  # without a count there is no price
+            cost = None  # without a token count the cost is unknown
         return cls(given, answered, cost, used is not None, read, written)
 
 
 def answers(response: LLMResult) -> Iterator[AIMessage]:
-    """The messages with which a chat model answered."""
+    """The messages in a chat model's response."""
     for generation in (item for batch in response.generations for item in batch):
         if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
             yield generation.message
 
 
 def model_named(metadata: Mapping[str, Any]) -> str | None:
-    """The "provider:model" that a call's metadata name, as LangChain's integrations do."""
+    """The "provider:model" that LangChain's integrations name in a call's metadata."""
     name = metadata.get("ls_model_name")
     return f"{metadata.get('ls_provider', 'unknown')}:{name}" if name else None

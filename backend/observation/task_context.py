@@ -12,7 +12,7 @@ from backend.db.runs.traces import Place
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """The try of a task instance that agents run in, and its run's `conf`."""
+    """The try of a task instance in which agents run, and its run's `conf`."""
 
     dag_id: str
     dag_run_id: str
@@ -26,30 +26,30 @@ class TaskContext:
 
     @property
     def thread_id(self) -> str:
-        """The same for all tries of the task instance."""
+        """The task instance's thread, the same for all of its tries."""
         return threads.thread_of(self.dag_id, self.dag_run_id, self.task_id, self.map_index)
 
     @property
     def run_input(self) -> dict[str, Any]:
-        """What the run was given, without the system's own key."""
+        """The run's input, without the key that belongs to the system."""
         return {key: value for key, value in self.conf.items() if key != SYSTEM_KEY}
 
     @property
     def run_model(self) -> str | None:
-        """The model that the trigger asked for, for agents whose task names none."""
+        """The model that the trigger requested, for agents whose task names none."""
         system = self.conf.get(SYSTEM_KEY)
         model = system.get("model") if isinstance(system, Mapping) else None
         return model if isinstance(model, str) else None
 
     @property
     def run_budget(self) -> Budget | None:
-        """The budget of the whole run, if the trigger gave one. Raises `InputError` for a wrong one."""
+        """The budget of the whole run, if the trigger set one. Raises `InputError` if it is invalid."""
         system = self.conf.get(SYSTEM_KEY)
         given = system.get("budget") if isinstance(system, Mapping) else None
         return parse_budget(given, field=f"{SYSTEM_KEY}.budget")
 
     def place(self) -> Place:
-        """Where records of this try belong."""
+        """Where the records of this try belong."""
         return Place(self.dag_id, self.dag_run_id, self.task_id, self.map_index, self.try_number)
 
     def run_state(self) -> RunState:

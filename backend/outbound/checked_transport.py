@@ -32,7 +32,7 @@ CONNECT_TIMEOUT = 5.0
 
 
 class HostError(Exception):
-    """The host must not or cannot be connected to. The message names no address, which would let a client map the network."""
+    """The host must not or cannot be connected to. The message names no address: a client could map the network."""
 
 
 class PrivateHostError(HostError):
@@ -96,7 +96,7 @@ def certificate_refused(error: BaseException | None) -> bool:
 
 @lru_cache(maxsize=1)
 def default_ssl_context() -> ssl.SSLContext:
-    """The context that verifies certificates. Loading the trusted roots takes tens of milliseconds: once per process."""
+    """The context that verifies certificates. Loading the trusted roots takes tens of milliseconds, so it is kept."""
     return httpx.create_ssl_context(trust_env=False)
 
 

@@ -1,6 +1,6 @@
-"""The pictures that this process loaded lately, so that a graph's later nodes need not fetch them again.
+"""Caches the pictures that this process loaded recently, so that a graph's later nodes need not fetch them again.
 
-A graph's state, and so every checkpoint, holds facts only; the bytes stay here.
+A graph's state, and with it every checkpoint, only holds a picture's facts; the bytes are kept here.
 """
 
 import hashlib
@@ -13,14 +13,14 @@ from backend.core.settings import Settings
 from backend.pictures.load import LoadedImage, ReadUpload, load_image
 
 MAX_BYTES = 64 * 2**20
-"""What all kept pictures may weigh together, in bytes of their compressed originals."""
+"""The limit on all cached pictures together, in bytes of their compressed originals."""
 
 LIFETIME = 300.0
-"""Seconds: long enough for the nodes of one run, short enough that a deleted upload is soon gone."""
+"""In seconds: long enough for the nodes of one run, and short enough that a deleted upload is gone soon."""
 
 
 class ImageCache:
-    """A least-recently-used cache by source. Safe to share between threads and event loops."""
+    """A cache of pictures by their source. Threads and event loops may share it."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, lifetime: float = LIFETIME) -> None:
         self._lock = threading.Lock()
@@ -29,7 +29,7 @@ class ImageCache:
         )
 
     async def load(self, source: str, settings: Settings, *, read_upload: ReadUpload | None = None) -> LoadedImage:
-        """The picture, from memory or through `load_image`, whose errors pass through; failures are not kept."""
+        """Return the picture from the cache, or load it. Raises what `load_image` raises; failures are not cached."""
         key = _key(source, settings)
         with self._lock:
             image = self._images.get(key)
@@ -42,13 +42,13 @@ class ImageCache:
 
 
 def _key(source: str, settings: Settings) -> str:
-    # The limits are part of the key: what one configuration may load, another may not. A data URL is long:
-    # hash it.
+    # The limits are part of the key, because one configuration may load what another may not. Data URLs are long,
+    # so the key is a hash.
     limits = (settings.allow_private_images, settings.max_image_bytes, settings.max_image_pixels)
     return hashlib.sha256(repr((limits, source)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @lru_cache(maxsize=1)
 def process_images() -> ImageCache:
-    """The cache that all agents of this process share."""
+    """The cache that all agents in this process share."""
     return ImageCache()

@@ -1,9 +1,9 @@
-"""What can go wrong with a picture.
+"""The errors of loading a picture.
 
 InputError
     ImageInputError           the picture or its address is wrong; a retry doesn't help
 InputUnavailableError
-    ImageFetchError           the server could not deliver it just now; a retry may help
+    ImageFetchError           the picture's server failed; a retry may help
 """
 
 from backend.core.errors.input_error import InputError, InputUnavailableError
@@ -16,6 +16,6 @@ class ImageInputError(InputError):
 
 
 class ImageFetchError(InputUnavailableError):
-    """The picture's server did not answer, or answered that it can't right now. A retry may help."""
+    """The picture's server did not respond, or responded that it can't serve the picture now. A retry may help."""
 
     field = "image_url"

@@ -1,4 +1,4 @@
-"""The EXIF metadata of a picture as a small dictionary that JSON, and Postgres' jsonb, can hold."""
+"""Reads a picture's EXIF metadata into a small dictionary that fits into JSON and PostgreSQL's jsonb."""
 
 import math
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_TEXT = 200
-"""Characters kept of one tag: comments and maker notes can hold anything."""
+"""How many characters of one tag are kept; comments and maker notes can be of any length."""
 
 MAX_ITEMS = 16
-"""Numbers kept of one tag that holds a list."""
+"""How many numbers of a tag with a list are kept."""
 
 POINTERS = frozenset({"ExifOffset", "GPSInfo", "Interop", "ExifInteroperabilityOffset", "MakerNote", "XMLPacket"}) | {
     "StripOffsets",
@@ -19,14 +19,14 @@ POINTERS = frozenset({"ExifOffset", "GPSInfo", "Interop", "ExifInteroperabilityO
     "TileOffsets",
     "TileByteCounts",
 }
-"""Tags that only point elsewhere or hold another format."""
+"""Tags that only point to other data, or contain data in another format."""
 
 
 def read_exif(image: "Image.Image") -> dict[str, Any]:
-    """The tags by their human-readable names; bytes are dropped, a position becomes decimal degrees.
+    """Return the tags by their readable names, without binary ones and with the position in decimal degrees.
 
-    GPS, when present and sane, is `{"latitude": degrees, "longitude": degrees, "altitude": metres}` under
-    "GPS". Damaged metadata never makes a good picture unusable: what can't be read is left out.
+    A valid GPS position is `{"latitude": degrees, "longitude": degrees, "altitude": metres}` under "GPS". Damaged
+    metadata never makes a picture unusable: what can't be read is left out.
     """
     from PIL import ExifTags
 

@@ -1,4 +1,4 @@
-"""Fetch a picture over HTTP without becoming a way into the private network: see `backend.outbound`."""
+"""Fetches a picture over HTTP without opening a way into the private network; see `backend/outbound`."""
 
 import asyncio
 import ssl
@@ -23,11 +23,11 @@ MAX_REDIRECTS = 5
 HEADERS = {
     "User-Agent": "langgraph-flow",
     "Accept": "image/*",
-    # A compressed body could unfold to any size before it is counted; pictures are compressed already.
+    # A compressed body could expand to any size before it is counted, and pictures are compressed anyway.
     "Accept-Encoding": "identity",
 }
 TRANSIENT_STATUS = frozenset({408, 425, 429})
-"""Client errors that say "later", next to all of 5xx."""
+"""The 4xx statuses after which a retry may help, as after any 5xx."""
 
 
 async def fetch_image(
@@ -39,10 +39,9 @@ async def fetch_image(
     resolve: Resolve = resolve_host,
     ssl_context: ssl.SSLContext | None = None,
 ) -> bytes:
-    """The body behind an `http://` or `https://` address, at most `max_bytes` long, within `timeout` seconds
-    in all.
+    """Fetch the body at an `http://` or `https://` address: at most `max_bytes`, within `timeout` seconds in total.
 
-    Raises `ImageInputError` when the address or the answer is wrong, `ImageFetchError` when a retry may help.
+    Raises `ImageInputError` if the address or the response is wrong, and `ImageFetchError` if a retry may help.
     """
     try:
         target = _checked_url(httpx.URL(url), redirected=False)
@@ -67,7 +66,7 @@ async def fetch_image(
             raise ImageInputError(
                 "the server's TLS certificate could not be verified; use a server with a valid certificate"
             ) from None
-        # The exception's own text may name internal addresses.
+        # The exception's own text may contain internal addresses.
         raise ImageFetchError("the connection to the server failed; try again later") from None
 
 

@@ -1,4 +1,9 @@
-"""Pictures as input: from an address, a data URL or an upload to bytes that were really decoded."""
+"""Loads pictures from an address, a data URL or an upload, and makes sure that they can be decoded.
+
+A picture comes from whoever starts a run, so nothing about it is taken on trust: bytes and pixels are limited before
+anything is decompressed, the format is determined from the content, and the whole picture is decoded once. What follows
+(models, OCR, measurements) gets a `LoadedImage`, which holds the compressed original and its facts.
+"""
 
 import asyncio
 import base64
@@ -36,7 +41,7 @@ __all__ = [
 ]
 
 ReadUpload = Callable[[UUID], Awaitable[bytes | None]]
-"""Reads the bytes of an upload, or None when there is none of that name (any more)."""
+"""Returns the bytes of an upload, or None if there is no such upload, or no longer."""
 
 MEDIA_TYPES = {
     "PNG": "image/png",
@@ -46,11 +51,11 @@ MEDIA_TYPES = {
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
 }
-"""The formats that are decoded; the keys are Pillow's names."""
+"""The formats that are accepted, by Pillow's names for them."""
 
 
 class ImageLimits(Protocol):
-    """The limits a picture is decoded within: bytes as sent, pixels as unfolded. `Settings` is one."""
+    """The limits of a picture: its compressed size in bytes, and its pixels. `Settings` implements it."""
 
     @property
     def max_image_bytes(self) -> int: ...
@@ -60,21 +65,20 @@ class ImageLimits(Protocol):
 
 
 SAMPLES = ("invoice",)
-"""Pictures to try things out with, by the name behind `sample://`."""
+"""The sample pictures that come with the package, by their names in `sample://<name>`."""
 
 LOSSLESS = frozenset({"PNG", "GIF", "BMP", "TIFF"})
 MAX_MODEL_PNG = 4 * 2**20
-"""Bytes above which a lossless picture goes to the model as JPEG: a photograph in PNG costs time, not insight."""
+"""A lossless picture of more bytes than this is sent to the model as JPEG: a photograph gains nothing from PNG."""
 JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
-    """What a picture is, without looking at what it shows.
+    """The technical facts of a picture, regardless of what it shows.
 
-    `width` and `height` are in pixels as a viewer shows the picture, with the EXIF orientation applied; so
-    are all boxes elsewhere. `mode` is Pillow's, `frames` counts the pictures of an animation or a multi-page
-    file.
+    `width` and `height` are in pixels, with the EXIF orientation applied, as a viewer shows the picture. Boxes use the
+    same coordinates everywhere. `mode` is Pillow's; `frames` counts the pictures in an animation or a multi-page file.
     """
 
     width: int
@@ -95,7 +99,7 @@ class PictureFacts:
 
 @dataclass(frozen=True, slots=True)
 class UploadFacts:
-    """What an accepted upload is: its media type and its size in pixels as a viewer shows it."""
+    """The media type of an accepted upload, and its size in pixels as a viewer shows it."""
 
     media_type: str
     width: int
@@ -130,7 +134,7 @@ class LoadedImage:
     def upright(self, max_side: int | None = None, page: int = 1) -> "Image.Image":
         """A page in RGB, the right way up, transparency laid on a ground that it stands out from; blocking.
 
-        With `max_side` neither side is longer than that many pixels; a smaller picture is not enlarged.
+        With `max_side`, neither side is longer than that many pixels; a smaller picture is not enlarged.
         """
         from PIL import Image, ImageOps
 
@@ -138,7 +142,7 @@ class LoadedImage:
             if page > 1:
                 opened.seek(self.page_frames[page - 1][0])
             if max_side is not None:
-                # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, never below what is asked for.
+                # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; Pillow never goes below the requested one.
                 opened.draft(None, (max_side, max_side))
             image = _as_rgb(ImageOps.exif_transpose(opened))
         if max_side is not None and max(image.size) > max_side:
@@ -148,7 +152,8 @@ class LoadedImage:
     def for_model(self, max_side: int) -> tuple[bytes, str]:
         """The first page as a model gets it: `(bytes, media type)`, PNG or JPEG; blocking.
 
-        Downscaled to `max_side` pixels, the right way up, and without metadata: no position or camera leaves.
+        It is scaled down to `max_side` pixels, has its orientation applied, and carries no metadata, so that neither
+        position nor camera are disclosed.
         """
         return self.encoded(self.upright(max_side), max_side)
 
@@ -172,11 +177,10 @@ async def load_image(
     read_upload: ReadUpload | None = None,
     resolve: "Resolve | None" = None,
 ) -> LoadedImage:
-    """The picture behind `https://`, `http://`, `data:image/…;base64,` or `upload://<uuid>`, checked and
-    decoded; `sample://invoice` is one that comes with the package.
+    """Load the picture at `https://`, `http://`, `data:image/…;base64,`, `upload://<uuid>` or `sample://<name>`.
 
-    Limits, in bytes, pixels and seconds, are those of `settings`. Raises `ImageInputError` when the picture
-    or its address is wrong (a retry doesn't help) and `ImageFetchError` when the server is (it may).
+    The limits in bytes, pixels and seconds are those of `settings`. Raises `ImageInputError` if the picture or its
+    address is wrong (a retry doesn't help) and `ImageFetchError` if its server is (a retry may help).
     """
     source = source.strip()
     scheme = source.partition(":")[0].lower() if ":" in source else ""
@@ -205,13 +209,13 @@ async def load_image(
 
 
 def inspect_upload(data: bytes, limits: ImageLimits) -> UploadFacts:
-    """Check that `data` is a picture within the limits; blocking. Raises `ImageInputError`."""
+    """Check that `data` is a picture within the limits. Blocking. Raises `ImageInputError`."""
     facts = decode_image(data, limits).facts
     return UploadFacts(facts.media_type, facts.width, facts.height)
 
 
 def decode_image(data: bytes, limits: ImageLimits) -> LoadedImage:
-    """Decode `data` completely, whatever its sender says it is; blocking. Raises `ImageInputError`."""
+    """Decode `data` completely, whatever its sender declares it to be. Blocking. Raises `ImageInputError`."""
     from PIL import Image, UnidentifiedImageError
 
     if not data:
@@ -220,9 +224,9 @@ def decode_image(data: bytes, limits: ImageLimits) -> LoadedImage:
         raise _too_large(limits.max_image_bytes)
     try:
         with Image.open(io.BytesIO(data), formats=list(MEDIA_TYPES)) as image:
-            # Only the header was read so far: a decompression bomb is refused before it unfolds.
+            # Only the header has been read so far, so a decompression bomb is refused before it is decompressed.
             _check_pixels(image, limits.max_image_pixels)
-            # Before anything else looks at it: a reader of metadata may load a PNG too, and swallow its damage.
+            # Before the metadata is read: reading it may also load a PNG, and would hide that the data is damaged.
             image.load()
             # A GIF's first frame may grow the canvas.
             _check_pixels(image, limits.max_image_pixels)
@@ -265,10 +269,10 @@ def _pages(image: "Image.Image", facts: PictureFacts, max_pixels: int) -> tuple[
 
 def _facts(image: "Image.Image", data: bytes) -> PictureFacts:
     width, height = image.size
-    # A phone's JPEG may carry more pictures behind the first; Pillow calls that MPO.
+    # A phone's JPEG may contain further pictures after the first one; Pillow calls that format MPO.
     mode, image_format = image.mode, "JPEG" if image.format == "MPO" else str(image.format)
     exif = read_exif(image)
-    # Orientations 5 to 8 lie on their side (EXIF 2.32, tag 0x0112).
+    # Orientations 5 to 8 swap width and height (EXIF 2.32, tag 0x0112).
     if exif.get("Orientation") in (5, 6, 7, 8):
         width, height = height, width
     frames = int(getattr(image, "n_frames", 1))
@@ -294,7 +298,7 @@ def _check_pixels(image: "Image.Image", limit: int) -> None:
 
 def _as_rgb(image: "Image.Image") -> "Image.Image":
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        # Pillow clips wide grey values at 255 where it should scale them.
+        # Pillow clips grey values of more than 8 bits at 255 instead of scaling them.
         low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # one band
         if image.mode.startswith("I;16"):
             low, high = 0.0, 65535.0
@@ -307,7 +311,7 @@ def _as_rgb(image: "Image.Image") -> "Image.Image":
 
 def _encoded(image: "Image.Image", image_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.info.clear()  # whatever else the original carried along
+    image.info.clear()  # the original's metadata
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
@@ -317,7 +321,7 @@ def _decode_data_url(source: str, max_bytes: int) -> bytes:
     media_type, *parameters = header[len("data:") :].lower().split(";")
     if not comma or "base64" not in parameters or not media_type.startswith("image/"):
         raise ImageInputError("a data URL must read data:image/<type>;base64,<data>")
-    if len(body) > 4 * max_bytes:  # percent-encoded at worst; before any copy is made
+    if len(body) > 4 * max_bytes:  # at worst all of it is percent-encoded; checked before any copy is made
         raise _too_large(max_bytes)
     raw = b"".join(unquote_to_bytes(body).split())
     if len(raw) * 3 // 4 > max_bytes + 2:
@@ -329,7 +333,7 @@ def _decode_data_url(source: str, max_bytes: int) -> bytes:
 
 
 def read_sample(name: str) -> bytes:
-    """The PNG behind `sample://<name>`; blocking. Raises `ImageInputError` when there is none."""
+    """The PNG of `sample://<name>`. Blocking. Raises `ImageInputError` if there is no such sample."""
     if name not in SAMPLES:
         raise ImageInputError(f"there is no such sample; there is {', '.join(SAMPLES)}")
     return (files("backend.pictures") / "samples" / f"{name}.png").read_bytes()

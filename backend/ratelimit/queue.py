@@ -1,43 +1,60 @@
-"""Where the calls of one process to one model wait for their turns."""
+"""The calls of one process to one model, waiting in order of arrival for permission to start.
+
+A `ModelQueue` takes one ticket per waiting call from the state that all processes share (`core/ratelimit/state.py`) and
+lets the first call go whenever the first ticket is due. Tickets belong to the queue, not to a call: if a call is
+cancelled, the next one uses its ticket. A call whose ticket would be due after its deadline is rejected at once.
+
+While nothing limits the model, calls take no tickets. They only pass a local `BurstLimit`, and the shared state is read
+once a second.
+
+Every change of the shared state is a compare-and-swap: read the state, compute the one that follows, store it if nobody
+was faster, else start over from what they stored. No lock is held meanwhile, so a process that hangs delays no other.
+"""
 
 import asyncio
 import logging
+import random
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
-from backend.core.ratelimit import transitions
-from backend.core.ratelimit.adaptive_rate import Admitted
-from backend.core.ratelimit.burst import Surge
+from backend.core.ratelimit import state as limits
 from backend.core.ratelimit.circuit_breaker import Circuit
 from backend.core.ratelimit.configured import ModelLimit
-from backend.core.ratelimit.interface import CircuitOpenError, HeldBackError
-from backend.core.ratelimit.state import Change, Counts, LimitState, Reservation, Seen, Turn, first_time, turns
+from backend.core.ratelimit.interface import CallOutcome, CircuitOpenError, HeldBackError
+from backend.core.ratelimit.state import Counts, LimitState, Snapshot, Ticket
 from backend.ratelimit.stores import LimitStore
 
 log = logging.getLogger(__name__)
 
-Outcome = Literal["ok", "rate_limited", "down", "other"]
-
 FRESH_SECONDS = 1.0
-"""How old, at most, what a call relies on may be: others may have met a 429 since."""
-TRUSTED_CALLS = 2
-TRUSTED_SECONDS = (0.05, 0.5)
-"""How old what a turn relies on may be: the time of so many calls, but at least and at most so long."""
-BATCH_SECONDS = 0.1
-"""Turns that are taken together are of at most this time, or a ramp's burst."""
+"""The maximum age of the shared state that an unlimited call relies on."""
+CURRENT_SECONDS = 0.1
+"""The same for a call with a ticket: the rate may have been cut since."""
+TAKE_SECONDS = 0.05
+"""While tickets are left, new ones are taken this often, for all calls that have arrived meanwhile."""
 PROMPT_SECONDS = 0.05
-"""A turn that comes so soon comes at once, also for a call that can't wait."""
+"""A wait this short is no wait, even for a call with `max_wait=0`."""
 LATE_SECONDS = 0.5
-"""How much later than its time a waiting call is sent away, if the store keeps everybody waiting."""
+"""How long after its deadline a waiting call is rejected if the store keeps the queue from making progress."""
 COUNTED_SECONDS = 0.1
-"""A call that waited less was not held back."""
-LONGEST_WAIT = 86_400.0
-SHORTEST_PAUSE = 0.001
-"""Clocks are not finer."""
-_TRIES = 8
+"""A shorter wait isn't counted as held back."""
+MAX_WAIT_SECONDS = 86_400.0
+MIN_SLEEP = 0.001
+SWAP_ATTEMPTS, SWAP_BACKOFF = 50, 0.005
+"""How often a change is attempted, and the bound of the first random pause in seconds; it doubles up to 64-fold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What `report` needs to know about an admitted call: the epoch, the rate and the time of the event loop that it
+    started at, and the tokens it was charged."""
+
+    epoch: int
+    rate: float | None
+    at: float
+    tokens: int
 
 
 @dataclass(slots=True, eq=False)
@@ -45,314 +62,348 @@ class _Waiter:
     tokens: int
     since: float
     deadline: float
-    turn: "asyncio.Future[None]"
+    admitted: "asyncio.Future[Admission]"
 
 
-class Lane:
-    """The queue of one model on one event loop, first come, first served.
+class BurstLimit:
+    """Caps how fast the calls of one process may ramp up while no limit of the model is known.
 
-    While nothing limits the model, calls pass, and the store is asked at most once a second.
+    Five hundred calls at once would all be refused before the first 429 is known. So each window of `WINDOW` seconds
+    admits at most a certain number of calls: `FIRST_CALLS`, and twice as many after each window that was full. The
+    number is reset after `QUIET_SECONDS` without a window that was at least half full.
     """
+
+    WINDOW, FIRST_CALLS, QUIET_SECONDS = 0.2, 10, 60.0
+
+    def __init__(self) -> None:
+        self._allowed = self.FIRST_CALLS
+        self._window = self._count = 0
+        self._busy_at = 0.0
+
+    def wait(self, now: float) -> float:
+        """Count a call and return 0.0 if it may start now, else the seconds after which to ask again."""
+        window = int(now / self.WINDOW)
+        if window != self._window:
+            if self._count >= self._allowed / 2:
+                self._busy_at = now
+            elif now - self._busy_at > self.QUIET_SECONDS:
+                self._allowed = self.FIRST_CALLS
+            if self._count >= self._allowed:
+                self._allowed *= 2
+            self._window, self._count = window, 0
+        if self._count >= self._allowed:
+            return max(MIN_SLEEP, (window + 1) * self.WINDOW - now)
+        self._count += 1
+        return 0.0
+
+
+class ModelQueue:
+    """The queue of one model on one event loop, first come, first served."""
 
     def __init__(self, model: str, store: LimitStore, limit: ModelLimit | None) -> None:
         self._model = model
         self._store = store
-        self._interval = 1 / limit.requests_per_second if limit and limit.requests_per_second else 0.0
+        self._cap = limit.requests_per_second if limit else None
         self._tokens_per_second = limit.tokens_per_second if limit else None
-        self._known: Seen | None = None
-        self._known_at = 0.0
-        self._queue: deque[_Waiter] = deque()
-        self._server: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
-        self._changing = asyncio.Lock()
-        self._surge = Surge()
-        self._uncounted = Counts()
         self._tokens_owed = 0
+        self._snapshot: Snapshot | None = None
+        self._snapshot_at = self._taken_at = float("-inf")
+        self._waiters: deque[_Waiter] = deque()
+        self._tickets: deque[Ticket] = deque()
+        self._server: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._storing = asyncio.Lock()
+        self._burst = BurstLimit()
+        self._uncounted = Counts()
 
-    async def admit(self, tokens: int, max_wait: float) -> Admitted | None:
-        """Wait for a turn; gives how things stand then. Raises `HeldBackError` and `CircuitOpenError`."""
+    async def admit(self, tokens: int, max_wait: float) -> Admission:
+        """Wait until a call of about `tokens` tokens may start, at most `max_wait` seconds.
+
+        Raises `HeldBackError` at once if the wait would be longer, and `CircuitOpenError` if the provider is down.
+        """
         now = self._now()
-        if self._passes(now):
-            return self._admitted()
-        max_wait = min(max(0.0, max_wait), LONGEST_WAIT)
-        if self._fresh(now) and (wait := self._expected(len(self._queue))) > max(max_wait, PROMPT_SECONDS):
+        if self._may_pass(now):
+            return Admission(self._state.epoch, None, now, tokens)
+        max_wait = min(max(0.0, max_wait), MAX_WAIT_SECONDS)
+        if self._age(now) < FRESH_SECONDS and (wait := self._expected_wait()) > max(max_wait, PROMPT_SECONDS):
             raise self._held_back(wait)
         waiter = _Waiter(tokens, now, now + max_wait, asyncio.get_running_loop().create_future())
-        self._queue.append(waiter)
+        self._waiters.append(waiter)
         if self._server is None:
-            self._server = asyncio.create_task(self._serve(), name=f"model gate {self._model}")
+            self._server = asyncio.create_task(self._serve(), name=f"model queue {self._model}")
+        elif len(self._waiters) == len(self._tickets) + 1:
+            self._wake.set()
         try:
             async with asyncio.timeout_at(waiter.deadline + LATE_SECONDS):
-                await waiter.turn
+                return await waiter.admitted
         except TimeoutError:
-            position = self._queue.index(waiter) if waiter in self._queue else 0
-            raise self._held_back(max(LATE_SECONDS, self._expected(position))) from None
+            raise self._held_back(LATE_SECONDS) from None
         finally:
             with suppress(ValueError):
-                self._queue.remove(waiter)
-        return self._admitted()
+                self._waiters.remove(waiter)
 
     async def report(
         self,
-        outcome: Outcome,
+        outcome: CallOutcome,
         *,
         caller: str,
-        admitted: Admitted | None,
+        admission: Admission | None,
         retry_after: float | None,
-        more_tokens: int,
+        tokens: int | None,
     ) -> None:
-        """Tell how a call went that was `admitted` so; `more_tokens` it used than it had said."""
-        if self._tokens_per_second is not None:
-            self._tokens_owed += more_tokens
+        """Record how a call ended; `admission` is None if it isn't known. See `ModelGate.report`."""
+        if self._tokens_per_second is not None and admission is not None and tokens is not None:
+            self._tokens_owed += tokens - admission.tokens
+        epoch = admission.epoch if admission is not None else None
         if outcome == "rate_limited":
             self._uncounted += Counts(rate_limited=1)
-            rate = self._surge.rate(self._now())
-            await self._change(lambda state, now: transitions.limited(state, now, retry_after, admitted, rate))
+            refused_rate = admission.rate if admission is not None else None
+            in_flight = self._now() - admission.at if admission is not None else 0.0
+            await self._update(
+                lambda state, now: limits.limited(
+                    state, now, retry_after=retry_after, epoch=epoch, refused_rate=refused_rate, in_flight=in_flight
+                )
+            )
         elif outcome == "down":
-            await self._change(lambda state, now: transitions.down(state, now, retry_after, admitted, caller))
-        elif self._known is not None and self._known.state is not None and self._known.state.circuit != Circuit():
-            await self._change(lambda state, now: transitions.answered(state, now, admitted))
+            await self._update(
+                lambda state, now: limits.down(state, now, retry_after=retry_after, epoch=epoch, caller=caller)
+            )
+        elif self._snapshot is not None and self._state.circuit != Circuit():
+            await self._update(lambda state, now: limits.answered(state, now, epoch=epoch))
 
     async def close(self) -> None:
-        """Let nobody wait any more, and write down what was counted."""
+        """Admit everyone who is still waiting, and store what was counted."""
         if self._server is not None:
             self._server.cancel()
             with suppress(asyncio.CancelledError):
                 await self._server
-        while self._queue:
-            self._let_go(self._now())
-        if self._uncounted:
-            await self._refresh()
+        while self._waiters:
+            self._admit_next()
+        if self._uncounted and self._snapshot is not None:
+            await self._update(lambda state, _: state, counts=True)
 
-    # What is known
+    # Time and what is known of the shared state
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
     def _shared_now(self) -> float:
-        """The present time by the clock of the store."""
-        return self._known.now + self._now() - self._known_at if self._known is not None else 0.0
+        """The time on the store's clock."""
+        return self._snapshot.now + self._now() - self._snapshot_at if self._snapshot is not None else 0.0
 
+    @property
     def _state(self) -> LimitState:
-        if self._known is None or self._known.state is None:
-            raise RuntimeError("nothing is known yet")
-        return self._known.state
+        """The shared state as it was last seen."""
+        if self._snapshot is None or self._snapshot.state is None:
+            return limits.begin(self._shared_now(), self._cap)
+        return self._snapshot.state
 
-    def _admitted(self) -> Admitted | None:
-        if self._known is None or self._known.state is None:
-            return None
-        state, now = self._known.state, self._shared_now()
-        return Admitted(state.pace.epoch, now, state.served(now), state.pace.rate)
+    def _age(self, now: float) -> float:
+        return now - self._snapshot_at
 
-    def _fresh(self, now: float) -> bool:
-        return self._known is not None and self._known.state is not None and now - self._known_at < FRESH_SECONDS
-
-    def _passes(self, now: float) -> bool:
-        """Whether a call may go at once, as far as is known."""
-        if self._queue or self._interval or self._tokens_per_second is not None or not self._fresh(now):
+    def _may_pass(self, now: float) -> bool:
+        """Whether a call may start without a ticket."""
+        if self._waiters or self._tokens_per_second is not None or self._age(now) >= FRESH_SECONDS:
             return False
-        state = self._state()
-        if state.circuit.is_open or state.pace.held_until > self._shared_now() or state.pace.rate is not None:
+        state = self._state
+        if state.rate is not None or state.circuit.is_open:
             return False
-        return self._surge.take(now) == 0.0
+        return self._burst.wait(now) == 0.0
 
-    def _wanted(self, calls: int, within: float, tokens: int) -> Reservation:
-        paced = self._state().pace.rate is not None
-        if self._tokens_per_second is None:
-            return Reservation(calls, within, paced, self._interval)
-        token_seconds, debt = max(1, tokens) / self._tokens_per_second, self._tokens_owed / self._tokens_per_second
-        return Reservation(calls, within, paced, self._interval, token_seconds, debt)
+    def _expected_wait(self) -> float:
+        """About how many seconds a call that arrives now would wait."""
+        state, now = self._state, self._shared_now()
+        state, ticket = limits.take(self._charged(state), now, 1, self._tokens_per_second)
+        ahead = max(0, len(self._waiters) - len(self._tickets))
+        return self._due(state, replace(ticket, number=ticket.number + ahead)) - now
 
-    def _each(self) -> float:
-        """How many seconds apart calls have their turns."""
-        rate = self._state().pace.rate
-        return max(self._interval, 1 / rate if rate is not None else 0.0)
+    def _due(self, state: LimitState, ticket: Ticket) -> float:
+        return max(state.time_of(ticket.number), ticket.not_before)
 
-    def _expected(self, position: int) -> float:
-        """In how many seconds about a call has its turn that has so many others of this process before it."""
-        if self._known is None or self._known.state is None:
-            return 0.0
-        now = self._shared_now()
-        return first_time(self._known.state, self._wanted(1, 0.0, 1), now) - now + position * self._each()
+    def _charged(self, state: LimitState) -> LimitState:
+        """The state once the tokens that calls used beyond their estimates are paid for."""
+        if self._tokens_per_second is None or not self._tokens_owed:
+            return state
+        return replace(state, tokens_at=state.tokens_at + self._tokens_owed / self._tokens_per_second)
 
     # Serving the queue
 
     async def _serve(self) -> None:
         try:
-            while self._queue:
+            while self._waiters:
                 await self._step()
         except Exception:
-            # Whatever is wrong here must not keep agents from their work.
-            log.exception("the gate of %s failed and lets calls pass", self._model)
-            while self._queue:
-                self._let_go(self._now())
+            # The limiter must never keep agents from working.
+            log.exception("the rate limiter of %s failed and admits all calls", self._model)
+            while self._waiters:
+                self._admit_next()
         finally:
+            self._drop_tickets()
             self._server = None
 
     async def _step(self) -> None:
-        state = await self._settled()
-        now = self._shared_now()
-        if (refusal := state.circuit.refusal(now)) is not None:
-            while self._queue:
-                self._send_away(self._queue.popleft(), CircuitOpenError(refusal))
-            return
-        if state.circuit.is_open:
-            if await self._change(transitions.probed) and self._queue:
-                self._let_go(self._now())
-            return
-        self._send_hopeless_away(self._expected(0))
-        if (held := state.pace.held_until - now) > 0:
-            await self._pause(min(held, FRESH_SECONDS))
-        elif state.pace.rate is not None or self._interval or self._tokens_per_second is not None:
-            await self._take_turns(state)
-        else:
-            await self._let_surge_go()
-
-    async def _let_surge_go(self) -> None:
-        """Let all go that may at once."""
-        while self._queue:
-            if (wait := self._surge.take(self._now())) > 0:
-                await self._pause(wait)
-                return
-            self._let_go(self._now(), surge=False)
-
-    async def _settled(self) -> LimitState:
-        """The state, fresh enough, with the changes made that are due."""
-        if not self._fresh(self._now()):
+        if self._age(self._now()) >= FRESH_SECONDS:
             await self._refresh()
-        await self._change(lambda state, now: transitions.due(state, now, waiting=False))
-        return self._state()
+        await self._update(lambda state, now: limits.settle(state, now, self._cap))
+        state = self._state
+        if (refusal := state.circuit.refusal(self._shared_now())) is not None:
+            while self._waiters:
+                self._reject(self._waiters.popleft(), CircuitOpenError(refusal))
+        elif state.circuit.is_open:
+            if await self._update(limits.probe) and self._waiters:
+                self._admit_next()
+        elif state.rate is None and self._tokens_per_second is None:
+            await self._admit_without_tickets()
+        else:
+            await self._admit_by_ticket()
 
-    async def _take_turns(self, state: LimitState) -> None:
-        if not self._queue:
-            return
-        head = self._queue[0]
-        owed = self._tokens_owed
-        calls = 1
-        if self._tokens_per_second is None:
-            calls = min(len(self._queue), max(state.pace.burst, int(BATCH_SECONDS / self._each()), 1))
-        wanted = self._wanted(calls, max(PROMPT_SECONDS, head.deadline - self._now()), head.tokens)
-        counts, self._uncounted = self._uncounted, Counts()
-        taken, seen = await self._store.reserve(self._model, wanted, counts)
-        self._learn(seen)
-        if seen.state is None:
-            return
-        first = first_time(seen.state, wanted, seen.now) - seen.now
-        if not taken:
-            if (seen.state.pace.rate is not None) == wanted.paced and self._queue and self._queue[0] is head:
-                self._send_away(self._queue.popleft(), self._held_back(first))
-            return
-        self._tokens_owed -= owed
-        waiting = len(self._queue) > calls or first > calls * self._each()
-        await self._change(lambda state, now: transitions.due(state, now, waiting=waiting))
-        for turn in turns(seen.state, wanted, seen.now):
-            if not await self._comes(turn):
+    async def _admit_without_tickets(self) -> None:
+        self._drop_tickets()
+        while self._waiters:
+            if (wait := self._burst.wait(self._now())) > 0:
+                await self._sleep(wait)
                 return
-            self._let_go(self._now())
+            self._admit_next()
 
-    async def _comes(self, turn: Turn) -> bool:
-        """Wait for a turn; says whether it came while somebody wanted it."""
-        while self._queue and self._known is not None and self._known.state is not None:
-            state, now = self._known.state, self._shared_now()
-            if state.circuit.is_open:
-                return False
-            wait = max(turn.not_before, state.pace.held_until, state.time_of(turn.number)) - now
-            age = self._now() - self._known_at
+    async def _admit_by_ticket(self) -> None:
+        if any(ticket.number >= self._state.tail for ticket in self._tickets):
+            self._drop_tickets()  # the store has lost the state that they were taken from
+        missing = len(self._waiters) > len(self._tickets)
+        if missing and (not self._tickets or self._now() - self._taken_at >= TAKE_SECONDS):
+            await self._take_tickets()
+            missing = len(self._waiters) > len(self._tickets)
+        self._reject_expired()
+        while self._waiters and self._tickets and not self._state.circuit.is_open:
+            wait = self._due(self._state, self._tickets[0]) - self._shared_now()
             if wait > 0:
-                self._send_hopeless_away(wait)
-                await self._pause(min(wait, FRESH_SECONDS))
-                if self._now() - self._known_at >= FRESH_SECONDS:
-                    await self._refresh()
-            elif age > self._trusted(state):
+                await self._sleep(min(wait, TAKE_SECONDS if missing else FRESH_SECONDS))
+                return
+            if self._age(self._now()) > CURRENT_SECONDS:
                 await self._refresh()
+                return
+            self._burst.wait(self._now())
+            self._admit_next()
+
+    async def _take_tickets(self) -> None:
+        """Take a ticket for each call without one, and reject those that can't wait for theirs."""
+        waiters = list(self._waiters)[len(self._tickets) :]
+        taken: list[Ticket] = []
+        rejected: list[tuple[_Waiter, float]] = []
+        owed = 0
+
+        def take(state: LimitState, now: float) -> LimitState:
+            nonlocal owed
+            taken.clear()
+            rejected.clear()
+            owed, state = self._tokens_owed, self._charged(state)
+            for waiter in waiters:
+                after, ticket = limits.take(state, now, waiter.tokens, self._tokens_per_second)
+                wait = self._due(after, ticket) - now
+                if self._expired(waiter, wait):
+                    rejected.append((waiter, wait))
+                else:
+                    taken.append(ticket)
+                    state = after
+            return state
+
+        if await self._update(take):
+            self._tokens_owed -= owed
+            self._tickets.extend(taken)
+            self._taken_at = self._now()
+        elif taken:
+            return  # other processes were faster each time
+        for waiter, wait in rejected:
+            with suppress(ValueError):
+                self._waiters.remove(waiter)
+            self._reject(waiter, self._held_back(wait))
+
+    def _reject_expired(self) -> None:
+        """Reject the calls whose tickets are due too late, now that the rate has changed."""
+        state, now = self._state, self._shared_now()
+        waiters, tickets = list(self._waiters), iter(self._tickets)
+        ticket = next(tickets, None)
+        for waiter in waiters:
+            if ticket is None:
+                return
+            if self._expired(waiter, wait := self._due(state, ticket) - now):
+                self._waiters.remove(waiter)
+                self._reject(waiter, self._held_back(wait))
             else:
-                return True
-        return False
+                ticket = next(tickets, None)
 
-    @staticmethod
-    def _trusted(state: LimitState) -> float:
-        if state.pace.rate is None:
-            return FRESH_SECONDS
-        least, most = TRUSTED_SECONDS
-        return min(most, max(least, TRUSTED_CALLS / state.pace.rate))
+    def _expired(self, waiter: _Waiter, wait: float) -> bool:
+        return wait > PROMPT_SECONDS and self._now() + wait > waiter.deadline
 
-    def _let_go(self, turn: float, *, surge: bool = True) -> None:
-        """Let the first one go, whose turn it was at `turn`."""
-        waiter = self._queue.popleft()
-        if waiter.turn.done():
-            return
-        waiter.turn.set_result(None)
-        if surge:
-            self._surge.count(self._now())
-        if turn - waiter.since > COUNTED_SECONDS:
+    def _admit_next(self) -> None:
+        waiter = self._waiters.popleft()
+        tokens = self._tickets.popleft().tokens if self._tickets else waiter.tokens
+        if self._now() - waiter.since > COUNTED_SECONDS:
             self._uncounted += Counts(held_back=1)
-
-    def _send_hopeless_away(self, first: float) -> None:
-        """Send those away whose turn comes too late for them; the first one's is in `first` seconds."""
-        now, each = self._now(), self._each()
-        for position, waiter in enumerate(list(self._queue)):
-            wait = first + position * each
-            if wait > PROMPT_SECONDS and now + wait > waiter.deadline:
-                self._queue.remove(waiter)
-                self._send_away(waiter, self._held_back(wait))
+        if not waiter.admitted.done():
+            state = self._state
+            waiter.admitted.set_result(Admission(state.epoch, state.rate, self._now(), tokens))
 
     def _held_back(self, wait: float) -> HeldBackError:
         self._uncounted += Counts(held_back=1)
         return HeldBackError(wait)
 
     @staticmethod
-    def _send_away(waiter: _Waiter, error: Exception) -> None:
-        if not waiter.turn.done():
-            waiter.turn.set_exception(error)
+    def _reject(waiter: _Waiter, error: Exception) -> None:
+        if not waiter.admitted.done():
+            waiter.admitted.set_exception(error)
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, until there is news at the most."""
-        self._news.clear()
+    def _drop_tickets(self) -> None:
+        """Forget unused tickets; the next call gets back the tokens they paid for."""
+        if self._tokens_per_second is not None:
+            self._tokens_owed -= sum(ticket.tokens for ticket in self._tickets)
+        self._tickets.clear()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, but wake up if a call arrives or the shared state changes."""
+        self._wake.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(seconds, SHORTEST_PAUSE)):
-                await self._news.wait()
+            async with asyncio.timeout(max(seconds, MIN_SLEEP)):
+                await self._wake.wait()
 
     # The store
 
     async def _refresh(self) -> None:
-        counts, self._uncounted = self._uncounted, Counts()
-        self._learn(await (self._store.add(self._model, counts) if counts else self._store.read(self._model)))
+        if self._uncounted and self._snapshot is not None:
+            await self._update(lambda state, _: state, counts=True)
+        else:
+            async with self._storing:
+                self._see(await self._store.read(self._model))
 
-    async def _change(self, decide: Callable[[LimitState, float], Change | None]) -> bool:
-        """Make the change that `decide` gives for the shared state; says whether there was one and it was made."""
-        async with self._changing:
-            for _ in range(_TRIES):
-                if self._known is None:
-                    await self._refresh()
-                state, now = self._known.state if self._known is not None else None, self._shared_now()
-                change = transitions.begun(now) if state is None else decide(state, now)
-                if change is None:
+    async def _update(self, change: Callable[[LimitState, float], LimitState], *, counts: bool = False) -> bool:
+        """Replace the shared state by what `change` makes of it and of the time; return whether it was replaced.
+
+        Nothing is stored if `change` returns the state itself, unless `counts` says that counts must be stored.
+        """
+        async with self._storing:
+            if self._snapshot is None:
+                self._see(await self._store.read(self._model))
+            for attempt in range(SWAP_ATTEMPTS):
+                if self._snapshot is None:
                     return False
-                opens = state is not None and change.circuit.is_open and not state.circuit.is_open
-                counts, self._uncounted = self._uncounted, Counts()
-                made, seen = await self._store.swap(
-                    self._model,
-                    None if state is None else state.version,
-                    change,
-                    counts + Counts(opened=int(opens)),
+                version, state, now = self._snapshot.version, self._state, self._shared_now()
+                changed = change(state, now)
+                if changed is self._snapshot.state and not counts:
+                    return False
+                uncounted, self._uncounted = self._uncounted, Counts()
+                swapped, snapshot = await self._store.swap(
+                    self._model, version, replace(changed, counts=changed.counts + uncounted)
                 )
-                if not made:
-                    self._uncounted += counts
-                self._learn(seen)
-                if made and state is not None:
+                if not swapped:
+                    self._uncounted += uncounted
+                self._see(snapshot)
+                if swapped:
                     return True
+                await asyncio.sleep(random.uniform(0, SWAP_BACKOFF * 2 ** min(attempt, 6)))  # noqa: S311  # no secret
         return False
 
-    def _learn(self, seen: Seen) -> None:
-        now, known = self._now(), self._known
-        if known is not None and known.state is not None:
-            overtaken = seen.state is not None and seen.state.version < known.state.version
-            if overtaken and now - self._known_at < FRESH_SECONDS:
-                return
-            before: LimitState | None = known.state
-        else:
-            before = None
-        self._known, self._known_at = seen, now
-        after = seen.state
-        if before is None or after is None or before.pace.epoch != after.pace.epoch or before.circuit != after.circuit:
-            self._news.set()
+    def _see(self, snapshot: Snapshot) -> None:
+        known = self._snapshot.state if self._snapshot is not None else None
+        self._snapshot, self._snapshot_at = snapshot, self._now()
+        new = snapshot.state
+        if known is None or new is None or known.epoch != new.epoch or known.circuit != new.circuit:
+            self._wake.set()

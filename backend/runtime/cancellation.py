@@ -1,4 +1,4 @@
-"""Notices within a second that somebody cancelled the run of agents in flight, and lets nothing of them go on."""
+"""Stops running agents within a second after their run was cancelled."""
 
 import asyncio
 import logging
@@ -16,11 +16,11 @@ from backend.db.runs import executions
 log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
-"""Seconds between two looks."""
+"""Seconds between two queries."""
 
 
 class RunCancelledError(RuntimeError):
-    """Somebody cancelled the run. A retry doesn't help: nobody wants it."""
+    """A user cancelled the run. A retry doesn't help."""
 
     def __init__(self) -> None:
         super().__init__("the run was cancelled")
@@ -33,12 +33,14 @@ def run_cancelled() -> AgentFailure:
 
 
 class AgentOverError(RuntimeError):
-    """Raised in what goes on after its agent was stopped; nobody waits for it."""
+    """Raised in code that continues after its agent was stopped. Nobody receives it."""
 
 
 class CallStop(BaseCallbackHandler):
-    """Lets no model call of an agent through that is over: a plain function that was under way, in a thread that can't
-    be stopped, makes no further one."""
+    """Refuses the model calls of an agent that has ended.
+
+    A synchronous node runs in a thread, which can't be stopped; this way it makes no further calls.
+    """
 
     raise_error = True  # what it raises ends the call before it is made
     run_inline = True
@@ -47,11 +49,11 @@ class CallStop(BaseCallbackHandler):
         self._over = over
 
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
-        """Raise `AgentOverError` when the agent is over."""
+        """Raise `AgentOverError` if the agent has ended."""
         self._check()
 
     def on_llm_start(self, *args: Any, **kwargs: Any) -> None:
-        """The same for a model that completes texts."""
+        """The same for a text completion model."""
         self._check()
 
     def _check(self) -> None:
@@ -60,7 +62,7 @@ class CallStop(BaseCallbackHandler):
 
 
 class CancelWatch:
-    """One for all agents of a process: a single query a second, whatever their number, and none without agents."""
+    """Watches the runs of all agents of a process, with one query per second, and none while there are no agents."""
 
     def __init__(self, database: Database, interval: float = INTERVAL) -> None:
         self._database = database
@@ -68,11 +70,11 @@ class CancelWatch:
         self._watched: dict[str, set[asyncio.Task[Any]]] = {}
         self._poller: asyncio.Task[None] | None = None
         self.cancelled: set[str] = set()
-        """Executions that were found cancelled while they were watched."""
+        """Executions that were cancelled while they were watched."""
 
     @asynccontextmanager
     async def watching(self, execution_id: str, task: "asyncio.Task[Any]") -> AsyncIterator[None]:
-        """Cancel `task` as soon as the execution is."""
+        """Cancel `task` when the execution is cancelled."""
         self._watched.setdefault(execution_id, set()).add(task)
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
@@ -96,7 +98,7 @@ class CancelWatch:
             try:
                 found = await self._database.run(executions.cancelled_among, list(self._watched))
             except (SQLAlchemyError, OSError) as error:
-                log.warning("cannot see whether runs were cancelled: %s", type(error).__name__)
+                log.warning("could not check whether runs were cancelled: %s", type(error).__name__)
                 continue
             for execution_id in found - self.cancelled:
                 self.cancelled.add(execution_id)

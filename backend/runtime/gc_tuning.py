@@ -1,4 +1,4 @@
-"""How often Python looks for reference cycles where very many agents run in one event loop."""
+"""Tunes the garbage collector for very many agents in one event loop."""
 
 import gc
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Look for cycles less often, and never among the objects there are now, which stay.
+    """Search for reference cycles less often, and never among the objects that exist now, which stay anyway.
 
-    By default it takes a quarter of the time of hundreds of agents, in pauses of up to half a second.
+    With Python's defaults, hundreds of agents spend a quarter of their time on it, in pauses of up to half a second.
     """
     before = gc.get_threshold()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Checks a run's input before any agent is paid for it."""
+"""Checks a run's input before any agent costs money."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from backend.runtime.requested_team import plan_agents, shared_input
 
 
 def check_picture(source: Any) -> dict[str, Any]:
-    """Fetch and decode a picture; gives its facts. Raises `InputError` naming `image_url`."""
+    """Fetch and decode a picture; returns its facts. Raises `InputError` naming `image_url`."""
     if not isinstance(source, str) or not source.strip():
         raise InputError("is missing; give the address of a picture", field="image_url")
     settings = get_settings()
@@ -23,9 +23,9 @@ def check_picture(source: Any) -> dict[str, Any]:
 
 
 def plan_team(params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The agents for a run of `multi_agent_workflow`, each with its input, all of it checked.
+    """The agents for a run of `multi_agent_workflow`, each with its checked input.
 
-    Without `agents` the vision agent gets the picture and the text agent the text, or the question when there is
+    Without `agents`, the vision agent receives the picture and the text agent the text, or the question if there is
     neither. Raises `InputError` naming the parameter.
     """
     given = dict(params) if params.get("agents") else {**params, "agents": _fitting(shared_input(params))}

@@ -1,4 +1,4 @@
-"""Tells who blocks an event loop that many agents share."""
+"""Reports what blocks an event loop that many agents share."""
 
 import asyncio
 import logging
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 _LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python", "<frozen")
 
 AGENT_KEY = "visual_ai_agent"
-"""Where the metadata of a graph's config has the agent's name."""
+"""The key of the agent's name in the metadata of a graph's config."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """Where the loop's thread is: in which code, and if an agent's graph can be seen, in which node of which agent."""
+    """The code that the loop's thread is executing, and the node and agent if it belongs to an agent's graph."""
 
     code: str
     node: str | None
@@ -35,9 +35,9 @@ class Blocker:
 
 
 class BlockingWatch:
-    """A thread that warns when one task holds the loop for `limit` seconds: every agent on it waits meanwhile.
+    """A thread that warns when one asyncio task blocks the loop for `limit` seconds, while every other agent waits.
 
-    A context manager, to be entered on the loop. It warns once for each time that the loop is blocked.
+    A context manager, to be entered on the loop. It warns once each time the loop is blocked.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
@@ -65,13 +65,13 @@ class BlockingWatch:
         self._timer = self._loop.call_later(self._limit / 4, self._tick)
 
     def _run(self) -> None:
-        seen: tuple[float, int] | None = None  # the loop's last beat, and the task that runs since then
+        seen: tuple[float, int] | None = None  # the loop's last beat, and the task that has been running since
         since, warned = 0.0, False
         while not self._stop.wait(self._limit / 8):
             task = asyncio.current_task(self._loop)
             now = (self._beat, id(task))
             if task is None or now != seen:
-                # Many tasks with a little work each may hold up the loop, too: that is load and nobody's fault.
+                # Many tasks with a little work each may delay the loop as well, but that is load, and no agent's fault.
                 seen, since, warned = now, time.monotonic(), False
             elif not warned and time.monotonic() - since >= self._limit:
                 warned = True
@@ -84,7 +84,7 @@ class BlockingWatch:
         blocker = _blocker(frame)
         log.warning(
             "the event loop has been blocked for more than %g s by %s: all agents of this process wait. Use an "
-            "asynchronous client, `asyncio.to_thread`, or a node that is no `async def`: those run in threads.",
+            "asynchronous client, `asyncio.to_thread`, or a node that isn't `async def`: such nodes run in threads.",
             self._limit,
             blocker,
         )
@@ -108,7 +108,7 @@ def _blocker(innermost: FrameType) -> Blocker:
 
 
 def _node_config(variables: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The config of the node that a frame of LangGraph's runs."""
+    """The config of the node that a frame of LangGraph is running, if it is one."""
     config = variables.get("config")
     if isinstance(config, Mapping) and isinstance(metadata := config.get("metadata"), Mapping):
         return config if "langgraph_node" in metadata else None

@@ -1,6 +1,7 @@
-"""Teams that a run's input or a workflow template brings: checked as the operators check a DAG author's, and more.
+"""Checks teams that come with a run's input or in a workflow template.
 
-Who sends a request may say what agents do, but name no code to be run: neither Jinja, nor modules to be imported.
+They are checked like a DAG author's, and more strictly: a request may describe what agents do, but must not name code
+to run, be it Jinja or a module to import.
 """
 
 import re
@@ -20,7 +21,7 @@ INPUT_REFERENCE = "$input"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 SHARED = ("query", "image_url", "text")
-"""What each built-in agent gets of the run's input, whatever its own `input_data` are."""
+"""The fields of the run's input that every built-in agent receives, whatever its own `input_data` is."""
 
 _NO_JINJA = (
     f'holds Jinja, which is for DAG files and isn\'t rendered here; {{"{INPUT_REFERENCE}": "name"}} in an agent\'s '
@@ -29,10 +30,11 @@ _NO_JINJA = (
 
 
 def check_team(given: Mapping[str, Any], *, kept: bool = False) -> Team:
-    """The team of `TEAM_ARGUMENTS`, all of it checked, whatever its input will be.
+    """Check the team in `TEAM_ARGUMENTS`, independently of the run's input.
 
-    In one that is `kept` for later runs the agents' `input_data` hold no Jinja either: there it would be a mistake,
-    while a run may bring any text to work on. Raises `InputError` naming the argument, such as `agents[0].depends_on`.
+    In a team that is `kept` for later runs, the agents' `input_data` must not contain Jinja either: there it would be a
+    mistake, while a run may bring any text to work on. Raises `InputError` naming the argument, such as
+    `agents[0].depends_on`.
     """
     agents = given.get("agents")
     for argument in TEAM_ARGUMENTS:
@@ -52,15 +54,16 @@ def check_team(given: Mapping[str, Any], *, kept: bool = False) -> Team:
 
 
 def plan_agents(given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The team's agents, each with the input that it will have in a run of that input.
+    """The team's agents, each with the input that it will have in a run with this input.
 
-    A built-in agent gets the run's `query`, `image_url` and `text` and, before those, its own `input_data`; a graph
-    its own, or else the run's whole input. Raises `InputError` naming the argument or the field that is missing.
+    A built-in agent receives the run's `query`, `image_url` and `text`, over which its own `input_data` takes
+    precedence. A graph receives its own `input_data`, or else the run's whole input. Raises `InputError` naming the
+    argument, or the field that is missing.
     """
     team = check_team(given)
     agents = [_with_input(entry, given, f"agents[{index}]") for index, entry in enumerate(given["agents"])]
     for index, (spec, entry) in enumerate(zip(team.specs, agents, strict=True)):
-        # What an agent lacks may be in the results of those before it.
+        # A later agent may find what it lacks in the results of the earlier ones.
         first = index == 0 and team.mode == "sequential"
         alone = team.mode == "parallel" or first or (team.mode == "graph" and not spec.depends_on)
         if spec.type in AGENTS and alone:
@@ -69,12 +72,12 @@ def plan_agents(given: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def shared_input(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What all built-in agents get of a run's input: the fields that hold text."""
+    """The part of a run's input that all built-in agents receive: those of the fields that hold text."""
     return {key: given[key] for key in SHARED if isinstance(given.get(key), str) and given[key].strip()}
 
 
 def _run_input(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run was given besides the team."""
+    """A run's input without the team."""
     own = {*TEAM_ARGUMENTS, SYSTEM_KEY}
     return {key: value for key, value in given.items() if value is not None and key not in own}
 

@@ -1,4 +1,18 @@
-"""Runs agents for a task: the same for a worker, a trigger and a test."""
+"""Runs the agents of one try of a task: the same in a worker, in a triggerer and in a test.
+
+A try goes through these steps. `run_single`, `run_team` and `run_batch` call them in this order:
+
+1. `claim` takes the task's thread, so that no earlier try can write any more, and finds out whether there is something
+   to resume from. It opens the checkpoints of the task's graphs, and the budgets.
+2. `begin_trace` begins the try's part of the task's trace in Langfuse.
+3. `run` runs one agent, as often as the task needs: it makes the graph, runs it under the error policy with the
+   callback handlers that record, limit and trace it, and returns an `AgentOutcome`. A failure is recorded, and raised
+   by the caller if it fails the task.
+4. `keep_result` records what the task returns.
+
+A database that is unavailable never fails an agent: its records are dropped after a while, and the first try runs
+without checkpoints.
+"""
 
 import asyncio
 import logging
@@ -15,14 +29,11 @@ from langchain_core.runnables import RunnableConfig
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from backend.checkpoints.batch_writer import CheckpointWriter
 from backend.checkpoints.batched_saver import BatchedSaver
-from backend.checkpoints.pool import Pool, open_pool
 from backend.core.budget import Budget
 from backend.core.jsonable import dumps
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
-from backend.core.states import TaskState
 from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db.engine import Database
 from backend.db.outage import retry_until_available
@@ -30,31 +41,28 @@ from backend.db.runs import executions, traces
 from backend.db.runs.threads import Claim
 from backend.db.runs.traces import Place
 from backend.models.attempts import REAL_TIME, RetryTiming
-from backend.models.resolve import ModelCredentials, provider_keys
+from backend.models.resolve import ModelCredentials, Purpose, provider_keys
 from backend.models.usage import Usage
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.recording.recorder import Recorder
-from backend.observation.recording.records import RunResult, StateSeen
-from backend.observation.recording.writer import RecordWriter
+from backend.observation.recording.records import RunResult
 from backend.observation.task_context import TaskContext
 from backend.observation.tracing.task import TaskTrace, calls_of
-from backend.ratelimit.factory import open_gate
-from backend.runtime.budget.alerts import open_watch
-from backend.runtime.budget.guard import Guard, Ledger, Purse, Spent
-from backend.runtime.cancellation import CallStop, CancelWatch, RunCancelledError
-from backend.runtime.graphs.factory import GraphMaker
+from backend.runtime.budget.guard import Guard, Purse, open_purse
+from backend.runtime.cancellation import CallStop, RunCancelledError
+from backend.runtime.graphs.factory import GraphFactory, Prepared
 from backend.runtime.graphs.retry import record_failure, run_with_policy
 from backend.runtime.graphs.run import mapped
 from backend.runtime.loop_watchdog import AGENT_KEY
+from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
-from backend.runtime.triggerer_resources import SharedResources
 
 __all__ = ["AgentOutcome", "AgentRunner", "TaskContext", "call_thread", "run_single"]
 
 log = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 10.0
-"""How long a task waits for its threads; a database that is away longer costs the checkpoints, not the task."""
+"""How long a task waits for its threads. Without a database for longer, it runs without checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,7 @@ class AgentOutcome:
 
 
 class AgentRunner:
-    """Runs the agents of one try of a task and records what they do."""
+    """Runs the agents of one try. Use it as an asynchronous context manager: on exit, all records are written."""
 
     def __init__(
         self,
@@ -85,90 +93,94 @@ class AgentRunner:
         *,
         budget: Budget | None = None,
         credentials: ModelCredentials | None = None,
-        shared: SharedResources | None = None,
+        shared: AgentResources | None = None,
         gate: ModelGate | None = None,
         timing: RetryTiming = REAL_TIME,
     ) -> None:
-        """`budget` is the task's own, over all its tries; the run's is found in its conf.
+        """`budget` is the task's own, for all of its tries; the run's budget is in the run's conf.
 
-        `gate` is asked before each call of a built-in agent's model: without one that of the settings. `timing` is that
-        of attempts after errors.
-        `credentials` are for the models of built-in agents; a graph of the user's own makes its models itself. With
-        `shared` it uses what the agents of one event loop have in common, and closes none of it.
+        `credentials` are for the models of built-in agents; users' graphs make their models themselves. With `shared`
+        resources the runner opens and closes none of its own. `gate` admits the model calls of built-in agents instead
+        of the one in the settings, and `timing` carries out the waits between attempts.
         """
-        self._shared = shared
-        self._began = datetime.now(UTC)
-        self._settings = settings
+        self._own_resources = shared is None
+        self._resources = shared or AgentResources(settings, database, gate=gate)
         self._budget = budget
-        self._purse = Purse(())
-        self._database = self.database = database
+        self._began = datetime.now(UTC)
+        self.database = database
         self.task = task
-        self._records = shared.records if shared is not None else RecordWriter(database)
-        self._recorder = self.recorder = Recorder(self._records, task.place(), task.run_state())
-        self._recorder.hidden = provider_keys(settings, credentials)
-        self.trace = TaskTrace(settings, task, self._recorder.hidden)
-        self._resources = AsyncExitStack()
-        self.graphs = GraphMaker(settings, database, task, credentials, self._resources)
-        self.graphs.gate, self.graphs.timing = gate, timing
-        self._going_on = False
+        self.recorder = Recorder(
+            self._resources.records, task.place(), task.run_state(), hidden=provider_keys(settings, credentials)
+        )
+        self.trace = TaskTrace(settings, task, self.recorder.hidden)
+        self._stack = AsyncExitStack()
+        self.graphs = GraphFactory(settings, task, credentials, self._resources, self._stack, timing)
+        self._purse = Purse(())
+        self._saver: BatchedSaver | None = None
         self._threads: dict[str, str] = {}
-        self._watch = shared.watch if shared is not None else CancelWatch(database)
+        self._resumes = False
         self._execution_id: str | None = None
-        self.stopped = False
-        """Airflow stops the task: often it hears of a run that is cancelled before we do."""
+        self._stopped = False
 
     async def __aenter__(self) -> "AgentRunner":
-        if self._shared is None:
-            self._resources.callback(self._records.close)
-        await self._resources.enter_async_context(self._recorder)
+        if self._own_resources:
+            await self._stack.enter_async_context(self._resources)
+        await self._stack.enter_async_context(self.recorder)
         return self
 
     async def __aexit__(self, *error: Any) -> None:
         self.trace.end(error[1])
-        await self._resources.__aexit__(*error)
+        await self._stack.__aexit__(*error)
 
     async def claim(self, threads: Mapping[str, str], given: Any, *, calls: int = 1) -> None:
-        """Take the task's threads for this try, so that agents go on where an earlier try stopped.
+        """Take the task's threads for this try, so that agents resume where an earlier try stopped.
 
-        `threads` maps each agent to the LangGraph thread of its first call; there are at most `calls` of each. `given`
-        is all that the agents are asked to do; a try with another one starts from nothing. Without a database the first
-        try runs without checkpoints; a later one raises `ConnectionError`, as it would pay again for what is done (a
-        retry helps). Raises `SupersededError` when a later try has begun.
+        `threads` maps each agent to the LangGraph thread of its first call; each agent has at most `calls` of them.
+        `given` is everything that the agents are asked to do; a try that asks for something else starts from nothing.
+
+        Without a database the first try runs without checkpoints. A later one raises `ConnectionError`, because it
+        would pay again for what earlier tries did (a retry helps). Raises `SupersededError` when a later try has begun.
         """
-        await self.connect()
         await self.open_budgets()
         digest = sha256(dumps(given).encode()).hexdigest()
         self._threads = dict(threads)
         try:
             every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
             async with asyncio.timeout(CLAIM_SECONDS):
-                claim = await self._recorder.take_thread(every, digest, instance=self.task.instance)
+                claim = await self.recorder.take_thread(every, digest, instance=self.task.instance)
         except (SQLAlchemyError, OSError) as error:
             if self.task.try_number > 1:
-                raise ConnectionError("the database is out of reach, and with it what earlier tries did") from error
-            log.warning("no checkpoints are kept, the database is out of reach: %s", type(error).__name__)
+                raise ConnectionError("the database is unavailable, and with it what earlier tries did") from error
+            log.warning("no checkpoints are kept, the database is unavailable: %s", type(error).__name__)
             return
-        self.hold(claim)
-        await self.open_checkpoints(claim, every if claim.going_on else ())
-        if self._going_on:
-            log.info("going on from the checkpoints of an earlier try")
-        if self._recorder.execution_id is not None:
-            await self.watch(self._recorder.execution_id)
+        self._resumes = claim.resumes
+        await self.open_checkpoints(claim, every if claim.resumes else ())
+        if self._resumes:
+            log.info("resuming from the checkpoints of an earlier try")
+        if self.recorder.execution_id is not None:
+            await self.watch(self.recorder.execution_id)
 
-    def hold(self, claim: Claim) -> None:
-        """The task's thread is this try's."""
-        self._recorder.claim = claim
-        self._going_on = claim.going_on
+    async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
+        """Keep the checkpoints of the task's graphs under a claim; see `AgentResources.saver`."""
+        self.recorder.claim = claim
+        saver = self._resources.saver(claim, known, gather=gather)
+        self._saver = await self._stack.enter_async_context(saver.writing())
+
+    async def open_budgets(self) -> None:
+        """Read what is left of the task's and the run's budgets. Raises as `open_purse` does."""
+        opened = open_purse(self.database, self.recorder, self.task, self._budget, self._began)
+        self._purse = await self._stack.enter_async_context(opened)
 
     async def begin_trace(self, specs: Iterable[AgentSpec]) -> None:
         """Begin the try's part of the task's trace, after its threads are claimed."""
-        await self.trace.begin(self._database, self._execution_id, [spec.type for spec in specs])
+        await self.trace.begin(self.database, self._execution_id, [spec.type for spec in specs])
 
     async def watch(self, execution_id: str) -> None:
-        """Stop the present asyncio task when somebody cancels the run."""
+        """Cancel the present asyncio task when a user cancels the run."""
         self._execution_id = execution_id
         if (current := asyncio.current_task()) is not None:
-            await self._resources.enter_async_context(self._watch.watching(execution_id, current))
+            watching = self._resources.cancel_watch.watching(execution_id, current)
+            await self._stack.enter_async_context(watching)
 
     @property
     def execution_id(self) -> str | None:
@@ -177,59 +189,27 @@ class AgentRunner:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody cancelled the run, or stopped the task."""
-        return self.stopped or self._execution_id in self._watch.cancelled
+        """Whether a user cancelled the run, or Airflow stopped the task."""
+        return self._stopped or self._execution_id in self._resources.cancel_watch.cancelled
 
-    async def open_budgets(self) -> None:
-        """Find out what the task's and the run's budgets have left, before the first agent begins.
-
-        Raises `InputError` for a wrong budget in the run's conf and `sqlalchemy.exc.OperationalError` when what was
-        used can't be read: a budget is never guessed.
-        """
-        run_budget = self.task.run_budget
-        ledgers: list[Ledger] = []
-        if self._budget is not None:
-            ledgers.append(Ledger(self._budget, "task", await self._spent(False)))
-        if run_budget is not None:
-            ledgers.append(Ledger(run_budget, "run", await self._spent(True)))
-        self._purse = Purse(ledgers, await open_watch(self._database, self._recorder, self.task) if ledgers else None)
-        if run_budget is not None:
-            await self._resources.enter_async_context(self._purse.following(ledgers[-1], lambda: self._spent(True)))
+    def stop(self) -> None:
+        """Airflow stops the task. It often learns that a run was cancelled before we do."""
+        self._stopped = True
 
     def callbacks(self, observer: AgentObserver) -> list[BaseCallbackHandler]:
-        """What watches an agent: the observer, what stops its calls at its end, a guard if there is a budget, and what
-        traces the calls that these let through."""
+        """The callback handlers of an agent: its observer, what stops its calls once it has ended, a guard if there is
+        a budget, and the tracing of the calls that these let through."""
         guards = [Guard(self._purse, model=observer.model)] if self._purse else []
         return [observer, CallStop(lambda: observer.over), *guards, *calls_of(observer.trace)]
-
-    async def _spent(self, whole_run: bool) -> Spent:
-        def read(connection: Connection) -> Spent:
-            execution_id = executions.ensure(connection, self.task.run_state())
-            return Spent(
-                *traces.spent_before(connection, execution_id, self.task.place(), self._began, whole_run=whole_run)
-            )
-
-        return await retry_until_available(partial(self._database.run, read))
-
-    async def superseded(self) -> bool:
-        """Whether the task is somebody else's by now, a later try's or the same one's in another triggerer, with all
-        records written. Nobody knows while the database is out of reach: then it is not."""
-        if self._recorder.claim is not None:
-            self._recorder.put(lambda _connection, _execution_id: [])  # the claim is looked at with what is written
-            await self._recorder.flush()
-        return self._recorder.superseded
-
-    def tell_state(self, state: str, *, started_at: datetime, finished_at: datetime | None = None) -> None:
-        """Record the task's state, for tasks that end in the triggerer: Airflow calls no listener for them."""
-        task = self.task
-        duration = (finished_at - started_at).total_seconds() if finished_at is not None else None
-        seen = TaskState(task.task_id, task.map_index, task.try_number, state, started_at, finished_at, duration)
-        self._recorder.put(StateSeen(seen))
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Record what the task returns as the run's result."""
         self.trace.returns(result)
-        self._recorder.put(RunResult(result))
+        self.recorder.put(RunResult(result))
+
+    async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
+        """A graph for any number of inputs; see `GraphFactory.prepare`."""
+        return await self.graphs.prepare(spec, purpose, self._saver)
 
     async def run(self, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1) -> AgentOutcome:
         """Run one agent to its end. A failure is recorded and returned in the outcome, not raised.
@@ -249,14 +229,14 @@ class AgentRunner:
         }
         try:
             if spec.graph is None:
-                graph = self.graphs.built_in(spec, requested, observer, input_data)
+                graph = self.graphs.built_in(spec, requested, observer, input_data, self._saver)
             else:
                 observer.begin(input_data)
-                graph = await self.graphs.own(spec, config)
+                graph = await self.graphs.own(spec, config, self._saver)
                 if observer.trace is not None:
                     observer.trace.uses(graph)
             config["callbacks"] = self.callbacks(observer)
-            if self._going_on and call == 1:  # what earlier tries used is counted by agent, not by call
+            if self._resumes and call == 1:  # what earlier tries used is known by agent, not by call
                 observer.used_before(await self._used_before(observer.place))
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
@@ -266,7 +246,7 @@ class AgentRunner:
                     observer,
                     self.graphs.policy_of(spec),
                     context=spec.context,
-                    going_on=self._going_on,
+                    resumes=self._resumes,
                     timing=self.graphs.timing,
                 )
             output = mapped(output, spec.output_mapping)
@@ -282,36 +262,6 @@ class AgentRunner:
         observer.finish("success", output)
         return self._outcome(observer, "success", output)
 
-    async def connect(self) -> Pool:
-        """Begin to connect to the checkpoints, and to the gate of model calls."""
-        graphs = self.graphs
-        if graphs.gate is None:
-            if self._shared is not None:
-                graphs.gate = self._shared.gate
-            else:
-                opened = open_gate(self._settings, self._database)
-                graphs.gate = await self._resources.enter_async_context(opened)
-        if graphs.pool is None:
-            if self._shared is not None:
-                graphs.pool, graphs.store, graphs.http = self._shared.pool, self._shared.store, self._shared.http
-                graphs.cache = self._shared.graphs if self._settings is self._shared.settings else None
-            else:
-                opening = open_pool(self._settings.database_url, max_size=4)
-                graphs.pool = await self._resources.enter_async_context(opening)
-        return graphs.pool
-
-    async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
-        """Have the task's graphs keep their checkpoints; `known` is `BatchedSaver`'s, `gather` that of a writer of the
-        task's own."""
-        pool = await self.connect()
-        if self._shared is not None:
-            writer = self._shared.checkpoints
-        else:
-            writer = CheckpointWriter(self._settings.database_url, gather=gather)
-            self._resources.callback(writer.close)
-        saver = BatchedSaver(pool, claim, writer, known)
-        self.graphs.saver = await self._resources.enter_async_context(saver.writing())
-
     def skip(self, spec: AgentSpec, reason: str) -> None:
         """Record that an agent was not run, and why."""
         requested = self.graphs.requested(spec)
@@ -324,9 +274,7 @@ class AgentRunner:
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
         trace = self.trace
         spans = trace.agent(spec.name, spec.type, call=call)
-        return AgentObserver(
-            self._recorder, place, model=requested, trace_id=trace.id, trace_url=trace.url, trace=spans
-        )
+        return AgentObserver(self.recorder, place, model=requested, trace_id=trace.id, trace_url=trace.url, trace=spans)
 
     async def _used_before(self, place: Place) -> Usage:
         def read(connection: Connection) -> Usage:
@@ -334,7 +282,7 @@ class AgentRunner:
             used = traces.used_before(connection, execution_id, place)
             return Usage(input_tokens=used[0], output_tokens=used[1], cost=used[2], calls=used[3])
 
-        return await retry_until_available(partial(self._database.run, read))
+        return await retry_until_available(partial(self.database.run, read))
 
     def _failure(self, observer: AgentObserver, error: Exception) -> AgentOutcome:
         failure = record_failure(observer, error)

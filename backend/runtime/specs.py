@@ -1,4 +1,4 @@
-"""What a task asks of its agents, checked as early as can be. Light to import: DAG files pay for it."""
+"""The specs of a task's agents, checked as early as possible. Light to import, because DAG files import it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,17 +25,17 @@ AGENT_KEYS = frozenset(
     {"name", "type", "input_data", "model", "required", "timeout", "depends_on", "description"}
     | {ERROR_POLICY, *OWN_GRAPH_KEYS}
 )
-"""What an entry of `agents` may hold besides the agent's own configuration."""
+"""The keys of an entry of `agents` that aren't the agent's own configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
     """One agent of a task.
 
-    `input_data` None means the run's own input. `timeout` is in seconds. A `required` agent that fails fails the task.
-    `graph` names the user's own graph, whose `type` is `graph`; `context` and `configurable` are passed to it, and
-    `output_mapping` picks parts of what it returns. `depends_on` names the agents whose results it gets in the mode
-    `graph`; `description` tells a supervisor what it is for. `error_policy` is what it changes of the settings'.
+    `input_data` None stands for the run's own input. `timeout` is in seconds. A `required` agent that fails makes the
+    task fail. `graph` names a user's own graph, whose `type` is `graph`; `context` and `configurable` are passed to it,
+    and `output_mapping` picks parts of its output. `depends_on` names the agents whose results it receives in the mode
+    `graph`, and `description` explains its purpose to a supervisor. `error_policy` overrides parts of the settings'.
     """
 
     name: str
@@ -69,7 +69,7 @@ def parse_agent(
 ) -> AgentSpec:
     """The agent of a `LangGraphOperator`. Raises `InputError` naming the argument.
 
-    `output_schema` is the same as the key of that name in `agent_config`; `error_policy` goes before that one.
+    `output_schema` means the same as that key in `agent_config`; `error_policy` takes precedence over that key.
     """
     if agent_config is None and graph is None:
         raise InputError(
@@ -92,8 +92,8 @@ def parse_agent(
 def parse_team(agents: Any, mode: Any, *, model: Any = None, error_policy: Any = None) -> list[AgentSpec]:
     """The agents of a `MultiAgentOperator`, in order. Raises `InputError` naming the argument and the entry.
 
-    What an entry says goes before the team's `model` and `error_policy`.
-    Of a mode that is a template nothing is known: what depends on it is checked when the task runs.
+    An entry takes precedence over the team's `model` and `error_policy`. If the mode is a template, whatever depends on
+    it is checked when the task runs.
     """
     if mode not in MODES and not is_template(mode):
         raise InputError(f"is {mode!r}; it has to be one of {', '.join(MODES)}", field="orchestration_mode")
@@ -130,7 +130,7 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None, error_policy: Any =
 
 
 def parse_max_steps(value: Any, mode: Any, *, agents: int) -> int:
-    """How often a supervisor may call an agent: at most `MAX_STEPS`, by default twice for each agent and two more.
+    """How many calls of agents a supervisor may make: at most `MAX_STEPS`, by default two per agent and two more.
 
     Raises `InputError` naming `max_steps`; also when it is given for another mode.
     """
@@ -146,7 +146,7 @@ def parse_max_steps(value: Any, mode: Any, *, agents: int) -> int:
 
 
 def parse_supervisor(given: Any, *, model: Any = None, error_policy: Any = None) -> AgentSpec:
-    """The supervisor of a team: None for the built-in one as it is, a dict to set it up.
+    """The supervisor of a team: None for the built-in one, a dict to configure it.
 
     Raises `InputError` naming `supervisor`.
     """
@@ -161,7 +161,7 @@ def parse_supervisor(given: Any, *, model: Any = None, error_policy: Any = None)
 
 
 def synthesis_spec(given: Any, specs: Sequence[AgentSpec], model: Any, error_policy: Any = None) -> AgentSpec | None:
-    """The agent that sums up a team's results: `True` for the built-in one, a dict to set it up, `False` for none.
+    """The agent that summarizes a team's results: True for the built-in one, a dict to configure it, False for none.
 
     Raises `InputError` naming `synthesis`.
     """
@@ -185,7 +185,7 @@ def synthesis_spec(given: Any, specs: Sequence[AgentSpec], model: Any, error_pol
 
 
 def is_template(value: Any) -> bool:
-    """Whether a value, or anything in it, is only known when the task runs."""
+    """Whether a value, or a part of it, is known only when the task runs."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     if isinstance(value, Mapping):
@@ -196,7 +196,7 @@ def is_template(value: Any) -> bool:
 
 
 def without_ellipsis(input_data: Any) -> Any:
-    """`{...}` and `...` stand for the run's own input."""
+    """Return None, which stands for the run's own input, for `{...}` and `...`."""
     if input_data is ... or (isinstance(input_data, set) and input_data == {...}):
         return None
     return input_data
@@ -212,7 +212,7 @@ def _spec(
     prefix: str,
     schema_field: str | None = None,
 ) -> AgentSpec:
-    # Here, because it knows the graphs: only DAG files that name an agent need it.
+    # Imported here because the registry imports every agent's graph, which DAG files without agents need not pay for.
     from backend.agents.config import AgentConfig
     from backend.agents.registry import AGENTS
 
@@ -256,8 +256,9 @@ def _own_graph(
     config_field: str,
     prefix: str,
 ) -> AgentSpec:
+    # Imported here because reading the settings takes time that DAG files without graphs need not pay for.
     from backend.core.settings import get_settings
-    from backend.runtime.graphs.langgraph_json import GraphLoadError, check_reference
+    from backend.runtime.langgraph_json import GraphLoadError, check_reference
 
     if config.get("type") not in (None, "graph"):
         raise InputError("can't be given together with graph", field=f"{config_field}.type")
@@ -323,7 +324,7 @@ def _description(value: Any, field_name: str) -> str | None:
 
 
 def _check_dependencies(specs: list[AgentSpec]) -> None:
-    """Refuse names that no agent has and cycles."""
+    """Refuse unknown names and cycles."""
     names = [spec.name for spec in specs]
     if is_template(names):
         return  # known when the task runs
@@ -339,7 +340,7 @@ def _check_dependencies(specs: list[AgentSpec]) -> None:
     try:
         TopologicalSorter({spec.name: spec.depends_on for spec in specs}).prepare()
     except CycleError as error:
-        # It gives each agent before the one that needs it.
+        # `graphlib` lists each agent before the one that depends on it.
         cycle = [*reversed(error.args[1])]
         first = min(cycle, key=names.index)
         at = cycle.index(first)
@@ -359,6 +360,7 @@ def _check_schema(schema: Any, kind: str, use: str, field_name: str) -> None:
         raise InputError(f"is given, but the output of the agent {kind!r} has its own form", field=field_name)
     if is_template(schema):
         return
+    # Imported here because jsonschema is slow to import, and few DAG files have a schema.
     from backend.agents.output_schema import check_output_schema
 
     try:
@@ -368,7 +370,7 @@ def _check_schema(schema: Any, kind: str, use: str, field_name: str) -> None:
 
 
 def _policy(given: Any, field_name: str) -> dict[str, Any] | None:
-    """A checked error policy, as it was given. What is a template is checked when the task runs."""
+    """An error policy, unchanged. One with templates is checked when the task runs."""
     if given is None:
         return None
     policy = dict(_mapping(given, field_name))
@@ -378,7 +380,7 @@ def _policy(given: Any, field_name: str) -> dict[str, Any] | None:
 
 
 def _both(common: dict[str, Any] | None, own: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The one laid over the other, category by category."""
+    """The agent's own policy merged over the common one, category by category."""
     if not common or not own:
         return own or common
     return {

@@ -1,4 +1,4 @@
-"""Runs a task's agents on the event loop of a triggerer, among hundreds of others."""
+"""Runs a task's agents on the event loop of a triggerer, beside hundreds of others."""
 
 import asyncio
 import logging
@@ -25,22 +25,22 @@ async def run_deferred(
     budget: Budget | None = None,
     credentials: ModelCredentials | None = None,
 ) -> tuple[dict[str, Any], str | None]:
-    """Carry out `work`; gives the task's result and the run's id in our records, with all records written.
+    """Carry out `work`; returns the task's result and the run's id in our records, with all records written.
 
     Raises what `work` raises, and an `AgentFailure` with `RunCancelledError` when somebody cancelled the run. When it
-    is cancelled itself, the model calls in flight are dropped; whoever claims the task's thread next goes on from the
-    last checkpoint. When that has happened already, this one's word no longer counts, and it waits to be cancelled.
+    is cancelled itself, running model calls are dropped; whoever claims the task's thread next resumes from the last
+    checkpoint. If somebody has claimed it already, this one reports nothing more, and waits to be cancelled.
 
-    `ends_here`: the task ends with this, which no listener of Airflow notices, so that its end is recorded here.
+    `ends_here`: the task ends in the triggerer, where Airflow calls no listener, so its end is recorded here.
     """
     started_at = datetime.now(UTC)
     async with (
         shared_resources(settings) as shared,
         AgentRunner(settings, shared.database, task, budget=budget, shared=shared, credentials=credentials) as runner,
     ):
-        runner.tell_state("running", started_at=started_at)
+        runner.recorder.put_state("running", started_at=started_at)
         try:
-            # A task of its own: it alone is cancelled when the run is.
+            # An asyncio task of its own, because it alone is cancelled when the run is.
             result = await asyncio.ensure_future(work(runner))
         except asyncio.CancelledError:
             if runner.cancelled:
@@ -50,12 +50,13 @@ async def run_deferred(
             await _unless_superseded(runner)
             raise
         if ends_here:
-            runner.tell_state("success", started_at=started_at, finished_at=datetime.now(UTC))
+            runner.recorder.put_state("success", started_at=started_at, finished_at=datetime.now(UTC))
         await _unless_superseded(runner)
     return result, runner.execution_id
 
 
 async def _unless_superseded(runner: AgentRunner) -> None:
-    if await runner.superseded():
-        log.warning("%s was taken over by another triggerer: nothing is said any more", runner.task.thread_id)
+    if not await runner.recorder.check_claim():
+        # Airflow would take either the end or an event of this trigger for the task's own.
+        log.warning("%s was taken over by another triggerer: this one reports nothing more", runner.task.thread_id)
         await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""The synchronous entry: a worker's task runs its agents on an event loop of its own."""
+"""Runs agents in a worker: the synchronous entry point, with an event loop for each task."""
 
 import asyncio
 import threading
@@ -18,16 +18,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LEAVE_SECONDS = 5.0
-"""How long a task that has succeeded waits for what its graph left behind in threads."""
+"""How long a task that has succeeded waits for work that its graph left behind in threads."""
 
 Work = Callable[[AgentRunner], Awaitable[dict[str, Any]]]
 
 
 class NodeThreads(ThreadPoolExecutor):
-    """The threads of an event loop, in which graphs' plain functions run.
+    """The threads of an event loop, in which graphs' synchronous nodes run.
 
-    A blocking call in one can't be stopped, but it ends, and its connection closes, with the task's process: so the
-    loop, when it is closed, doesn't wait for it for longer than `leave_seconds`.
+    A blocking call in a thread can't be stopped, but it ends with the task's process. So the loop, when it is closed,
+    waits for such calls no longer than `leave_seconds`.
     """
 
     def __init__(self) -> None:
@@ -36,14 +36,14 @@ class NodeThreads(ThreadPoolExecutor):
         self._under_way: set[Future[Any]] = set()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """As with any executor."""
+        """Submit a call, as to any executor."""
         future = super().submit(fn, *args, **kwargs)
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  # prescribed
-        """Begin nothing any more, and wait for a moment for what is under way."""
+        """Start nothing new, and wait up to `leave_seconds` for running calls."""
         super().shutdown(wait=False, cancel_futures=True)
         if wait:
             futures.wait([*self._under_way], timeout=self.leave_seconds)
@@ -62,7 +62,7 @@ class AgentTask:
     ) -> None:
         self._credentials = credentials
         self.execution_id: str | None = None
-        """The run's id in our records, when the task has run."""
+        """The run's id in our records; known once the task has run."""
         self._settings = settings
         self._budget = budget
         self._task = task
@@ -86,7 +86,7 @@ class AgentTask:
 
     def _stop(self) -> None:
         if self._runner is not None and self._running is not None:
-            self._runner.stopped = True
+            self._runner.stop()
             self._running.cancel()
 
     async def _run(self, work: Work) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from backend.clients.airflow import AirflowClient
 from backend.clients.webhooks import WebhookClient
 from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
-from backend.ratelimit.factory import limit_store
+from backend.ratelimit.limiter import limit_store
 from backend.services.auth import Authenticator
 from backend.services.images import Images
 from backend.services.monitoring.health import Health
@@ -37,7 +37,7 @@ from backend.services.triggering.trigger import Triggers
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """The services an endpoint may call."""
+    """The services that endpoints call."""
 
     settings: Settings
     airflow: AirflowClient
@@ -64,11 +64,11 @@ class Application:
 async def run_application(
     settings: Settings, *, airflow_transport: httpx.AsyncBaseTransport | None = None
 ) -> AsyncIterator[Application]:
-    """Make the services, start the event feed, the reconciler and the deliveries, and end all on exit.
+    """Create the services, run their background tasks (feed, reconciler, deliveries, retention), and stop all on exit.
 
-    Neither the database nor Airflow needs to be there: what depends on them fails until they are.
+    Neither the database, Redis nor Airflow has to be reachable: only what depends on them fails until they are.
     """
-    # A development machine without a secret signs with one that lives as long as the process.
+    # Without a configured secret, in development only, tokens are valid as long as the process lives.
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else secrets.token_hex(32)
     async with AsyncExitStack() as stack:
         database = Database(

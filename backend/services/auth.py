@@ -1,4 +1,4 @@
-"""Sign-in with Airflow's users, and the tokens that stand for it."""
+"""Signs users in with their Airflow credentials, and verifies the tokens it issues."""
 
 import logging
 import time
@@ -18,10 +18,10 @@ _REQUIRED = ["exp", "iat", "sub", "iss", "role", "aft"]
 
 
 class Authenticator:
-    """Checks credentials against Airflow and issues and verifies our own JWT.
+    """Checks credentials against Airflow, and issues and verifies the API's own JWT.
 
-    The JWT carries the user's Airflow token, encrypted, so that what a user does is done in Airflow under their own
-    name and rights, and no session is kept here.
+    The JWT contains the user's Airflow token, encrypted. Whatever a user does here is therefore done in Airflow under
+    their own name and rights, without a session store. A JWT expires no later than its Airflow token.
     """
 
     def __init__(self, secret: str, lifetime: int, airflow: AirflowClient) -> None:
@@ -31,7 +31,7 @@ class Authenticator:
         self._box = SecretBox(secret, "airflow token in a session")
 
     async def sign_in(self, username: str, password: str) -> tuple[str, int, Role]:
-        """A token, its life in seconds and the user's role.
+        """A token, its lifetime in seconds and the user's role.
 
         Raises `Unauthorized` for wrong credentials, `Forbidden` for a user without a role, `Unavailable` when Airflow
         does not answer.
@@ -39,9 +39,9 @@ class Authenticator:
         try:
             airflow_token = await self._log_in(username, password)
             role = Role.highest(await self._airflow.user_roles(username))
-        except AirflowRefused as refused:  # the service account's fault, whatever the status
-            log.error("Airflow refused to tell a user's role: %s", refused)
-            raise Unavailable("Airflow refused to tell this user's role.", retry_after=30) from refused
+        except AirflowRefused as refused:  # whatever the status, the service account is at fault
+            log.error("Airflow refused to return a user's roles: %s", refused)
+            raise Unavailable("Airflow refused to return this user's roles.", retry_after=30) from refused
         except AirflowUnavailable as error:
             raise Unavailable("Airflow is out of reach; sign in again shortly.", retry_after=5) from error
         if role is Role.PUBLIC:
@@ -71,7 +71,7 @@ class Authenticator:
             raise
 
     def verify(self, token: str) -> Principal:
-        """Who the token stands for. Raises `Unauthorized` when it is malformed, forged or expired."""
+        """The user that the token was issued to. Raises `Unauthorized` when it is malformed, forged or expired."""
         try:
             claims = jwt.decode(
                 token, self._secret, algorithms=[_ALGORITHM], issuer=_ISSUER, options={"require": _REQUIRED}

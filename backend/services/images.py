@@ -1,4 +1,4 @@
-"""Uploaded pictures: checked when they come, kept in the database, given out to their owner."""
+"""Uploaded pictures: checked on upload, stored in the database, readable by their owner."""
 
 import asyncio
 import uuid
@@ -17,14 +17,14 @@ SCHEME = "upload://"
 
 
 class Images:
-    """Stores pictures for runs to come."""
+    """Stores pictures that runs refer to by their `image_url`."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
 
     async def add(self, who: Principal, content: bytes) -> tuple[str, str]:
-        """Keep a picture; gives its id and the `image_url` for `input_data`. Raises `Invalid` when it is none."""
+        """Store a picture; returns its id and the `image_url` for `input_data`. Raises `Invalid` for other files."""
         try:
             found = await asyncio.to_thread(inspect_upload, content, self._settings)
         except InputError as error:
@@ -41,19 +41,19 @@ class Images:
         return image_id, f"{SCHEME}{image_id}"
 
     async def sample(self, name: str) -> bytes:
-        """The picture behind `sample://<name>`, a PNG. Raises `NotFound`, naming those there are."""
+        """The picture `sample://<name>`, a PNG. Raises `NotFound`, which names the samples."""
         try:
             return await asyncio.to_thread(read_sample, name)
         except InputError as error:
             raise NotFound(f"{error.message.capitalize()}.") from error
 
     async def get(self, who: Principal, image_id: str) -> StoredImage:
-        """The picture, for its owner and those who see all. Raises `NotFound`."""
+        """The picture, for its owner and for roles that see all. Raises `NotFound`."""
         try:
-            wanted = str(uuid.UUID(image_id))
+            checked_id = str(uuid.UUID(image_id))
         except ValueError:
             raise NotFound("There is no such picture.") from None
-        image = await self._database.run(images.get, wanted)
+        image = await self._database.run(images.get, checked_id)
         if image is None or not (who.sees_all or image.user_id == who.username):
             raise NotFound("There is no such picture.")
         return image

@@ -1,4 +1,4 @@
-"""Workflow templates: versions that are checked when they are made and never change; one of them is active."""
+"""Workflow templates: immutable versions, checked when they are created, of which one is active."""
 
 import json
 from collections.abc import Mapping
@@ -9,8 +9,7 @@ from sqlalchemy import Connection
 
 from backend.core.budget import parse_budget
 from backend.core.errors.input_error import InputError
-from backend.core.pointers import field_path, pointer
-from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, NotFound
+from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, NotFound, field_path, pointer
 from backend.core.redaction import find_secret
 from backend.core.roles import Principal, Role
 from backend.db import templates
@@ -23,7 +22,7 @@ from backend.runtime.team.arguments import TEAM_ARGUMENTS
 from backend.services.triggering.catalog import Catalog
 
 MAX_BYTES = 256 * 1024
-"""Of a definition, as JSON. It is part of each run's conf, which Airflow keeps in its own database."""
+"""The size limit of a definition as JSON. It becomes part of each run's conf, which Airflow stores in its database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class TemplatePage:
 
 
 class Templates:
-    """Reads templates for everybody, and changes them for who may: a User their own, Op and Admin all."""
+    """Reads templates for everyone. A User may change their own templates, Op and Admin all."""
 
     def __init__(self, database: Database, catalog: Catalog) -> None:
         self._database = database
@@ -51,7 +50,7 @@ class Templates:
         return TemplatePage(rows[:limit], rows[limit - 1]["name"] if len(rows) > limit else None)
 
     async def get(self, name: str) -> Row:
-        """The active version or, of a retired template, the latest. Raises `NotFound`."""
+        """A template's active version, or the latest if it is retired. Raises `NotFound`."""
         return _found(await self._database.run(templates.get_template, name), name)
 
     async def versions(self, name: str, *, cursor: int | None, limit: int) -> TemplatePage:
@@ -70,14 +69,14 @@ class Templates:
         return row
 
     async def create(self, who: Principal, name: str, definition: dict[str, Any]) -> Row:
-        """Make a template; its first version is active. Raises `Invalid`, and `Conflict` when there is one of that
-        name, retired or not."""
+        """Create a template with an active first version. Raises `Invalid`, and `Conflict` when the name is taken,
+        also by a retired template."""
         await self._check(who, definition)
-        made = await self._database.run(templates.create, name, 1, definition, user=who.username, active=True)
-        if not made:
+        created = await self._database.run(templates.create, name, 1, definition, user=who.username, active=True)
+        if not created:
             raise Conflict(
-                f"/name: there is a template {name!r} already; make a new version of it or take another name",
-                errors=[FieldError("/name", "is the name of a template already")],
+                f"/name: there already is a template {name!r}; create a new version of it or choose another name",
+                errors=[FieldError("/name", "is already the name of a template")],
             )
         return await self.get(name)
 
@@ -90,19 +89,19 @@ class Templates:
         base_version: int | None = None,
         activate: bool = False,
     ) -> Row:
-        """Make the next version.
+        """Create the next version.
 
-        Raises `NotFound`, `Forbidden`, `Invalid`, and `Conflict` when `base_version` is given and is not the latest:
-        somebody else has made one meanwhile.
+        Raises `NotFound`, `Forbidden`, `Invalid`, and `Conflict` when `base_version` is given and is no longer the
+        latest, because someone else has created one.
         """
-        # Also before what takes longer: the answer is the same.
+        # Checked here as well, so that a request that must fail does so before the slower checks.
         await self._database.run(_lock, who, name)
         await self._check(who, definition)
 
         def add(connection: Connection) -> Row:
             latest = _lock(connection, who, name)["latest_version"]
             if base_version not in (None, latest):
-                detail = f"is {base_version}, but the latest is {latest} by now; read it and try again"
+                detail = f"is {base_version}, but the latest is now {latest}; read it and try again"
                 raise Conflict(f"/base_version: {detail}", errors=[FieldError("/base_version", detail)])
             templates.create(connection, name, latest + 1, definition, user=who.username, active=False)
             if activate:
@@ -112,8 +111,7 @@ class Templates:
         return await self._database.run(add)
 
     async def activate(self, who: Principal, name: str, version: int) -> Row:
-        """Make a version the one that the name stands for, also of a retired template. Raises `NotFound` and
-        `Forbidden`."""
+        """Make a version the active one, also of a retired template. Raises `NotFound` and `Forbidden`."""
 
         def change(connection: Connection) -> Row:
             _lock(connection, who, name)
@@ -124,7 +122,7 @@ class Templates:
         return await self._database.run(change)
 
     async def retire(self, who: Principal, name: str) -> Row:
-        """Let nobody make runs of it until a version is activated again. Raises `NotFound` and `Forbidden`."""
+        """Permit no further runs until a version is activated again. Raises `NotFound` and `Forbidden`."""
 
         def change(connection: Connection) -> Row:
             _lock(connection, who, name)
@@ -134,14 +132,14 @@ class Templates:
         return await self._database.run(change)
 
     async def _check(self, who: Principal, definition: dict[str, Any]) -> None:
-        """Raises `Invalid` with a pointer into `/definition`, and what the catalogue raises of a DAG that can't be
-        looked up."""
+        """Raises `Invalid` with pointers into `/definition`, and what the catalogue raises when it can't look up the
+        DAG."""
         size = len(json.dumps(definition, ensure_ascii=False).encode())
         if size > MAX_BYTES:
-            raise _invalid([_fault(f"has {size} bytes; {MAX_BYTES} are the limit")])
+            raise _invalid([_fault(f"has {size} bytes; the limit is {MAX_BYTES}")])
         if (place := find_secret(definition)) is not None:
             detail = (
-                "looks like a secret or holds a picture, and everybody can read templates; keep keys in the "
+                "looks like a secret or contains a picture, and everyone can read templates; keep keys in the "
                 "environment or a connection, and upload pictures with POST /images"
             )
             raise _invalid([_fault(detail, *place)])
@@ -159,7 +157,7 @@ class Templates:
             raise _invalid([_fault(f"there is no workflow {dag_id!r} that you may see", "dag_id")]) from None
         team = {key: definition[key] for key in TEAM_ARGUMENTS if definition.get(key) is not None}
         refused = [
-            _fault(f"is nothing that the workflow {dag_id!r} takes", key) for key in team if not workflow.takes(key)
+            _fault(f"is not a parameter of the workflow {dag_id!r}", key) for key in team if not workflow.takes(key)
         ]
         if refused:
             raise _invalid(refused)
@@ -183,11 +181,11 @@ def _check_arguments(definition: Mapping[str, Any]) -> None:
         return
     for key in TEAM_ARGUMENTS:
         if definition.get(key) is not None:
-            raise InputError("is for the template's agents, and it has none", field=key)
+            raise InputError("applies to the template's agents, but it has none", field=key)
 
 
 def _lock(connection: Connection, who: Principal, name: str) -> Row:
-    """The template, which nobody else changes until the transaction ends. Raises `NotFound` and `Forbidden`."""
+    """Lock a template until the transaction ends. Raises `NotFound` and `Forbidden`."""
     row = _found(templates.lock(connection, name), name)
     if row["owner"] != who.username and who.role < Role.OP:
         raise Forbidden("The role User may change its own templates only; Op and Admin all.")
@@ -205,7 +203,7 @@ def _no_version(name: str, version: int) -> NotFound:
 
 
 def _in_definition(fault: FieldError, team: Mapping[str, Any]) -> FieldError:
-    """A fault of a run's input, where it stands in the definition."""
+    """A fault of a run's input, with a pointer to its place in the definition."""
     place = fault.pointer.removeprefix("/input_data")
     within = place.split("/")[1] if place else ""
     return FieldError(f"/definition{place}" if within in team else f"/definition/input_data{place}", fault.detail)

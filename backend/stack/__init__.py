@@ -1,1 +1,1 @@
-"""Runs the whole product on one machine: embedded PostgreSQL, Airflow and the backend."""
+"""`make up`: runs the whole product on one machine, with PostgreSQL, Airflow, the backend and the frontend."""

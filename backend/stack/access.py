@@ -1,4 +1,4 @@
-"""How a person gets in: a token of the backend, and a first request to try it with."""
+"""What a user needs to get started: a token, and a first request to try it with."""
 
 import json
 import shlex
@@ -15,9 +15,9 @@ _QUERY = "What is the total of this invoice?"
 
 
 def fetch_token(options: StackOptions) -> str:
-    """A token for the administrator of the settings. Raises `StackError` when the backend doesn't give one."""
+    """Request a token for the administrator in the settings. Raises `StackError` when the backend doesn't issue one."""
     try:
-        answer = httpx.post(
+        response = httpx.post(
             f"{options.backend_url}/auth/token",
             json={"username": options.username, "password": options.password.get_secret_value()},
             timeout=30,
@@ -25,20 +25,20 @@ def fetch_token(options: StackOptions) -> str:
         )
     except httpx.HTTPError as error:
         raise StackError(
-            f"The backend doesn't answer at {options.backend_url} ({error}); is it running? make up"
+            f"No response from the backend at {options.backend_url} ({error}). Is it running? make up"
         ) from error
-    if answer.status_code == httpx.codes.UNAUTHORIZED:
+    if response.status_code == httpx.codes.UNAUTHORIZED:
         raise StackError(
-            f"Airflow refused user `{options.username}`. If the password was changed, set it in .env: "
+            f"Airflow rejected the user `{options.username}`. If the password was changed, set it in .env: "
             "_AIRFLOW_WWW_USER_PASSWORD"
         )
-    if answer.is_error:
-        raise StackError(f"The backend gave no token: {answer.status_code} {answer.reason_phrase}")
-    return str(answer.json()["access_token"])
+    if response.is_error:
+        raise StackError(f"The backend issued no token: {response.status_code} {response.reason_phrase}")
+    return str(response.json()["access_token"])
 
 
 def first_request(options: StackOptions, token: str) -> str:
-    """One line for a shell that triggers the sample workflow."""
+    """A shell command that triggers the sample workflow through the API."""
     body = json.dumps({"dag_id": "visual_ai_workflow", "input_data": {"query": _QUERY, "image_url": SAMPLE_PICTURE}})
     return (
         f"curl -sS {options.backend_url}/workflows/trigger -H 'Authorization: Bearer {token}' "
@@ -47,8 +47,8 @@ def first_request(options: StackOptions, token: str) -> str:
 
 
 def first_command(layout: Layout) -> str:
-    """The same as a command that shows the run until it is over."""
+    """A command that does the same and watches the run until it finishes."""
     python = Path(sys.executable)
     shown = python.relative_to(layout.root) if python.is_relative_to(layout.root) else python
-    order = f"--input query={shlex.quote(_QUERY)} --image {SAMPLE_PICTURE} --watch"
-    return f"{shown} -m backend run visual_ai_workflow {order}"
+    arguments = f"--input query={shlex.quote(_QUERY)} --image {SAMPLE_PICTURE} --watch"
+    return f"{shown} -m backend run visual_ai_workflow {arguments}"

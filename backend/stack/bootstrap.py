@@ -1,9 +1,9 @@
-"""Makes `.venv` from the lock, so that everything else may rely on it.
+"""Creates `.venv` from requirements.lock, so that everything else can rely on it.
 
-Runs as a plain script under whatever `python3` there is, before anything is installed: standard library only, and no
-syntax newer than Python 3.6, so that an old interpreter reaches the message instead of a SyntaxError.
+Runs as a plain script under any `python3`, before anything is installed: standard library only, and no syntax newer
+than Python 3.6, so that an old interpreter prints the message instead of a SyntaxError.
 
-Exit codes: 0 ready, 1 something is missing (said in one line), 2 the installation failed (its last lines are shown).
+Exit codes: 0 ready, 1 a requirement is missing or a step failed (the reason is printed), 2 a system error.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ PYTHON = os.path.join(VENV, "bin", "python")
 MARKER = os.path.join(VENV, "installed.json")
 
 
-class Stop(Exception):  # not an error of the program: the reason to stop, told to a person
-    """The reason why it can't go on, in words for the person at the terminal."""
+class Stop(Exception):  # not a bug: a reason to stop
+    """The installation can't continue. The message says why, and is meant for the user at the terminal."""
 
 
 def find_python():
     # type: () -> str
-    """The interpreter to build the environment with: this one, or a supported one on PATH."""
+    """The interpreter for the environment: this one, or a supported one on PATH."""
     if sys.version_info[:2] in SUPPORTED:
         return sys.executable
     for version in reversed(SUPPORTED):
@@ -36,25 +36,25 @@ def find_python():
         if found:
             return found
     raise Stop(
-        "Python 3.11, 3.12 or 3.13 is needed; `{}` is {}.{} and no other one is on PATH.\n"
-        "Install one, or name it: make up PYTHON=/path/to/python3.12".format(sys.executable, *sys.version_info[:2])
+        "Python 3.11, 3.12 or 3.13 is needed; `{}` is {}.{}, and there is no other one on PATH.\n"
+        "Install one, or specify it: make up PYTHON=/path/to/python3.12".format(sys.executable, *sys.version_info[:2])
     )
 
 
 def fingerprint():
     # type: () -> str
-    """Changes when what should be installed changes."""
+    """Identifies what should be installed; changes whenever that does."""
     digest = hashlib.sha256()
     for name in ("requirements.lock", "pyproject.toml"):
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read())
-    digest.update(ROOT.encode())  # a moved checkout has scripts that point to its old place
+    digest.update(ROOT.encode())  # scripts of a moved checkout point to its old location
     return digest.hexdigest()
 
 
 def installed():
     # type: () -> bool
-    """Whether `.venv` already is what the lock says."""
+    """Whether `.venv` already matches the lock."""
     try:
         with open(MARKER) as file:
             return bool(json.load(file)["fingerprint"] == fingerprint()) and os.path.exists(PYTHON)
@@ -64,13 +64,13 @@ def installed():
 
 def environment():
     # type: () -> dict[str, str]
-    """The installer's environment: compiled bytecode wanted, and pip's own settings known to uv as well."""
+    """The installer's environment: it compiles bytecode and trusts the system's certificates."""
     env = dict(os.environ)
-    # Without compiled bytecode every start of Airflow costs 33 s instead of 14 s.
+    # Without compiled bytecode every start of Airflow takes 33 s instead of 14 s.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     env["VIRTUAL_ENV"] = VENV
     env["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
-    # uv brings its own certificates; a company's proxy is known to the system's store only.
+    # uv has its own certificates; a company's proxy is trusted only by the system's store.
     env.setdefault("UV_SYSTEM_CERTS", "1")
     env.setdefault("UV_NATIVE_TLS", "1")  # the same in older versions of uv
     return env
@@ -78,7 +78,7 @@ def environment():
 
 def adopt_pip_settings(env):
     # type: (dict[str, str]) -> None
-    """Tell uv the package index and certificates that pip is configured with: uv doesn't read pip's files."""
+    """Pass pip's package index and certificates on to uv, which doesn't read pip's configuration."""
     listing = subprocess.run(
         [PYTHON, "-m", "pip", "config", "list"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -96,7 +96,7 @@ def adopt_pip_settings(env):
 
 def run(what, command, env):
     # type: (str, list[str], dict[str, str]) -> None
-    """Run one step of the installation, showing how long it takes; raises `Stop` with its last lines."""
+    """Run one step of the installation and show its duration; raises `Stop` with its last lines of output."""
     sys.stdout.write("  {:<44}".format(what))
     sys.stdout.flush()
     started = time.monotonic()
@@ -107,7 +107,7 @@ def run(what, command, env):
     output = result.stdout.decode(errors="replace").strip()
     tail = "\n".join(output.splitlines()[-15:])
     if "No space left on device" in output or "ENOSPC" in output or "os error 28" in output:
-        raise Stop("The disk is full: free about 3 GiB and run it again.\n" + tail)
+        raise Stop("The disk is full. Free about 3 GiB and run the command again.\n" + tail)
     if "ensurepip" in output:
         raise Stop(
             "This Python has no working `venv` module. On Debian and Ubuntu: apt-get install python3-venv\n" + tail
@@ -117,12 +117,12 @@ def run(what, command, env):
 
 def install():
     # type: () -> None
-    """Build or update `.venv`. What a broken off installation left is used, not trusted: the marker comes last."""
+    """Create or update `.venv`. An interrupted installation is continued: the marker is written last."""
     python = find_python()
     free = shutil.disk_usage(ROOT).free
     if free < NEEDED_BYTES:
         raise Stop(
-            "Not enough disk space: {:.1f} GiB free in {}, at least {:.0f} GiB needed.".format(
+            "Not enough disk space: {:.1f} GiB free in {}, at least {:.0f} GiB required.".format(
                 free / 1024**3, ROOT, NEEDED_BYTES / 1024**3
             )
         )
@@ -148,7 +148,7 @@ def install():
 
 def main():
     # type: () -> int
-    """Install unless it is installed."""
+    """Install unless that was already done."""
     try:
         if not installed():
             install()
@@ -156,10 +156,10 @@ def main():
         sys.stderr.write("\n{}\n".format(reason))
         return 1
     except OSError as error:
-        sys.stderr.write("\nThe installation stopped: {}\n".format(error))
+        sys.stderr.write("\nThe installation failed: {}\n".format(error))
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("\nStopped. Run it again to go on.\n")
+        sys.stderr.write("\nStopped. Run the command again to continue.\n")
         return 130
     return 0
 

@@ -1,7 +1,9 @@
-"""The commands that run the stack."""
+"""The commands that run the stack on this machine, or parts of it."""
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,53 +21,50 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.command(rich_help_panel=STACK)
 def up() -> None:
-    """Set up and start everything; return when all is healthy."""
+    """Set up and start everything; return when everything is healthy."""
     stack = _stack()
     print("Starting LangGraph Flow")
     try:
-        fresh = stack.up()
-    except StackError as error:
-        raise _fail(error) from None
+        with _reporting(StackError):
+            fresh = stack.up()
     except KeyboardInterrupt:
         print("\nStopped.")
         raise typer.Exit(130) from None
-    print("Everything runs.\n" if fresh else "Already running.\n")
+    print("Everything is running.\n" if fresh else "Already running.\n")
     _welcome(stack)
 
 
 @app.command(rich_help_panel=STACK)
 def down() -> None:
-    """Stop everything; the data stay."""
-    try:
+    """Stop everything. Data is kept."""
+    with _reporting(StackError):
         stopped = _stack().down()
-    except StackError as error:
-        raise _fail(error) from None
     print("Stopped." if stopped else "Nothing was running.")
 
 
 @app.command(rich_help_panel=STACK)
 def status() -> None:
-    """Show what runs. Exit code 3 when something doesn't."""
+    """Show what is running. Exit code 3 if anything is not."""
     now = _stack().status()
     print(f"  {'database':<16}{now.database}")
     for program in now.programs:
-        running = f"pid {program.pid}, for {program.uptime:.0f} s" if program.pid else ""  # it is being started again
+        running = (
+            f"pid {program.pid}, for {program.uptime:.0f} s" if program.pid else ""
+        )  # empty while it is being restarted
         print(f"  {program.name:<16}{program.state.lower():<12}{running}".rstrip())
     if not now.programs:
-        print("  Nothing else runs. Start it: make up")
+        print("  Nothing else is running. To start it: make up")
     if not now.programs or any(program.state != "RUNNING" for program in now.programs):
         raise typer.Exit(3)
 
 
 @app.command(rich_help_panel=STACK)
 def token() -> None:
-    """Print an access token of the development user, and nothing else."""
+    """Print an access token of the development user and nothing else."""
     from backend.stack.access import fetch_token
 
-    try:
+    with _reporting(StackError):
         print(fetch_token(_stack().options))
-    except StackError as error:
-        raise _fail(error) from None
 
 
 @app.command(
@@ -73,31 +72,27 @@ def token() -> None:
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def airflow(context: typer.Context) -> None:
-    """Run Airflow's own command line against the stack, as in `airflow dags test visual_ai_workflow`."""
-    try:
+    """Run Airflow's own command line on the stack, for example `airflow dags test visual_ai_workflow`."""
+    with _reporting(StackError):
         environment = _stack().airflow_environment()
-    except StackError as error:
-        raise _fail(error) from None
     os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], environment)  # noqa: S606  # the user's own command
 
 
 @app.command(rich_help_panel=STACK, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def frontend(context: typer.Context, script: str) -> None:
-    """Run a script of frontend/package.json with the Node.js there is, as in `frontend lint`."""
+    """Run a script of frontend/package.json, for example `frontend lint`; installs Node.js if needed."""
     from backend.stack.frontend import Frontend
     from backend.stack.progress import step
 
-    try:
+    with _reporting(StackError):
         code = Frontend(Layout.find().root, step).run(script, context.args)
-    except StackError as error:
-        raise _fail(error) from None
     if code:
         raise typer.Exit(code)
 
 
 @app.command(rich_help_panel=STACK)
 def migrate() -> None:
-    """Bring the visual_ai schema up to date and make the roles' logins work, as the user of POSTGRES_*."""
+    """Migrate the visual_ai schema and enable the logins of its roles, as the user in POSTGRES_*."""
     import psycopg
 
     from backend.core.settings import get_settings
@@ -105,11 +100,9 @@ def migrate() -> None:
     from backend.db.roles import RoleError
     from backend.deployment.environment import given_role_passwords
 
-    try:
+    with _reporting(RoleError, psycopg.Error):
         done = run(get_settings().database_url, given_role_passwords(os.environ))
-    except (RoleError, psycopg.Error) as error:
-        raise _fail(error) from None
-    print(f"Applied: {', '.join(done.applied) or 'nothing, all is up to date'}")
+    print(f"Applied: {', '.join(done.applied) or 'nothing, everything is up to date'}")
     for warning in done.warnings:
         print(f"note: {warning}")
 
@@ -127,14 +120,13 @@ def serve(
 
 @app.command(rich_help_panel=STACK)
 def openapi(
-    output: Annotated[Path | None, typer.Option(help="Write it there instead of printing it.", metavar="FILE")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.", metavar="FILE")] = None,
 ) -> None:
-    """Print the API's OpenAPI document. The frontend's types come from it, see frontend/README.md."""
-    from backend.api.main import create_app
-    from backend.api.openapi import document_text
+    """Print the API's OpenAPI document, from which the frontend's types are generated (frontend/README.md)."""
+    from backend.api.main import create_app, openapi_text
     from backend.core.settings import Settings
 
-    text = document_text(create_app(Settings(_env_file=None)))
+    text = openapi_text(create_app(Settings(_env_file=None)))
     if output is None:
         sys.stdout.write(text)
     else:
@@ -142,17 +134,21 @@ def openapi(
 
 
 def _stack() -> "Stack":
-    from backend.stack.control import Stack  # late: `serve` starts without it
+    from backend.stack.control import Stack  # imported here because `serve` doesn't need it
 
+    with _reporting(StackError):
+        stack = Stack(Layout.find())
+    return stack  # noqa: RET504  # for mypy a context manager may suppress exceptions
+
+
+@contextmanager
+def _reporting(*errors: type[Exception]) -> Iterator[None]:
+    """Print these errors without a traceback and exit with code 1."""
     try:
-        return Stack(Layout.find())
-    except StackError as error:
-        raise _fail(error) from None
-
-
-def _fail(error: Exception) -> typer.Exit:
-    typer.echo(f"\n{error}", err=True)
-    return typer.Exit(1)
+        yield
+    except errors as error:
+        typer.echo(f"\n{error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def _welcome(stack: "Stack") -> None:
@@ -166,7 +162,7 @@ def _welcome(stack: "Stack") -> None:
     print(f"  Backend      http://localhost:{options.backend_port}/docs")
     if any(program.name == FRONTEND for program in stack.status().programs):
         print(f"  Frontend     http://localhost:{options.frontend_port}")
-    print(f"  Logs         {stack.layout.logs}, tasks' logs {stack.layout.airflow_home / 'logs'}")
+    print(f"  Logs         {stack.layout.logs}, task logs {stack.layout.airflow_home / 'logs'}")
     try:
         token = fetch_token(options)
     except StackError as error:
@@ -174,5 +170,5 @@ def _welcome(stack: "Stack") -> None:
         return
     print(f"\n  Token (again: make token)\n\n{token}\n")
     print(f"  Try it\n\n{first_request(options, token)}\n")
-    print(f"  Or watch it at work\n\n{first_command(stack.layout)}\n")
-    print("  Stop with `make down`; the data stay.")
+    print(f"  Or watch it\n\n{first_command(stack.layout)}\n")
+    print("  Stop with `make down`. Data is kept.")

@@ -18,9 +18,9 @@ from backend.db.roles import BACKEND_ROLE, WORKER_ROLE, RoleError
 from backend.deployment.airflow_setup import set_up_airflow
 from backend.deployment.credentials import load_credentials
 from backend.deployment.database import wait_until_reachable
-from backend.deployment.environment import Databases, given_role_passwords
+from backend.deployment.environment import Databases, given_role_passwords, setup_accounts
 from backend.deployment.layout import Layout, StackError
-from backend.deployment.options import StackOptions, read_environment, read_options
+from backend.deployment.options import read_environment, read_options
 from backend.deployment.processes import MARKER_VARIABLE, end_all
 from backend.stack import environment
 from backend.stack.checks import check_ports, check_room
@@ -35,9 +35,8 @@ _AIRFLOW_OWNER = "airflow"
 
 @dataclass(frozen=True)
 class Status:
-    """What runs, for `status`."""
+    """What is running, for `status`."""
 
-    options: StackOptions
     programs: list[ProgramState]
     database: str
 
@@ -52,15 +51,15 @@ class Stack:
         self._supervisor = Supervisor(layout)
 
     def up(self) -> bool:
-        """Start everything and return when all is healthy; False when it was running already.
+        """Start everything and return once it is healthy. Returns False if it was running already.
 
-        Raises `StackError` when it can't; what had been started is stopped again, also on Ctrl-C.
+        Raises `StackError` if that fails. What had been started is stopped again, also on Ctrl-C.
         """
         self.layout.make_directories()
-        with self._alone(), _signals_as_interrupts():
+        with self._locked(), _signals_as_interrupts():
             credentials = load_credentials(self.layout.secrets)
-            if self._runs_well():
-                frontend = self._prepare_frontend()  # changed pages are served at once
+            if self._healthy():
+                frontend = self._prepare_frontend()  # changed pages are served immediately
                 if frontend.keys() <= {state.name for state in self._supervisor.states()}:
                     self._cluster(credentials).start() if self.options.embedded else None
                     return False
@@ -70,34 +69,34 @@ class Stack:
                 check_ports(self.options, database_runs=database_ran)
                 check_room(self.layout)
             if self.options.compose_host_ignored:
-                note("POSTGRES_HOST=postgres is a name inside docker compose; using the embedded PostgreSQL")
+                note("POSTGRES_HOST=postgres only exists inside docker compose; using the embedded PostgreSQL")
             try:
                 self._start(credentials, self._prepare_frontend())
             except BaseException:
-                print("Stopping what was started …")
+                print("Stopping what had been started …")
                 self._stop_everything()
                 raise
             return True
 
     def down(self) -> bool:
-        """Stop everything, and end what a crash left behind. Returns whether anything was there. Data stay."""
+        """Stop everything, including leftovers of a crash. Returns whether there was anything to stop. Data is kept."""
         if not self.layout.state.is_dir():
             return end_all(self.layout.identity) > 0
         self.layout.make_directories()
-        with self._alone():
+        with self._locked():
             return self._stop_everything()
 
     def status(self) -> Status:
-        """What runs now."""
+        """Return what is currently running."""
         database = "external"
         if self.options.embedded:
             database = "running" if self._cluster(None).running() else "stopped"
-        return Status(self.options, self._supervisor.states() if self._supervisor.running() else [], database)
+        return Status(self._supervisor.states() if self._supervisor.running() else [], database)
 
     def airflow_environment(self) -> dict[str, str]:
-        """The environment of Airflow's processes. Raises `StackError` when the stack isn't running."""
+        """Return the environment of Airflow's processes. Raises `StackError` if the stack isn't running."""
         if not self._supervisor.running():
-            raise StackError("The stack isn't running. Start it: make up")
+            raise StackError("The stack isn't running. To start it: make up")
         return self._supervisor.environment(SCHEDULER)
 
     def _start(self, credentials: dict[str, str], frontend: Mapping[str, dict[str, str]]) -> None:
@@ -120,7 +119,10 @@ class Stack:
         readiness.wait(self._supervisor, self.options.start_timeout, frontend=bool(frontend))
 
     def _prepare_frontend(self) -> dict[str, dict[str, str]]:
-        """The environment of its process; nothing where it can't be served, which keeps nothing else from starting."""
+        """Build the frontend; return the environment of its process, or nothing if it can't be served.
+
+        A frontend that can't be built doesn't prevent the rest from starting.
+        """
         frontend = Frontend(self.layout.root, step)
         if not (self.options.serve_frontend and frontend.exists):
             return {}
@@ -143,8 +145,8 @@ class Stack:
                     cluster.ensure_database(options.postgres_db, owner=user, password=password)
                 except psycopg.OperationalError as error:
                     raise StackError(
-                        f"{self.layout.secrets} doesn't fit the database in {self.layout.postgres}: {error}\n"
-                        "Put the old file back, or remove both to start from nothing."
+                        f"{self.layout.secrets} doesn't match the database in {self.layout.postgres}: {error}\n"
+                        "Restore the file that belongs to it, or remove both to start from scratch."
                     ) from None
             admin_url, host = cluster.url(options.postgres_db), "127.0.0.1"
             passwords = {
@@ -162,25 +164,28 @@ class Stack:
             try:
                 migrated = migrate(admin_url, passwords)
             except (RoleError, psycopg.Error) as error:
-                raise StackError(f"The database can't be brought up to date: {error}") from error
+                raise StackError(f"The database migration failed: {error}") from error
         metadata = database_url(host, options.database_port, options.postgres_db, user, password, driver="psycopg2")
         return Databases(metadata, migrated.backend_url, migrated.worker_url), admin_url, migrated
 
     def _prepare_airflow(self, airflow: dict[str, str], credentials: dict[str, str], admin_url: str) -> None:
+        options = self.options
+        password = options.password.get_secret_value()
+        accounts = setup_accounts(options.username, password, self._person, credentials)
         log = self.layout.logs / "airflow-setup.log"
         with log.open("w") as output:
             status = set_up_airflow(
                 self.layout.root / "airflow" / "config" / "airflow_bootstrap.py",
-                environment.setup_environment(airflow, self.options, self._person, credentials),
+                airflow | accounts,
                 admin_url,
                 announce=step,
                 output=output,
             )
         if status != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
-            raise StackError(f"Airflow's database can't be set up. The last lines of {log}:\n{tail}")
+            raise StackError(f"Airflow's database could not be set up. The last lines of {log}:\n{tail}")
 
-    def _runs_well(self) -> bool:
+    def _healthy(self) -> bool:
         states = self._supervisor.states() if self._supervisor.running() else []
         return bool(states) and all(state.state in ("RUNNING", "STARTING") for state in states)
 
@@ -199,17 +204,17 @@ class Stack:
             port=self.options.database_port,
             password=(credentials or {}).get("POSTGRES_ADMIN_PASSWORD", ""),
             environment={MARKER_VARIABLE: self.layout.identity},
-            tell=note,
+            report=note,
         )
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Only one `up` or `down` at a time; the system drops the lock with the process that holds it."""
+    def _locked(self) -> Iterator[None]:
+        """Allow only one `up` or `down` at a time; the system releases the lock with the process that holds it."""
         with self.layout.lock.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise StackError("Another `make up` or `make down` of this checkout is at work") from None
+                raise StackError("Another `make up` or `make down` of this checkout is in progress") from None
             yield
 
 
@@ -219,7 +224,7 @@ def _is_postgres(process: psutil.Process) -> bool:
 
 @contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
-    """A terminal that closes, or a `kill`, stops a start as cleanly as Ctrl-C."""
+    """Make a closing terminal or a `kill` stop a start as cleanly as Ctrl-C."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

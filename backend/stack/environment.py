@@ -1,7 +1,7 @@
-"""The environment of each process of `make up`: what it needs and no more.
+"""The environment of each process of `make up`: exactly what it needs.
 
-Airflow's processes get the metadata database and the worker role, the backend gets its own role and its service
-account. Neither gets the database's administrator. Secrets travel in the environment only, never in arguments.
+Airflow's processes get the metadata database and the worker role; the backend gets its own role and its service
+account. Neither gets the database's administrator. Secrets are passed in the environment only, never as arguments.
 """
 
 import sys
@@ -16,7 +16,6 @@ from backend.deployment.environment import (
     backend_settings,
     pages_url,
     passed_on,
-    setup_accounts,
 )
 from backend.deployment.layout import Layout
 from backend.deployment.options import StackOptions
@@ -24,10 +23,10 @@ from backend.deployment.processes import MARKER_VARIABLE
 
 
 def base_environment(layout: Layout, options: StackOptions, person: Mapping[str, str]) -> dict[str, str]:
-    """What every process gets: the person's environment without secrets that are not theirs, and the marker."""
+    """The environment of every process: the user's, without the secrets of other processes, and the stack's marker."""
     return passed_on(person) | {
         MARKER_VARIABLE: layout.identity,
-        # Titles of processes must not overwrite the marker in /proc/<pid>/environ.
+        # Keeps setproctitle from overwriting the marker in /proc/<pid>/environ.
         "SPT_NOENV": "1",
         "PATH": f"{Path(sys.executable).parent}:{person.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
@@ -44,25 +43,18 @@ def airflow_environment(
     credentials: Mapping[str, str],
     databases: Databases,
 ) -> dict[str, str]:
-    """The environment of Airflow's processes, and with it of every task and trigger."""
+    """The environment of Airflow's processes, and therefore of every task and trigger."""
     return {
         **base_environment(layout, options, person),
         **airflow_settings(_places(layout, options, person), person),
         **airflow_secrets(credentials, databases.airflow),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(options.airflow_port),
-        # Not served (logs are on this disk), but asked for a running task: nobody else's server must answer.
+        # Not served, as logs are on this disk, but requested for running tasks: no other stack's server must respond.
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(options.worker_log_port),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(options.triggerer_log_port),
         "VISUAL_AI_DATABASE_URL": databases.worker,
     }
-
-
-def setup_environment(
-    airflow: Mapping[str, str], options: StackOptions, person: Mapping[str, str], credentials: Mapping[str, str]
-) -> dict[str, str]:
-    """Airflow's environment plus the accounts to make."""
-    return {**airflow, **setup_accounts(options.username, options.password.get_secret_value(), person, credentials)}
 
 
 def backend_environment(
@@ -72,7 +64,7 @@ def backend_environment(
     credentials: Mapping[str, str],
     databases: Databases,
 ) -> dict[str, str]:
-    """The backend's environment: no way into Airflow's database, only its API."""
+    """The backend's environment: access to Airflow's API, but not to its database."""
     return {
         **base_environment(layout, options, person),
         **backend_settings(_places(layout, options, person), person, credentials, databases.backend),
@@ -80,12 +72,12 @@ def backend_environment(
 
 
 def frontend_environment(layout: Layout, options: StackOptions, person: Mapping[str, str]) -> dict[str, str]:
-    """What serves the pages: it knows ports and no keys."""
+    """The environment of the frontend's server: ports, but no keys."""
     base = base_environment(layout, options, {"PATH": person.get("PATH", ""), "HOME": person.get("HOME", "/")})
     return {
         **base,
         "VISUAL_AI_BACKEND_URL": options.backend_url,
-        "CI": "true",  # it would end when nobody holds its standard input
+        "CI": "true",  # otherwise Vite exits when its standard input is closed
         "NODE_ENV": "production",
     }
 

@@ -1,4 +1,4 @@
-"""The frontend of a checkout: its packages, its build and its scripts."""
+"""Installs and builds the frontend of a checkout, and runs its scripts."""
 
 import fcntl
 import hashlib
@@ -19,7 +19,7 @@ Announce = Callable[[str], AbstractContextManager[None]]
 
 
 class Frontend:
-    """`announce` is entered around each step that takes long."""
+    """The frontend below `root`. `announce` is entered around each slow step."""
 
     def __init__(self, root: Path, announce: Announce = lambda _: nullcontext()) -> None:
         self._root = root
@@ -29,37 +29,37 @@ class Frontend:
 
     @property
     def exists(self) -> bool:
-        """Whether this checkout has one."""
+        """Whether this checkout has a frontend."""
         return (self.folder / "package.json").is_file()
 
     def build(self) -> NodeJs:
-        """Install packages and build pages where they are not those of the sources; gives the Node.js to serve with.
+        """Install packages and build the pages unless they are up to date; return the Node.js to serve them with.
 
-        Safe to call from two processes. Raises `StackError` with the last lines of what failed.
+        Safe to call from several processes. Raises `StackError` with the last lines of a failed step's output.
         """
         self.install()
-        with self._alone():
-            wanted = self._source_digest()
-            if self._done().get("built") != wanted or not (self.folder / "dist" / "index.html").is_file():
+        with self._locked():
+            expected = self._source_digest()
+            if self._done().get("built") != expected or not (self.folder / "dist" / "index.html").is_file():
                 self._note(built=None)
                 with self._announce("Frontend: pages (again only when they change)"):
                     self._npm("run", "build")
-                self._note(built=wanted)
+                self._note(built=expected)
         return self._find()
 
     def install(self) -> None:
-        """Install the packages of package-lock.json unless they are there. Raises `StackError`."""
+        """Install the packages of package-lock.json unless they are installed. Raises `StackError`."""
         self._find()
-        with self._alone():
-            wanted = self._digest([self.folder / "package.json", self.folder / "package-lock.json"])
-            if self._done().get("installed") != wanted:
+        with self._locked():
+            expected = self._digest([self.folder / "package.json", self.folder / "package-lock.json"])
+            if self._done().get("installed") != expected:
                 self._note(installed=None, built=None)
                 with self._announce("Frontend: packages (once)"):
                     self._npm("ci", "--no-audit", "--no-fund")
-                self._note(installed=wanted)
+                self._note(installed=expected)
 
     def run(self, script: str, arguments: list[str]) -> int:
-        """Run one of the scripts of package.json at the terminal; gives its exit code. Raises `StackError`."""
+        """Run a script of package.json at the terminal; return its exit code. Raises `StackError`."""
         self.install()
         nodejs = self._find()
         command = [*nodejs.npm, "run", "--silent", script, *(["--", *arguments] if arguments else [])]
@@ -79,8 +79,8 @@ class Frontend:
         if self._nodejs is None:
             self._nodejs = find_nodejs(self._root)
         if self._nodejs is None:
-            with self._alone():
-                self._nodejs = find_nodejs(self._root)  # somebody else may have installed it meanwhile
+            with self._locked():
+                self._nodejs = find_nodejs(self._root)  # another process may have installed it meanwhile
                 if self._nodejs is None:
                     with self._announce("Node.js for the frontend (once)"):
                         self._nodejs = install_nodejs(self._root)
@@ -95,12 +95,12 @@ class Frontend:
             yield from (Path(folder, name) for name in sorted(files))
 
     def _digest(self, files: list[Path]) -> str:
-        digest = hashlib.sha256(str(self.folder).encode())  # a moved checkout has links to its old place
+        digest = hashlib.sha256(str(self.folder).encode())  # links in a moved checkout point to its old location
         for file in files:
             digest.update(f"{file.relative_to(self.folder)}\0".encode() + file.read_bytes() + b"\0")
         return digest.hexdigest()
 
-    # What is done is noted beside the packages: who removes them removes the note.
+    # What was done is noted beside the packages, so that removing them also removes the note.
 
     @property
     def _notes(self) -> Path:
@@ -118,7 +118,7 @@ class Frontend:
         self._notes.write_text(json.dumps(kept))
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         with (self._root / ".frontend.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

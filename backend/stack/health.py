@@ -1,4 +1,4 @@
-"""Waits until every part of a stack answers, and warms up what is slow the first time."""
+"""Waits until every part of a stack is ready, and warms up what would be slow the first time."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _FAILED_STATES = frozenset({"BACKOFF", "FATAL", "EXITED", "UNKNOWN"})
 
 
 class Readiness:
-    """The checks of one start. `since` is when it began: an older heartbeat is of processes that are gone."""
+    """The checks of one start. Heartbeats before `since`, when it began, belong to earlier processes."""
 
     def __init__(self, layout: Layout, options: StackOptions, service_password: str, since: datetime) -> None:
         self._layout = layout
@@ -31,9 +31,9 @@ class Readiness:
         self._airflow_health: dict[str, Any] = {}
 
     def wait(self, supervisor: Supervisor, timeout: float, *, frontend: bool) -> None:
-        """Wait until everything is ready, the `frontend` if it is served, showing each part as it comes up.
+        """Wait until every part is ready and show each as it becomes ready. `frontend` says whether it is served.
 
-        Raises `StackError` with the last lines of the log of a process that fails or isn't ready in `timeout` seconds.
+        Raises `StackError` with the last log lines of a process that fails or isn't ready within `timeout` seconds.
         """
         pending: dict[str, tuple[str, Callable[[], bool]]] = {
             "Backend": ("backend", self._backend),
@@ -49,9 +49,9 @@ class Readiness:
         with self._client:
             while pending:
                 for name, (_, ready) in list(pending.items()):
-                    if not self._ask(ready):
+                    if not self._is_ready(ready):
                         if name == "Airflow API server":
-                            break  # nothing else of Airflow can answer
+                            break  # no other part of Airflow can be ready
                         continue
                     del pending[name]
                     done(name, time.monotonic() - started)
@@ -68,11 +68,11 @@ class Readiness:
 
     def _raise_if_failed(self, states: list[ProgramState]) -> None:
         if not states:
-            raise StackError(f"The supervisor is gone; see {self._log_name('supervisor')}")
+            raise StackError(f"The supervisor has exited; see {self._log_name('supervisor')}")
         for state in states:
             if state.state in _FAILED_STATES:
                 raise StackError(
-                    f"{state.name} ended while starting. The last lines of {self._log_name(state.name)}:\n"
+                    f"{state.name} exited while starting. The last lines of {self._log_name(state.name)}:\n"
                     f"{last_lines(self._layout, state.name)}"
                 )
 
@@ -80,7 +80,7 @@ class Readiness:
         return str(self._layout.logs / f"{program}.log")
 
     @staticmethod
-    def _ask(ready: Callable[[], bool]) -> bool:
+    def _is_ready(ready: Callable[[], bool]) -> bool:
         try:
             return ready()
         except (httpx.HTTPError, ValueError, KeyError):
@@ -98,7 +98,7 @@ class Readiness:
         return part["status"] == "healthy" and datetime.fromisoformat(beat).astimezone(UTC) >= self._since
 
     def _execution_api(self) -> bool:
-        # Built at the first request of any kind; without this the first run of a person takes seconds longer.
+        # Airflow builds it on the first request; without this the user's first run takes seconds longer.
         return self._client.get(f"{self._options.airflow_url}/execution/health/ping").status_code < 500
 
     def _backend(self) -> bool:
@@ -123,9 +123,9 @@ class Readiness:
 
 
 def last_lines(layout: Layout, program: str, count: int = 25) -> str:
-    """The end of a process's log."""
+    """The last lines of a process's log."""
     try:
         text = (layout.logs / f"{program}.log").read_text(errors="replace")
     except OSError:
-        return "(it wrote nothing)"
-    return "\n".join(text.splitlines()[-count:]) or "(it wrote nothing)"
+        return "(the log is empty)"
+    return "\n".join(text.splitlines()[-count:]) or "(the log is empty)"

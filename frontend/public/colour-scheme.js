@@ -1,4 +1,4 @@
-// Mantine's own key and attribute: the page must not be painted light first for who wants it dark.
+// Uses Mantine's own key and attribute, so that a page in dark mode doesn't flash light first.
 (function () {
   var wanted = "auto";
   try {

@@ -1,4 +1,4 @@
-// Fails when the types in src/shared/api/schema.d.ts are not those of the document beside them.
+// Fails if the types in src/shared/api/schema.d.ts don't match the OpenAPI document beside them.
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,7 +14,7 @@ try {
     { stdio: ["ignore", "ignore", "inherit"] },
   );
   if (readFileSync(made, "utf8") !== readFileSync(`${folder}/schema.d.ts`, "utf8")) {
-    console.error(`${folder}/schema.d.ts is not what ${folder}/openapi.json says. Make it anew: npm run api`);
+    console.error(`${folder}/schema.d.ts doesn't match ${folder}/openapi.json. Regenerate it: npm run api`);
     process.exitCode = 1;
   }
 } finally {

@@ -1,4 +1,4 @@
-"""docker/: the compose file, the images, and what they have in common with `make up`."""
+"""docker/: the compose file, the images, and what they share with `make up`."""
 
 import re
 import shutil
@@ -37,7 +37,7 @@ POSTGRES_PASSWORD=another
 """
 
 
-def test_it_fits_the_compose_specification() -> None:
+def test_it_conforms_to_the_compose_specification() -> None:
     checked = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)],
         capture_output=True, text=True, check=False,
@@ -46,7 +46,7 @@ def test_it_fits_the_compose_specification() -> None:
 
 
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose isn't installed")
-def test_docker_compose_reads_it_with_the_env_of_the_guide_from_the_projects_root(tmp_path: Path) -> None:
+def test_docker_compose_accepts_it_with_the_guides_env_file(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docker", tmp_path / "docker", symlinks=True)
     (tmp_path / ".env").write_text(GUIDE)
     read = subprocess.run(
@@ -61,7 +61,7 @@ def test_docker_compose_reads_it_with_the_env_of_the_guide_from_the_projects_roo
     assert services["backend"]["environment"]["POSTGRES_PASSWORD"] == ""
 
 
-def test_the_names_and_ports_are_the_guides() -> None:
+def test_names_and_ports_are_those_of_the_guide() -> None:
     assert {"postgres", "airflow-webserver", "airflow-scheduler", "backend", "frontend"} <= set(SERVICES)
     for name, port in PORTS.items():
         (published,) = SERVICES[name]["ports"]
@@ -71,7 +71,7 @@ def test_the_names_and_ports_are_the_guides() -> None:
     assert {name for name, service in SERVICES.items() if "ports" in service} == set(PORTS)
 
 
-def test_workers_and_redis_start_with_their_profile_only() -> None:
+def test_workers_and_redis_start_only_with_their_profile() -> None:
     assert {name for name, service in SERVICES.items() if service.get("profiles") == ["celery"]} == CELERY
     assert not any("profiles" in SERVICES[name] for name in SERVICES.keys() - CELERY)
 
@@ -92,7 +92,7 @@ def test_every_service_is_confined(name: str) -> None:
         assert "cap_add" not in service
 
 
-def test_each_service_has_the_secrets_that_it_needs() -> None:
+def test_each_service_has_only_the_secrets_it_needs() -> None:
     def volumes(name: str) -> set[str]:
         mounted = [str(volume).split(":") for volume in SERVICES[name].get("volumes", ())]
         if name != "airflow-init":
@@ -113,7 +113,7 @@ def test_each_service_has_the_secrets_that_it_needs() -> None:
     assert SERVICES["postgres"]["networks"] == ["inner"]
 
 
-def test_nothing_starts_before_the_database_is_ready_for_it() -> None:
+def test_nothing_starts_before_the_database_is_migrated() -> None:
     for name in OURS - ONE_SHOT - {"frontend"}:
         assert SERVICES[name]["depends_on"]["migrations"] == {"condition": "service_completed_successfully"}
     assert SERVICES["migrations"]["depends_on"] == {
@@ -122,13 +122,13 @@ def test_nothing_starts_before_the_database_is_ready_for_it() -> None:
     }
 
 
-def test_every_variable_stands_in_the_example() -> None:
+def test_every_variable_is_in_the_example() -> None:
     used = set(re.findall(r"\$\{([A-Z_]+)", FILE.read_text()))
     named = set(re.findall(r"^(?:# )?([A-Z_]+[A-Z0-9_]*)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert used <= named
 
 
-def test_nothing_has_to_be_set_but_a_file_has_to_be_there() -> None:
+def test_no_variable_has_to_be_set_but_the_file_must_exist() -> None:
     """Each variable has the guide's value as its default; `docker/.env` is where older versions look for it."""
     for variable in re.findall(r"\$\{([^}]+)\}", FILE.read_text()):
         assert ":-" in variable, variable

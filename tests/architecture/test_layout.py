@@ -1,4 +1,4 @@
-"""What holds for the repository as a whole."""
+"""Rules for the repository as a whole."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from sqlalchemy import MetaData, create_engine
 from sqlalchemy.engine import Engine
 from starlette.routing import Route
 
-from backend.api.openapi import document_text
+from backend.api.main import openapi_text
 from backend.core.settings import Settings
 from backend.db.migrate import CHECKPOINT_TABLES
 from backend.db.tables import metadata
@@ -23,7 +23,7 @@ from tests.kit.application import PRODUCTION, application, client_of, sign_in
 
 ROOT = Path(__file__).parents[2]
 
-# The contract's paths that exist; a path that comes is added here, and none goes.
+# The contract's paths. New paths are added here, and none is ever removed.
 CONTRACT = {
     ("POST", "/auth/token"),
     ("POST", "/auth/logout"),
@@ -77,8 +77,8 @@ PUBLIC = {
 }
 
 
-def test_the_airflow_folder_is_no_package() -> None:
-    """With an `__init__.py` it would hide Airflow itself."""
+def test_the_airflow_folder_is_not_a_package() -> None:
+    """With an `__init__.py` it would shadow Airflow itself."""
     assert not list((ROOT / "airflow").rglob("__init__.py"))
     assert not (ROOT / "tests/airflow").exists()
     import airflow.sdk
@@ -86,7 +86,7 @@ def test_the_airflow_folder_is_no_package() -> None:
     assert not Path(str(airflow.sdk.__file__)).is_relative_to(ROOT / "airflow")
 
 
-def test_the_plugin_scan_leaves_the_operators_alone() -> None:
+def test_the_plugin_scan_ignores_the_operators() -> None:
     ignored = (ROOT / "airflow/plugins/.airflowignore").read_text().split()
     for name in ("visual_ai_operators.py", "visual_ai_notifiers.py"):
         assert any(re.search(pattern, name) for pattern in ignored), name
@@ -100,7 +100,7 @@ def engine(pg: Any) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_the_tables_are_those_of_the_migrations(engine: Engine) -> None:
+def test_the_tables_match_the_migrations(engine: Engine) -> None:
     found = MetaData(schema="visual_ai")
     found.reflect(engine)
 
@@ -119,7 +119,7 @@ def test_the_tables_are_those_of_the_migrations(engine: Engine) -> None:
     assert columns(metadata) == columns(found)
 
 
-def test_the_lock_names_no_host() -> None:
+def test_the_lock_contains_no_host_names() -> None:
     for line in (ROOT / "requirements.lock").read_text().splitlines():
         if line and not line.lstrip().startswith("#"):
             assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*(\[[a-z0-9,._-]+\])?==[^\s;@/]+( ; .+)?", line), line
@@ -128,14 +128,14 @@ def test_the_lock_names_no_host() -> None:
         assert not re.search(r"index-url|extra-index|find-links|files\.pythonhosted", content), name
 
 
-def test_every_setting_stands_in_the_example() -> None:
-    """Commented out or not, so that nobody has to read the code to learn what can be set."""
+def test_every_setting_is_in_the_example() -> None:
+    """Commented out or not, so that users don't have to read the code to learn the settings."""
     named = set(re.findall(r"^(?:# )?([A-Z_]+[A-Z0-9_]*)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     aliases = {str(field.validation_alias) for field in Settings.model_fields.values()}
     assert aliases - named == set()
 
 
-def test_the_example_is_a_configuration() -> None:
+def test_the_example_is_a_valid_configuration() -> None:
     settings = Settings(_env_file=ROOT / ".env.example")
     assert settings.environment == "development"
 
@@ -158,18 +158,18 @@ async def test_openapi_has_every_path_of_the_contract(http: httpx.AsyncClient) -
     assert found == CONTRACT
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            assert operation.get("description"), f"{method} {path} says nothing of itself"
+            assert operation.get("description"), f"{method} {path} has no description"
 
 
-async def test_the_document_that_the_frontends_types_come_from_is_the_apis(app: FastAPI) -> None:
+async def test_the_frontends_copy_of_the_openapi_document_is_current(app: FastAPI) -> None:
     kept = (ROOT / "frontend/src/shared/api/openapi.json").read_text()
     remedy = "python -m backend openapi --output frontend/src/shared/api/openapi.json && npm --prefix frontend run api"
-    assert kept == document_text(app), f"the API has changed: {remedy}"
+    assert kept == openapi_text(app), f"the API has changed: {remedy}"
 
 
-async def test_everything_but_the_public_list_needs_a_token(app: FastAPI, http: httpx.AsyncClient) -> None:
+async def test_every_path_outside_the_public_list_requires_a_token(app: FastAPI, http: httpx.AsyncClient) -> None:
     routes = [route for route in app.routes if isinstance(route, Route)]
-    assert len(routes) == len(app.routes), "something answers that this test does not know how to call"
+    assert len(routes) == len(app.routes), "there is a route that this test cannot call"
     calls = {(method, route.path) for route in routes for method in (route.methods or ()) if method != "HEAD"}
     assert calls >= CONTRACT | PUBLIC
     for method, path in sorted(calls):
@@ -185,7 +185,7 @@ async def test_everything_but_the_public_list_needs_a_token(app: FastAPI, http: 
 
 
 @pytest.mark.parametrize("username", ["victor", "ulla", "otto", "anna"])
-async def test_what_each_role_may(http: httpx.AsyncClient, username: str) -> None:
+async def test_the_rights_of_each_role(http: httpx.AsyncClient, username: str) -> None:
     headers = await sign_in(http, username)
     assert (await http.get("/workflow-status", headers=headers)).status_code == 200
     body = {"dag_id": "none", "input_data": {}}
@@ -195,8 +195,8 @@ async def test_what_each_role_may(http: httpx.AsyncClient, username: str) -> Non
     assert measured.status_code == (200 if username in ("otto", "anna") else 403)
 
 
-def test_no_folder_is_crowded() -> None:
-    """A folder holds one subject; beyond 25 files nobody sees it at a glance."""
+def test_no_folder_has_more_than_25_python_files() -> None:
+    """A folder holds one subject, small enough to take in at a glance."""
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
         cwd=ROOT, capture_output=True, text=True, check=True,

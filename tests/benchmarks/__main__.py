@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [NAME …]`: run benchmarks on a stack of their own, print and keep what they find."""
+"""`python -m tests.benchmarks [NAME …]`: run benchmarks on a stack of their own, print and store the results."""
 
 import shutil
 from collections.abc import Callable
@@ -31,7 +31,7 @@ ON_A_STACK: dict[str, Callable[[RunningStack], Result]] = {
     "polling_rival": polling_rival.measure,
     "state_latency": state_latency.measure,
 }
-"""Benchmarks that need a running stack; the DAGs they use are in `dags/`."""
+"""Benchmarks that need a running stack. Their DAGs are in `dags/`."""
 
 ALONE: dict[str, Callable[[], Result]] = {
     "import_cost": import_cost.measure,
@@ -42,20 +42,20 @@ ALONE: dict[str, Callable[[], Result]] = {
     "rate_limit": rate_limit.measure,
     "page": page.measure,
 }
-"""Benchmarks that start what they need themselves. They run first, while nothing else does."""
+"""Benchmarks that start what they need themselves. They run first, while nothing else is running."""
 
 RESULTS = ROOT / "bench-results"
 DAGS = Path(__file__).with_name("dags")
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Which ones; all without a name.")] = None,
-    strict: Annotated[bool, typer.Option(help="Exit with 1 when a goal is missed.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(help="The benchmarks to run; all if none is named.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 if a goal is missed.")] = False,
 ) -> None:
-    """Measure latency and overhead."""
+    """Run benchmarks of latency, throughput and overhead."""
     known = [*ALONE, *ON_A_STACK]
     if unknown := [name for name in names or [] if name not in known]:
-        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(known)}")
+        raise typer.BadParameter(f"unknown benchmark {', '.join(unknown)}; available: {', '.join(known)}")
     wanted = names or known
     results: list[Result] = []
 

@@ -26,9 +26,10 @@ from backend.runtime.batch.run import run_batch
 from backend.runtime.runner import AgentRunner, TaskContext
 from backend.runtime.specs import parse_agent
 from backend.runtime.worker import AgentTask
-from tests.benchmarks.database import BenchDatabase, bench_database
+from tests.benchmarks.database import bench_database
 from tests.benchmarks.report import Goal, Result
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 MIB = 2**20
@@ -36,11 +37,11 @@ SLOW_ITEMS, SLOW_CONCURRENCY, LATENCY = 1_000, 500, 2.0
 QUICK_ITEMS, QUICK_CONCURRENCY = 10_000, 100
 GOAL_RATE = 57.0
 GOAL_GROWTH = 1.1
-"""Peak memory with five times as many items, at most, as a ratio: what is kept of each must not add up."""
+"""The largest accepted ratio of peak memory with five times as many items: memory must not grow with each item."""
 
 
 class Peak:
-    """The process's resident memory while something runs, in MiB."""
+    """Samples the resident memory of this process, in MiB."""
 
     def __enter__(self) -> Self:
         gc.collect()
@@ -61,8 +62,8 @@ class Peak:
 
 
 def measure() -> Result:
-    """Items a second, CPU for each, and peak memory."""
-    importlib.import_module("langchain_openai")  # as in the process that forks tasks
+    """Items per second, CPU per item, and peak memory."""
+    importlib.import_module("langchain_openai")  # preloaded, as in the process that forks tasks
     figures: dict[str, float] = {}
     with bench_database() as database:
         figures["calls_alone_per_s"] = SLOW_ITEMS / _calls_alone()
@@ -73,13 +74,13 @@ def measure() -> Result:
             figures |= {f"quick_{items}_{name}": value for name, value in quick.items()}
     growth = figures[f"quick_{QUICK_ITEMS}_peak_mib"] / figures[f"quick_{QUICK_ITEMS // 5}_peak_mib"]
     goals = [
-        Goal("items a second of a 2 s agent, 500 at once", figures["slow_items_per_s"], GOAL_RATE, at_least=True),
-        Goal("peak memory, 10,000 items against 2,000", growth, GOAL_GROWTH),
+        Goal("items per second, 500 concurrent agents of 2 s", figures["slow_items_per_s"], GOAL_RATE, at_least=True),
+        Goal("peak memory, 10,000 items to 2,000", growth, GOAL_GROWTH),
     ]
     return Result("batch", figures, goals)
 
 
-def _run(database: BenchDatabase, items: int, concurrency: int, latency: float) -> dict[str, float]:
+def _run(database: Postgres, items: int, concurrency: int, latency: float) -> dict[str, float]:
     with OpenAIServer.subprocess(latency=latency) as server:
         settings = _settings(database.worker_url, server)
         task = TaskContext("bench", uuid.uuid4().hex, "batch", -1, 1, {})
@@ -98,8 +99,8 @@ def _run(database: BenchDatabase, items: int, concurrency: int, latency: float) 
     return {"items_per_s": items / seconds, "cpu_ms_per_item": 1000 * used / items, "peak_mib": peak.most}
 
 
-def _check_rows(database: BenchDatabase, items: int) -> None:
-    """Every item has its row, its traces and its checkpoints. They are deleted for the next measurement."""
+def _check_rows(database: Postgres, items: int) -> None:
+    """Check that every item has its row, traces and checkpoints, and delete them for the next measurement."""
     with psycopg.connect(plain_url(database.admin_url)) as connection:
         for query in (
             "SELECT count(*) FROM visual_ai.batch_items WHERE state = 'success'",

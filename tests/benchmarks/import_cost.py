@@ -1,4 +1,4 @@
-"""What a DAG file pays for the operators: the same file with them and with a plain operator, in fresh processes."""
+"""The cost of the operators for a DAG file: the same file with them and with a plain operator, in fresh processes."""
 
 import subprocess
 import sys
@@ -47,12 +47,12 @@ _OURS = {
 
 
 def measure(stack: RunningStack | None = None, *, runs: int = RUNS) -> Result:
-    """Milliseconds to import the operators and make two of them, less what two plain ones take."""
+    """Milliseconds to import the operators and create two of them, minus the time of two plain ones."""
     samples: dict[str, list[float]] = {"plain_ms": [], "operators_ms": []}
     for turn in range(runs + 1):
         for name, parts in (("plain_ms", _PLAIN), ("operators_ms", _OURS)):
             taken = _run(parts)
-            if turn:  # the first one compiles and fills the disk's cache
+            if turn:  # the first run compiles bytecode and warms the disk cache
                 samples[name].append(taken)
     figures = {name: median(values) for name, values in samples.items()}
     figures["added_ms"] = figures["operators_ms"] - figures["plain_ms"]

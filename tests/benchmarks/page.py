@@ -1,4 +1,4 @@
-"""Whether a run's page stays usable while the run tells of itself fast: real Chromium, real backend, real stream."""
+"""Whether a run's page stays responsive under many events: real Chromium, real backend, real stream."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ RUN_ID = "run-0"
 EVENTS_A_SECOND = 60
 SECONDS = 25.0
 AGENTS = 5
-"""Each speaks, and runs its nodes again and again."""
+"""Each streams tokens and runs its nodes repeatedly."""
 
 GOAL_PAINT_MS = 200.0
-"""From an input to the next frame, p95: what web.dev's Interaction to Next Paint calls good."""
+"""From an input to the next frame, p95: the bound for a good Interaction to Next Paint by web.dev."""
 GOAL_BUSY_PERCENT = 50.0
 
 OBSERVE = """
@@ -48,7 +48,7 @@ OBSERVE = """
 
 
 def measure(*, seconds: float = SECONDS, rate: int = EVENTS_A_SECOND) -> Result:
-    """What a run's page costs its browser at `rate` events a second, and how long it takes to answer a person.
+    """The load of a run's page on its browser at `rate` events per second, and its response time to user input.
 
     Somebody changes between tabs and presses keys all the time. The events are tokens of several agents, and updates of
     their nodes; each is a commit of its own. At the end the page must have shown all of them.
@@ -105,7 +105,7 @@ TABS = ("Timeline", "Agents", "Errors", "Agents")
 
 
 def _use(page: Page) -> None:
-    """What a person does in about two seconds."""
+    """What a user does in about two seconds."""
     for tab in TABS:
         page.get_by_role("tab", name=tab).click()
         page.keyboard.press("Shift")
@@ -113,11 +113,11 @@ def _use(page: Page) -> None:
 
 
 NODES_EVERY = 4
-"""Of so many events one is a node's."""
+"""One in this many events is a node's."""
 
 
 def _write(running: System, rate: int, ended: threading.Event, written: list[int]) -> None:
-    """Tell of the run at this rate; `written` gets how much was told."""
+    """Write events of the run at this rate; `written` receives their numbers."""
     began, number = time.perf_counter(), 0
     while not ended.is_set():
         running.writer.run(events.append, running.execution_ids[0], [_event(number)])
@@ -144,7 +144,7 @@ def _told(number: int) -> list[int]:
 
 
 def _words(page: Page) -> list[int]:
-    """What all agents have said, in the order in which it was told."""
+    """The text of all agents, in the order of its events."""
     return sorted(int(word) for text in page.get_by_role("log").all_inner_texts() for word in text.split())
 
 
@@ -153,14 +153,14 @@ def _metrics(profile: CDPSession) -> dict[str, float]:
 
 
 def _heap(profile: CDPSession) -> float:
-    """Bytes that are in use after garbage was collected."""
+    """Bytes in use after a garbage collection."""
     profile.send("HeapProfiler.collectGarbage")
     return _metrics(profile)["JSHeapUsedSize"]
 
 
 @contextmanager
 def _pages(backend_url: str) -> Iterator[str]:
-    """The built page before that backend, served as `make up` serves it."""
+    """The built page in front of this backend, served as `make up` serves it."""
     frontend = Frontend(ROOT)
     nodejs = frontend.build()
     port = free_port()

@@ -1,4 +1,4 @@
-"""Ten agents side by side in one task, whose model takes 2 s: the time of all against that of the slowest."""
+"""Ten parallel agents in one task, with a model that takes 2 s: the time of the team and of its slowest agent."""
 
 import importlib
 import time
@@ -13,17 +13,18 @@ from backend.runtime.runner import AgentRunner, TaskContext
 from backend.runtime.specs import parse_team
 from backend.runtime.team.run import run_team
 from backend.runtime.worker import AgentTask
-from tests.benchmarks.database import BenchDatabase, bench_database
+from tests.benchmarks.database import bench_database
 from tests.benchmarks.report import Goal, Result, median
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.postgres import Postgres
 
 AGENTS, LATENCY, ROUNDS = 10, 2.0, 5
 GOAL = 1.1
 
 
 def measure() -> Result:
-    """Wall time of the whole task's work, records and checkpoints included."""
-    importlib.import_module("langchain_openai")  # as in the process that forks tasks
+    """Wall time of the whole task, including records and checkpoints."""
+    importlib.import_module("langchain_openai")  # preloaded, as in the process that forks tasks
     samples: dict[str, list[float]] = {"team_s": [], "slowest_agent_s": []}
     with bench_database() as database, OpenAIServer.subprocess(latency=LATENCY) as server:
         settings = Settings(
@@ -38,11 +39,11 @@ def measure() -> Result:
     figures = {name: median(values) for name, values in samples.items()}
     figures["ratio"] = figures["team_s"] / figures["slowest_agent_s"]
     figures["ratio_to_model_call"] = figures["team_s"] / LATENCY
-    goals = [Goal("a team of ten against its slowest agent", figures["ratio"], GOAL)]
+    goals = [Goal("time of a team of ten to its slowest agent", figures["ratio"], GOAL)]
     return Result("parallel", figures, goals, samples, {"agents": AGENTS, "model_s": LATENCY})
 
 
-def _slowest(database: BenchDatabase) -> float:
+def _slowest(database: Postgres) -> float:
     with psycopg.connect(plain_url(database.admin_url)) as connection:
         found = connection.execute(
             "SELECT count(*), max(latency_ms) FROM visual_ai.agent_traces WHERE node IS NULL AND state = 'success'"

@@ -1,4 +1,4 @@
-"""Against the simplest rival: the same runs watched by as many clients, through us and through a server that polls."""
+"""Comparison with the simplest alternative: the same runs and clients, through the backend and a polling server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLIENTS = 50
 RUNS = 5
 TASKS = 3
 SECONDS = 60.0
-"""What has not come by then counts as if it came then."""
+"""An event that has not arrived by then counts as arriving then."""
 DAG_ID = "benchmark_steps"
 
 
@@ -35,7 +35,7 @@ def measure(stack: RunningStack, *, clients: int = CLIENTS) -> Result:
     figures: dict[str, float] = {}
     samples: dict[str, list[float]] = {}
     with stack.airflow() as airflow, stack.backend() as backend, _rival(stack, airflow) as rival:
-        airflow.timeout = 60.0  # it has much to do once the rival's clients ask
+        airflow.timeout = 60.0  # it is busy once the clients of the polling server connect
         wait_for_dag(airflow, DAG_ID)
         finished_run(airflow, DAG_ID, start_run(airflow, DAG_ID), timeout=120)
         ours = str(backend.base_url).rstrip("/")
@@ -70,7 +70,7 @@ def measure(stack: RunningStack, *, clients: int = CLIENTS) -> Result:
             figures[f"{name}_api_server_cpu_percent"] = (_processor(stack) - used) / seconds * 100
             for run in runs:
                 finished_run(airflow, DAG_ID, run, timeout=120)
-    goals = [Goal("p95 against a stream that polls", figures["ours_ms_p95"] / figures["polling_ms_p95"], 1.0)]
+    goals = [Goal("p95 latency to that of a polling stream", figures["ours_ms_p95"] / figures["polling_ms_p95"], 1.0)]
     return Result("polling_rival", figures, goals, samples, {"clients": clients, "runs": RUNS})
 
 
@@ -102,7 +102,7 @@ def _rival(stack: RunningStack, airflow: httpx.Client) -> Iterator[str]:
 
 
 def _processor(stack: RunningStack) -> float:
-    """Seconds of processor that Airflow's API server has used."""
+    """CPU seconds that Airflow's API server has used."""
     root = psutil.Process(stack.pid("api-server"))
     times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
     return sum(used.user + used.system for used in times)

@@ -1,4 +1,4 @@
-"""The simplest rival: a stream that asks Airflow once a second for each client.
+"""The simplest alternative: a stream that polls Airflow once a second for each client.
 
 `python -m tests.benchmarks.polling_server` serves it. It counts what it asks; `GET /requests` tells.
 """
@@ -40,7 +40,7 @@ def make(airflow_url: str, token: str) -> FastAPI:
                 try:
                     run = await get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
                     tasks = await get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
-                except httpx.HTTPError:  # Airflow has too much to do
+                except httpx.HTTPError:  # Airflow is overloaded
                     await asyncio.sleep(INTERVAL)
                     continue
                 for task in tasks["task_instances"]:

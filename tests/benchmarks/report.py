@@ -1,4 +1,4 @@
-"""What a benchmark gives back, and how it is kept and shown."""
+"""The result of a benchmark, and how it is stored and printed."""
 
 import json
 import os
@@ -20,7 +20,7 @@ PACKAGES = ("apache-airflow", "langgraph", "langchain-core", "fastapi", "sqlalch
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure that may not be above `limit`, or below it with `at_least`."""
+    """A figure that must not exceed `limit` or, with `at_least`, must reach it."""
 
     name: str
     value: float
@@ -29,13 +29,13 @@ class Goal:
 
     @property
     def met(self) -> bool:
-        """Whether it is not."""
+        """Whether the figure meets the goal."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one benchmark found: figures by name (their units in the name), and the samples behind them."""
+    """The result of a benchmark: figures, with their units in their names, and the samples behind them."""
 
     name: str
     figures: dict[str, float]
@@ -45,7 +45,7 @@ class Result:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """By linear interpolation between the closest ranks."""
+    """The percentile, by linear interpolation between the closest ranks."""
     return float(np.percentile(np.asarray(values, dtype=float), percent))
 
 
@@ -55,7 +55,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The hardware and software that the figures depend on."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -67,7 +67,7 @@ def machine() -> dict[str, Any]:
 
 
 def write(result: Result, directory: Path) -> Path:
-    """Keep a result as JSON; the file's name says which benchmark and when."""
+    """Store a result as JSON. The file's name has the benchmark and the time."""
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     path = directory / f"{result.name}-{now:%Y%m%dT%H%M%SZ}.json"
@@ -78,7 +78,7 @@ def write(result: Result, directory: Path) -> Path:
 
 
 def show(results: Sequence[Result]) -> None:
-    """Print the figures and whether the goals were met."""
+    """Print the figures, and whether the goals are met."""
     console = Console()
     table = Table(title="Figures", title_justify="left")
     table.add_column("benchmark")

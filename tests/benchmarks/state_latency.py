@@ -1,4 +1,4 @@
-"""From a change of state in Airflow to its event at a client, with the listener and without it."""
+"""Latency from a change of state in Airflow to its event at a client, with and without the listener."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RUNS = 20
 WARM_UP = 2
 DAGS = {"worker": "benchmark_task", "triggerer": "benchmark_deferrable"}
 AIRFLOWS = ("scheduler", "triggerer")
-"""The processes in which listeners run, or in whose children."""
+"""The processes that run listeners, themselves or in their children."""
 
 
 def measure(stack: RunningStack, *, runs: int = RUNS) -> Result:
-    """Milliseconds from the time that Airflow gives to a start or an end to the arrival of the event that tells it.
+    """Milliseconds from the time that Airflow records for a start or an end to the arrival of its event.
 
     Runs are triggered one after the other and watched from their beginning. Agents in the triggerer tell of their tasks
     themselves, with the listener or without it; of their runs the listener tells, or the reconciler.
@@ -56,6 +56,6 @@ def _measure(backend: httpx.Client, told_by: str, runs: int, samples: dict[str, 
 
 
 def _warm_up(airflow: httpx.Client) -> None:
-    """The processes are new: their first run takes seconds longer."""
+    """Warm up the new processes, whose first run takes seconds longer."""
     for dag_id in DAGS.values():
         finished_run(airflow, dag_id, start_run(airflow, dag_id), timeout=120)

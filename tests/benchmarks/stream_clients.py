@@ -1,7 +1,7 @@
-"""Many stream clients in a process of their own; `streams` starts it: `python -m tests.benchmarks.stream_clients`.
+"""Many stream clients in a separate process, which `streams` starts: `python -m tests.benchmarks.stream_clients`.
 
-Connects, says `ready` on standard output, and when standard input closes prints what it measured as JSON: milliseconds
-from the moment that stands in each event to its arrival.
+It connects and prints how long that took, and after two lines on standard input prints its measurements as JSON:
+milliseconds from the time in each event to its arrival.
 """
 
 from __future__ import annotations

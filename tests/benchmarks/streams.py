@@ -1,4 +1,4 @@
-"""What thousands of watchers cost: real connections to one backend process, while runs tell of themselves."""
+"""The cost of thousands of stream clients: real connections to one backend process, while events are appended."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from tests.kit.servers.redis import RedisServer
 DAG_ID = "some_dag"
 RUNS = 100
 CLIENTS = (1, 100, 1_000, 5_000)
-"""From 100 on every run has a client."""
+"""From 100 clients on every run is watched."""
 SECONDS = 10.0
 EVENTS_A_SECOND = 100
-"""Of all runs together."""
+"""Appended events per second, of all runs together."""
 
 GOAL_P95_MS = 100.0
 GOAL_KIB = 30.0
@@ -83,7 +83,7 @@ def measure(*, clients: tuple[int, ...] = CLIENTS, seconds: float = SECONDS) -> 
 
 @dataclass(frozen=True)
 class System:
-    """What runs for the whole benchmark."""
+    """The processes of the benchmark."""
 
     admin_url: str
     writer: LogWriter
@@ -107,9 +107,9 @@ class _Found:
 
 @contextmanager
 def started_system(*, runs: int = RUNS, redis: bool = False) -> Iterator[System]:
-    """A backend that knows of so many runs at work, each with a task that is done, one at work and one to come."""
+    """A backend with this many active runs, each with a finished task, a running one and one that has not started."""
     directory = Path(tempfile.mkdtemp(prefix="visual-ai-bench-"))
-    cluster = Cluster(directory / "data", free_port(), "bench", tell=lambda _: None)
+    cluster = Cluster(directory / "data", free_port(), "bench", report=lambda _: None)
     airflow = FakeAirflow()
     airflow.add_dag(DAG_ID, params={})
     for number in range(runs):
@@ -176,7 +176,7 @@ def _one(system: System, clients: int, seconds: float) -> _Found:
 
 
 def _write(system: System, ended: threading.Event, written: list[float]) -> None:
-    """Append an event to each run in turn; `written` gets a moment for each."""
+    """Append an event to each run in turn, and the time of each to `written`."""
     began, number = time.perf_counter(), 0
     while not ended.is_set():
         execution_id = system.execution_ids[number % RUNS]

@@ -1,4 +1,4 @@
-"""What an agent costs as a task: a one-task DAG with an agent beside one with an ordinary task, turn by turn."""
+"""The overhead of an agent task: a DAG with one agent task and a DAG with one plain task, in turn."""
 
 from datetime import datetime
 
@@ -15,7 +15,7 @@ PLAIN, AGENT = "benchmark_task", "benchmark_agent"
 
 
 def measure(stack: RunningStack, *, pairs: int = PAIRS) -> Result:
-    """Times are Airflow's own: `run` from queued to the run's end, `task` from the task's start to its end.
+    """Times are Airflow's: `run` from being queued to the run's end, `task` from the task's start to its end.
 
     What the agent itself computes is in its nodes; the goal is held against the whole.
     """
@@ -43,7 +43,7 @@ def measure(stack: RunningStack, *, pairs: int = PAIRS) -> Result:
     figures["run_ratio_without_nodes"] = net / figures["plain_run_s"]
     figures["run_overhead_s"] = figures["agent_run_s"] - figures["plain_run_s"]
     figures["task_overhead_s"] = figures["agent_task_s"] - figures["plain_task_s"]
-    goals = [Goal("an agent's run against a plain one's", figures["run_ratio"], GOAL)]
+    goals = [Goal("duration of an agent run to a plain run", figures["run_ratio"], GOAL)]
     return Result("task_overhead", figures, goals, samples, {"pairs": pairs, "warm_up": WARM_UP})
 
 

@@ -1,4 +1,4 @@
-"""What the trigger endpoint costs on top of Airflow's own, one request after the other, turn by turn."""
+"""The overhead of the trigger endpoint over Airflow's own, with alternating requests."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ DAG_ID = "benchmark_empty"
 
 
 def measure(stack: RunningStack, *, requests: int = REQUESTS) -> Result:
-    """Milliseconds from sending a request to having its whole answer, over a connection that is kept open."""
+    """Milliseconds from sending a request to receiving the complete response, over a persistent connection."""
     with stack.airflow() as airflow, stack.backend() as backend:
         wait_for_dag(airflow, DAG_ID)
         ours = {"dag_id": DAG_ID, "input_data": {}}
@@ -49,7 +49,7 @@ def _timed(send: Callable[[], httpx.Response]) -> float:
 
 
 def _let_end(airflow: httpx.Client) -> None:
-    """The next benchmark shall not meet the runs of this one."""
+    """Wait until all runs have finished, so that they don't affect the next benchmark."""
 
     def over() -> bool:
         answer = airflow.get(f"/api/v2/dags/{DAG_ID}/dagRuns?state=queued&state=running&limit=1").raise_for_status()

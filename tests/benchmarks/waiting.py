@@ -1,4 +1,4 @@
-"""Very many agents that wait for their models at the same time, each in a run of its own.
+"""A large number of agents that wait for their models at the same time, each in a separate run.
 
 500 runs of an agent whose model takes 2 s, all asked for at once through the API: in the triggerer (deferrable), beside
 Airflow's own trigger that only waits 2 s, and in 32 worker slots. None of these pushes an XCom; agents that push their
@@ -30,7 +30,7 @@ DAGS = Path(__file__).with_name("dags")
 
 
 def measure() -> Result:
-    """Runs a second, from the request to the last run's end."""
+    """Runs per second, from the request to the end of the last run."""
     figures: dict[str, float] = {}
     with OpenAIServer.subprocess(latency=LATENCY) as server:
         environment = {
@@ -56,32 +56,32 @@ def measure() -> Result:
     figures["pushing_against_bare"] = figures["pushing_runs_per_s"] / figures["bare_trigger_runs_per_s"]
     figures["against_workers"] = figures["deferrable_runs_per_s"] / figures["worker_slots_runs_per_s"]
     goals = [
-        Goal("deferrable agents against a bare trigger", figures["against_bare"], GOAL_BARE, at_least=True),
-        Goal("deferrable agents against worker slots", figures["against_workers"], GOAL_WORKER, at_least=True),
+        Goal("rate of deferrable agents to a bare trigger", figures["against_bare"], GOAL_BARE, at_least=True),
+        Goal("rate of deferrable agents to worker slots", figures["against_workers"], GOAL_WORKER, at_least=True),
     ]
     settings = {"runs": RUNS, "worker_runs": WORKER_RUNS, "worker_slots": SLOTS, "model_s": LATENCY}
     return Result("waiting", figures, goals, settings=settings)
 
 
 class _Runs:
-    """Starts runs through the API and waits for their ends."""
+    """Starts runs through the API and waits until they finish."""
 
     def __init__(self, airflow: httpx.Client, backend: httpx.Client) -> None:
         self._airflow = airflow
         self._backend = backend
         self._started: Counter[str] = Counter()
         self.refused = 0
-        """Inputs that Airflow was too busy to take at first."""
+        """Inputs that Airflow was too busy to accept at first."""
 
     def rate(self, dag_id: str, runs: int) -> float:
-        """Runs a second."""
+        """Runs per second."""
         began = time.monotonic()
         self.start(dag_id, runs)
         self.wait(dag_id)
         return runs / (time.monotonic() - began)
 
     def start(self, dag_id: str, runs: int) -> None:
-        """Ask for runs, all in one request, which is repeated for those that Airflow was too busy to take."""
+        """Request all runs at once; retry for the runs that Airflow was too busy to accept."""
         self._started[dag_id] += runs
         inputs: list[dict[str, Any]] = [{"text": "The harbour was quiet."} for _ in range(runs)]
         headers = {"Idempotency-Key": uuid.uuid4().hex}
@@ -99,7 +99,7 @@ class _Runs:
         wait_until(all_taken, timeout=600, poll=1, what=f"the start of all runs of {dag_id}")
 
     def wait(self, dag_id: str) -> None:
-        """Wait until all that were started have succeeded."""
+        """Wait until all started runs have succeeded."""
 
         def over() -> bool:
             answer = self._airflow.get(f"/api/v2/dags/{dag_id}/dagRuns", params={"state": "success", "limit": 1})
@@ -109,7 +109,7 @@ class _Runs:
 
 
 def _memory(stack: RunningStack, server: OpenAIServer, runs: _Runs) -> dict[str, float]:
-    """What the triggerer's memory grows by for each agent that waits for its model."""
+    """The growth of the triggerer's memory per agent that waits for its model."""
     processes = [
         process
         for process in psutil.process_iter(["cmdline", "environ"])

@@ -1,4 +1,4 @@
-"""Clients that note when each event of a run reaches them."""
+"""Clients that record when each event of a run arrives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.kit.sse_client import Message, open_stream
 
 @dataclass(frozen=True)
 class Arrival:
-    """An event and when it came, in seconds since the epoch."""
+    """An event and the time of its arrival, in seconds since the epoch."""
 
     at: float
     type: str
@@ -24,7 +24,7 @@ class Arrival:
 
 
 async def watch(url: str, path: str, *, token: str | None = None, seconds: float = 180) -> list[Arrival]:
-    """The events of a stream until the server ends it, or so many seconds are over."""
+    """The events of a stream until the server ends it or `seconds` have passed."""
     found: list[tuple[float, Message]] = []
     stream = await open_stream(url, path, lambda message: found.append((time.time(), message)), token=token, cursor=0)
     with suppress(TimeoutError):
@@ -39,12 +39,12 @@ async def watch(url: str, path: str, *, token: str | None = None, seconds: float
 async def watch_all(
     url: str, paths: Sequence[str], *, token: str | None = None, seconds: float = 180
 ) -> list[list[Arrival]]:
-    """The same for many streams at once."""
+    """`watch` for many streams at once."""
     return list(await asyncio.gather(*(watch(url, path, token=token, seconds=seconds) for path in paths)))
 
 
 def lateness(arrivals: Iterable[Arrival], kind: str = "task_update") -> list[float]:
-    """Milliseconds from Airflow's own time of a start or an end to its arrival at the client."""
+    """Milliseconds from the time that Airflow records for a start or an end to its arrival at the client."""
     found = []
     for arrival in arrivals:
         if arrival.type == kind and (moment := _moment(arrival.data)) is not None:

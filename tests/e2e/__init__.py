@@ -1,1 +1,1 @@
-"""End-to-end tests: a package, so that what they share ends with them."""
+"""End-to-end tests. They are a package, so that package fixtures end with its last test."""

@@ -1,7 +1,7 @@
-"""The whole stack, started once for all end-to-end tests and stopped before the others, with an OpenAI-compatible
-server and a Langfuse beside it.
+"""The whole stack, started once for all end-to-end tests and stopped before any others, next to an OpenAI-compatible
+server and a stand-in for Langfuse.
 
-Agents use that server unless a run asks for an offline model (`model="local:vision"`): one stack serves both.
+Agents use that server unless a run names an offline model (`model="local:vision"`): one stack serves both.
 """
 
 import shutil
@@ -22,19 +22,19 @@ OPENAI_KEY = "sk-proj-e2eSecretThatMayStandNowhere0123456789"
 
 @pytest.fixture(scope="package")
 def traces() -> Iterator[LangfuseServer]:
-    """What the stack sends its traces to."""
+    """The Langfuse to which the stack sends its traces."""
     with LangfuseServer() as server:
         yield server
 
 
 @pytest.fixture(scope="package")
 def stack(running_openai_server: OpenAIServer, traces: LangfuseServer) -> Iterator[RunningStack]:
-    """The running stack. Fails with its output when it doesn't come up; stopped and removed after the tests."""
+    """The running stack, which is stopped and deleted after the tests. Fails with its output if it doesn't come up."""
     environment = {
         "OPENAI_BASE_URL": running_openai_server.base_url,
         "OPENAI_API_KEY": OPENAI_KEY,
         "VISUAL_AI_LANGGRAPH_JSON": str(PROJECT),
-        # The receivers of notifications are on this machine.
+        # Receivers of notifications run on this machine.
         "VISUAL_AI_ALLOW_PRIVATE_WEBHOOKS": "true",
         "VISUAL_AI_ALLOW_HTTP_WEBHOOKS": "true",
         "VISUAL_AI_WEBHOOK_FIRST_WAIT": "0.1",
@@ -46,13 +46,13 @@ def stack(running_openai_server: OpenAIServer, traces: LangfuseServer) -> Iterat
         with running.airflow() as airflow:
             wait_until(
                     lambda: _scheduled_work_is_done(airflow),
-                    timeout=180, poll=0.5, what="the scheduled runs of the start",
+                    timeout=180, poll=0.5, what="the scheduled runs",
                 )  # fmt: skip
         yield running
 
 
 def _scheduled_work_is_done(airflow: httpx.Client) -> bool:
-    """Whether the daily maintenance, whose first run begins by itself, is over: tests count rows."""
+    """Whether the first run of the daily maintenance, which starts by itself, has finished: some tests count rows."""
     dag = airflow.get("/api/v2/dags/visual_ai_maintenance").json()
     due = dag.get("next_dagrun_run_after")
     if due is None or datetime.fromisoformat(due) <= datetime.now(UTC):

@@ -1,4 +1,4 @@
-"""Input that can't work: refused before anything is written, or a run that fails at once and says why."""
+"""Invalid input: it is rejected before anything is written, or the run fails at once with the reason."""
 
 import base64
 import threading
@@ -25,7 +25,7 @@ PICTURE = {"image_url": "sample://invoice"}
 
 @pytest.fixture
 def unchanged(stack: RunningStack, airflow: httpx.Client) -> Iterator[None]:
-    """Nothing is left of what was refused, neither here nor in Airflow."""
+    """A rejected request leaves nothing behind, neither in the backend nor in Airflow."""
     url = plain_url(stack.specification("backend")["VISUAL_AI_DATABASE_URL"])
     tables = ("workflow_executions", "workflow_tasks", "workflow_events", "workflow_errors", "agent_traces",
               "idempotency_keys", "images")  # fmt: skip
@@ -44,7 +44,7 @@ def unchanged(stack: RunningStack, airflow: httpx.Client) -> Iterator[None]:
 
 
 class PrivateHost(ThreadingHTTPServer):
-    """A server on the loopback. It gives the same to all who ask, and remembers what they asked for."""
+    """A server on the loopback that returns the same response to each request, and keeps the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
@@ -64,7 +64,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.wfile.write(self.server.content)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def private_host() -> Iterator[PrivateHost]:
 
 
 def check_problem(answer: httpx.Response, status: int, pointer: str | None = None) -> dict[str, Any]:
-    """Problem details of that status, which name the field and give nothing away."""
+    """Problem details with this status, which name the field and leak nothing."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.headers["X-Request-ID"]
@@ -124,12 +124,12 @@ def test_a_wrong_body(backend: httpx.Client, unchanged: None, body: Mapping[str,
     assert [pointer.removeprefix("/body")] == [found.removeprefix("/body") for found in pointers]
 
 
-def test_no_json_at_all(backend: httpx.Client, unchanged: None) -> None:
+def test_a_body_that_is_not_json(backend: httpx.Client, unchanged: None) -> None:
     headers = {"Content-Type": "application/json"}
     check_problem(backend.post("/workflows/trigger", content=b"{no json", headers=headers), 422)
 
 
-def test_a_text_of_ten_megabytes(backend: httpx.Client, unchanged: None) -> None:
+def test_a_body_of_ten_megabytes(backend: httpx.Client, unchanged: None) -> None:
     body = {"dag_id": "multi_agent_workflow", "input_data": {"text": "x" * 10_000_000}}
     check_problem(backend.post("/workflows/trigger", json=body), 413)
 
@@ -156,12 +156,12 @@ def test_an_expired_and_a_forged_token(stack: RunningStack, backend: httpx.Clien
         answer = httpx.post(f"{stack.backend_url}/workflows/trigger", json=body, headers=headers)
         problem = check_problem(answer, 401)
         assert ("expired" in problem["detail"]) == (wrong == expired)
-        # A token that is no good is not overlooked where none is needed either.
+        # An invalid token is rejected even where no token is required.
         assert httpx.get(f"{stack.backend_url}/workflow-status", headers=headers).status_code == 401
 
 
 @pytest.mark.parametrize("content", [b"", b"This is no picture.", pictures.bomb()], ids=["empty", "text", "bomb"])
-def test_an_upload_that_is_no_picture(backend: httpx.Client, unchanged: None, content: bytes) -> None:
+def test_an_upload_that_is_not_a_picture(backend: httpx.Client, unchanged: None, content: bytes) -> None:
     check_problem(backend.post("/images", files={"file": ("picture.png", content)}), 422, "/file")
 
 
@@ -170,7 +170,7 @@ def test_an_upload_without_its_field(backend: httpx.Client, unchanged: None) -> 
 
 
 def failed_run(backend: httpx.Client, dag_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The snapshot of a run that failed soon, in its first task, without another try, with one error of the input."""
+    """The snapshot of a run that failed quickly: in its first task, without a retry, with one input error."""
     started = time.monotonic()
     accepted = trigger(backend, dag_id, given, model="local:vision")
     found = follow(backend, accepted)
@@ -216,7 +216,7 @@ def test_a_picture_that_cannot_be_used(backend: httpx.Client, image_url: str, re
     assert now["agents"] == []
 
 
-def test_nothing_is_asked_of_a_private_host(backend: httpx.Client, private_host: PrivateHost) -> None:
+def test_no_request_reaches_a_private_host(backend: httpx.Client, private_host: PrivateHost) -> None:
     failed_run(backend, "visual_ai_workflow", {"image_url": private_host.url})
     assert private_host.asked == []
 
@@ -224,7 +224,7 @@ def test_nothing_is_asked_of_a_private_host(backend: httpx.Client, private_host:
 @pytest.mark.parametrize(
     ("status", "content", "reason"), [(404, b"gone", "404"), (200, b"<html>Sign in</html>", "not a picture")]
 )
-def test_what_a_server_gives_instead_of_a_picture(
+def test_a_response_that_is_not_a_picture(
     backend: httpx.Client, airflow: httpx.Client, private_host: PrivateHost, status: int, content: bytes, reason: str
 ) -> None:
     wait_for_dag(airflow, "trusting_workflow")
@@ -237,14 +237,14 @@ def test_what_a_server_gives_instead_of_a_picture(
     assert error["agent"] == "vision"
 
 
-def test_agents_that_do_not_exist(backend: httpx.Client, openai_server: OpenAIServer) -> None:
+def test_unknown_agents(backend: httpx.Client, openai_server: OpenAIServer) -> None:
     given = {"text": "Some text.", "agents": [{"name": "a", "type": "oracle"}]}
     now = failed_run(backend, "multi_agent_workflow", given)
     assert "agents[0].type" in now["errors"][0]["message"]
     assert openai_server.requests == []
 
 
-def test_nothing_to_work_on(backend: httpx.Client) -> None:
+def test_missing_input(backend: httpx.Client) -> None:
     now = failed_run(backend, "multi_agent_workflow", {})
     assert "image_url" in now["errors"][0]["message"]
 

@@ -1,4 +1,4 @@
-"""Batches in Airflow: what they need comes from other tasks, and a mapped task is several of them."""
+"""Batches in Airflow: their arguments come from other tasks, and each instance of a mapped task is a batch."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module", autouse=True)
 def dags(airflow: httpx.Client, backend: httpx.Client) -> None:
-    """The DAGs of these tests are known."""
+    """Wait until Airflow and the backend know the DAGs of these tests."""
     last = "batches_mapped"
     wait_for_dag(airflow, last)
     wait_until(lambda: backend.get(f"/workflows/{last}").is_success, timeout=30, what=f"{last} in the backend")
@@ -51,7 +51,9 @@ def test_inputs_budget_and_path_come_from_other_tasks(
     assert len(openai_server.requests) == 3
 
 
-def test_a_budget_from_another_task_is_kept(backend: httpx.Client, openai_server: OpenAIServer, tmp_path: Path) -> None:
+def test_a_budget_of_another_task_is_enforced(
+    backend: httpx.Client, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
     accepted = trigger(backend, "batch_of_another_task", {"folder": str(tmp_path), "max_tokens": 1})
     follow(backend, accepted)
     now = snapshot(backend, accepted)
@@ -61,7 +63,7 @@ def test_a_budget_from_another_task_is_kept(backend: httpx.Client, openai_server
     assert openai_server.requests == []
 
 
-def test_a_mapped_task_is_a_batch_for_each_list(
+def test_a_mapped_task_runs_a_batch_for_each_list(
     airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
     accepted = trigger(backend, "batches_mapped", {"folder": str(tmp_path)})

@@ -1,4 +1,4 @@
-"""Runs from a shell, on the whole stack: started, watched across a killed backend, their results and logs read."""
+"""Runs from a shell, on the whole stack: start them, watch them across a killed backend, read results and logs."""
 
 import json
 import os
@@ -24,7 +24,7 @@ TEXT = {"text": "Three boats lay at the pier."}
 
 
 class Started:
-    """A command that runs meanwhile, its output in files."""
+    """A command in the background, whose output goes to files."""
 
     def __init__(self, stack: RunningStack, folder: Path, *arguments: str) -> None:
         self._out, self._err = folder / f"{arguments[0]}.out", folder / f"{arguments[0]}.err"
@@ -44,17 +44,17 @@ class Started:
         wait_until(lambda: "\n" in self._out.read_text(), timeout=60, what="the first line")
 
     def done(self) -> tuple[int, str, str]:
-        """Its exit code and what it wrote."""
+        """Its exit code and its output."""
         return self._process.wait(120), self._out.read_text(), self._err.read_text()
 
 
 def as_printed(backend: httpx.Client, run: dict[str, Any]) -> list[dict[str, Any]]:
-    """The run's whole log as `watch --json` prints it."""
+    """All events of the run as `watch --json` prints them."""
     found = follow(backend, {"stream_url": run["stream_url"]})
     return [{"id": event.seq, "event": event.type, "data": event.data} for event in found]
 
 
-def test_a_run_is_started_watched_and_its_result_and_log_read(
+def test_start_watch_result_and_log_of_a_run(
     stack: RunningStack, backend: httpx.Client, airflow: httpx.Client, tmp_path: Path
 ) -> None:
     picture = tmp_path / "invoice.png"
@@ -93,7 +93,7 @@ def test_a_run_is_started_watched_and_its_result_and_log_read(
     assert "no try 2; its latest is 1" in missing.stderr
 
 
-def test_watching_and_following_a_log_outlive_the_backend(
+def test_watching_and_following_a_log_survive_a_killed_backend(
     stack: RunningStack, backend: httpx.Client, openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
     openai_server.script(content=WORDS, token_delay=0.1, model="gpt-4.1-mini")
@@ -111,12 +111,12 @@ def test_watching_and_following_a_log_outlive_the_backend(
         code, events_told, told = watching.done()
         log_code, log, log_told = reading.done()
     assert (code, log_code) == (0, 0), told + log_told
-    assert "trying again in" in told
+    assert "retrying in" in told
     assert [json.loads(line) for line in events_told.splitlines()] == as_printed(backend, run)
     assert log == stack.command("logs", *ids, task, "--json").stdout
 
 
-def test_a_run_that_fails_and_its_log(stack: RunningStack, backend: httpx.Client) -> None:
+def test_a_failed_run_and_its_log(stack: RunningStack, backend: httpx.Client) -> None:
     done = stack.command("run", "visual_ai_workflow", "--image", "https://127.0.0.1/a.png", "--watch")
     assert done.returncode == 1, done.stderr
     run_id, *lines = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Agents in the triggerer of a real stack: how they end, what stops them, and the ways of Airflow."""
+"""Agents in the triggerer of a real stack: how they end, what stops them, and Airflow's own features."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module", autouse=True)
 def dags(airflow: httpx.Client) -> None:
-    """The DAGs of these tests are known."""
+    """Wait until Airflow and the backend know the DAGs of these tests."""
     wait_for_dag(airflow, "agent_out_of_time")
     wait_for_dag(airflow, "agent_decorated")
 
@@ -26,7 +26,7 @@ def tasks(airflow: httpx.Client, dag_id: str, run_id: str) -> list[tuple[str, in
 
 
 def xcom(airflow: httpx.Client, dag_id: str, run_id: str, task_id: str) -> Any:
-    """What a task returned."""
+    """The return value of a task."""
     url = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
     return airflow.get(url).raise_for_status().json()["value"]
 
@@ -49,7 +49,7 @@ def test_a_deferrable_agent_looks_like_any_other(
     assert "/workflow-status/agent_deferrable/" in links["Workflow status"]
 
 
-def test_a_retry_goes_on_in_the_triggerer(
+def test_a_retry_resumes_in_the_triggerer(
     airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("server_error")
@@ -74,7 +74,9 @@ def test_stopping_a_run_closes_the_models_connection(
     assert tasks(airflow, dag_id, run_id) == [("agent", -1, "failed", 1)]
 
 
-def test_execution_timeout_holds(airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer) -> None:
+def test_execution_timeout_is_enforced(
+    airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer
+) -> None:
     openai_server.script(hang=True)
     accepted = trigger(backend, "agent_out_of_time", {})
     follow(backend, accepted)
@@ -91,7 +93,7 @@ def test_mapping_and_results_of_other_tasks(airflow: httpx.Client, openai_server
     assert [entry[1:3] for entry in tasks(airflow, "agents_mapped", mapped)][:3] == [(n, "success") for n in range(3)]
 
 
-def test_assets_tell_where_they_come_from(airflow: httpx.Client, backend: httpx.Client) -> None:
+def test_assets_carry_their_origin(airflow: httpx.Client, backend: httpx.Client) -> None:
     accepted = trigger(backend, "agent_with_asset", {})
     follow(backend, accepted)
     runs = wait_until(

@@ -1,4 +1,4 @@
-"""The page on its port, and a run through it: one origin, as a browser has it."""
+"""The page on its port, and a run through it: a single origin, as a browser sees it."""
 
 import json
 import time
@@ -24,9 +24,9 @@ def test_the_page_is_served_on_its_port(stack: RunningStack, browser: httpx.Clie
     assert f"Frontend     http://localhost:{httpx.URL(stack.frontend_url).port}" in again
 
 
-def test_a_run_is_watched_through_it_with_the_cookie_alone(stack: RunningStack, browser: httpx.Client) -> None:
+def test_a_run_is_watched_through_the_page_with_only_the_cookie(stack: RunningStack, browser: httpx.Client) -> None:
     with browser:
-        # What it passes on isn't local, so nobody reads without signing in.
+        # Proxied requests don't count as local, so reading requires signing in.
         assert browser.get("/workflow-status").status_code == httpx.codes.UNAUTHORIZED
         given = {"username": stack.username, "password": stack.password}
         browser.post("/auth/token", json=given).raise_for_status()
@@ -40,11 +40,11 @@ def test_a_run_is_watched_through_it_with_the_cookie_alone(stack: RunningStack, 
                     came.setdefault(value, time.monotonic())
                 if line == "event: end":
                     break
-        assert came["end"] > came["workflow_update"]  # they came one after the other, not as one block
+        assert came["end"] > came["workflow_update"]  # events arrived one by one, not in one block
         status = browser.get(accepted["status_url"]).json()
         assert status["state"] == "success", json.dumps(status)
 
 
-def test_it_knows_no_keys(stack: RunningStack) -> None:
+def test_the_frontend_process_has_no_secrets(stack: RunningStack) -> None:
     environment = stack.specification("frontend")
     assert not {"OPENAI_API_KEY", "VISUAL_AI_DATABASE_URL", "VISUAL_AI_JWT_SECRET"} & environment.keys()

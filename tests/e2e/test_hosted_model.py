@@ -1,4 +1,4 @@
-"""Runs with a model behind OpenAI's protocol: tokens as they come, what it cost, what it was sent, and its refusals."""
+"""Runs with a model behind OpenAI's protocol: streamed tokens, cost, requests and rejections."""
 
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ MODEL = "openai:gpt-4.1-mini"
 ANSWER = " ".join(f"The {word} of the invoice stands in its last line." for word in ("total", "sum", "amount", "price"))
 
 
-def test_tokens_arrive_as_they_are_made_and_are_paid_for(backend: httpx.Client, openai_server: OpenAIServer) -> None:
+def test_tokens_are_streamed_and_their_cost_is_recorded(backend: httpx.Client, openai_server: OpenAIServer) -> None:
     usage = {"input_tokens": 1_000, "output_tokens": 50}
     openai_server.script(content=ANSWER, usage=usage, token_delay=0.04, model="gpt-4.1-mini")
     picture = upload(backend, pictures.encode(pictures.photo(5000, 3000), "JPEG"), "large.jpg")
@@ -37,7 +37,7 @@ def test_tokens_arrive_as_they_are_made_and_are_paid_for(backend: httpx.Client, 
     assert now["result"]["output"]["offline"] is False
     assert now["result"]["model"] == MODEL
     assert now["usage"] == now["result"]["usage"] == usage
-    cost = 1_000 * 0.40e-6 + 50 * 1.60e-6  # OpenAI's price list: US dollars a token
+    cost = 1_000 * 0.40e-6 + 50 * 1.60e-6  # OpenAI's price list: US dollars per token
     assert now["cost_usd"] == pytest.approx(cost)
     assert now["result"]["cost_usd"] == pytest.approx(cost)
     agent = next(agent for agent in now["agents"] if agent["node"] is None)
@@ -61,7 +61,7 @@ def test_a_bare_name_is_a_model_of_openai(backend: httpx.Client, openai_server: 
     assert now["cost_usd"] > 0
 
 
-def test_a_refused_key_fails_at_once_and_is_told_without_the_key(
+def test_a_rejected_key_fails_at_once_and_is_not_shown(
     stack: RunningStack, backend: httpx.Client, openai_server: OpenAIServer
 ) -> None:
     error = {

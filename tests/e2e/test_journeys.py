@@ -1,4 +1,4 @@
-"""People at the pages, in a real browser, on the whole stack."""
+"""User journeys on the web page, in a real browser, on the whole stack."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(stack: RunningStack, browser: Browser) -> Iterator[Visit]:
-    """Opens pages for people, each with cookies of their own; none may have complained at the end."""
+    """Opens pages for visitors, each with separate cookies; fails if any page reported an error."""
     visitors: list[Visitor] = []
 
     def open_one(scheme: Scheme = "light") -> Visitor:
@@ -59,7 +59,7 @@ def admin(visit: Visit, stack: RunningStack) -> Visitor:
 
 @pytest.fixture(scope="module")
 def viewer(stack: RunningStack) -> tuple[str, str]:
-    """Name and password of a user with the role Viewer."""
+    """The name and password of a user with the role Viewer."""
     name, password = "reader", "reads-and-nothing-else"
     given = {"username": name, "password": password, "role": "Viewer", "email": "reader@example.com"}
     given |= {"firstname": "R", "lastname": "Eader"}
@@ -69,21 +69,21 @@ def viewer(stack: RunningStack) -> tuple[str, str]:
     return name, password
 
 
-def test_from_a_picture_to_its_figures(admin: Visitor, openai_server: OpenAIServer) -> None:
+def test_a_picture_is_run_watched_and_found_in_the_dashboard(admin: Visitor, openai_server: OpenAIServer) -> None:
     openai_server.script(content=WORDS, token_delay=0.05)
     page = admin.page
     page.goto("/run/visual_ai_workflow")
     page.get_by_label(QUESTION).fill("What is the total?")
-    page.get_by_role("button", name="Use the example").click()
-    expect(page.get_by_label("Picture: address")).to_have_value("sample://invoice")
+    page.get_by_role("button", name="Use example").click()
+    expect(page.get_by_label("Picture URL")).to_have_value("sample://invoice")
     page.get_by_role("button", name="Run", exact=True).click()
     page.wait_for_url("**/runs/visual_ai_workflow/**")
     run_id = page.url.partition("?")[0].rpartition("/")[2]
 
     page.get_by_role("tab", name="Agents").click()
-    words = page.get_by_role("log", name=re.compile("^Words of")).first
+    words = page.get_by_role("log", name=re.compile("^Output of")).first
     expect(words).to_contain_text("word3")
-    assert "word59" not in words.inner_text(), "the words came one after the other"
+    assert "word59" not in words.inner_text(), "the output streamed in"
     expect(words).to_contain_text("word59")
     admin.wait_for_state("Success")
     graph = page.get_by_label("Graph of the run's tasks")
@@ -92,7 +92,7 @@ def test_from_a_picture_to_its_figures(admin: Visitor, openai_server: OpenAIServ
     page.get_by_role("tab", name="Result").click()
     expect(page.get_by_role("tabpanel")).to_contain_text("word0 word1")
     page.get_by_role("tab", name="Picture").click()
-    expect(page.get_by_role("img", name="The picture with the text that was read")).to_be_visible()
+    expect(page.get_by_role("img", name="The picture with the recognised text")).to_be_visible()
 
     page.get_by_role("link", name="Dashboard").click()
     workflows = page.get_by_role("region", name=re.compile("workflow", re.IGNORECASE))
@@ -101,7 +101,7 @@ def test_from_a_picture_to_its_figures(admin: Visitor, openai_server: OpenAIServ
     expect(page.get_by_role("link", name=re.compile(run_id)).first).to_be_visible()
 
 
-def test_a_failed_run_is_understood_and_mended(admin: Visitor, openai_server: OpenAIServer) -> None:
+def test_a_failed_run_is_explained_and_retried(admin: Visitor, openai_server: OpenAIServer) -> None:
     openai_server.script("auth")
     page = admin.page
     run_id = admin.start("multi_agent_workflow", Text="Three boats lay at the pier.", **{QUESTION: "How many?"})
@@ -114,30 +114,30 @@ def test_a_failed_run_is_understood_and_mended(admin: Visitor, openai_server: Op
     page.get_by_role("button", name="Retry the run").click()
     admin.wait_for_state("Success")
     assert run_id in page.url
-    # Who comes later sees the first attempt, too: its end is not the log's.
+    # A later visitor sees the first attempt as well: its end isn't the end of the log.
     page.goto(f"/runs/multi_agent_workflow/{run_id}?tab=timeline")
     expect(page.get_by_role("img", name=re.compile("^run_agents, try 1: Failed"))).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("^run_agents, try 2: Success"))).to_be_visible()
 
 
-def test_what_was_missed_offline_is_caught_up_with(admin: Visitor, openai_server: OpenAIServer) -> None:
+def test_events_missed_offline_are_caught_up(admin: Visitor, openai_server: OpenAIServer) -> None:
     openai_server.script(content=WORDS, token_delay=0.15)
     page = admin.page
     admin.start("multi_agent_workflow", Text="Three boats lay at the pier.", **{QUESTION: "How many?"})
     page.get_by_role("tab", name="Agents").click()
-    words = page.get_by_role("log", name=re.compile("^Words of")).first
+    words = page.get_by_role("log", name=re.compile("^Output of")).first
     expect(words).to_contain_text("word3")
     admin.context.set_offline(True)
     connection = page.get_by_role("status", name="Connection")
     expect(connection).to_contain_text("Offline")
-    page.wait_for_timeout(2_000)  # events that are missed
+    page.wait_for_timeout(2_000)  # events are missed here
     admin.context.set_offline(False)
     expect(words).to_contain_text("word59")
-    assert words.inner_text().split() == WORDS.split(), "nothing is missing and nothing came twice"
+    assert words.inner_text().split() == WORDS.split(), "nothing is missing or repeated"
     admin.wait_for_state("Success")
     page.reload()
     page.get_by_role("tab", name="Agents").click()
-    expect(page.get_by_role("log", name=re.compile("^Words of")).first).to_contain_text("word59")
+    expect(page.get_by_role("log", name=re.compile("^Output of")).first).to_contain_text("word59")
 
 
 def test_a_template_is_edited_and_run(admin: Visitor, backend: httpx.Client) -> None:
@@ -156,10 +156,10 @@ def test_a_template_is_edited_and_run(admin: Visitor, backend: httpx.Client) -> 
     page.keyboard.press("Control+A")
     edited = {**definition, "agents": [{"name": "lookout", "type": "nonsense"}]}
     page.keyboard.insert_text(json.dumps(edited))
-    page.get_by_label("New runs use it at once").check()
-    save = page.get_by_role("button", name="Make version 2")
+    page.get_by_label("Use it for new runs immediately").check()
+    save = page.get_by_role("button", name="Create version 2")
     save.click()
-    expect(page.get_by_role("main")).to_contain_text("nonsense")  # refused, and nothing is lost
+    expect(page.get_by_role("main")).to_contain_text("nonsense")  # rejected, and nothing is lost
     editor.click()
     page.keyboard.press("Control+A")
     page.keyboard.insert_text(json.dumps({**definition, "agents": [{"name": "lookout", "type": "text"}]}))
@@ -172,30 +172,30 @@ def test_a_template_is_edited_and_run(admin: Visitor, backend: httpx.Client) -> 
     run_id = page.url.partition("?")[0].rpartition("/")[2]
     admin.wait_for_state("Success")
     expect(page.get_by_label("Graph of the run's tasks")).to_contain_text("lookout")
-    told = backend.get(f"/workflow-status/multi_agent_workflow/{run_id}").json()
-    assert (told["template_name"], told["template_version"]) == ("harbour", 2)
+    status = backend.get(f"/workflow-status/multi_agent_workflow/{run_id}").json()
+    assert (status["template_name"], status["template_version"]) == ("harbour", 2)
 
 
-def test_a_viewer_reads_and_changes_nothing(visit: Visit, viewer: tuple[str, str], backend: httpx.Client) -> None:
+def test_a_viewer_can_read_but_not_change(visit: Visit, viewer: tuple[str, str], backend: httpx.Client) -> None:
     accepted = trigger(backend, "multi_agent_workflow", {"text": "Two boats lay at the pier."})
     visitor = visit()
     visitor.sign_in(*viewer)
     page = visitor.page
     page.goto("/run/visual_ai_workflow")
-    expect(page.get_by_text("Your role Viewer reads only").first).to_be_visible()
+    expect(page.get_by_text("The role Viewer is read-only").first).to_be_visible()
     run = page.get_by_role("button", name="Run", exact=True)
     assert run.count() == 0 or run.is_disabled()
     page.goto(f"/runs/multi_agent_workflow/{accepted['dag_run_id']}")
     page.get_by_role("status", name="State of the run").wait_for()
     for name in ("Cancel", "Retry", "Run again"):
         assert page.get_by_role("button", name=name, exact=True).count() == 0
-    # What the page doesn't offer, the API doesn't do either.
+    # The API rejects what the page doesn't offer.
     answer = page.request.post("/workflows/trigger", data={"dag_id": "visual_ai_workflow", "input_data": {}})
     assert answer.status == httpx.codes.FORBIDDEN
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_use_every_page(visit: Visit, stack: RunningStack, scheme: Scheme) -> None:
+def test_every_page_is_accessible(visit: Visit, stack: RunningStack, scheme: Scheme) -> None:
     visitor = visit(scheme)
     page = visitor.page
     axe = Axe()

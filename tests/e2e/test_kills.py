@@ -27,7 +27,7 @@ OVER = ("success", "failed", "cancelled")
 
 @pytest.fixture(scope="module", autouse=True)
 def dags(airflow: httpx.Client, backend: httpx.Client) -> None:
-    """The DAGs of these tests are known."""
+    """Wait until Airflow and the backend know the DAGs of these tests."""
     last = "blocking_steps_in_worker"
     wait_for_dag(airflow, last)
     wait_until(lambda: backend.get(f"/workflows/{last}").is_success, timeout=30, what=f"{last} in the backend")
@@ -35,7 +35,7 @@ def dags(airflow: httpx.Client, backend: httpx.Client) -> None:
 
 @dataclass
 class StepsRun:
-    """A run of the graph, which waits for the model's answer to its third step."""
+    """A run of the graph, whose third step waits for the model's response."""
 
     backend: httpx.Client
     server: OpenAIServer
@@ -47,11 +47,11 @@ class StepsRun:
         return [one for one in self.server.requests if one.prompt.startswith(f"Step {step} of {self.topic}.")]
 
     def calls(self) -> Counter[int]:
-        """How often the model was asked for each step."""
+        """The number of model calls of each step."""
         return Counter({step: len(self.asked(step)) for step in STEPS})
 
     def repeated(self) -> int:
-        """How many model calls were made again."""
+        """The number of repeated model calls."""
         return sum(count - 1 for count in self.calls().values())
 
     def now(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class StepsRun:
         return snapshot(self.backend, self.accepted)
 
     def tries(self) -> int:
-        """How often the task was tried."""
+        """The number of tries of the task."""
         (task,) = self.now()["tasks"]
         return int(task["try_number"])
 
@@ -76,7 +76,7 @@ class StepsRun:
         wait_until(lambda: self.now()["state"] in states, timeout=150, what=f"{self.topic}: {' or '.join(states)}")
 
     def ends_well(self) -> list[Event]:
-        """Wait for the run's good end, with the right output; gives its timeline, which is in order."""
+        """Wait until the run succeeds with the right output. Returns its timeline, which must be in order."""
         self.wait_for(*OVER)
         now = self.now()
         assert now["state"] == "success", now["errors"]
@@ -89,7 +89,7 @@ class StepsRun:
         return found
 
     def ask_for(self, action: str) -> bool:
-        """Have the run cancelled or retried; whether that was accepted."""
+        """Cancel or retry the run. Returns whether the request was accepted."""
         url = f"/workflows/{self.accepted['dag_id']}/runs/{self.accepted['dag_run_id']}/{action}"
         return self.backend.post(url).status_code == httpx.codes.ACCEPTED
 
@@ -147,7 +147,7 @@ def test_a_killed_scheduler_repeats_nothing(
     left = workers(stack)
     before = scheduler_jobs(airflow, "failed")
     victim = kill_program(stack, "scheduler")
-    # The next one has found its predecessor dead, and with it whose tasks were running.
+    # The next scheduler has found its predecessor dead, and so knows whose tasks were running.
     wait_until(lambda: scheduler_jobs(airflow, "failed") > before, timeout=90, poll=0.5, what="the end of its job")
     openai_server.release()
     for run in (in_worker, in_triggerer):
@@ -158,7 +158,7 @@ def test_a_killed_scheduler_repeats_nothing(
     wait_until(lambda: not left & workers(stack), timeout=30, what="the end of the workers that were left")
 
 
-def test_a_restart_of_postgres_repeats_nothing_in_a_worker(
+def test_a_restart_of_postgresql_repeats_nothing_in_a_worker(
     stack: RunningStack, backend: httpx.Client, openai_server: OpenAIServer
 ) -> None:
     in_worker = in_step_3(backend, openai_server, "steps_in_worker", "a database that restarts")
@@ -171,10 +171,10 @@ def test_a_restart_of_postgres_repeats_nothing_in_a_worker(
     assert in_triggerer.repeated() <= 1, "the triggerer itself may have ended"
 
 
-def test_cancelling_drops_a_call_that_hangs_and_a_retry_goes_on(
+def test_cancelling_closes_a_hanging_call_and_a_retry_resumes(
     backend: httpx.Client, openai_server: OpenAIServer
 ) -> None:
-    # A plain function in the triggerer can't be stopped: it is not among them.
+    # A plain function in the triggerer is not among them, because it can't be stopped.
     dags = ("steps_in_worker", "steps_deferrable", "blocking_steps_in_worker")
     runs = [in_step_3(backend, openai_server, dag_id, f"a call in {dag_id}", hang=True) for dag_id in dags]
     for run in runs:
@@ -184,7 +184,7 @@ def test_cancelling_drops_a_call_that_hangs_and_a_retry_goes_on(
     for run in runs:
         run.wait_for("cancelled")
         check_order(follow(backend, run.accepted))
-        # The agent's own word comes when the run's end has been told: it is recorded, and not in the stream.
+        # The agent reports its error after the run's end was published: it is recorded, but not in the stream.
         wait_until(run.errors, timeout=30, what=f"the error of {run.topic}")
         assert run.errors() == ["cancelled"]
         assert run.calls() == {1: 1, 2: 1, 3: 1, 4: 0, 5: 0}
@@ -198,13 +198,13 @@ def test_cancelling_drops_a_call_that_hangs_and_a_retry_goes_on(
 
 
 def workers(stack: RunningStack) -> set[int]:
-    """The processes that wait for, or run, tasks."""
+    """The processes that run tasks or wait for them."""
     identity = stack.specification("scheduler")[MARKER_VARIABLE]
     return {process.pid for process in marked(identity) if "LocalExecutor" in _title(process)}
 
 
 def scheduler_jobs(airflow: httpx.Client, state: str) -> int:
-    """How many schedulers are known to have ended so."""
+    """The number of scheduler jobs with this state."""
     given = {"job_type": "SchedulerJob", "job_state": state}
     return int(airflow.get("/api/v2/jobs", params=given).raise_for_status().json()["total_entries"])
 

@@ -1,4 +1,4 @@
-"""The main job: a picture goes in, its run is followed live, and the result stands everywhere it should."""
+"""The main job: a picture goes in, its run is followed live, and the result is everywhere it should be."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ TEXT = (
 
 
 class InvoiceRun:
-    """One run of the sample workflow and all there is to know of it."""
+    """A run of the sample workflow with its events and its snapshot."""
 
     def __init__(self, backend: httpx.Client) -> None:
         self.image_url = upload(backend, pictures.encode(pictures.invoice()), "invoice.png")
@@ -45,7 +45,7 @@ def invoice(backend: httpx.Client) -> InvoiceRun:
 
 @pytest.fixture(scope="module")
 def database(stack: RunningStack) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-    """As the backend sees it, with the backend's own role."""
+    """The database with the rights of the backend's role."""
     url = plain_url(stack.specification("backend")["VISUAL_AI_DATABASE_URL"])
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
         yield connection
@@ -55,7 +55,7 @@ def agent_nodes(found: list[Event]) -> set[tuple[str, str | None]]:
     return {(data["agent"], data["node"]) for data in of_type(found, "agent_update")}
 
 
-def test_the_stream_tells_all_in_order(invoice: InvoiceRun) -> None:
+def test_the_stream_has_all_events_in_order(invoice: InvoiceRun) -> None:
     check_order(invoice.events)
     runs = of_type(invoice.events, "workflow_update")
     states = list(dict.fromkeys(data["state"] for data in runs))
@@ -67,7 +67,7 @@ def test_the_stream_tells_all_in_order(invoice: InvoiceRun) -> None:
         seen = [data["state"] for data in tasks if data["task_id"] == task_id]
         assert "running" in seen
         assert seen[-1] == "success"
-        assert len(seen) == len(set(seen)), "a state was told twice"
+        assert len(seen) == len(set(seen)), "a state was reported twice"
 
 
 def test_the_stream_shows_the_agent_at_work(invoice: InvoiceRun) -> None:
@@ -99,7 +99,7 @@ def test_the_snapshot_equals_the_stream(invoice: InvoiceRun) -> None:
     assert now["user_id"] == "airflow"
 
 
-def test_a_finished_run_is_told_to_who_comes_late(backend: httpx.Client, invoice: InvoiceRun) -> None:
+def test_a_late_client_receives_a_finished_run(backend: httpx.Client, invoice: InvoiceRun) -> None:
     late = list(events(backend, invoice.accepted["stream_url"]))
     assert late[0].type == "workflow_update"
     assert late[0].data["state"] == "success"
@@ -128,7 +128,7 @@ def test_the_text_of_the_invoice_is_read(invoice: InvoiceRun) -> None:
     assert invoice.snapshot["cost_usd"] == 0
 
 
-def test_the_tables_hold_it(invoice: InvoiceRun, database: psycopg.Connection[dict[str, Any]]) -> None:
+def test_the_tables_hold_the_run(invoice: InvoiceRun, database: psycopg.Connection[dict[str, Any]]) -> None:
     def rows(table: str, column: str = "execution_id") -> list[dict[str, Any]]:
         query = f"SELECT * FROM visual_ai.{table} WHERE {column} = %s"
         return database.execute(query, [invoice.accepted["execution_id"]]).fetchall()
@@ -164,7 +164,7 @@ def test_tasks_may_write_records_and_nothing_else(stack: RunningStack) -> None:
                 connection.execute(statement)
 
 
-def test_airflow_says_the_same(airflow: httpx.Client, invoice: InvoiceRun) -> None:
+def test_airflow_shows_the_same(airflow: httpx.Client, invoice: InvoiceRun) -> None:
     path = f"/api/v2/dags/visual_ai_workflow/dagRuns/{invoice.dag_run_id}"
     run = airflow.get(path).json()
     assert run["state"] == "success"
@@ -178,7 +178,7 @@ def test_airflow_says_the_same(airflow: httpx.Client, invoice: InvoiceRun) -> No
     assert returned == invoice.snapshot["result"]
 
 
-def test_a_photograph_is_measured_and_no_text_is_made_up(backend: httpx.Client) -> None:
+def test_a_photograph_is_measured_and_no_text_is_invented(backend: httpx.Client) -> None:
     image_url = upload(backend, PHOTO.read_bytes(), PHOTO.name)
     accepted = trigger(backend, "visual_ai_workflow", {"image_url": image_url}, model="local:vision")
     check_order(follow(backend, accepted))
@@ -190,7 +190,7 @@ def test_a_photograph_is_measured_and_no_text_is_made_up(backend: httpx.Client) 
     assert output["palette"][0]["share"] >= output["palette"][-1]["share"]
 
 
-def test_a_data_url_is_a_picture_too_and_is_not_stored(
+def test_a_data_url_is_accepted_and_not_stored(
     backend: httpx.Client, database: psycopg.Connection[dict[str, Any]]
 ) -> None:
     encoded = base64.b64encode(pictures.encode(pictures.invoice())).decode()
@@ -207,7 +207,7 @@ def test_a_data_url_is_a_picture_too_and_is_not_stored(
         assert found == {"n": 0}, table
 
 
-def test_several_agents_work_side_by_side(backend: httpx.Client) -> None:
+def test_several_agents_run_in_parallel(backend: httpx.Client) -> None:
     image_url = upload(backend, pictures.encode(pictures.invoice()), "invoice.png")
     given = {"query": "What is this about?", "image_url": image_url, "text": TEXT}
     accepted = trigger(backend, "multi_agent_workflow", given, model="local:vision")
@@ -220,7 +220,7 @@ def test_several_agents_work_side_by_side(backend: httpx.Client) -> None:
     assert "harbour" in result["results"]["text"]["summary"]
     assert result["summary"]
     assert {entry["state"] for entry in result["agents"].values()} == {"success"}
-    # local:vision was asked for; the agents that read text got the offline model that can, and say so.
+    # local:vision was requested; agents that read text use the offline model that can, and their notice says so.
     assert result["agents"]["text"]["model"] == "local:text"
     assert "local:text" in result["agents"]["text"]["notice"]
 
@@ -254,11 +254,11 @@ def test_a_run_brings_its_own_agents_and_order(backend: httpx.Client) -> None:
         ("synthesis", "running"), ("synthesis", "success"),
     ]  # fmt: skip
     result = snapshot(backend, accepted)["result"]
-    assert "79.50" in json.dumps(result["results"]["clerk"])  # it read what the one before it found
+    assert "79.50" in json.dumps(result["results"]["clerk"])  # it read the result of the previous agent
 
 
 def as_recorded(now: dict[str, Any]) -> dict[str, Any]:
-    """What has to be the same whoever started a run."""
+    """What must be equal no matter which client started the run."""
     return {
         "state": now["state"],
         "progress": now["progress"],
@@ -290,7 +290,7 @@ def test_runs_of_airflows_other_clients_are_recorded_like_triggered_ones(
         check_order(follow(backend, {"stream_url": f"/workflow-status/stream/{dag_id}/{run_id}"}))
         recorded.append(as_recorded(snapshot(backend, run)))
     assert recorded[0] == recorded[1]
-    # The command line runs as the user of the operating system.
+    # Airflow's command line runs as the user of the operating system.
     assert {**recorded[2], "user_id": "airflow"} == recorded[0]
     assert recorded[2]["user_id"]
     listed = backend.get("/workflow-status", params={"dag_id": dag_id}).json()["executions"]

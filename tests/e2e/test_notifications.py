@@ -1,4 +1,4 @@
-"""Failures in a worker and in the triggerer of a real stack, told by the system and by the DAGs' own callbacks."""
+"""Notifications of failures in a worker and in the triggerer of a real stack, by the system and by DAG callbacks."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ ME = "/users/me/preferences"
 
 @pytest.fixture
 def receiver(backend: httpx.Client) -> Iterator[Receiver]:
-    """A receiver that the administrator has told the system of."""
+    """A receiver that is a notification target of the administrator."""
     with receiving_beside() as receiver:
         events = ["run_failed", "alert", "budget_threshold"]
         hook = {"name": "hook", "url": receiver.url(), "secret": SECRET, "events": events}
@@ -27,7 +27,7 @@ def receiver(backend: httpx.Client) -> Iterator[Receiver]:
 
 
 @pytest.mark.parametrize("dag_id", ["notifying_in_worker", "notifying_deferrable"])
-def test_a_failure_is_told(
+def test_a_failure_is_notified(
     airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer, receiver: Receiver, dag_id: str
 ) -> None:
     wait_for_dag(airflow, dag_id)
@@ -52,7 +52,7 @@ def test_a_failure_is_told(
     assert httpx.get(failed["status_url"]).json()["dag_run_id"] == run_id
 
 
-def test_a_run_that_airflow_started_is_its_users(
+def test_a_run_started_in_airflow_belongs_to_its_user(
     airflow: httpx.Client, openai_server: OpenAIServer, receiver: Receiver
 ) -> None:
     wait_for_dag(airflow, "notifying_in_worker")

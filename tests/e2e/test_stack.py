@@ -1,4 +1,4 @@
-"""The running stack as a person meets it, and what it does when its processes die."""
+"""The running stack as a user meets it, and how it recovers when its processes die."""
 
 import os
 import signal
@@ -33,12 +33,12 @@ def test_everything_is_healthy(stack: RunningStack) -> None:
     assert stack.command("status").returncode == 0
 
 
-def test_a_person_logs_in_to_airflow(stack: RunningStack) -> None:
+def test_a_user_signs_in_to_airflow(stack: RunningStack) -> None:
     with stack.airflow() as client:
         assert client.get("/api/v2/dags").status_code == httpx.codes.OK
 
 
-def test_the_backends_account_sees_runs_and_nothing_that_holds_secrets(service: httpx.Client) -> None:
+def test_the_backends_account_reads_runs_but_nothing_with_secrets(service: httpx.Client) -> None:
     with service:
         for path in ("/api/v2/dags", "/api/v2/dags/~/dagRuns", "/auth/fab/v1/users/airflow"):
             assert service.get(path).status_code == httpx.codes.OK, path
@@ -49,20 +49,20 @@ def test_the_backends_account_sees_runs_and_nothing_that_holds_secrets(service: 
         assert service.delete("/auth/fab/v1/users/airflow").status_code == httpx.codes.FORBIDDEN
 
 
-def test_a_token_is_one_line_to_be_used_in_a_shell(stack: RunningStack) -> None:
+def test_a_token_is_printed_as_one_line(stack: RunningStack) -> None:
     printed = stack.command("token")
     assert printed.returncode == 0, printed.stderr
     assert len(printed.stdout.splitlines()) == 1
 
 
-def test_only_the_loopback_is_listened_on(stack: RunningStack) -> None:
+def test_the_stack_listens_only_on_the_loopback(stack: RunningStack) -> None:
     ours = {process.pid for process in psutil.process_iter() if _marker(process) == str(stack.state)}
     listening = [c for c in psutil.net_connections("tcp") if c.pid in ours and c.status == psutil.CONN_LISTEN]
     assert listening
     assert {connection.laddr.ip for connection in listening if connection.laddr} == {"127.0.0.1"}
 
 
-def test_no_secret_stands_on_a_command_line_or_in_a_log(stack: RunningStack) -> None:
+def test_no_secret_is_on_a_command_line_or_in_a_log(stack: RunningStack) -> None:
     lines = (stack.state / "secrets.env").read_text().splitlines()
     secrets = [line.split("=", 1)[1] for line in lines]
     commands = [" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])]
@@ -81,7 +81,7 @@ def test_starting_again_is_quick_and_changes_nothing(stack: RunningStack) -> Non
     assert pids(stack) == before
 
 
-def test_a_taken_port_is_told_before_anything_starts(stack: RunningStack) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(stack: RunningStack) -> None:
     other = {**stack.environment, "VISUAL_AI_STACK_DIR": str(stack.state / "second")}
     result = RunningStack(**{**vars(stack), "environment": other}).command("up")
     assert result.returncode == 1
@@ -91,7 +91,7 @@ def test_a_taken_port_is_told_before_anything_starts(stack: RunningStack) -> Non
 
 
 @pytest.mark.parametrize("name", ["scheduler", "backend"])
-def test_a_killed_process_comes_back(stack: RunningStack, name: str) -> None:
+def test_a_killed_process_is_restarted(stack: RunningStack, name: str) -> None:
     before = pids(stack)[name]
     os.kill(before, signal.SIGKILL)
     deadline = time.monotonic() + 60
@@ -100,7 +100,7 @@ def test_a_killed_process_comes_back(stack: RunningStack, name: str) -> None:
         time.sleep(0.5)
 
 
-def test_after_the_supervisor_was_killed_it_can_be_stopped_and_started_again_with_its_data(
+def test_after_the_supervisor_was_killed_the_stack_restarts_with_its_data(
     stack: RunningStack,
 ) -> None:
     os.kill(int((stack.state / "run" / "supervisord.pid").read_text()), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A workflow that is data: made over the API, run by its name on the real stack, without a DAG file of its own."""
+"""A workflow as data: created through the API and run by name on the real stack, without a DAG file."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ SECOND: dict[str, Any] = {
 
 
 def finished(backend: httpx.Client, accepted: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The run at its end, and the moments of its agents."""
+    """The finished run, and the order of its agents' starts and ends."""
     found = follow(backend, accepted)
     check_order(found)
     moments = [(data["agent"], data["state"]) for data in of_type(found, "agent_update") if data["node"] is None]
@@ -68,7 +68,7 @@ def test_a_workflow_without_a_dag_file(backend: httpx.Client, openai_server: Ope
     result = now["result"]
     assert set(result["results"]) == {"seen", "terms", "checked"}
     assert "811.80" in result["results"]["seen"]["text"]
-    # It was given the contract, and nothing in a run's input is a template of Airflow's.
+    # It received the contract; Airflow renders no template in a run's input.
     assert "{{ 7 * 7 }} boats" in result["results"]["terms"]["summary"]
     assert result["results"]["checked"]["verdict"]
     assert result["summary"]
@@ -110,7 +110,7 @@ def test_a_workflow_without_a_dag_file(backend: httpx.Client, openai_server: Ope
         ({"agents": [{"name": "a", "type": "text"}], "supervisor": {"name": "x"}}, "supervisor: can't set 'name'"),
     ],
 )
-def test_a_run_that_brings_its_own_team_is_held_to_the_same(
+def test_a_run_with_its_own_team_is_checked_in_the_same_way(
     backend: httpx.Client, changes: dict[str, Any], message: str
 ) -> None:
     accepted = trigger(backend, "multi_agent_workflow", {"text": "Some text.", **changes}, model="local:text")

@@ -1,4 +1,4 @@
-"""Traces of the real stack: from tasks' processes, also those that are stopped, and from the triggerer."""
+"""Traces of the real stack: from the processes of tasks, even stopped ones, and from the triggerer."""
 
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -32,7 +32,7 @@ def seeded(dag_id: str, run_id: str, task_id: str) -> str:
 
 
 @pytest.mark.parametrize("dag_id", ["agent_in_worker", "agent_deferrable"])
-def test_result_link_run_and_langfuse_name_the_same_trace(
+def test_result_link_run_and_langfuse_refer_to_the_same_trace(
     airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer, traces: LangfuseServer, dag_id: str
 ) -> None:
     openai_server.script("server_error", times=1)
@@ -61,7 +61,7 @@ def test_result_link_run_and_langfuse_name_the_same_trace(
     assert {span.attributes["session.id"] for span in tries} == {f"{dag_id}/{run_id}"}
 
 
-def test_a_task_that_is_stopped_sends_its_spans(
+def test_a_stopped_task_sends_its_spans(
     airflow: httpx.Client, openai_server: OpenAIServer, traces: LangfuseServer
 ) -> None:
     openai_server.script(hang=True)
@@ -77,5 +77,5 @@ def test_a_task_that_is_stopped_sends_its_spans(
     assert link_of(airflow, "agent_in_worker", run_id, "agent") == f"{traces.url}/trace/{trace_id}"
 
 
-def test_system_health_knows_langfuse(backend: httpx.Client) -> None:
+def test_system_health_includes_langfuse(backend: httpx.Client) -> None:
     assert backend.get("/monitoring/system-health").json()["components"]["langfuse"]["status"] == "healthy"

@@ -1,4 +1,4 @@
-"""A person's own DAG files, as the integration guide writes them, dropped into the folder while the stack runs."""
+"""A user's DAG files, as the integration guide has them, added to the folder while the stack runs."""
 
 import httpx
 import pytest
@@ -83,7 +83,7 @@ def test_the_guides_dag_runs(
         ("analyze_image", "success", 1), ("multi_agent_analysis", "success", 1),
     }  # fmt: skip
     assert set(now["result"]["results"]) == {"vision", "text"}
-    # Where OPENAI_BASE_URL names a server, it is asked for the model by the name that the DAG gives.
+    # A server in OPENAI_BASE_URL receives the model's name as the DAG has it.
     assert "gpt-4-vision-preview" in {request.model for request in openai_server.requests}
     assert any("Three boats" in request.prompt for request in openai_server.requests)
 

@@ -1,13 +1,13 @@
-"""An Airflow in memory: the endpoints of its REST API that the backend calls, with faults on request.
+"""An in-memory Airflow: the endpoints of its REST API that the backend calls, with faults on request.
 
 In a test::
 
     airflow = FakeAirflow()
     airflow.add_dag("visual_ai_workflow", params=...)
     app = create_app(settings, airflow_transport=airflow.transport)
-    airflow.fail("dagRuns", lose_answer=True)   # the next trigger takes effect, its answer is lost
+    airflow.fail("dagRuns", lose_answer=True)   # the next trigger takes effect, but its response is lost
 
-Answers have the shape and the status codes of Airflow 3.3. Not thread-safe: use it on one event loop.
+Responses have the shape and the status codes of Airflow 3.3. Not thread-safe: use it on one event loop.
 """
 
 from __future__ import annotations
@@ -42,12 +42,35 @@ VISUAL_PARAMS: Json = {
         },
     },
 }
-"""Params as `/details` shows them, much like those of `visual_ai_workflow`."""
+"""Params much like those of `visual_ai_workflow`, as `/details` returns them."""
+
+_TEXT = {"value": None, "description": None, "schema": {"type": ["null", "string"]}}
+
+MULTI_AGENT_PARAMS: dict[str, Any] = {
+    "query": _TEXT,
+    "image_url": _TEXT,
+    "text": _TEXT,
+    "agents": {
+        "value": None,
+        "description": None,
+        "schema": {"type": ["null", "array"], "items": {"type": "object", "required": ["name"]}},
+    },
+    "orchestration_mode": {
+        "value": "parallel",
+        "description": None,
+        "schema": {"type": "string", "enum": ["parallel", "sequential", "graph", "supervisor"]},
+    },
+    "synthesis": {"value": True, "description": None, "schema": {"type": ["boolean", "object"]}},
+    "supervisor": {"value": None, "description": None, "schema": {"type": ["null", "object"]}},
+    "max_steps": {"value": None, "description": None, "schema": {"type": ["null", "integer"], "minimum": 1}},
+    "error_policy": {"value": None, "description": None, "schema": {"type": ["null", "object"]}},
+}
+"""Params of `multi_agent_workflow`, as `/details` returns them."""
 
 
 @dataclass
 class User:
-    """A user of Airflow; `forbidden` ones may sign in and nothing else."""
+    """A user of Airflow. A `forbidden` user may sign in and do nothing else."""
 
     password: str
     roles: list[str]
@@ -56,7 +79,7 @@ class User:
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose `METHOD path` contains `where`. Without a status the connection fails."""
+    """A fault of requests whose `METHOD path` contains `where`. Without a status, the connection fails."""
 
     where: str
     status: int | None = None
@@ -64,19 +87,19 @@ class Fault:
     lose_answer: bool = False
     delay: float = 0.0
     cut_after: int | None = None
-    """The answer, a log, ends in the middle after so many lines."""
+    """The response, a log, breaks off after this many lines."""
     detail: Any = "a fault"
 
 
 @dataclass
 class Run:
-    """A DAG run and its task instances, as the API shows them."""
+    """A DAG run and its task instances, as the API returns them."""
 
     shown: Json
     updated_at: datetime
     tasks: dict[tuple[str, int], Json] = field(default_factory=dict)
     logs: dict[tuple[str, int, int], Iterable[bytes]] = field(default_factory=dict)
-    """Lines by task, map index and try."""
+    """Lines of the log, by task, map index and try."""
     tasks_updated_at: dict[tuple[str, int], datetime] = field(default_factory=dict)
 
 
@@ -96,21 +119,21 @@ class FakeAirflow:
         self.dags: dict[str, Json] = {}
         self.runs: dict[tuple[str, str], Run] = {}
         self.followers: dict[str, dict[str, list[str]]] = {}
-        """By DAG: its tasks, and what follows each."""
+        """For each DAG, its tasks and the tasks downstream of each."""
         self.log: list[str] = []
         """`METHOD path` of each request, oldest first."""
         self.askers: list[tuple[str, str]] = []
-        """Who sent each, and `METHOD path`, as far as a token told."""
+        """The user and `METHOD path` of each request that carried a token."""
         self.triggers: list[tuple[str, Json]] = []
-        """Who sent each trigger, and its body, accepted or not."""
+        """The user and the body of each trigger, whether it was accepted or not."""
         self.token_lifetime = 24 * 3600.0
         self._faults: list[Fault] = []
         self.transport = httpx.MockTransport(self.answer)
 
-    # What a test sets up
+    # Set-up by tests
 
     def add_dag(self, dag_id: str, *, params: Json | None = None, **shown: Any) -> None:
-        """A DAG; `shown` replaces fields of its details, such as `is_paused`."""
+        """Add a DAG. `shown` replaces fields of its details, such as `is_paused`."""
         self.dags[dag_id] = {
             "dag_id": dag_id,
             "dag_display_name": dag_id,
@@ -133,7 +156,7 @@ class FakeAirflow:
         tasks: Mapping[str, str | None] | None = None,
         **shown: Any,
     ) -> None:
-        """A run that somebody else started, with the states of its tasks."""
+        """Add a run that another client started, with the states of its tasks."""
         now = datetime.now(UTC)
         self.runs[dag_id, dag_run_id] = Run(
             {
@@ -170,7 +193,7 @@ class FakeAirflow:
     def set_task(
         self, dag_id: str, dag_run_id: str, task_id: str, state: str | None, *, try_number: int = 1, map_index: int = -1
     ) -> None:
-        """Make or change a task instance."""
+        """Create or change a task instance."""
         run, moment = self.runs[dag_id, dag_run_id], datetime.now(UTC)
         now = moment.isoformat()
         run.tasks_updated_at[task_id, map_index] = moment
@@ -196,29 +219,29 @@ class FakeAirflow:
         try_number: int = 1,
         map_index: int = -1,
     ) -> None:
-        """The log of a try: entries, or lines as they stand. An iterable that is no list is read as it is sent."""
+        """Set the log of a try: entries, or raw lines. An iterable that is not a list is consumed while it is sent."""
         raw = (line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
         kept = list(raw) if isinstance(lines, list) else raw
         self.runs[dag_id, dag_run_id].logs[task_id, map_index, try_number] = kept
 
     def delete_run(self, dag_id: str, dag_run_id: str) -> None:
-        """As if somebody deleted it in Airflow's UI."""
+        """Delete a run, as a user can in Airflow's UI."""
         del self.runs[dag_id, dag_run_id]
 
     def fail(self, where: str = "", status: int | None = None, *, times: int | None = None, **more: Any) -> Fault:
-        """From now on requests fail, `times` of them or all until `heal`."""
+        """Let the next `times` requests fail, or all of them until `heal`."""
         fault = Fault(where, status, times, **more)
         self._faults.append(fault)
         return fault
 
     def heal(self) -> None:
-        """No more faults."""
+        """Remove all faults."""
         self._faults.clear()
 
     # What it answers
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
-        """What the server answers. Raises httpx's errors where the connection would fail."""
+        """The server's response. Raises httpx's errors where the connection would fail."""
         call = f"{request.method} {request.url.path}"
         self.log.append(call)
         fault = next((fault for fault in self._faults if fault.where in call), None)
@@ -379,7 +402,7 @@ class FakeAirflow:
         return httpx.Response(200, content=content, headers={"content-type": "application/x-ndjson"})
 
     def _stop(self, request: httpx.Request, name: str, dag_id: str, dag_run_id: str) -> httpx.Response:
-        """As Airflow does it: what runs fails, what has not begun is skipped."""
+        """Like Airflow: running tasks fail, and tasks that have not started are skipped."""
         if (dag_id, dag_run_id) in self.runs and json.loads(request.content) == {"state": "failed"}:
             for (task_id, map_index), task in list(self.runs[dag_id, dag_run_id].tasks.items()):
                 if task["state"] in (None, "queued", "scheduled", "running"):
@@ -443,7 +466,7 @@ def _page(request: httpx.Request, items: list[Json]) -> list[Json]:
 
 
 async def _streamed(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """A log as Airflow sends it, in front where it was read."""
+    """A log as Airflow sends it, preceded by the source it was read from."""
     for event in ("::group::Log message source details", "/airflow/logs/attempt.log", "::endgroup::"):
         yield json.dumps({"event": event}).encode() + b"\n"
     for line in lines:

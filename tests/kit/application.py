@@ -1,4 +1,4 @@
-"""The whole backend in a test: in the test's own loop, or behind a real server."""
+"""The whole backend inside a test: called directly on the test's event loop, or behind a real server."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PRODUCTION: dict[str, Any] = {
 
 
 def make_settings(database_url: str, **changes: Any) -> Settings:
-    """Settings of the test alone; nothing is reconciled after the first pass."""
+    """Settings that ignore the environment's `.env`. The reconciler makes its first pass only."""
     changes = {"reconcile_interval": 3600.0, **changes}
     return Settings(_env_file=None, database_url_override=database_url, **changes)
 
 
 @asynccontextmanager
 async def application(database_url: str, airflow: FakeAirflow, **changes: Any) -> AsyncIterator[FastAPI]:
-    """The application with its services running. With an `airflow_url` it calls what is served there."""
+    """The application with its services running. With an `airflow_url` it calls the Airflow that is served there."""
     settings = make_settings(database_url, **changes)
     airflow.users["airflow"].password = settings.airflow_password.get_secret_value()
     transport = airflow.transport if "airflow_url" not in changes else None
@@ -45,7 +45,7 @@ async def application(database_url: str, airflow: FakeAirflow, **changes: Any) -
 async def client_of(
     app: FastAPI, *, address: str = "127.0.0.1", base_url: str = "http://localhost"
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client at `address` that calls the application without a network; a failure is answered, not raised."""
+    """A client at `address` that calls the application without a network. An exception becomes a response of 500."""
     transport = httpx.ASGITransport(app, client=(address, 50000), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=base_url) as http:
         yield http
@@ -53,23 +53,23 @@ async def client_of(
 
 @asynccontextmanager
 async def served(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
-    """The address of a real server of the application; with a `port`, that of one that was served before."""
+    """The address of a real server of the application, on a given port or on a free one."""
     listener = socket.create_server(("127.0.0.1", port), backlog=512)
     server = Server(app, lifespan="off", log_level="critical", log_config=None)
-    task = asyncio.create_task(server._serve([listener]))  # `serve` would take over the process's signals
+    task = asyncio.create_task(server._serve([listener]))  # `serve` would install signal handlers
     try:
         await eventually(lambda: server.started)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = server.force_exit = True
         await task
-        for connection in list(server.server_state.connections):  # with a process they would end
+        for connection in list(server.server_state.connections):  # they would end with the process
             connection.transport.abort()
         listener.close()
 
 
 async def sign_in(http: httpx.AsyncClient, username: str) -> Mapping[str, str]:
-    """The headers of a user's requests. The session cookie is not kept."""
+    """Sign in and return the headers of the user's requests. The session cookie is dropped."""
     response = await http.post("/auth/token", json={"username": username, "password": PASSWORD})
     assert response.status_code == 200, response.text
     http.cookies.clear()

@@ -1,3 +1,3 @@
-"""A module that can't be imported."""
+"""A module that fails when it is imported."""
 
 raise RuntimeError("broken on purpose")

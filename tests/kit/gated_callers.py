@@ -24,7 +24,7 @@ import typer
 from backend.core.ratelimit.interface import CircuitOpenError, HeldBackError, ModelGate
 from backend.core.settings import Settings
 from backend.db.engine import ThreadedDatabase, make_engine
-from backend.ratelimit.factory import open_gate
+from backend.ratelimit.limiter import open_gate
 
 MODEL = "openai:gpt-4.1-mini@0a1b2c"
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""Users who want to be told, and runs that give reason to."""
+"""Users who want notifications, and runs that cause them."""
 
 import uuid
 from collections import Counter
@@ -11,9 +11,9 @@ import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy import Engine
 
-from backend.core.notifications.notification_events import CHANNEL
 from backend.core.states import TaskState
 from backend.db.address import plain_url
+from backend.db.notification_causes import CHANNEL
 from backend.db.runs import errors, executions, observations
 from backend.db.runs.executions import RunState
 from backend.db.runs.traces import Place
@@ -26,36 +26,36 @@ LENIENT: dict[str, Any] = {
     "webhook_first_wait": 0.002,
     "webhook_timeout": 5.0,
 }
-"""Settings under which a receiver on the loopback is told, and soon told again."""
+"""Settings that allow a receiver on the loopback, and retry soon."""
 
 
 def target(receiver: Receiver, name: str = "hook", **changes: Any) -> dict[str, Any]:
-    """A notification target at the receiver's path of the same name."""
+    """A notification target whose URL is the receiver's path of the same name."""
     given = {"name": name, "url": receiver.url(f"/{name}"), "secret": SECRET, "events": ["run_failed"]}
     return {**given, **changes}
 
 
 async def wants(http: httpx.AsyncClient, headers: Mapping[str, str], *targets: dict[str, Any]) -> None:
-    """The user of the headers is to be told there."""
+    """Make these the notification targets of the user that the headers belong to."""
     answer = await http.put("/users/me/preferences", json={"notification_targets": targets}, headers=headers)
     assert answer.status_code == 200, answer.text
 
 
 def run_of(user: str | None, dag_run_id: str | None = None, state: str | None = "running", **more: Any) -> RunState:
-    """A run of the DAG `reports` that is for a user."""
+    """A run of the DAG `reports` that belongs to a user."""
     conf = {} if user is None else {"_visual_ai": {"user_id": user}}
     given = {"started_at": datetime.now(UTC), **more}
     return RunState("reports", dag_run_id or f"run-{uuid.uuid4().hex[:8]}", state, "manual", conf, **given)
 
 
 def seen(engine: Engine, run: RunState, *tasks: TaskState) -> str:
-    """As Airflow's listener records it, with the rights of a task; gives the execution's id."""
+    """Record a run as Airflow's listener does, with the rights of a task. Returns the execution's id."""
     with engine.begin() as connection:
         return observations.observe(connection, run, tasks)
 
 
 def fail(engine: Engine, user: str | None, dag_run_id: str | None = None, error: str | None = None) -> str:
-    """A run that fails, of an error if one is given; gives its id in Airflow."""
+    """Record a failed run, with an error if one is given. Returns its id in Airflow."""
     run = run_of(user, dag_run_id)
     seen(engine, run)
     if error is not None:
@@ -65,7 +65,7 @@ def fail(engine: Engine, user: str | None, dag_run_id: str | None = None, error:
 
 
 def record_error(engine: Engine, run: RunState, category: str, message: str = "429", **more: Any) -> None:
-    """An error of a task of the run."""
+    """Record an error of a task of the run."""
     with engine.begin() as connection:
         execution_id = executions.ensure(connection, run)
         place = Place(run.dag_id, run.dag_run_id, "work", -1, 1, agent="text")
@@ -83,23 +83,23 @@ def record_error(engine: Engine, run: RunState, category: str, message: str = "4
 
 
 def rows(url: str, table: str = "notifications") -> list[dict[str, Any]]:
-    """The rows of a table of notifications, in the order of what they tell of."""
+    """The rows of a table of notifications, in the order of the events that they are about."""
     with psycopg.connect(plain_url(url), row_factory=dict_row) as connection:
         return connection.execute(f"SELECT * FROM visual_ai.{table} ORDER BY occurred_at").fetchall()
 
 
 def states(url: str) -> Counter[str]:
-    """How many notifications are in which state."""
+    """The number of notifications in each state."""
     return Counter(row["state"] for row in rows(url))
 
 
 async def all_handled(url: str) -> None:
-    """Wait until no cause is left to be looked at, and no notification to be sent."""
+    """Wait until every cause was processed and every notification was sent."""
     await eventually(lambda: not rows(url, "notification_causes") and "pending" not in states(url))
 
 
 def at_once(url: str, **earlier: str) -> None:
-    """As if the time of all that waits had come. With columns: as if these had been so much earlier."""
+    """Make everything that waits due now. With columns, move these times into the past instead."""
     moved = ", ".join(f"{column} = {column} - interval '{by}'" for column, by in earlier.items())
     with psycopg.connect(plain_url(url), autocommit=True) as connection:
         connection.execute(f"UPDATE visual_ai.notifications SET {moved or 'next_attempt_at = now()'}")

@@ -18,14 +18,14 @@ INVOICE = (
 
 
 def encode(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
-    """The picture as a file."""
+    """The picture as the bytes of a file."""
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
 def invoice(scale: int = 1) -> Image.Image:
-    """A page with five rows in columns, in the font that Pillow carries."""
+    """A page with five rows in columns, drawn in the font that comes with Pillow."""
     image = Image.new("RGB", (1000 * scale, 420 * scale), "white")
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(28 * scale)
@@ -36,7 +36,7 @@ def invoice(scale: int = 1) -> Image.Image:
 
 
 def photo(width: int = 640, height: int = 480) -> Image.Image:
-    """Something like a landscape: a sky over a field, with light falling off and sensor noise."""
+    """A landscape of sorts: a sky over a field, with a gradient of light and sensor noise."""
     noise = np.random.default_rng(7).normal(0, 6, (height, width, 3))
     down = np.linspace(0, 1, height)[:, None, None]
     sky = np.array([120, 170, 230]) + down * np.array([60, 40, 10])
@@ -46,7 +46,7 @@ def photo(width: int = 640, height: int = 480) -> Image.Image:
 
 
 def camera_exif(orientation: int = 6) -> Image.Exif:
-    """EXIF as a phone writes it: a camera, a time, a position south of the equator, and a thumbnail's bytes."""
+    """EXIF as a phone writes it: camera, time, a position south of the equator, and a maker note of raw bytes."""
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "Acme\x00"
     exif[ExifTags.Base.Model] = "Phone 3"

@@ -1,4 +1,4 @@
-"""Runs put into the database as the listener and the agents would record them."""
+"""Runs written to the database the way the listener and the agents record them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backend.db.runs.traces import Place
 
 
 class RecordedRun:
-    """A run of `ulla`'s, which a test takes through its life."""
+    """A run that belongs to `ulla`. A test takes it through its life."""
 
     def __init__(self, database: Engine, dag_id: str, dag_run_id: str = "run", *, user: str = "ulla") -> None:
         self._database = database
@@ -26,17 +26,17 @@ class RecordedRun:
         self.id = self.is_now("queued")
 
     def is_now(self, state: str | None, *tasks: TaskState) -> str:
-        """The run's and its tasks' states were seen; gives the execution's id."""
+        """Record the states of the run and its tasks. Returns the execution's id."""
         with self._database.begin() as connection:
             seen = RunState(self.dag_id, self.dag_run_id, state, conf=self._conf)
             return observations.observe(connection, seen, tasks)
 
     def task(self, task_id: str, state: str | None, *, try_number: int = 1, map_index: int = -1) -> None:
-        """A task instance's state was seen."""
+        """Record the state of a task instance."""
         self.is_now(None, TaskState(task_id, map_index, try_number, state))
 
     def agent(self, task_id: str, agent: str, state: str, node: str | None = None, **more: Any) -> None:
-        """An agent, or a node of it, told its state: what it told before of the same try is completed."""
+        """Record the state of an agent or of a node; it updates the record of the same try."""
         told = _AGENT | {"task_id": task_id, "agent": agent, "node": node, "state": state} | more
         place = Place(self.dag_id, self.dag_run_id, task_id, told["map_index"], told["try_number"], agent, told["type"])
         key = f"{self.id}/{task_id}/{place.map_index}/{place.try_number}/{agent}/{node}"
@@ -50,30 +50,30 @@ class RecordedRun:
         self.tell("agent_update", **told)
 
     def say(self, task_id: str, agent: str, node: str, text: str, try_number: int = 1) -> None:
-        """An agent's model said something."""
+        """Append text that an agent's model generated."""
         self.tell("token", task_id=task_id, map_index=-1, try_number=try_number, agent=agent, node=node, text=text)
 
     def fault(self, task_id: str, agent: str, **more: Any) -> None:
-        """An agent met an error."""
+        """Append an error of an agent."""
         self.tell("error", **(_ERROR | {"task_id": task_id, "agent": agent} | more))
 
     def tell(self, kind: Any, **payload: Any) -> None:
-        """Any event."""
+        """Append any event."""
         with self._database.begin() as connection:
             events.append(connection, self.id, [NewEvent(kind, payload)])
 
     def returns(self, result: Any) -> None:
-        """An agent task returned this."""
+        """Record the result of an agent task."""
         with self._database.begin() as connection:
             executions.set_results(connection, {self.id: result})
 
     def log(self) -> list[Event]:
-        """All events that are kept."""
+        """All events that are stored."""
         with self._database.connect() as connection:
             return events.read_after(connection, self.id, 0, limit=100_000)
 
     def prune(self, up_to: int) -> None:
-        """Forget the events up to this one."""
+        """Delete the events up to and including this one."""
         with self._database.begin() as connection:
             connection.exec_driver_sql(
                 "DELETE FROM visual_ai.workflow_events WHERE execution_id = %s AND seq <= %s", (self.id, up_to)

@@ -1,4 +1,4 @@
-"""Runs as a client of the backend sees them: started, followed to their end, looked up."""
+"""Runs as a client of the backend sees them: start, follow to the end, look up."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,14 +19,14 @@ class Event:
 
 
 def upload(backend: httpx.Client, content: bytes, name: str = "picture.png") -> str:
-    """The `image_url` of a picture that was uploaded."""
+    """Upload a picture and return its `image_url`."""
     answer = backend.post("/images", files={"file": (name, content)})
     assert answer.status_code == httpx.codes.CREATED, answer.text
     return str(answer.json()["image_url"])
 
 
 def trigger(backend: httpx.Client, dag_id: str, input_data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """The answer to a trigger that was accepted."""
+    """Start a run and return the response; the trigger must be accepted."""
     answer = backend.post("/workflows/trigger", json={"dag_id": dag_id, "input_data": dict(input_data), **more})
     assert answer.status_code == httpx.codes.ACCEPTED, answer.text
     accepted: dict[str, Any] = answer.json()
@@ -34,7 +34,7 @@ def trigger(backend: httpx.Client, dag_id: str, input_data: Mapping[str, Any], *
 
 
 def events(backend: httpx.Client, url: str, *, after: int | None = None) -> Iterator[Event]:
-    """The events of a stream until the server closes it. Raises httpx's errors when the connection breaks."""
+    """The events of a stream until the server closes it. Raises httpx's errors if the connection breaks."""
     headers = {} if after is None else {"Last-Event-ID": str(after)}
     with connect_sse(backend, "GET", url, headers=headers, timeout=httpx.Timeout(30, read=30)) as source:
         assert source.response.status_code == httpx.codes.OK, source.response.status_code
@@ -44,14 +44,14 @@ def events(backend: httpx.Client, url: str, *, after: int | None = None) -> Iter
 
 
 def follow(backend: httpx.Client, accepted: Mapping[str, Any]) -> list[Event]:
-    """All events of a run from its start to its end."""
+    """All events of a run, from its start to its end."""
     found = list(events(backend, accepted["stream_url"], after=0))
     assert found, "the stream was empty"
     return found
 
 
 def snapshot(backend: httpx.Client, run: Mapping[str, Any]) -> dict[str, Any]:
-    """The run as it stands now."""
+    """The current snapshot of the run."""
     answer = backend.get(f"/workflow-status/{run['dag_id']}/{run['dag_run_id']}")
     assert answer.status_code == httpx.codes.OK, answer.text
     found: dict[str, Any] = answer.json()
@@ -64,12 +64,12 @@ def of_type(found: Sequence[Event], kind: str) -> list[dict[str, Any]]:
 
 
 def latest(found: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], Any]) -> dict[Any, dict[str, Any]]:
-    """The last one of each key."""
+    """The last item with each key."""
     return {key(data): data for data in found}
 
 
 def check_order(found: Sequence[Event]) -> None:
-    """What the contract promises of every whole stream: ids from 1 without gaps, progress that never falls, the end."""
+    """Check what the contract promises of a whole stream: ids from 1 without gaps, rising progress, one `end`."""
     assert [event.seq for event in found] == list(range(1, len(found) + 1))
     progress = [data["progress"] for data in of_type(found, "workflow_update")]
     assert progress == sorted(progress)

@@ -1,4 +1,4 @@
-"""Pydantic models, and what is none, for tests that name them by their path."""
+"""Pydantic models, and objects that are none, for tests that refer to them by their import path."""
 
 from datetime import date
 
@@ -8,7 +8,7 @@ TOTAL = 79.5
 
 
 class Invoice(BaseModel):
-    """What is taken from an invoice."""
+    """The data that is extracted from an invoice."""
 
     total: float
     date: date
@@ -16,11 +16,11 @@ class Invoice(BaseModel):
 
 
 class Tree(BaseModel):
-    """A model that holds itself."""
+    """A recursive model."""
 
     name: str
     children: list["Tree"] = []
 
 
 class Numbers(RootModel[list[int]]):
-    """A list, not an object."""
+    """A list instead of an object."""

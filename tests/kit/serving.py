@@ -1,4 +1,4 @@
-"""What everything that serves the frontend has to do alike: nginx in containers, and the server of `make up`."""
+"""Checks for whatever serves the frontend: nginx in containers, and the server of `make up`."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ RULES: dict[str, Any] = json.loads((ROOT / "frontend" / "serving.json").read_tex
 
 
 def check_page(client: httpx.Client, path: str) -> None:
-    """The page comes with all headers and is asked for anew each time."""
+    """The page has all its headers and is revalidated on each request."""
     answer = client.get(path, headers={"Accept": "text/html"})
     assert answer.status_code == httpx.codes.OK, path
     assert answer.headers["content-type"].startswith("text/html")
@@ -22,7 +22,7 @@ def check_page(client: httpx.Client, path: str) -> None:
 
 
 def check_hashed_file(client: httpx.Client, path: str) -> None:
-    """A file with a hash in its name may be kept for ever; one that is not there is not the page."""
+    """A file with a hash in its name may be cached forever; a missing one is 404, not the page."""
     answer = client.get(path)
     assert answer.status_code == httpx.codes.OK
     assert answer.headers["cache-control"] == RULES["cacheControl"]["hashed"]
@@ -34,7 +34,7 @@ def check_hashed_file(client: httpx.Client, path: str) -> None:
 
 
 def check_unbuffered(client: httpx.Client, path: str, release: Any) -> None:
-    """An event of a stream arrives while the backend holds back the next one."""
+    """An event of a stream arrives before the backend has sent the next one."""
     with client.stream("GET", path, headers={"Accept": "text/event-stream", "Accept-Encoding": "gzip"}) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         assert "content-encoding" not in stream.headers

@@ -1,4 +1,4 @@
-"""Streams read over bare sockets, cheap enough for thousands in one process."""
+"""A reader of event streams over bare sockets, cheap enough for thousands in one process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An event as it came: its id (None: it has none), type and data, still JSON."""
+    """An event as received: its id (or None), its type and its data, which is still JSON."""
 
     id: int | None
     type: str
@@ -18,7 +18,7 @@ class Message:
 
 
 class StreamProtocol(asyncio.Protocol):
-    """One GET of a stream; `on_message` is called for each event, `closed` is done when the connection is gone.
+    """One GET of a stream. `on_message` is called for each event; `closed` is done when the connection has ended.
 
     Reads exactly what the backend sends: HTTP/1.1 with chunks, server-sent events with one line of data.
     """
@@ -45,7 +45,7 @@ class StreamProtocol(asyncio.Protocol):
         self._event: dict[bytes, bytes] = {}
         self.status: int | None = None
         self.whole = False
-        """The server ended the answer."""
+        """Whether the server ended the response properly."""
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -106,7 +106,7 @@ async def open_stream(
     token: str | None = None,
     cursor: int | None = None,
 ) -> StreamProtocol:
-    """Connect and ask for a stream; what comes is given to `on_message`. Raises `OSError`."""
+    """Connect and request a stream; each event is passed to `on_message`. Raises `OSError`."""
     match = re.fullmatch(r"http://([^:/]+):(\d+)", url)
     assert match is not None
     lines = [f"GET {path} HTTP/1.1", f"Host: {match[1]}:{match[2]}", "Accept: text/event-stream"]
@@ -122,5 +122,5 @@ async def open_stream(
 
 
 def path_of(dag_id: str, dag_run_id: str) -> str:
-    """Where a run's stream is."""
+    """The path of a run's stream."""
     return f"/workflow-status/stream/{dag_id}/{dag_run_id}"

@@ -1,4 +1,4 @@
-"""Streams as a strict client reads them."""
+"""A strict client of event streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAG = "visual_ai_workflow"
 
 @dataclass(frozen=True)
 class Got:
-    """An event as a client has it."""
+    """An event as the client received it."""
 
     id: str | None
     type: str
@@ -23,7 +23,7 @@ class Got:
 
 
 class Parser:
-    """Server-sent events after the WHATWG standard, section 9.2.6, strict where browsers are lenient."""
+    """Parses server-sent events by the WHATWG standard, section 9.2.6, but is strict where browsers are lenient."""
 
     def __init__(self) -> None:
         self.comments: list[str] = []
@@ -82,6 +82,6 @@ async def all_of(frames: AsyncIterator[Got]) -> list[Got]:
 
 
 async def until(frames: AsyncIterator[Got], count: int) -> list[Got]:
-    """The next events, as many as asked for."""
+    """The next `count` events."""
     async with asyncio.timeout(20):
         return [await anext(frames) for _ in range(count)]

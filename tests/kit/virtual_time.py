@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """For code that only waits for timers and other tasks: it must not wait for threads, processes or the network."""
+    """For code that waits only for timers and other tasks, not for threads, processes or the network."""
 
     # asyncio's own, the same since 3.4
     _ready: Any
@@ -23,7 +23,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._moment = 1_000_000.0
 
     def time(self) -> float:
-        """Seconds; only the loop itself moves them on."""
+        """Virtual seconds, which only the loop advances."""
         return self._moment
 
     def _run_once(self) -> None:
@@ -35,6 +35,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtually(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on a loop of its own."""
+    """Run a coroutine to its end on a virtual loop of its own."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work)

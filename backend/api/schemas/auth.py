@@ -1,4 +1,4 @@
-"""Sign-in."""
+"""Bodies of sign-in."""
 
 from datetime import datetime
 from typing import Literal
@@ -18,7 +18,7 @@ class Credentials(BaseModel):
 
 
 class Token(BaseModel):
-    """A bearer token. `expires_in` is in seconds; `role` is the user's largest Airflow role."""
+    """A bearer token. `expires_in` is in seconds; `role` is the user's highest Airflow role."""
 
     access_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105  # the scheme's name
@@ -27,7 +27,7 @@ class Token(BaseModel):
 
 
 class Me(BaseModel):
-    """Who is signed in, with the role that the token was given for; after `expires_at` one has to sign in again."""
+    """The signed-in user, with the role that the token was issued for. It expires at `expires_at`."""
 
     user_id: str
     role: RoleName

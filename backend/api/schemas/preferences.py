@@ -1,4 +1,4 @@
-"""A user's preferences."""
+"""Bodies of preferences and notifications."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from backend.api.schemas.workflows import BudgetBody
-from backend.core.notifications.notification_events import NotificationEvent
-from backend.core.preferences import DEFAULT_RANGE, Thresholds
+from backend.core.preferences import DEFAULT_RANGE, NotificationEvent, Thresholds
 from backend.core.problems import Invalid
 from backend.core.time_range import parse_time_range
 
@@ -34,18 +33,25 @@ TimeRange = Annotated[str, Field(max_length=20), AfterValidator(_time_range)]
 
 
 class ThresholdsBody(BaseModel):
-    """When `budget_threshold` and `rate_limit_threshold` are told."""
+    """When `budget_threshold` and `rate_limit_threshold` are sent."""
 
     model_config = ConfigDict(extra="forbid")
 
     budget_share: float = Field(
-        _DEFAULTS.budget_share, gt=0, le=1, description="The used part of a run's or a task's budget"
+        _DEFAULTS.budget_share, gt=0, le=1, description="Used share of a run's or a task's budget"
     )
     rate_limit_errors: int = Field(
-        _DEFAULTS.rate_limit_errors, ge=1, le=10_000, strict=True, description="So many errors of all your runs …"
+        _DEFAULTS.rate_limit_errors,
+        ge=1,
+        le=10_000,
+        strict=True,
+        description="This many rate-limit errors of all your runs …",
     )
     rate_limit_within: float = Field(
-        _DEFAULTS.rate_limit_within, ge=1, le=86_400, description="… within so many seconds; told once in this time"
+        _DEFAULTS.rate_limit_within,
+        ge=1,
+        le=86_400,
+        description="… within this many seconds; sent at most once in that time",
     )
 
 
@@ -57,7 +63,7 @@ class _Target(BaseModel):
         min_length=1,
         max_length=2_000,
         pattern=_NO_NUL,
-        description="Where notifications are posted: https, on the public internet",
+        description="The URL that notifications are posted to: https, on the public internet",
     )
     enabled: bool = True
     events: Events
@@ -65,12 +71,12 @@ class _Target(BaseModel):
 
 
 class TargetBody(_Target):
-    """A webhook. Without a `secret` the one that the target of this name has stays."""
+    """A webhook. Without a `secret` the target of this name keeps its current one."""
 
     secret: SecretStr | None = Field(
-        None, min_length=16, max_length=256, description="Signs what is sent. It is never shown again."
+        None, min_length=16, max_length=256, description="Signs notifications. It is never returned."
     )
-    has_secret: bool | None = Field(None, description="Ignored, so that what was read can be sent back")
+    has_secret: bool | None = Field(None, description="Ignored, so that a response can be sent back as a request")
 
 
 class TargetOut(_Target):
@@ -87,14 +93,14 @@ class _Preferences(BaseModel):
         min_length=1,
         max_length=256,
         pattern=_NO_NUL,
-        description="The model of runs that you trigger, where neither the request nor the task names one",
+        description="The model of runs that you trigger, unless the request or the task names one",
     )
     budget: BudgetBody | None = Field(None, description="The budget of runs whose request names none")
     dashboard_range: TimeRange = Field(DEFAULT_RANGE, examples=["15m", "24h", "7d"])
 
 
 class PreferencesBody(_Preferences):
-    """All preferences: what is left out is what it is by default."""
+    """All preferences. Omitted fields are reset to their defaults."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -126,7 +132,7 @@ class PreferencesOut(_Preferences):
 
 
 class NotificationOut(BaseModel):
-    """A notification and how far it has come; `error` is why the last attempt failed."""
+    """A notification and its delivery; `error` says why the last attempt failed."""
 
     id: str
     user_id: str
@@ -134,7 +140,7 @@ class NotificationOut(BaseModel):
     event: NotificationEvent
     state: Literal["pending", "sent", "dead"]
     attempts: int
-    status: int | None = Field(description="What the receiver last answered")
+    status: int | None = Field(description="HTTP status of the receiver's last response")
     error: str | None
     occurred_at: datetime
     queued_at: datetime
@@ -144,7 +150,7 @@ class NotificationOut(BaseModel):
 
 
 class NotificationList(BaseModel):
-    """A page of notifications, newest first; `next_cursor` is null on the last."""
+    """A page of notifications, newest first; `next_cursor` is null on the last page."""
 
     notifications: list[NotificationOut]
     next_cursor: str | None

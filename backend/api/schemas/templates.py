@@ -1,4 +1,7 @@
-"""Workflow templates. What a definition may hold is described here; the operators' own code checks what it says."""
+"""Bodies of workflow templates.
+
+The structure of a definition is described here; its values are checked by the operators' own code.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -13,14 +16,14 @@ NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 RESERVED = frozenset({"schema"})
 MAX_AGENTS = 100
 MAX_DEPTH = 50
-"""Levels of a definition."""
+"""Levels of nesting that a definition may have."""
 
 _REFERENCE = '`{"$input": "name"}` stands for that field of the run\'s input'
 
 
 def _free(name: str) -> str:
     if name in RESERVED:
-        raise ValueError(f"{name!r} is reserved; take another name")
+        raise ValueError(f"{name!r} is reserved; choose another name")
     return name
 
 
@@ -43,7 +46,7 @@ ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 ErrorPolicy = Annotated[
     dict[str, Any],
     Field(
-        description="What is done about models' errors, by kind: `rate_limit`, `timeout`, `server`, `context_length`, "
+        description="How model errors are handled, by category: `rate_limit`, `timeout`, `server`, `context_length`, "
         "`invalid_output`, …; and `fallbacks`, `wait_limit`, `reschedule_limit`",
         examples=[{"rate_limit": {"retries": 8}, "fallbacks": ["openai:gpt-4.1-mini"]}],
     ),
@@ -55,34 +58,34 @@ class _Setup(BaseModel):
 
     model: ModelName | None = Field(
         None,
-        description="As LangChain's init_chat_model names it; default: the run's model",
+        description="A model name as in LangChain's init_chat_model; default: the run's model",
         examples=["openai:gpt-4.1"],
     )
     system_prompt: str | None = Field(None, min_length=1, max_length=MAX_SYSTEM_PROMPT)
     temperature: float | None = Field(None, ge=0, le=2)
-    max_tokens: int | None = Field(None, ge=1, strict=True, description="Of an answer")
+    max_tokens: int | None = Field(None, ge=1, strict=True, description="Limit for one response")
     timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds")
     error_policy: ErrorPolicy | None = None
 
 
 class SynthesisSetup(_Setup):
-    """How the results are summed up."""
+    """How the results are summarised."""
 
-    output_schema: dict[str, Any] | None = Field(None, description="A JSON Schema: the form of the output's `data`")
+    output_schema: dict[str, Any] | None = Field(None, description="A JSON Schema for the output's `data`")
 
 
 class SupervisorSetup(_Setup):
-    """The model that picks who works next, in the mode `supervisor`."""
+    """The model that picks the next agent in the mode `supervisor`."""
 
 
 class AgentEntry(_Setup):
-    """One agent: built in, by its `type`, or a graph of the deployment's langgraph.json, by its name there."""
+    """One agent: a built-in one, by its `type`, or a graph, by its name in the deployment's langgraph.json."""
 
     name: str = Field(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^/]*$", description="Unique in the template")
     type: Literal["vision", "text", "extraction", "synthesis", "review", "supervisor"] | None = Field(
         None,
-        description="vision: answers from its picture (`image_url`). text: answers from its `text`. extraction: fills "
-        "the form of its `output_schema` from `text` or `image_url`. synthesis: sums up `results`. review: judges "
+        description="vision: answers from a picture (`image_url`). text: answers from `text`. extraction: extracts "
+        "data that matches `output_schema` from `text` or `image_url`. synthesis: summarises `results`. review: judges "
         "`subject`, `text` or `results` by `criteria`. supervisor: picks the next of `agents`",
     )
     graph: str | None = Field(
@@ -90,29 +93,29 @@ class AgentEntry(_Setup):
     )
     input_data: dict[str, Any] | None = Field(
         None,
-        description="Its own input, before the run's `query`, `image_url` and `text`, which each built-in agent gets. "
-        + _REFERENCE,
+        description="Its own input. It takes precedence over the run's `query`, `image_url` and `text`, which every "
+        "built-in agent receives. " + _REFERENCE,
         examples=[{"criteria": ["It names a total."], "subject": {"$input": "draft"}}],
     )
     depends_on: list[str] | None = Field(
-        None, max_length=MAX_AGENTS, description="The agents whose results it gets, in the mode `graph`"
+        None, max_length=MAX_AGENTS, description="The agents whose results it receives, in the mode `graph`"
     )
     required: bool = Field(True, strict=True, description="Whether its failure fails the task")
     description: str | None = Field(
-        None, min_length=1, max_length=MAX_DESCRIPTION_CHARS, description="Tells a supervisor what it is for"
+        None, min_length=1, max_length=MAX_DESCRIPTION_CHARS, description="Describes the agent to a supervisor"
     )
     output_schema: dict[str, Any] | None = Field(
-        None, description="A JSON Schema of an object: the form of the output's `data`; extraction needs one"
+        None, description="A JSON Schema of an object, for the output's `data`; extraction requires one"
     )
-    context: dict[str, Any] | None = Field(None, description="Given to a graph as its context")
-    configurable: dict[str, Any] | None = Field(None, description="Given to a graph as its `configurable`")
+    context: dict[str, Any] | None = Field(None, description="Passed to a graph as its context")
+    configurable: dict[str, Any] | None = Field(None, description="Passed to a graph as its `configurable`")
     output_mapping: dict[str, str] | None = Field(
-        None, description="Picks parts of what a graph returns", examples=[{"answer": "messages.-1.content"}]
+        None, description="Selects parts of what a graph returns", examples=[{"answer": "messages.-1.content"}]
     )
 
 
 class Definition(BaseModel):
-    """What a workflow template says: which DAG it runs, with what input, and with which agents."""
+    """A workflow template's content: the DAG that it runs, its input and its agents."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -144,23 +147,23 @@ class Definition(BaseModel):
     description: str | None = Field(None, min_length=1, max_length=MAX_DESCRIPTION_CHARS)
     input_data: dict[str, Any] | None = Field(
         None,
-        description="What a run's input is where its request says nothing: objects are merged key by key, everything "
-        "else is replaced as a whole",
+        description="Defaults for a run's input. Objects are merged with the request's key by key, everything else is "
+        "replaced as a whole",
     )
     model: ModelName | None = Field(
         None, description="The model of agents that name none; default: that of the user's preferences"
     )
-    budget: BudgetBody | None = Field(None, description="Of a run; default: that of the user's preferences")
+    budget: BudgetBody | None = Field(None, description="The budget of a run; default: that of the user's preferences")
     agents: list[AgentEntry] | None = Field(
-        None, min_length=1, max_length=MAX_AGENTS, description="Who works, for a DAG that takes agents"
+        None, min_length=1, max_length=MAX_AGENTS, description="The agents, for a DAG that accepts them"
     )
     orchestration_mode: Mode | None = Field(
         None,
-        description="parallel (the default): all at once. sequential: each with the results before it. graph: by "
-        "`depends_on`. supervisor: a model picks who works next",
+        description="parallel (the default): all at once. sequential: each receives the results before it. graph: by "
+        "`depends_on`. supervisor: a model picks the next agent",
     )
     synthesis: bool | SynthesisSetup | None = Field(
-        None, description="Whether the results are summed up (the default), or how"
+        None, description="Whether the results are summarised (the default), or how"
     )
     supervisor: SupervisorSetup | None = None
     max_steps: int | None = Field(
@@ -169,7 +172,7 @@ class Definition(BaseModel):
     error_policy: ErrorPolicy | None = None
 
     def as_given(self) -> dict[str, Any]:
-        """The definition with nothing but what was given."""
+        """The definition, with only the fields that were given."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -182,7 +185,7 @@ def definition_schema() -> dict[str, Any]:
 
 
 class TemplateBody(BaseModel):
-    """A template to make."""
+    """A template to create."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -191,20 +194,20 @@ class TemplateBody(BaseModel):
 
 
 class VersionBody(BaseModel):
-    """A version to make."""
+    """A version to create."""
 
     model_config = ConfigDict(extra="forbid")
 
     definition: DefinitionIn
     base_version: int | None = Field(
-        None, ge=1, strict=True, description="The latest version that you know of: 409 when there is a later one"
+        None, ge=1, strict=True, description="The latest version that you know of; 409 if there is a later one"
     )
-    activate: bool = Field(False, strict=True, description="Whether it takes the active one's place at once")
+    activate: bool = Field(False, strict=True, description="Whether it becomes the active version at once")
 
 
 class VersionSummary(BaseModel):
-    """A version without its definition. `activated_…` is when it was last made the active one, and by whom;
-    `deactivated_…` when another one took its place or the template was retired."""
+    """A version without its definition. `activated_…` says when and by whom it was last activated, `deactivated_…`
+    when and by whom another version was activated instead or the template was retired."""
 
     name: str
     version: int
@@ -220,31 +223,31 @@ class VersionSummary(BaseModel):
 
 
 class VersionOut(VersionSummary):
-    """A version. It never changes; only which one is active does."""
+    """A version. It never changes, except for whether it is active."""
 
     definition: dict[str, Any]
 
 
 class TemplateSummary(VersionSummary):
-    """A template without its definition: its active version or, when it is retired (`active` is false), its latest."""
+    """A template without its definition: its active version, or its latest if it is retired (`active` is false)."""
 
-    owner: str | None = Field(description="Who made the template")
+    owner: str | None = Field(description="The user who created the template")
     latest_version: int
 
 
 class TemplateOut(TemplateSummary, VersionOut):
-    """A template: its active version or, when it is retired (`active` is false), its latest."""
+    """A template: its active version, or its latest if it is retired (`active` is false)."""
 
 
 class TemplateList(BaseModel):
-    """A page of templates by name; `next_cursor` is null on the last."""
+    """A page of templates by name; `next_cursor` is null on the last page."""
 
     templates: list[TemplateSummary]
     next_cursor: str | None
 
 
 class VersionList(BaseModel):
-    """A page of versions, newest first; `next_cursor` is null on the last."""
+    """A page of versions, newest first; `next_cursor` is null on the last page."""
 
     versions: list[VersionSummary]
     next_cursor: str | None

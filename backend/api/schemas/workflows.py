@@ -1,4 +1,4 @@
-"""Workflows, triggers and the state of runs."""
+"""Bodies of workflows, triggers and the state of runs."""
 
 import json
 from datetime import datetime
@@ -13,23 +13,23 @@ _NO_NUL = r"^[^\x00]*$"
 
 
 class BudgetBody(BaseModel):
-    """What all agents of a run may use together; a model call or step that would go over it isn't made."""
+    """Limits for all agents of a run together. A model call or step that would exceed one is not made."""
 
     model_config = ConfigDict(extra="forbid")
 
-    max_tokens: int | None = Field(None, ge=0, strict=True, description="Input and output")
+    max_tokens: int | None = Field(None, ge=0, strict=True, description="Input and output tokens")
     max_cost_usd: float | None = Field(None, ge=0, allow_inf_nan=False, description="US dollars")
-    max_steps: int | None = Field(None, ge=0, strict=True, description="Executions of graphs' nodes")
+    max_steps: int | None = Field(None, ge=0, strict=True, description="Node executions")
 
 
 def storable_json(value: dict[str, Any]) -> dict[str, Any]:
-    """Python reads more than JSON allows, and JSON holds more than Postgres does."""
+    """Reject what Python parses but JSON does not allow, and what JSON allows but PostgreSQL can't store."""
     try:
         kept = dumps(value) == json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except ValueError:
         kept = False
     if not kept:
-        raise ValueError("holds NaN, an infinity, a NUL character or half of a surrogate pair")
+        raise ValueError("contains NaN, an infinity, a NUL character or half of a surrogate pair")
     return value
 
 
@@ -37,7 +37,7 @@ InputData = Annotated[dict[str, Any], AfterValidator(storable_json)]
 
 
 class RunOptions(BaseModel):
-    """What can be said about a run besides its input."""
+    """Options of a run besides its input."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,20 +45,24 @@ class RunOptions(BaseModel):
         None,
         pattern=r"^[a-z][a-z0-9_-]{0,62}(@[1-9][0-9]{0,8})?$",
         examples=["invoice-check", "invoice-check@3"],
-        description="The template to run: `name` for its active version, `name@version` for a certain one",
+        description="The template to run: `name` for its active version, `name@version` for a specific one",
     )
     dag_id: str | None = Field(
-        None, min_length=1, max_length=250, validate_default=True, description="May be left out with a template"
+        None, min_length=1, max_length=250, validate_default=True, description="Optional with a template"
     )
     user_id: str | None = Field(
-        None, min_length=1, max_length=256, pattern=_NO_NUL, description="On whose behalf; default: you"
+        None,
+        min_length=1,
+        max_length=256,
+        pattern=_NO_NUL,
+        description="The user on whose behalf the run is started; default: you",
     )
     model: str | None = Field(
         None, min_length=1, max_length=256, pattern=_NO_NUL, description="The model of all agents whose task names none"
     )
-    run_after: AwareDatetime | None = Field(None, description="Not before this time")
+    run_after: AwareDatetime | None = Field(None, description="The run does not start before this time")
     budget: BudgetBody | None = Field(
-        None, description="Default: that of the template or else of the user's preferences; `{}` is none"
+        None, description="Default: the template's, or else that of the user's preferences; `{}` means none"
     )
 
     @field_validator("dag_id")
@@ -69,12 +73,12 @@ class RunOptions(BaseModel):
         return dag_id
 
     def budget_json(self) -> dict[str, Any] | None:
-        """The budget as it goes into the run's conf; None when the request says nothing of one."""
+        """The budget as it is stored in the run's conf; None when the request has none."""
         return self.budget.model_dump(exclude_none=True) if self.budget is not None else None
 
 
 class TriggerBody(RunOptions):
-    """A run to start. `input_data` becomes `dag_run.conf` and must fit the DAG's parameter schema."""
+    """A run to start. `input_data` becomes `dag_run.conf` and must match the DAG's parameter schema."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -94,7 +98,7 @@ class TriggerBody(RunOptions):
 
 
 class BatchBody(RunOptions):
-    """Runs of one DAG to start, one for each of `inputs`; everything else is as for a single one."""
+    """Runs of one DAG to start, one for each of `inputs`. The other fields are those of a single run."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -113,7 +117,7 @@ class BatchBody(RunOptions):
 
 
 class Accepted(BaseModel):
-    """A run that Airflow has accepted. The first two addresses are relative to this service."""
+    """A run that Airflow has accepted. `status_url` and `stream_url` are relative to this service."""
 
     execution_id: str
     dag_id: str
@@ -143,7 +147,7 @@ class ProblemOut(BaseModel):
 
 
 class RefusedEntry(BaseModel):
-    """An input of a batch that started no run, and why."""
+    """An input of a batch for which no run was started, and why."""
 
     index: int
     status: Literal["refused"] = "refused"
@@ -159,7 +163,7 @@ class BatchAccepted(BaseModel):
 
 
 class ItemOut(BaseModel):
-    """An item of a batch task that came to its end; `latency_ms` is in milliseconds."""
+    """A finished item of a batch task; `latency_ms` is in milliseconds."""
 
     index: int
     state: Literal["success", "failed"]
@@ -177,7 +181,7 @@ class ItemOut(BaseModel):
 
 
 class ItemList(BaseModel):
-    """A page of a batch's items by position; `next_after` is null on the last."""
+    """A page of a batch's items by position; `next_after` is null on the last page."""
 
     items: list[ItemOut]
     next_after: int | None
@@ -195,7 +199,7 @@ class WorkflowOut(BaseModel):
 
 
 class WorkflowTaskOut(BaseModel):
-    """A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped one has several instances."""
+    """A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped task has several instances."""
 
     task_id: str
     label: str
@@ -205,13 +209,13 @@ class WorkflowTaskOut(BaseModel):
 
 
 class WorkflowDetail(WorkflowOut):
-    """A DAG with its tasks as they are now; null when Airflow does not let you see them."""
+    """A DAG with its current tasks; `tasks` is null when Airflow does not let you see them."""
 
     tasks: list[WorkflowTaskOut] | None
 
 
 class WorkflowList(BaseModel):
-    """All workflows you may see."""
+    """All workflows that you may see."""
 
     workflows: list[WorkflowOut]
 
@@ -243,18 +247,18 @@ class AgentOut(BaseModel):
     output_tokens: int
     cost_usd: float | None
     latency_ms: float | None
-    attempt: int = Field(description="Which attempt of the node this is: 1 unless it, or a call of it, failed before.")
-    retries: int = Field(description="Model calls and nodes made again.")
-    fallbacks: int = Field(description="Times another model took over.")
+    attempt: int = Field(description="The node's attempt: 1 unless the node, or a call in it, has failed before.")
+    retries: int = Field(description="Model calls and nodes that were repeated.")
+    fallbacks: int = Field(description="Times that another model took over.")
     notice: str | None
-    trace_url: str | None = Field(None, description="Where the agent's trace is in Langfuse; null for nodes.")
+    trace_url: str | None = Field(None, description="The agent's trace in Langfuse; null for nodes.")
 
 
 class ErrorOut(BaseModel):
-    """An error of one attempt and what was done about it; `retry_in` is in seconds.
+    """An error of one attempt and the action taken; `retry_in` is in seconds.
 
-    `recovered` tells that a later attempt succeeded. `context` holds what helps to understand it, without secrets and
-    pictures: request id, status, limits, the prompt's beginning and sizes.
+    `recovered` means that a later attempt succeeded. `context` contains details that help to understand the error, such
+    as request id, status, limits, sizes and the beginning of the prompt, without secrets and pictures.
     """
 
     task_id: str | None
@@ -299,7 +303,7 @@ class ExecutionOut(BaseModel):
     finished_at: datetime | None
     usage: Usage
     cost_usd: float | None
-    template_name: str | None = Field(description="The template that the run was made of, if any …")
+    template_name: str | None = Field(description="The template that the run was created from, if any …")
     template_version: int | None = Field(description="… and its version")
     status_url: str
     stream_url: str
@@ -308,7 +312,7 @@ class ExecutionOut(BaseModel):
 
 
 class SnapshotOut(ExecutionOut):
-    """A run as it stands; a stream resumed after `last_event_id` continues from here."""
+    """A run's current state. A stream that resumes after `last_event_id` continues from it."""
 
     input_data: dict[str, Any]
     tasks: list[TaskOut]
@@ -319,7 +323,7 @@ class SnapshotOut(ExecutionOut):
 
 
 class ExecutionList(BaseModel):
-    """A page of runs, newest first; `next_cursor` is null on the last."""
+    """A page of runs, newest first; `next_cursor` is null on the last page."""
 
     executions: list[ExecutionOut]
     next_cursor: str | None

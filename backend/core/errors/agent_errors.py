@@ -1,15 +1,15 @@
-"""How an agent's own work can fail, whatever its model's provider says."""
+"""Errors of an agent's own work, as opposed to errors that a model's provider reports."""
 
 
 class InvalidOutputError(ValueError):
-    """The model's answer does not have the form that was asked for, not even after it was told what is wrong.
+    """The model's answer does not have the required form, even after the model was told what is wrong with it.
 
     A retry of the task doesn't help: the schema, the prompt or the model has to change.
     """
 
 
 class AnswerRefusedError(InvalidOutputError):
-    """The model declined to answer. It is not asked again: it would decline again."""
+    """The model declined to answer. It isn't asked again, because it would decline again."""
 
 
 class AnswerFilteredError(ValueError):
@@ -17,8 +17,8 @@ class AnswerFilteredError(ValueError):
 
 
 class AnswerBrokenOffError(ConnectionError):
-    """The answer ended in the middle although the connection was closed in order. A retry helps."""
+    """The answer is incomplete although the connection was closed cleanly. A retry helps."""
 
 
 class StepLimitError(RuntimeError):
-    """A supervisor wants to go on after its steps were used up. A retry of the task doesn't help."""
+    """A supervisor wants to continue after it has used up its steps. A retry of the task doesn't help."""

@@ -1,18 +1,18 @@
-"""Errors that a run's own input causes, told apart by whether trying again could help."""
+"""Errors that a run's own input causes. The two classes differ in whether a retry can help."""
 
 
 class InputError(ValueError):
-    """The input can't be worked on as it is. A retry doesn't help: the sender has to change `field`.
+    """The input can't be processed as it is. A retry doesn't help: the sender has to change `field`.
 
-    `str()` reads `"<field>: <message>"`; the message says what is wrong and what to do about it, and never
-    holds a secret or an internal address.
+    `str()` is `"<field>: <message>"`. The message says what is wrong and how to fix it, and never contains a secret or
+    an internal address.
     """
 
     field: str = "input_data"
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
-        # `args` holds the message alone and the field lives in `__dict__`: this is what makes the error
-        # survive pickling, which Airflow does when a task process hands its error on.
+        # `args` holds only the message, and the field is in `__dict__`. So the error survives pickling, which Airflow
+        # does when a task's process passes its error on.
         super().__init__(message)
         if field is not None:
             self.field = field
@@ -27,10 +27,10 @@ class InputError(ValueError):
 
 
 class InputUnavailableError(ConnectionError):
-    """The input is somewhere else and could not be fetched just now. A retry may help.
+    """The input is stored elsewhere and could not be fetched at the moment. A retry may help.
 
-    Not an `InputError`, which fails a task at once: nothing is known to be wrong with the input.
-    `retry_after` is how many seconds the other side asked to wait, or None.
+    This is not an `InputError`, which would fail the task at once: nothing is known to be wrong with the input.
+    `retry_after` is how many seconds the server asked to wait, or None.
     """
 
     field: str = "input_data"

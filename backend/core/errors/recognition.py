@@ -1,7 +1,10 @@
-"""The category of one exception: by its own type, the provider's code, the class's name, the status, in this order.
+"""Recognises the category of one exception.
+
+In this order: by its type if it is one of ours, by what its message alone can tell, by the provider's error codes, by
+the names of its class and base classes, by the HTTP status, by the body's class of error, and as a failed connection.
 
 Nothing here imports a provider's library: classes are recognised by their names along the hierarchy. Messages are read
-only where a provider has no code for what happened; each phrase stands in a recorded body among the tests.
+only where a provider has no code for what happened. Each phrase occurs in a recorded body among the tests.
 """
 
 import asyncio
@@ -57,7 +60,7 @@ _CODES: dict[Category, tuple[str, ...]] = {
         "content_filter",
         "content_policy_violation",
         "responsibleaipolicyviolation",
-        "invalid_prompt",  # OpenAI: flagged before a model saw it
+        "invalid_prompt",  # OpenAI: flagged before it reached a model
     ),
     "auth": (
         "invalid_api_key",
@@ -95,11 +98,11 @@ _CODES: dict[Category, tuple[str, ...]] = {
         "modelstreamerrorexception",
         "unavailable",
     ),
-    "invalid_output": ("tool_use_failed", "json_validate_failed"),  # Groq: what the model wrote is no tool call
+    "invalid_output": ("tool_use_failed", "json_validate_failed"),  # Groq: the model's output is not a valid tool call
 }
 _BY_CODE = {code: category for category, codes in _CODES.items() for code in codes}
 
-# Names of an error's class in a body: worth more than a status only where they name what a status can't.
+# An error's class in a body is more specific than the status only where it names what no status can.
 _TELLING_KINDS = frozenset(_CODES["context_length"] + _CODES["quota"] + _CODES["content_filter"])
 _BY_KIND: dict[str, Category] = {
     "rate_limit_error": "rate_limit",
@@ -118,7 +121,7 @@ _BY_KIND: dict[str, Category] = {
     "badrequesterror": "bad_request",
 }
 
-# Names of exception classes, as LangChain, OpenAI and Anthropic spell them, most telling first.
+# Names of exception classes of LangChain, OpenAI and Anthropic, the most specific first.
 _BY_CLASS: tuple[tuple[str, Category], ...] = (
     ("ContextOverflowError", "context_length"),
     ("ContentFilterFinishReasonError", "content_filter"),
@@ -131,7 +134,7 @@ _BY_CLASS: tuple[tuple[str, Category], ...] = (
     ("ModelTimeoutError", "timeout"),
     ("APITimeoutError", "timeout"),
     ("OutputParserException", "invalid_output"),
-    ("LengthFinishReasonError", "invalid_output"),  # a structured answer that the token limit cut off
+    ("LengthFinishReasonError", "invalid_output"),  # a structured answer that was cut off by the token limit
     ("OpenAIRefusalError", "invalid_output"),
     ("ToolException", "tool"),
     ("RunCancelledError", "cancelled"),
@@ -147,7 +150,7 @@ _BY_STATUS: dict[int, Category] = {
     424: "server",  # Bedrock: the model failed
     425: "server",
     429: "rate_limit",
-    498: "rate_limit",  # Groq: no capacity left for the flexible tier
+    498: "rate_limit",  # Groq: the flexible tier has no capacity left
     504: "timeout",
     522: "timeout",  # Cloudflare could not connect in time
     524: "timeout",  # Cloudflare got no answer in time
@@ -155,7 +158,7 @@ _BY_STATUS: dict[int, Category] = {
     599: "timeout",
 }
 
-# Connection-level failures of httpx, httpcore, aiohttp, requests, botocore and the providers' clients.
+# Connection failures of httpx, httpcore, aiohttp, requests, botocore and the providers' clients.
 _TIMEOUTS = frozenset(
     {"TimeoutException", "ConnectTimeout", "ReadTimeout", "WriteTimeout", "PoolTimeout", "Timeout"}
     | {"ReadTimeoutError", "ConnectTimeoutError", "ServerTimeoutError"}
@@ -165,10 +168,10 @@ _CONNECTION = frozenset(
     | {"ConnectionError", "EndpointConnectionError", "ClientConnectionError", "ClientPayloadError"}
     | {"ChunkedEncodingError", "ProtocolError", "gaierror"}
 )
-# What is wrong with the request before it is sent: an address without a scheme, a key with a line break in it.
+# Requests that can't be sent at all: the address has no scheme, or the key contains a line break.
 _UNSENDABLE = frozenset({"UnsupportedProtocol", "InvalidURL", "LocalProtocolError"})
 
-# Modules that read a provider's answer: what they can't make sense of is the server's fault.
+# Modules that parse a provider's answer: what they can't parse is a server error.
 _CLIENTS = ("openai.", "anthropic.", "ollama.", "httpx")
 _READERS = frozenset(
     {"_create_chat_result", "_convert_chunk_to_generation_chunk", "_construct_lc_result_from_responses_api"}
@@ -178,16 +181,16 @@ _READERS = frozenset(
 _NOTHING = ("No generation chunks were returned", "No generations found in stream")
 
 _OVERFLOW = re.compile(
-    r"(?i)maximum context length"  # OpenAI's words, vLLM's and Mistral's, which have no code
+    r"(?i)maximum context length"  # OpenAI, and vLLM and Mistral, which have no code
     r"|prompt is too long"  # Anthropic
     r"|exceed context limit"  # Anthropic: input and max_tokens together
     r"|input tokens exceed"
     r"|exceeds? the (?:available )?context (?:size|window|length)"  # llama.cpp, Ollama
     r"|exceeds the maximum number of tokens allowed"  # Google
     r"|input is too long for requested model"  # Bedrock
-    r"|max_tokens must be at least 1, got -"  # vLLM: what is left for the answer
+    r"|max_tokens must be at least 1, got -"  # vLLM: the room that is left for the answer
     r"|ContextWindowExceededError"  # LiteLLM
-    r"|request too large for"  # OpenAI and Groq: alone larger than a minute's tokens, so it never passes
+    r"|request too large for"  # OpenAI and Groq: larger than the tokens per minute, so it never succeeds
 )
 _NO_CREDIT = re.compile(r"(?i)credit balance is too low|insufficient credits|budget has been exceeded")
 _BAD_KEY = re.compile(r"(?i)api key not valid")  # Google answers 400
@@ -196,7 +199,7 @@ _WORDED_STATUSES = frozenset({400, 413, 422, 429, 500})
 
 
 def category_of(error: BaseException) -> Category | None:
-    """The category of this exception, without what caused it; None when it says nothing about a model or its input."""
+    """The category of this exception, regardless of its causes; None if it concerns neither a model nor its input."""
     for kind, category in _OWN:
         if isinstance(error, kind):
             return category
@@ -214,14 +217,14 @@ def category_of(error: BaseException) -> Category | None:
 
 
 def never_connects(error: BaseException) -> Category | None:
-    """The category of what keeps a request from ever being sent, whatever its client makes of it."""
+    """The category of an error that keeps a request from ever being sent, however the client reports it."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "auth"  # the server could not show that it is who it should be
+        return "auth"  # the server could not prove its identity
     return "bad_request" if any(base.__name__ in _UNSENDABLE for base in type(error).__mro__) else None
 
 
 def _worded(error: BaseException, facts: ErrorFacts, names: frozenset[str]) -> Category | None:
-    """What only the message tells, of an answer that was refused or an error in mid-stream."""
+    """What only the message of a refused request, or of an error in mid-stream, can tell."""
     if facts.status not in _WORDED_STATUSES and not (facts.status is None and names & {"APIError", "ResponseError"}):
         return None
     if any(code in _BY_CODE for code in facts.codes) and "rate_limit_exceeded" not in facts.codes:
@@ -241,7 +244,7 @@ def _of_status(status: int) -> Category:
 
 
 def _of_kind(error: BaseException, facts: ErrorFacts, names: frozenset[str]) -> Category | None:
-    """By the class of error that the body names: all there is of an error in the middle of a stream."""
+    """By the class of error in the body, which is all there is about an error in mid-stream."""
     from_provider = names & {"APIError", "ResponseError"} or isinstance(error.args[0] if error.args else None, Mapping)
     if not from_provider:
         return None
@@ -259,25 +262,25 @@ def _of_connection(error: BaseException, names: frozenset[str]) -> Category | No
 
 
 def _unreadable_answer(error: BaseException, names: frozenset[str]) -> bool:
-    """Whether a provider answered, but with no status to go by: an error in mid-stream, broken JSON, or nothing."""
+    """Whether a provider answered without a usable status: an error in mid-stream, broken JSON, or nothing."""
     if names & {"APIError", "ResponseError"}:
         return True
     frames = _frames(error.__traceback__)
     if "JSONDecodeError" in names:
-        # A graph may read JSON of its own: the client's is told by who read it.
+        # A graph may parse JSON of its own, so what counts is which module called the parser.
         reader = next((name for name, _ in reversed(frames) if not name.startswith("json")), "")
         return reader.startswith(_CLIENTS)
     if isinstance(error, ValueError | TypeError | KeyError | AttributeError | IndexError):
         if str(error).startswith(_NOTHING):
             return True
         if isinstance(error, IndexError) and frames and frames[-1][0].startswith("langchain_core.language_models"):
-            return True  # an answer without choices
+            return True  # the answer has no choices
         return any(module.startswith("langchain_") and function in _READERS for module, function in frames[-2:])
     return False
 
 
 def _frames(trace: TracebackType | None) -> list[tuple[str, str]]:
-    """The module and the function of each frame, the innermost last."""
+    """The module and the function of each frame, from the outermost to the innermost."""
     found = []
     while trace is not None:
         frame: FrameType = trace.tb_frame

@@ -1,4 +1,4 @@
-"""How long the other side asks to wait before the next try."""
+"""Reads how long a server asks to wait before the next attempt, from headers or from words."""
 
 import math
 import re
@@ -12,11 +12,11 @@ _ADVICE = re.compile(r"(?i)\b(?:try again|retry) (?:in|after) (?=\d)((?:\d+h)?(?
 
 
 def wait_asked_for(headers: Mapping[str, str], message: str = "", *, now: datetime | None = None) -> float | None:
-    """Seconds to wait by an answer's headers (lower case names), or else by the words of its message; None without.
+    """The seconds to wait according to a response's headers (names in lower case), or else to its message, or None.
 
-    `retry-after-ms` goes before `Retry-After`, which may be a number of seconds or an HTTP date (RFC 9110, section
-    10.2.3). A date counts from the answer's own `Date`, so that clocks need not agree. A wait of nothing, as of a date
-    that has passed, is no advice.
+    `retry-after-ms` takes precedence over `Retry-After`, which is a number of seconds or an HTTP date (RFC 9110,
+    section 10.2.3). A date is relative to the response's own `Date`, so that clocks need not agree. Waits of zero or
+    less, such as until a date in the past, are ignored.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         if (milliseconds := _number(headers.get(name))) is not None:

@@ -1,33 +1,35 @@
-"""The circuit breaker of a model: when several callers in a row find its provider down, the others need not try.
+"""A circuit breaker per model: once several callers in a row have found a provider down, the others need not try.
 
-Closed, until `FAILURES` calls of several callers have failed in a row; then open: every call is refused at once. After
-a time one call is let through as a probe. If the provider answers, the circuit is closed; if not, it stays open for
-twice as long. Everything here is a function of a circuit and a time, in seconds of the clock that all callers share.
+The circuit is closed until `FAILURES` calls from at least `CALLERS` callers have failed in a row. It is then open, and
+every call is refused at once. After `OPEN_SECONDS` one call is admitted as a probe. If the provider answers it, the
+circuit closes; otherwise it stays open for twice as long as before.
+
+All functions are pure. Times are seconds since 1970 on the clock of the store that all callers share.
 """
 
 from dataclasses import dataclass, replace
 
 FAILURES = 5
 CALLERS = 2
-"""One caller alone may be the reason itself."""
+"""A single caller may itself be the cause of its failures."""
 FAILURE_WINDOW = 60.0
 """Failures further apart than this, in seconds, are not in a row."""
 OPEN_SECONDS = 10.0
 MAX_OPEN_SECONDS = 120.0
-MAX_ASKED_SECONDS = 600.0
-"""For how long the circuit is open: at first, at most, and at most on the provider's own word."""
+MAX_RETRY_AFTER = 600.0
+"""How long the circuit stays open: at first, at most, and at most if the provider asks for longer."""
 PROBE_SECONDS = 30.0
-"""How long a probe has to be answered before another one is let through: its process may have died."""
-PROBE_PAUSE = 5.0
-"""When to ask again while a probe is under way."""
+"""A probe without an answer is given up after this time: its process may have died."""
+PROBE_RETRY_SECONDS = 5.0
+"""When a refused caller should ask again while a probe is in flight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """The state of a model's breaker; `opened_at` tells since when the provider has been down.
+    """The state of one breaker. `opened_at` is since when the provider has been down; None while the circuit is closed.
 
-    `failed_by` are the callers of the failures in a row, as far as they must be known. `open_until` is when the next
-    probe may go; with `probing`, when the one under way is given up.
+    `failed_by` are the first callers of the current series of failures, at most `CALLERS` of them. At `open_until` the
+    next probe may start; while `probing`, it is when the probe in flight is given up.
     """
 
     failures: int = 0
@@ -40,26 +42,26 @@ class Circuit:
 
     @property
     def is_open(self) -> bool:
-        """Whether the provider is known to be down."""
+        """Whether the provider is considered down."""
         return self.opened_at is not None
 
     def refusal(self, now: float) -> float | None:
-        """For how many seconds a call is refused; None: it may go, if the circuit is open as a probe."""
+        """Seconds for which calls are refused. None: a call may start, as a probe if the circuit is open."""
         if self.opened_at is None or self.open_until <= now:
             return None
         left = self.open_until - now
-        return min(left, PROBE_PAUSE) if self.probing else left
+        return min(left, PROBE_RETRY_SECONDS) if self.probing else left
 
 
 def probe(circuit: Circuit, now: float) -> Circuit:
-    """The circuit while a call finds out whether the provider is back."""
+    """The circuit while one call checks whether the provider is back."""
     return replace(circuit, probing=True, open_until=now + PROBE_SECONDS)
 
 
 def failed(circuit: Circuit, now: float, caller: str, retry_after: float | None) -> Circuit:
-    """The circuit after a call that found the provider down."""
+    """The circuit after a call that found the provider down. `retry_after` is what it asked for, in seconds."""
     if circuit.is_open and not circuit.probing:
-        return circuit  # a call from before: nothing new
+        return circuit  # the call started before the circuit opened
     if circuit.is_open:
         seconds = min(MAX_OPEN_SECONDS, 2 * circuit.open_seconds)
         return replace(_opened(circuit, now, seconds, retry_after), open_seconds=seconds)
@@ -75,12 +77,12 @@ def failed(circuit: Circuit, now: float, caller: str, retry_after: float | None)
 
 
 def answered(circuit: Circuit) -> Circuit:
-    """The circuit after a call that the provider answered, be it with an error of the caller's."""
+    """The circuit after a call that the provider answered, even if it answered with an error of the caller."""
     if circuit.is_open and not circuit.probing:
-        return circuit  # a call from before: it tells nothing of new ones
+        return circuit  # the call started before the circuit opened, so it says nothing about new calls
     return Circuit()
 
 
 def _opened(circuit: Circuit, now: float, seconds: float, retry_after: float | None) -> Circuit:
-    asked = min(MAX_ASKED_SECONDS, retry_after or 0.0)
-    return replace(circuit, probing=False, open_until=now + max(seconds, asked))
+    asked_for = min(MAX_RETRY_AFTER, retry_after or 0.0)
+    return replace(circuit, probing=False, open_until=now + max(seconds, asked_for))

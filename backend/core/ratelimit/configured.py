@@ -1,4 +1,4 @@
-"""The limits of models that are known beforehand (`VISUAL_AI_MODEL_LIMITS`)."""
+"""Configured rate limits of models (`VISUAL_AI_MODEL_LIMITS`)."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ ANY_MODEL = "*"
 
 
 class ModelLimit(BaseModel):
-    """What a provider allows of one model with one key. What isn't given is not limited."""
+    """What a provider allows for one model and one key. None means no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,29 +23,29 @@ class ModelLimit(BaseModel):
 
     @property
     def requests_per_second(self) -> float | None:
-        """The same for a second."""
+        """The request limit per second."""
         return None if self.requests_per_minute is None else self.requests_per_minute / 60
 
     @property
     def tokens_per_second(self) -> float | None:
-        """The same for a second."""
+        """The token limit per second."""
         return None if self.tokens_per_minute is None else self.tokens_per_minute / 60
 
 
 def check_names(limits: Mapping[str, ModelLimit]) -> None:
-    """Raise `ValueError` for a name that no model has."""
+    """Raise `ValueError` for a key that is not a model name."""
     for name in limits:
         provider, colon, model = name.partition(":")
         if name != name.strip() or not provider or (colon and not model):
             raise ValueError(
-                f"“{name}” names no model: write provider:name, or provider:{ANY_MODEL} for all others of one"
+                f"“{name}” is not a model name: write provider:name, or provider:{ANY_MODEL} for all other models"
             )
 
 
 def limit_of(limits: Mapping[str, ModelLimit], model: str) -> ModelLimit | None:
-    """The limit of "provider:name@scope": that of its name, or else of all its provider's models.
+    """The limit of "provider:name@scope": the one for its name, else the one for its provider's other models.
 
-    A name without a provider is OpenAI's.
+    A key without a provider stands for a model of OpenAI.
     """
     name = model.rpartition("@")[0] or model
     provider, _, bare = name.partition(":")

@@ -1,10 +1,13 @@
-"""The gate before a model that all workers share: who asks too often, or asks a provider that is down, waits there."""
+"""What code that calls models sees of the rate limiter: a gate that each call passes, and the errors it raises."""
 
 from typing import Literal, Protocol
 
+CallOutcome = Literal["ok", "rate_limited", "down", "other"]
+"""How a model call ended: answered, refused with 429, server error or no connection, any other error."""
+
 
 class HeldBackError(RuntimeError):
-    """A call's turn would come later than it can wait. Trying again after `retry_after` seconds helps."""
+    """The call would have to wait longer than it may. A retry after `retry_after` seconds helps."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(retry_after)
@@ -15,49 +18,45 @@ class HeldBackError(RuntimeError):
 
 
 class CircuitOpenError(ConnectionError):
-    """The provider is known to be down, so it was not asked. Trying again after `retry_after` seconds may help."""
+    """The provider is down and was not called. A retry after `retry_after` seconds may help."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(retry_after)
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        return f"the model's provider is down; it is asked again in {self.retry_after:.3g} s"
+        return f"the model's provider is down; it is called again in {self.retry_after:.3g} s"
 
 
 class ModelGate(Protocol):
-    """Admits calls to models and is told how they ended. `model` is "provider:name" and a scope of credentials."""
+    """Admits model calls and records how they ended. `model` is "provider:name@scope"; the scope stands for key and
+    address, as limits apply to them."""
 
     async def admit(self, model: str, *, tokens: int, max_wait: float) -> None:
-        """Wait for the call's turn. Raises `HeldBackError` if that would take longer than `max_wait` seconds, and
-        `CircuitOpenError` when the provider is known to be down. `tokens` is the estimate of the prompt."""
+        """Wait until the call may start. `tokens` is the estimated size of the prompt.
+
+        Raises `HeldBackError` at once if that would take longer than `max_wait` seconds, and `CircuitOpenError` if the
+        provider is known to be down.
+        """
         ...
 
     async def report(
-        self,
-        model: str,
-        outcome: Literal["ok", "rate_limited", "down", "other"],
-        *,
-        retry_after: float | None = None,
-        tokens: int | None = None,
+        self, model: str, outcome: CallOutcome, *, retry_after: float | None = None, tokens: int | None = None
     ) -> None:
-        """Say how an admitted call ended. `retry_after` is what the provider asked for, in seconds; `tokens` is what
-        the call used."""
+        """Record how the call that was admitted last in this context ended.
+
+        `retry_after` is what the provider asked for, in seconds; `tokens` is what the call used, None if unknown.
+        """
         ...
 
 
 class OpenGate:
-    """A gate that admits every call at once and keeps nothing."""
+    """A gate that admits every call at once and records nothing."""
 
     async def admit(self, model: str, *, tokens: int, max_wait: float) -> None:
-        """At once."""
+        """Returns at once."""
 
     async def report(
-        self,
-        model: str,
-        outcome: Literal["ok", "rate_limited", "down", "other"],
-        *,
-        retry_after: float | None = None,
-        tokens: int | None = None,
+        self, model: str, outcome: CallOutcome, *, retry_after: float | None = None, tokens: int | None = None
     ) -> None:
-        """Nothing is kept."""
+        """Records nothing."""

@@ -1,9 +1,10 @@
-"""Tells the feeds of all backends what was appended to the log.
+"""Announces appended events to the feeds of all backends.
 
-Without Redis, Postgres does: a notification that is part of the transaction. With `REDIS_URL` an entry of a Redis
-stream does, which is written after the commit and holds the events themselves, so that no feed has to read them from
-Postgres.
-Neither is the truth: an entry may be lost, come late or out of order, and whoever reads them goes by `seq`.
+Without Redis, the announcement is a PostgreSQL notification, sent by the same transaction. With `REDIS_URL` it is an
+entry of a Redis stream, written after the commit. The entry holds the events themselves, so that no feed has to read
+them from PostgreSQL.
+
+Neither is reliable: an announcement may be lost, late or out of order, so readers rely on `seq`.
 """
 
 import logging
@@ -19,21 +20,21 @@ from backend.core.events import CHANNEL
 log = logging.getLogger(__name__)
 
 STREAM = "visual_ai:events"
-"""The Redis stream. Its entries have `id` (the execution's), `first` and `last` (seq), and `events` (JSON) if they are
-not too large."""
+"""The Redis stream. An entry has `id` (the execution's), `first` and `last` (seq), and `events` (JSON) unless these are
+too large."""
 
 STREAM_LENGTH = 10_000
-"""Entries that are kept, more or less: a feed that was away longer reads the log."""
+"""Approximate number of entries kept. A feed that has missed more reads the log."""
 
 CONTENT_LIMIT = 64 * 2**10
-"""Characters of JSON that an entry may hold; larger events are read from Postgres."""
+"""Largest events in an entry, in characters of JSON. Larger ones are read from PostgreSQL."""
 
 OPTION = "visual_ai_announcements"
-"""The connection's execution option with the list that appended events are added to."""
+"""The connection's execution option that holds the list to which appended events are added."""
 
 REDIS_TIMEOUT = 1.0
 _PAUSE = 5.0
-"""Seconds for which Postgres is told instead after Redis failed."""
+"""Seconds for which PostgreSQL notifies instead after Redis has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Announcement:
     events: str
 
     def entry(self) -> dict[str, str]:
-        """The fields of the stream's entry."""
+        """The entry's fields."""
         fields = {"id": self.execution_id, "first": str(self.first), "last": str(self.last)}
         if len(self.events) <= CONTENT_LIMIT:
             fields["events"] = self.events
@@ -54,20 +55,20 @@ class Announcement:
 
 
 def collecting(connection: Connection) -> list[Announcement] | None:
-    """Where what the transaction appends is collected; None when Postgres is to notify."""
+    """The list that collects the transaction's announcements; None if PostgreSQL is to notify."""
     found: list[Announcement] | None = connection.get_execution_options().get(OPTION)
     return found
 
 
 def notify(connection: Connection, announcements: Sequence[Announcement]) -> None:
-    """Have Postgres notify the feeds after all."""
+    """Have PostgreSQL notify the feeds after all."""
     for one in announcements:
         payload = f"{one.execution_id} {one.last}"
         connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})
 
 
 def redis_options() -> dict[str, Any]:
-    """How every client of ours connects: it gives up soon, and tries again by itself when it is wanted again."""
+    """Connection options of all our Redis clients: they give up soon, and reconnect at the next command."""
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
@@ -76,13 +77,13 @@ def redis_options() -> dict[str, Any]:
         "socket_connect_timeout": REDIS_TIMEOUT,
         "retry": Retry(NoBackoff(), 0),
         "client_name": "visual_ai",
-        "protocol": 2,  # in which the answers about streams have one form
+        "protocol": 2,  # in which replies about streams have a single form
     }
 
 
 class Announcer:
-    """Writes to the Redis stream. Blocks for up to `REDIS_TIMEOUT` when Redis does not answer, and is then not used for
-    `_PAUSE` seconds. Threads may share it; an event loop calls `publish` in a thread."""
+    """Writes to the Redis stream. It blocks for up to `REDIS_TIMEOUT` when Redis doesn't respond, and then pauses for
+    `_PAUSE` seconds. Thread-safe; an event loop calls `publish` in a thread."""
 
     def __init__(self, url: str) -> None:
         from redis import Redis
@@ -91,11 +92,11 @@ class Announcer:
         self._paused_until = 0.0
 
     def open(self) -> list[Announcement] | None:
-        """A list that collects a transaction's announcements; None while Redis does not answer."""
+        """A list that collects a transaction's announcements; None during a pause."""
         return [] if time.monotonic() >= self._paused_until else None
 
     def publish(self, announcements: Sequence[Announcement]) -> bool:
-        """Announce; False when Redis did not accept it. Never raises."""
+        """Write the announcements; returns False if Redis did not accept them. Never raises."""
         from redis import RedisError
 
         try:
@@ -104,11 +105,11 @@ class Announcer:
                     pipe.xadd(STREAM, one.entry(), maxlen=STREAM_LENGTH, approximate=True)  # type: ignore[arg-type]  # the stubs' dict is invariant
                 pipe.execute()
         except (RedisError, OSError) as error:
-            log.warning("Redis is out of reach (%s); Postgres wakes the event feeds", type(error).__name__)
+            log.warning("Redis is unavailable (%s); PostgreSQL wakes the event feeds", type(error).__name__)
             self._paused_until = time.monotonic() + _PAUSE
             return False
         return True
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         self._redis.close()

@@ -1,4 +1,4 @@
-"""Items of batches: what became of each input, so that a retry runs only what is missing."""
+"""Items of batches: the outcome of each input, so that a retry runs only what is missing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from backend.db.runs.traces import Place
 from backend.db.tables import batch_items as items
 
 ERROR_LIMIT = 2_000
-"""Characters kept of an item's error."""
+"""Longest stored error of an item, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many items of a batch have come to which end, and how large their outputs are, in bytes of JSON text."""
+    """How many items of a batch have succeeded and failed, and the size of their outputs in bytes of JSON text."""
 
     succeeded: int
     failed: int
@@ -49,9 +49,9 @@ _WRITE = text(
 def write(
     connection: Connection, execution_id: str, place: Place, thread_id: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write what became of items, all in one statement; each row has the columns from `item_index` to `trace_url`.
+    """Write the outcomes of items in one statement; each row has the columns from `item_index` to `trace_url`.
 
-    Raises `OperationalError` (serialization failure) when a later try has the batch: this one's word no longer counts.
+    Raises `OperationalError` (serialization failure) when a later try has taken over the batch.
     """
     hold = text("SELECT visual_ai.hold_thread(:thread, :try_number)")
     connection.execute(hold, {"thread": thread_id, "try_number": place.try_number})
@@ -69,20 +69,20 @@ def write(
 
 
 def supersede(connection: Connection, execution_id: str, place: Place) -> None:
-    """Forget what became of all items: the batch begins anew."""
+    """Discard the outcomes of all items, because the batch starts from nothing."""
     connection.execute(
         update(items).where(*_of(execution_id, place)).values(state="superseded", output=None, error=None)
     )
 
 
 def done(connection: Connection, execution_id: str, place: Place) -> set[int]:
-    """The positions of the items that have succeeded."""
+    """The indexes of the items that have succeeded."""
     query = select(items.c.item_index).where(*_of(execution_id, place), items.c.state == "success")
     return set(connection.execute(query).scalars())
 
 
 def count(connection: Connection, execution_id: str, place: Place) -> Counts:
-    """How the batch stands."""
+    """Count the batch's items by outcome."""
     size = func.octet_length(func.coalesce(items.c.output, text("'null'::jsonb")).op("#>>")(text("'{}'")))
     row = connection.execute(
         select(
@@ -95,7 +95,7 @@ def count(connection: Connection, execution_id: str, place: Place) -> Counts:
 
 
 def read_page(connection: Connection, execution_id: str, place: Place, *, after: int, limit: int) -> list[Row]:
-    """Up to `limit` items that follow the position `after`, in order, without those of superseded tries."""
+    """Up to `limit` items after the index `after`, in order, without those of superseded tries."""
     query = (
         select(*(column for column in items.c if column.name not in ("execution_id", "task_id", "map_index")))
         .where(*_of(execution_id, place), items.c.item_index > after, items.c.state != "superseded")
@@ -106,7 +106,7 @@ def read_page(connection: Connection, execution_id: str, place: Place, *, after:
 
 
 def item_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An item as files and the API give it."""
+    """An item as it appears in files and in the API."""
     return {
         "index": row["item_index"],
         "state": row["state"],
@@ -125,7 +125,7 @@ def item_json(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_checkpoints(connection: Connection, threads: Sequence[str]) -> set[str]:
-    """Which of these LangGraph threads have a checkpoint to go on from."""
+    """Those of the LangGraph threads that have a checkpoint to resume from."""
     query = text("SELECT DISTINCT thread_id FROM visual_ai.checkpoints WHERE thread_id = ANY(:ids)")
     return set(connection.execute(query, {"ids": list(threads)}).scalars())
 

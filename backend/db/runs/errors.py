@@ -1,4 +1,4 @@
-"""Errors: a row for each one, with what was done about it."""
+"""Errors: one row each, with the action that was taken."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ from backend.db.tables import workflow_executions as executions
 
 MESSAGE_LIMIT = 4_000
 PASSING = ("retry", "fallback", "repair", "reschedule", "task_retry")
-"""Actions after which something was tried again."""
+"""Actions that lead to another attempt."""
 
 
 def add(
@@ -37,9 +37,9 @@ def add(
     context: Mapping[str, Any] | None = None,
     error_id: str | None = None,
 ) -> dict[str, Any]:
-    """Record an error of one attempt; secrets and picture bytes are taken out. `retry_in` is in seconds.
+    """Record the error of one attempt without secrets and picture bytes; returns the data of its `error` event.
 
-    Gives the data of its `error` event. With an `error_id` of one's own, a UUID, `recover` finds it.
+    `retry_in` is in seconds. An `error_id` (a UUID) is the one to pass to `recover` later.
     """
     made = connection.execute(
         insert(errors)
@@ -73,12 +73,12 @@ def add(
 
 
 def recover(connection: Connection, error_ids: Sequence[str]) -> None:
-    """What was tried succeeded after these errors."""
+    """Mark errors as recovered: a later attempt succeeded."""
     connection.execute(update(errors).where(errors.c.id.in_(error_ids)).values(recovered=True))
 
 
 def recover_earlier(connection: Connection, execution_id: str, place: Place) -> None:
-    """The agent came to its end after what other tries of its task failed of."""
+    """Mark the errors that ended the agent in other tries as recovered: it has succeeded."""
     connection.execute(
         update(errors)
         .where(
@@ -103,7 +103,7 @@ def list_for(connection: Connection, execution_id: str, *, limit: int = 200) -> 
 
 
 def rate_limits_since(connection: Connection, user_id: str, since: datetime) -> list[tuple[datetime, str]]:
-    """The times of the rate limits that the user's runs met since then, in order, and the executions."""
+    """The times, in order, at which the user's runs have met rate limits since then, with the executions."""
     query = (
         select(errors.c.occurred_at, errors.c.execution_id)
         .join(executions, executions.c.id == errors.c.execution_id)

@@ -1,4 +1,4 @@
-"""The event log: appended under the execution's row lock, so that order of `seq` is order of commit."""
+"""The event log. Events are appended under the execution's row lock, so the order of `seq` is the order of commits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ _APPEND = text(
     SELECT last_seq, CASE WHEN :notify THEN pg_notify(:channel, id || ' ' || last_seq) END FROM taken
     """
 )
-# A run that is over has had its `end`; a try that was superseded has lost its place. All rows are locked first, in
-# the order in which everybody locks several.
+# A finished run has had its `end`, and a superseded try may append nothing. All rows are locked first, in the order in
+# which every transaction locks them.
 _APPEND_FROM_TRIES = text(
     """
     WITH told AS MATERIALIZED (
@@ -68,8 +68,8 @@ _APPEND_FROM_TRIES = text(
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a try of a task tells, in order."""
+class TryEvents:
+    """Events reported by one task try, in order."""
 
     execution_id: str
     task_id: str
@@ -79,11 +79,11 @@ class Told:
 
 
 def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -> int:
-    """Append events in order and wake the feeds when the transaction commits; gives the last `seq`.
+    """Append events in order, and wake the feeds when the transaction commits; returns the last `seq`.
 
-    Not to be called inside a savepoint that may be rolled back: the feeds would hear of it all the same. Holds the
-    execution's row lock until the transaction ends, so keep the transaction short.
-    Raises `LookupError` when there is no such execution.
+    Don't call it inside a savepoint that may be rolled back, because the feeds would be woken all the same. It holds
+    the execution's row lock until the transaction ends, so keep the transaction short. Raises `LookupError` if the
+    execution doesn't exist.
     """
     items = _items(new)
     announcements = collecting(connection)
@@ -105,9 +105,9 @@ def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -
 
 
 def first_of(connection: Connection, made: CTE, event: NewEvent) -> Select[Any]:
-    """The statement that makes an execution, by `made` with its id and `last_seq` 1, and its first event.
+    """The statement that creates an execution and its first event, and returns the execution's id.
 
-    It gives the id.
+    `made` is the insert of the execution, which returns its id, with `last_seq` 1.
     """
     told = (
         insert(events)
@@ -124,19 +124,19 @@ def first_of(connection: Connection, made: CTE, event: NewEvent) -> Select[Any]:
 
 
 def announce_first(connection: Connection, execution_id: str, event: NewEvent) -> None:
-    """Announce the event of `first_of`, once it has made it."""
+    """Announce the event that `first_of` has created."""
     announcements = collecting(connection)
     if announcements is not None:
         announcements.append(Announcement(execution_id, 1, 1, dumps(_items([event]))))
 
 
-def append_from_tries(connection: Connection, told: Sequence[Told]) -> set[int]:
-    """The same for what tries of tasks tell, of any number of executions; gives the positions of those that were heard.
+def append_from_tries(connection: Connection, entries: Sequence[TryEvents]) -> set[int]:
+    """Append events of task tries, of any number of executions; returns the indexes of the entries that were appended.
 
-    Nothing of a try is appended when its word no longer counts: the run is over, or a later try of the task has begun.
-    Of an execution that comes twice the first comes first. The rows of all executions are locked in order of id.
+    Nothing is appended for a finished run, or for a try that a later try of its task has superseded. Entries of the
+    same execution are appended in the given order. The rows of all executions are locked in the order of their ids.
     """
-    if not told:
+    if not entries:
         return set()
     announcements = collecting(connection)
     rows = [
@@ -148,16 +148,16 @@ def append_from_tries(connection: Connection, told: Sequence[Told]) -> set[int]:
             "try_number": one.try_number,
             "events": _items(one.events),
         }
-        for number, one in enumerate(told)
+        for number, one in enumerate(entries)
     ]
-    heard = connection.execute(
+    appended = connection.execute(
         _APPEND_FROM_TRIES, {"told": dumps(rows), "channel": CHANNEL, "notify": announcements is None}
     ).all()
     if announcements is not None:
-        for number, first, last in heard:
-            one = told[number]
+        for number, first, last in appended:
+            one = entries[number]
             announcements.append(Announcement(one.execution_id, first, last, dumps(_items(one.events))))
-    return {row.number for row in heard}
+    return {row.number for row in appended}
 
 
 def _items(new: Sequence[NewEvent]) -> list[dict[str, Any]]:
@@ -165,7 +165,7 @@ def _items(new: Sequence[NewEvent]) -> list[dict[str, Any]]:
 
 
 def read_after(connection: Connection, execution_id: str, seq: int, *, limit: int) -> list[Event]:
-    """Up to `limit` events that follow `seq`, in order."""
+    """Up to `limit` events after `seq`, in order."""
     query = (
         select(events.c.execution_id, events.c.seq, events.c.event_type, events.c.payload)
         .where(events.c.execution_id == execution_id, events.c.seq > seq)
@@ -190,7 +190,7 @@ _READ_MANY = text(
 
 
 def read_many_after(connection: Connection, cursors: dict[str, int], *, per_execution: int) -> list[Event]:
-    """What follows each execution's cursor, at most `per_execution` events of each, in one query."""
+    """The events after each execution's cursor, at most `per_execution` of each, in one query."""
     rows = connection.execute(
         _READ_MANY,
         {"ids": list(cursors), "seqs": list(cursors.values()), "per_execution": per_execution},
@@ -220,7 +220,7 @@ _PRUNE = text(
 def prune(connection: Connection, *, older_than: float, limit: int) -> tuple[int, int]:
     """Delete the events of at most `limit` runs that ended more than `older_than` seconds ago.
 
-    The last two stay, the final state and the end. Gives the number of runs and of events.
+    The last two, the final state and the end, are kept. Returns the number of runs and of events.
     """
     runs, deleted = connection.execute(_PRUNE, {"older_than": older_than, "limit": limit}).one()
     return int(runs), int(deleted)

@@ -1,4 +1,4 @@
-"""Executions: one row for each DAG run, whoever started it, and its timeline's workflow events."""
+"""Executions: one row per DAG run, whoever started it, and the `workflow_update` events of its timeline."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,10 +25,10 @@ from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
 SYSTEM_KEY = "_visual_ai"
-"""The one key of `dag_run.conf` that is the system's own."""
+"""The only key of `dag_run.conf` that belongs to the system."""
 
 
-# What a row has that nothing is known of yet.
+# The values of a row about which nothing is known yet.
 _UNBEGUN = {
     "progress": 0, "tasks_done": 0, "started_at": None, "finished_at": None, "attempt": 1, "output_data": None,
 }  # fmt: skip
@@ -36,7 +36,7 @@ _UNBEGUN = {
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What is known of one DAG run. Times are aware; `state` None when only a task of it was seen."""
+    """What is known about a DAG run. Times are aware; `state` is None if only a task of it was observed."""
 
     dag_id: str
     dag_run_id: str
@@ -51,22 +51,22 @@ class RunState:
 
 
 def ensure(connection: Connection, run: RunState) -> str:
-    """The id of the run's execution; makes its row and first event when nobody has yet.
+    """Return the id of the run's execution, creating its row and first event if they don't exist yet.
 
-    What the trigger put under `_visual_ai` in the run's conf (id, user, idempotency key, template) is kept, so that
-    the row is the same whoever writes it first.
+    What the trigger put under `_visual_ai` in the run's conf (id, user, idempotency key, template) is kept, so the row
+    is the same whoever writes it first.
     """
     found = find_id(connection, run.dag_id, run.dag_run_id)
     return found if found is not None else start(connection, run)
 
 
 def start(connection: Connection, run: RunState) -> str:
-    """The same for a run that is probably new: in one statement, if it is."""
+    """The same for a run that is probably new, with a single statement if it is."""
     values = _first_values(run)
     made = _make(connection, values)
-    if made is None:  # somebody else was first
+    if made is None:  # another transaction was first
         made = find_id(connection, run.dag_id, run.dag_run_id)
-    if made is None:  # the wanted id belongs to another run: a copied conf
+    if made is None:  # the id belongs to another run: the conf was copied
         made = _make(connection, {key: value for key, value in values.items() if key != "id"})
     if made is None:
         raise LookupError(f"run {run.dag_run_id} of {run.dag_id} comes and goes")
@@ -97,7 +97,7 @@ def _first_values(run: RunState) -> dict[str, Any]:
 
 
 def _make(connection: Connection, values: Mapping[str, Any]) -> str | None:
-    """Make the row and its first event; None when there is such a run, or such an id, already."""
+    """Create the row and its first event; returns None if the run or the id exists already."""
     first = NewEvent("workflow_update", workflow_payload({**_UNBEGUN, **values}))
     made = insert(executions).values(values).on_conflict_do_nothing().returning(executions.c.id).cte("made")
     found = connection.execute(events.first_of(connection, made, first)).scalar_one_or_none()
@@ -108,18 +108,18 @@ def _make(connection: Connection, values: Mapping[str, Any]) -> str | None:
 
 
 def find_id(connection: Connection, dag_id: str, dag_run_id: str) -> str | None:
-    """The id of the run's execution, if there is one."""
+    """The id of the run's execution; None if it has none."""
     return connection.execute(
         select(executions.c.id).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
     ).scalar_one_or_none()
 
 
 def ensure_all(connection: Connection, runs: Iterable[RunState]) -> dict[tuple[str, str], str]:
-    """The ids of the runs' executions by DAG and run, made where there are none yet."""
+    """The ids of the runs' executions by DAG and run; missing ones are created."""
     wanted = {(run.dag_id, run.dag_run_id): run for run in runs}
     found = connection.execute(_FIND_IDS, {"dags": [dag for dag, _ in wanted], "runs": [run for _, run in wanted]})
     ids = {(row.dag_id, row.dag_run_id): str(row.id) for row in found}
-    for key in sorted(wanted.keys() - ids.keys()):  # in one order: somebody else may be making the same
+    for key in sorted(wanted.keys() - ids.keys()):  # in a fixed order: others may create the same ones
         ids[key] = start(connection, wanted[key])
     return ids
 
@@ -145,8 +145,8 @@ _LOCK_WAITING, _LOCK_FREE = (text(_LOCK.format(skip=skip)) for skip in ("", "SKI
 
 
 def lock(connection: Connection, execution_ids: Iterable[str], *, wait: bool = True) -> dict[str, bool]:
-    """Lock the executions that there are, in order of id: until the transaction ends nobody else changes them, or adds
-    to their timelines. Without `wait` those that somebody else has locked are left out, and have False."""
+    """Lock the executions that exist, in the order of their ids, until the transaction ends: nobody else can change
+    them or append to their timelines. Without `wait`, those that are locked already are skipped, and have False."""
     ids = sorted(set(execution_ids))
     found = connection.execute(_LOCK_WAITING if wait else _LOCK_FREE, {"ids": ids})
     return {row.id: row.locked for row in found}
@@ -162,20 +162,20 @@ _LIGHT = [column for column in executions.c if column.name not in ("input_data",
 
 
 def find(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
-    """The run's execution row without its input and output, which may be large."""
+    """The run's execution row without input and output, which may be large."""
     query = select(*_LIGHT).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
     return first_row(connection.execute(query))
 
 
 def read_result(connection: Connection, execution_id: str) -> tuple[str, str | None]:
-    """The execution's state and its result as JSON text, None when no agent task has returned anything."""
+    """The execution's state, and its result as JSON text; None if no agent task has returned anything."""
     query = select(executions.c.state, cast(executions.c.output_data, Text)).where(executions.c.id == execution_id)
     state, result = connection.execute(query).one()
     return str(state), result
 
 
 def read(connection: Connection, execution_id: str, *, lock: bool = False) -> Row:
-    """The execution's row; with `lock` nobody else changes it, or adds to its timeline, until the transaction ends."""
+    """The execution's row. With `lock`, nobody else can change it or its timeline until the transaction ends."""
     query = select(executions).where(executions.c.id == execution_id)
     if lock:
         query = query.with_for_update(key_share=True)
@@ -184,7 +184,7 @@ def read(connection: Connection, execution_id: str, *, lock: bool = False) -> Ro
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The little of an execution that a stream needs: whose it is, and how far its log goes."""
+    """What a stream needs to know about an execution: its owner, and its last `seq`."""
 
     id: str
     dag_id: str
@@ -197,14 +197,21 @@ class Head:
 
 
 def heads(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple[str, str], Head]:
-    """The heads of those of the runs (`dag_id`, `dag_run_id`) that are recorded."""
+    """The heads of those runs (`dag_id`, `dag_run_id`) that are recorded."""
     columns = [executions.c[name] for name in Head.__slots__]
     query = select(*columns).where(tuple_(executions.c.dag_id, executions.c.dag_run_id).in_(runs))
     return {(row.dag_id, row.dag_run_id): Head(str(row[0]), *row[1:]) for row in connection.execute(query)}
 
 
 def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
-    """The execution's task instances as last seen, in the order in which they started."""
+    """The execution's task instances as last observed, in the order in which they started."""
+    instances = tasks.alias()
+    # Airflow's placeholder of a mapped task, which remains when its instances have replaced it.
+    replaced = (tasks.c.map_index == -1) & exists().where(
+        instances.c.execution_id == tasks.c.execution_id,
+        instances.c.task_id == tasks.c.task_id,
+        instances.c.map_index >= 0,
+    )
     query = (
         select(
             tasks.c.task_id,
@@ -215,21 +222,24 @@ def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
             tasks.c.finished_at,
             tasks.c.duration,
         )
-        .where(tasks.c.execution_id == execution_id)
+        .where(tasks.c.execution_id == execution_id, ~replaced)
         .order_by(tasks.c.started_at.nulls_last(), tasks.c.task_id, tasks.c.map_index)
     )
     return [TaskState(*row) for row in connection.execute(query)]
 
 
-def request_cancel(connection: Connection, execution_id: str) -> None:
-    """Somebody wants the run stopped: agents in flight see it within a second."""
-    connection.execute(
-        update(executions).where(executions.c.id == execution_id).values(cancel_requested_at=func.clock_timestamp())
+def request_cancel(connection: Connection, execution_id: str) -> bool:
+    """Request that the run be stopped, which its agents notice within a second; return False if it has finished."""
+    changed = connection.execute(
+        update(executions)
+        .where(executions.c.id == execution_id, executions.c.state.not_in(sorted(TERMINAL_RUN_STATES)))
+        .values(cancel_requested_at=func.clock_timestamp())
     )
+    return changed.rowcount == 1
 
 
 def withdraw_cancel(connection: Connection, execution_id: str) -> None:
-    """The run could not be stopped and goes on."""
+    """Withdraw the request, because the run could not be stopped."""
     connection.execute(update(executions).where(executions.c.id == execution_id).values(cancel_requested_at=None))
 
 
@@ -242,7 +252,7 @@ def cancelled_among(connection: Connection, execution_ids: Iterable[str]) -> set
 
 
 def begin_trace(connection: Connection, execution_id: str, *, trace_url: str | None) -> str | None:
-    """An agent task begins that is traced: gives the run's user. The run's address is that of its last such task."""
+    """Store the trace's address when a traced agent task begins; returns the run's user. The last such task wins."""
     row = update(executions).where(executions.c.id == execution_id)
     kept = row.values(trace_url=func.coalesce(trace_url, executions.c.trace_url)).returning(executions.c.user_id)
     return connection.execute(kept).scalar()
@@ -259,15 +269,15 @@ _SET_RESULTS = text(
 
 
 def set_results(connection: Connection, results: Mapping[str, Any]) -> None:
-    """Keep what agent tasks returned as the results of runs, and where their traces are, by the executions' ids. The
-    last one to end wins."""
+    """Store what agent tasks returned, and the addresses of their traces, as the results of runs, by the executions'
+    ids. The last task to end wins."""
     if results:
         rows = [{"id": execution_id, "value": result} for execution_id, result in results.items()]
         connection.execute(_SET_RESULTS, {"results": dumps(rows)})
 
 
 def list_active(connection: Connection) -> list[Row]:
-    """Ids of all runs that are not over, as far as is known here."""
+    """The ids of all runs that aren't recorded as finished."""
     query = select(executions.c.id, executions.c.dag_id, executions.c.dag_run_id, executions.c.updated_at).where(
         executions.c.state.in_(sorted(ACTIVE_RUN_STATES))
     )
@@ -275,7 +285,7 @@ def list_active(connection: Connection) -> list[Row]:
 
 
 def states_of(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """The recorded state of each of these runs (`dag_id`, `dag_run_id`) that is recorded."""
+    """The state of each of these runs (`dag_id`, `dag_run_id`) that is recorded."""
     if not runs:
         return {}
     query = select(executions.c.dag_id, executions.c.dag_run_id, executions.c.state).where(
@@ -285,7 +295,7 @@ def states_of(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple
 
 
 def clock(connection: Connection) -> datetime:
-    """The database's clock, by which rows are stamped."""
+    """The time of the database's clock, which sets the timestamps of rows."""
     moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
     return moment
 
@@ -306,8 +316,8 @@ def list_page(
 ) -> list[Row]:
     """Executions, newest first, at most `limit`, older than `before` (`queued_at`, `id`), without input and output.
 
-    `owner` restricts the list to runs that user started or that were started for them; `agent` to those in which it
-    worked, `error_category` and `error_agent` to those with one error that fits both.
+    `owner` restricts the list to runs that this user started, or that were started for them; `agent` to those in which
+    this agent ran; `error_category` and `error_agent` to those with an error that matches both.
     """
     query = select(*_LIGHT).order_by(executions.c.queued_at.desc(), executions.c.id.desc()).limit(limit)
     conditions = []
@@ -357,7 +367,7 @@ def workflow_payload(row: Mapping[str, Any]) -> dict[str, Any]:
     return payload
 
 
-# What stands in a run's conf may be anybody's: of the wrong kind it is ignored.
+# Anybody may have written the run's conf: values of the wrong type are ignored.
 
 
 def _text(value: Any) -> str | None:

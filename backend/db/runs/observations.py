@@ -1,4 +1,9 @@
-"""What is seen of runs and their tasks, merged with what is known: only what differs becomes an event."""
+"""Merges observations of runs and tasks with what is recorded. Only differences become events.
+
+There are two kinds of observations. A notification (of a listener, or of an agent in the triggerer) may be late or come
+twice, so it only moves a state forward. A reading of Airflow's lists by the reconciler is authoritative for everything
+that was written before the reading began, and for nothing newer.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,9 +17,10 @@ from backend.core.events import NewEvent
 from backend.core.jsonable import dumps
 from backend.core.states import (
     ACTIVE_RUN_STATES,
+    ACTIVE_TASK_STATES,
     TERMINAL_RUN_STATES,
-    TERMINAL_TASK_STATES,
     Progress,
+    TaskCounts,
     TaskState,
     measure_progress,
     merge_task,
@@ -26,31 +32,31 @@ from backend.db.runs.executions import RunState, ensure, workflow_payload
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
-_TOLD_BY_LISTENERS = {"running": "started_at", "success": "finished_at", "failed": "finished_at"}
-"""States of tasks, and the time of each."""
+_REPORTED_BY_LISTENERS = {"running": "started_at", "success": "finished_at", "failed": "finished_at"}
+"""Task states, and the column of each state's time."""
 
 _LISTENER_TAKES = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen of a run and of its task instances."""
+class RunObservation:
+    """What was observed of a run and of its task instances."""
 
     run: RunState
     tasks: Sequence[TaskState] = ()
 
 
 @dataclass(slots=True)
-class News:
-    """What has changed with it, as events: of the task instances, one for each that was seen, and of the run."""
+class ObservedChanges:
+    """What an observation has changed, as events: one or None for each task instance, and those of the run."""
 
-    of_tasks: list[NewEvent | None]
-    of_run: list[NewEvent]
+    task_events: list[NewEvent | None]
+    run_events: list[NewEvent]
 
     @property
     def events(self) -> list[NewEvent]:
-        """All of them in order."""
-        return [*filter(None, self.of_tasks), *self.of_run]
+        """All events, in order."""
+        return [*filter(None, self.task_events), *self.run_events]
 
 
 def observe(
@@ -60,23 +66,22 @@ def observe(
     *,
     observed_at: datetime | None = None,
 ) -> str:
-    """Record what was seen of a run and its task instances, and tell of it; gives the execution's id.
+    """Record what was observed of a run and its task instances, and append the changes; returns the execution's id.
 
-    Only what differs from what is known becomes an event, and nothing follows a run's `end` but another end or a new
-    start: what its tasks still tell is only kept. Without `observed_at` it is a notification: it moves things
-    forward and may come late or twice. With `observed_at`, the moment (by the database's clock) before a reading of
-    Airflow began, it is authoritative for everything that was last written before that moment.
+    Nothing follows a run's `end` but another end or a new start: later states of its tasks are stored without an event.
+    Without `observed_at`, the observation is a notification. With it, it is a reading of Airflow; `observed_at` is the
+    moment, by the database's clock, before the reading began.
     """
     return _observe(connection, run, seen, observed_at)[0]
 
 
 def observe_news(connection: Connection, run: RunState, seen: Iterable[TaskState], *, observed_at: datetime) -> bool:
-    """The same; says whether it told what a listener would have told by then: that a run or a task had begun or come to
-    its end, longer ago than a listener takes."""
-    _, told = _observe(connection, run, seen, observed_at)
-    moments = [run.finished_at for event in told if event.type == "end"]
-    for event in told:
-        if event.type == "task_update" and (key := _TOLD_BY_LISTENERS.get(event.payload["state"])):
+    """The same for a reading; returns whether it found what a listener should have reported by then: that a run or a
+    task started or ended, longer ago than a listener takes."""
+    _, appended = _observe(connection, run, seen, observed_at)
+    moments = [run.finished_at for event in appended if event.type == "end"]
+    for event in appended:
+        if event.type == "task_update" and (key := _REPORTED_BY_LISTENERS.get(event.payload["state"])):
             moments.append(event.payload[key])
     return any(moment is not None and moment < observed_at - _LISTENER_TAKES for moment in moments)
 
@@ -85,35 +90,40 @@ def _observe(
     connection: Connection, run: RunState, seen: Iterable[TaskState], observed_at: datetime | None
 ) -> tuple[str, list[NewEvent]]:
     execution_id = ensure(connection, run)
-    told = merge(connection, {execution_id: Seen(run, [*seen])}, observed_at=observed_at)[execution_id].events
-    if told:
-        events.append(connection, execution_id, told)
-    return execution_id, told
+    appended = merge(connection, {execution_id: RunObservation(run, [*seen])}, observed_at=observed_at)[
+        execution_id
+    ].events
+    if appended:
+        events.append(connection, execution_id, appended)
+    return execution_id, appended
 
 
-def merge(connection: Connection, seen: Mapping[str, Seen], *, observed_at: datetime | None = None) -> dict[str, News]:
-    """Record what was seen of runs, by the ids of their executions, as `observe` does; gives what is to be told of it,
-    by who calls this. The executions stay locked until the transaction ends."""
+def merge(
+    connection: Connection, seen: Mapping[str, RunObservation], *, observed_at: datetime | None = None
+) -> dict[str, ObservedChanges]:
+    """Record observations of runs, by the ids of their executions, as `observe` does; returns the changes, which the
+    caller appends. The executions stay locked until the transaction ends."""
     if not seen:
         return {}
     query = select(executions).where(executions.c.id == func.any(cast(list(seen), ARRAY(UUID(as_uuid=False)))))
     locked = all_rows(connection.execute(query.order_by(executions.c.id).with_for_update(key_share=True)))
     known = {row["id"]: row for row in locked}
     states = {key: _next_state(known[key], one.run, observed_at) for key, one in seen.items()}
-    # Whoever sees a run start again sees which of its tasks were cleared.
+    # An observer that sees a run start again also sees which of its tasks were cleared.
     over = {key for key, row in known.items() if row["state"] in TERMINAL_RUN_STATES}
     restarted = {key for key in over if states[key] in ACTIVE_RUN_STATES}
-    told = _merge_tasks(connection, seen, observed_at, restarted)
+    task_events = _merge_tasks(connection, seen, observed_at, restarted)
     counts = _count_tasks(connection, [*seen])
     changes: dict[str, dict[str, Any]] = {}
     for key, one in seen.items():
         before, state = known[key], states[key]
-        listed, done = counts.get(key, (0, 0))
+        counted = counts.get(key, TaskCounts())
+        state = states[key] = counted.run_state(state)
         progress = measure_progress(
-            listed,
-            done,
-            run_state=state,
-            known_total=max(before["tasks_total"], one.run.tasks_total),
+            counted,
+            run_state=state if before["cancel_requested_at"] is None else "cancelled",
+            # A run's own notice lists all of its task instances; without one, more may exist than have been seen.
+            known_total=0 if one.run.tasks_total else before["tasks_total"],
             known_percent=0 if key in restarted else before["progress"],
         )
         values = _run_values(before, one.run, state, progress, key in restarted)
@@ -121,13 +131,13 @@ def merge(connection: Connection, seen: Mapping[str, Seen], *, observed_at: date
             changes[key] = values
     if changes:
         connection.execute(_CHANGE, {"rows": dumps([{"id": key, **values} for key, values in changes.items()])})
-    news = {}
+    merged = {}
     for key in seen:
         before = known[key]
-        of_run = _news_of_run(connection, before, changes.get(key, {}))
+        run_events = _run_events(connection, before, changes.get(key, {}))
         still_over = key in over and before["state"] == states[key]
-        news[key] = News([], []) if still_over else News(told[key], of_run)
-    return news
+        merged[key] = ObservedChanges([], []) if still_over else ObservedChanges(task_events[key], run_events)
+    return merged
 
 
 _CHANGE = text(
@@ -145,7 +155,7 @@ _CHANGE = text(
 )
 
 
-def _news_of_run(connection: Connection, before: Row, values: Mapping[str, Any]) -> list[NewEvent]:
+def _run_events(connection: Connection, before: Row, values: Mapping[str, Any]) -> list[NewEvent]:
     changed = {name for name, value in values.items() if before[name] != value}
     after = {**before, **values}
     new: list[NewEvent] = []
@@ -159,7 +169,7 @@ def _news_of_run(connection: Connection, before: Row, values: Mapping[str, Any])
 
 
 _Key = tuple[str, str, int]
-"""The execution's id, the task's and the map index."""
+"""The execution's id, the task's id and the map index."""
 
 _READ_TASKS = text(
     """
@@ -184,15 +194,15 @@ _WRITE_TASKS = text(
 
 
 def _merge_tasks(
-    connection: Connection, seen: Mapping[str, Seen], observed_at: datetime | None, certain: Collection[str]
+    connection: Connection, seen: Mapping[str, RunObservation], observed_at: datetime | None, certain: Collection[str]
 ) -> dict[str, list[NewEvent | None]]:
     written = _read_tasks(connection, seen)
     known = {key: state for key, (state, _) in written.items()}
     changed: dict[_Key, TaskState] = {}
     completed: dict[tuple[str, int], None] = {}
-    told: dict[str, list[NewEvent | None]] = {}
+    task_events: dict[str, list[NewEvent | None]] = {}
     for execution_id, one in seen.items():
-        new = told[execution_id] = []
+        new = task_events[execution_id] = []
         for task in one.tasks:
             key = (execution_id, *task.key)
             fresh = execution_id in certain or (
@@ -212,11 +222,11 @@ def _merge_tasks(
     if changed:
         rows = [{"execution_id": key[0], **asdict(task)} for key, task in changed.items()]
         connection.execute(_WRITE_TASKS, {"rows": dumps(rows)})
-    return told
+    return task_events
 
 
-def _read_tasks(connection: Connection, seen: Mapping[str, Seen]) -> dict[_Key, tuple[TaskState, datetime]]:
-    """What is known of the task instances that were seen, and since when."""
+def _read_tasks(connection: Connection, seen: Mapping[str, RunObservation]) -> dict[_Key, tuple[TaskState, datetime]]:
+    """The recorded states of the observed task instances, and when each was written."""
     keys = {(execution_id, *task.key) for execution_id, one in seen.items() for task in one.tasks}
     if not keys:
         return {}
@@ -232,40 +242,54 @@ def _read_tasks(connection: Connection, seen: Mapping[str, Seen]) -> dict[_Key, 
     }
 
 
-def _count_tasks(connection: Connection, execution_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-    counted = connection.execute(
-        select(
-            tasks.c.execution_id,
-            func.count(),
-            func.count().filter(tasks.c.state == func.any(sorted(TERMINAL_TASK_STATES))),
-        )
-        .where(
-            tasks.c.execution_id == func.any(cast(execution_ids, ARRAY(UUID(as_uuid=False)))),
-            func.coalesce(tasks.c.state, "") != "removed",
-        )
-        .group_by(tasks.c.execution_id)
-    )
-    return {row[0]: (int(row[1]), int(row[2])) for row in counted}
+_COUNT_TASKS = text(
+    """
+    SELECT t.execution_id::text, count(*),
+        count(*) FILTER (WHERE t.state = 'success'),
+        count(*) FILTER (WHERE t.state = 'skipped'),
+        count(*) FILTER (WHERE t.state = ANY(:active)),
+        count(*) FILTER (WHERE t.state = 'awaiting_input')
+    FROM visual_ai.workflow_tasks t
+    WHERE t.execution_id = ANY(CAST(:executions AS uuid[])) AND t.state IS DISTINCT FROM 'removed'
+        -- Airflow's placeholder of a mapped task, which its instances have replaced.
+        AND NOT (t.map_index = -1 AND EXISTS (
+            SELECT FROM visual_ai.workflow_tasks m
+            WHERE m.execution_id = t.execution_id AND m.task_id = t.task_id AND m.map_index >= 0))
+    GROUP BY t.execution_id
+    """
+)
+
+
+def _count_tasks(connection: Connection, execution_ids: Sequence[str]) -> dict[str, TaskCounts]:
+    values = {"executions": list(execution_ids), "active": sorted(ACTIVE_TASK_STATES)}
+    return {row[0]: TaskCounts(*row[1:]) for row in connection.execute(_COUNT_TASKS, values)}
 
 
 def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str:
+    """The run's new state, before it is known whether it waits for a person."""
     known, seen = str(before["state"]), run.state
     if seen is None:
         return "running" if known == "queued" else known
     if seen == "failed" and (known == "cancelled" or before["cancel_requested_at"] is not None):
-        return "cancelled"  # Airflow knows a stopped run only as failed
+        seen = "cancelled"  # Airflow reports a cancelled run as failed
+    finished = known in TERMINAL_RUN_STATES
+    if seen == "cancelled":
+        return known if finished else seen  # a cancellation that came too late changes nothing
+    if finished and seen in ACTIVE_RUN_STATES and _started_before_end(before, run):
+        # The start that has ended. The listener reports the end before the scheduler's transaction commits it, so
+        # Airflow's API still calls the run `running` for a while: even a reading that began later proves nothing.
+        return known
     if observed_at is not None and before["updated_at"] < observed_at:
         return seen
     if seen == "queued":
         return known  # a late notification
-    if known in TERMINAL_RUN_STATES and (observed_at is not None or _started_before_end(before, run)):
-        # The reading began before the end was written; or it is the word of another scheduler, come late.
-        return seen if seen in TERMINAL_RUN_STATES and observed_at is None else known
+    if finished and observed_at is not None:
+        return known  # the reading began before the end was written
     return seen
 
 
 def _started_before_end(before: Row, run: RunState) -> bool:
-    """Whether what was seen is the attempt that is over: a cleared run starts after its end."""
+    """Whether the observation is of the finished run, not of its next start after it was cleared."""
     end = before["finished_at"] or before["started_at"]
     return run.started_at is not None and end is not None and run.started_at <= end
 
@@ -279,7 +303,7 @@ def _run_values(before: Row, run: RunState, state: str, progress: Progress, rest
         "tasks_done": progress.done,
         "attempt": before["attempt"] + 1 if restarted else before["attempt"],
         "run_type": before["run_type"] or run.run_type,
-        # A task may be seen before its run, and does not know whose that is.
+        # A task may be observed before its run, without the run's owner.
         "user_id": before["user_id"] or run.user,
         "triggered_by": before["triggered_by"] or run.user,
         "started_at": run.started_at or (None if restarted else before["started_at"]),

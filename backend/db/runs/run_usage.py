@@ -1,4 +1,4 @@
-"""What the agents of runs used, added up in their executions."""
+"""The usage of runs: what their agents used, added up in their executions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class UsageIncrement:
     """Tokens and, when known, cost in US dollars to add to an execution's totals."""
 
     execution_id: str
@@ -35,8 +35,8 @@ _ADD = text(
 )
 
 
-def add(connection: Connection, used: Sequence[Used]) -> None:
-    """Add what was used to the totals of executions, each of which may come several times."""
+def add(connection: Connection, used: Sequence[UsageIncrement]) -> None:
+    """Add usage to the totals of executions, each of which may occur several times."""
     if used:
         connection.execute(
             _ADD,

@@ -1,4 +1,4 @@
-"""What a try finds of one whose process is gone: killed, out of memory, or lost with its machine."""
+"""Closes what a try has left open whose process is gone: killed, out of memory, or lost with its machine."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,24 +8,24 @@ from sqlalchemy import Connection
 from backend.core.events import NewEvent
 from backend.db.rows import Row
 from backend.db.runs import errors, events, executions, traces
-from backend.db.runs.events import Told
+from backend.db.runs.events import TryEvents
 from backend.db.runs.traces import SHOWN_ITEMS, Place
 
 PROCESS_LOST = "ProcessLostError"
-"""The name under which such an end is recorded; nobody was left to raise it."""
+"""The exception type recorded for such an end, because no exception was raised."""
 
 
 def close_lost(connection: Connection, begun: Sequence[tuple[str, Place]]) -> None:
-    """End what earlier tries, or the same ones in another triggerer, left open, and tell of it on the timelines.
+    """Close what earlier tries, or the same ones in another triggerer, left open, and report it on the timelines.
 
-    `begun` are the tries that begin, with the ids of their executions. Call it before they write anything themselves.
-    Locks the executions: who records for several locks these first, in order of id, and then threads.
+    `begun` are the tries that begin, with the ids of their executions. Call it before they write anything. It locks the
+    executions: a transaction that records for several ones locks these first, in the order of their ids, then threads.
     """
     executions.lock(connection, [execution_id for execution_id, _ in begun])
     left = traces.supersede(connection, begun)
     if not left:
         return
-    told = []
+    reported = []
     for execution_id, place in begun:
         found = [
             row
@@ -34,8 +34,8 @@ def close_lost(connection: Connection, begun: Sequence[tuple[str, Place]]) -> No
         ]
         if found:
             new = _lost(connection, execution_id, place, found)
-            told.append(Told(execution_id, place.task_id, place.map_index, place.try_number, new))
-    events.append_from_tries(connection, told)
+            reported.append(TryEvents(execution_id, place.task_id, place.map_index, place.try_number, new))
+    events.append_from_tries(connection, reported)
 
 
 def _lost(connection: Connection, execution_id: str, place: Place, left: Sequence[Row]) -> list[NewEvent]:

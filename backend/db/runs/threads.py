@@ -1,4 +1,4 @@
-"""Threads: whether the agents of a task instance begin anew or go on where an earlier try stopped."""
+"""Threads: which try of a task instance may write, and whether its agents resume where an earlier try stopped."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -13,25 +13,25 @@ _CHECKPOINT_TABLES = ("checkpoint_writes", "checkpoint_blobs", "checkpoints")
 
 
 class SupersededError(RuntimeError):
-    """A later try of the task has begun; this one has lost its place. A retry doesn't help."""
+    """A later try of the task has begun, so this one may no longer write. A retry doesn't help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A try's right to write to a thread. It lasts until the next claim, of a later try or of the same one: the latter
-    when another triggerer takes it over."""
+    """A try's right to write to a thread. It lasts until the next claim: by a later try, or by the same try in another
+    triggerer, which has taken over the task."""
 
     thread_id: str
     try_number: int
     epoch: int
-    going_on: bool
-    """Whether an earlier claim left something to go on from."""
+    resumes: bool
+    """Whether an earlier claim left something to resume from."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """A try that wants its task's thread, with the LangGraph threads of its `agents`. `instance` is Airflow's id of the
-    task instance."""
+    """A try's request for its task's thread, with the LangGraph threads of its `agents`. `instance` is Airflow's id of
+    the task instance."""
 
     execution_id: str
     thread_id: str
@@ -58,10 +58,11 @@ _TAKE = text(
 
 
 def begin(connection: Connection, wanted: Sequence[ClaimRequest]) -> list[Claim | SupersededError]:
-    """Take threads for tries; gives what became of each: an error where a later try has the thread.
+    """Take threads for tries; returns a claim for each, or an error where a later try holds the thread.
 
-    Earlier claims can write no more. What they left is deleted when it was for another input, or when the task had
-    succeeded: then somebody wants it done again. Raises `sqlalchemy.exc.ProgrammingError` when a thread comes twice.
+    Earlier claims can't write any more. What they left is deleted if it was for another input, or if the task had
+    succeeded, because then a user wants it done again. Raises `sqlalchemy.exc.ProgrammingError` when two requests are
+    for the same thread.
     """
     query = select(threads).where(threads.c.thread_id == func.any([one.thread_id for one in wanted]))
     locked = connection.execute(query.order_by(threads.c.thread_id).with_for_update())
@@ -76,12 +77,12 @@ def begin(connection: Connection, wanted: Sequence[ClaimRequest]) -> list[Claim 
                 SupersededError(f"try {one.try_number} of {one.thread_id} was superseded by try {last.try_number}")
             )
             continue
-        # The same instance succeeded, but comes back: its triggerer died before Airflow heard of it.
+        # The same instance comes back although it succeeded: its triggerer died before it reported that to Airflow.
         finished = last is not None and last.completed and (one.instance is None or last.instance != one.instance)
-        going_on = last is not None and not finished and last.input_hash == one.input_hash
-        if last is not None and not going_on:
+        resumes = last is not None and not finished and last.input_hash == one.input_hash
+        if last is not None and not resumes:
             left += last.agents
-        claim = Claim(one.thread_id, one.try_number, 1 if last is None else last.epoch + 1, going_on)
+        claim = Claim(one.thread_id, one.try_number, 1 if last is None else last.epoch + 1, resumes)
         claims.append(claim)
         taken.append({**asdict(one), "epoch": claim.epoch})
     if left:
@@ -92,14 +93,15 @@ def begin(connection: Connection, wanted: Sequence[ClaimRequest]) -> list[Claim 
 
 
 def begin_one(connection: Connection, wanted: ClaimRequest) -> Claim:
-    """Take one thread. Raises `SupersededError` when a later try has it."""
+    """Take one thread. Raises `SupersededError` when a later try holds it."""
     (claim,) = begin(connection, [wanted])
     if isinstance(claim, SupersededError):
         raise claim
     return claim
 
 
-# In psycopg's style, for checkpoints too. Who takes a thread locks its row for update, in the same order.
+# In psycopg's parameter style, because checkpoints use it as well. A new claim locks the rows for update, in the same
+# order.
 HOLD = """
     SELECT thread_id, try_number, epoch
     FROM visual_ai.workflow_threads t
@@ -108,7 +110,8 @@ HOLD = """
     ORDER BY thread_id
     FOR KEY SHARE OF t
 """
-"""Those of some claims that last; until the transaction ends, they then go on lasting."""
+"""Selects those of the given claims that hold their threads, and locks them: nobody can take such a thread before the
+transaction ends."""
 
 
 def holding(claims: Collection[Claim]) -> dict[str, Any]:
@@ -121,9 +124,9 @@ def holding(claims: Collection[Claim]) -> dict[str, Any]:
 
 
 def held(connection: Connection, claims: Collection[Claim]) -> set[Claim]:
-    """Those of the claims that last; until the transaction ends, they then go on lasting."""
-    lasting = {tuple(row) for row in connection.exec_driver_sql(HOLD, holding(claims))}
-    return {claim for claim in claims if (claim.thread_id, claim.try_number, claim.epoch) in lasting}
+    """Those of the claims that hold their threads; nobody can take these before the transaction ends."""
+    found = {tuple(row) for row in connection.exec_driver_sql(HOLD, holding(claims))}
+    return {claim for claim in claims if (claim.thread_id, claim.try_number, claim.epoch) in found}
 
 
 def thread_of(dag_id: str, dag_run_id: str, task_id: str, map_index: int) -> str:
@@ -141,8 +144,8 @@ _COMPLETE = text(
 
 
 def complete(connection: Connection, tries: Collection[tuple[str, int]]) -> None:
-    """Tasks succeeded: their threads, and in which try. Not before Airflow has the result: a try that dies until then
-    is gone on from."""
+    """Mark the threads of tasks that have succeeded, each with the try. Call it once Airflow has the result: if the try
+    dies before that, the next one resumes from it."""
     if tries:
         parameters = {"threads": [thread for thread, _ in tries], "tries": [number for _, number in tries]}
         connection.execute(_COMPLETE, parameters)
@@ -152,7 +155,7 @@ def forget(connection: Connection, agent_threads: Sequence[str]) -> None:
     """Delete the checkpoints of LangGraph threads."""
     for table in _CHECKPOINT_TABLES:
         connection.execute(
-            text(f"DELETE FROM visual_ai.{table} WHERE thread_id = ANY(:ids)"),  # noqa: S608  # a constant's names
+            text(f"DELETE FROM visual_ai.{table} WHERE thread_id = ANY(:ids)"),  # noqa: S608  # the names are constants
             {"ids": list(agent_threads)},
         )
 

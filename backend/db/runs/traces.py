@@ -1,4 +1,4 @@
-"""Agent traces: one row for each agent run and one for each node of its graph."""
+"""Agent traces: one row per agent run, and one per execution of a node of its graph."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from backend.db.rows import Row, all_rows
 from backend.db.tables import agent_traces as traces
 
 EXCERPT = 20_000
-"""The longest string kept of an agent's input or output, in characters."""
+"""The longest string stored of an agent's input or output, in characters."""
 
 SHOWN_ITEMS = 50
-"""So many inputs of a batch, from the first, are shown one by one in streams and snapshots. All have their rows."""
+"""This many items of a batch, from the first, appear in streams and snapshots one by one. All items have rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in an execution something happened: the try of a task instance and, if it has one, the agent in it."""
+    """Where in an execution something happened: the try of a task instance, and the agent if there is one."""
 
     dag_id: str
     dag_run_id: str
@@ -32,7 +32,7 @@ class Place:
     agent: str | None = None
     agent_type: str | None = None
     item: int | None = None
-    """The input's position in a batch."""
+    """The index of a batch's item."""
 
 
 _WRITE = text(
@@ -62,9 +62,9 @@ _WRITE = text(
 
 
 def write(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows of agent runs (`node` None) and nodes, as `row` makes them, of any executions, all in one statement.
+    """Write rows of agent runs (`node` None) and nodes, as `row` makes them, of any executions, in one statement.
 
-    A row that is there already, or comes again, is completed: only its input stays what it was.
+    A row that exists already, or occurs twice, is updated; only its input is kept.
     """
     merged: dict[str, Mapping[str, Any]] = {}
     for new in rows:
@@ -75,7 +75,7 @@ def write(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def row(place: Place, **values: Any) -> dict[str, Any]:
-    """A row for `write`, with its `execution_id`; `input` and `output` are redacted and cut."""
+    """A row for `write`, which adds `execution_id`; `input` and `output` are redacted and shortened."""
     return {
         "task_id": place.task_id,
         "map_index": place.map_index,
@@ -105,8 +105,8 @@ _SUPERSEDE = text(
 
 
 def supersede(connection: Connection, begun: Sequence[tuple[str, Place]]) -> list[Row]:
-    """End what was left open before these tries begin, of executions by their ids: by earlier tries, or by the same one
-    in another triggerer. Its process is gone. Gives it, in the order in which it began, without inputs and outputs."""
+    """Close the rows that earlier tries, or the same ones in another triggerer, left open before these tries begin, by
+    the ids of their executions. Returns them in the order of their start, without inputs and outputs."""
     ended = connection.execute(
         _SUPERSEDE,
         {
@@ -120,8 +120,8 @@ def supersede(connection: Connection, begun: Sequence[tuple[str, Place]]) -> lis
 
 
 def used_before(connection: Connection, execution_id: str, place: Place) -> tuple[int, int, Decimal | None, int]:
-    """What the agent's nodes used in all tries so far: input and output tokens, cost (None when unknown), and how many
-    called a model."""
+    """What the agent's nodes used in all tries so far: input tokens, output tokens, cost (None when unknown), and the
+    number of nodes that called a model."""
     called = traces.c.model.is_not(None)
     row = connection.execute(
         select(
@@ -159,9 +159,9 @@ _SPENT = text(
 def spent_before(
     connection: Connection, execution_id: str, place: Place, since: datetime, *, whole_run: bool
 ) -> tuple[int, Decimal | None, int]:
-    """What nodes used outside this try, in earlier tries of the task or in the whole run, or in this one before
-    `since`, when it was another triggerer's: tokens, cost (None when some
-    of it has no known price) and the number of nodes' executions."""
+    """What nodes used outside this try: in earlier tries of the task or in the whole run, and in this try before
+    `since`, when it ran in another triggerer. Returns tokens, cost (None when some of it has no known price) and the
+    number of executions of nodes."""
     row = connection.execute(
         _SPENT,
         {
@@ -177,7 +177,7 @@ def spent_before(
 
 
 def used_by_items(connection: Connection, execution_id: str, place: Place) -> dict[int, tuple[int, int, Any, int]]:
-    """What each item of a batch used so far, as `used_before` gives it."""
+    """What each item of a batch has used so far, in the form of `used_before`."""
     called = traces.c.model.is_not(None)
     query = (
         select(
@@ -204,9 +204,9 @@ def used_by_items(connection: Connection, execution_id: str, place: Place) -> di
 
 
 def list_agents(connection: Connection, execution_id: str) -> list[Row]:
-    """The execution's agent runs and nodes, oldest first, without their inputs and outputs.
+    """The execution's agent runs and nodes, oldest first, without inputs and outputs.
 
-    Of batches only the first `SHOWN_ITEMS` inputs: those that the stream tells of, too.
+    Of batches only the first `SHOWN_ITEMS` items, which are also those that the stream reports.
     """
     columns = [column for column in traces.c if column.name not in ("input", "output")]
     shown = or_(traces.c.item_index.is_(None), traces.c.item_index < SHOWN_ITEMS)
@@ -215,7 +215,7 @@ def list_agents(connection: Connection, execution_id: str) -> list[Row]:
 
 
 def label(agent: str | None, item: int | None) -> str | None:
-    """What events and snapshots call an agent: in a batch with the input's position, as in `vision[7]`."""
+    """The name of an agent in events and snapshots; in a batch with the item's index, as in `vision[7]`."""
     return agent if item is None else f"{agent}[{item}]"
 
 

@@ -1,1 +1,1 @@
-"""The `local:` models, which work without a key or a network."""
+"""The offline models (`local:`), which work without a key and without a network."""

@@ -1,4 +1,4 @@
-"""What the two offline chat models share: parameters, streaming, usage. Subclasses analyse."""
+"""The base of the two offline chat models: parameters, streaming and usage. Subclasses do the analysis."""
 
 import asyncio
 import os
@@ -19,9 +19,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 class LocalChatModel(BaseChatModel):
     """A chat model that computes its answer on this machine, at no cost and without any network.
 
-    It takes the standard parameters, so that it can stand in for any model; only `stop` changes anything,
-    since nothing is sampled, sent or retried. `usage_metadata` counts words separated by white space: those
-    of all messages in, those of the answer out; a picture counts nothing. The price of them is zero.
+    It accepts the standard parameters, so that it can stand in for any model, but only `stop` has an effect: nothing is
+    sampled, sent or retried. `usage_metadata` counts words separated by white space: those of all messages as input,
+    and those of the answer as output. Pictures count as zero. The price is zero.
     """
 
     model: str
@@ -34,7 +34,7 @@ class LocalChatModel(BaseChatModel):
 
     @abstractmethod
     def _analyse(self, messages: Sequence[BaseMessage]) -> tuple[str, dict[str, Any]]:
-        """The answer, and the same as JSON values for `additional_kwargs["analysis"]`; blocking."""
+        """Return the answer, and the same as JSON for `additional_kwargs["analysis"]`. Blocking."""
 
     @property
     def _llm_type(self) -> str:
@@ -71,7 +71,7 @@ class LocalChatModel(BaseChatModel):
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002  # nothing to report on the way
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002  # there is nothing to report meanwhile
         **_: Any,
     ) -> ChatResult:
         return ChatResult(generations=[ChatGeneration(message=self._answer(messages, stop))])
@@ -113,16 +113,16 @@ class LocalChatModel(BaseChatModel):
 
 @lru_cache(maxsize=1)
 def _workers(_process: int) -> ThreadPoolExecutor:
-    """This process's threads for analyses; a forked child has lost its parent's and starts its own.
+    """The threads in which this process runs analyses. A forked child has none of its parent's and starts its own.
 
-    Not the event loop's own few threads: a hundred pictures that wait for their turn would keep it from looking up a
-    host's name.
+    They are separate from the event loop's few threads, where a hundred waiting pictures would delay even the look-up
+    of a host's name.
     """
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="local-model")
 
 
 def _chunks(answer: AIMessage) -> Iterator[ChatGenerationChunk]:
-    """A chunk for each line. The last one carries what may stand only once: usage, analysis, the model's name."""
+    """One chunk per line. The last one carries what may occur only once: usage, analysis, the model's name."""
     lines = answer.text.splitlines(keepends=True) or [""]
     for line in lines[:-1]:
         yield ChatGenerationChunk(message=AIMessageChunk(content=line))

@@ -1,6 +1,6 @@
-"""Fields of a JSON Schema found in a text without a language model: by their labels and by what they look like.
+"""Finds the fields of a JSON Schema in a text without a language model, by their labels and by their form.
 
-Precision goes before recall: what could be meant in two ways is not found. Blocking, deterministic, offline.
+Precision takes precedence over recall: an ambiguous value is not reported. Blocking and deterministic.
 """
 
 import re
@@ -50,17 +50,17 @@ class _Line:
 
 
 def find_fields(text: str, schema: Mapping[str, Any]) -> dict[str, Found | None]:
-    """What was found for each property of `schema`; None for what was not.
+    """The value found for each property of `schema`; None where there is none.
 
-    A value fits its property's own schema. Properties that are objects, or lists of anything but dates, addresses and
-    numbers with a pattern of their own, are not looked for.
+    A value fits its property's own schema. Properties that are objects are not searched for, and neither are lists of
+    anything but dates, addresses and numbers with a pattern.
     """
     lines = [_line(raw) for raw in text.splitlines() if raw.strip()]
     parts = {name: _resolved(part, schema) for name, part in schema.get("properties", {}).items()}
     names = {name: {_words(name), _words(str(part.get("title") or name))} for name, part in parts.items()}
     found = {}
     for name, part in parts.items():
-        # What stands beside another field's own label is that field's, whatever it looks like.
+        # A value beside another field's label belongs to that field, whatever it looks like.
         others = {words for other, its in names.items() if other != name for words in its} - names[name]
         own = lines if part.get("type") == "array" else [line for line in lines if line.label not in others]
         found[name] = _find(own, names[name], part, schema)
@@ -78,13 +78,13 @@ def _find(
     for candidates in _rounds(lines, names, part):
         fitting = [found for found in candidates if found.value is not None and validator.is_valid(found.value)]
         if fitting:
-            # Two different values are two meanings.
+            # Two different values are ambiguous.
             return fitting[0] if all(found.value == fitting[0].value for found in fitting) else None
     return None
 
 
 def _rounds(lines: list[_Line], names: set[tuple[str, ...]], part: Mapping[str, Any]) -> Iterable[list[Found]]:
-    """The candidates, by how sure they are: those of a later round count when an earlier one has none."""
+    """The candidates in rounds of decreasing certainty: a round counts only if earlier ones found nothing."""
     read, pattern = _reader(part), _pattern(part, names)
     if part.get("type") == "array":
         if pattern is not None:
@@ -99,7 +99,7 @@ def _rounds(lines: list[_Line], names: set[tuple[str, ...]], part: Mapping[str, 
         if line.label and any(set(words) <= set(line.label) for words in names)
     ]
     if _typed(part):
-        # "Total EUR 79.50": no more than a row of a form, so that prose which begins with the word is none.
+        # "Total EUR 79.50": only short lines like those of a form, not prose that begins with the word.
         yield [
             Found(read(" ".join(line.text.split()[len(words) :])), line.text)
             for line in lines
@@ -124,7 +124,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _resolved(given: Any, root: Mapping[str, Any]) -> dict[str, Any]:
-    """A property's schema without references, and without the alternative null."""
+    """A property's schema with references resolved, and without the alternative null."""
     if not isinstance(given, Mapping):
         return {}
     part = dict(given)
@@ -152,7 +152,7 @@ def _typed(part: Mapping[str, Any]) -> bool:
 
 
 def _reader(part: Mapping[str, Any]) -> Callable[[str], Any]:
-    """How a property's value is read off the text beside its label; None when it can't be."""
+    """The function that reads a property's value from the text beside its label; None if there is none."""
     kind, form = part.get("type"), part.get("format")
     if "enum" in part:
         return lambda text: next((one for one in part["enum"] if str(one).casefold() == text.casefold()), None)
@@ -172,7 +172,7 @@ def _reader(part: Mapping[str, Any]) -> Callable[[str], Any]:
 
 
 def _pattern(part: Mapping[str, Any], names: set[tuple[str, ...]]) -> Callable[[str], list[str]] | None:
-    """How all values of a kind are found wherever they stand, for kinds that look like nothing else."""
+    """The function that finds all values of a kind anywhere in a text, for kinds with an unmistakable form."""
     if part.get("type") == "array":
         item = part.get("items")
         return _pattern(item, names) if isinstance(item, Mapping) and item.get("type") == "string" else None
@@ -193,7 +193,7 @@ def _only(values: list[Any]) -> Any:
 def _number(text: str, *, whole: bool) -> float | int | None:
     digits = re.sub(r"['’\u00a0\u202f ]", "", text).replace("−", "-")
     points = [mark for mark in digits if mark in ".,"]
-    if len(set(points)) == 2:  # the last one is the decimal mark, the other groups thousands
+    if len(set(points)) == 2:  # the last one is the decimal mark, and the other one groups thousands
         digits = digits.replace(points[0], "").replace(",", ".")
     elif len(points) > 1 or (points == [","] and re.search(r",\d{3}$", digits)):
         digits = digits.replace(points[0], "")
@@ -209,7 +209,7 @@ def _number(text: str, *, whole: bool) -> float | int | None:
 
 
 def _dates(text: str) -> list[str]:
-    """The dates of a text, as ISO 8601; one like 03/04/2025 may be March or April, so it is none."""
+    """The dates in a text, as ISO 8601. Ambiguous ones such as 03/04/2025 are left out."""
     found = [(match.start(), (match[1], match[2], match[3])) for match in _ISO_DATE.finditer(text)]
     for match in _NUMERIC_DATE.finditer(text):
         first, mark, second, year = match.groups()

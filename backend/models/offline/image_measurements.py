@@ -1,4 +1,4 @@
-"""What Pillow and NumPy can measure on a picture: light, contrast, sharpness and colours. Blocking, no model."""
+"""Measures light, contrast, sharpness and colours of a picture with Pillow and NumPy. Blocking; uses no model."""
 
 import math
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEASURED_SIDE = 1024
-"""Pixels of the longer side that light and sharpness are measured at: sharpness depends on scale, so it is
-one scale."""
+"""The longer side, in pixels, at which light and sharpness are measured. Sharpness depends on the scale, so there is
+only one."""
 
 PALETTE_SIDE = 256
 PALETTE_COLOURS = 8
 MIN_SHARE = 0.01
-"""A colour of less than 1 % of the picture is not called dominant."""
+"""The smallest share of the picture that makes a colour dominant: 1 %."""
 
 
 class PaletteColour(TypedDict):
@@ -27,7 +27,7 @@ class PaletteColour(TypedDict):
 
 
 class Measurements(TypedDict):
-    """`brightness` and `contrast` from 0 to 1, `sharpness` from 0 up; `palette` has the largest share first."""
+    """`brightness` and `contrast` are from 0 to 1, `sharpness` is from 0 up; `palette` is ordered by share."""
 
     brightness: float
     contrast: float
@@ -38,8 +38,8 @@ class Measurements(TypedDict):
 def measure(image: "Image.Image") -> Measurements:
     """Measure an RGB picture.
 
-    Brightness is the mean of the luma (ITU-R BT.601), contrast its standard deviation (RMS contrast: 0.5 is
-    the most there is, black and white in equal parts), both over 255. Sharpness is the variance of the luma's
+    Brightness is the mean of the luma (ITU-R BT.601), and contrast its standard deviation (RMS contrast; the maximum is
+    0.5, for black and white in equal parts), both over 255. Sharpness is the variance of the luma's
     Laplacian (Pech-Pacheco et al., 2000) in squared grey levels, with the longer side at most `MEASURED_SIDE`
     pixels; below about 100 a photograph looks blurred.
     """
@@ -77,7 +77,7 @@ def _palette(image: "Image.Image") -> list[PaletteColour]:
     for count, index in sorted(counts, reverse=True):
         red, green, blue = values[3 * index : 3 * index + 3]
         name, share = colour_name((red, green, blue)), count / total
-        if name in merged:  # shades of one name are one colour, shown by the most frequent
+        if name in merged:  # shades with the same name are one colour, represented by the most frequent shade
             merged[name]["share"] += share
         else:
             merged[name] = {"hex": f"#{red:02x}{green:02x}{blue:02x}", "share": share, "name": name}
@@ -88,8 +88,8 @@ def _palette(image: "Image.Image") -> list[PaletteColour]:
 def colour_name(colour: tuple[int, int, int]) -> str:
     """The CSS 3 colour name nearest to an sRGB colour, by the "redmean" distance.
 
-    Redmean (T. Riemersma, CompuPhase, "Colour metric") weighs the channels as the eye does and needs no
-    conversion.
+    Redmean (T. Riemersma, CompuPhase, "Colour metric") weights the channels as the eye does, without a conversion to
+    another colour space.
     """
     import webcolors
 

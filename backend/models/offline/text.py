@@ -1,4 +1,4 @@
-"""`local:text`: what can honestly be said about a text without a language model."""
+"""`local:text`: says what can be determined about a text without a language model, and no more."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,13 +28,13 @@ KEY_PHRASES = 10
 
 
 class LocalText(LocalChatModel):
-    """Summarises the text of the last human message by extraction, offline and always in the same way.
+    """Summarises the text in the last human message by extraction. Offline and deterministic.
 
-    The text is what stands in `<text>` elements (`backend.models.prompts.document`), what stands around them is
-    the question; a message without such an element is all text. Of several elements each gets its own part of
-    the summary. `additional_kwargs["analysis"]` holds `offline, notice, summary, key_phrases, language,
-    statistics, matches, coverage`; `coverage` tells how many sentences were compared when the text is too
-    long for all. A text of 1,000,000 characters takes a few seconds.
+    The text is the content of `<text>` elements (`backend.models.prompts.document`), and what surrounds them is the
+    question. A message without such an element is all text. Each of several elements gets its own part of the summary.
+    `additional_kwargs["analysis"]` has `offline, notice, summary, key_phrases, language, statistics, matches,
+    coverage`; `coverage` says how many sentences were compared if the text is too long for all. A text of 1,000,000
+    characters takes a few seconds.
     """
 
     model: str = NAME

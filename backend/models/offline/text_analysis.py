@@ -1,7 +1,6 @@
-"""What can be said about a text without a language model: its language, its key phrases, its central
-sentences.
+"""Analyses a text without a language model: its language, its key phrases and its central sentences.
 
-Everything here is blocking, deterministic, works offline and takes time in proportion to the text's length.
+All functions are blocking and deterministic, work offline, and take time in proportion to the text's length.
 """
 
 import re
@@ -15,22 +14,22 @@ from itertools import pairwise
 from typing import Any
 
 MAX_RANKED = 200
-"""LexRank compares every sentence with every other: 200 take about a quarter of a second, 1,000 would take six."""
+"""LexRank compares all pairs of sentences: 200 sentences take about 0.25 s, 1,000 would take 6 s."""
 
 MAX_PHRASE_CHARS = 200_000
-"""YAKE takes about 4 µs a character; more text than this adds time, not better phrases."""
+"""YAKE takes about 4 µs per character; more text than this takes longer without better phrases."""
 
 MAX_SENTENCE_CHARS = 500
-"""Longer "sentences" are tables, logs or code: they are cut at a space."""
+"""Longer "sentences" are tables, logs or code, and are split at a space."""
 
 LANGUAGE_SAMPLE_CHARS = 20_000
 MIN_LANGUAGE_LETTERS = 20
-"""With fewer letters a language can only be guessed, so none is given."""
+"""With fewer letters than this a language would be a guess, so none is reported."""
 
 WORDS_PER_MINUTE = 238
 """Silent reading of English non-fiction: Brysbaert, "How many words do we read per minute?", 2019."""
 
-# Scripts without spaces: a character stands for a word.
+# Scripts without spaces: each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+(?:['’][^\W_]+)*")
 _WIDE_STOP = re.compile(r"(?<=[。！？])")
 _ITEM_START = re.compile(r"\n(?=[ \t]{0,8}(?:[-*•#>|]|\d{1,3}[.)][ \t]))")
@@ -39,7 +38,7 @@ _load_lock = threading.Lock()
 
 
 def prepare() -> None:
-    """Load the libraries' data now: a process that forks others has them share it. Starts no thread."""
+    """Load the libraries' data now, so that the processes that are forked later share it. Starts no thread."""
     sentence = "The harbour was quiet, and three boats lay at the pier."
     detect_language(sentence)
     key_phrases(sentence, [sentence], "en")
@@ -63,8 +62,8 @@ def split_words(text: str) -> list[str]:
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text, none longer than `MAX_SENTENCE_CHARS`.
 
-    A blank line ends one too, and so does the start of a list item, a heading or a table row; any other line
-    break is a space, as in prose wrapped at a fixed width.
+    A blank line also ends a sentence, and so does the start of a list item, a heading or a table row. Any other line
+    break counts as a space, as in prose wrapped at a fixed width.
     """
     from segtok.segmenter import split_multi
 
@@ -92,7 +91,7 @@ def statistics(text: str, sentences: Sequence[str]) -> dict[str, Any]:
 
 
 def detect_language(text: str) -> str | None:
-    """The ISO 639-1 code of the text's language, judged by its beginning; None when there is too little to go by."""
+    """The ISO 639-1 code of the text's language, judged by its beginning; None if the text is too short to tell."""
     sample = text[:LANGUAGE_SAMPLE_CHARS]
     if sum(map(str.isalpha, sample)) < MIN_LANGUAGE_LETTERS:
         return None
@@ -103,9 +102,9 @@ def detect_language(text: str) -> str | None:
 
 
 def key_phrases(text: str, sentences: Sequence[str], language: str | None, count: int = 10) -> list[str]:
-    """The phrases of up to two words that the text is about (YAKE), the best first.
+    """The key phrases of a text (YAKE), of up to two words each, the best first.
 
-    A text of more than `MAX_PHRASE_CHARS` is judged by evenly spaced sentences that add up to as much.
+    A text of more than `MAX_PHRASE_CHARS` is represented by evenly spaced sentences of that total length.
     """
     import yake
 
@@ -120,8 +119,8 @@ def key_phrases(text: str, sentences: Sequence[str], language: str | None, count
 def summarise(sentences: Sequence[str], language: str | None, count: int = 5) -> Summary:
     """The `count` most central sentences: LexRank (Erkan and Radev, 2004), as sumy implements it.
 
-    Of more than `MAX_RANKED` sentences, so many equal stretches of the text each send their best one, by the
-    mean frequency of its words (SumBasic's measure), so that the whole text stays represented.
+    A text of more than `MAX_RANKED` sentences is divided into that many equal parts. Each is represented by its best
+    sentence, by the mean frequency of its words (SumBasic's measure), so that the whole text is covered.
     """
     unique = list(dict.fromkeys(sentences))
     candidates = unique if len(unique) <= MAX_RANKED else _stretch_winners(unique, language)
@@ -136,14 +135,14 @@ def summarise(sentences: Sequence[str], language: str | None, count: int = 5) ->
     stem, stop_words = _language_tools(language)
     summarizer = LexRankSummarizer(stem)
     summarizer.stop_words = stop_words
-    # Sentences that share no word with any other have no rank: 0/0 is meant to be "last".
+    # Sentences that share no word with any other have no rank (0/0) and come last.
     with np.errstate(divide="ignore", invalid="ignore"):
         best = summarizer(document, count)
     return Summary(tuple(str(sentence) for sentence in best), len(candidates), len(sentences))
 
 
 def content_words(text: str, language: str | None) -> dict[str, str]:
-    """The words of a text that say something, in lower case, by their stems; none of a single letter."""
+    """The stems of a text's content words, in lower case, without single letters."""
     stem, stop_words = _language_tools(language)
     folded = dict.fromkeys(word.casefold() for word in split_words(text))
     return {stem(word): word for word in folded if word not in stop_words and len(word) > 1}
@@ -173,7 +172,7 @@ def _stretch_winners(sentences: Sequence[str], language: str | None) -> list[str
     bounds = [len(sentences) * part // MAX_RANKED for part in range(MAX_RANKED + 1)]
 
     def weight(index: int) -> float:
-        # A sentence of one frequent word is a heading, not a statement.
+        # A sentence that repeats one word is a heading, not a statement.
         return sum(frequency[word] for word in words[index]) / max(len(words[index]), 5)
 
     return [sentences[max(range(start, end), key=weight)] for start, end in pairwise(bounds)]
@@ -181,7 +180,7 @@ def _stretch_winners(sentences: Sequence[str], language: str | None) -> list[str
 
 @lru_cache(maxsize=32)
 def _language_tools(language: str | None) -> tuple[Callable[[str], str], frozenset[str]]:
-    """The stemmer and the stop words of a language; neither, for a language that sumy does not know."""
+    """The stemmer and the stop words of a language; without either for a language that sumy does not know."""
     from sumy.nlp.stemmers import Stemmer, null_stemmer
     from sumy.utils import get_stop_words
 
@@ -195,7 +194,7 @@ def _language_tools(language: str | None) -> tuple[Callable[[str], str], frozens
 
 
 class _Tokenizer:
-    """What sumy asks of a tokenizer; its own would download data."""
+    """The tokenizer interface that sumy expects; its own tokenizer would download data."""
 
     def to_words(self, sentence: str) -> tuple[str, ...]:
         return tuple(split_words(sentence))

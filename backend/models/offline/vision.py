@@ -1,4 +1,4 @@
-"""`local:vision`: what can honestly be said about a picture without a vision model."""
+"""`local:vision`: says what can be determined about a picture without a vision model, and no more."""
 
 import base64
 import binascii
@@ -171,7 +171,7 @@ def _picture_source(block: dict[str, Any]) -> str | None:
         source = block.get("base64") or block.get("url") or f"file:{block.get('file_id')}"
         return str(source)
     value = block.get("value")
-    # The forms of OpenAI's that LangChain doesn't translate: the URL as plain text, and the Responses API's.
+    # OpenAI's forms that LangChain doesn't translate: a plain URL, and that of the Responses API.
     if isinstance(value, dict) and value.get("type") in ("image_url", "input_image"):
         return str(value.get("image_url"))
     return None

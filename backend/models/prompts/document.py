@@ -1,4 +1,4 @@
-"""How a document travels inside a prompt: fenced, so that it can't be mistaken for instructions."""
+"""Fences documents inside a prompt, so that a model can't mistake them for instructions."""
 
 import re
 from collections.abc import Callable
@@ -7,16 +7,15 @@ _ELEMENT = re.compile(r'<text(?: name="([^"<>]*)")?>\n(.*?)\n</text>', re.DOTALL
 
 
 def fence(text: str, name: str | None = None) -> str:
-    """`text` as a `<text>` element, with a name when there are several. What `unfence` undoes."""
+    """Wrap `text` in a `<text>` element, with a name if there are several. `unfence` reverses this."""
     label = ' name="' + re.sub(r'["<>]', "", name) + '"' if name else ""
     return f"<text{label}>\n" + text.replace("</text", r"<\/text") + "\n</text>"
 
 
 def unfence(prompt: str) -> tuple[str, list[tuple[str | None, str]]]:
-    """The instructions of a prompt, and its `(name, text)` documents.
+    """Return the instructions in a prompt, and its documents as `(name, text)`.
 
-    A prompt without any fence is a document itself: somebody who writes to a text model directly sends the
-    text.
+    A prompt without a fence is a document itself: whoever calls a text model directly sends just the text.
     """
     documents = [(match[1] or None, match[2].replace(r"<\/text", "</text")) for match in _ELEMENT.finditer(prompt)]
     if not documents:
@@ -25,12 +24,12 @@ def unfence(prompt: str) -> tuple[str, list[tuple[str | None, str]]]:
 
 
 def documents(prompt: str) -> list[str]:
-    """The documents of a prompt as they stand in it, or all of it when it has none."""
+    """The documents of a prompt, still escaped; the whole prompt if it has none."""
     return [match[2] for match in _ELEMENT.finditer(prompt)] or [prompt]
 
 
 def with_documents(prompt: str, change: Callable[[str], str]) -> str:
-    """The prompt with each of its `documents` changed; its instructions and fences stay."""
+    """The prompt with `change` applied to each of its `documents`, but not to instructions and fences."""
     if _ELEMENT.search(prompt) is None:
         return change(prompt)
 

@@ -1,7 +1,7 @@
-"""Makes a prompt shorter where that loses least, and says in the prompt itself what was left out.
+"""Shortens a prompt where that loses the least, and marks in the prompt what was left out.
 
-First the results of tools, the oldest first; then the longest texts, in their middle. Instructions (the system's
-messages and what stands around fenced documents) and pictures stay as they are.
+The results of tools are cut first, beginning with the oldest; then the longest texts, in their middle. Instructions
+(system messages and the text around fenced documents) and pictures are left unchanged.
 """
 
 import math
@@ -15,20 +15,20 @@ from backend.models.prompts.document import documents, with_documents
 from backend.models.token_estimate import estimate_messages, estimate_text
 
 KEPT_TOKENS = 200
-"""No text is cut to less; what is shorter stays whole."""
+"""No text is cut to fewer tokens than this, and shorter ones are kept whole."""
 _MARK_TOKENS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """A shorter prompt, and how many characters of it were left out."""
+    """A shortened prompt, and how many characters were left out of it."""
 
     messages: list[BaseMessage]
     left_out: int
 
 
 def trim_prompt(messages: Sequence[BaseMessage], tokens: int) -> Trimmed:
-    """Cut a prompt to about `tokens`, as `estimate_messages` counts them; or as far as that goes."""
+    """Cut a prompt to about `tokens`, as `estimate_messages` counts them, or as far as possible."""
     cutter = _Cutter()
     kept = list(messages)
     for index, message in enumerate(kept):
@@ -50,18 +50,18 @@ def trim_prompt(messages: Sequence[BaseMessage], tokens: int) -> Trimmed:
 
 
 def least_tokens(messages: Sequence[BaseMessage]) -> int:
-    """To how many tokens a prompt can be cut at most."""
+    """The fewest tokens that a prompt can be cut to."""
     return estimate_messages(trim_prompt(messages, 0).messages)
 
 
 class _Cutter:
-    """Cuts texts and counts what is left out of them."""
+    """Cuts texts, and counts the characters that it leaves out."""
 
     def __init__(self) -> None:
         self.left_out = 0
 
     def cut(self, text: str, tokens: int) -> str:
-        """The beginning and the end of a text, with a mark between them."""
+        """Return the beginning and the end of a text, with a mark between them."""
         size = estimate_text(text)
         tokens = max(tokens, KEPT_TOKENS)
         if size <= tokens + _MARK_TOKENS:
@@ -75,11 +75,11 @@ class _Cutter:
 
 
 def _level(sizes: Sequence[int], room: int) -> int:
-    """The size to which the longest texts have to be cut so that all together fit the room."""
+    """The size to which the longest texts must be cut for all texts together to fit."""
     left, room = sorted(sizes), max(room, 0)
     while left and left[0] * len(left) <= room:
         room -= left.pop(0)
-    # The marks take room as well.
+    # The marks take tokens as well.
     return max((room // len(left) if left else room) - _MARK_TOKENS, KEPT_TOKENS)
 
 

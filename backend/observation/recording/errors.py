@@ -11,6 +11,7 @@ from backend.core.workflow_error_handler import Action, Classified, FailedAttemp
 from backend.db.runs import errors
 from backend.db.runs.traces import SHOWN_ITEMS, Place
 from backend.observation.recording.recorder import Recorder
+from backend.observation.recording.records import RowsWithEvents
 
 
 class ErrorRecords:
@@ -47,10 +48,10 @@ class ErrorRecords:
         error_id: str | None = None,
         silent: bool = False,
     ) -> None:
-        """Record an error; a `silent` one isn't told on the stream, nor are those of a batch behind its first ones."""
+        """Record an error. The stream gets neither a `silent` one, nor more than a batch's first ones."""
         recorder, place = self._recorder, self._place
-        recorder.errors_told += not silent
-        silent = silent or (place.item is not None and recorder.errors_told > SHOWN_ITEMS)
+        recorder.errors_shown += not silent
+        silent = silent or (place.item is not None and recorder.errors_shown > SHOWN_ITEMS)
         hidden = recorder.hidden
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
@@ -71,7 +72,7 @@ class ErrorRecords:
             )
             return [] if silent else [NewEvent("error", payload)]
 
-        recorder.put(write)
+        recorder.put(RowsWithEvents(write))
 
     def recovered(self, error_ids: Sequence[str]) -> None:
         """What was tried succeeded after these errors."""
@@ -80,14 +81,14 @@ class ErrorRecords:
             errors.recover(connection, error_ids)
             return []
 
-        self._recorder.put(write)
+        self._recorder.put(RowsWithEvents(write))
 
     def follows_another(self) -> None:
-        """The agent goes on from what an earlier try, or this one elsewhere, left."""
+        """The agent resumes what an earlier try, or this one in another triggerer, has left."""
         self._earlier = True
 
-    def came_to_its_end(self) -> None:
-        """The agent succeeded: so what ended it in earlier tries was recovered from."""
+    def succeeded(self) -> None:
+        """The agent succeeded, so the errors that ended it in earlier tries are recovered."""
         if not self._earlier:
             return
         place = self._place
@@ -96,4 +97,4 @@ class ErrorRecords:
             errors.recover_earlier(connection, execution_id, place)
             return []
 
-        self._recorder.put(write)
+        self._recorder.put(RowsWithEvents(write))

@@ -1,4 +1,11 @@
-"""Watches one agent's graph run and tells the recorder: nodes, tokens, usage, cost and the outcome."""
+"""Observes the run of one agent's graph, and records its nodes, tokens, usage, cost and outcome.
+
+The runner reports what LangGraph's stream says (`node_started`, `node_finished`, `token`), and the model call reports
+its attempts. Model usage arrives through LangChain's callbacks, which every model call passes, also in users' own
+graphs. The observer combines them into rows of `agent_traces` (one for the agent, one for each execution of a node),
+rows of `workflow_errors`, and events of the run's timeline. It hands them to the recorder, so nothing here waits or
+fails.
+"""
 
 import time
 import uuid
@@ -19,14 +26,14 @@ from backend.db.runs.traces import Place
 from backend.models.usage import CallUsage, Usage, answers, model_named
 from backend.observation.recording.errors import ErrorRecords
 from backend.observation.recording.recorder import Recorder
-from backend.observation.recording.records import RunUsage, TraceRow
+from backend.observation.recording.records import Events, RunUsage, TraceRow
 from backend.observation.recording.tokens import TokenStream, task_key
 from backend.observation.tracing.agent import AgentTrace
 
 
 @dataclass(slots=True)
 class _Span:
-    """A row of `agent_traces` on its way."""
+    """A row of `agent_traces` that isn't complete yet."""
 
     place: Place
     node: str | None
@@ -47,7 +54,7 @@ class _Span:
     fallbacks: int = 0
 
     def failed_once(self, failed: FailedAttempt) -> None:
-        """Another attempt follows, at the same model or another one. Agents as a whole are not begun anew."""
+        """Count a failed attempt that another one follows. An agent as a whole has one attempt."""
         self.attempt += self.node is not None
         if isinstance(failed.decision, SwitchModel):
             self.fallbacks += 1
@@ -103,7 +110,7 @@ class _Span:
 
 
 class AgentObserver(AsyncCallbackHandler):
-    """Also the LangChain callback handler that counts what the models used, in whatever node they were called."""
+    """The observer of one agent in one try, and the LangChain callback handler that counts what its models use."""
 
     raise_error = False
     run_inline = True  # in order, on the graph's own loop
@@ -119,8 +126,8 @@ class AgentObserver(AsyncCallbackHandler):
         trace: AgentTrace | None = None,
         brief: bool = False,
     ) -> None:
-        """`trace` is told the same, where traces are sent. `brief` writes each row once, when it is complete, and
-        tells the stream nothing: for one of very many."""
+        """`trace` receives the same reports, where traces are sent. A `brief` observer, for one of very many items,
+        writes each row only once, when it is complete, and reports nothing to the stream."""
         self._recorder = recorder
         self._brief = brief
         self._place = self.place = place
@@ -129,14 +136,14 @@ class AgentObserver(AsyncCallbackHandler):
         self._agent = _Span(place, None, model, None, trace_id, trace_url)
         self._before = Usage()
         self._failed_node: str | None = None
-        self._loose = Usage()  # of calls that belong to no node
+        self._loose = Usage()  # of model calls outside of nodes
         self._nodes: dict[str, _Span] = {}
-        self._calls: dict[uuid.UUID, tuple[str, str | None]] = {}  # the node and the model of calls under way
-        self._tokens = TokenStream(lambda new: recorder.put(lambda _connection, _execution_id: list(new)), place)
+        self._calls: dict[uuid.UUID, tuple[str, str | None]] = {}  # the node and the model of running calls
+        self._tokens = TokenStream(lambda new: recorder.put(Events(new)), place)
         self._errors = ErrorRecords(recorder, place)
-        self._ended: dict[str, str] = {}  # the executions that failed since the graph was begun, and their nodes
-        self._failures: dict[str, list[str]] = {}  # ids of the errors that a node was begun anew after
-        self._again: Counter[str] = Counter()  # how often a node was begun anew since it last succeeded
+        self._ended: dict[str, str] = {}  # executions that failed since the graph was last started, and their nodes
+        self._failures: dict[str, list[str]] = {}  # ids of the errors after which a node was restarted
+        self._restarts: Counter[str] = Counter()  # how often a node was restarted since it last succeeded
 
     def used_before(self, used: Usage) -> None:
         """What the agent used in earlier tries of the task."""
@@ -172,29 +179,29 @@ class AgentObserver(AsyncCallbackHandler):
 
     @property
     def notice(self) -> str | None:
-        """What the user has to know about the choice of the model."""
+        """What the user should know about the choice of the model."""
         return self._agent.notice
 
     def uses(self, model: str | None, notice: str | None) -> None:
-        """The model that was chosen, before the agent begins."""
+        """Report the chosen model, before the agent begins."""
         self._agent.model, self._agent.notice = model, notice
 
     def begin(self, given: Any) -> None:
-        """The agent starts with this input."""
+        """Report that the agent starts with this input."""
         if self.trace is not None:
             self.trace.begin(given)
         self._start(self._agent, given)
 
     def node_started(self, key: str, name: str, given: Any, parent: str | None = None) -> None:
-        """A node's execution begins; `key` is LangGraph's id of it, `parent` that of the node around its subgraph."""
-        span = _Span(self._place, name, None, None, self.trace_id, attempt=1 + self._again[name])
+        """Report that a node starts. `key` and `parent` are LangGraph's ids of it and of the node around it."""
+        span = _Span(self._place, name, None, None, self.trace_id, attempt=1 + self._restarts[name])
         if self.trace is not None:
             self.trace.node_started(key, name, given, parent, span.attempt)
         self._nodes[key] = span
         self._start(span, given)
 
     def node_finished(self, key: str, error: Any, output: Any) -> None:
-        """A node's execution is over."""
+        """Report that a node's execution has ended."""
         if self.trace is not None:
             self.trace.node_finished(key, error, output)
         span = self._nodes.pop(key, None)
@@ -205,21 +212,21 @@ class AgentObserver(AsyncCallbackHandler):
             if error:
                 self._failed_node = self._ended[key] = node
             else:
-                self._again.pop(node, None)
+                self._restarts.pop(node, None)
                 if failures := self._failures.pop(node, None):
                     self._errors.recovered(failures)
             self._finish(span, output)
             self._add_to_run(span.usage)
 
     def token(self, metadata: Mapping[str, Any], text: str) -> None:
-        """A piece of a model's answer; pieces are sent together every 50 ms."""
+        """Report a piece of a model's answer."""
         self._tokens.add(metadata, text)
 
     def finish(self, state: str, output: Any) -> None:
-        """The agent is over; nodes that are still open share its fate."""
+        """Report that the agent has ended. Nodes that are still open end in the same state."""
         self._close_nodes(state)
         if state == "success":
-            self._errors.came_to_its_end()
+            self._errors.succeeded()
         self._agent.close(state)
         if self.trace is not None:
             self.trace.finish(state, output, model=self.model, notice=self.notice, usage=self.usage)
@@ -229,7 +236,7 @@ class AgentObserver(AsyncCallbackHandler):
     def failed(
         self, found: Classified, action: Action, *, attempt: FailedAttempt | None = None, silent: bool = False
     ) -> None:
-        """Record the error that ended the agent, and which attempt it was; a `silent` one isn't told on the stream."""
+        """Record the error that ended the agent, and its attempt. A `silent` one isn't reported to the stream."""
         if self.trace is not None:
             self.trace.failed(found, action, attempt)
         node = self._failed_node or next((span.node for span in self._nodes.values()), None)
@@ -244,21 +251,21 @@ class AgentObserver(AsyncCallbackHandler):
             silent=silent,
         )
 
-    def begun_anew(self, failed: FailedAttempt) -> None:
-        """A node failed, and the graph goes on from its last checkpoint."""
+    def restarted(self, failed: FailedAttempt) -> None:
+        """Report that a node failed, and that the graph resumes from its last checkpoint."""
         self._errors.of_attempt(failed, self._failed_node)
         self._count(self._agent, failed)
         self._tokens.supersede_nodes([*self._ended, *self._nodes])
         for node in self._ended.values():
             self._failures.setdefault(node, []).append(failed.id)
-        self._again.update({*self._ended.values(), *(span.node or "" for span in self._nodes.values())})
+        self._restarts.update({*self._ended.values(), *(span.node or "" for span in self._nodes.values())})
         self._close_nodes("cancelled")
         self._ended.clear()
         self._failed_node = None
 
     def attempts_at(self, node: str | None) -> int:
-        """Which attempt at a node the present one is."""
-        return 1 + self._again[node or ""]
+        """The number of the current attempt at a node."""
+        return 1 + self._restarts[node or ""]
 
     @property
     def failed_node(self) -> str | None:
@@ -266,7 +273,7 @@ class AgentObserver(AsyncCallbackHandler):
         return self._failed_node
 
     def attempt_failed(self, failed: FailedAttempt, metadata: Mapping[str, Any]) -> None:
-        """An attempt at a model call failed, and another one follows."""
+        """Report that an attempt at a model call failed, and that another one follows."""
         span = self._nodes.get(task_key(metadata))
         self._tokens.supersede_call(metadata)
         self._errors.of_attempt(failed, span.node if span is not None else None)
@@ -275,11 +282,11 @@ class AgentObserver(AsyncCallbackHandler):
             self._count(span, failed)
 
     def call_recovered(self, failed: Sequence[FailedAttempt], metadata: Mapping[str, Any]) -> None:
-        """A model call succeeded after these attempts."""
+        """Report that a model call succeeded after these attempts."""
         self._errors.recovered([one.id for one in failed])
 
     def took_over(self, model: str, notice: str) -> None:
-        """Another model answered than the chosen one."""
+        """Report that another model than the chosen one has answered."""
         known = self._agent.notice
         if known is None or notice not in known:
             self._agent.notice = f"{known}; {notice}" if known else notice
@@ -313,7 +320,7 @@ class AgentObserver(AsyncCallbackHandler):
                 span.model = model
 
     async def on_llm_error(self, error: BaseException, *, run_id: uuid.UUID, **kwargs: Any) -> None:
-        """Forget the call; the node's failure is recorded with the node."""
+        """Forget the call; its failure is recorded with the node."""
         self._calls.pop(run_id, None)
 
     def _start(self, span: _Span, given: Any) -> None:
@@ -327,7 +334,7 @@ class AgentObserver(AsyncCallbackHandler):
         span.given = None
 
     def _put(self, span: _Span, given: Any, output: Any) -> None:
-        # The row as it is now; redacting its input and output can wait until it is written.
+        # The row as it is now. Redacting input and output can wait until it is written.
         values = span.values()
         place = span.place
         event = None if self._brief else span.event()
@@ -352,5 +359,5 @@ class AgentObserver(AsyncCallbackHandler):
 
 
 def node_path(namespace: Sequence[str], name: str) -> str:
-    """A node's name, behind those of the nodes whose subgraphs it is in."""
+    """A node's name, after the names of the nodes whose subgraphs it belongs to."""
     return "/".join([*(part.partition(":")[0] for part in namespace), name])

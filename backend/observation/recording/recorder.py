@@ -1,16 +1,25 @@
-"""What one try of a task has to record, which it neither waits for nor fails of."""
+"""Records what one try of a task does; never blocks or fails the task.
+
+A task puts records into its recorder and goes on. A `RecordWriter`, which may serve hundreds of tasks, writes them
+later, in order, and reports back what became of them: how many are still unwritten, how many were dropped, and whether
+another try has taken over the task's thread. The task waits for its recorder in three places only: `take_thread` needs
+the answer, `flush` and leaving the context wait until everything is settled, and `room` slows down a task that records
+faster than the database writes.
+"""
 
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from backend.core.states import TaskState
 from backend.db.runs import threads
 from backend.db.runs.executions import RunState
 from backend.db.runs.threads import Claim
 from backend.db.runs.traces import Place
-from backend.observation.recording.records import Record, TakeThread
+from backend.observation.recording.records import Events, Record, StateChange, ThreadClaim
 from backend.observation.recording.writer import RecordWriter
 
 log = logging.getLogger(__name__)
@@ -20,29 +29,29 @@ FLUSH_SECONDS = 15.0
 
 
 class Recorder:
-    """One task's records on their way to a `writer`, which may be that of many tasks.
+    """The records of one try, on their way to a `writer`.
 
-    What can't be written is dropped and counted. Use as an asynchronous context manager: on exit all that was put is
-    written.
+    What can't be written is dropped and counted. Use it as an asynchronous context manager: on exit it waits until
+    everything that was put is written, for up to `FLUSH_SECONDS`.
     """
 
-    def __init__(self, writer: RecordWriter, place: Place, run: RunState) -> None:
+    def __init__(self, writer: RecordWriter, place: Place, run: RunState, *, hidden: Sequence[str] = ()) -> None:
         self._writer = writer
         self.place = place
         self.run = run
         self.thread_id = threads.thread_of(place.dag_id, place.dag_run_id, place.task_id, place.map_index)
         self.execution_id: str | None = None
-        """Known once something was written."""
+        """Known once something has been written."""
         self.claim: Claim | None = None
-        """The try's claim, if it has one; once it is lost, no event is appended any more."""
+        """The try's claim on its thread, if it has one. Once it is lost, no more events are appended."""
         self.superseded = False
-        """Whether the claim was found to be lost when something was written."""
+        """Whether the claim was found to be lost when records were last written."""
         self.dropped = 0
         """Records that could not be written."""
-        self.hidden: Sequence[str] = ()
-        """Keys that may stand in no record."""
-        self.errors_told = 0
-        """Errors that the stream was told of."""
+        self.hidden = hidden
+        """Secrets that must not appear in any record."""
+        self.errors_shown = 0
+        """Errors that were reported to the stream."""
         self._unwritten = 0
         self._idle = asyncio.Event()
         self._gave_up = False
@@ -59,7 +68,7 @@ class Recorder:
             log.error("%s records of this task could not be written to the visual_ai database", self.dropped)
 
     def put(self, record: Record) -> None:
-        """Have something written, in order, soon."""
+        """Have a record written soon, after those that were put before it."""
         if self._unwritten >= QUEUE_LIMIT:
             self.dropped += 1
             return
@@ -68,34 +77,61 @@ class Recorder:
         self._writer.put(self, record)
 
     async def take_thread(self, agents: Sequence[str], input_hash: str, *, instance: str | None) -> Claim:
-        """Take the task's thread for this try; see `backend.db.runs.threads.begin`, whose errors it raises, and
-        `sqlalchemy.exc.OperationalError` when the database has been out of reach for some time."""
+        """Take the task's thread for this try.
+
+        `agents` are the LangGraph threads that belong to it, `input_hash` is that of the agents' input, and `instance`
+        is Airflow's id of the task instance. Raises `SupersededError` when a later try holds the thread (a retry
+        doesn't help), and `sqlalchemy.exc.OperationalError` when the database has been unavailable for too long.
+        """
         answer: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
 
-        def tell(found: Claim | Exception) -> None:
-            if answer.done():  # nobody waits any more
+        def report(claim: Claim | Exception) -> None:
+            if answer.done():  # the task has stopped waiting
                 return
-            if isinstance(found, Claim):
-                self.claim = found
-                answer.set_result(found)
+            if isinstance(claim, Claim):
+                self.claim = claim
+                answer.set_result(claim)
             else:
-                answer.set_exception(found)
+                answer.set_exception(claim)
 
-        self.put(TakeThread(agents, input_hash, instance, tell, answer.done))
+        self.put(ThreadClaim(agents, input_hash, instance, report, answer.done))
         self._writer.hurry()
         return await answer
 
+    def put_state(self, state: str, *, started_at: datetime, finished_at: datetime | None = None) -> None:
+        """Record the task's state, for a task in the triggerer, for which Airflow calls no listener."""
+        place = self.place
+        duration = (finished_at - started_at).total_seconds() if finished_at is not None else None
+        self.put(
+            StateChange(
+                TaskState(place.task_id, place.map_index, place.try_number, state, started_at, finished_at, duration)
+            )
+        )
+
+    async def check_claim(self) -> bool:
+        """Write everything that was put, and report whether the try still holds its thread.
+
+        While the database is unavailable the answer is yes: nobody has shown otherwise.
+        """
+        if self.claim is not None:
+            self.put(Events([]))  # every write checks the claim
+            await self.flush()
+        return not self.superseded
+
     def relax(self, interval: float) -> None:
-        """Let records wait for others for `interval` seconds: of a task that has very many."""
+        """Let records wait up to `interval` seconds for others, in a task with very many of them."""
         self._writer.relax(interval)
 
     async def room(self) -> None:
-        """Wait until the queue is at most half full, so that nothing has to be dropped."""
+        """Wait until the queue is at most half full, so that no record has to be dropped."""
         while self._unwritten > QUEUE_LIMIT // 2:  # noqa: ASYNC110  # an event for each record would cost more
             await asyncio.sleep(0.02)
 
     async def flush(self) -> None:
-        """Wait until all that was put is written or dropped, but not for long, and not twice for the same outage."""
+        """Wait until everything that was put is written or dropped.
+
+        Waits up to `FLUSH_SECONDS`, and not a second time for the same outage.
+        """
         if not self._unwritten or self._gave_up:
             return
         self._writer.hurry()
@@ -105,8 +141,8 @@ class Recorder:
         except TimeoutError:
             self._gave_up = True
 
-    def ended(self, records: int, *, dropped: bool = False) -> None:
-        """So many records are written, or can't be; the writer says so."""
+    def settle(self, records: int, *, dropped: bool = False) -> None:
+        """The writer reports that this many records are written or, with `dropped`, can't be."""
         self._unwritten -= records
         self.dropped += records if dropped else 0
         if not self._unwritten:

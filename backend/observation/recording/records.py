@@ -1,5 +1,15 @@
-"""What recorders write: the kinds of records, and the transaction that carries out those of many tasks at once."""
+"""The kinds of records, and the transaction that writes those of many tasks at once.
 
+A record is one thing that happened in one try of a task. Each kind knows how to write itself: `claim` runs first, for
+all records of a transaction, and `add` then adds the record to what the transaction writes. Rows of the same table are
+gathered there and written by one statement, and events are appended last, so that a transaction takes about ten
+statements however many records it holds.
+
+A try that has lost its thread to another one keeps its rows (they happened, and were paid for), but appends no events
+and changes neither states nor results: these belong to the try that holds the thread.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -10,68 +20,16 @@ from sqlalchemy import Connection
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
 from backend.db.runs import events, executions, observations, run_usage, takeover, threads, traces
-from backend.db.runs.events import Told
+from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
-from backend.db.runs.observations import News, Seen
-from backend.db.runs.run_usage import Used
+from backend.db.runs.observations import ObservedChanges, RunObservation
+from backend.db.runs.run_usage import UsageIncrement
 from backend.db.runs.threads import Claim, ClaimRequest, SupersededError
 from backend.db.runs.traces import Place
 
-Operation = Callable[[Connection, str], list[NewEvent]]
-"""Writes rows for the execution of that id and gives the events that tell of them."""
 
-
-@dataclass(frozen=True, slots=True)
-class TraceRow:
-    """A row of `agent_traces` in its present state; all that wait go into one statement. `values` makes the row."""
-
-    values: Callable[[], dict[str, Any]]
-    event: NewEvent | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunUsage:
-    """Tokens and cost (US dollars, None when unknown) to add to the run's totals; added up before they are written."""
-
-    input_tokens: int
-    output_tokens: int
-    cost: Decimal | None
-
-
-@dataclass(frozen=True, slots=True)
-class StateSeen:
-    """The task's state, of a task that Airflow calls no listener for. Not told by a claim that is lost."""
-
-    state: TaskState
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What the task returns, as the run's result. Not kept for a claim that is lost."""
-
-    result: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class TakeThread:
-    """Takes the task's thread for this try, and ends what was left open before.
-
-    `answer` is called with the claim, or with what made it impossible, when the transaction is over; `given_up` says
-    whether nobody wants it any more.
-    """
-
-    agents: Sequence[str]
-    input_hash: str
-    instance: str | None
-    answer: Callable[[Claim | Exception], None]
-    given_up: Callable[[], bool]
-
-
-Record = Operation | TraceRow | RunUsage | StateSeen | RunResult | TakeThread
-
-
-class Teller(Protocol):
-    """One try of a task, whose records these are: a `Recorder`."""
+class RecordSource(Protocol):
+    """The try of a task that reports records: a `Recorder`."""
 
     place: Place
     run: RunState
@@ -80,152 +38,251 @@ class Teller(Protocol):
     claim: Claim | None
     superseded: bool
 
-    def ended(self, records: int, *, dropped: bool = False) -> None:
-        """So many of its records are written, or can't be."""
+    def settle(self, records: int, *, dropped: bool = False) -> None:
+        """This many of its records are written, or can't be."""
 
 
-Entry = tuple[Teller, Record]
+class Record(ABC):
+    """Something that happened in a try of a task."""
+
+    def claim(self, batch: "RecordBatch", source: RecordSource) -> None:  # noqa: B027  # most kinds claim nothing
+        """Ask for what the source needs before anything of it is written."""
+
+    @abstractmethod
+    def add(self, batch: "RecordBatch", source: RecordSource) -> None:
+        """Add the record to what the transaction writes."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody needs the record any more."""
+        return False
+
+    def fail(self, error: Exception) -> None:  # noqa: B027  # most kinds have nobody who waits for them
+        """The record can't be written."""
+
+
+Entry = tuple[RecordSource, Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Events(Record):
+    """Events of the run's timeline, and nothing else."""
+
+    events: Sequence[NewEvent]
+
+    def add(self, batch: "RecordBatch", source: RecordSource) -> None:
+        batch.reported[source] += self.events
+
+
+@dataclass(frozen=True, slots=True)
+class RowsWithEvents(Record):
+    """Rows that `write` inserts or updates for the execution of a given id; it returns the events that report them."""
+
+    write: Callable[[Connection, str], Sequence[NewEvent]]
+
+    def add(self, batch: "RecordBatch", source: RecordSource) -> None:
+        batch.reported[source] += self.write(batch.connection, batch.report.ids[source])
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRow(Record):
+    """The present state of a row of `agent_traces`. `values` makes the row, when it is written."""
+
+    values: Callable[[], dict[str, Any]]
+    event: NewEvent | None = None
+
+    def add(self, batch: "RecordBatch", source: RecordSource) -> None:
+        batch.trace_rows.append({**self.values(), "execution_id": batch.report.ids[source]})
+        if self.event is not None:
+            batch.reported[source].append(self.event)
+
+
+@dataclass(frozen=True, slots=True)
+class RunUsage(Record):
+    """Tokens and cost (US dollars, None when unknown) to add to the run's totals."""
+
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal | None
+
+    def add(self, batch: "RecordBatch", source: RecordSource) -> None:
+        execution_id = batch.report.ids[source]
+        batch.usage.append(UsageIncrement(execution_id, self.input_tokens, self.output_tokens, self.cost))
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange(Record):
+    """The state of a task that Airflow calls no listener for."""
+
+    state: TaskState
+
+    def add(self, batch: "RecordBatch", source: RecordSource) -> None:
+        batch.reported[source].append(self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult(Record):
+    """What the task returns, as the run's result."""
+
+    result: Mapping[str, Any]
+
+    def add(self, batch: "RecordBatch", source: RecordSource) -> None:
+        if source not in batch.report.superseded:
+            batch.results[batch.report.ids[source]] = self.result
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadClaim(Record):
+    """Takes the task's thread for this try, and closes what an earlier try left open.
+
+    `answer` is called after the transaction, with the claim or with what made it impossible. `given_up` says whether
+    anybody still waits for it.
+    """
+
+    agents: Sequence[str]
+    input_hash: str
+    instance: str | None
+    answer: Callable[[Claim | Exception], None]
+    given_up: Callable[[], bool]
+
+    def claim(self, batch: "RecordBatch", source: RecordSource) -> None:
+        batch.claims[source] = self
+
+    def add(self, batch: "RecordBatch", source: RecordSource) -> None:
+        """Nothing: the thread is taken before anything is written."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the task has stopped waiting."""
+        return self.given_up()
+
+    def fail(self, error: Exception) -> None:
+        """Report the error to the task, which waits for its thread."""
+        self.answer(error)
+
+    def request(self, source: RecordSource, execution_id: str) -> ClaimRequest:
+        """The claim as the repository takes it."""
+        number = source.place.try_number
+        return ClaimRequest(execution_id, source.thread_id, number, self.agents, self.input_hash, self.instance)
 
 
 @dataclass(slots=True)
-class Written:
-    """What became of a transaction's entries. All that are neither put off nor of `gone` tellers are written."""
+class WriteReport:
+    """What became of the entries. Those that are neither postponed nor of a missing execution are written."""
 
-    ids: dict[Teller, str]
-    """The executions of the tellers."""
-    put_off: list[Entry] = field(default_factory=list)
-    """Somebody else has the execution locked: to be tried again, in the same order."""
-    gone: list[Teller] = field(default_factory=list)
-    """There is no such execution any more."""
-    taken: list[tuple[TakeThread, Claim | SupersededError]] = field(default_factory=list)
-    lost: list[Teller] = field(default_factory=list)
-    """Those whose claim is lost: of what they said, rows are kept but no states, results and events."""
+    ids: dict[RecordSource, str]
+    """The id of each source's execution."""
+    postponed: list[Entry] = field(default_factory=list)
+    """Another transaction has the execution locked: to be written later, in the same order."""
+    missing: list[RecordSource] = field(default_factory=list)
+    """Sources whose execution doesn't exist any more."""
+    claims: list[tuple[ThreadClaim, Claim | SupersededError]] = field(default_factory=list)
+    superseded: set[RecordSource] = field(default_factory=set)
+    """Sources that don't hold their threads any more."""
 
 
-def carry_out(connection: Connection, group: Sequence[Entry], *, wait: bool) -> Written:
-    """Write records of any number of tasks, each task's in order, in few statements.
+def write_records(connection: Connection, entries: Sequence[Entry], *, wait: bool) -> WriteReport:
+    """Write records of any number of tasks in few statements, each task's records in order.
 
-    Without `wait`, executions that somebody else has locked are put off: nobody's records wait for another run's lock.
-    Raises what the database refuses, also when two take the same thread; fewer records may then succeed.
+    Without `wait`, records of executions that another transaction has locked are postponed, so that no task waits for
+    another run's lock. Raises what the database refuses, also when two sources claim the same thread; fewer records may
+    then succeed.
     """
-    tellers = list(dict.fromkeys(teller for teller, _ in group))
-    unknown = [teller for teller in tellers if teller.execution_id is None]
-    made = executions.ensure_all(connection, [teller.run for teller in unknown]) if unknown else {}
-    ids = {one: one.execution_id or made[one.run.dag_id, one.run.dag_run_id] for one in tellers}
+    sources = list(dict.fromkeys(source for source, _ in entries))
+    unknown = [source for source in sources if source.execution_id is None]
+    made = executions.ensure_all(connection, [source.run for source in unknown]) if unknown else {}
+    ids = {source: source.execution_id or made[source.run.dag_id, source.run.dag_run_id] for source in sources}
     locked = executions.lock(connection, ids.values(), wait=wait)
-    waiting = {teller for teller in tellers if locked.get(ids[teller]) is False}
-    written = Written(
+    waiting = {source for source in sources if locked.get(ids[source]) is False}
+    report = WriteReport(
         ids,
-        put_off=[entry for entry in group if entry[0] in waiting],
-        gone=[teller for teller in tellers if ids[teller] not in locked],
+        postponed=[entry for entry in entries if entry[0] in waiting],
+        missing=[source for source in sources if ids[source] not in locked],
     )
-    entries = [entry for entry in group if entry[0] not in waiting and ids[entry[0]] in locked]
-    _Transaction(connection, written, entries).write()
-    return written
+    due = [entry for entry in entries if entry[0] not in waiting and ids[entry[0]] in locked]
+    RecordBatch(connection, report, due).write()
+    return report
 
 
-class _Transaction:
-    """The entries whose executions are locked."""
+class RecordBatch:
+    """What one transaction writes. Its executions are locked."""
 
-    def __init__(self, connection: Connection, written: Written, entries: Sequence[Entry]) -> None:
-        self._connection = connection
-        self._written = written
-        self._ids = written.ids
+    def __init__(self, connection: Connection, report: WriteReport, entries: Sequence[Entry]) -> None:
+        self.connection = connection
+        self.report = report
         self._entries = entries
+        self.claims: dict[RecordSource, ThreadClaim] = {}
+        self.trace_rows: list[dict[str, Any]] = []
+        self.usage: list[UsageIncrement] = []
+        self.results: dict[str, Any] = {}
+        self.reported: dict[RecordSource, list[NewEvent | TaskState]] = {source: [] for source, _ in entries}
+        """What each source reports to the run's timeline, in order."""
 
     def write(self) -> None:
-        silent = self._silent(self._take_threads())
-        rows: list[dict[str, Any]] = []
-        used: list[Used] = []
-        results: dict[str, Any] = {}
-        said: dict[Teller, list[NewEvent | StateSeen]] = {}
-        for teller, record in self._entries:
-            execution_id = self._ids[teller]
-            says = said.setdefault(teller, [])
-            if isinstance(record, TraceRow):
-                rows.append({**record.values(), "execution_id": execution_id})
-                says += [record.event] if record.event is not None else []
-            elif isinstance(record, RunUsage):
-                used.append(Used(execution_id, record.input_tokens, record.output_tokens, record.cost))
-            elif isinstance(record, StateSeen):
-                says.append(record)
-            elif isinstance(record, RunResult):
-                results |= {execution_id: record.result} if teller not in silent else {}
-            elif not isinstance(record, TakeThread):
-                says += record(self._connection, execution_id)
-        traces.write(self._connection, rows)
-        run_usage.add(self._connection, used)
-        executions.set_results(self._connection, results)
-        self._tell({teller: says for teller, says in said.items() if teller not in silent})
-        self._written.lost = list(silent)
+        """Write everything and complete the report."""
+        for source, record in self._entries:
+            record.claim(self, source)
+        self.report.superseded = self._superseded(self._take_threads())
+        for source, record in self._entries:
+            record.add(self, source)
+        traces.write(self.connection, self.trace_rows)
+        run_usage.add(self.connection, self.usage)
+        executions.set_results(self.connection, self.results)
+        self._append_events()
 
-    def _take_threads(self) -> dict[Teller, Claim | SupersededError]:
-        wanted = {teller: record for teller, record in self._entries if isinstance(record, TakeThread)}
-        if not wanted:
+    def _take_threads(self) -> dict[RecordSource, Claim | SupersededError]:
+        if not self.claims:
             return {}
-        takeover.close_lost(self._connection, [(self._ids[teller], teller.place) for teller in wanted])
-        claims = threads.begin(
-            self._connection,
-            [
-                ClaimRequest(
-                    self._ids[teller],
-                    teller.thread_id,
-                    teller.place.try_number,
-                    record.agents,
-                    record.input_hash,
-                    record.instance,
-                )
-                for teller, record in wanted.items()
-            ],
-        )
-        taken = dict(zip(wanted, claims, strict=True))
-        self._written.taken = [
-            (record, taken[teller]) for teller, record in self._entries if isinstance(record, TakeThread)
-        ]
-        return taken
+        ids = self.report.ids
+        takeover.close_lost(self.connection, [(ids[source], source.place) for source in self.claims])
+        requests = [record.request(source, ids[source]) for source, record in self.claims.items()]
+        claimed = dict(zip(self.claims, threads.begin(self.connection, requests), strict=True))
+        self.report.claims = [(self.claims[source], claim) for source, claim in claimed.items()]
+        return claimed
 
-    def _silent(self, taken: Mapping[Teller, Claim | SupersededError]) -> set[Teller]:
-        """Those whose word doesn't count any more."""
-        claims = {
-            teller: teller.claim
-            for teller, _ in self._entries
-            if teller.claim is not None and not isinstance(taken.get(teller), Claim)
+    def _superseded(self, claimed: Mapping[RecordSource, Claim | SupersededError]) -> set[RecordSource]:
+        earlier = {
+            source: source.claim
+            for source in self.reported
+            if source.claim is not None and not isinstance(claimed.get(source), Claim)
         }
-        lasting = threads.held(self._connection, set(claims.values())) if claims else set()
-        superseded = {teller for teller, claim in taken.items() if isinstance(claim, SupersededError)}
-        return superseded | {teller for teller, claim in claims.items() if claim not in lasting}
+        held = threads.held(self.connection, set(earlier.values())) if earlier else set()
+        refused = {source for source, claim in claimed.items() if isinstance(claim, SupersededError)}
+        return refused | {source for source, claim in earlier.items() if claim not in held}
 
-    def _tell(self, said: Mapping[Teller, Sequence[NewEvent | StateSeen]]) -> None:
-        seen: dict[str, Seen] = {}
-        for teller, says in said.items():
-            states = [one.state for one in says if isinstance(one, StateSeen)]
+    def _append_events(self) -> None:
+        reported = {source: said for source, said in self.reported.items() if source not in self.report.superseded}
+        observed: dict[str, RunObservation] = {}
+        for source, said in reported.items():
+            states = [one for one in said if isinstance(one, TaskState)]
             if states:
-                before = seen.get(self._ids[teller])
-                seen[self._ids[teller]] = Seen(teller.run, [*(before.tasks if before else ()), *states])
-        news = observations.merge(self._connection, seen)
-        told = [
-            Told(
-                self._ids[teller],
-                teller.place.task_id,
-                teller.place.map_index,
-                teller.place.try_number,
-                _in_order(says, news.get(self._ids[teller])),
+                before = observed.get(self.report.ids[source])
+                known = before.tasks if before else ()
+                observed[self.report.ids[source]] = RunObservation(source.run, [*known, *states])
+        changes = observations.merge(self.connection, observed)
+        new = [
+            TryEvents(
+                self.report.ids[source],
+                source.place.task_id,
+                source.place.map_index,
+                source.place.try_number,
+                _in_order(said, changes.get(self.report.ids[source])),
             )
-            for teller, says in said.items()
+            for source, said in reported.items()
         ]
-        events.append_from_tries(self._connection, [one for one in told if one.events])
+        events.append_from_tries(self.connection, [one for one in new if one.events])
 
 
-def _in_order(says: Sequence[NewEvent | StateSeen], news: News | None) -> list[NewEvent]:
-    """A teller's events, with what its states have changed where it told of them."""
+def _in_order(reported: Sequence[NewEvent | TaskState], changes: ObservedChanges | None) -> list[NewEvent]:
+    """A source's events, with what its states have changed in the place where it reported them."""
     found: list[NewEvent] = []
-    for one in says:
+    for one in reported:
         if isinstance(one, NewEvent):
             found.append(one)
-        elif news is not None and news.of_tasks:
-            new = news.of_tasks.pop(0)
-            found += [new] if new is not None else []
-            if not any(news.of_tasks):  # the run's progress, after the last of its tasks
-                found += news.of_run
-                news.of_run = []
+        elif changes is not None and changes.task_events:
+            event = changes.task_events.pop(0)
+            found += [event] if event is not None else []
+            if not any(changes.task_events):  # the run's progress, after the last of its tasks
+                found += changes.run_events
+                changes.run_events = []
     return found

@@ -1,4 +1,4 @@
-"""The last word on a run's result."""
+"""Sets the result of a run, replacing that of its last agent task."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from backend.db.runs.executions import RunState
 
 
 def store(dag_id: str, dag_run_id: str, result: dict[str, Any]) -> dict[str, Any]:
-    """Write a run's result; gives the id of its execution. Raises `OperationalError` when the database is out of
-    reach; a retry helps."""
+    """Write a run's result; returns the id of its execution. Raises `OperationalError` when the database is
+    unavailable; a retry helps."""
     with task_engine(get_settings().database_url).begin() as connection:
         execution_id = executions.ensure(connection, RunState(dag_id, dag_run_id, None))
         executions.set_results(connection, {execution_id: result})

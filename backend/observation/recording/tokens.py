@@ -1,4 +1,9 @@
-"""The words of an agent's models on their way to the stream, a few times a second."""
+"""Sends the tokens of an agent's models to the stream, several times a second.
+
+An agent may call models more than once, and a call may take several attempts. Each event therefore has a `call` and an
+`attempt`: of each call, only the text of the highest attempt counts, so that a client can drop the text of a failed
+attempt. An attempt that has failed is superseded at once, by an event without text.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,27 +16,23 @@ from backend.db.runs.traces import Place
 from backend.models.attempts import ATTEMPT_KEY, CALL_KEY
 
 TOKEN_INTERVAL = 0.05
-"""Seconds between two `token` events of an agent: at most 20 a second, however many of its calls speak at once."""
+"""Seconds between two `token` events of an agent, however many of its calls produce tokens at the same time."""
 
 
 @dataclass(slots=True)
 class _Call:
-    """A model call that has said something. `attempt` is the one that speaks."""
+    """A model call that has produced text. `attempt` is the current one."""
 
     number: int
     node: str
     task_key: str
     attempt: int = 1
-    again: int = 0  # how often the node around it was begun anew
-    said: bool = False
+    restarts: int = 0  # how often its node was restarted
+    has_text: bool = False
 
 
 class TokenStream:
-    """Numbers an agent's model calls, so that a client can drop what an attempt said that another one follows.
-
-    Of each call only the text of the highest attempt counts. An attempt that is superseded is told of at once, by an
-    event without text.
-    """
+    """The tokens of one agent."""
 
     def __init__(self, put: Callable[[Sequence[NewEvent]], None], place: Place) -> None:
         self._put = put
@@ -42,33 +43,33 @@ class TokenStream:
         self._next = 0.0  # when the loop's clock allows another event
 
     def add(self, metadata: Mapping[str, Any], text: str) -> None:
-        """A piece of an answer; pieces are sent together. Of calls that aren't ours, a node's are one."""
+        """Add a piece of an answer. Calls that a user's graph makes by itself can't be told apart within a node."""
         call = self._call(metadata)
-        attempt = int(metadata.get(ATTEMPT_KEY, 1)) + call.again
+        attempt = int(metadata.get(ATTEMPT_KEY, 1)) + call.restarts
         if attempt < call.attempt:
             # LangGraph delivers pieces through a queue, but the failure of their attempt is reported directly, so a
             # piece may arrive after it. It must not be taken for a piece of the next attempt.
             return
-        call.attempt, call.said = attempt, True
+        call.attempt, call.has_text = attempt, True
         self._waiting.setdefault((_key(metadata), call.attempt), []).append(text)
         self._wait()
 
     def supersede_call(self, metadata: Mapping[str, Any]) -> None:
-        """An attempt at a call failed and another one follows."""
+        """Drop the text of a failed attempt; another attempt follows."""
         self._supersede([(_key(metadata), self._call(metadata))])
 
     def supersede_nodes(self, task_keys: Iterable[str]) -> None:
-        """Executions of nodes failed, and the nodes begin anew."""
+        """Drop the text of failed executions of nodes, which are restarted."""
         keys = set(task_keys)
         found = [(key, call) for key, call in self._calls.items() if call.task_key in keys]
         self._supersede(found)
         for _, call in found:
-            call.again += 1
+            call.restarts += 1
 
     def flush(self, task_key: str | None = None) -> None:
-        """Send what waits of one execution of a node, or all: the last words stand before the end is told.
+        """Send the waiting text of one execution of a node, or all, so that it precedes the event of the end.
 
-        What is told early is made up for by a longer pause.
+        Text that is sent early makes the next pause longer.
         """
         for key in [key for key in self._waiting if task_key in (None, self._calls[key[0]].task_key)]:
             self._send(key)
@@ -79,12 +80,12 @@ class TokenStream:
     def _wait(self) -> None:
         if self._timer is None and self._waiting:
             loop = asyncio.get_running_loop()
-            # The pieces of one interval wait for each other, also the first.
+            # The first piece waits for the others of its interval as well.
             due = max(self._next, loop.time() + TOKEN_INTERVAL)
             self._timer = loop.call_at(due, self._send_in_turn)
 
     def _send_in_turn(self) -> None:
-        """One event, of the call that has waited longest."""
+        """Send one event, for the call that has waited longest."""
         self._timer = None
         if self._waiting:
             self._send(next(iter(self._waiting)))
@@ -100,8 +101,8 @@ class TokenStream:
         for key, call in calls:
             self._waiting.pop((key, call.attempt), None)
             call.attempt += 1
-            if call.said:
-                call.said = False
+            if call.has_text:
+                call.has_text = False
                 new.append(self._event(call, call.attempt, ""))
         if new:
             self._put(new)

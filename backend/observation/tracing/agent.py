@@ -1,4 +1,4 @@
-"""The spans of one agent: itself, the nodes of its graph and, by `TraceCalls`, what its models and tools do."""
+"""The spans of one agent: its own, those of its graph's nodes and, through `TraceCalls`, of its models and tools."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ _told: set[str] = set()
 
 
 def harmless(method: Callable[P, T]) -> Callable[P, T | None]:
-    """Tracing never fails an agent: what goes wrong is told in the log, once for each kind."""
+    """Log errors of tracing, once for each type, instead of raising them: tracing never fails an agent."""
 
     @wraps(method)
     def attempted(*args: P.args, **kwargs: P.kwargs) -> T | None:
@@ -39,7 +39,7 @@ def harmless(method: Callable[P, T]) -> Callable[P, T | None]:
 
 
 class AgentTrace:
-    """One run of an agent in one try. No method raises or waits."""
+    """The spans of one run of an agent in one try. No method raises or waits."""
 
     def __init__(self, maker: SpanMaker, trace_id: str, parent: Any, name: str, metadata: Mapping[str, Any]) -> None:
         """`parent` is the span of the task, or None when the agent has a trace of its own."""
@@ -47,7 +47,7 @@ class AgentTrace:
         self.content = maker.client.content
         self.trace_id = trace_id
         self.traced_by_itself = False
-        """Whether the graph has a handler of Langfuse's own, which makes the spans within."""
+        """Whether the graph has a handler of Langfuse's own, which makes the inner spans."""
         self._own = False
         self._parent = parent
         self._name = name
@@ -60,7 +60,7 @@ class AgentTrace:
 
     @harmless
     def begin(self, given: Any) -> None:
-        """The agent starts with this input."""
+        """Report that the agent starts with this input."""
         more = {"input": self.content.text(given), "metadata": self._metadata}
         if self._parent is None:
             self._span = self.maker.root(self.trace_id, self._name, "agent", **more)
@@ -69,7 +69,7 @@ class AgentTrace:
 
     @harmless
     def uses(self, graph: "Pregel[Any, Any, Any, Any]") -> None:
-        """The user's graph that is run: one that brings a handler of Langfuse's is not traced twice."""
+        """Report the user's graph. One that has a handler of Langfuse's own is not traced twice."""
         handlers: Any = (graph.config or {}).get("callbacks") or []
         handlers = getattr(handlers, "handlers", handlers)
         self._own = True
@@ -77,7 +77,7 @@ class AgentTrace:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Within this, what users' own code traces with Langfuse is part of the agent."""
+        """While this is open, what users' code traces with Langfuse becomes part of the agent."""
         with ExitStack() as stack:
             self._enter(stack)
             yield
@@ -89,20 +89,20 @@ class AgentTrace:
 
     @harmless
     def node_started(self, key: str, name: str, given: Any, parent: str | None, attempt: int) -> None:
-        """A node's execution begins; `key` and `parent` are LangGraph's ids of it and of the node around it."""
+        """Report that a node starts. `key` and `parent` are LangGraph's ids of it and of the node around it."""
         if self.traced_by_itself or self._span is None:
             return
         metadata = Known({"node": name, **({"attempt": attempt} if attempt > 1 else {})})
-        told = {"input": self.content.text(given), "metadata": metadata}
-        if key in self._nodes:  # a call that it made was told of before
-            self._nodes[key].update(**told)
+        given_and_metadata = {"input": self.content.text(given), "metadata": metadata}
+        if key in self._nodes:  # a call that it made was reported before
+            self._nodes[key].update(**given_and_metadata)
         else:
-            self._ended.discard(key)  # a node that is begun anew keeps its id
-            self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span), **told)
+            self._ended.discard(key)  # a node that is restarted keeps its id
+            self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span), **given_and_metadata)
 
     @harmless
     def node_finished(self, key: str, error: Any, output: Any) -> None:
-        """A node's execution is over."""
+        """Report that a node's execution has ended."""
         span = self._nodes.pop(key, None)
         self._ended.add(key)
         if span is None:
@@ -114,24 +114,24 @@ class AgentTrace:
         span.end()
 
     def parent_of_call(self, path: str) -> Any:
-        """The span that a call belongs to; `path` is LangGraph's, of the node in which it was made."""
+        """The span to which a call belongs. `path` is LangGraph's path of the node that made it."""
         around = self._span
         for part in path.split("|"):
             name, _, key = part.partition(":")
             if key and key not in self._ended:
-                # Told of by LangGraph's stream as well, which may come later than the call.
+                # LangGraph's stream reports the node as well, but maybe later than the call.
                 around = self._node(key, name, around)
         return around
 
     @harmless
     def failed(self, found: Classified, action: str, attempt: FailedAttempt | None) -> None:
-        """The error that ended the agent."""
+        """Report the error that ended the agent."""
         if self._span is not None:
             self._mark(self._span, found, action=action, retry_in=wait_of(attempt.decision) if attempt else None)
 
     @harmless
     def finish(self, state: str, output: Any, *, model: str | None, notice: str | None, usage: Usage) -> None:
-        """The agent is over; nodes that are still open share its fate."""
+        """Report that the agent has ended. Nodes that are still open end in the same state."""
         for close in self.at_end:
             close()
         for span in self._nodes.values():
@@ -153,7 +153,7 @@ class AgentTrace:
         self._span.end()
 
     def fail(self, span: Any, error: Any, attempt: FailedAttempt | None = None) -> None:
-        """Mark a span with the error that it ended with, and with what was decided about it."""
+        """Mark a span with the error that ended it, and with the decision about the error."""
         if not isinstance(error, BaseException):
             span.update(level="ERROR", status_message=self.content.message("internal", "error", str(error)))
             return
@@ -182,5 +182,5 @@ class AgentTrace:
 
 
 def within(trace: AgentTrace | None) -> AbstractContextManager[None]:
-    """What an agent's graph runs in."""
+    """The context in which an agent's graph runs."""
     return trace.current() if trace is not None else nullcontext()

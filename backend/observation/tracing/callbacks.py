@@ -1,4 +1,4 @@
-"""Spans of model calls, tools and retrievers, made from LangChain's callbacks: also in users' own unchanged graphs."""
+"""Makes spans of model calls, tools and retrievers from LangChain's callbacks, also in users' own unchanged graphs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _PARAMETERS = (
 
 @dataclass(slots=True)
 class _Call:
-    """A model call under way, or one that awaits what is decided about it."""
+    """A running model call, or one that waits for the decision about its error."""
 
     span: Any
     model: str | None
@@ -37,14 +37,14 @@ class _Call:
 
 
 class TraceCalls(BaseCallbackHandler):
-    """The handler of one agent. Attempts of a call that is ours end when it is known what follows them."""
+    """The handler of one agent. An attempt of a built-in agent's call ends once the decision about it is known."""
 
     raise_error = False
     run_inline = True
 
     def __init__(self, agent: AgentTrace) -> None:
         self._agent = agent
-        self._parents: dict[UUID, UUID | None] = {}  # of runs under way: what calls what
+        self._parents: dict[UUID, UUID | None] = {}  # of running LangChain runs: which run was started by which
         self._tools: dict[UUID, Any] = {}
         self._calls: dict[UUID, _Call] = {}
         self._undecided: dict[tuple[str, int], _Call] = {}
@@ -54,15 +54,15 @@ class TraceCalls(BaseCallbackHandler):
     def on_chain_start(
         self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
-        """Remember what is within what."""
+        """Remember the parent of a run."""
         self._parents[run_id] = parent_run_id
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget it."""
+        """Forget the run."""
         self._parents.pop(run_id, None)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget it."""
+        """Forget the run."""
         self._parents.pop(run_id, None)
 
     @harmless
@@ -76,7 +76,7 @@ class TraceCalls(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """A chat model is called."""
+        """Open the span of a chat model's call."""
         self._begin_call(run_id, parent_run_id, metadata or {}, prompt_json(messages[0] if messages else []), kwargs)
 
     @harmless
@@ -90,7 +90,7 @@ class TraceCalls(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """A model that completes texts is called."""
+        """Open the span of a text completion."""
         self._begin_call(run_id, parent_run_id, metadata or {}, prompts, kwargs)
 
     def _begin_call(
@@ -116,7 +116,7 @@ class TraceCalls(BaseCallbackHandler):
         self._calls[run_id] = _Call(span, model, call, attempt)
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """The model begins to answer."""
+        """Note when the answer begins."""
         call = self._calls.get(run_id)
         if call is not None and not call.speaks:
             call.speaks = True
@@ -128,7 +128,7 @@ class TraceCalls(BaseCallbackHandler):
 
     @harmless
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        """The model has answered."""
+        """Add the answer, and close the span unless a decision follows."""
         call = self._calls.pop(run_id, None)
         if call is None:
             return
@@ -157,7 +157,7 @@ class TraceCalls(BaseCallbackHandler):
 
     @harmless
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """The call failed."""
+        """Add the error, and close the span unless a decision follows."""
         call = self._calls.pop(run_id, None)
         if call is not None:
             call.error = error
@@ -177,18 +177,18 @@ class TraceCalls(BaseCallbackHandler):
 
     @harmless
     def attempt_over(self, number: int, model: str, failed: FailedAttempt | None, metadata: Mapping[str, Any]) -> None:
-        """An attempt at a call of ours is over, and it is decided what follows. See `AttemptWatcher`."""
+        """Close the span of an attempt, now that the decision about it is known. See `AttemptWatcher`."""
         key = str(metadata.get(CALL_KEY)), number
         call = self._undecided.pop(key, None) or self._unanswered(key)
         if call is not None:
             self._settle(call, failed.error if failed is not None else None, failed)
-        elif failed is not None:  # refused before the model was asked: by the rate limiter, say
+        elif failed is not None:  # refused before the model was called, for example by the rate limiter
             span = self._agent.maker.child(self._around(None, metadata), f"{model} (not called)", "span")
             self._agent.fail(span, failed.error, failed)
             span.end()
 
     def _unanswered(self, key: tuple[str, int]) -> _Call | None:
-        """The call that ended without a word of LangChain's: a budget refused it."""
+        """A call whose end LangChain has not reported, because a budget refused it."""
         found = next((run_id for run_id, call in self._calls.items() if (call.call, call.attempt) == key), None)
         if found is None:
             return None
@@ -208,7 +208,7 @@ class TraceCalls(BaseCallbackHandler):
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """A tool is used."""
+        """Open the span of a tool."""
         self._begin_tool("tool", run_id, parent_run_id, metadata, serialized, inputs or input_str, kwargs)
 
     @harmless
@@ -222,7 +222,7 @@ class TraceCalls(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Documents are looked for."""
+        """Open the span of a retriever."""
         self._begin_tool("retriever", run_id, parent_run_id, metadata, serialized, query, kwargs)
 
     def _begin_tool(
@@ -235,13 +235,13 @@ class TraceCalls(BaseCallbackHandler):
 
     @harmless
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """It gave this."""
+        """Close the span of a tool with its output."""
         failed = isinstance(output, ToolMessage) and output.status == "error"
         self._end_tool(run_id, output.content if isinstance(output, ToolMessage) else output, failed=failed)
 
     @harmless
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
-        """These were found."""
+        """Close the span of a retriever with its documents."""
         self._end_tool(run_id, [getattr(document, "page_content", document) for document in documents])
 
     def _end_tool(self, run_id: UUID, output: Any, *, failed: bool = False) -> None:
@@ -253,7 +253,7 @@ class TraceCalls(BaseCallbackHandler):
 
     @harmless
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """It failed."""
+        """Close the span with the error."""
         self._parents.pop(run_id, None)
         span = self._tools.pop(run_id, None)
         if span is not None:
@@ -264,7 +264,7 @@ class TraceCalls(BaseCallbackHandler):
 
     @harmless
     def finish(self) -> None:
-        """The agent is over: what is open is broken off."""
+        """Close all open spans as interrupted, because the agent has ended."""
         for call in [*self._undecided.values()]:
             self._settle(call, call.error, None)
         for span in [*(call.span for call in self._calls.values()), *self._tools.values()]:
@@ -274,7 +274,7 @@ class TraceCalls(BaseCallbackHandler):
             kept.clear()
 
     def _around(self, run: UUID | None, metadata: Mapping[str, Any]) -> Any:
-        """The tool that a call is made in, or the node, or the agent."""
+        """The span in which a call is made: that of a tool, a node or the agent."""
         seen = 0
         while run is not None and seen < len(self._parents) + 1:
             if run in self._tools:

@@ -1,6 +1,6 @@
-"""The process's connection to Langfuse. It is made when the first agent is traced, so after a fork and only with keys.
+"""The process's connection to Langfuse. It is made when the first agent is traced: after a fork, and only with keys.
 
-Langfuse has a tracer provider of its own: the global one, which is the user's or Airflow's, stays as it is.
+Langfuse gets a tracer provider of its own. The global one belongs to the user or to Airflow, and is left alone.
 """
 
 import contextvars
@@ -27,7 +27,7 @@ _MODULES = (
 
 
 class TraceClient:
-    """Langfuse's client, with what may be sent through it."""
+    """Langfuse's client, and the filter for what may be sent to it."""
 
     def __init__(self, settings: Settings) -> None:
         import httpx
@@ -41,8 +41,7 @@ class TraceClient:
         public, secret = settings.langfuse_public_key, settings.langfuse_secret_key
         if not public or secret is None:
             raise ValueError("there are no keys")
-        # The SDK would upload pictures before it asks what may leave. Whoever wants that for a graph of their own can
-        # say so.
+        # The SDK would upload pictures before it applies the mask. Users who want that for their own graphs can set it.
         os.environ.setdefault("LANGFUSE_MEDIA_UPLOAD_ENABLED", "false")
         rate = settings.langfuse_sample_rate
         client = httpx.Client(verify=tls(), timeout=TIMEOUT)
@@ -66,19 +65,19 @@ class TraceClient:
             )
 
     def send(self) -> None:
-        """Have sent at once what has ended so far."""
+        """Send all ended spans now, without waiting for it."""
         self._provider.force_flush()
 
     def flush(self, seconds: float) -> bool:
-        """The same, waiting for `seconds` at most; says whether all of it was sent or given up."""
+        """Send all ended spans, waiting up to `seconds`; returns whether all of them were sent or given up."""
         self.send()
         return self.exporter.flush(seconds)
 
 
 @contextmanager
 def _known_certificates() -> Iterator[None]:
-    """Within this, the SDK's asynchronous API, which it makes unasked, doesn't read the machine's certificates anew: a
-    task would pay 30 ms for it. There is no parameter for it; where the SDK changes, it takes these 30 ms again."""
+    """Keeps the SDK's asynchronous API, which it creates without being asked, from reading the machine's certificates
+    again, which would cost a task 30 ms. There is no parameter for it. If the SDK changes, only the 30 ms return."""
     import httpx
     from langfuse._client import resource_manager
 
@@ -97,7 +96,7 @@ def _known_certificates() -> Iterator[None]:
 
 
 class SpanMaker:
-    """Makes spans with one session, user and set of tags, apart from whatever else is traced around the agents."""
+    """Makes spans with the same session, user and tags, isolated from whatever else is traced around the agents."""
 
     def __init__(
         self,
@@ -115,25 +114,25 @@ class SpanMaker:
         self._attributes = partial(
             propagate_attributes, trace_name=name, session_id=session, user_id=user, tags=[*tags], metadata=metadata
         )
-        # An empty context knows nothing of the spans of Airflow or of a user, who would not know ours either.
+        # An empty context isolates our spans from those of Airflow and of users.
         self._context = contextvars.Context()
-        self._manager = self._attributes()  # kept: it takes the attributes back when it goes
+        self._manager = self._attributes()  # kept, because it removes the attributes when it is deleted
         self._context.run(self._manager.__enter__)
 
     def root(self, trace_id: str, name: str, kind: str, **more: Any) -> Any:
-        """A span that no other one is around."""
+        """A span without a parent."""
         make = partial(self.client.langfuse.start_observation, trace_context={"trace_id": trace_id}, name=name)
         return self._context.copy().run(partial(make, as_type=kind, **more))
 
     def child(self, parent: Any, name: str, kind: str, **more: Any) -> Any:
-        """A span within another one."""
+        """A span within its parent."""
         return self._context.copy().run(partial(parent.start_observation, name=name, as_type=kind, **more))
 
     @contextmanager
     def current(self, trace_id: str, span: Any) -> Iterator[None]:
-        """Let what users' own code traces with Langfuse be part of this span.
+        """Make what users' code traces with Langfuse part of this span.
 
-        Not where OpenTelemetry is set up for all of the process: other spans would lose their trace to ours.
+        Does nothing where OpenTelemetry is set up for the whole process, because other spans would move to our trace.
         """
         from opentelemetry import trace
 
@@ -152,9 +151,9 @@ _clients: dict[tuple[str | None, str], TraceClient | None] = {}
 
 
 def trace_client(settings: Settings) -> TraceClient | None:
-    """The process's client; None without keys, or when it can't be made, which the log says once.
+    """The process's client; None without keys, or if it can't be made, which is logged once.
 
-    It may take some 50 ms, and the first time in a process that hasn't loaded Langfuse half a second.
+    Takes about 50 ms, or half a second in a process that hasn't loaded Langfuse yet.
     """
     if not settings.tracing:
         return None
@@ -170,7 +169,7 @@ def trace_client(settings: Settings) -> TraceClient | None:
 
 
 def prepare() -> None:
-    """Load what tracing needs, if there are keys: for a process that forks tasks. No client, no thread."""
+    """Import what tracing needs, if there are keys, in a process that forks tasks. Makes no client and no thread."""
     if get_settings().tracing:
         for name in _MODULES:
             importlib.import_module(name)

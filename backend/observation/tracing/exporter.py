@@ -1,4 +1,4 @@
-"""Sends traces to Langfuse from a thread of its own, so that neither agents nor Langfuse's SDK ever wait for it."""
+"""Sends traces to Langfuse from a thread of its own, so that neither agents nor the SDK ever wait for it."""
 
 import base64
 import gzip
@@ -18,16 +18,16 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 log = logging.getLogger(__name__)
 
 WAITING_BYTES = 16 * 2**20
-"""What may wait to be sent, compressed; what comes on top is dropped."""
+"""Largest queue of compressed requests. Spans beyond it are dropped."""
 
 REQUEST_BYTES = 3 * 2**20
-"""The size of a request before it is compressed; Langfuse refuses much larger ones."""
+"""Size of a request before compression. Langfuse refuses much larger ones."""
 
 CLOSE_SECONDS = 3.0
-"""How long a process that ends waits for its last spans."""
+"""How long an ending process waits until its last spans are sent."""
 
 REFUSED_SECONDS = 60.0
-"""For how long nothing is sent when Langfuse has refused the keys."""
+"""How long nothing is sent after Langfuse has refused the keys."""
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
 _WAITS = (0.5, 1.0, 2.0, 4.0)
@@ -36,10 +36,10 @@ _COMPRESSION = 3
 
 
 class TraceExporter(SpanExporter):
-    """What Langfuse's span processor hands its batches to.
+    """The exporter to which Langfuse's span processor passes its batches.
 
-    Errors that pass are retried, and what can't be sent is counted. The log says once that it begins and once that it
-    is over. At the end of the process at most `CLOSE_SECONDS` are waited, and nothing is retried any more.
+    Transient errors are retried, and spans that can't be sent are counted. An outage is logged when it starts and when
+    it ends. An ending process waits up to `CLOSE_SECONDS`, without further retries.
     """
 
     def __init__(self, base_url: str, public_key: str, secret_key: str, client: httpx.Client) -> None:
@@ -57,7 +57,7 @@ class TraceExporter(SpanExporter):
         }
         self._client = client
         self.sent = 0
-        """Spans that Langfuse has accepted."""
+        """Spans accepted by Langfuse."""
         self.dropped = 0
         """Spans that were given up."""
         self._failing = False
@@ -68,21 +68,21 @@ class TraceExporter(SpanExporter):
         self._changed = threading.Condition()
         self._waiting: deque[tuple[bytes, int]] = deque()
         self._bytes = 0
-        self._sending = 0  # spans of the request under way
+        self._sending = 0  # spans of the current request
         self._hurried = False
         self._refused_until = 0.0
         self._thread: threading.Thread | None = None
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Have spans sent. Returns at once, whatever becomes of them."""
-        if self._pid != os.getpid():  # the thread is not in a fork, and what waits is the parent's
+        """Queue spans. Returns at once."""
+        if self._pid != os.getpid():  # a fork has no thread, and the queue is the parent's
             self._begin()
         for body, count in _requests(spans):
             self._put(gzip.compress(body, _COMPRESSION), count)
         return SpanExportResult.SUCCESS
 
     def flush(self, seconds: float) -> bool:
-        """Wait for what has been exported, for `seconds` at most; says whether all of it was sent or given up."""
+        """Wait up to `seconds` for the queued spans; returns whether all of them were sent or given up."""
         with self._changed:
             self._hurried = True
             self._changed.notify_all()
@@ -91,7 +91,7 @@ class TraceExporter(SpanExporter):
         return done
 
     def shutdown(self) -> None:
-        """The process ends."""
+        """Send the last spans, because the process ends."""
         done = self.flush(CLOSE_SECONDS)
         left = 0 if done else self._sending + sum(count for _, count in self._waiting)
         if lost := self.dropped + left:
@@ -118,9 +118,9 @@ class TraceExporter(SpanExporter):
                 self._sending = count
             try:
                 reason = self._send(body)
-            except Exception as error:  # a thread that is gone would lose all that follows
+            except Exception as error:  # without the thread, all later spans would be lost
                 reason = type(error).__name__
-            self._tell(reason)  # before anybody who waits hears that it is over
+            self._log_outage(reason)  # before `flush` returns
             with self._changed:
                 self._sending = 0
                 if reason is None:
@@ -132,7 +132,7 @@ class TraceExporter(SpanExporter):
                 self._changed.notify_all()
 
     def _send(self, body: bytes) -> str | None:
-        """Why it could not be sent; None when it was."""
+        """Send a request; returns the reason if it failed."""
         for pause in (*_WAITS, None):
             asked_for = 0.0
             try:
@@ -161,7 +161,7 @@ class TraceExporter(SpanExporter):
         self._waiting.clear()
         self._bytes = 0
 
-    def _tell(self, reason: str | None) -> None:
+    def _log_outage(self, reason: str | None) -> None:
         if (reason is not None) == self._failing:
             return
         self._failing = reason is not None
@@ -172,7 +172,7 @@ class TraceExporter(SpanExporter):
 
 
 def _requests(spans: Sequence[ReadableSpan]) -> Iterator[tuple[bytes, int]]:
-    """Bodies of requests, and how many spans each holds."""
+    """The bodies of requests, with the number of spans in each."""
     body = encode_spans(spans).SerializeToString()
     if len(body) > REQUEST_BYTES and len(spans) > 1:
         half = len(spans) // 2

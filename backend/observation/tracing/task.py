@@ -1,4 +1,4 @@
-"""One trace for a task in Langfuse, whatever tries and processes it takes; and one for each input of a batch."""
+"""One trace per task in Langfuse, across its tries and processes, and one per item of a batch."""
 
 import asyncio
 import logging
@@ -24,29 +24,29 @@ from backend.observation.tracing.redaction import Known
 log = logging.getLogger(__name__)
 
 LOOK_UP_SECONDS = 2.0
-"""How long the beginning of a trace waits for the database."""
+"""How long the start of a trace waits for the database."""
 
 _PROPAGATED = 190
-"""Characters that Langfuse takes of a value that all spans of a trace carry."""
+"""The longest value that Langfuse propagates to all spans of a trace, in characters."""
 
 
 class TaskTrace:
-    """The trace of one try of a task. Without Langfuse's keys it only knows the trace's id. No method raises."""
+    """One try's part of a task's trace. Without Langfuse's keys, it only knows the trace's id. No method raises."""
 
     def __init__(self, settings: Settings, task: TaskContext, keys: Iterable[str] = ()) -> None:
-        """`keys` may stand nowhere in it."""
+        """`keys` must not appear in the trace."""
         self._settings = settings
         self._task = task
         self._keys = list(keys)
         self.id = trace_id_of(settings, task.thread_id)
-        """The same in all tries, and also where no trace is sent."""
+        """The trace's id, the same in all tries. It exists even if no trace is sent."""
         self.url = trace_url_of(settings, self.id)
-        """Where a person sees it; None when none is sent."""
+        """The address of the trace's page; None if no trace is sent."""
         self._maker: SpanMaker | None = None
         self._span: Any = None
 
     async def begin(self, database: Database, execution_id: str | None, types: Iterable[str]) -> None:
-        """A try begins, with agents of these types. Tells the run where its trace is."""
+        """Start the try's span, with agents of these types, and store the trace's address with the run."""
         if not self._settings.tracing:
             return
         client, user = await asyncio.gather(
@@ -63,7 +63,7 @@ class TaskTrace:
             async with asyncio.timeout(LOOK_UP_SECONDS):
                 return await database.run(partial(executions.begin_trace, trace_url=self.url), execution_id)
         except (SQLAlchemyError, OSError) as error:
-            log.warning("the trace is without the run's user: %s", type(error).__name__)
+            log.warning("the trace has no user, because the database is unavailable: %s", type(error).__name__)
             return None
 
     @harmless
@@ -96,15 +96,14 @@ class TaskTrace:
             self._span = self._maker.root(self.id, name, "span", input=given, metadata=Known(place))
 
     def agent(self, name: str, kind: str, *, call: int = 1) -> AgentTrace | None:
-        """The spans of an agent of the task; `call` counts its calls in a team. None where none are sent."""
+        """The spans of an agent of the task; None if none are sent. `call` counts its calls in a team."""
         if self._maker is None or self._span is None:
             return None
         metadata = {"type": kind, **({"call": call} if call > 1 else {})}
         return AgentTrace(self._maker, self.id, self._span, name, metadata)
 
     def item(self, thread: str, index: int, name: str, kind: str) -> tuple[str, str | None, AgentTrace | None]:
-        """The id and address of the trace of a batch's input, and its spans: it is decided for each whether it is
-        sent."""
+        """The id, address and spans of the trace of a batch's item. Each item is sampled by itself."""
         trace_id = trace_id_of(self._settings, thread)
         if self._maker is None or not is_traced(self._settings, trace_id):
             return trace_id, None, None
@@ -114,16 +113,16 @@ class TaskTrace:
 
     @harmless
     def returns(self, result: Mapping[str, Any]) -> None:
-        """What the task returns."""
+        """Report what the task returns."""
         if self._span is None or self._maker is None:
             return
-        told = {key: result.get(key) for key in ("model", "usage", "cost_usd", "notice")}
+        summary = {key: result.get(key) for key in ("model", "usage", "cost_usd", "notice")}
         shown = next((result[key] for key in ("output", "results", "batch") if key in result), None)
-        self._span.update(output=self._maker.client.content.text(shown), metadata=Known(told))
+        self._span.update(output=self._maker.client.content.text(shown), metadata=Known(summary))
 
     @harmless
     def end(self, error: BaseException | None) -> None:
-        """The try is over."""
+        """Close the try's span."""
         span, self._span = self._span, None
         if span is None or self._maker is None:
             return
@@ -142,7 +141,7 @@ class TaskTrace:
 
 
 def calls_of(trace: AgentTrace | None) -> list[BaseCallbackHandler]:
-    """What watches an agent's models and tools; nothing where a handler of Langfuse's own does."""
+    """The handlers that trace an agent's models and tools; none if the graph has a handler of Langfuse's own."""
     return [TraceCalls(trace)] if trace is not None and not trace.traced_by_itself else []
 
 

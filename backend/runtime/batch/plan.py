@@ -1,4 +1,4 @@
-"""What an operator's `inputs`, `max_concurrency` and `on_item_error` ask for. Light to import: DAG files pay for it."""
+"""An operator's `inputs`, `max_concurrency` and `on_item_error`. Light to import, because DAG files import it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from backend.core.errors.input_error import InputError
 OnItemError = Literal["fail", "continue"]
 
 MAX_CONCURRENCY = 1_000
-"""As many connections as OpenAI's client opens."""
+"""OpenAI's client opens at most this many connections."""
 DEFAULT_CONCURRENCY = 50
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """How a batch is run: at most `max_concurrency` items at once, and what becomes of the task when items fail."""
+    """How to run a batch: at most `max_concurrency` items at once, and what happens to the task when items fail."""
 
     max_concurrency: int = DEFAULT_CONCURRENCY
     on_item_error: OnItemError = "fail"
 
 
 def parse_plan(max_concurrency: Any, on_item_error: Any) -> BatchPlan:
-    """Check the arguments. Raises `InputError` naming the one that is wrong."""
+    """Check the arguments. Raises `InputError` naming the invalid one."""
     # A templated argument arrives as text.
     if isinstance(max_concurrency, str) and max_concurrency.strip().isdecimal():
         max_concurrency = int(max_concurrency)
@@ -39,7 +39,7 @@ def parse_plan(max_concurrency: Any, on_item_error: Any) -> BatchPlan:
 
 
 def parse_inputs(inputs: Any) -> list[Mapping[str, Any]]:
-    """The inputs of a batch. Raises `InputError` naming the entry that is no dict; no input at all is a batch, too."""
+    """The inputs of a batch, which may have none. Raises `InputError` naming the entry that isn't a dict."""
     if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Sequence):
         raise InputError(f"has to be a list of dicts, not {type(inputs).__name__}", field="inputs")
     for index, entry in enumerate(inputs):

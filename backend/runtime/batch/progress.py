@@ -1,4 +1,4 @@
-"""How a batch stands, and what the stream tells of it."""
+"""The progress of a batch, and the events that report it."""
 
 from dataclasses import dataclass, field
 
@@ -10,32 +10,32 @@ from backend.models.usage import Usage
 
 @dataclass(slots=True)
 class BatchProgress:
-    """Counts of one try of a batch, those of earlier tries included."""
+    """The counts of a batch, including those of earlier tries."""
 
     items: int
     succeeded: int = 0
     failed: int = 0
     running: int = 0
     failures: list[tuple[int, AgentFailure]] = field(default_factory=list)
-    """The first ones."""
+    """The first failures: the index of the item, and the error."""
     retryable: AgentFailure | None = None
-    """The first error that another try may get past."""
+    """The first error that a retry may overcome."""
     stop: AgentFailure | None = None
-    """The error that every further item would meet."""
+    """The error that every other item would meet as well."""
     used: Usage = field(default_factory=Usage)
     model: str | None = None
-    _told: tuple[int, ...] = ()
+    _reported: tuple[int, ...] = ()
 
     def add_usage(self, used: Usage) -> None:
         """Count what an item used."""
         self.used = Usage.sum([self.used, used])
 
-    def news(self, place: Place, state: str) -> NewEvent | None:
-        """An event about the batch as a whole; None while it runs and has nothing new to say."""
+    def changes(self, place: Place, state: str) -> NewEvent | None:
+        """An event about the batch as a whole; None while it runs and nothing has changed since the last one."""
         now = (self.succeeded, self.failed, self.running)
-        if state == "running" and now == self._told:
+        if state == "running" and now == self._reported:
             return None
-        self._told = now
+        self._reported = now
         payload = {
             "task_id": place.task_id,
             "map_index": place.map_index,

@@ -1,4 +1,4 @@
-"""A batch's items as rows of `batch_items`: written while it runs, and handed on when it is over."""
+"""The results of a batch's items: written to `batch_items` while it runs, and read again when it has ended."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from backend.observation.task_context import TaskContext
 
 RESULT_ITEMS = 100
 RESULT_BYTES = 2**20
-"""What is larger than these isn't handed on in XCom; the outputs are rows of `batch_items`."""
+"""Outputs beyond these limits aren't passed on in XCom; they stay in `batch_items`."""
 
 _PAGE = 500
 _WRITE_INTERVAL = 0.1
@@ -25,7 +25,7 @@ _WRITE_LIMIT = 500
 
 
 class ResultWriter:
-    """Writes items' rows, many in one transaction. Unlike the recorder it may lose none: `add` and `close` raise."""
+    """Writes items' rows, many per transaction. It must not lose any: unlike the recorder, `add` and `close` raise."""
 
     def __init__(self, database: Database, execution_id: str, place: Place, thread_id: str) -> None:
         self._database = database
@@ -35,13 +35,13 @@ class ResultWriter:
         self._error: Exception | None = None
 
     async def add(self, row: dict[str, Any]) -> None:
-        """Have a row written soon; waits while too many do."""
+        """Have a row written soon. Waits while too many are queued."""
         if self._error is not None:
             raise self._error
         await self._queue.put(row)
 
     async def close(self) -> None:
-        """Wait until all is written."""
+        """Wait until everything is written."""
         await self._queue.put(None)
         await self._writer
         if self._error is not None:
@@ -72,7 +72,7 @@ class ResultWriter:
 
 
 class Results:
-    """The rows of one batch, read again."""
+    """Reads the rows of one batch."""
 
     def __init__(self, database: Database, execution_id: str, place: Place) -> None:
         self._database = database
@@ -80,20 +80,20 @@ class Results:
         self._place = place
 
     async def count(self) -> batch_items.Counts:
-        """How many have succeeded and failed, and how large their outputs are."""
+        """How many items succeeded and failed, and the size of their outputs."""
         return await retry_until_available(
             partial(self._database.run, batch_items.count, self._execution_id, self._place)
         )
 
     async def outputs(self, items: int) -> list[Any]:
-        """The outputs in order, None for a failed item. For a few only: `RESULT_ITEMS`."""
+        """The outputs in order, None for a failed item. For at most `RESULT_ITEMS` items."""
         outputs: list[Any] = [None] * items
         for row in await self._page(-1):
             outputs[row["item_index"]] = row["output"]
         return outputs
 
     async def write_lines(self, write_to: Callable[[], TextIO]) -> None:
-        """Stream all items to a file, one JSON object a line, in order."""
+        """Write all items to a file in order, one JSON object per line."""
         file = await asyncio.to_thread(write_to)
         with contextlib.closing(file):
             after = -1
@@ -107,7 +107,7 @@ class Results:
 
 
 def results_url(task: TaskContext) -> str:
-    """Where the backend pages through the items."""
+    """The path under which the backend returns pages of the items."""
     path = "/".join(quote(part, safe="") for part in (task.dag_id, task.dag_run_id, "items", task.task_id))
     return f"/workflow-status/{path}?map_index={task.map_index}"
 

@@ -1,7 +1,15 @@
-"""Many inputs for one agent in one task: side by side on one event loop, each with its own thread and its own end.
+"""Runs one agent for many inputs in one task, concurrently on one event loop.
 
-Whatever the number, memory holds only the inputs, the items under way and a few hundred rows on their way to the
-database: outputs are rows of `batch_items` as soon as they are known.
+Each input is an item with a LangGraph thread of its own (`<task's thread>/<index>`), its own trace and its own outcome:
+one item's failure doesn't affect the others. The graph is compiled once, or twice when some inputs are pictures and
+some are texts, because these use different models.
+
+An item's outcome is a row of `batch_items`, written as soon as it is known. Memory therefore holds only the inputs, the
+running items and a few hundred rows on their way to the database, however many items there are. The rows are also what
+a retry resumes from: it skips items that have succeeded, resumes those that have checkpoints, and runs the others. A
+batch whose agent or inputs differ from the earlier try's starts from nothing.
+
+The stream reports the first `SHOWN_ITEMS` items one by one, and the batch as a whole twice a second.
 """
 
 import asyncio
@@ -26,6 +34,7 @@ from backend.db.runs import batch_items, executions, takeover, threads, traces
 from backend.db.runs.traces import SHOWN_ITEMS
 from backend.models.usage import Usage
 from backend.observation.recording.observer import AgentObserver
+from backend.observation.recording.records import Events
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.progress import BatchProgress
 from backend.runtime.batch.results import RESULT_BYTES, RESULT_ITEMS, Results, ResultWriter, results_url
@@ -40,16 +49,16 @@ from backend.runtime.specs import AgentSpec
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.5
-"""At most one event about the whole batch in this time."""
+"""Time between two events about the batch as a whole."""
 RECORDER_INTERVAL = 0.25
 NAMED_FAILURES = 20
 
 _STOPS: frozenset[Category] = frozenset({"auth", "quota", "budget"})
-"""Errors that every further item would meet, too; so it would a rate limit that has to be waited out elsewhere."""
+"""Errors that every other item would meet as well, like a rate limit that is to be waited out without a worker."""
 
 
 class BatchFailedError(RuntimeError):
-    """Items of a batch have failed; `cause` is the error that says whether a retry helps."""
+    """Items of a batch have failed. Its cause is the error that decides whether a retry helps."""
 
     def __init__(self, message: str, cause: Exception) -> None:
         super().__init__(message)
@@ -57,8 +66,8 @@ class BatchFailedError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
-    """What earlier tries have left."""
+class _EarlierWork:
+    """What earlier tries have left: items that are done, threads with checkpoints, and usage by item."""
 
     execution_id: str
     claim: threads.Claim
@@ -82,55 +91,55 @@ class _Batch:
         self._preparing = asyncio.Lock()
 
     async def run(self, plan: BatchPlan, write_to: Callable[[], TextIO] | None) -> dict[str, Any]:
-        """Run what is left; gives the task's XCom."""
+        """Run the remaining items; returns the task's XCom."""
         runner, progress = self._runner, self._progress
         runner.recorder.relax(RECORDER_INTERVAL)
         await runner.open_budgets()
-        begun = await retry_until_available(partial(runner.database.run, self._begin, self._digest()))
-        await runner.watch(begun.execution_id)
+        earlier = await retry_until_available(partial(runner.database.run, self._begin, self._digest()))
+        await runner.watch(earlier.execution_id)
         await runner.begin_trace([self._spec])
-        progress.succeeded = len(begun.done)
-        for used in begun.used.values():
+        progress.succeeded = len(earlier.done)
+        for used in earlier.used.values():
             progress.add_usage(Usage(*used))
         async with AsyncExitStack() as stack:
-            await runner.open_checkpoints(begun.claim, begun.known, gather=SHARED_GATHER_SECONDS)
-            if self._inputs:  # what is wrong with the agent itself is told before any item begins
+            await runner.open_checkpoints(earlier.claim, earlier.known, gather=SHARED_GATHER_SECONDS)
+            if self._inputs:  # errors of the agent itself are raised before any item starts
                 progress.model = (await self._prepare(self._given(0))).model
-            results = ResultWriter(runner.database, begun.execution_id, self._place, self._task.thread_id)
+            results = ResultWriter(runner.database, earlier.execution_id, self._place, self._task.thread_id)
             stack.callback(results.abandon)
-            left = (index for index in range(len(self._inputs)) if index not in begun.done)
+            left = (index for index in range(len(self._inputs)) if index not in earlier.done)
             stack.enter_context(rare_collections())
-            await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), begun, results)
+            await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), earlier, results)
             await results.close()
         failed = bool(progress.failures) and plan.on_item_error == "fail"
-        self._tell("failed" if failed or progress.stop else "success")
+        self._report("failed" if failed or progress.stop else "success")
         if progress.stop is not None:
             raise progress.stop
         if failed:
             raise self._failure()
-        handed_on = Results(runner.database, begun.execution_id, self._place)
-        result = await self._result(handed_on)
+        stored = Results(runner.database, earlier.execution_id, self._place)
+        result = await self._result(stored)
         if write_to is not None:
-            await handed_on.write_lines(write_to)
+            await stored.write_lines(write_to)
         return result
 
-    def _begin(self, connection: Connection, digest: str) -> _Begun:
+    def _begin(self, connection: Connection, digest: str) -> _EarlierWork:
         task, place = self._task, self._place
         execution_id = executions.ensure(connection, task.run_state())
         takeover.close_lost(connection, [(execution_id, place)])
         names = [self._thread(index) for index in range(len(self._inputs))]
         wanted = threads.ClaimRequest(execution_id, task.thread_id, task.try_number, names, digest)
         claim = threads.begin_one(connection, wanted)
-        follows = task.try_number > 1 or claim.going_on
+        follows = task.try_number > 1 or claim.resumes
         used = traces.used_by_items(connection, execution_id, place) if follows else {}
-        if not claim.going_on:
+        if not claim.resumes:
             batch_items.supersede(connection, execution_id, place)
-            return _Begun(execution_id, claim, set(), set(), used)
+            return _EarlierWork(execution_id, claim, set(), set(), used)
         done = batch_items.done(connection, execution_id, place)
         left = [name for index, name in enumerate(names) if index not in done]
         known = batch_items.with_checkpoints(connection, left)
-        log.info("going on: %s of %s items are done, %s have checkpoints", len(done), len(names), len(known))
-        return _Begun(execution_id, claim, done, known, used)
+        log.info("resuming: %s of %s items are done, %s have checkpoints", len(done), len(names), len(known))
+        return _EarlierWork(execution_id, claim, done, known, used)
 
     def _digest(self) -> str:
         digest = sha256(dumps(["batch", self._spec.type, self._spec.graph, self._spec.input_data]).encode())
@@ -141,7 +150,7 @@ class _Batch:
     def _thread(self, index: int) -> str:
         return f"{self._task.thread_id}/{index}"
 
-    async def _run_items(self, left: Iterator[int], workers: int, begun: _Begun, results: ResultWriter) -> None:
+    async def _run_items(self, left: Iterator[int], workers: int, earlier: _EarlierWork, results: ResultWriter) -> None:
         progress = self._progress
 
         async def work() -> None:
@@ -151,7 +160,7 @@ class _Batch:
                     return
                 progress.running += 1
                 try:
-                    row = await self._run_item(index, begun)
+                    row = await self._run_item(index, earlier)
                 finally:
                     progress.running -= 1
                 await results.add(row)
@@ -170,14 +179,14 @@ class _Batch:
         return {**(self._spec.input_data or {}), **self._inputs[index]}
 
     async def _prepare(self, given: Mapping[str, Any]) -> Prepared:
-        """The compiled graph for an input: one for all, or one for pictures and one for texts."""
+        """The compiled graph for an input: one for all inputs, or one for pictures and one for texts."""
         purpose = None if self._spec.graph is not None else get_agent(self._spec.type).purpose_for(given)
         async with self._preparing:
             if purpose not in self._prepared:
-                self._prepared[purpose] = await self._runner.graphs.prepare(self._spec, purpose)
+                self._prepared[purpose] = await self._runner.prepare(self._spec, purpose)
         return self._prepared[purpose]
 
-    async def _run_item(self, index: int, begun: _Begun) -> dict[str, Any]:
+    async def _run_item(self, index: int, earlier: _EarlierWork) -> dict[str, Any]:
         spec, thread, given = self._spec, self._thread(index), self._given(index)
         prepared = await self._prepare(given)
         brief = index >= SHOWN_ITEMS
@@ -195,7 +204,7 @@ class _Batch:
         )
         if prepared.definition is not None:
             observer.uses(prepared.model or "", prepared.notice)
-        if (used := begun.used.get(index)) is not None:
+        if (used := earlier.used.get(index)) is not None:
             observer.used_before(Usage(*used))
         config: RunnableConfig = {
             "callbacks": self._runner.callbacks(observer),
@@ -215,7 +224,7 @@ class _Batch:
                     observer,
                     self._runner.graphs.policy_of(spec),
                     context=spec.context,
-                    going_on=thread in begun.known,
+                    resumes=thread in earlier.known,
                     tokens=False,
                     timing=self._runner.graphs.timing,
                 )
@@ -225,7 +234,7 @@ class _Batch:
                 error = TimeoutError(f"{spec.name}[{index}] took longer than its timeout of {spec.timeout:g} s")
             return self._failed(index, observer, error, began)
         except asyncio.CancelledError:
-            if self._runner.cancelled and not self._cancelled:  # one row tells it for all items
+            if self._runner.cancelled and not self._cancelled:  # one error row for all items
                 self._cancelled = True
                 observer.failed(classify(RunCancelledError()), "fail")
             observer.finish("cancelled", None)
@@ -274,13 +283,13 @@ class _Batch:
 
     async def _tick(self) -> None:
         while True:
-            self._tell("running")
+            self._report("running")
             await asyncio.sleep(PROGRESS_SECONDS)
 
-    def _tell(self, state: str) -> None:
-        news = self._progress.news(self._place, state)
-        if news is not None:
-            self._runner.recorder.put(lambda _connection, _execution_id: [news])
+    def _report(self, state: str) -> None:
+        event = self._progress.changes(self._place, state)
+        if event is not None:
+            self._runner.recorder.put(Events([event]))
 
     def _failure(self) -> AgentFailure:
         progress = self._progress
@@ -325,15 +334,15 @@ async def run_batch(
     *,
     write_to: Callable[[], TextIO] | None = None,
 ) -> dict[str, Any]:
-    """Run one agent for each of `inputs`; gives the task's XCom.
+    """Run one agent for each of `inputs`; returns the task's XCom.
 
-    An item's input is laid over the spec's `input_data`. A try that follows another runs only the items that have not
-    succeeded, those that had begun from their checkpoints. `write_to` opens a file for the items as JSON lines.
+    An item's input is merged over the spec's `input_data`. `write_to` opens a file to which all items are written as
+    JSON lines.
 
-    With `on_item_error="fail"` raises an `AgentFailure` with `BatchFailedError` when all items have ended and some have
-    failed.
-    An error that every further item would meet (authentication, quota, budget) ends the batch as soon as the items
-    under way are done, and is raised. Without the database it can't be run: a batch's results are rows.
+    With `on_item_error="fail"`, raises an `AgentFailure` with `BatchFailedError` once all items have ended, if any has
+    failed; a retry helps if it helps one of them. An error that every other item would meet as well (authentication,
+    quota, budget) ends the batch as soon as the running items have ended, and is raised. A batch needs the database,
+    because its results are rows: raises `sqlalchemy.exc.OperationalError` without it (a retry helps).
     """
     result = await _Batch(runner, spec, inputs).run(plan, write_to)
     runner.keep_result(result)

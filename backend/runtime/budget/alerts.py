@@ -1,4 +1,4 @@
-"""Notices when the shares of budgets are used up at which a user wants to be told."""
+"""Notifies a user when their agents have used certain shares of a budget."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,38 +12,39 @@ from backend.db import notification_causes
 from backend.db.engine import Database
 from backend.db.runs import executions
 from backend.observation.recording.recorder import Recorder
+from backend.observation.recording.records import RowsWithEvents
 from backend.observation.task_context import TaskContext
-from backend.runtime.budget.guard import Ledger, Spent
+from backend.runtime.budget.ledger import Ledger, Spent
 
 Use = dict[str, Any]
-"""Of which budget how much is used, as `backend.db.notification_causes.budget_passed` takes it."""
+"""How much of which budget is used, as `backend.db.notification_causes.budget_passed` takes it."""
 
 
 @dataclass(slots=True)
 class BudgetWatch:
-    """Tells once of each share of each limit that is passed; of several passed at once, only of the largest.
+    """Reports each share of each limit once, when it is passed; of several passed at once, only the largest.
 
-    `tell` is called in whatever thread a model's answer is counted in.
+    `report` is called in the thread in which a model's answer is counted.
     """
 
     shares: Sequence[float]
     task_id: str
     map_index: int
-    tell: Callable[[Use], None]
-    _told: dict[tuple[str, str], float] = field(default_factory=dict)
+    report: Callable[[Use], None]
+    _reported: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def look(self, ledger: Ledger, asked: Spent | None = None) -> None:
-        """See what is used of a budget. What was `asked` for beyond it was refused: then all of it counts as used."""
+        """Check what is used of a budget. When what was `asked` for was refused, all of the budget counts as used."""
         for limit, allowed, used, wanted in ledger.uses(asked):
             if not allowed:
                 continue
             reached = 1.0 if asked is not None and wanted > allowed else float(used / allowed)
             passed = max((share for share in self.shares if share <= reached), default=0.0)
-            if passed <= self._told.get((ledger.scope, limit), 0.0):
+            if passed <= self._reported.get((ledger.scope, limit), 0.0):
                 continue
-            self._told[ledger.scope, limit] = passed
+            self._reported[ledger.scope, limit] = passed
             whole_run = ledger.scope == "run"
-            self.tell(
+            self.report(
                 {
                     "scope": ledger.scope,
                     "task_id": None if whole_run else self.task_id,
@@ -59,9 +60,9 @@ class BudgetWatch:
 async def open_watch(
     database: Database, recorder: Recorder, task: TaskContext
 ) -> Callable[[Ledger, Spent | None], None] | None:
-    """`BudgetWatch.look` for a task, if its run's user wants to be told of budgets; their choice is read here, once.
+    """`BudgetWatch.look` for a task; None if the run's user wants no notifications about budgets, which is read once.
 
-    What it notices is recorded before the usage that it notices it by, which is recorded when its node is over.
+    A share is recorded before the usage that passed it, which is recorded when its node is over.
     """
 
     def read(connection: Connection) -> list[float]:
@@ -72,11 +73,11 @@ async def open_watch(
         return None
     loop = asyncio.get_running_loop()
 
-    def tell(use: Use) -> None:
+    def report(use: Use) -> None:
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
             notification_causes.budget_passed(connection, execution_id, use)
             return []
 
-        loop.call_soon_threadsafe(recorder.put, write)
+        loop.call_soon_threadsafe(recorder.put, RowsWithEvents(write))
 
-    return BudgetWatch(shares, task.task_id, task.map_index, tell).look
+    return BudgetWatch(shares, task.task_id, task.map_index, report).look

@@ -1,8 +1,15 @@
-"""Keeps agents within their budgets: asks before each model call and each step, in whatever graph it happens.
+"""Keeps agents within their budgets, by refusing model calls and steps that don't fit any more.
 
-A call is made when what was used, what calls under way are expected to use, and the estimate of this call's prompt fit
-the budget (`backend.models.token_estimate`). How long an answer will be isn't known beforehand, so a call that was
-allowed may end above the budget by its answer; it is the last one then.
+A task may have a budget of its own, over all its tries, and share the budget of its run with the run's other tasks.
+Each is a `Ledger`; the `Purse` holds the ledgers of a task, and one `Guard` per agent asks it before every model call
+and every step. The guard is a LangChain callback handler that raises: callbacks are the one place that every model call
+passes, also in users' unchanged graphs, synchronous or not.
+
+A call reserves the estimated tokens of its prompt (`backend.models.token_estimate`) and their price, and replaces them
+by what it used when it is over. It is allowed when what was used, what running calls have reserved, and its own
+estimate fit the budget. The length of an answer isn't known beforehand, so an allowed call may exceed the budget by its
+answer; it is the last one then. What the run's other tasks use is read again every `REFRESH_SECONDS`, so a run's budget
+may be exceeded by what they use in that time.
 """
 
 import asyncio
@@ -12,120 +19,36 @@ import logging
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
+from sqlalchemy import Connection
 
 from backend.core.budget import Budget, BudgetExceededError
+from backend.db.engine import Database
+from backend.db.outage import retry_until_available
+from backend.db.runs import executions, traces
 from backend.models.prices import cost_usd
 from backend.models.token_estimate import estimate_messages, estimate_text
+from backend.observation.recording.recorder import Recorder
+from backend.observation.task_context import TaskContext
+from backend.runtime.budget.alerts import open_watch
+from backend.runtime.budget.ledger import Ledger, Reservation, Spent
 
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
-"""How old a run's count of what its other tasks use may be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What was used. `cost` is None when some of it has no known price."""
-
-    tokens: int = 0
-    cost: Decimal | None = Decimal(0)
-    steps: int = 0
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What is used of one budget. `before` was used elsewhere: by earlier tries, or by the run's other tasks.
-
-    `scope` is whose budget it is. `tokens` and `cost` include what calls under way are expected to use, which is
-    `reserved`. Not locked: `Guard` holds one lock for all ledgers of a task.
-    """
-
-    budget: Budget
-    scope: Literal["task", "run"]
-    before: Spent = field(default_factory=Spent)
-    tokens: int = 0
-    cost: Decimal = Decimal(0)
-    steps: int = 0
-    reserved_tokens: int = 0
-    reserved_cost: Decimal = Decimal(0)
-
-    @property
-    def name(self) -> str:
-        """Whose budget it is, in messages."""
-        return f"the {self.scope}'s budget"
-
-    def uses(self, asked: Spent | None = None) -> Iterator[tuple[str, Decimal, Decimal, Decimal]]:
-        """Each limit's name, what it allows, what is used of it, and what would be with all that is asked for."""
-        before, more = self.before, asked or Spent()
-        if self.budget.max_tokens is not None:
-            total = before.tokens + self.tokens
-            used, wanted = total - self.reserved_tokens, total + more.tokens
-            yield "max_tokens", Decimal(self.budget.max_tokens), Decimal(used), Decimal(wanted)
-        if self.budget.max_cost_usd is not None and before.cost is not None:
-            paid = before.cost + self.cost
-            yield "max_cost_usd", self.budget.max_cost_usd, paid - self.reserved_cost, paid + (more.cost or 0)
-        if self.budget.max_steps is not None:
-            made = before.steps + self.steps
-            yield "max_steps", Decimal(self.budget.max_steps), Decimal(made), Decimal(made + more.steps)
-
-    def take(self, tokens: int, cost: Decimal) -> None:
-        """A call is expected to use so much."""
-        self.tokens += tokens
-        self.cost += cost
-        self.reserved_tokens += tokens
-        self.reserved_cost += cost
-
-    def replace(self, expected: "Reservation", tokens: int, cost: Decimal) -> None:
-        """Put what a call did use in the place of what was expected."""
-        self.tokens += tokens - expected.tokens
-        self.cost += cost - expected.cost
-        self.reserved_tokens -= expected.tokens
-        self.reserved_cost -= expected.cost
-
-    def check_call(self, model: str, tokens: int, cost: Decimal | None) -> None:
-        """Raise `BudgetExceededError` when a call of that size doesn't fit."""
-        budget = self.budget
-        if budget.max_tokens is not None:
-            used = self.before.tokens + self.tokens
-            if used + tokens > budget.max_tokens:
-                raise BudgetExceededError(
-                    f"{self.name} has max_tokens {budget.max_tokens}: {used} are used or asked for, and the next call"
-                    f" needs about {tokens} for its prompt alone"
-                )
-        if budget.max_cost_usd is not None:
-            if cost is None:
-                raise BudgetExceededError(
-                    f"{self.name} has max_cost_usd, but the price of {model or 'the model'} is not known; use a model"
-                    " with a known price, or max_tokens"
-                )
-            if self.before.cost is None:
-                raise BudgetExceededError(
-                    f"{self.name} has max_cost_usd, but what was used before has no known price; use max_tokens"
-                )
-            paid = self.before.cost + self.cost
-            if paid + cost > budget.max_cost_usd:
-                raise BudgetExceededError(
-                    f"{self.name} has max_cost_usd {budget.max_cost_usd}: {paid:.6f} are spent or asked for, and the"
-                    f" next call costs about {cost:.6f} for its prompt alone"
-                )
-
-    def check_step(self) -> None:
-        """Raise `BudgetExceededError` when no further step fits."""
-        limit = self.budget.max_steps
-        if limit is not None and self.before.steps + self.steps >= limit:
-            raise BudgetExceededError(f"{self.name} has max_steps {limit}, and so many were made")
+"""How often a task reads what the run's other tasks use."""
 
 
 class Purse:
-    """The budgets that the agents of one task share, and one lock for them: nodes may run in threads."""
+    """The budgets that the agents of one task share, and one lock for them, because nodes may run in threads."""
 
     def __init__(self, ledgers: Sequence[Ledger], watch: Callable[[Ledger, Spent | None], None] | None = None) -> None:
         self.ledgers = list(ledgers)
@@ -136,8 +59,8 @@ class Purse:
     def __bool__(self) -> bool:
         return bool(self.ledgers)
 
-    def reserve(self, model: str, tokens: int) -> "Reservation":
-        """Take what a call's prompt is expected to use, from all budgets or none. Raises `BudgetExceededError`."""
+    def reserve(self, model: str, tokens: int) -> Reservation:
+        """Reserve what a call's prompt is expected to use, in all budgets or none. Raises `BudgetExceededError`."""
         priced = any(ledger.budget.max_cost_usd is not None for ledger in self.ledgers)
         cost = cost_usd(model, tokens, 0) if priced else Decimal(0)
         with self._lock:
@@ -148,15 +71,15 @@ class Purse:
                 ledger.take(tokens, cost or Decimal(0))
         return Reservation(model, tokens, cost or Decimal(0))
 
-    def settle(self, reserved: "Reservation", tokens: int, cost: Decimal) -> None:
-        """Put what a call did use in the place of what was expected."""
+    def settle(self, reserved: Reservation, tokens: int, cost: Decimal) -> None:
+        """Replace a reservation by what the call used."""
         with self._lock:
             for ledger in self.ledgers:
                 ledger.replace(reserved, tokens, cost)
             self._look()
 
     def step(self) -> None:
-        """Count a step that begins. Raises `BudgetExceededError` instead when it doesn't fit."""
+        """Count a step that begins. Raises `BudgetExceededError` when it doesn't fit."""
         with self._lock:
             with self._refusing(Spent(steps=1)):
                 for ledger in self.ledgers:
@@ -180,7 +103,7 @@ class Purse:
 
     @asynccontextmanager
     async def following(self, ledger: Ledger, read: Callable[[], Awaitable[Spent]]) -> AsyncIterator[None]:
-        """Read again and again what was used elsewhere, as long as the context lasts."""
+        """Keep reading what the run's other tasks use, as long as the context lasts."""
 
         async def follow() -> None:
             while True:
@@ -191,7 +114,7 @@ class Purse:
                         ledger.before = spent
                         self._look()
                 except Exception as error:
-                    log.warning("what the run's other tasks use could not be read: %s", type(error).__name__)
+                    log.warning("could not read what the run's other tasks use: %s", type(error).__name__)
 
         follower = asyncio.create_task(follow())
         try:
@@ -202,20 +125,11 @@ class Purse:
                 await follower
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """What a call under way is expected to use."""
-
-    model: str
-    tokens: int
-    cost: Decimal
-
-
 class Guard(BaseCallbackHandler):
     """LangChain's callback handler that keeps one agent within the task's budgets, in sync and async nodes alike."""
 
     raise_error = True  # what it raises ends the call before it is made
-    # Beside the other handlers, not before them: LangChain would leave theirs as coroutines that nobody awaits.
+    # Inline handlers run first, and LangChain would then never await the coroutines of the other handlers.
     run_inline = False
 
     def __init__(self, purse: Purse, *, model: str | None) -> None:
@@ -242,7 +156,7 @@ class Guard(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take what the call's prompt is expected to use, or refuse the call."""
+        """Reserve what the call's prompt is expected to use, or refuse the call."""
         tokens = sum(estimate_messages(batch) for batch in messages)
         tools = (kwargs.get("invocation_params") or {}).get("tools")
         if tools:
@@ -262,7 +176,7 @@ class Guard(BaseCallbackHandler):
         self._reserve(run_id, sum(map(estimate_text, prompts)), metadata)
 
     def on_llm_end(self, response: LLMResult, *, run_id: uuid.UUID, **kwargs: Any) -> None:
-        """Count what the call did use; where the provider doesn't say, the estimate."""
+        """Count what the call used, or the estimate where the provider reports no usage."""
         reserved = self._calls.pop(run_id, None)
         if reserved is None:
             return
@@ -301,3 +215,33 @@ class Guard(BaseCallbackHandler):
         name = known.get("ls_model_name")
         model = f"{known.get('ls_provider', 'unknown')}:{name}" if name else self._model or ""
         self._calls[run_id] = self._purse.reserve(model, tokens)
+
+
+@asynccontextmanager
+async def open_purse(
+    database: Database, recorder: Recorder, task: TaskContext, budget: Budget | None, started_at: datetime
+) -> AsyncIterator[Purse]:
+    """The budgets of one try that began at `started_at`: the task's own `budget`, and that of the run's conf.
+
+    Raises `InputError` for an invalid budget in the conf, and `sqlalchemy.exc.OperationalError` when what was used so
+    far can't be read, because a budget is never guessed (a retry helps).
+    """
+
+    async def spent(whole_run: bool) -> Spent:
+        def read(connection: Connection) -> Spent:
+            execution_id = executions.ensure(connection, task.run_state())
+            return Spent(*traces.spent_before(connection, execution_id, task.place(), started_at, whole_run=whole_run))
+
+        return await retry_until_available(partial(database.run, read))
+
+    run_budget = task.run_budget
+    ledgers: list[Ledger] = []
+    if budget is not None:
+        ledgers.append(Ledger(budget, "task", await spent(False)))
+    if run_budget is not None:
+        ledgers.append(Ledger(run_budget, "run", await spent(True)))
+    purse = Purse(ledgers, await open_watch(database, recorder, task) if ledgers else None)
+    async with AsyncExitStack() as stack:
+        if run_budget is not None:
+            await stack.enter_async_context(purse.following(ledgers[-1], partial(spent, True)))
+        yield purse

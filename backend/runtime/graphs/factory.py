@@ -1,4 +1,4 @@
-"""Makes the graphs of a task's agents: built-in ones with their models, and the user's own."""
+"""Makes the graphs of a task's agents: those of built-in agents with their models, and users' own."""
 
 import uuid
 from collections.abc import Mapping
@@ -8,29 +8,24 @@ from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.store.base import BaseStore
 
 from backend.agents.config import AgentConfig, AgentDeps
 from backend.agents.registry import AgentDefinition, get_agent
 from backend.checkpoints.batched_saver import BatchedSaver
-from backend.checkpoints.pool import Pool, ResilientStore
 from backend.core.jsonable import dumps
-from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import ErrorPolicy, parse_error_policy
 from backend.db import images
 from backend.db.engine import Database
-from backend.models.attempts import REAL_TIME, RetryTiming
+from backend.models.attempts import RetryTiming
 from backend.models.call import make_model_call
-from backend.models.http_clients import HttpClients
+from backend.models.client_defaults import disable_sdk_retries, request_stream_usage
 from backend.models.resolve import ModelChoice, ModelCredentials, Purpose, resolve_model
-from backend.models.sdk_retries import switch_off_sdk_retries
-from backend.models.stream_usage import ask_for_usage
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.task_context import TaskContext
-from backend.runtime.graphs.cache import GraphCache
 from backend.runtime.graphs.load import load_graph
 from backend.runtime.graphs.run import Graph
+from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
 
 
@@ -44,52 +39,54 @@ class Prepared:
     notice: str | None
 
 
-class GraphMaker:
-    """Makes graphs that keep their checkpoints with `saver`, when there is one, and find `store` at run time, or one
-    that is made in `pool`."""
+class GraphFactory:
+    """Makes the graphs of one try of a task.
+
+    A graph of a built-in agent takes a third of a short agent's time to build, so agents that share their resources
+    share compiled graphs as well: they hold nothing of a task, and each agent runs a copy with a checkpointer of its
+    own. A user's graph is loaded for each agent.
+    """
 
     def __init__(
         self,
         settings: Settings,
-        database: Database,
         task: TaskContext,
         credentials: ModelCredentials | None,
-        resources: AsyncExitStack,
+        resources: AgentResources,
+        stack: AsyncExitStack,
+        timing: RetryTiming,
     ) -> None:
-        """What graphs and models hold open is closed with `resources`."""
+        """`stack` closes what users' functions that make graphs hold open. `timing` is that of retries."""
         self._settings = settings
-        self._database = database
         self._task = task
         self._credentials = credentials
         self._resources = resources
-        self.saver: BatchedSaver | None = None
-        self.pool: Pool | None = None
-        self.store: BaseStore | None = None
-        self.http: HttpClients | None = None
-        self.gate: ModelGate | None = None
-        self.cache: GraphCache | None = None
-        self.timing: RetryTiming = REAL_TIME
+        self._stack = stack
+        self.timing = timing
 
-    async def prepare(self, spec: AgentSpec, purpose: Purpose | None) -> Prepared:
-        """Choose the model for a purpose and compile the graph; a user's own graph has none.
+    async def prepare(self, spec: AgentSpec, purpose: Purpose | None, saver: BatchedSaver | None) -> Prepared:
+        """Choose the model for a purpose and compile the graph; a user's own graph has no purpose.
 
         Raises what makes that impossible for any input.
         """
         requested = self.requested(spec)
         if purpose is None:
-            graph = await self.own(spec, {"configurable": dict(spec.configurable)})
+            graph = await self.own(spec, {"configurable": dict(spec.configurable)}, saver)
             return Prepared(graph, None, requested, None)
         definition, config, choice = self._choose(spec, requested, purpose)
-        if self.http is None:
-            self.http = HttpClients(many_calls=True)
-            self._resources.push_async_callback(self.http.close)
-        graph = self._compile(spec, definition, config, choice, purpose)
+        self._resources.http(many_calls=True)
+        graph = self._compile(spec, definition, config, choice, purpose, saver)
         return Prepared(graph, definition, choice.name, choice.notice)
 
     def built_in(
-        self, spec: AgentSpec, requested: str | None, observer: AgentObserver, input_data: Mapping[str, Any]
+        self,
+        spec: AgentSpec,
+        requested: str | None,
+        observer: AgentObserver,
+        input_data: Mapping[str, Any],
+        saver: BatchedSaver | None,
     ) -> Graph:
-        """The graph of a built-in agent for one input, which the observer is told. Raises `InputError`."""
+        """The graph of a built-in agent for one input, which is reported to the observer. Raises `InputError`."""
         try:
             purpose = get_agent(spec.type).purpose_for(input_data)
             definition, config, choice = self._choose(spec, requested, purpose)
@@ -97,14 +94,14 @@ class GraphMaker:
         finally:
             observer.begin(input_data)
         definition.check_input(input_data)
-        return self._compile(spec, definition, config, choice, purpose)
+        return self._compile(spec, definition, config, choice, purpose, saver)
 
     def policy_of(self, spec: AgentSpec) -> ErrorPolicy:
-        """What is done about an agent's errors. Raises `InputError` naming what is wrong with a rendered policy."""
+        """An agent's error policy. Raises `InputError` naming what is wrong with a rendered one."""
         return parse_error_policy(spec.error_policy, base=self._settings.error_policy)
 
     def requested(self, spec: AgentSpec) -> str | None:
-        """The name of the model that is asked for, if any is."""
+        """The name of the model that was requested, if any."""
         asked = spec.model or self._task.run_model
         if asked is None and spec.graph is None and self._credentials is not None:
             return self._credentials.model
@@ -123,11 +120,11 @@ class GraphMaker:
         config: AgentConfig,
         choice: ModelChoice,
         purpose: Purpose,
+        saver: BatchedSaver | None,
     ) -> Graph:
-        policy = self.policy_of(spec)
-        read_upload = partial(_read_upload, self._database)
-        # Nothing of this task may be held by a graph that others use.
-        clients = self.http.arguments if self.http is not None else self._clients
+        # Other tasks use the graph as well, so it may hold nothing of this one.
+        policy, resources = self.policy_of(spec), self._resources
+        read_upload = partial(_read_upload, resources.database)
 
         def make() -> Graph:
             model = make_model_call(
@@ -137,47 +134,34 @@ class GraphMaker:
                 purpose=purpose,
                 credentials=self._credentials,
                 params=config.model_params(),
-                openai_clients=clients,
-                gate=self.gate,
+                openai_clients=resources.http().arguments,
+                gate=resources.gate,
                 timing=self.timing,
             )
             deps = AgentDeps(self._settings, read_upload, choice.max_image_side, offline=choice.local)
             return definition.build(config, model, deps).compile(name=spec.name)
 
-        if self.cache is None:
+        if resources.graphs is None or resources.settings is not self._settings:
             graph = make()
         else:
             own = dumps([spec.type, spec.config, spec.error_policy])
             key = (own, spec.name, choice, purpose, self._credentials, self.timing)
-            graph = self.cache.find(key, make)
-        return graph.copy({"checkpointer": self.saver})
+            graph = resources.graphs.find(key, make)
+        return graph.copy({"checkpointer": saver})
 
-    def _clients(self) -> dict[str, Any]:
-        """HTTP clients for OpenAI's models that end with the task, or with the event loop that agents share.
-
-        LangChain's own are kept for the process, and of no use to the next event loop there: a second task under
-        `airflow dags test` would fail.
-        """
-        if self.http is None:
-            self.http = HttpClients()
-            self._resources.push_async_callback(self.http.close)
-        return self.http.arguments()
-
-    async def own(self, spec: AgentSpec, config: RunnableConfig) -> Graph:
-        """The user's own graph. `config` is for a function that makes one."""
+    async def own(self, spec: AgentSpec, config: RunnableConfig, saver: BatchedSaver | None) -> Graph:
+        """The user's own graph. `config` is passed to a function that makes one."""
         if self._settings.stream_usage:
-            ask_for_usage()
+            request_stream_usage()
         if not self._settings.sdk_retries:
-            switch_off_sdk_retries()
-        if self.store is None and self.pool is not None:
-            self.store = ResilientStore(self.pool)
+            disable_sdk_retries()
         return await load_graph(
             str(spec.graph),
             config=config,
             project_file=self._settings.langgraph_json,
-            resources=self._resources,
-            saver=self.saver,
-            store=self.store,
+            resources=self._stack,
+            saver=saver,
+            store=self._resources.store,
             name=spec.name,
         )
 

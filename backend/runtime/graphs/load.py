@@ -1,4 +1,4 @@
-"""Where an agent's graph comes from: a built-in agent, the user's own code, or a `langgraph.json` project."""
+"""Loads users' own graphs, from a module, a file or a `langgraph.json` project."""
 
 import importlib
 import importlib.util
@@ -15,7 +15,7 @@ from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
 from backend.core.errors.input_error import InputError
-from backend.runtime.graphs.langgraph_json import GraphLoadError, activate, find
+from backend.runtime.langgraph_json import GraphLoadError, activate, find
 
 
 async def load_graph(
@@ -28,11 +28,12 @@ async def load_graph(
     store: Any,
     name: str,
 ) -> Pregel[Any, Any, Any, Any]:
-    """The user's graph, ready to run with our checkpointer and store, its code unchanged.
+    """The user's unchanged graph, ready to run with our checkpointer and store.
 
     `reference` is `package.module:attribute`, `./file.py:attribute`, or a name in `langgraph.json`. The attribute is a
-    `StateGraph`, a compiled graph, or a function that returns one: sync or async, with or without a `RunnableConfig`,
-    or an asynchronous context manager, which stays open as long as `resources`. Raises `GraphLoadError`.
+    `StateGraph`, a compiled graph, or a function that returns either of them. The function may be synchronous,
+    asynchronous, or an asynchronous context manager, which stays open as long as `resources`; it may take a
+    `RunnableConfig`. Raises `GraphLoadError`.
     """
     place, folder = reference, Path.cwd()
     if ":" not in reference:
@@ -47,7 +48,7 @@ async def load_graph(
         except ValueError as error:
             raise GraphLoadError(f"{place} can't be compiled: {error}") from error
     if isinstance(made, Pregel):
-        # A copy: the user's object may be shared by other tasks of this process.
+        # A copy, because other tasks of this process may use the same object.
         return made.copy({"checkpointer": saver, "store": store if store is not None else made.store, "name": name})
     raise GraphLoadError(f"{place} is a {type(made).__name__}; it has to be a graph or a function that returns one")
 
@@ -72,7 +73,7 @@ def _module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise GraphLoadError(
-                f"there is no module {name!r}; it has to be installed, or lie on PYTHONPATH, where tasks run"
+                f"there is no module {name!r}; it has to be installed, or be on PYTHONPATH, where tasks run"
             ) from error
         raise
 
@@ -98,7 +99,7 @@ def _file_module(file: Path) -> ModuleType:
 
 
 def _package_module(file: Path) -> ModuleType:
-    """A file of a package is imported under its own name, so that its relative imports work and it exists once."""
+    """Import a package's file under its own name, so that its relative imports work and it is loaded only once."""
     names, root = [file.stem], file.parent
     while (root / "__init__.py").is_file():
         names.insert(0, root.name)

@@ -44,7 +44,7 @@ async def run_with_policy(
     policy: ErrorPolicy,
     *,
     context: Mapping[str, Any] | None,
-    going_on: bool,
+    resumes: bool,
     tokens: bool = True,
     timing: RetryTiming = REAL_TIME,
 ) -> Any:
@@ -66,7 +66,7 @@ async def run_with_policy(
                     given,
                     observer,
                     context=context,
-                    going_on=going_on or attempts.failed,
+                    resumes=resumes or attempts.failed,
                     tokens=tokens,
                 )
             except AgentFailure:
@@ -126,7 +126,7 @@ class _NodeAttempts:
         if isinstance(decision, Retry):
             log.info("attempt %s at the node %s failed (%s); next: %s", number, node, classified.category, decision)
             self.failed = True
-            self._observer.begun_anew(failed)
+            self._observer.restarted(failed)
         return failed
 
     def _decide(self, error: Exception, classified: Classified, node: str | None) -> Decision:

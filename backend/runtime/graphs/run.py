@@ -1,4 +1,4 @@
-"""Runs one compiled graph on its thread: anew, or on from where an earlier try stopped."""
+"""Runs one compiled graph on its thread: from the start, or from where an earlier try stopped."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -17,7 +17,7 @@ Graph = Pregel[Any, Any, Any, Any]
 
 
 class GraphInterruptError(InputError):
-    """The graph waits for a person (`interrupt()`), which nobody can answer here. A retry doesn't help."""
+    """The graph waits for a person (`interrupt()`), whom a task can't ask. A retry doesn't help."""
 
     field = "graph"
 
@@ -29,17 +29,16 @@ async def run_graph(
     observer: AgentObserver,
     *,
     context: Mapping[str, Any] | None,
-    going_on: bool,
+    resumes: bool,
     tokens: bool = True,
 ) -> Any:
-    """What the graph returns, as JSON; nodes, tokens and usage go to the observer.
+    """Run the graph and return its output as JSON. Nodes, tokens and usage are reported to the observer.
 
-    Without `tokens` models aren't made to stream their answers, which saves most of what an answer costs here.
-
-    With `going_on`, LangGraph runs only what is left of the thread; nothing when it came to its end already. Raises
-    whatever a node raises.
+    Without `tokens`, models don't stream their answers, which saves most of an answer's CPU time. If it `resumes`,
+    LangGraph runs only what is left of the thread: nothing, if the graph has come to its end. Raises whatever a node
+    raises.
     """
-    if going_on and (kept := await graph.aget_state(config)).created_at is not None:
+    if resumes and (kept := await graph.aget_state(config)).created_at is not None:
         if not kept.next:
             return returned(graph, kept.values)
         given = None
@@ -67,12 +66,12 @@ async def run_graph(
     if isinstance(graph.checkpointer, BatchedSaver):
         await graph.checkpointer.flush()
     if interrupted:
-        raise GraphInterruptError("stopped at interrupt() to ask a person; such graphs can't be run as a task yet")
+        raise GraphInterruptError("stopped at interrupt() to ask a person; a task can't run such graphs yet")
     return returned(graph, output)
 
 
 def _default_context(schema: Any) -> dict[str, Any] | None:
-    """An empty context when all of its fields have defaults, as LangGraph's server passes one."""
+    """An empty context if all of its fields have defaults, which is what LangGraph's server passes as well."""
     try:
         schema()
     except (TypeError, ValueError):
@@ -81,16 +80,16 @@ def _default_context(schema: Any) -> dict[str, Any] | None:
 
 
 def returned(graph: Graph, state: Any) -> Any:
-    """What the graph returns of its state, by its output schema, as JSON."""
+    """The part of a state that the graph's output schema names, as JSON."""
     if isinstance(state, Mapping) and not isinstance(graph.output_channels, str):
         state = {name: state[name] for name in graph.output_channels if name in state}
     return to_jsonable(state)
 
 
 def mapped(output: Any, mapping: Mapping[str, str] | None) -> Any:
-    """Parts of an output under names of one's own: `{"answer": "messages.-1.content"}`.
+    """Parts of an output under new names: `{"answer": "messages.-1.content"}`.
 
-    Raises `InputError` naming a path that leads nowhere.
+    Raises `InputError` naming a path that doesn't exist.
     """
     return output if not mapping else {name: _follow(output, path) for name, path in mapping.items()}
 

@@ -1,4 +1,4 @@
-"""All that says what a team of agents is to do, parsed together. Light to import: DAG files pay for it."""
+"""The arguments that describe a team of agents, parsed together. Light to import, because DAG files import it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 from backend.runtime.specs import SUPERVISOR, AgentSpec, parse_max_steps, parse_supervisor, parse_team, synthesis_spec
 
 TEAM_ARGUMENTS = ("agents", "orchestration_mode", "synthesis", "supervisor", "max_steps", "error_policy")
-"""What `MultiAgentOperator` takes of a team, and a run of `multi_agent_workflow` may bring."""
+"""The arguments of `MultiAgentOperator` that describe its team; a run of `multi_agent_workflow` may pass them too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """Who works, in which mode, who leads and who sums up; `max_steps` counts only in the mode `supervisor`."""
+    """The agents, their mode, the supervisor and the summarizing agent. `max_steps` is for the mode `supervisor`."""
 
     specs: list[AgentSpec]
     mode: str
@@ -22,9 +22,9 @@ class Team:
 
 
 def parse_team_arguments(arguments: Mapping[str, Any], *, model: Any = None) -> Team:
-    """The team of rendered arguments; what is missing is as `MultiAgentOperator` has it.
+    """Parse rendered arguments. Missing ones have the defaults of `MultiAgentOperator`.
 
-    Raises `InputError` naming the argument that is wrong.
+    Raises `InputError` naming the invalid argument.
     """
     policy = arguments.get("error_policy")
     mode = arguments.get("orchestration_mode")
@@ -36,6 +36,6 @@ def parse_team_arguments(arguments: Mapping[str, Any], *, model: Any = None) -> 
         mode=mode,
         synthesis=synthesis_spec(True if synthesis is None else synthesis, specs, model, policy),
         supervisor=parse_supervisor(arguments.get("supervisor"), model=model, error_policy=policy),
-        # The mode may be another one now that it is known; then this has no meaning.
+        # When the mode was a template, it may turn out to be one that has no use for this.
         max_steps=parse_max_steps(arguments.get("max_steps"), SUPERVISOR, agents=len(specs)),
     )

@@ -1,4 +1,4 @@
-"""The modes in which it is known beforehand who waits for whom: parallel, sequential and graph."""
+"""The modes whose order is known beforehand: parallel, sequential and graph."""
 
 import asyncio
 
@@ -10,13 +10,14 @@ from backend.runtime.team.results import Outcomes, fatal_error, input_of, output
 
 
 async def run_in_order(runner: AgentRunner, specs: list[AgentSpec], mode: str) -> Outcomes:
-    """Run each agent as soon as those it waits for have ended; gives how each ended.
+    """Run each agent as soon as the agents it depends on have ended; returns the outcome of each.
 
-    An agent gets the results of those it waits for. After a required agent's failure none starts any more: the others
-    are not among the outcomes, and in the mode `graph`, where it isn't plain from the order, are recorded as skipped.
+    An agent receives the results of the agents it depends on. Once a required agent has failed, no other one starts.
+    Those that didn't start are missing from the outcomes; in the mode `graph`, where the order doesn't show which ones
+    these are, they are recorded as skipped.
 
-    The agents are tasks of LangGraph's functional interface. Nodes of a `StateGraph` would run in steps, and an agent
-    whose own dependencies have ended would wait for the slowest of all that run beside them.
+    The agents are tasks of LangGraph's functional API. Nodes of a `StateGraph` would run in steps, and an agent whose
+    own dependencies have ended would wait for the slowest agent of the step before.
     """
     before = _waits_for(specs, mode)
 
@@ -48,7 +49,7 @@ async def run_in_order(runner: AgentRunner, specs: list[AgentSpec], mode: str) -
 
 
 def _waits_for(specs: list[AgentSpec], mode: str) -> dict[str, list[AgentSpec]]:
-    """Whom each agent waits for; those whose results it gets."""
+    """The agents that each agent depends on, and whose results it receives."""
     if mode == "sequential":
         return {spec.name: specs[:index] for index, spec in enumerate(specs)}
     if mode == "graph":

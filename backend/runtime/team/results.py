@@ -1,4 +1,4 @@
-"""What the agents of a team give each other."""
+"""What the agents of a team pass to each other."""
 
 import asyncio
 import json
@@ -13,20 +13,20 @@ from backend.runtime.runner import AgentOutcome, AgentRunner
 from backend.runtime.specs import AgentSpec
 
 Outcomes = dict[str, AgentOutcome]
-"""How each agent ended, by its name."""
+"""The outcome of each agent, by its name."""
 
 _CONTEXT_LIMIT = 20_000
 
 
 async def run_alone(runner: AgentRunner, spec: AgentSpec, given: Mapping[str, Any], *, call: int = 1) -> AgentOutcome:
-    """Run an agent as a graph of its own: LangGraph would take it for a subgraph of the node that it is run in."""
+    """Run an agent as a graph of its own. Otherwise LangGraph would take it for a subgraph of the running node."""
     context = copy_context()
     context.run(var_child_runnable_config.set, None)
     return await asyncio.create_task(runner.run(spec, given, call=call), context=context)
 
 
 def input_of(runner: AgentRunner, spec: AgentSpec, results: Mapping[str, Any]) -> dict[str, Any]:
-    """An agent's own input, or the run's; with the results of those before it, in the form its kind can use."""
+    """An agent's own input or the run's, with the results of earlier agents in a form that its type can use."""
     given = dict(runner.task.run_input if spec.input_data is None else spec.input_data)
     if not results:
         return given
@@ -41,12 +41,12 @@ def input_of(runner: AgentRunner, spec: AgentSpec, results: Mapping[str, Any]) -
 
 
 def with_more(query: Any, more: str) -> str:
-    """A question, and below it what else is to be known."""
+    """A question, followed by more information."""
     return f"{query or ''}\n\n{more}".strip()
 
 
 def outputs(specs: Iterable[AgentSpec], outcomes: Mapping[str, AgentOutcome]) -> dict[str, Any]:
-    """The outputs of these agents, as far as there are any."""
+    """The outputs of those of the agents that have one."""
     ended = ((spec.name, outcomes.get(spec.name)) for spec in specs)
     return {name: outcome.output for name, outcome in ended if outcome is not None and outcome.output is not None}
 

@@ -1,6 +1,13 @@
-"""Several agents in one task: what they are asked, and what becomes of it all.
+"""Runs several agents in one task, and puts the task's result together.
 
-Who runs when is the business of `team_order` (parallel, sequential, graph) and `team_supervisor`.
+Which agent runs when depends on the mode: in `parallel`, `sequential` and `graph` it is known beforehand (`modes`), in
+`supervisor` a model decides (`supervised`). Either way, each agent runs as a graph of its own, so its nodes, tokens and
+checkpoints are its own, whatever runs at the same time.
+
+The team itself keeps no checkpoint. Instead, each call of an agent and each decision of the supervisor has a thread of
+its own: `<task's thread>/<agent>` for the first call, `…/<agent>/2` for the second. A call that succeeded returns the
+same result again without calling a model, so a retry takes the same path to where the try before it stopped, and goes
+on from there. That is why a team's threads are claimed together, with a digest of everything that the agents are asked.
 """
 
 from collections.abc import Iterable
@@ -24,22 +31,23 @@ async def run_team(
     supervisor: AgentSpec | None = None,
     max_steps: int | None = None,
 ) -> dict[str, Any]:
-    """Run all agents; gives the task's XCom.
+    """Run all agents; returns the task's XCom.
 
-    In `parallel` all start at once; in `sequential` each gets the results before it; in `graph` each gets the results
-    of those it depends on, as soon as they are there; in `supervisor` the agent `supervisor` picks who works next, with
-    at most `max_steps` calls of agents (None: the default). When a required agent fails, those that run already go on
-    to their end, no other starts, and its error is raised. `synthesis`, if given, sums up the results.
+    In `parallel` all agents start at once. In `sequential` each receives the results of those before it. In `graph`
+    each receives the results of the agents it depends on, as soon as these have ended. In `supervisor` the agent
+    `supervisor` picks the next agent, with at most `max_steps` calls of agents (None: the default).
+
+    When a required agent fails, running agents come to their end, no other one starts, and its recorded `AgentFailure`
+    is raised. Raises `StepLimitError` when a supervisor needs more than `max_steps` calls. The agent `synthesis`, if
+    there is one, summarizes the results.
     """
     lead = (supervisor or parse_supervisor(None)) if mode == SUPERVISOR else None
     steps = parse_max_steps(max_steps, mode, agents=len(specs)) if lead is not None else 0
     members = [*specs, *(spec for spec in (lead, synthesis) if spec is not None)]
     threads = {spec.name: f"{runner.task.thread_id}/{spec.name}" for spec in members}
-    # A supervisor decides once more than agents are called, when it says that the work is done.
+    # A supervisor makes one decision more than there are calls: the one that ends the work.
     await runner.claim(threads, [mode, _asked(members), runner.task.run_input], calls=steps + 1)
     await runner.begin_trace(members)
-    # The team keeps no checkpoint of its own: each call of an agent and each decision of a supervisor has a thread, and
-    # one that came to its end gives its result again. So a retry goes the same way to where the try before it stopped.
     decisions: list[dict[str, Any]] | None = None
     if lead is None:
         outcomes = await run_in_order(runner, specs, mode)

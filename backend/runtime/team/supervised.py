@@ -1,4 +1,4 @@
-"""The mode in which a model picks who works next."""
+"""The mode in which a model picks the next agent."""
 
 import operator
 from collections.abc import Coroutine
@@ -21,7 +21,7 @@ _SUPERVISE = "supervise"
 
 
 class Supervised(TypedDict):
-    """The supervisor's decisions in turn, and the outcome of each call by the agent's name."""
+    """The supervisor's decisions in order, and each call's outcome with the agent's name."""
 
     decisions: Annotated[list[dict[str, Any]], operator.add]
     calls: Annotated[list[tuple[str, AgentOutcome]], operator.add]
@@ -38,13 +38,13 @@ class Node(Protocol):
 async def run_supervised(
     runner: AgentRunner, specs: list[AgentSpec], supervisor: AgentSpec, max_steps: int
 ) -> tuple[Outcomes, list[dict[str, Any]]]:
-    """Let the supervisor pick agents until it finishes; gives how each agent ended, and the decisions.
+    """Let the supervisor pick agents until it finishes; returns each agent's outcome, and the decisions.
 
-    An agent may be called several times; its outcome has the latest output, the last call's state and the usage of all.
-    An agent gets all results so far and, at the end of its `query`, the supervisor's instruction. Raises
-    `StepLimitError` when the supervisor wants another call after `max_steps` of them.
+    An agent may be called several times. Its outcome has the latest output, the state of the last call and the usage of
+    all calls. An agent receives all results so far and, at the end of its `query`, the supervisor's instruction. Raises
+    `StepLimitError` when the supervisor asks for another call after `max_steps` of them.
     """
-    nodes = {spec.name: f"agent_{index}" for index, spec in enumerate(specs)}  # a name may not be fit for a node
+    nodes = {spec.name: f"agent_{index}" for index, spec in enumerate(specs)}  # names needn't be valid for nodes
     graph: StateGraph[Supervised, None, Supervised, Supervised] = StateGraph(Supervised)
     graph.add_node(
         _SUPERVISE,
@@ -81,14 +81,14 @@ def _supervisor_node(
         calls = [(supervisor.name, outcome)]
         if outcome.error is not None:
             return Command(goto=END, update={"calls": calls})
-        # Its output is no result of the team: what it says about itself has to stand elsewhere.
+        # The supervisor's output isn't among the team's results, so its notice has to be kept elsewhere.
         notices = dict.fromkeys(notice for notice in (outcome.notice, outcome.output.get("notice")) if notice)
         calls = [(supervisor.name, replace(outcome, notice="; ".join(notices) or None))]
         decision = {key: outcome.output[key] for key in ("next", "instruction", "reason")}
         if decision["next"] != FINISH and len(worked) >= max_steps:
             raise StepLimitError(
-                f"the supervisor has made its {max_steps} calls and wants {decision['next']!r} to go on; raise "
-                "max_steps or give it a request that the agents can answer"
+                f"the supervisor has used up its {max_steps} calls and asks for {decision['next']!r} next; raise "
+                "max_steps, or give it a request that the agents can answer"
             )
         goto = END if decision["next"] == FINISH else nodes[decision["next"]]
         return Command(goto=goto, update={"calls": calls, "decisions": [decision]})
@@ -111,14 +111,14 @@ def _agent_node(runner: AgentRunner, spec: AgentSpec, specs: list[AgentSpec]) ->
 
 
 def _purpose(spec: AgentSpec) -> str:
-    """What the supervisor is told of an agent."""
+    """The description of an agent for the supervisor."""
     if spec.description is not None:
         return spec.description
     return AGENTS[spec.type].description if spec.type in AGENTS else ""
 
 
 def _ended(calls: list[tuple[str, AgentOutcome]]) -> Outcomes:
-    """How each agent ended, from all of its calls."""
+    """The outcome of each agent, from all of its calls."""
     ended: Outcomes = {}
     for name, outcome in calls:
         before = ended.get(name)

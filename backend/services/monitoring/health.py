@@ -1,4 +1,11 @@
-"""What works and what doesn't: each part is checked by itself, so that one that hangs hides no other."""
+"""The health of the system and of each of its components.
+
+Components are checked concurrently, each within `CHECK_TIMEOUT`, so that one that hangs doesn't hide the others.
+Results are cached for as long as their `…_CACHE_SECONDS`, so that many clients don't multiply the checks. Background
+services report their own state, and the agents' rate limiter reports providers that it has found down, which counts for
+more than a provider's answer to a check. The system is `unhealthy` if a required component is, and `degraded` if any
+other component isn't healthy.
+"""
 
 import asyncio
 import base64
@@ -23,13 +30,13 @@ from backend.services.monitoring.model_limits import ModelLimits, Outage
 log = logging.getLogger(__name__)
 
 CHECK_TIMEOUT = 3.0
-"""Seconds a part has to answer."""
+"""Seconds that a component has to respond."""
 
-OUTSIDE_LIFETIME = 30.0
-"""Seconds for which a check of a service outside the installation stands."""
+EXTERNAL_CACHE_SECONDS = 30.0
+"""How long the check of a service outside the installation is cached."""
 
-AIRFLOW_LIFETIME = 2.0
-READY_LIFETIME = 1.0
+AIRFLOW_CACHE_SECONDS = 2.0
+READY_CACHE_SECONDS = 1.0
 NAMED_OUTAGES = 3
 
 Status = Literal["healthy", "degraded", "unhealthy"]
@@ -37,7 +44,7 @@ T = TypeVar("T")
 
 
 class ComponentHealth(BaseModel):
-    """One part. The system is unhealthy when a required one is, and degraded when another is not healthy."""
+    """One component. The system is unhealthy when a required one is, and degraded when another is not healthy."""
 
     status: Status
     required: bool = False
@@ -47,7 +54,7 @@ class ComponentHealth(BaseModel):
 
 
 class SystemHealth(BaseModel):
-    """The state of the whole and of its parts."""
+    """The health of the system and of its components."""
 
     status: Status
     components: dict[str, ComponentHealth]
@@ -55,14 +62,14 @@ class SystemHealth(BaseModel):
 
 
 class Watched(Protocol):
-    """A background service that knows its own state."""
+    """A background service that reports its own state."""
 
     def state(self) -> tuple[bool, str]:
-        """Whether it works, and why not."""
+        """Whether it works, and if not, why."""
 
 
 class Health:
-    """Checks the parts. `transport` reaches what is outside the installation; it is the seam for tests."""
+    """Checks the components. Calls to services outside the installation go through `transport`, which tests replace."""
 
     def __init__(
         self,
@@ -84,17 +91,17 @@ class Health:
         self._notifications = notifications
         self._limits = limits
         self._transport = transport
-        self._airflow = _Kept(self._check_airflow, AIRFLOW_LIFETIME)
-        self._langfuse = _Kept(self._check_langfuse, OUTSIDE_LIFETIME)
-        self._model_provider = _Kept(self._check_model_provider, OUTSIDE_LIFETIME)
-        self._ready = _Kept(self._check_ready, READY_LIFETIME)
+        self._airflow = _Cached(self._check_airflow, AIRFLOW_CACHE_SECONDS)
+        self._langfuse = _Cached(self._check_langfuse, EXTERNAL_CACHE_SECONDS)
+        self._model_provider = _Cached(self._check_model_provider, EXTERNAL_CACHE_SECONDS)
+        self._ready = _Cached(self._check_ready, READY_CACHE_SECONDS)
 
     def feed_connected(self) -> bool:
-        """Whether the event feed hears of new events."""
+        """Whether the event feed is connected to the source of new events."""
         return self._feed.state()[0]
 
     async def system(self) -> SystemHealth:
-        """The state of every part, within little more than `CHECK_TIMEOUT` seconds. Never raises."""
+        """The health of every component, within little more than `CHECK_TIMEOUT` seconds. Never raises."""
         database, airflow, langfuse, provider, outages = await asyncio.gather(
             self._check_database(),
             self._airflow.get(),
@@ -114,7 +121,7 @@ class Health:
         return SystemHealth(status=_overall(components), components=components, checked_at=datetime.now(UTC))
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
-        """Whether requests can be served: the database answers and has the schema this version expects."""
+        """Whether requests can be served: the database responds and has the schema that this version expects."""
         return await self._ready.get()
 
     async def _check_ready(self) -> tuple[bool, dict[str, str]]:
@@ -145,7 +152,7 @@ class Health:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 answer = await self._airflow_client.health()
         except TimeoutError:
-            reason = f"no answer within {CHECK_TIMEOUT:g} s"
+            reason = f"no response within {CHECK_TIMEOUT:g} s"
         except AirflowError as error:
             reason = redact_text(str(error), limit=200)
         else:
@@ -153,7 +160,7 @@ class Health:
                 "airflow_api": watch.component("healthy", required=True),
                 **{f"airflow_{name}": _airflow_part(name, part, answer) for name, part in _AIRFLOW_PARTS.items()},
             }
-        unknown = "unknown: the Airflow API does not answer"
+        unknown = "unknown: the Airflow API does not respond"
         return {
             "airflow_api": watch.component("unhealthy", reason, required=True),
             **{
@@ -168,23 +175,25 @@ class Health:
         if not public and secret is None:
             return ComponentHealth(status="healthy", reason="not configured: tracing is off")
         if not settings.langfuse_tracing:
-            return ComponentHealth(status="healthy", reason="switched off by LANGFUSE_TRACING_ENABLED")
+            return ComponentHealth(status="healthy", reason="disabled by LANGFUSE_TRACING_ENABLED")
         if not public or secret is None:
             missing = "LANGFUSE_SECRET_KEY" if public else "LANGFUSE_PUBLIC_KEY"
             return ComponentHealth(status="degraded", reason=f"{missing} is missing: tracing is off")
-        # What only a project's keys may read: its health page would answer whatever the keys are.
+        # An endpoint that needs the keys of a project: the health endpoint would respond with any keys.
         keys = base64.b64encode(f"{public}:{secret.get_secret_value()}".encode()).decode()
         watch = _Watch()
         response = await self._get(f"{settings.langfuse_url}/api/public/projects", {"Authorization": f"Basic {keys}"})
-        lost = "runs go on, their traces may be lost"
+        lost = "runs continue, but their traces may be lost"
         if isinstance(response, str):
             return watch.component("degraded", f"{response}; {lost}")
         if response.is_success:
             return watch.component("healthy")
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            reason = f"the keys are refused ({response.status_code}): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY"
+            reason = (
+                f"the keys are rejected ({response.status_code}): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY"
+            )
             return watch.component("degraded", f"{reason}; {lost}")
-        return watch.component("degraded", f"answered {response.status_code}; {lost}")
+        return watch.component("degraded", f"responded with {response.status_code}; {lost}")
 
     async def _check_model_provider(self) -> ComponentHealth:
         settings = self._settings
@@ -202,15 +211,15 @@ class Health:
         if isinstance(response, str):
             return watch.component("degraded", response)
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            return watch.component("unhealthy", f"key refused ({response.status_code})")
+            return watch.component("unhealthy", f"key rejected ({response.status_code})")
         if response.status_code in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
-            return watch.component("healthy", "answers, but does not list its models")
+            return watch.component("healthy", "responds, but does not list its models")
         if response.is_success:
             return watch.component("healthy")
-        return watch.component("degraded", f"answered {response.status_code}")
+        return watch.component("degraded", f"responded with {response.status_code}")
 
     async def _get(self, url: str, headers: dict[str, str] | None = None) -> httpx.Response | str:
-        """The answer, or why there is none."""
+        """The response, or the reason why there is none."""
         try:
             async with (
                 asyncio.timeout(CHECK_TIMEOUT),
@@ -218,9 +227,9 @@ class Health:
             ):
                 return await client.get(url, headers=headers)
         except (TimeoutError, httpx.TimeoutException):
-            return f"no answer within {CHECK_TIMEOUT:g} s"
+            return f"no response within {CHECK_TIMEOUT:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            # The error's own text may name the address or hold the key.
+            # The text of the error may contain the address or the key.
             return f"unreachable ({type(error).__name__})"
 
 
@@ -231,10 +240,10 @@ class _AirflowPart:
     without: str
 
 
-# Airflow gives a null status to a triggerer or DAG processor that never ran.
+# Airflow reports a null status for a triggerer or DAG processor that has never run.
 _AIRFLOW_PARTS = {
     "metadatabase": _AirflowPart(True, "unhealthy", "Airflow cannot read its database"),
-    "scheduler": _AirflowPart(True, "unhealthy", "no run starts or goes on"),
+    "scheduler": _AirflowPart(True, "unhealthy", "no run starts or continues"),
     "dag_processor": _AirflowPart(False, "unhealthy", "new and changed DAG files are not noticed"),
     "triggerer": _AirflowPart(False, "degraded", "deferred tasks wait"),
 }
@@ -268,12 +277,12 @@ def _watched(service: Watched) -> ComponentHealth:
 
 
 def _with_outages(provider: ComponentHealth, outages: list[Outage]) -> ComponentHealth:
-    """What the agents' own calls have met counts for more than an answer to the check."""
+    """Failures of the agents' own calls count for more than a response to the check."""
     if not outages:
         return provider
     reasons = [
-        f"{outage.model} is down: its calls failed one after the other and are refused now; "
-        + (f"one tries again in {outage.retry_in:.0f} s" if outage.retry_in else "one is trying again")
+        f"{outage.model} is down: several calls in a row have failed, and new ones are refused; "
+        + (f"the next probe is in {outage.retry_in:.0f} s" if outage.retry_in else "a probe is in flight")
         for outage in outages[:NAMED_OUTAGES]
     ]
     if len(outages) > NAMED_OUTAGES:
@@ -292,37 +301,37 @@ def _overall(components: dict[str, ComponentHealth]) -> Status:
 
 def _database_reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {CHECK_TIMEOUT:g} s"
+        return f"no response within {CHECK_TIMEOUT:g} s"
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
-    log.warning("the database failed its check: %s", type(error).__name__)
-    return f"out of reach ({type(error).__name__})"
+    log.warning("the health check of the database failed: %s", type(error).__name__)
+    return f"unavailable ({type(error).__name__})"
 
 
 class _Watch:
-    """Times one check."""
+    """Measures how long a check takes."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
 
     def component(self, status: Status, reason: str | None = None, *, required: bool = False) -> ComponentHealth:
-        """The checked part."""
+        """The component that was checked."""
         latency = round((time.perf_counter() - self._started) * 1000, 1)
         return ComponentHealth(status=status, required=required, latency_ms=latency, reason=reason)
 
 
-class _Kept(Generic[T]):
-    """The result of a check, made at most once per `lifetime` seconds and by one caller at a time."""
+class _Cached(Generic[T]):
+    """The result of a check that is made at most once per `lifetime` seconds, and by one caller at a time."""
 
     def __init__(self, check: Callable[[], Awaitable[T]], lifetime: float) -> None:
         self._check = check
         self._lifetime = lifetime
         self._lock = asyncio.Lock()
-        self._kept: tuple[T, float] | None = None
+        self._result: tuple[T, float] | None = None
 
     async def get(self) -> T:
-        """The kept result, or a new one when that is too old."""
+        """The cached result, or a new one if that has expired."""
         async with self._lock:
-            if self._kept is None or self._kept[1] < time.monotonic():
-                self._kept = (await self._check(), time.monotonic() + self._lifetime)
-            return self._kept[0]
+            if self._result is None or self._result[1] < time.monotonic():
+                self._result = (await self._check(), time.monotonic() + self._lifetime)
+            return self._result[0]

@@ -1,4 +1,5 @@
-"""Figures over many runs: what they did, how long they took, what they cost and what went wrong."""
+"""Answers the monitoring requests: outcomes, durations, cost and errors of many runs, from one snapshot of the
+database."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -27,9 +28,9 @@ from backend.services.monitoring.schemas import (
 
 
 class Monitoring:
-    """Answers from the database. With an `owner`, only that user's own runs count.
+    """Reads the figures from the database. With an `owner`, only that user's own runs count.
 
-    All raise `Invalid` for a `time_range` that is none.
+    All methods raise `Invalid` for a malformed `time_range`.
     """
 
     def __init__(self, database: Database) -> None:
@@ -43,7 +44,7 @@ class Monitoring:
         user_id: str | None = None,
         owner: str | None = None,
     ) -> WorkflowMetrics:
-        """Runs queued in the last `time_range`, also limited to a DAG and to a user."""
+        """Runs queued in the last `time_range`, optionally of one DAG and of one user."""
         span, scope = parse_time_range(time_range), Scope(owner, dag_id, user_id)
 
         def read(connection: Connection) -> WorkflowMetrics:
@@ -80,7 +81,7 @@ class Monitoring:
         user_id: str | None = None,
         owner: str | None = None,
     ) -> AgentPerformance:
-        """Agent runs started in the last `time_range`, also limited to a DAG and to a user's runs."""
+        """Agent runs started in the last `time_range`, optionally of one DAG and of one user's runs."""
         span, scope = parse_time_range(time_range), Scope(owner, dag_id, user_id)
 
         def read(connection: Connection) -> AgentPerformance:
@@ -98,7 +99,7 @@ class Monitoring:
         user_id: str | None = None,
         owner: str | None = None,
     ) -> ErrorDistribution:
-        """Errors that occurred in the last `time_range`, also limited to a DAG and to a user's runs."""
+        """Errors that occurred in the last `time_range`, optionally of one DAG and of one user's runs."""
         span, scope = parse_time_range(time_range), Scope(owner, dag_id, user_id)
 
         def read(connection: Connection) -> ErrorDistribution:
@@ -163,7 +164,7 @@ def _groups(rows: Sequence[RowMapping], kind: str, total: int) -> list[ErrorGrou
         )
         for row in rows
         if row["kind"] == kind
-    ][: figures.MOST_GROUPS]
+    ][: figures.MAX_GROUPS]
 
 
 def _rate(part: int, whole: int) -> float | None:
@@ -171,7 +172,7 @@ def _rate(part: int, whole: int) -> float | None:
 
 
 def _percentiles(values: Sequence[float] | None, *names: str) -> dict[str, float | None]:
-    """The percentiles by name; of no values at all the database gives no array."""
+    """The percentiles by name. The database returns null if there were no values."""
     return dict(zip(names, values, strict=True)) if values else dict.fromkeys(names)
 
 

@@ -1,4 +1,4 @@
-"""What the agents know of their models' limits and providers, for those who watch the system."""
+"""What the rate limiter of the agents knows about models and providers, for health checks and metrics."""
 
 import asyncio
 import logging
@@ -11,24 +11,22 @@ from backend.ratelimit.stores import LimitStore, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
-LIFETIME = 2.0
-"""Seconds for which a reading stands."""
-
+CACHE_SECONDS = 2.0
 READ_TIMEOUT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A model whose provider the agents found down. `model` is without the scope of its credentials."""
+    """A model whose provider the agents have found down. `model` doesn't include the scope of its credentials."""
 
     model: str
     since: datetime
     retry_in: float
-    """Seconds until one call tries again; 0 while one does."""
+    """Seconds until the next probe; 0 while one is in flight."""
 
 
 class ModelLimits:
-    """Reads the agents' shared state now and then. Without the store nothing is known."""
+    """A cached copy of the rate limiter's shared state, empty while the store is unavailable."""
 
     def __init__(self, store: LimitStore) -> None:
         self._store = store
@@ -36,26 +34,26 @@ class ModelLimits:
         self._read_at = float("-inf")
         self._offset = 0.0
         self.states: dict[str, LimitState] = {}
-        """As they were read last, by model."""
+        """The latest states, by model."""
 
     async def refresh(self) -> None:
-        """Read, if the last reading is too old. Never raises."""
+        """Read the states again if they are older than `CACHE_SECONDS`. Never raises."""
         async with self._lock:
-            if time.monotonic() - self._read_at < LIFETIME:
+            if time.monotonic() - self._read_at < CACHE_SECONDS:
                 return
             self._read_at = time.monotonic()
             try:
                 async with asyncio.timeout(READ_TIMEOUT):
                     found = await self._store.read_all()
             except (StoreUnavailableError, TimeoutError) as error:
-                log.warning("models' limits could not be read: %s", error or type(error).__name__)
+                log.warning("the rate limiter's state could not be read: %s", error or type(error).__name__)
                 self.states = {}
                 return
-            self.states = {model: seen.state for model, seen in found.items() if seen.state is not None}
-            self._offset = next((seen.now - time.time() for seen in found.values()), 0.0)
+            self.states = {model: snapshot.state for model, snapshot in found.items() if snapshot.state is not None}
+            self._offset = next((snapshot.now - time.time() for snapshot in found.values()), 0.0)
 
     async def outages(self) -> list[Outage]:
-        """The models that nobody calls now because their provider is down, the longest down first. Never raises."""
+        """Models whose calls are refused because their provider is down, longest first. Never raises."""
         await self.refresh()
         now = time.time() + self._offset
         found = [

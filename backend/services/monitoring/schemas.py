@@ -1,7 +1,7 @@
-"""What the monitoring answers look like.
+"""The responses of the monitoring endpoints.
 
-Times are UTC. A rate or share is from 0 to 1. Null means that there is nothing to take the figure from, and
-for a cost also that no price is known; a cost is the sum of the known ones.
+Times are UTC. Rates and shares are between 0 and 1. A figure is null if there is no data to compute it from. A cost is
+the sum of the known costs, and null if no price is known.
 """
 
 from datetime import UTC, datetime

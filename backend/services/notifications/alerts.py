@@ -1,4 +1,4 @@
-"""Alerts of DAGs: what a `VisualAINotifier` says, queued by whatever process of Airflow it is called in."""
+"""Queues the alerts that DAGs send with `VisualAINotifier`, from whichever Airflow process runs the callback."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +18,12 @@ from backend.db.runs.executions import RunState
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What is to be said, of which run, to whom.
+    """A message about a run.
 
-    `user_id` None is the run's own user; `target` None is every target that wants alerts. `place` says where it comes
-    from: `task_id`, `map_index` and `try_number` of a task, or none of them for the run, and the `reason` that Airflow
-    gives. With `failed` it tells of a failure, whose error is looked up when it isn't given.
+    It goes to the user of the run unless `user_id` is given, and to every target subscribed to alerts unless `target`
+    is given. `place` says where it comes from: `task_id`, `map_index` and `try_number` of a task, none of them for the
+    run, and Airflow's `reason`. An alert that reports a failure has `failed` set; its error is looked up if it isn't
+    given.
     """
 
     run: RunState
@@ -35,18 +36,18 @@ class Alert:
 
     @property
     def cause(self) -> str:
-        """The same when Airflow calls the same notifier twice for the same thing."""
-        said = sha256(f"{self.message}\0{self.target}\0{self.user_id}".encode()).hexdigest()[:16]
-        return ":".join([*(str(self.place.get(name)) for name in ("task_id", "map_index", "try_number")), said])
+        """Identifies the alert: Airflow may call a notifier twice for the same event."""
+        digest = sha256(f"{self.message}\0{self.target}\0{self.user_id}".encode()).hexdigest()[:16]
+        return ":".join([*(str(self.place.get(name)) for name in ("task_id", "map_index", "try_number")), digest])
 
 
 def queue(database_url: str, alert: Alert) -> bool:
-    """Queue an alert; says whether the user has anywhere to hear it.
+    """Queue an alert; return whether the user has a target for it.
 
-    A database that is out of reach is tried again for some seconds. Raises `sqlalchemy.exc.DBAPIError` then.
+    Retries for some seconds if the database is unavailable, then raises `sqlalchemy.exc.DBAPIError`.
     """
     engine = make_engine(database_url, application="visual_ai_notifier", pool_size=1)
-    again = Retrying(
+    retrying = Retrying(
         stop=stop_after_attempt(4),
         wait=wait_random_exponential(multiplier=0.5, max=3),
         retry=retry_if_exception_type((OperationalError, InterfaceError)),
@@ -58,13 +59,13 @@ def queue(database_url: str, alert: Alert) -> bool:
             return record(connection, alert)
 
     try:
-        return again(write)
+        return retrying(write)
     finally:
         engine.dispose()
 
 
 def record(connection: Connection, alert: Alert) -> bool:
-    """The same in the caller's transaction."""
+    """Queue an alert in the transaction of the caller."""
     error = classify(alert.error) if alert.error is not None else None
     return notification_causes.alert(
         connection,

@@ -1,4 +1,4 @@
-"""What was and is to be sent to users' webhooks, for those who run the service."""
+"""Lists queued, sent and undeliverable notifications for operators."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -21,7 +21,7 @@ class NotificationPage:
 
 
 class Notifications:
-    """Lists notifications and sends undeliverable ones again."""
+    """Lists notifications and queues undeliverable ones again."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -29,7 +29,7 @@ class Notifications:
     async def list_page(
         self, *, state: str | None, user_id: str | None, cursor: str | None, limit: int
     ) -> NotificationPage:
-        """A page, newest first. Raises `Invalid` for a cursor that is none of ours."""
+        """A page, newest first. Raises `Invalid` for an unknown cursor."""
         rows = await self._database.run(
             notifications.list_page,
             state=state,
@@ -41,8 +41,10 @@ class Notifications:
         return NotificationPage(rows[:limit], encode_cursor(last["queued_at"], str(last["id"])) if last else None)
 
     async def send_again(self, notification_id: str) -> Row:
-        """Put an undeliverable notification into the queue again. Raises `NotFound`, and `Conflict` for one that was
-        sent or still waits."""
+        """Queue an undeliverable notification again.
+
+        Raises `NotFound`, and `Conflict` if it was sent or is still pending.
+        """
         try:
             wanted = str(UUID(notification_id))
         except ValueError:

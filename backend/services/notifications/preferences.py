@@ -1,4 +1,4 @@
-"""Users' preferences: read, checked, kept; secrets sealed and never given back."""
+"""Reads, validates and stores users' preferences. Secrets of targets are stored encrypted and never returned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,7 @@ from sqlalchemy import Connection
 
 from backend.clients.webhooks import WebhookClient
 from backend.core.errors.input_error import InputError
-from backend.core.notifications.notification_events import NotificationEvent
-from backend.core.preferences import NotificationTarget, Thresholds
+from backend.core.preferences import NotificationEvent, NotificationTarget, Thresholds
 from backend.core.preferences import Preferences as Kept
 from backend.core.problems import FieldError, Invalid
 from backend.core.roles import Principal
@@ -22,7 +21,7 @@ from backend.services.notifications.secret_box import SecretBox, UnreadableError
 
 @dataclass(frozen=True, slots=True)
 class WantedTarget:
-    """A notification target as a user gives it; without a `secret` the one it has stays."""
+    """A notification target in a request; without a `secret` it keeps the one it has."""
 
     name: str
     url: str
@@ -34,7 +33,7 @@ class WantedTarget:
 
 @dataclass(frozen=True, slots=True)
 class WantedPreferences:
-    """Preferences as a user gives them, all at once."""
+    """The preferences in a request, which replace the stored ones."""
 
     default_model: str | None
     budget: dict[str, Any] | None
@@ -43,11 +42,11 @@ class WantedPreferences:
 
 
 RECENT_SECONDS = 1.0
-"""How long a run may get preferences that were replaced through another replica."""
+"""How long runs may still use preferences that were replaced through another replica."""
 
 
 class Preferences:
-    """Reads and replaces the preferences of whoever asks."""
+    """Reads and replaces the preferences of the user who makes the request."""
 
     def __init__(self, database: Database, box: SecretBox, client: WebhookClient) -> None:
         self._database = database
@@ -56,8 +55,10 @@ class Preferences:
         self._recent: TTLCache[str, Kept] = TTLCache(10_000, RECENT_SECONDS)
 
     async def for_runs(self, user_id: str) -> Kept:
-        """What applies to runs of the user. Within a burst of triggers it is read once a second. Raises as the database
-        does."""
+        """The preferences that apply to new runs of the user, at most `RECENT_SECONDS` old.
+
+        Raises `sqlalchemy.exc.OperationalError` if the database is unavailable.
+        """
         known: Kept | None = self._recent.get(user_id)
         if known is None:
             known = self._recent[user_id] = await self._database.run_autocommit(preferences.read, user_id)
@@ -68,7 +69,7 @@ class Preferences:
         return await self._database.run(preferences.read, who.username)
 
     async def put(self, who: Principal, wanted: WantedPreferences) -> Kept:
-        """Replace the user's preferences. Raises `Invalid` naming the field; then nothing has changed."""
+        """Replace the user's preferences. Raises `Invalid`, naming the field, and then changes nothing."""
         known = await self.get(who)
         faults = _model_faults(wanted.default_model) + await self._address_faults(known, wanted.targets)
         if faults:
@@ -78,7 +79,7 @@ class Preferences:
         return made
 
     def has_secret(self, target: NotificationTarget) -> bool:
-        """Whether notifications to the target can be signed: its secret is lost when the backend's own has changed."""
+        """Whether notifications can be signed: the target's secret is lost if the backend's own one has changed."""
         try:
             self._box.open(target.sealed_secret)
         except UnreadableError:
@@ -118,7 +119,7 @@ class Preferences:
         )
 
     async def _address_faults(self, known: Kept, targets: Sequence[WantedTarget]) -> list[FieldError]:
-        """What is wrong with new addresses. An accepted one is checked again when something is sent there, only."""
+        """What is wrong with new addresses. One that was accepted before is only checked again when it is used."""
         found = []
         for index, target in enumerate(targets):
             before = known.target(target.name)

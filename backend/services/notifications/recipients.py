@@ -1,15 +1,24 @@
-"""From causes to notifications: which of the user's targets are told of what happened."""
+"""Decides which of a user's targets are notified of what happened.
+
+Causes are taken out of the database, and for each one a notification is queued per target that is subscribed to its
+event. Thresholds belong to a target, so a cause may result in a notification for one target and not for another. Rate
+limits are counted over all errors that are committed when their causes are taken, not over the causes: concurrent
+transactions can't see each other's errors.
+
+Each replica locks the users whose causes it takes, so that only one at a time decides for a user and nobody waits.
+Duplicate causes end up as one notification, which is unique per target and cause.
+"""
 
 import logging
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from backend.core.notifications.rate_threshold import passed_at
 from backend.core.preferences import NotificationTarget, Preferences
 from backend.db import notification_causes, notifications, preferences
 from backend.db.rows import Row
@@ -24,10 +33,7 @@ New = dict[str, Any]
 
 
 def fan_out(connection: Connection) -> int:
-    """Take causes and queue a notification for each target that wants to be told; gives how many causes were taken.
-
-    Each replica takes those of other users, so that what a user is told of is decided by one at a time.
-    """
+    """Take causes, queue their notifications, and return how many causes were taken."""
     users = preferences.lock_users_with_causes(connection, limit=USERS_AT_ONCE)
     if not users:
         return 0
@@ -41,9 +47,9 @@ def fan_out(connection: Connection) -> int:
             with connection.begin_nested():
                 notifications.add(connection, list(_notifications(connection, user_id, known.get(user_id), causes)))
         except (OperationalError, InterfaceError):
-            raise  # the database's fault: all are taken again
+            raise  # the transaction is rolled back, and all causes are taken again
         except Exception:
-            log.exception("%s causes of the user %r could not be understood and are dropped", len(causes), user_id)
+            log.exception("dropped %s causes of user %r that could not be processed", len(causes), user_id)
     return len(taken)
 
 
@@ -54,14 +60,14 @@ def _notifications(
     rate_limits = [cause for cause in causes if cause["event"] == "rate_limit_threshold"]
     for cause in causes:
         if cause["event"] != "rate_limit_threshold":
-            yield from _told(cause, wanted)
+            yield from _subscribed(cause, wanted)
     if rate_limits:
         yield from _rate_limits(connection, user_id, wanted, rate_limits)
 
 
-def _told(cause: Row, wanted: Preferences) -> Iterator[New]:
+def _subscribed(cause: Row, wanted: Preferences) -> Iterator[New]:
     if cause["target"] is not None:
-        # Also when the user has none of that name: then it shows among what could not be delivered.
+        # Even if the user has no such target: the notification is then listed as undeliverable.
         yield _new(cause, cause["target"], cause["cause"], cause["payload"])
         return
     for target in wanted.targets:
@@ -80,23 +86,23 @@ def _budget(cause: Row, target: NotificationTarget) -> New:
 
 
 def _rate_limits(connection: Connection, user_id: str, wanted: Preferences, causes: Sequence[Row]) -> Iterator[New]:
-    """What the user's errors amount to. They are counted as they are committed, whatever the order of their causes."""
+    """One notification per target and time at which the target's threshold was reached."""
     since, latest = (pick(cause["occurred_at"] for cause in causes) for pick in (min, max))
     for target in wanted.targets:
         if not target.wants("rate_limit_threshold"):
             continue
         limit = target.thresholds
         within = timedelta(seconds=limit.rate_limit_within)
-        told = notifications.last_rate_limit(connection, user_id, target.name)
-        if told is not None and latest < told + within:
+        notified = notifications.last_rate_limit(connection, user_id, target.name)
+        if notified is not None and latest < notified + within:
             continue
         met = errors.rate_limits_since(connection, user_id, since - within)
-        moments = passed_at(
+        moments = threshold_reached(
             [moment for moment, _ in met],
             errors=limit.rate_limit_errors,
             within=within,
             since=since,
-            told=told,
+            notified=notified,
         )
         runs = dict(met)
         for moment, count in moments:
@@ -112,6 +118,25 @@ def _rate_limits(connection: Connection, user_id: str, wanted: Preferences, caus
                 "payload": {**about, "rate_limit": use},
                 "occurred_at": moment,
             }
+
+
+def threshold_reached(
+    times: Sequence[datetime], *, errors: int, within: timedelta, since: datetime, notified: datetime | None
+) -> list[tuple[datetime, int]]:
+    """When, from `since` on, at least `errors` errors had occurred in the time `within` before, and how many.
+
+    `times` are the times of the errors, ascending. Two results, or the first one and the last time that the user was
+    `notified`, are at least `within` apart: if errors keep coming, that is one notification in each such period.
+    """
+    found: list[tuple[datetime, int]] = []
+    for index, moment in enumerate(times):
+        if moment < since or (notified is not None and moment < notified + within):
+            continue
+        count = index + 1 - bisect_right(times, moment - within)
+        if count >= errors:
+            found.append((moment, count))
+            notified = moment
+    return found
 
 
 def _new(cause: Row, target: str, unique: str, payload: Mapping[str, Any]) -> New:

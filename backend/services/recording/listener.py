@@ -32,7 +32,7 @@ from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db.engine import make_engine, run_in, task_engine
 from backend.db.runs import errors, events, executions, observations
 from backend.db.runs.announcements import Announcer
-from backend.db.runs.events import Told
+from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
 from backend.db.runs.traces import Place
 
@@ -46,7 +46,7 @@ _FAILURE_PAUSE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a hook reported: a run's state, the states of some of its tasks, and the error if the first of them failed."""
+    """What a hook reported: a run's state, some of its tasks' states, and the error if the first of them failed."""
 
     run: RunState
     tasks: tuple[TaskState, ...] = ()
@@ -82,7 +82,7 @@ class Notices:
         self._ensure_thread()
 
     def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until everything queued so far has been processed; return whether it has been."""
+        """Wait up to `timeout` seconds for what is queued so far to be processed. Returns whether it has been."""
         done = threading.Event()
         try:
             self._queue.put_nowait(done)
@@ -162,5 +162,5 @@ def _record_error(connection: Connection, notice: Notice, error: BaseException) 
         attempt=task.try_number,
         context={"chain": list(found.chain)},
     )
-    told = Told(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("error", payload)])
-    events.append_from_tries(connection, [told])
+    reported = TryEvents(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("error", payload)])
+    events.append_from_tries(connection, [reported])

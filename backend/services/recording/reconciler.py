@@ -71,7 +71,7 @@ LOCK_SETTINGS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
-"""Settings with which PostgreSQL ends the session, and so releases the lock, of a leader that hangs or is unreachable."""
+"""With these PostgreSQL ends the session of a leader that hangs or is unreachable, which releases the lock."""
 
 Key = tuple[str, str]
 
@@ -191,7 +191,7 @@ class Reconciler:
         self._ok, self._reason = False, reason
 
     async def reconcile(self) -> int:
-        """Make one pass and return the number of active runs. Raises `AirflowError` or `SQLAlchemyError`; a retry helps."""
+        """Make one pass; returns the number of active runs. Raises `AirflowError` and `SQLAlchemyError`; retry it."""
         began = datetime.now(UTC)
         observed_at = await self._database.run(executions.clock)
         ours = await self._database.run(executions.list_active)
@@ -214,7 +214,7 @@ class Reconciler:
     async def _tasks(
         self, keys: list[Key], runs: Mapping[Key, Mapping[str, Any]], stored: Mapping[Key, str], began: datetime
     ) -> dict[Key, list[Mapping[str, Any]]]:
-        """The task instances of these runs; of runs that have not changed only those that have, with one call for all."""
+        """The task instances of these runs. Of unchanged runs only those that changed, with one call for all runs."""
         full = self._last_full_reading is None or began - self._last_full_reading >= FULL_READING
         known = set() if full else {key for key in keys if self._unchanged(key, runs[key], stored.get(key))}
         found = await self._airflow.task_instances(
@@ -235,6 +235,8 @@ class Reconciler:
     def _unchanged(self, key: Key, run: Mapping[str, Any], stored: str | None) -> bool:
         """Whether an earlier pass has read the run, and its state has not changed since."""
         history = self._history.get(key)
+        if stored == "awaiting_input":
+            stored = "running"  # as Airflow calls it
         return history is not None and history.run == run["state"] == stored
 
     async def _find(self, key: Key) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from backend.db.engine import Database
 from backend.db.rows import Row
 from backend.db.runs import executions, observations
 from backend.db.runs.executions import RunState
-from backend.services.recording.airflow_json import task_state
+from backend.services.recording.airflow_json import run_state, task_state
 from backend.services.runs.status import Status
 from backend.services.triggering.catalog import refusal, unreachable
 
@@ -33,24 +33,35 @@ class Runs:
     async def cancel(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
         """Cancel a run; its agents abort their model calls. Cancelling a cancelled run changes nothing.
 
-        Raises `NotFound`, `Forbidden`, `Conflict` when the run has already finished or Airflow reports a conflict, and
-        `Unavailable`.
+        Raises `NotFound`, `Forbidden`, `Conflict` when the run has already finished, which then stays as it ended, or
+        Airflow reports a conflict, and `Unavailable`.
         """
         row = await self._changeable(who, dag_id, dag_run_id)
         if row["state"] == "cancelled":
             return row
         if row["state"] in TERMINAL_RUN_STATES:
-            raise Conflict(f"The run has already finished: {row['state']}.")
+            raise _finished(row)
         execution_id = str(row["id"])
         # Before Airflow is asked, so that what its listener then reports as failed is recorded as cancelled.
-        await self._database.run(executions.request_cancel, execution_id)
-        try:
-            await self._call(self._airflow.fail_run(dag_id, dag_run_id, token=who.airflow_token))
-        except BaseException:
-            await self._database.run(executions.withdraw_cancel, execution_id)
-            raise
-        await self._database.run(observations.observe, RunState(dag_id, dag_run_id, "cancelled"))
-        return await self._status.row(who, dag_id, dag_run_id)
+        if await self._database.run(executions.request_cancel, execution_id):
+            try:
+                await self._fail(who, dag_id, dag_run_id)
+            except BaseException:
+                await self._database.run(executions.withdraw_cancel, execution_id)
+                raise
+            await self._database.run(observations.observe, RunState(dag_id, dag_run_id, "cancelled"))
+        row = await self._status.row(who, dag_id, dag_run_id)
+        if row["state"] in TERMINAL_RUN_STATES - {"cancelled"}:
+            raise _finished(row)  # meanwhile
+        return row
+
+    async def _fail(self, who: Principal, dag_id: str, dag_run_id: str) -> None:
+        """Have Airflow fail the run. Airflow would do that to a finished run, too, so its state is read first."""
+        current = run_state(await self._call(self._airflow.dag_run(dag_id, dag_run_id)))
+        if current.state in TERMINAL_RUN_STATES:
+            await self._database.run(observations.observe, current)
+            raise Conflict(f"The run has already finished: {current.state}.")
+        await self._call(self._airflow.fail_run(dag_id, dag_run_id, token=who.airflow_token))
 
     async def retry(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
         """Run the failed tasks of a run again; agents continue from their checkpoints.
@@ -75,7 +86,11 @@ class Runs:
         row = await self._status.row(who, dag_id, dag_run_id)
         own = who.username in (row["user_id"], row["triggered_by"])
         if who.role < Role.USER or not (own or who.role >= Role.OP):
-            raise Forbidden("The role User may change its own runs only; Op and Admin all.")
+            raise Forbidden(
+                "Viewers can't change runs; that takes the role User or above."
+                if who.role < Role.USER
+                else "A User may change only their own runs; Op and Admin may change all."
+            )
         return row
 
     async def _tasks(self, dag_id: str, dag_run_id: str) -> list[TaskState]:
@@ -91,3 +106,7 @@ class Runs:
             raise refusal(refused, "Airflow no longer has this run.") from refused
         except AirflowUnavailable as error:
             raise unreachable() from error
+
+
+def _finished(row: Row) -> Conflict:
+    return Conflict(f"The run has already finished: {row['state']}.")

@@ -1,10 +1,10 @@
-"""Lines of a task's log as Airflow sends them: newline-delimited JSON with a preamble."""
+"""Splits a task's log, which Airflow sends as newline-delimited JSON, into lines and removes its preamble."""
 
 import json
 from collections.abc import AsyncIterator
 
 LONGEST = 2**20
-"""A longer line, in bytes, is left out: no line may fill the memory."""
+"""Bytes of the longest line that is passed on, so that no line can fill the memory."""
 
 _PREAMBLE = "::group::Log message source details"
 _PREAMBLE_END = "::endgroup::"
@@ -12,9 +12,9 @@ _PREAMBLE_LINES = 100
 
 
 async def split_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
-    """The lines in a stream of bytes, without their ends: those that end in each piece.
+    """Yield, for each piece of a stream of bytes, the lines that end in it, without their line ends.
 
-    In place of one that is too long comes a line that says so.
+    A line that is too long is replaced with one that says so.
     """
     kept: list[bytes] = []
     size = 0
@@ -24,22 +24,22 @@ async def split_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]
         kept = [*kept, first] if size <= LONGEST else []
         if not others:
             continue
-        lines = [b"".join(kept) if size <= LONGEST else _left_out(size)]
-        lines += [line if len(line) <= LONGEST else _left_out(len(line)) for line in others[:-1]]
+        lines = [b"".join(kept) if size <= LONGEST else _omitted(size)]
+        lines += [line if len(line) <= LONGEST else _omitted(len(line)) for line in others[:-1]]
         kept, size = [others[-1]], len(others[-1])
         yield lines
     if size:
-        yield [b"".join(kept) if size <= LONGEST else _left_out(size)]
+        yield [b"".join(kept) if size <= LONGEST else _omitted(size)]
 
 
 class TaskLines:
-    """The lines that a task wrote, some at a time, without the preamble in which Airflow tells where it read them."""
+    """Yields the lines that a task wrote, without the preamble in which Airflow says where it read them."""
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
         self._lines = split_lines(pieces)
         self._preamble: bool | None = None
         self.sources: list[bytes] = []
-        """The lines of the preamble, once the log was read. When there are no others, they say why."""
+        """The lines of the preamble, once the log has been read. If there are no others, they say why."""
 
     async def __aiter__(self) -> AsyncIterator[list[bytes]]:
         async for lines in self._lines:
@@ -60,8 +60,8 @@ class TaskLines:
         return False
 
 
-def _left_out(size: int) -> bytes:
-    entry = {"event": f"A line of {size} bytes was left out.", "level": "warning"}
+def _omitted(size: int) -> bytes:
+    entry = {"event": f"A line of {size} bytes was omitted.", "level": "warning"}
     return json.dumps(entry).encode()
 
 

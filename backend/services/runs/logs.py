@@ -1,4 +1,12 @@
-"""Logs of tasks, handed on from Airflow as they are read: no log is ever held as a whole."""
+"""Streams task logs from Airflow, with the caller's own rights; no log is ever held in memory as a whole.
+
+Airflow can return a log only from its beginning. To follow a log that grows, the service reads it again every one to
+five seconds, skips the lines that the client already has, and passes on the rest. Each reading therefore costs Airflow
+as much as the first, which is why a user may have only `READINGS_PER_USER` in progress.
+
+What refuses the request is raised before the response begins. After that, an unreachable Airflow is waited for, for
+about a minute; a client whose log breaks off repeats the request with `after`.
+"""
 
 import asyncio
 import time
@@ -18,28 +26,27 @@ from backend.services.runs.status import Status, no_such_task
 from backend.services.triggering.catalog import refusal, unreachable
 
 HEARTBEAT = 15.0
-"""After so many seconds without a line something else keeps a follower's connection."""
+"""Seconds without a line after which an empty page keeps the connection of a client that follows."""
 
 PAUSE = 1.0
-"""So many seconds pass between two readings of a log that grows; up to five times as many when it doesn't."""
+"""Seconds between two readings of a log that grows; up to five times as long while it does not."""
 
-AT_ONCE = 8
-"""So many logs are read from Airflow at once on behalf of one user: who reads slowly keeps only themselves waiting."""
+READINGS_PER_USER = 8
+"""Readings from Airflow that one user may have in progress, so that a slow client delays only its own user."""
 
 TURN_TIMEOUT = 10.0
-"""Seconds to wait for one's turn."""
+"""Seconds to wait for one of them."""
 
-_PATIENCE = 12
-"""So many readings may fail in a row before a log that has begun breaks off: about a minute."""
+_MAX_FAILURES = 12
+"""Readings in a row that may fail before a log that is being sent breaks off: about a minute."""
 
-# In any other state the try is over: a task that is cleared or waits to be tried again gets another number.
+# In any other state the try has finished: a task that is cleared or waits for a retry gets another try number.
 _ACTIVE = frozenset({"scheduled", "queued", "running", "deferred", "restarting", "up_for_reschedule"})
 
 
 @dataclass(frozen=True, slots=True)
 class TaskLog:
-    """The log of one try. Its lines, which are JSON objects, come some at a time; none only say that the connection
-    lives."""
+    """The log of one try. `lines` yields pages of lines, each a JSON object; an empty page is a heartbeat."""
 
     try_number: int
     lines: AsyncIterator[list[bytes]]
@@ -56,11 +63,7 @@ class _Try:
 
 
 class TaskLogs:
-    """Reads logs from Airflow with the rights of whoever asks, who must also be allowed to see the run.
-
-    Airflow gives a log only from its beginning. A follower is served by reading it again, every one to five seconds,
-    and handing on what is new: each reading costs Airflow as much as the first.
-    """
+    """Reads task logs. The caller must be allowed to see the run here and its logs in Airflow."""
 
     def __init__(self, airflow: AirflowClient, status: Status) -> None:
         self._airflow = airflow
@@ -79,135 +82,134 @@ class TaskLogs:
         follow: bool = False,
         after: int = 0,
     ) -> TaskLog:
-        """The lines behind the first `after` of a try's log, by default the latest try's; with `follow` until it ends.
+        """The log of a try, by default the latest, without its first `after` lines; with `follow` until the try ends.
 
-        Raises `NotFound` for a run, task, instance or try that is not there, `Unavailable` when Airflow is out of
-        reach, `TooManyRequests` when the user reads too many, `Forbidden`. Once that is past, an Airflow that goes away
-        is waited for, about a minute.
+        Raises `NotFound` for an unknown run, task, instance or try, `Forbidden`, `Unavailable` when Airflow is
+        unreachable, and `TooManyRequests` when the user reads too many logs.
         """
         row = await self._status.row(who, dag_id, dag_run_id)
-        wanted = _Try(who, dag_id, dag_run_id, task_id, map_index, try_number or 1)
+        target = _Try(who, dag_id, dag_run_id, task_id, map_index, try_number or 1)
         try:
-            instance = await self._instance(wanted)
+            instance = await self._instance(target)
         except AirflowUnavailable as error:
             raise unreachable() from error
         tries, state = int(instance["try_number"]), instance["state"]
         if try_number is None and tries:
-            wanted = replace(wanted, number=tries)
-        if wanted.number > max(tries, 1):
-            raise NotFound(f"The task {task_id!r} has no try {wanted.number}; its latest is {tries}.")
-        will_begin = follow and state not in TERMINAL_TASK_STATES and row["state"] not in TERMINAL_RUN_STATES
-        if not tries and not will_begin:
-            raise NotFound(f"The task {task_id!r} has no log: it has not begun{f' ({state})' if state else ''}.")
-        lines = self._lines(wanted, after, follow=follow) if tries else self._lines_to_come(wanted, after)
-        await anext(lines)  # what is to be refused, is before the answer begins
-        return TaskLog(wanted.number, lines)
+            target = replace(target, number=tries)
+        if target.number > max(tries, 1):
+            raise NotFound(f"The task {task_id!r} has no try {target.number}; its latest is {tries}.")
+        will_start = follow and state not in TERMINAL_TASK_STATES and row["state"] not in TERMINAL_RUN_STATES
+        if not tries and not will_start:
+            raise NotFound(f"The task {task_id!r} has no log: it has not started{f' ({state})' if state else ''}.")
+        lines = self._lines(target, after, follow=follow) if tries else self._lines_once_started(target, after)
+        await anext(lines)  # raises what refuses the request, before the response begins
+        return TaskLog(target.number, lines)
 
-    async def _lines(self, wanted: _Try, after: int, *, follow: bool) -> AsyncIterator[list[bytes]]:
-        """The lines, and in front of them none as soon as Airflow gives the log."""
-        position, pause, told = after, PAUSE, time.monotonic()
-        begun, failures, readings, last_readings = False, 0, 0, 0
+    async def _lines(self, target: _Try, after: int, *, follow: bool) -> AsyncIterator[list[bytes]]:
+        """Pages of lines, preceded by an empty one as soon as Airflow returns the log."""
+        position, pause, sent_at = after, PAUSE, time.monotonic()
+        started, failures, readings, final_readings = False, 0, 0, 0
         while True:
             known = position
             try:
-                over = not follow or await self._is_over(wanted)
+                finished = not follow or await self._has_finished(target)
                 async with (
-                    self._turn(wanted.who),
+                    self._turn(target.who),
                     self._airflow.task_log(
-                        wanted.dag_id, wanted.dag_run_id, wanted.task_id, wanted.map_index, wanted.number,
-                        token=wanted.who.airflow_token,
+                        target.dag_id, target.dag_run_id, target.task_id, target.map_index, target.number,
+                        token=target.who.airflow_token,
                     ) as pieces,
                 ):  # fmt: skip
-                    if not begun:
-                        begun = True
+                    if not started:
+                        started = True
                         yield []
                     task_lines, index = TaskLines(pieces), 0
                     async for lines in task_lines:
-                        if fresh := lines[max(position - index, 0) :]:
+                        if new := lines[max(position - index, 0) :]:
                             position = index + len(lines)
-                            yield fresh
+                            yield new
                         index += len(lines)
             except AirflowRefused as refused:
-                raise refusal(refused, f"Airflow has no try {wanted.number} of {wanted.task_id!r}.") from refused
+                raise refusal(refused, f"Airflow has no try {target.number} of {target.task_id!r}.") from refused
             except AirflowUnavailable as error:
                 failures += 1
-                if not begun or failures > _PATIENCE:
+                if not started or failures > _MAX_FAILURES:
                     raise unreachable() from error
             else:
                 failures = 0
                 readings += 1
-                last_readings += over
-                # A try's last lines are written after the state that says it is over.
-                if over and (not follow or readings == 1 or last_readings == 2):
+                final_readings += finished
+                # The last lines of a try are written after the state in which it ends.
+                if finished and (not follow or readings == 1 or final_readings == 2):
                     if not position and task_lines.sources:
                         yield task_lines.sources
                     return
             now = time.monotonic()
             if position > known:
-                pause, told = PAUSE, now
+                pause, sent_at = PAUSE, now
             else:
                 pause = min(pause * 1.5, 5 * PAUSE)
-                if now - told > HEARTBEAT:
-                    told = now
+                if now - sent_at > HEARTBEAT:
+                    sent_at = now
                     yield []
-            await self._sleep(wanted, pause)
+            await self._sleep(target, pause)
 
-    async def _lines_to_come(self, wanted: _Try, after: int) -> AsyncIterator[list[bytes]]:
-        """The same of a task that is yet to begin; nothing if it never does."""
+    async def _lines_once_started(self, target: _Try, after: int) -> AsyncIterator[list[bytes]]:
+        """The same for a try that has not started; ends without lines if it never starts."""
         yield []
-        told = time.monotonic()
+        sent_at = time.monotonic()
         while True:
-            await self._sleep(wanted, PAUSE)
+            await self._sleep(target, PAUSE)
             try:
-                instance = await self._instance(wanted)
+                instance = await self._instance(target)
             except AirflowUnavailable:
                 continue
-            if instance["try_number"] >= wanted.number:
+            if instance["try_number"] >= target.number:
                 break
-            row = await self._status.row(wanted.who, wanted.dag_id, wanted.dag_run_id)
+            row = await self._status.row(target.who, target.dag_id, target.dag_run_id)
             if instance["state"] in TERMINAL_TASK_STATES or row["state"] in TERMINAL_RUN_STATES:
                 return
-            if time.monotonic() - told > HEARTBEAT:
-                told = time.monotonic()
+            if time.monotonic() - sent_at > HEARTBEAT:
+                sent_at = time.monotonic()
                 yield []
-        async for lines in self._lines(wanted, after, follow=True):
+        async for lines in self._lines(target, after, follow=True):
             yield lines
 
     @asynccontextmanager
     async def _turn(self, who: Principal) -> AsyncIterator[None]:
-        turn = self._turns.setdefault(who.username, asyncio.Semaphore(AT_ONCE))
+        turn = self._turns.setdefault(who.username, asyncio.Semaphore(READINGS_PER_USER))
         try:
             async with asyncio.timeout(TURN_TIMEOUT):
                 await turn.acquire()
         except TimeoutError:
-            detail = f"{AT_ONCE} logs are being read for you; read them to their end, or try again."
+            detail = f"{READINGS_PER_USER} logs are being read for you; read them to their end, or try again."
             raise TooManyRequests(detail, retry_after=5) from None
         try:
             yield
         finally:
             turn.release()
 
-    async def _is_over(self, wanted: _Try) -> bool:
-        instance = await self._instance(wanted)
-        return instance["try_number"] != wanted.number or instance["state"] not in _ACTIVE
+    async def _has_finished(self, target: _Try) -> bool:
+        instance = await self._instance(target)
+        return instance["try_number"] != target.number or instance["state"] not in _ACTIVE
 
-    async def _instance(self, wanted: _Try) -> dict[str, Any]:
+    async def _instance(self, target: _Try) -> dict[str, Any]:
         try:
             return await self._airflow.task_instance(
-                wanted.dag_id, wanted.dag_run_id, wanted.task_id, wanted.map_index, token=wanted.who.airflow_token
+                target.dag_id, target.dag_run_id, target.task_id, target.map_index, token=target.who.airflow_token
             )
         except AirflowRefused as refused:
             if refused.status != 404:
                 raise refusal(refused, "") from refused
-            found = await self._airflow.task_instances([(wanted.dag_id, wanted.dag_run_id)])
+            found = await self._airflow.task_instances([(target.dag_id, target.dag_run_id)])
             if not found:
-                raise NotFound("Airflow no longer has this run, and its logs neither.") from refused
+                raise NotFound("Airflow no longer has this run or its logs.") from refused
             tasks = [task_state(task) for task in found]
-            raise no_such_task(wanted.task_id, wanted.map_index, tasks) from refused
+            raise no_such_task(target.task_id, target.map_index, tasks) from refused
 
     @staticmethod
-    async def _sleep(wanted: _Try, seconds: float) -> None:
-        expires = wanted.who.expires_at
+    async def _sleep(target: _Try, seconds: float) -> None:
+        expires = target.who.expires_at
         if expires is not None and time.time() >= expires:
             raise Unauthorized("The token has expired; get a new one from POST /auth/token.")
         await asyncio.sleep(seconds)

@@ -104,8 +104,10 @@ class Status:
     async def items(
         self, who: Principal, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, after: int, limit: int
     ) -> list[Row]:
-        """Items of a batch task after the position `after`, in order. Raises `NotFound`, also for a task that a finished
-        run did not have."""
+        """Items of a batch task after the position `after`, in order.
+
+        Raises `NotFound`, also for a task that a finished run did not have.
+        """
         row = await self.row(who, dag_id, dag_run_id)
         if "\x00" in task_id:  # PostgreSQL would reject the query
             raise NotFound(f"The run has no task {task_id!r}.")

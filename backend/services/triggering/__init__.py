@@ -1,1 +1,1 @@
-"""Starts runs: single, in batches and from templates."""
+"""Triggers runs: one at a time, in batches, and from templates."""

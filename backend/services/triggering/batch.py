@@ -1,4 +1,4 @@
-"""Starts many runs with one request: each input has its own answer."""
+"""Triggers many runs with one request. Each input has its own outcome."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from backend.core.problems import FieldError, Invalid, Problem, Unavailable
 from backend.core.roles import Principal
 from backend.core.settings import Settings
-from backend.services.triggering.from_template import Choice
+from backend.services.triggering.from_template import TemplateReference
 from backend.services.triggering.request import TriggerRequest
 from backend.services.triggering.trigger import Started, Triggers
 
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 
 class BatchTriggers:
-    """Starts the runs of a batch side by side, with the rules of single ones: rights, rate, schema, idempotency.
+    """Triggers the runs of a batch concurrently, under the rules for single runs: rights, rate, schema, idempotency.
 
-    At most `VISUAL_AI_BATCH_TRIGGER_CONCURRENCY` are started at once in this process, whatever the number of requests.
+    At most `VISUAL_AI_BATCH_TRIGGER_CONCURRENCY` triggers of all batches are in progress in this process.
     """
 
     def __init__(self, settings: Settings, triggers: Triggers) -> None:
@@ -31,7 +31,7 @@ class BatchTriggers:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """On exit, batches that were begun are carried through."""
+        """On exit, wait for the batches in progress."""
         yield
         if self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
@@ -39,10 +39,10 @@ class BatchTriggers:
     async def trigger(
         self, who: Principal, requests: Sequence[TriggerRequest], key: str | None = None
     ) -> list[Started | Problem]:
-        """Start a run for each request; gives, in order, the run or the problem that refused it.
+        """Trigger a run for each request; returns, in order, the run or the problem that refused it.
 
-        A batch that was begun is carried through, also when its client goes away meanwhile. `key` stands for the whole
-        batch: with the position it makes the key of each run, so a repeated batch starts only what is missing. Raises
+        A batch is completed even if its client disconnects. `key` is the idempotency key of the whole batch: together
+        with the position it becomes the key of each run, so a repeated batch starts only what is missing. Raises
         `Invalid` for too many requests.
         """
         if len(requests) > self._limit:
@@ -56,26 +56,26 @@ class BatchTriggers:
     async def _all(
         self, who: Principal, requests: Sequence[TriggerRequest], key: str | None
     ) -> list[Started | Problem]:
-        # All of a batch have the same version of their template, whatever is activated meanwhile.
-        choices = {request.template: self._triggers.choice(request) for request in requests}
+        # All runs of a batch use the same version of a template, even if another one is activated meanwhile.
+        references = {request.template: self._triggers.reference(request) for request in requests}
         return await asyncio.gather(
             *(
-                self._one(who, request, None if key is None else f"{key}#{index}", choices[request.template])
+                self._one(who, request, None if key is None else f"{key}#{index}", references[request.template])
                 for index, request in enumerate(requests)
             )
         )
 
     async def _one(
-        self, who: Principal, request: TriggerRequest, key: str | None, choice: Choice | None
+        self, who: Principal, request: TriggerRequest, key: str | None, template: TemplateReference | None
     ) -> Started | Problem:
         async with self._slots:
             try:
-                return await self._triggers.trigger(who, request, key, choice=choice)
+                return await self._triggers.trigger(who, request, key, template=template)
             except Problem as problem:
                 return problem
             except SQLAlchemyError as error:
-                log.error("an input of a batch: the database failed: %s", type(error).__name__)
+                log.error("a run of a batch: the database failed: %s", type(error).__name__)
                 return Unavailable("The database is out of reach; try again shortly.", retry_after=5)
             except Exception:
-                log.exception("an input of a batch failed")
+                log.exception("a run of a batch could not be triggered")
                 return Problem("Something went wrong here; the log has the details.")

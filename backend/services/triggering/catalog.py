@@ -1,4 +1,9 @@
-"""The DAGs that can be triggered, and what each takes."""
+"""The catalogue of workflows: the DAGs that a user may trigger, and the input that each accepts.
+
+DAGs are read from Airflow with the caller's own token, so Airflow decides who sees what. A DAG's details are kept for
+`FRESH` seconds per user, so that a burst of triggers costs one look-up, and looked up again shortly before, so that a
+steady stream of triggers never waits for one.
+"""
 
 import asyncio
 import time
@@ -10,21 +15,20 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, best_match
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
-from backend.core.pointers import pointer
-from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable
+from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable, pointer
 
 FRESH = 2.0
-"""For so many seconds a DAG's details serve further triggers: a burst costs one look-up, a pause is noticed soon."""
+"""Seconds for which a DAG's details are used; a DAG that is paused is noticed this much later."""
 
 REFRESH = 1.5
-"""Details older than this are looked up again while they still serve."""
+"""Age in seconds from which details are looked up again in the background."""
 
 _MAX_CACHED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowTask:
-    """A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped one has several instances."""
+    """A task of a DAG. `downstream` are the ids of the tasks that follow it; a `mapped` task has several instances."""
 
     task_id: str
     label: str
@@ -35,7 +39,7 @@ class WorkflowTask:
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """A DAG as a client may trigger it. `schema` is the JSON Schema (2020-12) of `input_data`."""
+    """A DAG that can be triggered. `schema` is the JSON Schema (2020-12) of `input_data`."""
 
     dag_id: str
     display_name: str
@@ -48,7 +52,7 @@ class Workflow:
     _validator: Draft202012Validator | None = field(default=None, repr=False, compare=False)
 
     def defaults(self) -> dict[str, Any]:
-        """What a run has where its input says nothing."""
+        """The values of parameters that an input does not set."""
         properties = self.schema.get("properties", {})
         return {name: schema["default"] for name, schema in properties.items() if "default" in schema}
 
@@ -57,13 +61,15 @@ class Workflow:
         return name in self.schema.get("properties", {})
 
     def faults(self, input_data: dict[str, Any], *, partial: bool = False) -> list[FieldError]:
-        """What in `input_data` breaks the schema, by JSON pointer into the request's body; of `partial` input nothing
-        is missing."""
+        """What in `input_data` violates the schema, by JSON pointer into the request's body.
+
+        Nothing is reported as missing from `partial` input.
+        """
         if self._validator is None:
             return []
         faults = []
         for error in self._validator.iter_errors(input_data):
-            error = best_match([error]) or error  # of alternatives, the nearest
+            error = best_match([error]) or error  # of alternatives, the closest match
             path = list(error.absolute_path)
             if error.validator == "required" and isinstance(error.instance, dict):
                 for name in error.validator_value:
@@ -75,7 +81,7 @@ class Workflow:
 
 
 class Catalog:
-    """Reads DAGs from Airflow with the rights of whoever asks."""
+    """Reads DAGs from Airflow with the caller's rights."""
 
     def __init__(self, airflow: AirflowClient) -> None:
         self._airflow = airflow
@@ -86,7 +92,7 @@ class Catalog:
 
     async def get(self, dag_id: str, token: str | None) -> Workflow:
         """One workflow. Raises `NotFound`, `Forbidden` or `Unavailable`."""
-        if "\x00" in dag_id:  # no name holds it, and Airflow's database would refuse the query
+        if "\x00" in dag_id:  # no name contains it, and Airflow's database would reject the query
             raise NotFound(f"There is no workflow {dag_id!r}.")
         key = (sha256((token or "").encode()).hexdigest(), dag_id)
         cached = self._details.get(key)
@@ -103,9 +109,9 @@ class Catalog:
             raise unreachable() from error
 
     async def tasks(self, workflow: Workflow, token: str | None) -> list[WorkflowTask] | None:
-        """The workflow's tasks, for somebody who was given the workflow; None when Airflow keeps them from this user.
+        """The tasks of a workflow that the user may see; None when Airflow does not let them see its tasks.
 
-        They are read again only after the DAG was parsed anew. Raises `Unavailable`.
+        They are read again only after the DAG has been parsed again. Raises `Unavailable`.
         """
         known = self._tasks.get(workflow.dag_id)
         if known is None or known[0] is None or known[0] != workflow.parsed_at:
@@ -123,11 +129,11 @@ class Catalog:
         return known[1]
 
     def _fetch(self, key: tuple[str, str], dag_id: str, token: str | None) -> asyncio.Task[Workflow]:
-        """The one look-up of this DAG for this user that is under way."""
+        """The look-up of this DAG for this user that is in progress, or a new one."""
         task = self._fetching.get(key)
         if task is None:
             task = self._fetching[key] = asyncio.create_task(self._look_up(key, dag_id, token))
-            task.add_done_callback(_seen)
+            task.add_done_callback(_retrieve)
         return task
 
     async def _look_up(self, key: tuple[str, str], dag_id: str, token: str | None) -> Workflow:
@@ -142,7 +148,7 @@ class Catalog:
             del self._fetching[key]
 
     async def list_all(self, token: str | None) -> list[Workflow]:
-        """All workflows the user may see; a DAG's parameters are read again only after it was parsed anew."""
+        """All workflows that the user may see. A DAG's params are read again only after it was parsed again."""
         try:
             dags = [dag for dag in await self._airflow.list_dags(token=token) if _triggerable(dag)]
             return [await self._described(dag, token) for dag in dags]
@@ -160,25 +166,25 @@ class Catalog:
         return known[1]
 
 
-def _seen(task: asyncio.Task[Workflow]) -> None:
-    """Nobody may be waiting for it when it fails."""
+def _retrieve(task: asyncio.Task[Workflow]) -> None:
+    """Retrieve the error of a look-up that nobody waits for, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()
 
 
 def refusal(refused: AirflowRefused, missing: str) -> Problem:
-    """What Airflow's refusal means to our caller."""
+    """The problem to report to our client when Airflow has refused a request. `missing` is the message for 404."""
     if refused.status == 401:
         return Unauthorized("Airflow no longer accepts this token; get a new one from POST /auth/token.")
     if refused.status == 403:
-        return Forbidden("Airflow does not give this user the right to do this.")
+        return Forbidden("Airflow does not permit this user to do this.")
     if refused.status == 404:
         return NotFound(missing)
     return Unavailable(f"Airflow refused the request ({refused.status}).", retry_after=5)
 
 
 def unreachable() -> Unavailable:
-    """Airflow did not answer."""
+    """The problem to report when Airflow did not answer."""
     return Unavailable("Airflow is out of reach; try again shortly.", retry_after=5)
 
 
@@ -197,7 +203,7 @@ def _workflow(details: dict[str, Any]) -> Workflow:
     try:
         Draft202012Validator.check_schema(schema)
         validator = Draft202012Validator(schema, format_checker=FormatChecker())
-    except SchemaError:  # Airflow accepts what the standard does not; it will check by itself
+    except SchemaError:  # Airflow accepts what the standard does not, and checks the input itself
         validator = None
     return Workflow(
         dag_id=details["dag_id"],
@@ -218,10 +224,10 @@ def _triggerable(dag: dict[str, Any]) -> bool:
 
 
 def input_schema(params: dict[str, Any]) -> dict[str, Any]:
-    """The JSON Schema of a run's input from the DAG's params as Airflow's API gives them.
+    """The JSON Schema of a run's input, from a DAG's params as Airflow's API returns them.
 
-    A param is required when it has no default and does not take null, or when its schema says `"x-required": true`: its
-    default is then only for Airflow's own form. Keys that are no param are let through, as in Airflow.
+    A param is required if it has no default and does not accept null, or if its schema has `"x-required": true`; its
+    default is then only for Airflow's own form. As in Airflow, keys that are not params are accepted.
     """
     properties: dict[str, Any] = {}
     required = []

@@ -1,4 +1,4 @@
-"""Runs from templates: which version a request means, and what it makes of the request."""
+"""Runs from templates: resolves the version that a request refers to, and applies it to the request."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.core.errors.input_error import InputError
-from backend.core.pointers import field_path, pointer
-from backend.core.problems import Conflict, FieldError, Invalid, NotFound
+from backend.core.problems import Conflict, FieldError, Invalid, NotFound, field_path, pointer
 from backend.db import templates
 from backend.db.engine import Database
 from backend.runtime.requested_team import plan_agents
@@ -19,26 +18,26 @@ FIELD = "/template"
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """A version of a template, of which a run is made."""
+class TemplateVersion:
+    """A version of a template that a run is created from."""
 
     name: str
     version: int
     definition: dict[str, Any]
 
     def apply(self, request: TriggerRequest) -> TriggerRequest:
-        """The request with what the template says where it says nothing itself.
+        """The request, completed with the template's values where it has none of its own.
 
-        Raises `Invalid` when it names another DAG or brings agents where the template does.
+        Raises `Invalid` when it names another DAG, or agents although the template has its own.
         """
         dag_id = self.definition["dag_id"]
         if request.dag_id not in ("", dag_id):
-            detail = f"is {request.dag_id!r}, but the template {self.name!r} is for {dag_id!r}; leave dag_id out"
+            detail = f"is {request.dag_id!r}, but the template {self.name!r} is for {dag_id!r}; omit dag_id"
             raise _invalid("/dag_id", detail)
         team = {key: self.definition[key] for key in TEAM_ARGUMENTS if self.definition.get(key) is not None}
         for key in team:
             if key in request.input_data:
-                raise _invalid(f"/input_data/{key}", f"comes from the template {self.name!r}; leave it out")
+                raise _invalid(f"/input_data/{key}", f"comes from the template {self.name!r}; omit it")
         return replace(
             request,
             dag_id=dag_id,
@@ -48,7 +47,7 @@ class Chosen:
         )
 
     def faults(self, workflow: Workflow, request: TriggerRequest) -> list[FieldError]:
-        """What in an applied request breaks the DAG's schema or is missing for the template's agents."""
+        """What in a completed request violates the DAG's schema or is missing for the template's agents."""
         found = [self._own(fault) for fault in workflow.faults(request.input_data)]
         if found or self.definition.get("agents") is None:
             return found
@@ -59,11 +58,11 @@ class Chosen:
         return []
 
     def system_values(self) -> dict[str, Any]:
-        """What the run records of it."""
+        """What the run records about the template."""
         return {"template": self.name, "template_version": self.version}
 
     def _own(self, fault: FieldError) -> FieldError:
-        """A fault of what the sender did not send is the template's."""
+        """Attribute a fault to the template if the faulty value is the template's."""
         field = fault.pointer.split("/")[2] if fault.pointer.count("/") > 1 else ""
         if field not in TEAM_ARGUMENTS or self.definition.get(field) is None:
             return fault
@@ -71,23 +70,23 @@ class Chosen:
         return FieldError(FIELD, f"{self.name}@{self.version} needs a new version: {place} {fault.detail}")
 
 
-class Choice:
-    """The version that a reference means, `name` or `name@version`; looked up once, for all who share it."""
+class TemplateReference:
+    """A reference `name` or `name@version`. Its version is looked up once, even for a batch of requests."""
 
     def __init__(self, database: Database, reference: str) -> None:
         self._database = database
         self._name, _, self._version = reference.partition("@")
         self._lock = asyncio.Lock()
-        self._chosen: Chosen | None = None
+        self._resolved: TemplateVersion | None = None
 
-    async def version(self) -> Chosen:
-        """The version. Raises `NotFound`, and `Conflict` for a retired template."""
+    async def version(self) -> TemplateVersion:
+        """The version. Raises `NotFound`, and `Conflict` if the template is retired."""
         async with self._lock:
-            if self._chosen is None:
-                self._chosen = await self._look_up()
-            return self._chosen
+            if self._resolved is None:
+                self._resolved = await self._look_up()
+            return self._resolved
 
-    async def _look_up(self) -> Chosen:
+    async def _look_up(self) -> TemplateVersion:
         row = await self._database.run_autocommit(templates.get_template, self._name)
         if row is None:
             detail = f"there is no template {self._name!r}; GET /templates lists them"
@@ -96,16 +95,16 @@ class Choice:
             detail = f"the template {self._name!r} is retired; activate one of its versions first"
             raise Conflict(f"{FIELD}: {detail}", errors=[FieldError(FIELD, detail)])
         if self._version and int(self._version) != row["version"]:
-            wanted = await self._database.run_autocommit(templates.get, self._name, int(self._version))
-            if wanted is None:
+            requested = await self._database.run_autocommit(templates.get, self._name, int(self._version))
+            if requested is None:
                 detail = f"{self._name!r} has no version {self._version}; the latest is {row['latest_version']}"
                 raise NotFound(f"{FIELD}: {detail}", errors=[FieldError(FIELD, detail)])
-            row = wanted
-        return Chosen(row["name"], row["version"], row["definition"])
+            row = requested
+        return TemplateVersion(row["name"], row["version"], row["definition"])
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The one laid over the other: objects key by key, anything else, lists too, as a whole."""
+    """`above` merged into `below`: objects key by key, everything else, including lists, as a whole."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)

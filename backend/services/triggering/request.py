@@ -1,4 +1,4 @@
-"""What is asked for when a run is to be started."""
+"""A request to trigger a run."""
 
 import json
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TriggerRequest:
-    """What a client asks for.
+    """A client's request.
 
-    `template` is `name` or `name@version`; with one, `dag_id` may be empty. Where the request names no model or budget
-    (`{}` names none), those of the template, and then its user's preferences apply.
+    `template` is `name` or `name@version`; with a template `dag_id` may be empty. If `model` or `budget` is None, the
+    template's applies, or else that of the user's preferences. The budget `{}` means no budget.
     """
 
     dag_id: str
@@ -24,7 +24,7 @@ class TriggerRequest:
     template: str | None = None
 
     def fingerprint(self) -> str:
-        """The same for the same request only."""
+        """A hash that is equal for equal requests only."""
         content: list[Any] = [
             self.dag_id,
             self.input_data,
@@ -32,7 +32,7 @@ class TriggerRequest:
             self.model,
             self.run_after.isoformat() if self.run_after else None,
         ]
-        # Appended, so that the keys of requests without them stay good. `{}` is one that a template's would replace.
+        # Appended only if present, so that earlier fingerprints stay valid. With a template `{}` replaces its budget.
         if self.budget or (self.template and self.budget is not None):
             content.append(self.budget)
         if self.template:

@@ -1,4 +1,18 @@
-"""Starts runs: each accepted request makes exactly one, however often it is sent."""
+"""Triggers runs: each accepted request starts exactly one run, however often it is sent.
+
+Two requests can have the same effect only if they use the same run id. The service therefore chooses the id itself,
+instead of letting Airflow generate one:
+
+1. With an `Idempotency-Key`, a *claim* is stored before Airflow is called. It binds the user's key to a hash of the
+   request and to the run id. A repeated request finds the claim, and with it the run; a different request under the
+   same key is a conflict.
+2. Airflow is asked to start the run under that id. If the response is lost, the attempt is repeated, and Airflow's 409
+   means that the first attempt took effect.
+3. The run is recorded. If that fails, the listener and the reconciler record it under the same execution id, which
+   travels in the run's conf.
+
+A claim is released only if Airflow refused the run for certain, so that the key can be used again.
+"""
 
 import logging
 import secrets
@@ -21,7 +35,7 @@ from backend.db.runs.executions import SYSTEM_KEY, RunState
 from backend.services.notifications.preferences import Preferences
 from backend.services.recording.airflow_json import run_state
 from backend.services.triggering.catalog import Catalog, refusal, unreachable
-from backend.services.triggering.from_template import Choice, Chosen
+from backend.services.triggering.from_template import TemplateReference, TemplateVersion
 from backend.services.triggering.rate import TriggerRate
 from backend.services.triggering.request import TriggerRequest
 
@@ -39,10 +53,10 @@ class Started:
 
 
 class Triggers:
-    """Starts runs in Airflow under ids of our own choice, so that a repeated attempt can't make a second one.
+    """Starts runs in Airflow.
 
-    A trigger costs two calls to Airflow and two transactions (one each within a burst); with an idempotency key one
-    more, and with a template one or two.
+    A trigger costs two calls to Airflow and two transactions, or one each within a burst; an idempotency key adds one
+    transaction, a template one or two.
     """
 
     def __init__(
@@ -59,37 +73,43 @@ class Triggers:
         self._preferences = preferences
         self._rate = rate
 
-    def choice(self, request: TriggerRequest) -> Choice | None:
-        """The template that the request names, for several that name the same."""
-        return Choice(self._database, request.template) if request.template else None
+    def reference(self, request: TriggerRequest) -> TemplateReference | None:
+        """The request's reference to a template, if it has one. Requests of a batch may share it."""
+        return TemplateReference(self._database, request.template) if request.template else None
 
     async def trigger(
-        self, who: Principal, request: TriggerRequest, key: str | None = None, *, choice: Choice | None = None
+        self,
+        who: Principal,
+        request: TriggerRequest,
+        key: str | None = None,
+        *,
+        template: TemplateReference | None = None,
     ) -> Started:
-        """Start one run, or find the one that this key stands for. `choice` is the request's own unless given.
+        """Start a run, or find the one that was started with the idempotency key `key`.
 
-        Raises the problems of the contract: `Forbidden`, `NotFound`, `Conflict`, `Invalid`, `TooManyRequests`,
-        `Unavailable`. After `Unavailable` the same request with the same key is safe to repeat.
+        `template` is a reference shared with other requests; by default the request's own is used. Raises `Forbidden`,
+        `NotFound`, `Conflict`, `Invalid`, `TooManyRequests` and `Unavailable`. After the last two a retry helps; with
+        the same key it never starts a second run.
         """
         if key is not None and (known := await self._replay(who, request, key)):
             return known
         await self._rate.check(who.username)
         self._check_user(who, request)
         fingerprint = request.fingerprint()
-        choice = choice or self.choice(request)
-        chosen = await choice.version() if choice is not None else None
-        if chosen is not None:
-            request = chosen.apply(request)
-        await self._check_input(who, request, chosen)
+        template = template or self.reference(request)
+        version = await template.version() if template is not None else None
+        if version is not None:
+            request = version.apply(request)
+        await self._check_input(who, request, version)
         options = await self._options(who, request)
-        wanted = _new_claim(request.dag_id, fingerprint)
+        claim = _new_claim(request.dag_id, fingerprint)
         if key is not None:
-            wanted, _ = await self._database.run_autocommit(idempotency.claim, who.username, key, wanted)
-            self._check_same(wanted, fingerprint)
-        system = {**_system_values(who, request, wanted, key), **(chosen.system_values() if chosen else {}), **options}
+            claim, _ = await self._database.run_autocommit(idempotency.claim, who.username, key, claim)
+            self._check_same(claim, fingerprint)
+        system = {**_system_values(who, request, claim, key), **(version.system_values() if version else {}), **options}
         conf = {**request.input_data, SYSTEM_KEY: system}
         try:
-            await self._start(who, request, wanted, conf)
+            await self._start(who, request, claim, conf)
         except AirflowRefused as refused:
             if key is not None:
                 await self._database.run(idempotency.release, who.username, key)
@@ -101,7 +121,7 @@ class Triggers:
             raise refusal(refused, f"There is no workflow {request.dag_id!r}.") from refused
         except AirflowUnavailable as error:
             raise unreachable() from error
-        return await self._record(wanted, conf)
+        return await self._record(claim, conf)
 
     async def _replay(self, who: Principal, request: TriggerRequest, key: str) -> Started | None:
         claim = await self._database.run_autocommit(idempotency.find, who.username, key)
@@ -115,7 +135,7 @@ class Triggers:
         return Started(head.id, head.dag_id, head.dag_run_id, head.state)
 
     async def _find_started(self, who: Principal, claim: Claim) -> Started | None:
-        """The run of a key whose first request got no answer; None when Airflow has never heard of it."""
+        """The run of a claim that was not recorded; None when Airflow does not have it."""
         try:
             run = run_state(await self._airflow.dag_run(claim.dag_id, claim.dag_run_id, token=who.airflow_token))
         except AirflowRefused:
@@ -135,39 +155,41 @@ class Triggers:
         if request.user_id not in (None, who.username) and who.role < Role.OP:
             raise Forbidden("user_id: only the roles Op and Admin may start a run on behalf of another user.")
 
-    async def _check_input(self, who: Principal, request: TriggerRequest, chosen: Chosen | None) -> None:
+    async def _check_input(self, who: Principal, request: TriggerRequest, version: TemplateVersion | None) -> None:
         if SYSTEM_KEY in request.input_data:
             raise Invalid(
                 f"/input_data/{SYSTEM_KEY}: is reserved",
-                errors=[FieldError(f"/input_data/{SYSTEM_KEY}", "is reserved for the system; leave it out")],
+                errors=[FieldError(f"/input_data/{SYSTEM_KEY}", "is reserved for the system; omit it")],
             )
         workflow = await self._catalog.get(request.dag_id, who.airflow_token)
         if not workflow.manual:
-            raise Conflict(f"The workflow {request.dag_id!r} can't be triggered: it is broken or not meant for it.")
+            raise Conflict(
+                f"The workflow {request.dag_id!r} can't be triggered: it is broken, or does not allow manual runs."
+            )
         if workflow.paused:
             raise Conflict(f"The workflow {request.dag_id!r} is paused; unpause it in Airflow first.")
-        faults = chosen.faults(workflow, request) if chosen else workflow.faults(request.input_data)
+        faults = version.faults(workflow, request) if version else workflow.faults(request.input_data)
         if faults:
             raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
 
     async def _options(self, who: Principal, request: TriggerRequest) -> dict[str, Any]:
-        """The model and the budget of the run, as far as there are any. A budget is never left out because it can't be
-        read: raises `Unavailable` then."""
+        """The run's model and budget, if any. Raises `Unavailable` when the preferences can't be read: a run must not
+        start without its user's budget."""
         model, budget = request.model, request.budget
         if model is None or budget is None:
             try:
-                chosen = await self._preferences.for_runs(request.user_id or who.username)
+                preferences = await self._preferences.for_runs(request.user_id or who.username)
             except (SQLAlchemyError, OSError) as error:
                 raise Unavailable(
-                    "The user's preferences can't be read just now; try again shortly, or name `model` and `budget`.",
+                    "The user's preferences can't be read; try again shortly, or name `model` and `budget`.",
                     retry_after=5,
                 ) from error
-            model = chosen.default_model if model is None else model
-            budget = chosen.budget if budget is None else budget
+            model = preferences.default_model if model is None else model
+            budget = preferences.budget if budget is None else budget
         return {name: value for name, value in (("model", model), ("budget", budget)) if value}
 
-    async def _start(self, who: Principal, request: TriggerRequest, wanted: Claim, conf: dict[str, Any]) -> None:
-        # The id is ours: a second attempt after a lost answer is met with 409, which is success.
+    async def _start(self, who: Principal, request: TriggerRequest, claim: Claim, conf: dict[str, Any]) -> None:
+        # The run id is ours: if an earlier attempt took effect, Airflow answers 409, which is success.
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(3),
             wait=wait_random_exponential(multiplier=0.2, max=2.0),
@@ -178,7 +200,7 @@ class Triggers:
                 try:
                     await self._airflow.trigger(
                         request.dag_id,
-                        wanted.dag_run_id,
+                        claim.dag_run_id,
                         conf,
                         run_after=request.run_after,
                         token=who.airflow_token,
@@ -186,19 +208,19 @@ class Triggers:
                 except AirflowRefused as refused:
                     if refused.status == 409:
                         return
-                    if attempt.retry_state.attempt_number > 1:  # an attempt before may have taken effect
+                    if attempt.retry_state.attempt_number > 1:  # an earlier attempt may have taken effect
                         raise AirflowUnavailable(str(refused)) from refused
                     raise
 
-    async def _record(self, wanted: Claim, conf: dict[str, Any]) -> Started:
-        run = RunState(wanted.dag_id, wanted.dag_run_id, "queued", "manual", conf, datetime.now(UTC))
-        execution_id = wanted.execution_id
+    async def _record(self, claim: Claim, conf: dict[str, Any]) -> Started:
+        run = RunState(claim.dag_id, claim.dag_run_id, "queued", "manual", conf, datetime.now(UTC))
+        execution_id = claim.execution_id
         try:
             execution_id = await self._database.run_autocommit(executions.start, run)
         except SQLAlchemyError as error:
-            # Airflow has it: the listener and the reconciler write the row, under the id in the run's conf.
-            log.warning("run %s is started but not recorded yet: %s", wanted.dag_run_id, type(error).__name__)
-        return Started(execution_id, wanted.dag_id, wanted.dag_run_id, "queued")
+            # Airflow has the run: the listener or the reconciler records it, under the id in its conf.
+            log.warning("run %s was started but is not recorded yet: %s", claim.dag_run_id, type(error).__name__)
+        return Started(execution_id, claim.dag_id, claim.dag_run_id, "queued")
 
 
 def _new_claim(dag_id: str, fingerprint: str) -> Claim:
@@ -206,9 +228,9 @@ def _new_claim(dag_id: str, fingerprint: str) -> Claim:
     return Claim(fingerprint, dag_id, dag_run_id, str(uuid.uuid4()))
 
 
-def _system_values(who: Principal, request: TriggerRequest, wanted: Claim, key: str | None) -> dict[str, Any]:
+def _system_values(who: Principal, request: TriggerRequest, claim: Claim, key: str | None) -> dict[str, Any]:
     values = {
-        "execution_id": wanted.execution_id,
+        "execution_id": claim.execution_id,
         "user_id": request.user_id or who.username,
         "triggered_by": who.username,
         "idempotency_key": key,

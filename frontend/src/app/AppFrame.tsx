@@ -17,7 +17,7 @@ interface Place {
   to: LinkProps["to"] & string;
   label: string;
   icon: TablerIcon;
-  /** Beginnings of the addresses at which one is in this place. */
+  /** Path prefixes for which this entry is highlighted. */
   under: string[];
 }
 
@@ -29,7 +29,7 @@ const PLACES: Place[] = [
   { to: "/settings", label: "Settings", icon: IconSettings, under: ["/settings"] },
 ];
 
-/** The frame of all pages: navigation at the left, the page beside it. */
+/** The frame of all pages: navigation on the left, the page beside it. */
 export function AppFrame() {
   const [opened, { toggle, close }] = useDisclosure();
   const pathname = useLocation({ select: (location) => location.pathname });
@@ -42,7 +42,7 @@ export function AppFrame() {
       padding={0}
     >
       <a href="#page" className={classes.skip}>
-        Skip to the page
+        Skip to content
       </a>
       <AppShell.Header hiddenFrom="sm" className={classes.header}>
         <Group h="100%" px="md" justify="space-between">

@@ -2,7 +2,7 @@ import { Container } from "@mantine/core";
 import { type ErrorComponentProps, useRouter } from "@tanstack/react-router";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 
-/** A page that can't be shown. */
+/** Shown when a page fails to render or load. */
 export function PageError({ error, reset }: ErrorComponentProps) {
   const router = useRouter();
   return (

@@ -1,6 +1,6 @@
 import { Skeleton, Stack } from "@mantine/core";
 
-/** A page whose code is on its way. */
+/** Shown while a page's code loads. */
 export function PagePending() {
   return (
     <Stack role="status" aria-busy="true" aria-label="Loading" gap="lg">

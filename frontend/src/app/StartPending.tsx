@@ -1,7 +1,7 @@
 import { Center, Loader, Stack } from "@mantine/core";
 import { Logo } from "@/shared/ui/Logo";
 
-/** The whole application, while it asks who is there. */
+/** Shown in place of the application while the session is looked up. */
 export function StartPending() {
   return (
     <Center mih="100dvh" role="status" aria-busy="true" aria-label="Loading">

@@ -6,11 +6,11 @@ import classes from "./UserMenu.module.css";
 
 const SCHEMES = [
   { value: "light", label: <IconSun size={16} role="img" aria-label="Light" /> },
-  { value: "auto", label: <IconDeviceDesktop size={16} role="img" aria-label="As the system" /> },
+  { value: "auto", label: <IconDeviceDesktop size={16} role="img" aria-label="System" /> },
   { value: "dark", label: <IconMoon size={16} role="img" aria-label="Dark" /> },
 ];
 
-/** Who is signed in, light or dark, and the way out. */
+/** The account menu: the signed-in user, the colour scheme, and signing out. */
 export function UserMenu() {
   const me = useMe();
   const signOut = useSignOut();

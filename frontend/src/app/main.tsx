@@ -13,14 +13,14 @@ import { sessionQuery } from "@/shared/api/session";
 import { theme, variables } from "@/shared/ui/theme";
 import { makeQueryClient } from "./query-client";
 import { makeRouter } from "./router";
-import { reloadWhenCodeIsGone } from "./stale-code";
+import { reloadOnStaleCode } from "./stale-code";
 
-reloadWhenCodeIsGone();
+reloadOnStaleCode();
 
 const queryClient = makeQueryClient(() => {
   const { pathname, href } = router.state.location;
   if (pathname === "/sign-in") return;
-  // First away from the pages that need somebody who is signed in.
+  // Leave the pages that need a signed-in user first.
   void router
     .navigate({ to: "/sign-in", search: { from: href } })
     .then(() => queryClient.setQueryData(sessionQuery.queryKey, null));

@@ -1,7 +1,7 @@
 import { MutationCache, QueryCache, QueryClient } from "@tanstack/react-query";
 import { ApiProblem, asProblem } from "@/shared/api/problem";
 
-/** The cache of what the API said. `onSignedOut` is called when it no longer knows us. */
+/** The cache of API responses. `onSignedOut` is called when the API answers that the session is over. */
 export function makeQueryClient(onSignedOut: () => void): QueryClient {
   const onError = (error: unknown) => {
     if (error instanceof ApiProblem && error.status === 401) onSignedOut();
@@ -9,7 +9,7 @@ export function makeQueryClient(onSignedOut: () => void): QueryClient {
   return new QueryClient({
     queryCache: new QueryCache({ onError }),
     mutationCache: new MutationCache({
-      // Signing in is refused with the same status: there it says that the password is wrong.
+      // A failed sign-in has the same status; there it means that the password is wrong.
       onError: (error, _given, _context, mutation) => {
         if (mutation.meta?.signsIn !== true) onError(error);
       },

@@ -24,13 +24,13 @@ const root = createRootRouteWithContext<{ queryClient: QueryClient }>()({ compon
 const signIn = createRoute({
   getParentRoute: () => root,
   path: "/sign-in",
-  // Where one was. Only addresses on this page's own origin are gone back to.
+  // The page to return to after signing in. Only paths on this origin are followed.
   validateSearch: (search: Record<string, unknown>): { from?: string } =>
     typeof search.from === "string" && /^\/(?![/\\])/.test(search.from) ? { from: search.from } : {},
   component: lazyRouteComponent(() => import("@/features/auth/SignInPage"), "SignInPage"),
 });
 
-/** Everything that only somebody who is signed in sees. */
+/** The parent of all routes that need a signed-in user. */
 const signedIn = createRoute({
   getParentRoute: () => root,
   id: "signed-in",
@@ -118,7 +118,7 @@ const settings = createRoute({
   component: lazyRouteComponent(() => import("@/features/settings/SettingsPage"), "SettingsPage"),
 });
 
-/** Whatever else one asks for, within the frame. */
+/** Any other path, shown inside the frame. */
 const elsewhere = createRoute({ getParentRoute: () => signedIn, path: "$", component: NotFoundPage });
 
 const routeTree = root.addChildren([

@@ -1,12 +1,12 @@
 const KEY = "reloaded-for-code";
-/** Milliseconds within which one reload is enough: if it did not help, another one won't. */
+/** Milliseconds in which the page reloads at most once: if that didn't help, another reload won't. */
 const ONCE_IN = 60_000;
 
 /**
- * A page that was opened before a new version was installed asks for code that is no longer there: loads the page anew.
- * Without a network nothing is done; what asked for the code says that it failed.
+ * Reloads a page that was opened before a new version was deployed and now requests code that no longer exists.
+ * Does nothing while offline; whatever requested the code reports the failure.
  */
-export function reloadWhenCodeIsGone(): void {
+export function reloadOnStaleCode(): void {
   window.addEventListener("vite:preloadError", (event) => {
     const last = Number(window.sessionStorage.getItem(KEY) ?? 0);
     if (!navigator.onLine || Date.now() - last < ONCE_IN) return;

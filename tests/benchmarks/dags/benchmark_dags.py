@@ -1,4 +1,4 @@
-"""DAGs that do as little as possible, so that what is measured is the system around them."""
+"""DAGs that do as little as possible, so that benchmarks measure the system around them."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ with DAG("benchmark_steps", schedule=None, start_date=START, max_active_runs=100
 
     @task
     def step() -> None:
-        """Takes a second."""
+        """Sleep for a second."""
         time.sleep(1)
 
     step() >> step() >> step()
 
 
 class BareTrigger(BaseOperator):
-    """A task that does nothing but wait 2 s in the triggerer, where it starts and ends."""
+    """A task that only waits for 2 s in the triggerer, where it starts and ends."""
 
     start_from_trigger = True
     start_trigger_args = StartTriggerArgs(

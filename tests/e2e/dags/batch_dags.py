@@ -1,4 +1,4 @@
-"""Batches whose inputs, budget and file come from other tasks, and batches of a mapped task."""
+"""Batches whose inputs, budget and output file come from other tasks, and a mapped task with several batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AGENT = {"type": "text"}
 
 
 def dag(dag_id: str, **params: Any) -> DAG:
-    """A DAG that runs when it is asked to, and doesn't retry."""
+    """A DAG without a schedule and without retries."""
     return DAG(dag_id, schedule=None, start_date=datetime(2024, 1, 1), params=params)
 
 
@@ -21,17 +21,17 @@ with dag("batch_of_another_task", folder=Param("/tmp", type="string"), max_token
 
     @task
     def make_inputs() -> list[dict[str, str]]:
-        """What the agent works on."""
+        """The agent's inputs."""
         return [{"text": f"Ship {number} lay at anchor."} for number in range(3)]
 
     @task
     def make_budget(params: dict[str, Any] | None = None) -> dict[str, int]:
-        """What may be used."""
+        """The budget."""
         return {"max_tokens": (params or {})["max_tokens"]}
 
     @task
     def make_path(params: dict[str, Any] | None = None) -> str:
-        """Where the results go."""
+        """The path of the results."""
         return f"{(params or {})['folder']}/results/all.jsonl"
 
     made = make_inputs()

@@ -10,7 +10,7 @@ from airflow.sdk import dag, task
 
 @dag(dag_id="agent_decorated", schedule=None, start_date=datetime(2024, 1, 1))
 def decorated() -> None:
-    """One task that starts in a worker, for the function, and moves to the triggerer."""
+    """A task that starts in a worker, which calls the function, and moves to the triggerer."""
 
     @task.langgraph(agent_config={"type": "text"}, deferrable=True, llm_conn_id="test_models")
     def about(dag_run: Any = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Agents in the triggerer, of every kind of task that can put them there."""
+"""Agents in the triggerer, by every kind of task that can defer them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PARAMS: dict[str, Any] = {"text": Param("Ships lay at anchor. The third had left
 DEFAULTS = {"retries": 1, "retry_delay": timedelta(seconds=1)}
 TEXT = {"text": "{{ params.text }}"}
 IMPATIENT = {"server": {"retries": 0, "fallback": False}}
-"""Leaves a server's error to the task's own retries."""
+"""Leaves server errors to the task's retries."""
 
 
 def dag(dag_id: str, **kwargs: Any) -> DAG:
-    """A DAG that runs when it is asked to."""
+    """A DAG without a schedule."""
     given = {
         "schedule": None,
         "start_date": datetime(2024, 1, 1),
@@ -50,7 +50,7 @@ with dag("agents_mapped", params={"number": Param(3, type="integer")}):
 
     @task
     def texts(params: dict[str, Any] | None = None) -> list[dict[str, str]]:
-        """As many inputs as were asked for."""
+        """As many inputs as the run requests."""
         return [{"text": f"Text number {number}. Ships lay there."} for number in range((params or {})["number"])]
 
     LangGraphOperator.partial(task_id="agent", agent_config={"type": "text"}, deferrable=True).expand(
@@ -86,7 +86,7 @@ with dag("agent_read", schedule=[Asset("agents://report")], params={}):
 
     @task
     def read(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
-        """What the agent's task told with its asset."""
+        """The extra data that the agent's task attached to its asset event."""
         return [dict(event.extra) for events in triggering_asset_events.values() for event in events]
 
     read()

@@ -1,4 +1,4 @@
-"""Agents that fail, in a worker and in the triggerer, and say so: the task's callback, and the DAG's."""
+"""Agents that fail, in a worker and in the triggerer, with notifying callbacks of the task and of the DAG."""
 
 from __future__ import annotations
 

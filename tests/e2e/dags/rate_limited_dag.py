@@ -1,4 +1,4 @@
-"""Agents whose model's rate limit is waited out elsewhere: with a retry left, without one, and in the triggerer."""
+"""Agents that wait for a rate limit outside of the worker: with a retry left, without one, and in the triggerer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ for name, arguments in KINDS.items():
             agent_config={"type": "text"},
             input_data={"text": "Ships lay at anchor."},
             model="gpt-4.1-mini",
-            retry_delay=timedelta(hours=1),  # the policy's delay goes before it
+            retry_delay=timedelta(hours=1),  # the error policy's delay takes precedence
             error_policy={"wait_limit": 3},
             **arguments,
         )

@@ -1,4 +1,4 @@
-"""A user's own graph of five model calls, in a worker and in the triggerer, of coroutines and of plain functions."""
+"""A user's graph with five model calls, in a worker and in the triggerer, with coroutines and with functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signing in with Airflow's users, what the token is good for, and who may read without one."""
+"""Sign-in with Airflow users, the tokens it issues, and who may read without one."""
 
 import time
 from collections.abc import AsyncIterator
@@ -18,15 +18,8 @@ SECRET = "s" * 32
 
 
 @pytest.fixture
-def airflow() -> FakeAirflow:
-    airflow = FakeAirflow()
-    airflow.add_dag("visual_ai_workflow")
-    return airflow
-
-
-@pytest.fixture
 async def http(database_url: str, airflow: FakeAirflow) -> AsyncIterator[httpx.AsyncClient]:
-    """A client from elsewhere of a service in production."""
+    """A remote client of a service in production."""
     async with (
         application(database_url, airflow, **PRODUCTION) as app,
         client_of(app, address="192.0.2.7", base_url="https://api.test") as client,
@@ -61,9 +54,7 @@ async def test_sign_in(http: httpx.AsyncClient, username: str, role: str) -> Non
 
 
 @pytest.mark.parametrize(("public_url", "secure"), [("https://api.test", True), ("http://localhost:8000", False)])
-async def test_the_cookie_is_out_of_reach_for_scripts(
-    database_url: str, airflow: FakeAirflow, public_url: str, secure: bool
-) -> None:
+async def test_the_cookie_is_http_only(database_url: str, airflow: FakeAirflow, public_url: str, secure: bool) -> None:
     async with (
         application(database_url, airflow, public_url=public_url, **PRODUCTION) as app,
         client_of(app, address="192.0.2.7", base_url="https://api.test") as http,
@@ -79,7 +70,7 @@ async def test_the_cookie_is_out_of_reach_for_scripts(
         is_problem(await http.get("/workflow-status"), 401)
 
 
-async def test_a_browser_asks_who_it_is_and_signs_out(http: httpx.AsyncClient) -> None:
+async def test_a_browser_reads_its_user_and_signs_out(http: httpx.AsyncClient) -> None:
     is_problem(await http.get("/users/me"), 401)
     before = time.time()
     await ask_token(http, "otto")
@@ -98,12 +89,12 @@ async def test_a_browser_asks_who_it_is_and_signs_out(http: httpx.AsyncClient) -
     assert (await http.post("/auth/logout")).status_code == 204
 
 
-async def test_a_token_lives_no_longer_than_airflows(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:
+async def test_a_token_expires_no_later_than_airflows(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:
     airflow.token_lifetime = 60
     assert 55 <= (await ask_token(http, "ulla")).json()["expires_in"] <= 60
 
 
-async def test_airflows_token_is_not_readable_in_ours(http: httpx.AsyncClient) -> None:
+async def test_the_airflow_token_inside_a_token_is_encrypted(http: httpx.AsyncClient) -> None:
     token = (await ask_token(http, "ulla")).json()["access_token"]
     claims = jwt.decode(token, options={"verify_signature": False})
     assert (claims["sub"], claims["role"]) == ("ulla", "User")
@@ -112,30 +103,32 @@ async def test_airflows_token_is_not_readable_in_ours(http: httpx.AsyncClient) -
 
 
 @pytest.mark.parametrize(("username", "password"), [("ulla", "wrong"), ("nobody", PASSWORD)])
-async def test_wrong_credentials(http: httpx.AsyncClient, username: str, password: str) -> None:
+async def test_wrong_credentials_are_refused(http: httpx.AsyncClient, username: str, password: str) -> None:
     response = await ask_token(http, username, password)
     assert is_problem(response, 401)["detail"] == "Airflow does not accept this username and password."
     assert "set-cookie" not in response.headers
 
 
-async def test_a_user_without_a_role(http: httpx.AsyncClient) -> None:
+async def test_a_user_without_a_role_is_refused(http: httpx.AsyncClient) -> None:
     is_problem(await ask_token(http, "nora"), 403)
 
 
 @pytest.mark.parametrize("status", [None, 500, 503])
-async def test_airflow_is_down(http: httpx.AsyncClient, airflow: FakeAirflow, status: int | None) -> None:
+async def test_sign_in_while_airflow_is_down(http: httpx.AsyncClient, airflow: FakeAirflow, status: int | None) -> None:
     airflow.fail("/auth/", status)
     response = await ask_token(http, "ulla")
     assert "10.9.8.7" not in is_problem(response, 503)["detail"]
     assert int(response.headers["retry-after"]) > 0
 
 
-async def test_a_wrong_service_account_is_not_the_users_fault(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:
+async def test_a_wrong_service_account_is_not_reported_as_the_users_fault(
+    http: httpx.AsyncClient, airflow: FakeAirflow
+) -> None:
     airflow.users["airflow"].password = "changed since"
     is_problem(await ask_token(http, "ulla"), 503)
 
 
-async def test_a_service_token_that_airflow_forgot_is_replaced(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:
+async def test_a_service_token_that_airflow_rejects_is_replaced(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:
     assert (await ask_token(http, "ulla")).is_success
     airflow.fail("/auth/fab", 401, times=1)
     assert (await ask_token(http, "ulla")).is_success
@@ -173,13 +166,13 @@ def forged(secret: str = SECRET, algorithm: str = "HS256", **changes: Any) -> st
         f"Bearer {forged(algorithm='HS512', secret='s' * 64)}",
     ],
 )  # fmt: skip
-async def test_forged_and_expired_tokens(http: httpx.AsyncClient, authorization: str) -> None:
+async def test_forged_and_expired_tokens_are_refused(http: httpx.AsyncClient, authorization: str) -> None:
     response = await http.get("/workflow-status", headers={"Authorization": authorization})
     is_problem(response, 401)
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-async def test_a_token_of_before_a_restart_with_another_secret(database_url: str, airflow: FakeAirflow) -> None:
+async def test_a_token_signed_with_an_earlier_secret_is_refused(database_url: str, airflow: FakeAirflow) -> None:
     async with application(database_url, airflow) as app, client_of(app) as http:
         headers = await sign_in(http, "ulla")
         assert (await http.get("/workflow-status", headers=headers)).is_success
@@ -196,7 +189,7 @@ async def test_a_token_of_before_a_restart_with_another_secret(database_url: str
         ("172.18.0.1", "http://localhost:8000", {"X-Forwarded-For": "172.18.0.1"}, 401),
     ],
 )
-async def test_in_a_container_this_machine_is_its_gateway(
+async def test_in_a_container_the_gateway_counts_as_this_machine(
     database_url: str, airflow: FakeAirflow, address: str, base_url: str, headers: dict[str, str], status: int
 ) -> None:
     async with (
@@ -223,7 +216,7 @@ async def test_in_a_container_this_machine_is_its_gateway(
         ("127.0.0.1", "http://localhost", {"Cookie": "visual_ai_session=x"}, 401),
     ],
 )
-async def test_in_development_this_machine_reads_without_a_token(
+async def test_in_development_this_machine_may_read_without_a_token(
     database_url: str, airflow: FakeAirflow, address: str, base_url: str, headers: dict[str, str], status: int
 ) -> None:
     async with (
@@ -235,7 +228,7 @@ async def test_in_development_this_machine_reads_without_a_token(
         is_problem(await http.post("/workflows/trigger", json=body, headers=headers), 401)
 
 
-async def test_in_production_nobody_reads_without_a_token(database_url: str, airflow: FakeAirflow) -> None:
+async def test_in_production_reading_requires_a_token(database_url: str, airflow: FakeAirflow) -> None:
     async with application(database_url, airflow, **PRODUCTION) as app, client_of(app) as http:
         is_problem(await http.get("/workflow-status"), 401)
 
@@ -262,7 +255,7 @@ def test_development_needs_no_secret() -> None:
     assert Settings(_env_file=None).development is True
 
 
-async def test_pages_of_other_origins_ask_only_if_they_are_named(database_url: str, airflow: FakeAirflow) -> None:
+async def test_only_configured_origins_may_call_the_api(database_url: str, airflow: FakeAirflow) -> None:
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     named, other = {"Origin": "https://pages.test"}, {"Origin": "https://elsewhere.test"}
     async with (

@@ -47,7 +47,7 @@ class Postgres(Protocol):
 
 
 class Service:
-    """A background service in a known state."""
+    """A background service with a fixed state."""
 
     def __init__(self, works: bool = True, reason: str = "") -> None:
         self.works, self.reason = works, reason
@@ -57,7 +57,7 @@ class Service:
 
 
 def monitor(**changes: str | None) -> dict[str, Any]:
-    """What Airflow 3.3's `/api/v2/monitor/health` answers, with some statuses changed."""
+    """The response of Airflow 3.3's `/api/v2/monitor/health`, with some statuses changed."""
     beat = (datetime.now(UTC) - timedelta(seconds=90)).isoformat()
     names = ("scheduler", "triggerer", "dag_processor")
     parts: dict[str, Any] = {"metadatabase": {"status": "healthy"}}
@@ -70,7 +70,7 @@ def monitor(**changes: str | None) -> dict[str, Any]:
 
 
 def airflow(health: Callable[[], httpx.Response] | None = None) -> Answer:
-    """An Airflow that has no runs and answers for its health as told."""
+    """An Airflow without runs whose health check returns what `answer` does."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -103,7 +103,7 @@ async def made(
     notifications: Service | None = None,
     **changes: Any,
 ) -> AsyncIterator[Health]:
-    """The service by itself."""
+    """The health service on its own."""
     settings = Settings(_env_file=None, database_url_override=database_url, **changes)
     database = Database(make_async_engine(settings.database_url, application="test", pool_size=2))
     client = AirflowClient(settings, httpx.MockTransport(airflow_answers or airflow()))
@@ -139,11 +139,11 @@ async def served(
 
 
 def faults(health: SystemHealth) -> dict[str, str]:
-    """The status of each part that is not healthy."""
+    """The status of each component that is not healthy."""
     return {name: part.status for name, part in health.components.items() if part.status != "healthy"}
 
 
-async def test_all_is_healthy_without_tracing_and_keys(pg: Postgres) -> None:
+async def test_everything_is_healthy_without_tracing_and_keys(pg: Postgres) -> None:
     async with made(pg.backend_url) as health:
         system = await health.system()
     assert system.status == "healthy", faults(system)
@@ -170,7 +170,7 @@ async def test_all_is_healthy_without_tracing_and_keys(pg: Postgres) -> None:
         ({"triggerer": None}, "degraded", {"airflow_triggerer": "degraded"}, "not reported"),
     ],
 )
-async def test_each_part_of_airflow_counts_for_what_it_does(
+async def test_each_component_of_airflow_affects_the_health_differently(
     pg: Postgres, changes: dict[str, str | None], overall: str, expected: dict[str, str], reason: str
 ) -> None:
     answers = airflow(lambda: httpx.Response(200, json=monitor(**changes)))
@@ -191,7 +191,7 @@ async def test_each_part_of_airflow_counts_for_what_it_does(
         httpx.Response(200, json=[]),
     ],
 )
-async def test_airflow_out_of_reach_is_unhealthy(pg: Postgres, answer: httpx.Response | Exception) -> None:
+async def test_unreachable_airflow_is_unhealthy(pg: Postgres, answer: httpx.Response | Exception) -> None:
     def answers() -> httpx.Response:
         if isinstance(answer, Exception):
             raise answer
@@ -205,7 +205,7 @@ async def test_airflow_out_of_reach_is_unhealthy(pg: Postgres, answer: httpx.Res
     assert "Traceback" not in system.model_dump_json()
 
 
-async def test_an_answer_without_parts_is_no_health(pg: Postgres) -> None:
+async def test_a_response_without_components_is_not_healthy(pg: Postgres) -> None:
     answers = airflow(lambda: httpx.Response(200, json={"scheduler": None, "triggerer": "?"}))
     async with made(pg.backend_url, airflow_answers=answers) as health:
         system = await health.system()
@@ -213,7 +213,7 @@ async def test_an_answer_without_parts_is_no_health(pg: Postgres) -> None:
     assert "airflow_api" not in faults(system)
 
 
-async def test_what_hangs_is_given_up_and_hides_nothing(pg: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_that_hangs_times_out_and_hides_no_other(pg: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_module, "CHECK_TIMEOUT", 0.2)
 
     async def hang(_: httpx.Request) -> httpx.Response:
@@ -225,7 +225,7 @@ async def test_what_hangs_is_given_up_and_hides_nothing(pg: Postgres, monkeypatc
         system = await asyncio.wait_for(health.system(), 2)
     assert "database" not in faults(system)
     assert faults(system)["langfuse"] == faults(system)["model_provider"] == "degraded"
-    assert system.components["airflow_api"].reason == "no answer within 0.2 s"
+    assert system.components["airflow_api"].reason == "no response within 0.2 s"
 
 
 async def test_a_database_that_is_down_is_unhealthy_and_nothing_leaks() -> None:
@@ -239,7 +239,7 @@ async def test_a_database_that_is_down_is_unhealthy_and_nothing_leaks() -> None:
         assert "nobody" not in told
 
 
-async def test_feed_and_reconciler_only_degrade(pg: Postgres) -> None:
+async def test_feed_and_reconciler_only_degrade_the_health(pg: Postgres) -> None:
     services: dict[str, Any] = {
         "feed": Service(False, "no connection"),
         "reconciler": Service(False, "Airflow answered 503"),
@@ -254,11 +254,11 @@ async def test_feed_and_reconciler_only_degrade(pg: Postgres) -> None:
     ("status", "expected", "reason"),
     [
         (200, "healthy", None),
-        (503, "degraded", "answered 503; runs go on, their traces may be lost"),
-        (404, "degraded", "answered 404; runs go on, their traces may be lost"),
-        (401, "degraded", "the keys are refused (401): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY; runs go on, "
-         "their traces may be lost"),
-        (None, "degraded", "unreachable (ConnectError); runs go on, their traces may be lost"),
+        (503, "degraded", "responded with 503; runs continue, but their traces may be lost"),
+        (404, "degraded", "responded with 404; runs continue, but their traces may be lost"),
+        (401, "degraded", "the keys are rejected (401): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY; runs "
+         "continue, but their traces may be lost"),
+        (None, "degraded", "unreachable (ConnectError); runs continue, but their traces may be lost"),
     ],
 )  # fmt: skip
 async def test_langfuse(pg: Postgres, status: int | None, expected: str, reason: str | None) -> None:
@@ -274,7 +274,7 @@ async def test_langfuse(pg: Postgres, status: int | None, expected: str, reason:
     async with made(pg.backend_url, outside=outside, **LANGFUSE) as health:
         system = await health.system()
         await health.system()
-    assert called == ["https://langfuse.test/api/public/projects"], "a state is kept for a while"
+    assert called == ["https://langfuse.test/api/public/projects"], "a result is kept for a while"
     langfuse = system.components["langfuse"]
     assert (langfuse.status, langfuse.reason, system.status) == (expected, reason, expected)
     assert "secret" not in system.model_dump_json()
@@ -285,17 +285,19 @@ async def test_langfuse(pg: Postgres, status: int | None, expected: str, reason:
     [
         ({"langfuse_secret_key": None}, "degraded", "LANGFUSE_SECRET_KEY is missing: tracing is off"),
         ({"langfuse_public_key": None}, "degraded", "LANGFUSE_PUBLIC_KEY is missing: tracing is off"),
-        ({"langfuse_tracing": False}, "healthy", "switched off by LANGFUSE_TRACING_ENABLED"),
+        ({"langfuse_tracing": False}, "healthy", "disabled by LANGFUSE_TRACING_ENABLED"),
     ],
 )
-async def test_langfuse_that_is_not_set_up(pg: Postgres, changes: dict[str, Any], expected: str, reason: str) -> None:
+async def test_misconfigured_langfuse_is_reported(
+    pg: Postgres, changes: dict[str, Any], expected: str, reason: str
+) -> None:
     async with made(pg.backend_url, **LANGFUSE | changes) as health:
         system = await health.system()
     langfuse = system.components["langfuse"]
     assert (langfuse.status, langfuse.reason) == (expected, reason)
 
 
-async def test_langfuse_as_it_answers(pg: Postgres, langfuse: LangfuseServer) -> None:
+async def test_the_status_of_langfuse_follows_its_responses(pg: Postgres, langfuse: LangfuseServer) -> None:
     async with made(pg.backend_url, outside=None, **langfuse.settings) as health:
         assert (await health.system()).components["langfuse"].status == "healthy"
     langfuse.secret_key = "another"
@@ -315,7 +317,9 @@ async def test_langfuse_as_it_answers(pg: Postgres, langfuse: LangfuseServer) ->
         (None, "degraded", "degraded"),
     ],
 )
-async def test_model_provider(pg: Postgres, status: int | None, expected: str, overall: str) -> None:
+async def test_the_status_of_the_model_provider_follows_its_responses(
+    pg: Postgres, status: int | None, expected: str, overall: str
+) -> None:
     called = []
 
     def outside(request: httpx.Request) -> httpx.Response:
@@ -362,7 +366,7 @@ MODEL = "openai:gpt-4.1@0a1b2c"
 
 
 async def find_down(database_url: str, *, times: int = 5) -> None:
-    """Agents find the provider of a model down, one after the other."""
+    """Agents find a model's provider down, one after the other."""
     database = Database(make_async_engine(database_url, application="test", pool_size=2))
     gate = SharedGate(PostgresStore(database), {})
 
@@ -377,7 +381,7 @@ async def find_down(database_url: str, *, times: int = 5) -> None:
 
 
 @pytest.mark.parametrize(("answered", "expected"), [(200, "degraded"), (503, "degraded"), (401, "unhealthy")])
-async def test_a_provider_that_the_agents_found_down(database_url: str, answered: int, expected: str) -> None:
+async def test_a_provider_that_agents_found_down_is_reported(database_url: str, answered: int, expected: str) -> None:
     def outside(_: httpx.Request) -> httpx.Response:
         return httpx.Response(answered)
 
@@ -388,20 +392,20 @@ async def test_a_provider_that_the_agents_found_down(database_url: str, answered
     provider = system.components["model_provider"]
     assert (provider.status, system.status) == (expected, "degraded")
     assert (provider.reason or "").startswith("openai:gpt-4.1 is down")
-    assert "one tries again in" in (provider.reason or "")
+    assert "the next probe is in" in (provider.reason or "")
     assert provider.since is not None
     assert before <= provider.since <= datetime.now(UTC)
     if answered != 200:
         assert str(answered) in (provider.reason or "")
 
 
-async def test_some_failures_are_no_outage(database_url: str) -> None:
+async def test_a_few_failures_are_not_an_outage(database_url: str) -> None:
     await find_down(database_url, times=4)
     async with made(database_url) as health:
         assert (await health.system()).status == "healthy"
 
 
-async def test_many_who_ask_make_one_call_outside(database_url: str) -> None:
+async def test_simultaneous_requests_share_one_external_call(database_url: str) -> None:
     outside_calls: list[str] = []
     airflow_calls: list[str] = []
 
@@ -424,7 +428,7 @@ async def test_many_who_ask_make_one_call_outside(database_url: str) -> None:
     assert airflow_calls == ["/api/v2/monitor/health"]
 
 
-async def test_a_caller_that_leaves_does_not_spoil_the_check(pg: Postgres) -> None:
+async def test_a_client_that_disconnects_does_not_abort_the_check(pg: Postgres) -> None:
     async def outside(_: httpx.Request) -> httpx.Response:
         await asyncio.sleep(0.1)
         return httpx.Response(200)
@@ -465,7 +469,7 @@ async def test_probes_need_no_token(pg: Postgres) -> None:
         assert (response.status_code, response.json()["status"]) == (503, "not ready")
 
 
-async def test_a_schema_that_was_not_migrated_is_not_ready(pg: Postgres) -> None:
+async def test_an_unmigrated_schema_is_not_ready(pg: Postgres) -> None:
     engine = create_engine(pg.admin_url)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE visual_ai.images RENAME COLUMN sha256 TO digest"))

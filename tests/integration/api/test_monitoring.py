@@ -1,4 +1,4 @@
-"""Monitoring over HTTP on a real database: figures worked out by hand, who sees what, and what is refused."""
+"""Monitoring over HTTP on a real database: figures calculated by hand, access, and rejected parameters."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -27,7 +27,7 @@ class Postgres(Protocol):
 
 
 def airflow(request: httpx.Request) -> httpx.Response:
-    """An Airflow whose users can sign in and which is otherwise down, so that nothing here gets reconciled."""
+    """An Airflow in which users can sign in and that is otherwise down, so that nothing is reconciled."""
     path = request.url.path
     if path == "/auth/token":
         return httpx.Response(201, json={"access_token": "airflow-token"})
@@ -251,7 +251,7 @@ async def test_buckets_of_days_have_no_gap_in_any_time_zone(
             assert all(bucket["start"].endswith("T00:00:00Z") for bucket in answer["time_series"])
 
 
-async def test_an_empty_database_gives_nulls_and_zeros(http: httpx.AsyncClient) -> None:
+async def test_an_empty_database_returns_nulls_and_zeros(http: httpx.AsyncClient) -> None:
     runs = (await get(http, "workflow-metrics", time_range="15m")).json()
     assert (runs["total"], runs["input_tokens"], runs["throughput_per_hour"]) == (0, 0, 0.0)
     assert runs["success_rate"] is runs["cost_usd"] is None
@@ -267,14 +267,16 @@ async def test_an_empty_database_gives_nulls_and_zeros(http: httpx.AsyncClient) 
     assert {(bucket["total"], len(bucket["by_category"])) for bucket in errors["time_series"]} == {(0, 0)}
 
 
-async def test_nothing_finished_has_no_success_rate(http: httpx.AsyncClient, add_run: Callable[..., str]) -> None:
+async def test_without_finished_runs_there_is_no_success_rate(
+    http: httpx.AsyncClient, add_run: Callable[..., str]
+) -> None:
     add_run("running")
     answer = (await get(http, "workflow-metrics")).json()
     assert (answer["total"], answer["success_rate"]) == (1, None)
     assert answer["by_dag"][0]["success_rate"] is answer["by_dag"][0]["duration_p50"] is None
 
 
-async def test_a_clock_that_is_behind_makes_no_negative_wait(
+async def test_a_clock_that_is_behind_causes_no_negative_wait(
     http: httpx.AsyncClient, add_run: Callable[..., str]
 ) -> None:
     add_run("running", waited=-3)
@@ -359,7 +361,7 @@ async def test_error_distribution(
 
 
 @pytest.mark.parametrize(("user", "seen"), [("ulla", 2), ("victor", 4), ("otto", 4), (None, 4)])
-async def test_a_user_sees_own_runs_only(
+async def test_a_user_sees_only_their_own_runs(
     user: str | None,
     seen: int,
     http: httpx.AsyncClient,
@@ -422,7 +424,7 @@ async def test_a_filter_does_not_widen_what_a_user_sees(
 
 @pytest.mark.parametrize("path", ["workflow-metrics", "agent-performance", "error-distribution"])
 @pytest.mark.parametrize("time_range", ["0h", "-1h", "24", "1w", "367d", "", "9" * 400 + "d"])
-async def test_a_bad_time_range_is_refused(path: str, time_range: str, http: httpx.AsyncClient) -> None:
+async def test_an_invalid_time_range_is_refused(path: str, time_range: str, http: httpx.AsyncClient) -> None:
     response = await get(http, path, time_range=time_range)
     assert response.status_code == 422
     assert response.headers["content-type"] == "application/problem+json"
@@ -430,14 +432,14 @@ async def test_a_bad_time_range_is_refused(path: str, time_range: str, http: htt
 
 
 @pytest.mark.parametrize("value", ["", "a\0b", "x" * 251])
-async def test_a_name_that_cannot_be_is_refused(value: str, http: httpx.AsyncClient) -> None:
+async def test_an_impossible_name_is_refused(value: str, http: httpx.AsyncClient) -> None:
     response = await get(http, "workflow-metrics", dag_id=value)
     assert response.status_code == 422
     assert response.json()["errors"][0]["pointer"] == "?dag_id"
 
 
 @pytest.mark.parametrize("path", ["workflow-metrics", "agent-performance", "error-distribution", "system-health"])
-async def test_reading_needs_a_token_in_production(path: str, pg: Postgres) -> None:
+async def test_reading_requires_a_token_in_production(path: str, pg: Postgres) -> None:
     async with client(pg.backend_url, **PRODUCTION) as http:
         assert (await get(http, path)).status_code == 401
         assert (await get(http, path, user="victor")).status_code != 401

@@ -1,12 +1,11 @@
-"""Preferences: each field checked and named, secrets sealed and never given back, and what they mean for runs."""
+"""Preferences: validation of each field, secrets that are encrypted and never returned, and the effect on runs."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from fastapi import FastAPI
 
 from backend.db.address import plain_url
 from tests.kit.airflow import FakeAirflow
@@ -38,23 +37,6 @@ def airflow() -> FakeAirflow:
     return airflow
 
 
-@pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
-
-
 def with_target(**changes: Any) -> dict[str, Any]:
     target = {**TARGET, **changes}
     return {"notification_targets": [{name: value for name, value in target.items() if value is not ...}]}
@@ -80,7 +62,7 @@ async def test_the_defaults(http: httpx.AsyncClient, ulla: Headers) -> None:
     assert response.headers["cache-control"] == "no-store"
 
 
-async def test_everything_is_kept_but_shown_without_secrets(
+async def test_everything_is_stored_and_returned_without_secrets(
     http: httpx.AsyncClient, ulla: Headers, database_url: str
 ) -> None:
     wanted = {
@@ -114,7 +96,7 @@ async def test_everything_is_kept_but_shown_without_secrets(
     assert (await http.put(ME, json={}, headers=ulla)).json() == DEFAULTS
 
 
-async def test_a_viewer_has_preferences_too(http: httpx.AsyncClient) -> None:
+async def test_viewers_have_preferences(http: httpx.AsyncClient) -> None:
     victor = await sign_in(http, "victor")
     assert (await http.put(ME, json={"dashboard_range": "15m"}, headers=victor)).json()["dashboard_range"] == "15m"
 
@@ -153,7 +135,7 @@ async def test_a_viewer_has_preferences_too(http: httpx.AsyncClient) -> None:
         ({"notification_targets": [{**TARGET, "name": f"t{n}"} for n in range(21)]}, "/notification_targets", "20"),
     ],
 )
-async def test_what_is_wrong_is_named_and_changes_nothing(
+async def test_invalid_preferences_are_named_and_change_nothing(
     http: httpx.AsyncClient, ulla: Headers, body: dict[str, Any], pointer: str, detail: str
 ) -> None:
     await http.put(ME, json={"dashboard_range": "1h"}, headers=ulla)
@@ -172,7 +154,7 @@ async def test_a_target_keeps_its_secret(http: httpx.AsyncClient, ulla: Headers,
     assert "/notification_targets/0/secret" in await faults(http, ulla, with_target(secret=..., name="another"))
 
 
-async def test_a_secret_that_can_not_be_read_any_more_is_asked_for(
+async def test_an_unreadable_secret_has_to_be_set_again(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
 ) -> None:
     await http.put(ME, json=with_target(), headers=ulla)
@@ -185,7 +167,9 @@ async def test_a_secret_that_can_not_be_read_any_more_is_asked_for(
         assert answer.json()["notification_targets"][0]["has_secret"]
 
 
-async def test_tasks_learn_neither_addresses_nor_secrets(http: httpx.AsyncClient, ulla: Headers, pg: Postgres) -> None:
+async def test_tasks_can_read_neither_addresses_nor_secrets(
+    http: httpx.AsyncClient, ulla: Headers, pg: Postgres
+) -> None:
     await http.put(ME, json=with_target(), headers=ulla)
     with psycopg.connect(plain_url(pg.worker_url), autocommit=True) as worker:
         assert worker.execute("SELECT user_id, notified_events FROM visual_ai.user_preferences").fetchall() == [
@@ -231,7 +215,7 @@ async def test_model_and_budget_apply_where_the_request_names_none(
     assert await conf_of(http, ulla, airflow, budget={}) == {"model": "local:text"}
 
 
-async def test_they_are_those_of_the_user_whom_the_run_is_for(
+async def test_preferences_are_those_of_the_user_whom_the_run_is_for(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     await http.put(ME, json={"default_model": "local:text"}, headers=ulla)
@@ -243,7 +227,7 @@ async def test_they_are_those_of_the_user_whom_the_run_is_for(
     assert [body["conf"]["_visual_ai"]["model"] for _, body in airflow.triggers[-2:]] == ["local:text"] * 2
 
 
-async def test_a_repeated_request_is_the_same_run_whatever_was_chosen_meanwhile(
+async def test_a_repeated_request_returns_the_same_run_after_preferences_changed(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     body = {"dag_id": "visual_ai_workflow", "input_data": {}}

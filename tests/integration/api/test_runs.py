@@ -1,47 +1,35 @@
-"""Stopping runs and running again what failed: who may, what Airflow is told, and what the timeline then says."""
+"""Cancelling and retrying runs: who may, what Airflow is asked to do, and what the timeline then shows."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from fastapi import FastAPI
+from sqlalchemy import Connection, create_engine, select
 
+from backend.core.jsonable import dumps
 from backend.db.address import plain_url
+from backend.db.runs import executions, observations
+from backend.db.runs.executions import RunState
+from backend.db.tables import workflow_executions
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.application import sign_in
 
 DAG = "visual_ai_workflow"
 Headers = Mapping[str, str]
 
 
 @pytest.fixture
-def airflow() -> FakeAirflow:
-    airflow = FakeAirflow()
-    airflow.add_dag(DAG)
-    return airflow
-
-
-@pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
+def connection(database_url: str) -> Iterator[Connection]:
+    engine = create_engine(database_url, json_serializer=dumps)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+    engine.dispose()
 
 
 async def started(http: httpx.AsyncClient, headers: Headers, airflow: FakeAirflow) -> str:
-    """A run of ulla's in the middle of its work; gives its id."""
+    """Start a run of ulla's that is in progress; returns its id."""
     body = {"dag_id": DAG, "input_data": {"query": "q", "image_url": "https://example.com/i.png"}}
     run_id = str((await http.post("/workflows/trigger", json=body, headers=headers)).json()["dag_run_id"])
     for task, state in {"validate": "success", "analyse": "running", "store": None}.items():
@@ -80,7 +68,7 @@ async def test_a_cancelled_run_is_cancelled_whatever_airflow_calls_it(
     assert [kind for kind, _ in events(database_url)].count("end") == 1
 
 
-async def test_a_cancelled_run_goes_on_where_it_was_stopped(
+async def test_a_cancelled_run_can_be_retried_where_it_was_stopped(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     run_id = await started(http, ulla, airflow)
@@ -93,7 +81,7 @@ async def test_a_cancelled_run_goes_on_where_it_was_stopped(
     assert (snapshot["state"], snapshot["attempt"], snapshot["progress"]) == ("queued", 2, 33)
 
 
-async def test_what_cannot_be_stopped_or_repeated_is_a_conflict(
+async def test_runs_that_can_not_be_cancelled_or_retried_are_a_conflict(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     run_id = await started(http, ulla, airflow)
@@ -122,7 +110,40 @@ async def test_a_conflict_in_airflow_is_a_conflict_with_its_reason(
     assert (state == "cancelled") is (what == "retry"), "a run keeps the state that Airflow did not change"
 
 
-async def test_only_ones_own_runs_or_all_for_op(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_a_cancellation_that_comes_too_late_changes_nothing(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
+) -> None:
+    """Airflow has finished the run, and nobody has reported it yet. Airflow would mark it as failed all the same."""
+    run_id = await started(http, ulla, airflow)
+    for task in ("analyse", "store"):
+        airflow.set_task(DAG, run_id, task, "success")
+    airflow.set_run(DAG, run_id, "success")
+    answer = await act(http, ulla, run_id, "cancel")
+    assert (answer.status_code, answer.json()["detail"]) == (409, "The run has already finished: success.")
+    assert airflow.runs[DAG, run_id].shown["state"] == "success"
+    assert events(database_url)[-2:] == [("workflow_update", "success"), ("end", "success")]
+
+
+async def test_a_run_that_ends_while_it_is_cancelled_stays_as_it_ended(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, connection: Connection
+) -> None:
+    """The listener reports the end between the request and Airflow's answer to it."""
+    run_id = await started(http, ulla, airflow)
+    await now(http, ulla, run_id)
+    [execution] = connection.execute(select(workflow_executions)).mappings()
+    assert executions.request_cancel(connection, execution["id"])
+    for state in ("success", "cancelled"):
+        observations.observe(connection, RunState(DAG, run_id, state))
+    late = RunState(DAG, run_id, "failed")
+    observations.observe(connection, late, observed_at=executions.clock(connection))
+    assert [event for event in events(database_url) if event[0] == "end"] == [("end", "success")]
+    assert not executions.request_cancel(connection, execution["id"])
+    assert (await act(http, ulla, run_id, "cancel")).status_code == 409
+
+
+async def test_users_may_change_their_own_runs_and_op_all(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
     run_id = await started(http, ulla, airflow)
     for name, status in {"uwe": 404, "victor": 403, "otto": 202}.items():
         headers = await sign_in(http, name)
@@ -130,7 +151,7 @@ async def test_only_ones_own_runs_or_all_for_op(http: httpx.AsyncClient, ulla: H
     assert (await act(http, ulla, "no-such-run", "cancel")).status_code == 404
 
 
-async def test_a_run_that_airflow_did_not_stop_goes_on(
+async def test_a_run_that_airflow_did_not_stop_is_not_cancelled(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
 ) -> None:
     run_id = await started(http, ulla, airflow)

@@ -1,4 +1,4 @@
-"""Lists, items and results of runs: what can be asked for, by whom, and how large it may be."""
+"""Lists, items and results of runs: filters, pages, access and limits."""
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -34,11 +34,6 @@ async def http(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
-
-
-@pytest.fixture
 def database(database_url: str) -> Iterator[Engine]:
     engine = create_engine(database_url, json_serializer=dumps)
     yield engine
@@ -56,7 +51,7 @@ def run(
     tasks: tuple[TaskState, ...] = (),
     **more: Any,
 ) -> str:
-    """A run of `user`'s as it would be recorded."""
+    """Record a run of `user`."""
     with database.begin() as connection:
         seen = RunState(dag_id, run_id, "running", conf={"_visual_ai": {"user_id": user}}, **more)
         execution_id = observations.observe(connection, seen, tasks)
@@ -90,12 +85,10 @@ async def test_each_filter_narrows_the_list(http: httpx.AsyncClient, database: E
     assert await listed(http, otto, dag_id="none") == []
     ulla = await sign_in(http, "ulla")
     assert await listed(http, ulla) == ["b", "a"]
-    assert await listed(http, ulla, user_id="uwe") == [], "a filter shows nobody what is not theirs"
+    assert await listed(http, ulla, user_id="uwe") == [], "a filter does not reveal other users' runs"
 
 
-async def test_the_list_of_runs_that_an_agent_worked_in_or_met_an_error_in(
-    http: httpx.AsyncClient, database: Engine
-) -> None:
+async def test_the_list_can_be_filtered_by_agent_and_by_error(http: httpx.AsyncClient, database: Engine) -> None:
     now = datetime.now(UTC)
     ids = {
         name: run(database, "success", name, user=user, queued_at=now - timedelta(hours=hours))
@@ -113,21 +106,25 @@ async def test_the_list_of_runs_that_an_agent_worked_in_or_met_an_error_in(
     assert await listed(http, otto, agent="seen") == ["b", "a"], "a skipped agent did not work"
     assert await listed(http, otto, error_category="timeout") == ["b", "a"]
     assert await listed(http, otto, error_agent="read") == ["a"]
-    assert await listed(http, otto, error_category="timeout", error_agent="seen") == ["b"], "one error has to fit both"
+    assert await listed(http, otto, error_category="timeout", error_agent="seen") == ["b"], (
+        "one error has to match both filters"
+    )
     assert await listed(http, await sign_in(http, "ulla"), error_category="timeout") == ["a"]
     refused = await http.get("/workflow-status", params={"error_category": "bad luck"}, headers=otto)
     assert refused.status_code == 422
     assert [fault["pointer"] for fault in refused.json()["errors"]] == ["?error_category"]
 
 
-async def test_a_list_carries_no_inputs_and_outputs(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
+async def test_a_list_contains_no_inputs_and_outputs(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
     run(database, "success", result={"output": "x" * 1_000_000})
     answer = await http.get("/workflow-status", headers=ulla)
     assert len(answer.content) < 2_000
     assert answer.json()["executions"][0]["state"] == "success"
 
 
-async def test_a_result_comes_alone_and_whole(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
+async def test_a_result_is_returned_alone_and_complete(
+    http: httpx.AsyncClient, ulla: Headers, database: Engine
+) -> None:
     large = {"output": {"texts": ["ü" * 1_000] * 10_000}, "agent": "text", "cost_usd": 0.1}
     run(database, "success", result=large)
     answer = await http.get(RESULT, headers=ulla)
@@ -137,7 +134,7 @@ async def test_a_result_comes_alone_and_whole(http: httpx.AsyncClient, ulla: Hea
 
 
 @pytest.mark.parametrize("state", ["running", "queued", "awaiting_input"])
-async def test_a_run_that_goes_on_has_no_result_yet(
+async def test_an_unfinished_run_has_no_result_yet(
     http: httpx.AsyncClient, ulla: Headers, database: Engine, state: str
 ) -> None:
     run(database, "running", result={"output": "of the first of two agents"})
@@ -151,7 +148,7 @@ async def test_a_run_that_goes_on_has_no_result_yet(
 
 
 @pytest.mark.parametrize(("state", "said"), [("failed", "The run failed"), ("cancelled", "The run was cancelled")])
-async def test_what_a_failed_run_returned_is_given_only_when_asked_for(
+async def test_a_failed_runs_partial_result_is_returned_on_request_only(
     http: httpx.AsyncClient, ulla: Headers, database: Engine, state: str, said: str
 ) -> None:
     run(database, state, result={"output": "of the first of two agents"})
@@ -177,7 +174,7 @@ async def test_runs_without_a_result(http: httpx.AsyncClient, ulla: Headers, dat
     ("username", "status"), [("ulla", 200), ("uwe", 404), ("victor", 200), ("otto", 200), ("anna", 200)]
 )
 @pytest.mark.parametrize("path", [RESULT, ITEMS])
-async def test_a_strangers_results_and_items(
+async def test_another_users_results_and_items_are_not_found(
     http: httpx.AsyncClient, database: Engine, path: str, username: str, status: int
 ) -> None:
     run(database, "success", result=json.loads('{"output": 1}'), tasks=(TaskState("classify", -1, 1, "success"),))
@@ -186,10 +183,10 @@ async def test_a_strangers_results_and_items(
     assert answer.status_code == status
     if status == 404:
         unknown = await http.get(path.replace("/run/", "/none/"), headers=headers)
-        assert unknown.json() == answer.json(), "no difference to a run that is not there"
+        assert unknown.json() == answer.json(), "the response is that for an unknown run"
 
 
-async def test_items_in_pages(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
+async def test_items_are_paged(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
     execution_id = run(database, "success", tasks=(TaskState("classify", -1, 1, "success"),))
     place = Place(DAG, "run", "classify", -1, 1)
     kept = {
@@ -217,7 +214,7 @@ async def test_items_in_pages(http: httpx.AsyncClient, ulla: Headers, database: 
         (f"{ITEMS}%00", "no task 'classify\\x00'"),
     ],
 )
-async def test_items_of_a_task_that_is_not_there(
+async def test_items_of_an_unknown_task_are_not_found(
     http: httpx.AsyncClient, ulla: Headers, database: Engine, path: str, named: str
 ) -> None:
     run(database, "success", tasks=(TaskState("classify", -1, 1, "success"),))
@@ -229,6 +226,6 @@ async def test_items_of_a_task_that_is_not_there(
 @pytest.mark.parametrize(
     "query", ["?map_index=-2", "?map_index=2147483648", "?after=2147483648", "?limit=0", "?limit=1001"]
 )
-async def test_items_that_can_not_be_asked_for(http: httpx.AsyncClient, ulla: Headers, query: str) -> None:
+async def test_invalid_item_queries_are_refused(http: httpx.AsyncClient, ulla: Headers, query: str) -> None:
     answer = await http.get(ITEMS + query, headers=ulla)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, query.partition("=")[0])

@@ -1,4 +1,4 @@
-"""Logs of tasks: whose, of which try, how much of them is ever in memory, and what happens when Airflow goes away."""
+"""Task logs: access, tries, memory, following, and an Airflow that becomes unreachable."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from backend.clients.airflow import LOG_CONNECTIONS
 from backend.services.runs import logs
 from backend.services.runs.log_lines import LONGEST
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, served, sign_in
+from tests.kit.application import PRODUCTION, application, served, sign_in
 from tests.kit.servers.airflow import AirflowServer
 from tests.kit.waiting import eventually
 
@@ -24,7 +24,7 @@ LOGS = f"/workflow-status/{DAG}/{RUN}/tasks/{TASK}/logs"
 NDJSON = {"Accept": "application/x-ndjson"}
 Headers = Mapping[str, str]
 SlowReaders = Callable[[int, int], Awaitable[httpx.AsyncClient]]
-"""Begins so many readings, and returns when so many of them have reached Airflow."""
+"""Starts this many readings, and returns when this many of them have reached Airflow."""
 
 SAID: list[dict[str, Any] | bytes] = [
     {"timestamp": "2026-11-22T10:00:00Z", "level": "info", "logger": "task", "event": "It begins.", "agent": "vision"},
@@ -56,25 +56,8 @@ def airflow() -> FakeAirflow:
 
 
 @pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as http:
-        yield http
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
-
-
-@pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Followers look a hundred times as often."""
+    """Logs that are followed are read a hundred times as often."""
     monkeypatch.setattr(logs, "PAUSE", 0.01)
 
 
@@ -82,7 +65,7 @@ def entries(response: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in response.content.split(b"\n") if line]
 
 
-async def test_a_log_comes_as_airflow_has_it(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_a_log_is_returned_as_airflow_has_it(http: httpx.AsyncClient, ulla: Headers) -> None:
     response = await http.get(LOGS, headers={**ulla, **NDJSON})
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/x-ndjson"
@@ -92,7 +75,7 @@ async def test_a_log_comes_as_airflow_has_it(http: httpx.AsyncClient, ulla: Head
     assert not (await http.get(LOGS, params={"after": 5}, headers={**ulla, **NDJSON})).content
 
 
-async def test_a_log_comes_as_text_for_people(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_a_log_is_returned_as_text_by_default(http: httpx.AsyncClient, ulla: Headers) -> None:
     response = await http.get(LOGS, headers=ulla)
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     assert response.text.split("\n") == [
@@ -106,7 +89,7 @@ async def test_a_log_comes_as_text_for_people(http: httpx.AsyncClient, ulla: Hea
     ]
 
 
-async def test_airflow_is_asked_with_the_callers_own_rights(
+async def test_airflow_is_called_with_the_callers_own_rights(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     assert (await http.get(LOGS, headers=ulla)).is_success
@@ -119,13 +102,15 @@ async def test_airflow_is_asked_with_the_callers_own_rights(
 @pytest.mark.parametrize(
     ("username", "status"), [("ulla", 200), ("uwe", 404), ("victor", 200), ("otto", 200), ("anna", 200)]
 )
-async def test_a_strangers_log(http: httpx.AsyncClient, airflow: FakeAirflow, username: str, status: int) -> None:
+async def test_another_users_log_is_not_found(
+    http: httpx.AsyncClient, airflow: FakeAirflow, username: str, status: int
+) -> None:
     headers = await sign_in(http, username)
     response = await http.get(LOGS, headers=headers)
     assert response.status_code == status
     if status == 404:
         unknown = await http.get(LOGS.replace(RUN, "none"), headers=headers)
-        assert unknown.json() == response.json(), "no difference to a run that is not there"
+        assert unknown.json() == response.json(), "the response is that for an unknown run"
         assert not any("/logs/" in call for call in airflow.log)
 
 
@@ -137,11 +122,11 @@ async def test_a_strangers_log(http: httpx.AsyncClient, airflow: FakeAirflow, us
         (TASK, {"map_index": 0}, "'analyse_image' is not mapped: omit map_index"),
         ("looks", {}, "'looks' is mapped: add map_index, 0 to 2"),
         ("looks", {"map_index": 7}, "no map_index 7; it has 0 to 2"),
-        ("late", {}, "'late' has no log: it has not begun"),
-        ("never", {"follow": True}, "'never' has no log: it has not begun (upstream_failed)"),
+        ("late", {}, "'late' has no log: it has not started"),
+        ("never", {"follow": True}, "'never' has no log: it has not started (upstream_failed)"),
     ],
 )
-async def test_what_is_not_there_is_named(
+async def test_an_error_names_what_does_not_exist(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, task: str, query: dict[str, Any], named: str
 ) -> None:
     for index in range(3):
@@ -165,7 +150,9 @@ async def test_what_is_not_there_is_named(
         {"follow": "perhaps"},
     ],
 )
-async def test_a_query_that_is_wrong_is_named(http: httpx.AsyncClient, ulla: Headers, query: dict[str, str]) -> None:
+async def test_an_error_names_the_invalid_parameter(
+    http: httpx.AsyncClient, ulla: Headers, query: dict[str, str]
+) -> None:
     response = await http.get(LOGS, params=query, headers=ulla)
     assert response.status_code == 422
     assert response.json()["errors"][0]["pointer"] == f"?{next(iter(query))}"
@@ -173,7 +160,7 @@ async def test_a_query_that_is_wrong_is_named(http: httpx.AsyncClient, ulla: Hea
 
 @pytest.mark.parametrize("where", ["/taskInstances/", "/logs/"])
 @pytest.mark.parametrize("status", [None, 503])
-async def test_airflow_is_down(
+async def test_logs_while_airflow_is_down(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, where: str, status: int | None
 ) -> None:
     await http.get(f"/workflow-status/{DAG}/{RUN}", headers=ulla)
@@ -184,7 +171,9 @@ async def test_airflow_is_down(
     assert "10.9.8.7" not in response.text
 
 
-async def test_an_earlier_try_keeps_its_log(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_the_log_of_an_earlier_try_is_available(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
     airflow.set_task(DAG, RUN, TASK, "success", try_number=2)
     airflow.set_log(DAG, RUN, TASK, [{"event": "again"}], try_number=2)
     latest = await http.get(LOGS, headers={**ulla, **NDJSON})
@@ -199,7 +188,7 @@ async def test_an_empty_log_says_where_airflow_looked(
     assert (await http.get(LOGS, headers=ulla)).text == "/airflow/logs/attempt.log\n"
 
 
-async def test_a_cut_connection_to_airflow_is_made_up_for(
+async def test_a_broken_connection_to_airflow_is_recovered(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, quickly: None
 ) -> None:
     airflow.fail("/logs/", times=1, cut_after=7)
@@ -208,17 +197,19 @@ async def test_a_cut_connection_to_airflow_is_made_up_for(
     assert entries(await http.get(LOGS, headers={**ulla, **NDJSON})) == SAID
 
 
-async def test_lines_that_are_no_json_or_too_long(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_lines_that_are_not_json_or_too_long(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
     airflow.set_log(DAG, RUN, TASK, [b"plain \xff text", b'"x"', b"y" * (LONGEST + 1), b"z" * LONGEST, {"event": "e"}])
     lines = (await http.get(LOGS, headers=ulla)).text.split("\n")
     assert lines[:2] == ["plain \ufffd text", '"x"']
-    assert lines[2] == f"WARNING A line of {LONGEST + 1} bytes was left out."
+    assert lines[2] == f"WARNING A line of {LONGEST + 1} bytes was omitted."
     assert lines[3:] == ["z" * LONGEST, "e", ""]
 
 
 @pytest.fixture
 async def address(database_url: str, airflow: FakeAirflow) -> AsyncIterator[str]:
-    """A backend that calls Airflow over real connections, behind a real server."""
+    """A served backend that calls Airflow over real connections."""
     with AirflowServer(airflow) as server:
         async with (
             application(database_url, airflow, airflow_url=server.url, **PRODUCTION) as app,
@@ -227,7 +218,7 @@ async def address(database_url: str, airflow: FakeAirflow) -> AsyncIterator[str]
             yield address
 
 
-async def test_a_large_log_is_never_held_as_a_whole(address: str, airflow: FakeAirflow) -> None:
+async def test_a_large_log_is_never_in_memory_as_a_whole(address: str, airflow: FakeAirflow) -> None:
     made = 0
 
     def lines() -> Iterator[bytes]:
@@ -242,7 +233,7 @@ async def test_a_large_log_is_never_held_as_a_whole(address: str, airflow: FakeA
         async with http.stream("GET", LOGS, headers=headers) as response:
             size, pieces = 0, response.aiter_bytes()
             size += len(await anext(pieces))
-            assert made < 50_000, "it was read ahead of its reader"
+            assert made < 50_000, "the log was read further than its client had read"
             async for piece in pieces:
                 size += len(piece)
     assert made == 100_000
@@ -251,7 +242,7 @@ async def test_a_large_log_is_never_held_as_a_whole(address: str, airflow: FakeA
 
 @pytest.fixture
 async def slow_readers(address: str, airflow: FakeAirflow) -> AsyncIterator[SlowReaders]:
-    """Reads a long log of ulla's many times, and none of them to its end."""
+    """Start many readings of a long log of ulla's and complete none of them."""
     airflow.set_log(DAG, RUN, TASK, [b"x" * 1_000_000] * 30)
     limits = httpx.Limits(max_connections=None)
     readers: list[asyncio.Task[httpx.Response]] = []
@@ -275,10 +266,10 @@ def readings(airflow: FakeAirflow) -> int:
     return sum("/logs/" in call for call in airflow.log)
 
 
-async def test_many_slow_readers_keep_nobody_from_airflow(
+async def test_many_slow_readers_do_not_block_other_calls_to_airflow(
     slow_readers: SlowReaders, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "AT_ONCE", 1_000)
+    monkeypatch.setattr(logs, "READINGS_PER_USER", 1_000)
     http = await slow_readers(60, LOG_CONNECTIONS)
     async with asyncio.timeout(5):
         headers = await sign_in(http, "otto")
@@ -286,10 +277,10 @@ async def test_many_slow_readers_keep_nobody_from_airflow(
     assert readings(airflow) == LOG_CONNECTIONS
 
 
-async def test_a_slow_reader_keeps_nobody_else_from_logs(
+async def test_a_slow_reader_does_not_block_other_users_logs(
     slow_readers: SlowReaders, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    http = await slow_readers(LOG_CONNECTIONS, logs.AT_ONCE)
+    http = await slow_readers(LOG_CONNECTIONS, logs.READINGS_PER_USER)
     async with asyncio.timeout(5):
         assert (await http.get(LOGS, headers=await sign_in(http, "otto"))).status_code == 200
         monkeypatch.setattr(logs, "TURN_TIMEOUT", 0.1)
@@ -310,7 +301,7 @@ async def follow(http: httpx.AsyncClient, headers: Headers, said: list[Any], **q
         return response
 
 
-async def test_a_follower_gets_what_comes_until_the_try_is_over(
+async def test_following_returns_new_lines_until_the_try_ends(
     app: FastAPI, airflow: FakeAirflow, quickly: None
 ) -> None:
     airflow.set_run(DAG, RUN, "running")
@@ -331,7 +322,7 @@ async def test_a_follower_gets_what_comes_until_the_try_is_over(
     assert said == SAID
 
 
-async def test_a_follower_waits_for_a_task_that_has_not_begun(
+async def test_following_waits_for_a_task_that_has_not_started(
     app: FastAPI, airflow: FakeAirflow, quickly: None
 ) -> None:
     airflow.set_run(DAG, RUN, "running")
@@ -351,7 +342,7 @@ async def test_a_follower_waits_for_a_task_that_has_not_begun(
         assert (await skipped).headers["x-try-number"] == "1"
 
 
-async def test_a_follower_is_kept_awake_and_ends_with_its_token(
+async def test_following_sends_heartbeats_and_ends_when_the_token_expires(
     database_url: str, airflow: FakeAirflow, quickly: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "HEARTBEAT", 0.1)

@@ -1,16 +1,14 @@
-"""Runs from templates: which version, what it gives and what the request goes before, and what is recorded of it."""
+"""Runs from templates: which version is used, how it is merged with the request, and what is recorded about it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
-from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
-from tests.kit.templates import MULTI_AGENT_PARAMS
+from tests.kit.airflow import MULTI_AGENT_PARAMS, FakeAirflow
+from tests.kit.application import sign_in
 from tests.kit.waiting import eventually
 
 Headers = Mapping[str, str]
@@ -43,18 +41,6 @@ def airflow() -> FakeAirflow:
 
 
 @pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow, request: pytest.FixtureRequest) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION, **getattr(request, "param", {})) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
 async def ulla(http: httpx.AsyncClient) -> Headers:
     headers = await sign_in(http, "ulla")
     for name, definition in (("judge", JUDGE), ("picture", PICTURE)):
@@ -77,7 +63,7 @@ async def add_version(http: httpx.AsyncClient, headers: Headers, name: str, defi
 
 
 def conf_of(response: httpx.Response, airflow: FakeAirflow) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The run's input and what the system adds, without what each run has of its own."""
+    """The run's input and what the system adds to it, without what differs between runs."""
     assert response.status_code == 202, response.text
     conf = dict(airflow.runs[response.json()["dag_id"], response.json()["dag_run_id"]].shown["conf"])
     system = dict(conf.pop("_visual_ai"))
@@ -92,7 +78,7 @@ def problem(response: httpx.Response, status: int) -> dict[str, str]:
     return {error["pointer"]: error["detail"] for error in response.json().get("errors", [])}
 
 
-async def test_a_run_by_name(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_a_run_from_a_template_by_name(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     response = await send(http, ulla, "judge")
     conf, system = conf_of(response, airflow)
     assert response.json()["dag_id"] == "multi_agent_workflow"
@@ -117,7 +103,9 @@ async def test_a_run_by_name(http: httpx.AsyncClient, ulla: Headers, airflow: Fa
     assert [(run["template_name"], run["template_version"]) for run in listed] == [(None, None), ("judge", 1)]
 
 
-async def test_what_the_request_says_goes_first(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_the_request_takes_precedence_over_the_template(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
     given = {"contract": "C", "query": "Really?", "terms": {"places": ["there"], "of": {"x": 1}}, "text": None}
     response = await send(
         http, ulla, "judge", dag_id="multi_agent_workflow", input_data=given, model="local:vision", budget={}
@@ -133,7 +121,9 @@ async def test_what_the_request_says_goes_first(http: httpx.AsyncClient, ulla: H
     assert system == {"template": "judge", "template_version": 1, "model": "local:vision"}
 
 
-async def test_the_users_preferences_come_last(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_preferences_apply_where_request_and_template_have_none(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
     chosen = {"default_model": "local:vision", "budget": {"max_steps": 3}}
     await http.put("/users/me/preferences", json=chosen, headers=ulla)
     _, system = conf_of(await send(http, ulla, "judge"), airflow)
@@ -142,7 +132,7 @@ async def test_the_users_preferences_come_last(http: httpx.AsyncClient, ulla: He
     assert (system["model"], system["budget"]) == ("local:vision", {"max_steps": 3})
 
 
-async def test_versions(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_a_reference_may_name_a_version(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     await add_version(http, ulla, "judge", {**JUDGE, "orchestration_mode": "sequential", "agents": AGENTS[:1]})
 
     async def run(template: str) -> tuple[int, int]:
@@ -178,7 +168,7 @@ async def test_versions(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAir
         (None, 422, "/dag_id", "Field required, unless there is a template"),
     ],
 )
-async def test_templates_that_there_are_not(
+async def test_unusable_templates_are_refused(
     http: httpx.AsyncClient, ulla: Headers, template: Any, status: int, pointer: str, detail: str
 ) -> None:
     found = problem(await send(http, ulla, template), status)
@@ -186,17 +176,19 @@ async def test_templates_that_there_are_not(
     assert detail in found[pointer]
 
 
-async def test_what_does_not_go_with_a_template(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_requests_that_contradict_the_template_are_refused(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
     found = problem(await send(http, ulla, "judge", dag_id="visual_ai_workflow"), 422)
     assert "the template 'judge' is for 'multi_agent_workflow'" in found["/dag_id"]
     for key in ("agents", "orchestration_mode", "synthesis"):
         found = problem(await send(http, ulla, "judge", input_data={"contract": "C", key: None}), 422)
-        assert found == {f"/input_data/{key}": "comes from the template 'judge'; leave it out"}
+        assert found == {f"/input_data/{key}": "comes from the template 'judge'; omit it"}
     assert "/input_data/_visual_ai" in problem(await send(http, ulla, "judge", input_data={"_visual_ai": {}}), 422)
     assert airflow.triggers == []
 
 
-async def test_what_the_run_lacks_is_named(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_missing_input_is_named(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     found = problem(await send(http, ulla, "judge", input_data={}), 422)
     assert found == {"/input_data/contract": "is missing; agents[0].input_data.text refers to it"}
     found = problem(await send(http, ulla, "picture", input_data={}), 422)
@@ -209,7 +201,7 @@ async def test_what_the_run_lacks_is_named(http: httpx.AsyncClient, ulla: Header
     assert airflow.triggers == []
 
 
-async def test_a_template_that_its_dag_does_not_fit_any_more(
+async def test_a_template_that_no_longer_matches_its_dag(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     narrow = {"value": "parallel", "schema": {"enum": ["parallel"]}}
@@ -222,13 +214,13 @@ async def test_a_template_that_its_dag_does_not_fit_any_more(
     problem(await send(http, anna, "judge"), 404)
 
 
-async def test_the_template_is_part_of_what_a_key_stands_for(
+async def test_the_template_is_part_of_an_idempotency_key(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     first = (await send(http, ulla, "judge", "k")).json()
     await add_version(http, ulla, "judge", JUDGE, activate=True)
     again = await send(http, ulla, "judge", "k")
-    assert again.json() == first, "whatever is active by now"
+    assert again.json() == first, "whatever version is active now"
     await http.post("/templates/judge/retire", headers=ulla)
     assert (await send(http, ulla, "judge", "k")).json() == first
     assert len(airflow.triggers) == 1
@@ -245,12 +237,12 @@ async def test_the_template_is_part_of_what_a_key_stands_for(
     assert (system["template"], system["template_version"]) == ("judge", 1)
 
 
-async def test_a_key_is_free_after_a_template_that_there_was_not(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_a_key_can_be_reused_after_an_unknown_template(http: httpx.AsyncClient, ulla: Headers) -> None:
     problem(await send(http, ulla, "missing", "k"), 404)
     assert (await send(http, ulla, "judge", "k")).status_code == 202
 
 
-async def test_batches(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_a_batch_from_a_template(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     body = {"template": "judge", "inputs": [{"contract": f"Text {number}."} for number in range(20)] + [{}]}
     headers = {**ulla, "Idempotency-Key": "b"}
     answer = (await http.post("/workflows/trigger/batch", json=body, headers=headers)).json()
@@ -265,17 +257,19 @@ async def test_batches(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirf
 
 
 @pytest.mark.parametrize("app", [{"batch_trigger_concurrency": 2}], indirect=True)
-async def test_all_of_a_batch_have_one_version(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_all_runs_of_a_batch_use_one_version(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
     body = {"template": "judge", "inputs": [{"contract": f"Text {number}."} for number in range(60)]}
     batch = asyncio.create_task(http.post("/workflows/trigger/batch", json=body, headers=ulla))
     await eventually(lambda: airflow.triggers)  # the rest waits for its turn
     await add_version(http, ulla, "judge", JUDGE, activate=True)
-    assert len(airflow.triggers) < 60, "the version came too late to show anything"
+    assert len(airflow.triggers) < 60, "the version was activated too late to affect the batch"
     assert (await batch).json()["accepted"] == 60
     assert {body["conf"]["_visual_ai"]["template_version"] for _, body in airflow.triggers} == {1}
 
 
-async def test_who_may_run_them(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_roles_that_may_run_templates(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     uwe = await sign_in(http, "uwe")
     assert (await send(http, uwe, "judge")).status_code == 202, "a template of another user"
     assert airflow.triggers[-1][0] == "uwe", "with their own rights in Airflow"

@@ -1,7 +1,7 @@
-"""Templates: made, versioned, activated and retired by who may, checked like a DAG's arguments, and never changed."""
+"""Templates: creation, versions, activation, retirement, access, and checks like those of a DAG's arguments."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -17,10 +17,9 @@ from backend.db.address import plain_url
 from backend.runtime.specs import AGENT_KEYS, MODES
 from backend.runtime.team.arguments import TEAM_ARGUMENTS
 from backend.services.templates import MAX_BYTES
-from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.airflow import MULTI_AGENT_PARAMS, FakeAirflow
+from tests.kit.application import sign_in
 from tests.kit.servers.postgres import Postgres
-from tests.kit.templates import MULTI_AGENT_PARAMS
 
 Headers = Mapping[str, str]
 
@@ -45,23 +44,6 @@ def airflow() -> FakeAirflow:
     return airflow
 
 
-@pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
-
-
 async def create(http: httpx.AsyncClient, headers: Headers, name: str, definition: Any = PLAIN) -> dict[str, Any]:
     answer = await http.post("/templates", json={"name": name, "definition": definition}, headers=headers)
     assert answer.status_code == 201, answer.text
@@ -74,20 +56,20 @@ async def add(http: httpx.AsyncClient, headers: Headers, name: str, **body: Any)
 
 
 def problem(response: httpx.Response, status: int) -> dict[str, str]:
-    """What is wrong, by pointer."""
+    """The errors of a response, by pointer."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     return {error["pointer"]: error["detail"] for error in response.json().get("errors", [])}
 
 
 async def faults(http: httpx.AsyncClient, headers: Headers, definition: Any) -> dict[str, str]:
-    """What is wrong with a definition; the same is wrong with it in a new version."""
+    """The errors of a definition, which are the same for a new template and for a new version."""
     found = problem(await http.post("/templates", json={"name": "new", "definition": definition}, headers=headers), 422)
     assert found == problem(await add(http, headers, "old", definition=definition), 422)
     return found
 
 
-async def test_the_life_of_a_template(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_a_template_is_created_versioned_activated_and_retired(http: httpx.AsyncClient, ulla: Headers) -> None:
     answer = await http.post("/templates", json={"name": "judge", "definition": DEFINITION}, headers=ulla)
     assert (answer.status_code, answer.headers["location"]) == (201, "/templates/judge/versions/1")
     made = answer.json()
@@ -117,7 +99,7 @@ async def test_the_life_of_a_template(http: httpx.AsyncClient, ulla: Headers) ->
     second = answer.json()
     assert (second["version"], second["active"], second["created_by"]) == (2, False, "otto")
     shown = (await http.get("/templates/judge", headers=ulla)).json()
-    assert shown == {**made, "latest_version": 2}, "the active one stays active"
+    assert shown == {**made, "latest_version": 2}, "the active version stays active"
 
     answer = await http.post("/templates/judge/versions/2/activate", headers=ulla)
     assert answer.status_code == 200
@@ -133,7 +115,7 @@ async def test_the_life_of_a_template(http: httpx.AsyncClient, ulla: Headers) ->
     first = (await http.get("/templates/judge/versions/1", headers=ulla)).json()
     assert (first["definition"], first["created_at"]) == (DEFINITION, moment)
     again = await http.post("/templates/judge/versions/2/activate", headers=ulla)
-    assert again.json() == shown, "activating the active one changes nothing"
+    assert again.json() == shown, "activating the active version changes nothing"
 
     retired = (await http.post("/templates/judge/retire", headers=otto)).json()
     assert (retired["version"], retired["active"], retired["deactivated_by"]) == (2, False, "otto")
@@ -147,7 +129,7 @@ async def test_the_life_of_a_template(http: httpx.AsyncClient, ulla: Headers) ->
     assert (await http.get("/templates/judge", headers=ulla)).json()["version"] == 3
 
 
-async def test_lists(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_templates_and_versions_are_listed(http: httpx.AsyncClient, ulla: Headers) -> None:
     for name, definition in (
         ("b-judge", DEFINITION),
         ("a_1", {**PLAIN, "description": "Reads 50% of it"}),
@@ -169,7 +151,7 @@ async def test_lists(http: httpx.AsyncClient, ulla: Headers) -> None:
     assert await names(dag_id="visual_ai_workflow") == ["a_1", "c"], "the DAG of the active version counts"
     assert await names(q="JUDGE") == ["b-judge", "d"]
     assert await names(q="50%") == ["a_1"]
-    assert await names(q="%") == ["a_1"], "it is no pattern"
+    assert await names(q="%") == ["a_1"], "it is not a pattern"
     assert await names(q="_") == ["a_1"]
     assert await names(q="nothing") == []
     found: list[str] = []
@@ -195,7 +177,7 @@ async def test_lists(http: httpx.AsyncClient, ulla: Headers) -> None:
     problem(await http.get("/templates/c/versions", params={"cursor": "x"}, headers=ulla), 422)
 
 
-async def test_what_there_is_not(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_unknown_templates_and_versions_are_not_found(http: httpx.AsyncClient, ulla: Headers) -> None:
     await create(http, ulla, "known")
     for method, path, body in (
         ("GET", "/templates/unknown", None),
@@ -215,7 +197,7 @@ async def test_what_there_is_not(http: httpx.AsyncClient, ulla: Headers) -> None
     problem(await http.get(f"/templates/known/versions/{2**31}", headers=ulla), 422)
 
 
-async def test_who_may_do_what(app: FastAPI, http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_roles_that_may_change_templates(app: FastAPI, http: httpx.AsyncClient, ulla: Headers) -> None:
     await create(http, ulla, "ullas")
     await add(http, ulla, "ullas")
     changes: list[tuple[str, Any]] = [
@@ -257,13 +239,13 @@ async def test_who_may_do_what(app: FastAPI, http: httpx.AsyncClient, ulla: Head
         (7, "valid string"),
     ],
 )
-async def test_names(http: httpx.AsyncClient, ulla: Headers, name: Any, detail: str) -> None:
+async def test_names_of_templates_are_checked(http: httpx.AsyncClient, ulla: Headers, name: Any, detail: str) -> None:
     found = problem(await http.post("/templates", json={"name": name, "definition": PLAIN}, headers=ulla), 422)
     assert detail in found["/name"]
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """The definition with some of its keys changed, or left out with `...`."""
+    """The definition with some keys changed, or removed with `...`."""
     return {key: value for key, value in {**DEFINITION, **changes}.items() if value is not ...}
 
 
@@ -334,17 +316,17 @@ def deep(levels: int) -> dict[str, Any]:
         (changed(error_policy={"x": 1}), "/definition/error_policy/x", "is not known"),
         (changed(supervisor={"name": "x"}), "/definition/supervisor/name", "not permitted"),
         (changed(supervisor={"model": "x:y"}), "/definition/supervisor/model", "unknown provider"),
-        (changed(agents=..., orchestration_mode="graph"), "/definition/orchestration_mode", "and it has none"),
+        (changed(agents=..., orchestration_mode="graph"), "/definition/orchestration_mode", "but it has none"),
         # What the DAG takes
         (changed(input_data={"query": 7}), "/definition/input_data/query", "not of type"),
         ({**PLAIN, "input_data": {"query": ""}}, "/definition/input_data/query", "non-empty"),
         ({**PLAIN, "input_data": {"options": {"a/b": "x"}}}, "/definition/input_data/options/a~1b", "not of type"),
-        (changed(dag_id="visual_ai_workflow"), "/definition/agents", "is nothing that the workflow"),
+        (changed(dag_id="visual_ai_workflow"), "/definition/agents", "is not a parameter of the workflow"),
         (changed(input_data={"agents": []}), "/definition/input_data/agents", "is a key of the definition itself"),
         (changed(input_data={"_visual_ai": {}}), "/definition/input_data/_visual_ai", "is reserved"),
         # What can't be kept, or must not be seen
         (changed(input_data={"x": "a\x00b"}), "/definition", "NUL"),
-        (changed(input_data={"x": "y" * MAX_BYTES}), "/definition", f"{MAX_BYTES} are the limit"),
+        (changed(input_data={"x": "y" * MAX_BYTES}), "/definition", f"the limit is {MAX_BYTES}"),
         (changed(input_data=deep(60)), "/definition", "more than 50 levels"),
         (
             with_agent(type="text", system_prompt="Use sk-proj-0123456789abcdef."),
@@ -359,7 +341,7 @@ def deep(levels: int) -> dict[str, Any]:
         ),
     ],
 )  # fmt: skip
-async def test_what_is_wrong_is_named(
+async def test_an_invalid_definition_is_refused_with_pointers(
     http: httpx.AsyncClient, ulla: Headers, definition: Any, pointer: str, detail: str
 ) -> None:
     await create(http, ulla, "old")
@@ -370,7 +352,7 @@ async def test_what_is_wrong_is_named(
     assert [(template["name"], template["latest_version"]) for template in listed] == [("old", 1)]
 
 
-async def test_what_a_definition_may_leave_out_and_hold(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_valid_definitions_are_accepted(http: httpx.AsyncClient, ulla: Headers) -> None:
     await create(http, ulla, "partial", {**PLAIN, "input_data": {"options": {"sizes": [1]}}})
     whole = {
         **DEFINITION,
@@ -396,7 +378,7 @@ async def test_what_a_definition_may_leave_out_and_hold(http: httpx.AsyncClient,
     await create(http, ulla, "silent", changed(synthesis=False))
 
 
-async def test_versions_made_at_the_same_moment(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_concurrent_versions_get_consecutive_numbers(http: httpx.AsyncClient, ulla: Headers) -> None:
     answers = await asyncio.gather(
         *(http.post("/templates", json={"name": "one", "definition": PLAIN}, headers=ulla) for _ in range(5))
     )
@@ -409,7 +391,7 @@ async def test_versions_made_at_the_same_moment(http: httpx.AsyncClient, ulla: H
     answers = await asyncio.gather(*(add(http, ulla, "one", base_version=9) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
     late = problem(await add(http, ulla, "one", base_version=9), 409)
-    assert late == {"/base_version": "is 9, but the latest is 10 by now; read it and try again"}
+    assert late == {"/base_version": "is 9, but the latest is now 10; read it and try again"}
 
     paths = [f"/templates/one/versions/{version}/activate" for version in range(1, 8)] + ["/templates/one/retire"]
     answers = await asyncio.gather(*(http.post(path, headers=ulla) for path in paths * 2))
@@ -418,7 +400,7 @@ async def test_versions_made_at_the_same_moment(http: httpx.AsyncClient, ulla: H
     assert sum(row["active"] for row in versions) <= 1
 
 
-async def test_the_database_keeps_versions_as_they_are(http: httpx.AsyncClient, ulla: Headers, pg: Postgres) -> None:
+async def test_the_database_rejects_changes_to_versions(http: httpx.AsyncClient, ulla: Headers, pg: Postgres) -> None:
     await create(http, ulla, "kept")
     for url in (pg.backend_url, pg.worker_url):
         with psycopg.connect(plain_url(url), autocommit=True) as connection:
@@ -433,7 +415,7 @@ async def test_the_database_keeps_versions_as_they_are(http: httpx.AsyncClient, 
                     connection.execute(statement)
 
 
-async def test_nothing_is_made_while_the_dag_can_not_be_looked_up(
+async def test_nothing_is_created_while_the_dag_can_not_be_looked_up(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     await create(http, ulla, "known")
@@ -447,7 +429,7 @@ async def test_nothing_is_made_while_the_dag_can_not_be_looked_up(
     assert (await http.post("/templates/known/retire", headers=ulla)).status_code == 200
 
 
-async def test_the_schema_helps_an_editor(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_the_schema_validates_definitions_in_an_editor(http: httpx.AsyncClient, ulla: Headers) -> None:
     schema = (await http.get("/templates/schema", headers=ulla)).json()
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)
@@ -459,7 +441,7 @@ async def test_the_schema_helps_an_editor(http: httpx.AsyncClient, ulla: Headers
     assert "sequential" in schema["properties"]["orchestration_mode"]["description"]
 
 
-def test_the_schema_knows_what_the_operators_know() -> None:
+def test_the_schema_covers_the_operators_arguments() -> None:
     config = set(AgentConfig.__dataclass_fields__)
     assert set(AgentEntry.model_fields) == AGENT_KEYS | config
     assert set(SynthesisSetup.model_fields) == config | {"model", "timeout", "error_policy"}

@@ -1,4 +1,4 @@
-"""Starting runs: every status of the contract, and one run for each request however often it is sent."""
+"""Triggering runs: every status of the contract, and one run for each request however often it is sent."""
 
 import asyncio
 import json
@@ -11,7 +11,6 @@ import httpx
 import psycopg
 import pytest
 import redis
-from fastapi import FastAPI
 
 from backend.db.address import plain_url
 from backend.services.triggering import catalog, rate
@@ -35,25 +34,8 @@ def airflow() -> FakeAirflow:
     return airflow
 
 
-@pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
-
-
 def rows(url: str) -> dict[str, int]:
-    """How many rows each table that a trigger writes to has."""
+    """The number of rows in each table that a trigger writes to."""
     tables = ("workflow_executions", "workflow_events", "idempotency_keys")
     with psycopg.connect(plain_url(url)) as connection:
         counts = [connection.execute(f"SELECT count(*) FROM visual_ai.{table}").fetchone() for table in tables]
@@ -87,7 +69,9 @@ def pointers(response: httpx.Response) -> list[str]:
     return [error["pointer"] for error in is_problem(response, 422)["errors"]]
 
 
-async def test_accepted(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str) -> None:
+async def test_a_trigger_is_accepted(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
+) -> None:
     response = await send(http, {**ulla, "X-Request-ID": "req-7"}, model="local:vision")
     assert response.status_code == 202
     accepted = response.json()
@@ -129,12 +113,12 @@ async def test_accepted(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAir
     )
 
 
-async def test_names_that_need_quoting(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_names_in_urls_are_quoted(http: httpx.AsyncClient, ulla: Headers) -> None:
     response = await send(http, ulla, dag_id="multi agent/workflow")
     assert response.headers["location"].startswith("/workflow-status/multi%20agent%2Fworkflow/api__")
 
 
-async def test_at_a_later_time(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_a_run_can_start_later(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     assert (await send(http, ulla, run_after=later.isoformat())).status_code == 202
     assert airflow.triggers[0][1]["run_after"] == later.isoformat()
@@ -142,7 +126,9 @@ async def test_at_a_later_time(http: httpx.AsyncClient, ulla: Headers, airflow: 
 
 
 @pytest.mark.parametrize("username", ["otto", "anna"])
-async def test_on_behalf_of_another(http: httpx.AsyncClient, username: str, airflow: FakeAirflow) -> None:
+async def test_an_operator_triggers_on_behalf_of_another_user(
+    http: httpx.AsyncClient, username: str, airflow: FakeAirflow
+) -> None:
     headers = await sign_in(http, username)
     accepted = (await send(http, headers, user_id="ulla")).json()
     assert airflow.triggers[0][1]["conf"]["_visual_ai"]["user_id"] == "ulla"
@@ -153,13 +139,15 @@ async def test_on_behalf_of_another(http: httpx.AsyncClient, username: str, airf
 # Refusals
 
 
-async def test_no_token(http: httpx.AsyncClient, airflow: FakeAirflow, database_url: str) -> None:
+async def test_a_trigger_without_a_token_is_refused(
+    http: httpx.AsyncClient, airflow: FakeAirflow, database_url: str
+) -> None:
     for headers in ({}, {"Authorization": "Bearer forged"}, {"Cookie": "visual_ai_session=forged"}):
         is_problem(await send(http, headers, "k"), 401)
     assert (rows(database_url), airflow.triggers) == (NOTHING, [])
 
 
-async def test_an_expired_token(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:
+async def test_a_trigger_with_an_expired_token_is_refused(http: httpx.AsyncClient, airflow: FakeAirflow) -> None:
     await sign_in(http, "ulla")  # the service account has its token now
     airflow.token_lifetime = 1
     headers = await sign_in(http, "ulla")
@@ -167,7 +155,7 @@ async def test_an_expired_token(http: httpx.AsyncClient, airflow: FakeAirflow) -
     is_problem(await send(http, headers), 401)
 
 
-async def test_a_token_that_airflow_no_longer_takes(
+async def test_a_token_that_airflow_no_longer_accepts_is_refused(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
 ) -> None:
     del airflow.users["ulla"]
@@ -175,12 +163,12 @@ async def test_a_token_that_airflow_no_longer_takes(
     assert rows(database_url) == NOTHING
 
 
-async def test_a_viewer(http: httpx.AsyncClient, airflow: FakeAirflow, database_url: str) -> None:
+async def test_a_viewer_may_not_trigger(http: httpx.AsyncClient, airflow: FakeAirflow, database_url: str) -> None:
     is_problem(await send(http, await sign_in(http, "victor"), "k"), 403)
     assert (rows(database_url), airflow.triggers) == (NOTHING, [])
 
 
-async def test_a_user_on_behalf_of_another(
+async def test_a_user_may_not_trigger_on_behalf_of_another(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
 ) -> None:
     assert "user_id" in is_problem(await send(http, ulla, "k", user_id="uwe"), 403)["detail"]
@@ -189,23 +177,25 @@ async def test_a_user_on_behalf_of_another(
 
 
 @pytest.mark.parametrize("where", ["/details", "POST /api/v2/dags/visual_ai_workflow/dagRuns"])
-async def test_airflow_forbids_it(
+async def test_airflow_forbids_the_trigger(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, where: str
 ) -> None:
     airflow.fail(where, 403)
     is_problem(await send(http, ulla, "k"), 403)
     assert rows(database_url) == NOTHING
     airflow.heal()
-    assert (await send(http, ulla, "k", model="another body")).status_code == 202, "the key was given back"
+    assert (await send(http, ulla, "k", model="another body")).status_code == 202, "the key was released"
 
 
-async def test_triggers_at_once_share_one_look_up(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_simultaneous_triggers_share_one_look_up(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
     answers = await asyncio.gather(*(send(http, ulla) for _ in range(20)))
     assert {answer.status_code for answer in answers} == {202}
     assert sum("/details" in call for call in airflow.log) == 1
 
 
-async def test_a_look_up_that_is_repeated_in_time_holds_nobody_up(
+async def test_a_look_up_in_the_background_delays_no_trigger(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "FRESH", 3600)
@@ -213,7 +203,7 @@ async def test_a_look_up_that_is_repeated_in_time_holds_nobody_up(
     assert (await send(http, ulla)).status_code == 202
     airflow.dags["visual_ai_workflow"]["is_paused"] = True
     airflow.fail("/details", 500, delay=0.5)
-    assert (await send(http, ulla)).status_code == 202, "what is known still serves"
+    assert (await send(http, ulla)).status_code == 202, "the known details are still used"
     airflow.heal()
     async with asyncio.timeout(10):
         while (await send(http, ulla)).status_code == 202:  # noqa: ASYNC110  # each look tells the state of that moment
@@ -221,7 +211,7 @@ async def test_a_look_up_that_is_repeated_in_time_holds_nobody_up(
     is_problem(await send(http, ulla), 409)
 
 
-async def test_an_unknown_dag(http: httpx.AsyncClient, ulla: Headers, database_url: str) -> None:
+async def test_an_unknown_dag_is_not_found(http: httpx.AsyncClient, ulla: Headers, database_url: str) -> None:
     is_problem(await send(http, ulla, "k", dag_id="none"), 404)
     is_problem(await send(http, ulla, "k", dag_id="../config"), 404)
     is_problem(await send(http, ulla, "k", dag_id="a\x00b"), 404)
@@ -232,7 +222,7 @@ async def test_an_unknown_dag(http: httpx.AsyncClient, ulla: Headers, database_u
     "shown",
     [{"is_paused": True}, {"is_stale": True}, {"has_import_errors": True}, {"allowed_run_types": ["scheduled"]}],
 )
-async def test_a_dag_that_can_not_be_triggered(
+async def test_a_dag_that_can_not_be_triggered_is_a_conflict(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, shown: dict[str, Any]
 ) -> None:
     airflow.add_dag("visual_ai_workflow", **shown)
@@ -257,14 +247,14 @@ async def test_a_dag_that_can_not_be_triggered(
         ([], ["/input_data"]),
     ],
 )
-async def test_input_that_breaks_the_schema(
+async def test_input_that_violates_the_schema_is_refused(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, given: Any, expected: list[str]
 ) -> None:
     assert sorted(pointers(await send(http, ulla, "k", input_data=given))) == sorted(expected)
     assert (rows(database_url), airflow.triggers) == (NOTHING, [])
 
 
-async def test_keys_that_are_no_parameter_are_let_through(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_keys_that_are_not_parameters_are_accepted(http: httpx.AsyncClient, ulla: Headers) -> None:
     assert (await send(http, ulla, input_data={**INPUT, "extra": [1, {"a": None}]})).status_code == 202
 
 
@@ -282,7 +272,7 @@ async def test_keys_that_are_no_parameter_are_let_through(http: httpx.AsyncClien
         ('"text"', [""]),
     ],
 )
-async def test_a_body_that_is_no_request(
+async def test_an_invalid_body_is_refused(
     http: httpx.AsyncClient, ulla: Headers, content: str, expected: list[str]
 ) -> None:
     response = await http.post(
@@ -294,10 +284,10 @@ async def test_a_body_that_is_no_request(
 @pytest.mark.parametrize(
     "value", ["NaN", "[Infinity]", '{"deep": [-Infinity]}', "1e999", '"\\u0000"', '"\\ud83d"', '{"\\udc00": 1}']
 )
-async def test_what_is_no_json_is_refused(
+async def test_values_that_json_does_not_allow_are_refused(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, value: str
 ) -> None:
-    """Python's parser takes it, Airflow's and Postgres' don't."""
+    """Python's parser accepts it, Airflow's and PostgreSQL's don't."""
     content = json.dumps(BODY).replace('"What is this?"', f'"?", "extra": {value}')
     headers = {**ulla, "Content-Type": "application/json", "Idempotency-Key": "k"}
     response = await http.post("/workflows/trigger", content=content, headers=headers)
@@ -306,11 +296,11 @@ async def test_what_is_no_json_is_refused(
 
 
 @pytest.mark.parametrize("key", ["", "k" * 257])
-async def test_a_bad_key(http: httpx.AsyncClient, ulla: Headers, key: str) -> None:
+async def test_an_invalid_idempotency_key_is_refused(http: httpx.AsyncClient, ulla: Headers, key: str) -> None:
     is_problem(await http.post("/workflows/trigger", json=BODY, headers={**ulla, "Idempotency-Key": key}), 422)
 
 
-async def test_a_body_that_is_too_large(
+async def test_a_body_that_is_too_large_is_refused(
     database_url: str, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
@@ -337,7 +327,7 @@ async def test_a_body_that_is_too_large(
     assert len(airflow.triggers) == 1
 
 
-async def test_too_many(database_url: str, airflow: FakeAirflow) -> None:
+async def test_triggers_above_the_limit_are_refused(database_url: str, airflow: FakeAirflow) -> None:
     async with (
         application(database_url, airflow, **PRODUCTION, trigger_rate_per_minute=3) as app,
         client_of(app) as http,
@@ -348,8 +338,8 @@ async def test_too_many(database_url: str, airflow: FakeAirflow) -> None:
         response = await send(http, ulla)
         is_problem(response, 429)
         assert int(response.headers["retry-after"]) <= 60
-        assert (await send(http, uwe)).status_code == 202, "each user has a rate of their own"
-        assert (await send(http, ulla, "k")).json() == first.json(), "a repeated request is no new one"
+        assert (await send(http, uwe)).status_code == 202, "each user has a limit of their own"
+        assert (await send(http, ulla, "k")).json() == first.json(), "a repeated request does not count"
     assert rows(database_url)["workflow_executions"] == 4
 
 
@@ -405,7 +395,7 @@ async def test_every_detail_that_airflow_lists_is_reported(
     assert problem["errors"] == [{"pointer": "/input_data", "detail": reasons}]
 
 
-async def test_a_refusal_after_a_lost_answer_does_not_free_the_key(
+async def test_a_refusal_after_a_lost_response_does_not_release_the_key(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     where = "POST /api/v2/dags/visual_ai_workflow/dagRuns"
@@ -418,7 +408,7 @@ async def test_a_refusal_after_a_lost_answer_does_not_free_the_key(
 
 
 @pytest.mark.parametrize("status", [None, 500, 502, 503])
-async def test_airflow_is_down(
+async def test_triggers_while_airflow_is_down(
     http: httpx.AsyncClient,
     ulla: Headers,
     airflow: FakeAirflow,
@@ -443,7 +433,9 @@ async def test_airflow_goes_down_before_the_run_starts(
     assert len(airflow.runs) == 1
 
 
-async def test_airflow_comes_back_in_time(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_airflow_recovers_within_the_attempts(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
     airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", 503, times=2)
     assert (await send(http, ulla)).status_code == 202
     assert len(airflow.runs) == 1
@@ -473,14 +465,16 @@ async def test_an_internal_error_is_a_problem_too(
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing/here", 404), ("DELETE", "/workflows", 405)])
-async def test_wrong_addresses(http: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+async def test_unknown_paths_and_methods_are_problems(
+    http: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
     is_problem(await http.request(method, path), status)
 
 
 # Idempotency
 
 
-async def test_the_same_key_and_body_answer_the_same(
+async def test_the_same_key_and_body_return_the_same_run(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
     first = await send(http, ulla, "k")
@@ -491,7 +485,7 @@ async def test_the_same_key_and_body_answer_the_same(
 
 
 @pytest.mark.parametrize("change", [{"input_data": {**INPUT, "query": "else"}}, {"model": "m"}, {"user_id": "ulla"}])
-async def test_the_same_key_with_another_body(
+async def test_the_same_key_with_another_body_is_a_conflict(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, change: dict[str, Any]
 ) -> None:
     assert (await send(http, ulla, "k")).status_code == 202
@@ -500,18 +494,18 @@ async def test_the_same_key_with_another_body(
     assert (rows(database_url), len(airflow.triggers)) == (before, 1)
 
 
-async def test_another_users_key_is_another_key(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_keys_are_separate_for_each_user(http: httpx.AsyncClient, ulla: Headers) -> None:
     uwe = await sign_in(http, "uwe")
     first, second = await send(http, ulla, "k"), await send(http, uwe, "k", model="m")
     assert first.json()["dag_run_id"] != second.json()["dag_run_id"]
 
 
-async def test_without_a_key_each_request_is_a_run(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_without_a_key_each_request_starts_a_run(http: httpx.AsyncClient, ulla: Headers) -> None:
     ids = {(await send(http, ulla)).json()["dag_run_id"] for _ in range(3)}
     assert len(ids) == 3
 
 
-async def test_many_at_once_with_one_key_are_one_run(
+async def test_simultaneous_requests_with_one_key_start_one_run(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
 ) -> None:
     responses = await asyncio.gather(*(send(http, ulla, "k") for _ in range(30)))
@@ -521,7 +515,7 @@ async def test_many_at_once_with_one_key_are_one_run(
     assert rows(database_url) == {"workflow_executions": 1, "workflow_events": 1, "idempotency_keys": 1}
 
 
-async def test_the_answer_was_lost_once(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_a_response_is_lost_once(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", lose_answer=True, times=1)
     response = await send(http, ulla)
     assert response.status_code == 202
@@ -529,7 +523,7 @@ async def test_the_answer_was_lost_once(http: httpx.AsyncClient, ulla: Headers, 
 
 
 @pytest.mark.parametrize("paused_since", [False, True])
-async def test_the_answer_was_lost_for_good(database_url: str, airflow: FakeAirflow, paused_since: bool) -> None:
+async def test_every_response_is_lost(database_url: str, airflow: FakeAirflow, paused_since: bool) -> None:
     """The client's retry, after a restart of the service, finds the run that was started."""
     airflow.fail("/dags/~/")  # so that nobody else records the run
     airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", lose_answer=True)
@@ -548,11 +542,13 @@ async def test_the_answer_was_lost_for_good(database_url: str, airflow: FakeAirf
     assert rows(database_url)["workflow_executions"] == 1
 
 
-async def test_the_database_is_down(airflow: FakeAirflow) -> None:
+async def test_triggers_while_the_database_is_down(airflow: FakeAirflow) -> None:
     async with application(CLOSED, airflow, **PRODUCTION) as app, client_of(app) as http:
         ulla = await sign_in(http, "ulla")
         problem = is_problem(await send(http, ulla), 503)
-        assert "name `model` and `budget`" in problem["detail"], "a budget that can't be read is not left out"
+        assert "name `model` and `budget`" in problem["detail"], (
+            "a run never starts without a budget that can't be read"
+        )
         response = await send(http, ulla, model="local:vision", budget={})
         assert response.status_code == 202, "Airflow has it; the record follows"
         conf = airflow.triggers[0][1]["conf"]
@@ -569,7 +565,7 @@ async def test_the_database_is_down(airflow: FakeAirflow) -> None:
         "/workflow-status/none/none",
     ],
 )  # fmt: skip
-async def test_a_name_that_no_run_can_have(http: httpx.AsyncClient, ulla: Headers, path: str) -> None:
+async def test_a_name_that_no_run_can_have_is_not_found(http: httpx.AsyncClient, ulla: Headers, path: str) -> None:
     is_problem(await http.get(path, headers=ulla), 404)
 
 
@@ -580,11 +576,11 @@ async def test_a_name_that_no_run_can_have(http: httpx.AsyncClient, ulla: Header
         "?user_id=%00", "?cursor=MjAyNi0wMS0wMVQwMDowMDowMCswMDowMHx4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg",
     ],
 )  # fmt: skip
-async def test_a_list_that_can_not_be_asked_for(http: httpx.AsyncClient, ulla: Headers, query: str) -> None:
+async def test_invalid_list_queries_are_refused(http: httpx.AsyncClient, ulla: Headers, query: str) -> None:
     assert pointers(await http.get(f"/workflow-status{query}", headers=ulla)) == [query.partition("=")[0]]
 
 
-async def test_a_list_in_pages(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_the_list_is_paged(http: httpx.AsyncClient, ulla: Headers) -> None:
     started = [(await send(http, ulla)).json()["dag_run_id"] for _ in range(5)]
     await send(http, await sign_in(http, "uwe"))
     seen, cursor = [], None
@@ -598,15 +594,15 @@ async def test_a_list_in_pages(http: httpx.AsyncClient, ulla: Headers) -> None:
     assert seen == started[::-1], "newest first, the user's own only"
 
 
-async def test_a_run_not_seen_yet_while_airflow_is_down(
+async def test_an_unrecorded_run_while_airflow_is_down_is_unavailable(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
 ) -> None:
-    """Nobody knows whether there is such a run: that is no 404."""
+    """It is unknown whether the run exists, so the response is not 404."""
     airflow.fail("GET /api/v2/dags/visual_ai_workflow/dagRuns")
     is_problem(await http.get("/workflow-status/visual_ai_workflow/run", headers=ulla), 503)
 
 
-async def test_workflows(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_workflows_are_listed(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     airflow.add_dag("stale", is_stale=True)
     listed = (await http.get("/workflows", headers=ulla)).json()["workflows"]
     assert [workflow["dag_id"] for workflow in listed] == ["multi agent/workflow", "visual_ai_workflow"]
@@ -622,7 +618,7 @@ async def test_workflows(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAi
     is_problem(await http.get("/workflows/none", headers=ulla), 404)
 
 
-async def test_tasks_of_a_workflow_are_read_again_when_it_was_parsed_anew(
+async def test_tasks_are_read_again_after_the_dag_was_parsed_again(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "FRESH", 0)
@@ -645,7 +641,7 @@ async def test_tasks_of_a_workflow_are_read_again_when_it_was_parsed_anew(
     is_problem(await http.get("/workflows/visual_ai_workflow", headers=ulla), 503)
 
 
-async def test_the_sample_picture(http: httpx.AsyncClient, ulla: Headers) -> None:
+async def test_the_sample_picture_can_be_read(http: httpx.AsyncClient, ulla: Headers) -> None:
     sample = await http.get("/images/samples/invoice", headers=ulla)
     assert sample.headers["content-type"] == "image/png"
     assert sample.content.startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""Many runs with one request: each input has its own answer, and nothing is half done."""
+"""Many runs with one request: each input has its own outcome, and a batch is always completed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -16,27 +16,9 @@ Headers = Mapping[str, str]
 
 
 @pytest.fixture
-def airflow() -> FakeAirflow:
-    airflow = FakeAirflow()
-    airflow.add_dag("visual_ai_workflow")
-    return airflow
-
-
-@pytest.fixture
 async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
     async with application(database_url, airflow, **PRODUCTION, batch_trigger_limit=30) as app:
         yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
 
 
 def questions(number: int) -> list[dict[str, Any]]:
@@ -49,7 +31,7 @@ async def send(http: httpx.AsyncClient, headers: Headers, inputs: Any, key: str 
     return await http.post("/workflows/trigger/batch", json=body, headers={**headers, **own})
 
 
-async def test_each_input_has_its_own_answer(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_each_input_has_its_own_outcome(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     inputs = [*questions(2), {"query": 3}, {"query": "x", "image_url": "y", "_visual_ai": {}}, *questions(1)]
     response = await send(http, ulla, inputs)
     assert response.status_code == 202
@@ -113,7 +95,7 @@ async def test_calls_to_airflow_are_bounded(database_url: str, airflow: FakeAirf
     assert 1 < most <= 3
 
 
-async def test_a_client_that_goes_away_leaves_nothing_half_done(
+async def test_a_batch_is_completed_after_its_client_disconnects(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, app: FastAPI
 ) -> None:
     sending = asyncio.create_task(send(http, ulla, questions(20), "k"))
@@ -127,7 +109,7 @@ async def test_a_client_that_goes_away_leaves_nothing_half_done(
     assert len(airflow.triggers) == 20
 
 
-async def test_the_rate_counts_each_input(database_url: str, airflow: FakeAirflow) -> None:
+async def test_the_rate_limit_counts_each_input(database_url: str, airflow: FakeAirflow) -> None:
     async with (
         application(database_url, airflow, **PRODUCTION, trigger_rate_per_minute=3) as app,
         client_of(app) as http,
@@ -140,7 +122,7 @@ async def test_the_rate_counts_each_input(database_url: str, airflow: FakeAirflo
 
 
 @pytest.mark.parametrize("inputs", [[], [3], "text", questions(31), [{"query": "\0"}]])
-async def test_what_is_no_batch_is_refused_whole(
+async def test_an_invalid_batch_is_refused_as_a_whole(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, inputs: Any
 ) -> None:
     response = await send(http, ulla, inputs)
@@ -149,12 +131,12 @@ async def test_what_is_no_batch_is_refused_whole(
     assert airflow.triggers == []
 
 
-async def test_who_may_not_trigger(http: httpx.AsyncClient) -> None:
+async def test_a_viewer_may_not_trigger_a_batch(http: httpx.AsyncClient) -> None:
     assert (await send(http, {}, questions(1))).status_code == 401
     assert (await send(http, await sign_in(http, "victor"), questions(1))).status_code == 403
 
 
-async def test_a_budget_goes_into_the_conf(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+async def test_a_budget_is_stored_in_the_conf(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
     await send(http, ulla, questions(1), budget={"max_tokens": 500, "max_cost_usd": 0.5})
     assert airflow.triggers[0][1]["conf"]["_visual_ai"]["budget"] == {"max_tokens": 500, "max_cost_usd": 0.5}
     for budget, pointer in (

@@ -1,4 +1,4 @@
-"""Starting, listing, changing and reading runs from a shell, and who one is there."""
+"""Starting, listing, changing and reading runs from a shell, and signing in."""
 
 import json
 import os
@@ -42,22 +42,16 @@ def airflow() -> FakeAirflow:
 
 
 @pytest.fixture
-async def app(database_url: str, airflow: FakeAirflow) -> AsyncIterator[FastAPI]:
-    async with application(database_url, airflow, **PRODUCTION) as app:
-        yield app
-
-
-@pytest.fixture
-async def nobody(app: FastAPI, tmp_path: Path) -> AsyncIterator[CommandLine]:
-    """A shell in which nobody has signed in."""
+async def anonymous(app: FastAPI, tmp_path: Path) -> AsyncIterator[CommandLine]:
+    """A shell without a login."""
     async with served(app) as address:
         yield CommandLine(tmp_path, VISUAL_AI_URL=address)
 
 
 @pytest.fixture
-async def ulla(nobody: CommandLine) -> CommandLine:
-    await sign_in(nobody, "ulla")
-    return nobody
+async def ulla(anonymous: CommandLine) -> CommandLine:
+    await sign_in(anonymous, "ulla")
+    return anonymous
 
 
 async def sign_in(shell: CommandLine, username: str) -> None:
@@ -86,32 +80,32 @@ def sent(airflow: FakeAirflow) -> dict[str, Any]:
 # Signing in
 
 
-async def test_a_token_is_kept_where_only_its_owner_reads_it(nobody: CommandLine, tmp_path: Path) -> None:
-    refused = await nobody.run("list")
+async def test_a_token_is_saved_where_only_its_owner_can_read_it(anonymous: CommandLine, tmp_path: Path) -> None:
+    refused = await anonymous.run("list")
     assert (refused.code, refused.out) == (4, "")
     assert "Sign in: python -m backend login" in refused.err
-    wrong = await nobody.run("login", "-u", "ulla", "--password-stdin", stdin="wrong\n")
+    wrong = await anonymous.run("login", "-u", "ulla", "--password-stdin", stdin="wrong\n")
     assert wrong.code == 2
     assert "Airflow does not accept this username and password." in wrong.err
-    done = await nobody.run("login", "-u", "ulla", "--password-stdin", stdin=f"{PASSWORD}\n")
+    done = await anonymous.run("login", "-u", "ulla", "--password-stdin", stdin=f"{PASSWORD}\n")
     assert (done.code, done.out) == (0, "")
-    assert f"Signed in at {nobody.environment['VISUAL_AI_URL']} as ulla (User) until " in done.err
+    assert f"Signed in at {anonymous.environment['VISUAL_AI_URL']} as ulla (User) until " in done.err
     kept = tmp_path / ".config" / "langgraph-flow" / "logins.json"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
     assert PASSWORD not in kept.read_text()
-    assert (await nobody.run("list")).code == 0
-    assert (await nobody.run("list", XDG_CONFIG_HOME=str(tmp_path / "elsewhere"))).code == 4
-    other = await nobody.run(
-        "list", VISUAL_AI_URL=nobody.environment["VISUAL_AI_URL"].replace("127.0.0.1", "localhost")
+    assert (await anonymous.run("list")).code == 0
+    assert (await anonymous.run("list", XDG_CONFIG_HOME=str(tmp_path / "elsewhere"))).code == 4
+    other = await anonymous.run(
+        "list", VISUAL_AI_URL=anonymous.environment["VISUAL_AI_URL"].replace("127.0.0.1", "localhost")
     )
-    assert other.code == 4, "a token goes to no other address"
-    assert "Signed out" in (await nobody.run("logout")).err
-    assert (await nobody.run("list")).code == 4
-    assert "Nobody was signed in" in (await nobody.run("logout")).err
+    assert other.code == 4, "a token is sent to no other address"
+    assert "Signed out" in (await anonymous.run("logout")).err
+    assert (await anonymous.run("list")).code == 4
+    assert "You were not signed in" in (await anonymous.run("logout")).err
 
 
-async def test_a_file_that_others_can_read_is_closed_and_a_broken_one_is_named(
+async def test_a_readable_login_file_is_made_private_and_a_broken_one_is_reported(
     ulla: CommandLine, tmp_path: Path
 ) -> None:
     kept = tmp_path / ".config" / "langgraph-flow" / "logins.json"
@@ -124,45 +118,45 @@ async def test_a_file_that_others_can_read_is_closed_and_a_broken_one_is_named(
     assert f"{kept} can't be read" in done.err
 
 
-async def test_a_token_can_be_given(nobody: CommandLine, ulla: CommandLine, tmp_path: Path) -> None:
+async def test_a_token_can_be_given(anonymous: CommandLine, ulla: CommandLine, tmp_path: Path) -> None:
     kept = json.loads((tmp_path / ".config" / "langgraph-flow" / "logins.json").read_text())
-    token = kept[nobody.environment["VISUAL_AI_URL"]]["token"]
+    token = kept[anonymous.environment["VISUAL_AI_URL"]]["token"]
     empty = {"XDG_CONFIG_HOME": str(tmp_path / "empty")}
-    assert (await nobody.run("list", "--token", token, **empty)).code == 0
-    assert (await nobody.run("list", VISUAL_AI_TOKEN=token, **empty)).code == 0
+    assert (await anonymous.run("list", "--token", token, **empty)).code == 0
+    assert (await anonymous.run("list", VISUAL_AI_TOKEN=token, **empty)).code == 0
     done = await ulla.run("list", "--token", "wrong")
-    assert done.code == 2, "nobody is signed in as somebody else than wanted"
+    assert done.code == 2, "a refused token is not replaced by another user's"
     assert "The token of --token or VISUAL_AI_TOKEN isn't accepted" in done.err
 
 
 async def test_the_stack_of_the_checkout_needs_no_signing_in(
-    nobody: CommandLine, airflow: FakeAirflow, tmp_path: Path
+    anonymous: CommandLine, airflow: FakeAirflow, tmp_path: Path
 ) -> None:
     own = {
         "VISUAL_AI_URL": "",
-        "VISUAL_AI_BACKEND_PORT": nobody.environment["VISUAL_AI_URL"].rpartition(":")[2],
+        "VISUAL_AI_BACKEND_PORT": anonymous.environment["VISUAL_AI_URL"].rpartition(":")[2],
         "_AIRFLOW_WWW_USER_USERNAME": "otto",
         "_AIRFLOW_WWW_USER_PASSWORD": PASSWORD,
     }
-    done = await nobody.run("run", DAG, "--image", PICTURE, **own)
+    done = await anonymous.run("run", DAG, "--image", PICTURE, **own)
     assert done.code == 0, done.err
     assert airflow.triggers[0][0] == "otto"
     assert not (tmp_path / ".config").exists()
-    wrong = await nobody.run("list", **(own | {"_AIRFLOW_WWW_USER_PASSWORD": "changed"}))
+    wrong = await anonymous.run("list", **(own | {"_AIRFLOW_WWW_USER_PASSWORD": "changed"}))
     assert wrong.code == 4
     assert "Airflow does not accept this username and password." in wrong.err
 
 
-async def test_a_password_without_encryption_is_warned_of(nobody: CommandLine) -> None:
-    done = await nobody.run("login", "-u", "ulla", "--password-stdin", "--url", "http://192.0.2.1:1", stdin="x\n")
-    assert "The password crosses the network unencrypted" in done.err
+async def test_an_unencrypted_password_causes_a_warning(anonymous: CommandLine) -> None:
+    done = await anonymous.run("login", "-u", "ulla", "--password-stdin", "--url", "http://192.0.2.1:1", stdin="x\n")
+    assert "The password is sent unencrypted" in done.err
     assert done.code == 4
 
 
 # Starting
 
 
-async def test_inputs_are_what_the_workflow_takes(ulla: CommandLine, airflow: FakeAirflow) -> None:
+async def test_inputs_are_parsed_by_the_workflows_schema(ulla: CommandLine, airflow: FakeAirflow) -> None:
     done = await ulla.run(
         "run", DAG, "-i", "query=42", "-i", f"image_url={PICTURE}?a=b&c=:=", "-i", "count=3", "-i", 'options={"a": 1}',
         "-i", "anything:=[true]", "--model", "local:vision",
@@ -214,7 +208,7 @@ async def test_a_picture_is_uploaded(ulla: CommandLine, airflow: FakeAirflow, tm
     assert sent(airflow)["image_url"] == "sample://invoice"
 
 
-async def test_a_key_starts_one_run(ulla: CommandLine, airflow: FakeAirflow) -> None:
+async def test_an_idempotency_key_starts_one_run(ulla: CommandLine, airflow: FakeAirflow) -> None:
     command = ("run", DAG, "--image", PICTURE, "--idempotency-key", "order-4711")
     first, second = await ulla.run(*command), await ulla.run(*command)
     assert first.out == second.out
@@ -224,20 +218,20 @@ async def test_a_key_starts_one_run(ulla: CommandLine, airflow: FakeAirflow) -> 
     assert "This Idempotency-Key was used with another request" in other.err
 
 
-async def test_a_lost_answer_starts_no_second_run(ulla: CommandLine, airflow: FakeAirflow) -> None:
-    """The trigger takes effect, no answer comes, and Airflow stays away for the first repetitions."""
+async def test_a_lost_response_starts_no_second_run(ulla: CommandLine, airflow: FakeAirflow) -> None:
+    """The trigger takes effect, its response is lost, and Airflow is unreachable for the first retries."""
     airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", lose_answer=True, times=4)
     done = await ulla.run("run", DAG, "--image", PICTURE)
     assert done.code == 0, done.err
-    assert "trying again in" in done.err
+    assert "retrying in" in done.err
     assert [dag_run_id for _, dag_run_id in airflow.runs] == [done.out.strip()]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin", "said"),
+    ("arguments", "stdin", "message"),
     [
         (["none"], "", "There is no workflow 'none'."),
-        ([], "", "DAG_ID: is missing; name a workflow, or a template with --template"),
+        ([], "", "DAG_ID: missing; name a workflow, or a template with --template"),
         (["--template", "none"], "", "There is no template 'none'."),
         (["--template", "none@2"], "", "There is no template 'none'."),
         ([DAG, "--template", "none", "--image", PICTURE], "", "/template: there is no template 'none'"),
@@ -246,23 +240,23 @@ async def test_a_lost_answer_starts_no_second_run(ulla: CommandLine, airflow: Fa
         ([DAG, "-i", "query"], "", "--input: 'query' is neither name=value nor name:=JSON"),
         ([DAG, "-i", "=x"], "", "--input: '=x' is neither"),
         ([DAG, "-i", "query=a", "-i", "query=b"], "", "--input: query is given twice"),
-        ([DAG, "-i", "count=many"], "", "--input: count takes integer or null, and 'many' is none"),
-        ([DAG, "-i", "anything:=many"], "", "--input: anything takes JSON, and 'many' is none"),
+        ([DAG, "-i", "count=many"], "", "--input: 'many' is not valid for count, which takes integer or null"),
+        ([DAG, "-i", "anything:=many"], "", "--input: 'many' is not valid for anything, which takes JSON"),
         ([DAG, "--input-json", "/none.json"], "", "--input-json: /none.json can't be read: No such file"),
-        ([DAG, "--input-json", "-"], "{", "--input-json: - is no JSON"),
-        ([DAG, "--input-json", "-"], "[]", "--input-json: - holds no JSON object"),
+        ([DAG, "--input-json", "-"], "{", "--input-json: - is not valid JSON"),
+        ([DAG, "--input-json", "-"], "[]", "--input-json: - does not contain a JSON object"),
         ([DAG, "--image", "/none.png"], "", "--image: /none.png can't be read: No such file"),
         ([DAG, "--image", str(ROOT / "README.md")], "", "/file: "),
-        ([DAG, "--image", PICTURE, "-i", f"image_url={PICTURE}"], "", "--image: image_url is given as an input, too"),
+        ([DAG, "--image", PICTURE, "-i", f"image_url={PICTURE}"], "", "--image: image_url is also given as an input"),
         ([DAG, "--image", PICTURE, "--user", "uwe"], "", "only the roles Op and Admin may start a run on behalf of"),
     ],
 )
-async def test_what_cannot_be_started(
-    ulla: CommandLine, airflow: FakeAirflow, arguments: list[str], stdin: str, said: str
+async def test_runs_that_cannot_be_started(
+    ulla: CommandLine, airflow: FakeAirflow, arguments: list[str], stdin: str, message: str
 ) -> None:
     done = await ulla.run("run", *arguments, stdin=stdin)
     assert (done.code, done.out) == (2, "")
-    assert said in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
     assert not airflow.triggers
 
@@ -322,17 +316,17 @@ async def test_a_long_list_is_read_in_pages(ulla: CommandLine, recorded: Recorde
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (("--state", "done"), "--state: 'done' is none of queued, running"),
+        (("--state", "done"), "--state: 'done' is not one of queued, running"),
         (("--since", "soon"), "--since: 'soon' is neither a time"),
         (("--limit", "0"), "--limit"),
     ],
 )
-async def test_a_list_that_cannot_be_asked_for(ulla: CommandLine, arguments: tuple[str, ...], said: str) -> None:
+async def test_invalid_filters_of_a_list(ulla: CommandLine, arguments: tuple[str, ...], message: str) -> None:
     done = await ulla.run("list", *arguments)
     assert (done.code, done.out) == (2, "")
-    assert said in done.err
+    assert message in done.err
 
 
 async def test_a_list_on_a_terminal(ulla: CommandLine, recorded: RecordedRun) -> None:
@@ -347,7 +341,7 @@ async def test_a_list_on_a_terminal(ulla: CommandLine, recorded: RecordedRun) ->
 # Changes
 
 
-async def test_a_run_is_cancelled_and_run_again(ulla: CommandLine, airflow: FakeAirflow) -> None:
+async def test_a_run_is_cancelled_and_retried(ulla: CommandLine, airflow: FakeAirflow) -> None:
     started = await ulla.run("run", DAG, "--image", PICTURE)
     run_id = started.out.strip()
     airflow.set_run(DAG, run_id, "running")
@@ -363,7 +357,7 @@ async def test_a_run_is_cancelled_and_run_again(ulla: CommandLine, airflow: Fake
     assert "Only a run that failed or was cancelled can be retried" in refused.err
 
 
-async def test_what_runs_again_is_watched(ulla: CommandLine, airflow: FakeAirflow, recorded: RecordedRun) -> None:
+async def test_a_retried_run_is_watched(ulla: CommandLine, airflow: FakeAirflow, recorded: RecordedRun) -> None:
     airflow.add_run(DAG, "run", "failed", {"analyse_image": "failed"})
     recorded.task("analyse_image", "failed")
     recorded.is_now("failed")
@@ -377,7 +371,7 @@ async def test_what_runs_again_is_watched(ulla: CommandLine, airflow: FakeAirflo
     assert "analyse_image  success  try 2" in done.out
 
 
-async def test_others_runs_are_not_changed(ulla: CommandLine, airflow: FakeAirflow, recorded: RecordedRun) -> None:
+async def test_runs_of_others_cannot_be_changed(ulla: CommandLine, airflow: FakeAirflow, recorded: RecordedRun) -> None:
     await sign_in(ulla, "uwe")
     for what in ("cancel", "retry"):
         done = await ulla.run(what, *RUN)
@@ -387,7 +381,7 @@ async def test_others_runs_are_not_changed(ulla: CommandLine, airflow: FakeAirfl
 # Results and logs
 
 
-async def test_a_result_goes_through_a_pipe_as_it_is(ulla: CommandLine, recorded: RecordedRun) -> None:
+async def test_a_result_is_piped_unchanged(ulla: CommandLine, recorded: RecordedRun) -> None:
     large = {"output": ["ü\x1b[31m" * 1_000] * 300}
     recorded.returns(large)
     unfinished = await ulla.run("result", *RUN)
@@ -405,12 +399,12 @@ async def test_a_result_goes_through_a_pipe_as_it_is(ulla: CommandLine, recorded
 
 @pytest.fixture
 def logged(airflow: FakeAirflow, recorded: RecordedRun) -> FakeAirflow:
-    """A run of whose task there is a log."""
+    """A run whose task has a log."""
     airflow.add_run(DAG, "run", "running", {"analyse_image": "success"})
-    said = [
+    message = [
         {"timestamp": "2026-11-22T10:00:00Z", "level": "info", "event": f"line {number}\x1b[2J"} for number in range(3)
     ]
-    airflow.set_log(DAG, "run", "analyse_image", said)
+    airflow.set_log(DAG, "run", "analyse_image", message)
     return airflow
 
 
@@ -443,7 +437,7 @@ async def test_a_log_is_followed_across_a_restart(
             await sign_in(shell, "ulla")
             following = await stack.enter_async_context(shell.started("logs", *RUN, "analyse_image", "-f", "--json"))
             await following.says("line 2")
-        await following.says("trying again in", error=True)
+        await following.says("retrying in", error=True)
         logged.set_log(DAG, "run", "analyse_image", [{"event": f"line {number}"} for number in range(5)])
         logged.set_task(DAG, "run", "analyse_image", "success", try_number=1)
         async with application(database_url, logged, **PRODUCTION) as app, served(app, port):

@@ -1,4 +1,4 @@
-"""Watching runs from a shell: every event once and in order, whatever breaks on the way, and how the program ends."""
+"""Watching runs from a shell: every event once and in order despite failures, and the exit codes."""
 
 import asyncio
 import json
@@ -24,14 +24,14 @@ from tests.kit.waiting import eventually
 
 DAG = "visual_ai_workflow"
 WATCH = ("watch", DAG, "run")
-COME_BACK = f"The run goes on. To watch it: python -m backend watch {DAG} run"
+HOW_TO_WATCH = f"The run continues. To watch it: python -m backend watch {DAG} run"
 
 
 @pytest.fixture
 def airflow() -> FakeAirflow:
     airflow = FakeAirflow()
     airflow.add_dag(DAG)
-    airflow.fail("/dags/~/")  # the runs here are not Airflow's
+    airflow.fail("/dags/~/")  # Airflow doesn't know these runs
     return airflow
 
 
@@ -60,12 +60,12 @@ def run(database_url: str) -> Iterator[RecordedRun]:
 
 
 def logged(run: RecordedRun, after: int = 0) -> list[dict[str, Any]]:
-    """The log as the program prints it."""
+    """The recorded events as the program prints them."""
     return [{"id": event.seq, "event": event.type, "data": event.payload} for event in run.log() if event.seq > after]
 
 
 def begin(run: RecordedRun) -> None:
-    """A run in the middle of its work."""
+    """A run in progress."""
     run.is_now("running")
     run.task("validate_input", "success")
     run.task("analyse_image", "running")
@@ -75,7 +75,7 @@ def begin(run: RecordedRun) -> None:
 
 
 def end(run: RecordedRun, state: str = "success") -> None:
-    """The rest of it."""
+    """The rest of the run."""
     run.say("analyse_image", "vision", "analyse", "79.50 EUR.")
     used: dict[str, Any] = {"model": "openai:gpt-4.1", "input_tokens": 1_200, "output_tokens": 34, "cost_usd": 0.0123}
     run.agent("analyse_image", "vision", "success", "analyse", latency_ms=1_500.0, **used)
@@ -86,7 +86,7 @@ def end(run: RecordedRun, state: str = "success") -> None:
 
 
 @pytest.mark.parametrize(("state", "code"), [("success", 0), ("failed", 1), ("cancelled", 3)])
-async def test_the_exit_code_tells_how_the_run_ended(
+async def test_the_exit_code_says_how_the_run_ended(
     shell: CommandLine, run: RecordedRun, state: str, code: int
 ) -> None:
     begin(run)
@@ -132,7 +132,7 @@ async def test_without_a_terminal_each_change_is_a_line(shell: CommandLine, run:
     assert "\x1b" not in done.out + done.err
 
 
-async def test_json_is_the_log_as_it_stands(shell: CommandLine, run: RecordedRun) -> None:
+async def test_json_has_all_events_unchanged(shell: CommandLine, run: RecordedRun) -> None:
     begin(run)
     async with shell.started(*WATCH, "--json", "--after", "0") as watching:
         await watching.says('"token"')
@@ -161,7 +161,7 @@ class Backend:
 
     @asynccontextmanager
     async def up(self, **settings: Any) -> AsyncIterator[FastAPI]:
-        """It runs."""
+        """Run the backend."""
         async with application(self._database_url, self._airflow, **settings) as app, served(app, self._port):
             yield app
 
@@ -183,7 +183,7 @@ async def test_a_restart_of_the_backend_loses_nothing(tmp_path: Path, backend: B
         async with backend.up():
             watching = await stack.enter_async_context(shell.started(*WATCH, "--json", "--after", "0"))
             await watching.says('"token"')
-        await watching.says("trying again in", error=True)
+        await watching.says("retrying in", error=True)
         for _ in range(2):
             run.say("analyse_image", "vision", "analyse", "said while nobody was there")
             async with backend.up() as app:
@@ -197,7 +197,9 @@ async def test_a_restart_of_the_backend_loses_nothing(tmp_path: Path, backend: B
     assert done.events == json.loads(json.dumps(logged(run)))
 
 
-async def test_lost_events_are_told_and_made_up_for(tmp_path: Path, backend: Backend, run: RecordedRun) -> None:
+async def test_lost_events_are_reported_and_replaced_by_the_current_state(
+    tmp_path: Path, backend: Backend, run: RecordedRun
+) -> None:
     shell = CommandLine(tmp_path, VISUAL_AI_URL=backend.url)
     begin(run)
     seen = run.log()[-1].seq
@@ -212,7 +214,7 @@ async def test_lost_events_are_told_and_made_up_for(tmp_path: Path, backend: Bac
         lost = run.log()[-1].seq
         run.prune(lost)
         async with backend.up():
-            await lines.says(f"Events {seen + 1} to {lost} are no longer kept", error=True)
+            await lines.says(f"Events {seen + 1} to {lost} are no longer stored", error=True)
             await lines.says("analyse_image  running  try 2")
             await raw.says('"gap"')
             end(run)
@@ -225,10 +227,8 @@ async def test_lost_events_are_told_and_made_up_for(tmp_path: Path, backend: Bac
     assert by_json.events[ids.index("gap") + 1 :] == json.loads(json.dumps(logged(run)))
 
 
-async def test_a_connection_that_dies_without_a_word_is_made_again(
-    tmp_path: Path, backend: Backend, run: RecordedRun
-) -> None:
-    """What a client hears of a network that is gone: nothing."""
+async def test_an_aborted_connection_is_reopened(tmp_path: Path, backend: Backend, run: RecordedRun) -> None:
+    """The network between client and backend breaks."""
     begin(run)
     relay = Relay(backend.url)
     async with backend.up(), relay.up() as url:
@@ -252,14 +252,14 @@ class Relay:
 
     @asynccontextmanager
     async def up(self) -> AsyncIterator[str]:
-        """The address that leads there."""
+        """Run the relay; yields its address."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         async with server:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             self.cut()
 
     def cut(self) -> None:
-        """All connections break in the middle."""
+        """Abort all connections."""
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
@@ -278,7 +278,7 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
     sink.close()
 
 
-async def test_patience_ends(tmp_path: Path, backend: Backend, run: RecordedRun) -> None:
+async def test_watching_gives_up_after_a_while(tmp_path: Path, backend: Backend, run: RecordedRun) -> None:
     shell = CommandLine(tmp_path, VISUAL_AI_URL=backend.url)
     begin(run)
     async with AsyncExitStack() as stack:
@@ -287,13 +287,11 @@ async def test_patience_ends(tmp_path: Path, backend: Backend, run: RecordedRun)
             await watching.says("analyse_image  running")
         done = await watching.done()
     assert done.code == 4
-    assert f"Nothing answers at {backend.url}" in done.err
-    assert COME_BACK in done.err
+    assert f"No response from {backend.url}" in done.err
+    assert HOW_TO_WATCH in done.err
 
 
-async def test_a_token_that_expires_is_replaced_by_the_own_stacks_account(
-    tmp_path: Path, backend: Backend, run: RecordedRun
-) -> None:
+async def test_an_expired_token_of_the_own_stack_is_renewed(tmp_path: Path, backend: Backend, run: RecordedRun) -> None:
     port = backend.url.rpartition(":")[2]
     account = {"_AIRFLOW_WWW_USER_USERNAME": "ulla", "_AIRFLOW_WWW_USER_PASSWORD": PASSWORD}
     shell = CommandLine(tmp_path, VISUAL_AI_BACKEND_PORT=port, **account)
@@ -310,7 +308,9 @@ async def test_a_token_that_expires_is_replaced_by_the_own_stacks_account(
     assert done.events == json.loads(json.dumps(logged(run)))
 
 
-async def test_a_given_token_that_expires_ends_the_watching(tmp_path: Path, backend: Backend, run: RecordedRun) -> None:
+async def test_an_expired_token_from_the_environment_ends_the_watch(
+    tmp_path: Path, backend: Backend, run: RecordedRun
+) -> None:
     begin(run)
     async with backend.up(token_lifetime=6, stream_heartbeat=0.1):
         async with httpx.AsyncClient(base_url=backend.url) as http:
@@ -321,12 +321,10 @@ async def test_a_given_token_that_expires_ends_the_watching(tmp_path: Path, back
     assert done.code == 2
     assert "analyse_image  running" in done.out
     assert "The token of --token or VISUAL_AI_TOKEN isn't accepted: The token has expired" in done.err
-    assert COME_BACK in done.err
+    assert HOW_TO_WATCH in done.err
 
 
-async def test_a_kept_token_that_expires_is_replaced_when_somebody_signs_in_again(
-    tmp_path: Path, backend: Backend, run: RecordedRun
-) -> None:
+async def test_an_expired_login_is_replaced_by_a_new_one(tmp_path: Path, backend: Backend, run: RecordedRun) -> None:
     shell = CommandLine(tmp_path, VISUAL_AI_URL=backend.url)
     login = ("login", "-u", "ulla", "--password-stdin")
     begin(run)
@@ -347,14 +345,14 @@ async def test_a_kept_token_that_expires_is_replaced_when_somebody_signs_in_agai
     assert "Sign in: python -m backend login" in refused.err
 
 
-async def test_ctrl_c_leaves_the_run_alone(shell: CommandLine, run: RecordedRun) -> None:
+async def test_ctrl_c_does_not_stop_the_run(shell: CommandLine, run: RecordedRun) -> None:
     begin(run)
     async with shell.started(*WATCH) as watching:
         await watching.says("analyse_image  running")
         watching.signal(signal.SIGINT)
         done = await watching.done()
     assert done.code == 130
-    assert done.err.strip() == COME_BACK
+    assert done.err.strip() == HOW_TO_WATCH
     assert [event.type for event in run.log()].count("end") == 0
 
 
@@ -362,20 +360,22 @@ async def test_ctrl_c_leaves_the_run_alone(shell: CommandLine, run: RecordedRun)
     ("arguments", "code", "said"),
     [
         (("watch", DAG, "none"), 2, "Error: There is no such run, or it is not yours."),
-        (("watch", DAG, "run", "--url", "http://127.0.0.1:1"), 4, "Nothing answers at http://127.0.0.1:1"),
-        (("watch", DAG, "run", "--url", "localhost:8000"), 2, "'localhost:8000' is no address"),
+        (("watch", DAG, "run", "--url", "http://127.0.0.1:1"), 4, "No response from http://127.0.0.1:1"),
+        (("watch", DAG, "run", "--url", "localhost:8000"), 2, "'localhost:8000' is not a valid address"),
         (("watch", DAG, "run", "--after", "-1"), 2, "--after"),
         (("watch", DAG), 2, "DAG_RUN_ID"),
     ],
 )
-async def test_what_cannot_be_watched(shell: CommandLine, arguments: tuple[str, ...], code: int, said: str) -> None:
+async def test_runs_that_cannot_be_watched(
+    shell: CommandLine, arguments: tuple[str, ...], code: int, said: str
+) -> None:
     done = await shell.run(*arguments)
     assert (done.code, done.out) == (code, "")
     assert said in done.err
     assert "Traceback" not in done.err
 
 
-async def test_what_answers_is_something_else(shell: CommandLine) -> None:
+async def test_a_server_that_is_not_the_backend(shell: CommandLine) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 5\r\n\r\nhello")
@@ -387,11 +387,11 @@ async def test_what_answers_is_something_else(shell: CommandLine) -> None:
         for arguments in (WATCH, ("list",), ("cancel", DAG, "run", "--token", "t")):
             done = await shell.run(*arguments, VISUAL_AI_URL=url)
             assert done.code == 4
-            assert f"What answers at {url} is" in done.err
+            assert f"from {url} is not" if arguments == WATCH else f"server at {url} is not" in done.err
             assert "Traceback" not in done.err
 
 
-async def test_a_terminal_shows_a_tree_that_lives(shell: CommandLine, run: RecordedRun) -> None:
+async def test_a_terminal_shows_a_live_tree(shell: CommandLine, run: RecordedRun) -> None:
     async with shell.terminal(*WATCH) as terminal:
         await terminal.shows(f"{DAG}  run  connecting", f"{DAG}  run  queued", "0 %")
         begin(run)
@@ -437,7 +437,7 @@ async def test_a_tree_of_many_tasks_fits_the_terminal(shell: CommandLine, run: R
         assert frame.count("\n") < 20
 
 
-async def test_a_terminal_is_asked_for_the_password_and_the_watching_goes_on(
+async def test_the_terminal_prompts_for_the_password_and_the_watch_continues(
     tmp_path: Path, backend: Backend, run: RecordedRun
 ) -> None:
     shell = CommandLine(tmp_path, VISUAL_AI_URL=backend.url)
@@ -473,5 +473,5 @@ async def test_ctrl_c_at_a_terminal(shell: CommandLine, run: RecordedRun) -> Non
         await terminal.shows("● analyse_image  running")
         terminal.type("\x03")
         assert await terminal.ended() == 130
-        assert COME_BACK in terminal.text
-        assert terminal.raw.rstrip().endswith(COME_BACK.rpartition(" ")[2]) or "\x1b[?25h" in terminal.raw
+        assert HOW_TO_WATCH in terminal.text
+        assert terminal.raw.rstrip().endswith(HOW_TO_WATCH.rpartition(" ")[2]) or "\x1b[?25h" in terminal.raw

@@ -1,4 +1,4 @@
-"""A worker of Celery as the compose file starts it, with a broker and nothing else: no database of Airflow's."""
+"""A Celery worker as the compose file starts it, with a broker but without Airflow's database."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ import pytest
 
 from backend.deployment.credentials import load_credentials
 from backend.deployment.entrypoint import WORKER, Container
+from tests.kit.processes.reaper import marker
 from tests.kit.processes.stack import ROOT, wait_until
 from tests.kit.servers.redis import RedisServer
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture
 def environment(tmp_path: Path, redis_server: RedisServer) -> dict[str, str]:
-    """A worker's, with the project's own folder in the place of the image's."""
+    """A worker's environment, with the checkout's folders instead of the image's."""
     home = tmp_path / "home"
     home.mkdir()
     for name in ("config", "plugins", "dags"):
@@ -38,7 +39,7 @@ def environment(tmp_path: Path, redis_server: RedisServer) -> dict[str, str]:
         "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",
     }
     given = Container(person, tmp_path / "run").airflow_environment()
-    return given | {"PYTHONPATH": f"{given['PYTHONPATH']}:{ROOT}"}  # in the image the package is installed
+    return given | marker() | {"PYTHONPATH": f"{given['PYTHONPATH']}:{ROOT}"}  # in the image the package is installed
 
 
 @pytest.fixture
@@ -50,10 +51,14 @@ def worker(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.P
         yield process
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:  # it is still starting
+            process.kill()
+            process.wait()
 
 
-def test_it_needs_no_database_answers_its_health_check_and_has_loaded_what_agents_need_before_it_forks(
+def test_a_worker_needs_no_database_passes_its_health_check_and_preloads(
     worker: subprocess.Popen[bytes], environment: dict[str, str], tmp_path: Path
 ) -> None:
     def healthy() -> bool:

@@ -13,7 +13,7 @@ from tests.kit.processes.proxied_backend import ProxiedBackend, proxied_backend
 from tests.kit.processes.stack import ROOT, free_port, wait_until
 from tests.kit.serving import RULES, check_hashed_file, check_page, check_unbuffered
 
-pytestmark = pytest.mark.timeout(600)  # the first time it installs packages
+pytestmark = pytest.mark.timeout(600)  # the first run installs packages
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_hashed_files(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("prefix", RULES["api"])
-def test_what_the_backend_answers(client: httpx.Client, prefix: str) -> None:
+def test_responses_of_the_backend_pass_through(client: httpx.Client, prefix: str) -> None:
     answer = client.get(prefix, params={"a": "b"})
     assert answer.json()["path"] == f"{prefix}?a=b"
     assert answer.headers["cache-control"] == "no-store"  # its own
@@ -68,15 +68,15 @@ def test_what_the_backend_answers(client: httpx.Client, prefix: str) -> None:
     assert client.get(f"{prefix}x").headers["content-type"].startswith("text/html")
 
 
-def test_an_event_is_sent_on_at_once(client: httpx.Client, backend: ProxiedBackend) -> None:
+def test_an_event_is_forwarded_immediately(client: httpx.Client, backend: ProxiedBackend) -> None:
     check_unbuffered(client, "/workflow-status/stream/dag/run", backend.release)
 
 
-def test_a_second_build_has_nothing_to_do() -> None:
+def test_a_second_build_does_nothing() -> None:
     Frontend(ROOT, lambda name: pytest.fail(f"it began again: {name}")).build()
 
 
-def test_a_backend_that_is_away_is_a_problem_to_be_retried(client: httpx.Client, backend: ProxiedBackend) -> None:
+def test_an_unreachable_backend_is_a_retryable_problem(client: httpx.Client, backend: ProxiedBackend) -> None:
     backend.shutdown()
     backend.server_close()
     answer = client.get("/workflows")

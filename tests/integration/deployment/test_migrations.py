@@ -1,4 +1,4 @@
-"""The migrations on a real PostgreSQL, and what the two roles can and can't do."""
+"""The migrations on a real PostgreSQL, and the rights of the two roles."""
 
 import threading
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.kit.servers.postgres import Postgres, running_cluster
 
 @pytest.fixture
 def airflow_table(pg: Postgres, postgres: Cluster) -> str:
-    """A table as Airflow makes them: in `public`, owned by role `airflow`."""
+    """A table like Airflow's: in `public`, owned by the role `airflow`."""
     with psycopg.connect(
         plain_url(postgres.url("airflow", user="airflow", password="owner")), autocommit=True
     ) as owner:
@@ -54,7 +54,7 @@ def refused(connection: psycopg.Connection, statement: str) -> bool:
         "DROP TABLE {}",
     ],
 )
-def test_neither_role_touches_airflows_tables(role: psycopg.Connection, airflow_table: str, statement: str) -> None:
+def test_neither_role_can_access_airflows_tables(role: psycopg.Connection, airflow_table: str, statement: str) -> None:
     try:
         assert refused(role, statement.format(airflow_table))
     except psycopg.errors.UndefinedTable:
@@ -78,11 +78,11 @@ def test_neither_role_touches_airflows_tables(role: psycopg.Connection, airflow_
         "SELECT pg_read_file('postgresql.conf')",
     ],
 )
-def test_neither_role_makes_anything_or_leaves_its_schema(role: psycopg.Connection, statement: str) -> None:
+def test_neither_role_can_create_anything_or_leave_its_schema(role: psycopg.Connection, statement: str) -> None:
     assert refused(role, statement)
 
 
-def test_the_worker_deletes_nothing_but_checkpoints(worker: psycopg.Connection) -> None:
+def test_the_worker_can_delete_only_checkpoints(worker: psycopg.Connection) -> None:
     tables = worker.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'visual_ai'").fetchall()
     assert tables
     for (table,) in tables:
@@ -91,9 +91,7 @@ def test_the_worker_deletes_nothing_but_checkpoints(worker: psycopg.Connection) 
         assert refused(worker, f"TRUNCATE visual_ai.{table}"), table
 
 
-def test_the_worker_writes_what_it_records_and_the_timeline_only_grows(
-    worker: psycopg.Connection, database_url: str
-) -> None:
+def test_the_worker_can_add_records_and_change_no_events(worker: psycopg.Connection, database_url: str) -> None:
     row = worker.execute(
         "INSERT INTO visual_ai.workflow_executions (dag_id, dag_run_id) VALUES ('d', 'r') RETURNING id"
     ).fetchone()
@@ -106,7 +104,7 @@ def test_the_worker_writes_what_it_records_and_the_timeline_only_grows(
     assert refused(worker, "UPDATE visual_ai.workflow_events SET payload = '{}'")
 
 
-def test_a_password_is_needed_and_travels_scrambled(pg: Postgres, postgres: Cluster) -> None:
+def test_a_password_is_required_and_never_sent_in_clear_text(pg: Postgres, postgres: Cluster) -> None:
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(plain_url(postgres.url("airflow", user="visual_ai_worker", password="wrong")))
     rules = "SELECT DISTINCT auth_method FROM pg_hba_file_rules"
@@ -123,7 +121,7 @@ def test_migrating_again_changes_nothing(pg: Postgres) -> None:
     assert (again.backend_url, again.worker_url) == (pg.backend_url, pg.worker_url)
 
 
-def test_two_installations_at_the_same_moment_both_end_migrated(postgres: Cluster) -> None:
+def test_two_simultaneous_migrations_both_succeed(postgres: Cluster) -> None:
     postgres.ensure_database("twice", owner="airflow", password="owner")
     applied, errors = [], []
 
@@ -143,20 +141,20 @@ def test_two_installations_at_the_same_moment_both_end_migrated(postgres: Cluste
     assert max(map(len, applied)) >= 1
 
 
-def test_a_migration_that_was_killed_doesnt_lock_the_next_one_out(pg: Postgres) -> None:
+def test_a_killed_migration_does_not_block_the_next(pg: Postgres) -> None:
     with psycopg.connect(plain_url(pg.admin_url), autocommit=True) as admin:
         admin.execute(f"INSERT INTO {BOOKKEEPING_SCHEMA}.yoyo_lock (locked, ctime, pid) VALUES (1, now(), 1)")
     assert migrate(pg.admin_url).applied == ()
 
 
-def test_databases_of_one_cluster_agree_on_the_roles_passwords(pg: Postgres, postgres: Cluster) -> None:
+def test_databases_of_one_cluster_share_the_roles_passwords(pg: Postgres, postgres: Cluster) -> None:
     postgres.ensure_database("neighbour", owner="airflow", password="owner")
     migrate(postgres.url("neighbour"))
     psycopg.connect(plain_url(pg.worker_url)).close()
     assert role_password("a", "visual_ai_worker") != role_password("a", "visual_ai_backend")
 
 
-def test_an_owner_without_the_right_to_make_roles_is_told_what_to_do() -> None:
+def test_an_owner_who_may_not_create_roles_is_told_what_to_do() -> None:
     with running_cluster("secret") as cluster:
         cluster.ensure_database("airflow", owner="airflow", password="owner")
         owner = cluster.url("airflow", user="airflow", password="owner")

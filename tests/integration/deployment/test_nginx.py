@@ -1,4 +1,4 @@
-"""docker/nginx.conf in a real nginx, filled in as its container does it."""
+"""docker/nginx.conf in a real nginx, filled in by the container's entry point."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def backend() -> Iterator[ProxiedBackend]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """The entry and its template as in the image, but with files of nginx's in a directory of the test's own."""
+    """The entry point and its template as in the image, with nginx's files in a directory of the test's own."""
     with tempfile.TemporaryDirectory(prefix="nginx-") as name:
         Path(name).chmod(0o755)  # started by root, nginx works as somebody else
         _fill(Path(name))
@@ -94,7 +94,7 @@ def test_hashed_files(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("prefix", RULES["api"])
-def test_what_the_backend_answers(client: httpx.Client, prefix: str) -> None:
+def test_responses_of_the_backend_pass_through(client: httpx.Client, prefix: str) -> None:
     answer = client.get(prefix, params={"a": "b"})
     assert answer.json()["path"] == f"{prefix}?a=b"
     assert answer.headers["cache-control"] == "no-store"  # its own
@@ -106,11 +106,11 @@ def test_what_the_backend_answers(client: httpx.Client, prefix: str) -> None:
         assert client.get(f"{prefix}x").headers["content-type"].startswith("text/html")
 
 
-def test_an_event_is_sent_on_at_once(client: httpx.Client, backend: ProxiedBackend) -> None:
+def test_an_event_is_forwarded_immediately(client: httpx.Client, backend: ProxiedBackend) -> None:
     check_unbuffered(client, "/workflow-status/stream/dag/run", backend.release)
 
 
-def test_uploads_up_to_the_backends_own_limit_arrive_and_endless_ones_do_not(
+def test_uploads_up_to_the_backends_limit_pass_and_endless_ones_do_not(
     client: httpx.Client, backend: ProxiedBackend
 ) -> None:
     assert client.post("/images", content=b"x" * 2_100_000).json() == {"size": 2_100_000}
@@ -121,7 +121,7 @@ def test_uploads_up_to_the_backends_own_limit_arrive_and_endless_ones_do_not(
     assert backend.bodies == [2_100_000]
 
 
-def test_a_backend_that_is_away_is_a_problem_to_be_retried(client: httpx.Client, backend: ProxiedBackend) -> None:
+def test_an_unreachable_backend_is_a_retryable_problem(client: httpx.Client, backend: ProxiedBackend) -> None:
     backend.shutdown()
     backend.server_close()
     answer = client.get("/workflows")
@@ -131,21 +131,21 @@ def test_a_backend_that_is_away_is_a_problem_to_be_retried(client: httpx.Client,
     assert answer.json()["status"] == httpx.codes.SERVICE_UNAVAILABLE
 
 
-def test_hsts_is_sent_behind_tls_only(client: httpx.Client) -> None:
+def test_hsts_is_sent_only_behind_tls(client: httpx.Client) -> None:
     behind_tls = client.get("/", headers={"X-Forwarded-Proto": "https"})
     assert behind_tls.headers["strict-transport-security"].startswith("max-age=")
     passed_on = client.get("/workflows", headers={"X-Forwarded-Proto": "https"}).json()["headers"]
     assert passed_on["x-forwarded-proto"] == "https"
 
 
-def test_the_log_holds_no_token(client: httpx.Client, folder: Path) -> None:
+def test_the_log_contains_no_token(client: httpx.Client, folder: Path) -> None:
     client.get("/workflows?token=in-the-query", headers={"Authorization": "Bearer in-the-header"})
     client.get("/workflows", headers={"Cookie": "visual_ai_session=in-the-cookie"})
     log = wait_until(lambda: text if '/workflows" 200' in (text := (folder / "log").read_text()) else None, timeout=5)
     assert "in-the" not in log
 
 
-def test_a_limit_that_is_no_number_is_named(folder: Path) -> None:
+def test_an_invalid_limit_names_its_variable(folder: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "VISUAL_AI_MAX_IMAGE_BYTES": "20 MB"}
     refused = subprocess.run(
         [folder / "frontend-entry.sh"], env=environment, capture_output=True, text=True, check=False
@@ -154,8 +154,8 @@ def test_a_limit_that_is_no_number_is_named(folder: Path) -> None:
     assert "VISUAL_AI_MAX_IMAGE_BYTES" in refused.stderr
 
 
-def test_the_conf_has_the_rules_of_the_frontend() -> None:
-    """Also where there is no nginx to try it."""
+def test_the_configuration_has_the_frontends_rules() -> None:
+    """Runs without nginx, too."""
     text = (ROOT / "docker" / "nginx.conf").read_text()
     for name, value in RULES["headers"].items():
         assert f'add_header {name} "{value}" always;' in text

@@ -1,4 +1,4 @@
-"""The embedded cluster: its start, its end, and what a crash leaves."""
+"""The embedded cluster: starting, stopping and recovering from a crash."""
 
 import os
 import shutil
@@ -35,10 +35,10 @@ def kill(cluster: Cluster) -> None:
     process = psutil.Process(postmaster(cluster))
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
-    time.sleep(0.3)  # its children notice and end
+    time.sleep(0.3)  # until its children have noticed and exited
 
 
-def test_data_survive_a_stop(cluster: Cluster) -> None:
+def test_data_survives_a_stop(cluster: Cluster) -> None:
     cluster.ensure_database("kept", owner="someone", password="p")
     assert cluster.stop()
     assert not cluster.stop()
@@ -46,20 +46,20 @@ def test_data_survive_a_stop(cluster: Cluster) -> None:
     psycopg.connect(plain_url(cluster.url("kept", user="someone", password="p"))).close()
 
 
-def test_starting_twice_is_one_server(cluster: Cluster) -> None:
+def test_starting_twice_starts_one_server(cluster: Cluster) -> None:
     before = postmaster(cluster)
     cluster.start()
     assert postmaster(cluster) == before
 
 
-def test_it_comes_back_after_a_power_cut(cluster: Cluster) -> None:
+def test_it_starts_after_a_power_failure(cluster: Cluster) -> None:
     kill(cluster)
     assert not cluster.running()
     cluster.start()
     wait_until_reachable(cluster.url(), timeout=5)
 
 
-def test_a_pid_file_that_names_another_program_is_not_believed(cluster: Cluster) -> None:
+def test_a_pid_file_with_another_programs_pid_is_ignored(cluster: Cluster) -> None:
     kill(cluster)
     lines = (cluster.data / "postmaster.pid").read_text().split("\n")
     (cluster.data / "postmaster.pid").write_text("\n".join([str(os.getpid()), *lines[1:]]))
@@ -75,7 +75,7 @@ def test_it_can_move_to_another_port(cluster: Cluster) -> None:
     wait_until_reachable(moved.url(), timeout=5)
 
 
-def test_only_the_loopback_is_served_and_no_socket_file(cluster: Cluster) -> None:
+def test_it_listens_only_on_the_loopback_interface(cluster: Cluster) -> None:
     with psycopg.connect(plain_url(cluster.url())) as connection:
         shown = connection.execute(
             "SELECT name, setting FROM pg_settings WHERE name IN ('listen_addresses', 'unix_socket_directories')"
@@ -92,21 +92,23 @@ def test_a_cluster_that_cannot_start_shows_its_log(cluster: Cluster) -> None:
         cluster.start()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as another user")
-def test_below_a_private_directory_only_the_right_to_pass_is_given() -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts the server as another user")
+def test_a_private_directory_above_only_becomes_traversable() -> None:
     private = disposable_folder("private")
-    told: list[str] = []
-    cluster = Cluster(private / "deeper" / "data", free_port(), "secret", marker(), durable=False, tell=told.append)
+    reported: list[str] = []
+    cluster = Cluster(
+        private / "deeper" / "data", free_port(), "secret", marker(), durable=False, report=reported.append
+    )
     try:
         cluster.start()
         assert stat.S_IMODE(private.stat().st_mode) == 0o701
-        assert any(str(private) in line for line in told)
+        assert any(str(private) in line for line in reported)
     finally:
         cluster.stop()
         shutil.rmtree(private, ignore_errors=True)
 
 
-def test_an_unknown_host_or_password_is_told_at_once(cluster: Cluster) -> None:
+def test_an_unknown_host_or_password_is_reported_immediately(cluster: Cluster) -> None:
     started = time.monotonic()
     with pytest.raises(StackError, match="POSTGRES_PASSWORD"):
         wait_until_reachable(cluster.url(password="wrong"), timeout=30)
@@ -115,6 +117,6 @@ def test_an_unknown_host_or_password_is_told_at_once(cluster: Cluster) -> None:
     assert time.monotonic() - started < 20
 
 
-def test_a_server_that_is_not_there_yet_is_waited_for() -> None:
+def test_waiting_for_a_server_ends_with_its_error() -> None:
     with pytest.raises(StackError, match="refused"):
         wait_until_reachable(f"postgresql+psycopg://u:p@127.0.0.1:{free_port()}/db", timeout=1)

@@ -37,7 +37,7 @@ def test_a_killed_pytest_leaves_no_server_behind(tmp_path: Path, distribution: l
     (tmp_path / "pytest.ini").touch()
     ready = tmp_path / "ready"
     pytest_process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.kit.fixtures", *distribution],
+        [sys.executable, "-m", "pytest", "-q", "-p", "tests.kit.fixtures.servers", *distribution],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,28 +19,14 @@ from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
 from tests.kit.notifications import LENIENT, all_handled, at_once, fail, rows, states, target, wants
 from tests.kit.servers.postgres import Postgres
-from tests.kit.servers.webhooks import SECRET, Answer, Receiver, receiving
+from tests.kit.servers.webhooks import SECRET, Answer, Receiver
 from tests.kit.waiting import eventually
-
-
-@pytest.fixture
-def worker(pg: Postgres, database_url: str) -> Iterator[Engine]:
-    """The database with a task's rights."""
-    engine = create_engine(pg.worker_url, pool_size=4, json_serializer=dumps)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
 
 
 @pytest.fixture(autouse=True)
 def short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hangs is not waited for at the end of a process."""
-    monkeypatch.setattr(deliveries, "LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr(deliveries, "SHUTDOWN_SECONDS", 0.1)
 
 
 @asynccontextmanager
@@ -219,7 +205,7 @@ async def test_a_secret_that_can_not_be_read_any_more(database_url: str, worker:
     async with backend(database_url, jwt_secret="t" * 32) as http:
         await all_handled(database_url)
         (row,) = rows(database_url)
-        assert row["last_error"] == "the target's secret can't be read any more; its owner has to set it again"
+        assert row["last_error"] == "the target's secret can't be decrypted any more; its owner has to set it again"
         await wanted_by(http, "ulla", target(receiver, secret="another secret, as long"))
         otto = await sign_in(http, "otto")
         assert (await http.post(f"/notifications/{row['id']}/resend", headers=otto)).status_code == 202

@@ -1,7 +1,7 @@
 """From what happens in a run to a webhook: who is told, once, signed, repeated, or in the end not at all."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,14 +10,13 @@ import httpx
 import psycopg
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 
-from backend.core.jsonable import dumps
-from backend.core.notifications.webhook_signature import signature
 from backend.db.address import plain_url
 from backend.db.runs.executions import RunState
+from backend.services.notifications.deliveries import signature
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.application import PRODUCTION, application, sign_in
 from tests.kit.documents.snippets import snippet
 from tests.kit.notifications import (
     LENIENT,
@@ -31,42 +30,16 @@ from tests.kit.notifications import (
     target,
     wants,
 )
-from tests.kit.servers.postgres import Postgres
-from tests.kit.servers.webhooks import SECRET, Answer, Receiver, receiving
+from tests.kit.servers.webhooks import SECRET, Answer, Receiver
 from tests.kit.waiting import eventually
 
 Headers = Mapping[str, str]
 
 
 @pytest.fixture
-def worker(pg: Postgres, database_url: str) -> Iterator[Engine]:
-    """The database with a task's rights."""
-    engine = create_engine(pg.worker_url, pool_size=4, json_serializer=dumps)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
-
-
-@pytest.fixture
 async def app(database_url: str) -> AsyncIterator[FastAPI]:
     async with application(database_url, FakeAirflow(), **PRODUCTION, **LENIENT) as app:
         yield app
-
-
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(app) as client:
-        yield client
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Headers:
-    return await sign_in(http, "ulla")
 
 
 # Who is told of what
@@ -310,7 +283,7 @@ async def test_the_list_has_pages_and_is_for_op_and_admin(
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"enabled": False}, "the target is switched off"),
+        ({"enabled": False}, "the target is disabled"),
         ({"name": "renamed"}, "the user has no notification target of this name"),
         ({}, "the receiver answered 410: it wants no more notifications"),
     ],

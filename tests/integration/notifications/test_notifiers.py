@@ -16,10 +16,10 @@ from backend.core.jsonable import dumps
 from backend.core.settings import get_settings
 from backend.db.runs.executions import RunState
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.application import PRODUCTION, application, client_of
 from tests.kit.notifications import LENIENT, all_handled, record_error, rows, states, target, wants
 from tests.kit.servers.postgres import Postgres
-from tests.kit.servers.webhooks import SECRET, Receiver, receiving
+from tests.kit.servers.webhooks import SECRET, Receiver
 from visual_ai_notifiers import VisualAINotifier
 
 ALERTS: dict[str, Any] = {"events": ["alert"]}
@@ -35,20 +35,9 @@ def airflows_process(pg: Postgres, database_url: str, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
-
-
-@pytest.fixture
 async def http(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     async with application(database_url, FakeAirflow(), **PRODUCTION, **LENIENT) as app, client_of(app) as http:
         yield http
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Mapping[str, str]:
-    return await sign_in(http, "ulla")
 
 
 def run_fields(run_id: str = "r1", user: str | None = "ulla") -> dict[str, Any]:

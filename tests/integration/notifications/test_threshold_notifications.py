@@ -1,14 +1,13 @@
 """Thresholds that are passed: of rate limits over all of a user's runs, and of a run's and a task's budget."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 
 from backend.core.budget import BudgetExceededError, parse_budget
-from backend.core.jsonable import dumps
 from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
 from backend.db.runs import errors, executions
@@ -18,12 +17,12 @@ from backend.runtime.batch.run import run_batch
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.application import PRODUCTION, application, client_of
 from tests.kit.failures.raised import raises_failure
 from tests.kit.notifications import LENIENT, all_handled, record_error, rows, run_of, target, wants
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.servers.postgres import Postgres
-from tests.kit.servers.webhooks import Receiver, receiving
+from tests.kit.servers.webhooks import Receiver
 
 RATE: dict[str, Any] = {
     "events": ["rate_limit_threshold"],
@@ -33,28 +32,9 @@ BUDGET: dict[str, Any] = {"events": ["budget_threshold"]}
 
 
 @pytest.fixture
-def worker(pg: Postgres, database_url: str) -> Iterator[Engine]:
-    """The database with a task's rights."""
-    engine = create_engine(pg.worker_url, pool_size=4, json_serializer=dumps)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
-
-
-@pytest.fixture
 async def http(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     async with application(database_url, FakeAirflow(), **PRODUCTION, **LENIENT) as app, client_of(app) as http:
         yield http
-
-
-@pytest.fixture
-async def ulla(http: httpx.AsyncClient) -> Mapping[str, str]:
-    return await sign_in(http, "ulla")
 
 
 # Rate limits

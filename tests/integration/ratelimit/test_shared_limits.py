@@ -1,4 +1,4 @@
-"""Agents of several processes, a real server that limits them, and the state they share in a real database."""
+"""Agents in several processes, a real server that limits them, and a real store for the shared state."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_two_hundred_agents_waste_little(database_url: str, redis_server: RedisS
 
 
 @pytest.mark.parametrize("shared_in", ["postgres", "redis"])
-def test_agents_go_on_without_what_they_share(redis_server: RedisServer, shared_in: str) -> None:
+def test_agents_continue_without_a_store(redis_server: RedisServer, shared_in: str) -> None:
     if shared_in == "redis":
         redis_server.kill()
     with OpenAIServer.subprocess(rate=20, latency=0.2) as server:
@@ -39,5 +39,5 @@ def test_agents_go_on_without_what_they_share(redis_server: RedisServer, shared_
             redis_url=redis_server.url if shared_in == "redis" else None,
         )
     assert sum(one.answered for one in called) == 60
-    # Each process learns for itself, so more is wasted, but far from all.
+    # Each process learns the limit by itself, so more calls are wasted.
     assert waste(called) < 0.5, called

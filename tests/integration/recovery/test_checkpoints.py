@@ -1,10 +1,8 @@
 """A retry goes on where the try before it stopped, and a superseded try can write nothing."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import psycopg
 import pytest
@@ -15,42 +13,18 @@ from sqlalchemy import Connection, text
 from backend.checkpoints.batch_writer import CheckpointWriter
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.checkpoints.pool import open_pool
-from backend.core.settings import Settings
 from backend.core.states import TaskState
 from backend.db.address import plain_url
-from backend.db.engine import Database, make_async_engine
 from backend.db.runs import executions, observations, threads
 from backend.db.runs.threads import Claim, ClaimRequest, SupersededError
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, run_single
 from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
+from tests.kit.fixtures.tasks import MakeRunner
 from tests.kit.openai.server import OpenAIServer
-from tests.kit.policies import NO_RETRIES
 from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
-
-MakeRunner = Callable[..., AgentRunner]
-
-
-@pytest.fixture
-async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
-    """Runners of successive tries of one task, with the worker's rights and the test's model server."""
-    settings = Settings(
-        database_url_override=pg.worker_url,
-        openai_base_url=openai_server.base_url,
-        openai_api_key="test-key",
-        error_rules=NO_RETRIES,  # a failed call fails the try
-    )
-    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
-    run_id = uuid.uuid4().hex
-
-    def make(try_number: int, conf: dict[str, Any] | None = None) -> AgentRunner:
-        task = TaskContext("dag", run_id, "task", -1, try_number, conf or {"query": "What happened?"})
-        return AgentRunner(settings, database, task)
-
-    yield make
-    await database.close()
 
 
 async def trace_nodes(runner: AgentRunner) -> list[tuple[int, str, str, str]]:
@@ -58,7 +32,7 @@ async def trace_nodes(runner: AgentRunner) -> list[tuple[int, str, str, str]]:
         "SELECT try_number, agent_name, node, state FROM visual_ai.agent_traces"
         " WHERE node IS NOT NULL ORDER BY started_at"
     )
-    async with runner._database.engine.connect() as connection:
+    async with runner.database.engine.connect() as connection:
         return [tuple(row) for row in await connection.execute(query)]
 
 
@@ -128,7 +102,7 @@ async def test_a_task_that_succeeded_is_done_again_when_cleared(
         async with make_runner(try_number) as runner:
             await run_single(runner, spec)
         seen = TaskState("task", -1, try_number, "success")
-        await runner._database.run(observations.observe, runner.task.run_state(), [seen])
+        await runner.database.run(observations.observe, runner.task.run_state(), [seen])
     assert len(openai_server.requests) == 2
 
 
@@ -161,7 +135,7 @@ async def test_a_try_whose_process_is_gone_is_told_of(
                     (1, "text", "prepare", "success"), (1, "text", "analyse", "cancelled"),
                 ]  # fmt: skip
                 told = text("SELECT event_type, payload FROM visual_ai.workflow_events ORDER BY seq")
-                async with second._database.engine.connect() as connection:
+                async with second.database.engine.connect() as connection:
                     events = [(row[0], row[1]) for row in await connection.execute(told)]
         finally:
             working.cancel()
@@ -196,6 +170,17 @@ async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner,
             found = await current.aget_tuple(config)
             assert found is not None
             assert found.pending_writes == [("task", "channel", "value")]
+
+
+async def test_a_try_learns_that_it_lost_its_thread_although_it_has_nothing_to_record(make_runner: MakeRunner) -> None:
+    first, second = make_runner(1), make_runner(1)  # the same try, taken over by another triggerer
+    thread = first.task.thread_id
+    async with first, second:
+        await first.claim({"text": thread}, "input")
+        assert await first.recorder.check_claim()
+        await second.claim({"text": thread}, "input")
+        assert not await first.recorder.check_claim()
+        assert await second.recorder.check_claim()
 
 
 MakeSaver = Callable[..., BatchedSaver]
@@ -309,8 +294,9 @@ async def test_a_checkpoint_holds_the_state_of_the_moment_it_was_put(make_runner
         await runner.claim({"text": thread}, "input")
         saver = make_saver(Claim(thread, 1, 1, False))
         messages = ["before"]
-        put = {**empty_checkpoint(), "channel_values": {"messages": messages}, "channel_versions": {"messages": 1}}
-        kept = await saver.aput(config_of(thread), put, {}, {"messages": 1})
+        put = empty_checkpoint()
+        put["channel_values"], put["channel_versions"] = {"messages": messages}, {"messages": "1"}
+        kept = await saver.aput(config_of(thread), put, {}, {"messages": "1"})
         await saver.aput_writes(kept, [("messages", messages)], "task")
         messages.append("after")
         await saver.flush()
@@ -335,7 +321,7 @@ async def test_a_deleted_thread_stays_deleted(make_runner: MakeRunner, pg: Postg
 async def test_checkpoints_of_finished_runs_are_pruned_by_age(make_runner: MakeRunner, pg: Postgres) -> None:
     async with make_runner(1) as runner:
         await run_single(runner, parse_agent({"type": "text"}, {"text": TEXT}))
-    database = runner._database
+    database = runner.database
     ended = text("UPDATE visual_ai.workflow_executions SET state = 'success', finished_at = now() - interval '2 days'")
     await database.run(lambda connection: connection.execute(ended))
     assert await database.run(threads.prune, older_than=3 * 86400, limit=10) == 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from backend.checkpoints.pool import ResilientStore, open_pool
 from backend.core.settings import Settings, get_settings
-from backend.db.engine import Database, make_async_engine
+from backend.db.engine import Database
 from backend.db.outage import retry_until_available
 from backend.runtime import runner as runner_module
 from backend.runtime.batch.plan import BatchPlan
@@ -39,13 +39,6 @@ def environment(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) ->
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
-
-
-@pytest.fixture
-async def database(pg: Postgres, database_url: str) -> AsyncIterator[Database]:
-    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
-    yield database
-    await database.close()
 
 
 @pytest.fixture
@@ -76,7 +69,7 @@ async def restarted_under(
     try:
         caplog.clear()
         server.release()
-        await eventually(lambda: "Connection refused" in caplog.text)
+        await eventually(lambda: "the database is unavailable" in caplog.text)
     finally:
         await asyncio.to_thread(postgres.start)
     return await work

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,27 +12,27 @@ from sqlalchemy import Connection, Engine, create_engine, text
 
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
-from backend.db.engine import Database, ThreadedDatabase, make_engine
+from backend.db.engine import Database
 from backend.db.runs import errors, events, executions, observations, takeover, threads, traces
 from backend.db.runs.executions import RunState
 from backend.db.runs.threads import ClaimRequest, SupersededError
 from backend.db.runs.traces import Place
 from backend.observation.recording.recorder import Recorder
-from backend.observation.recording.records import Record, RunResult, RunUsage, StateSeen, TraceRow, carry_out
+from backend.observation.recording.records import (
+    Events,
+    Record,
+    RowsWithEvents,
+    RunResult,
+    RunUsage,
+    StateChange,
+    TraceRow,
+    write_records,
+)
 from backend.observation.recording.writer import RecordWriter
 from tests.kit.servers.postgres import Postgres
 from tests.kit.waiting import eventually
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-async def database(pg: Postgres, database_url: str) -> AsyncIterator[Database]:
-    engine = make_engine(pg.worker_url, application="test", pool_size=4)
-    database = ThreadedDatabase(engine, threads=4)
-    yield database
-    await database.close()
-    engine.dispose()
 
 
 @pytest.fixture
@@ -47,12 +47,15 @@ def recorder_of(writer: RecordWriter, run: str, *, task: str = "task", try_numbe
 
 
 def says(payload: Any) -> Record:
-    return lambda _connection, _execution_id: [NewEvent("token", {"said": payload})]
+    return Events([NewEvent("token", {"said": payload})])
 
 
-def refused(connection: Connection, _execution_id: str) -> list[NewEvent]:
+def fails(connection: Connection, _execution_id: str) -> list[NewEvent]:
     connection.execute(text("SELECT 1 / 0"))
     return []
+
+
+refused = RowsWithEvents(fails)
 
 
 def row_of(recorder: Recorder, state: str) -> Record:
@@ -89,21 +92,21 @@ async def test_tasks_that_begin_and_end_together_share_transactions(database: Da
 
     async def counted(function: Callable[..., Any], *args: Any, **given: Any) -> Any:
         nonlocal transactions
-        transactions += function is carry_out
+        transactions += function is write_records
         return await real(function, *args, **given)
 
     database.run = counted  # type: ignore[method-assign]
     writer = RecordWriter(database, shared=True)
     recorders = [recorder_of(writer, f"run {number}") for number in range(30)]
     for recorder in recorders:
-        recorder.put(StateSeen(TaskState("task", -1, 1, "running", NOW)))
+        recorder.put(StateChange(TaskState("task", -1, 1, "running", NOW)))
     await asyncio.gather(*(take(recorder) for recorder in recorders))
     for number, recorder in enumerate(recorders):
         recorder.put(row_of(recorder, "failed"))
         recorder.put(RunUsage(number, 1, None))
         recorder.put(RunUsage(1, 1, None))
         recorder.put(RunResult({"answer": number}))
-        recorder.put(StateSeen(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
+        recorder.put(StateChange(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
         recorder.put(says("the last word"))
     await asyncio.gather(*(recorder.flush() for recorder in recorders))
     assert transactions == 2
@@ -165,7 +168,7 @@ async def test_of_many_only_the_superseded_one_is_silent(database: Database) -> 
         recorder.put(row_of(recorder, "success"))
         recorder.put(RunUsage(10, 1, None))
         recorder.put(RunResult({"answer": "late"}))
-        recorder.put(StateSeen(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
+        recorder.put(StateChange(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
     await asyncio.gather(*(recorder.flush() for recorder in recorders))
     assert [recorder.superseded for recorder in recorders] == [False, False, True, False, False]
     for number, recorder in enumerate(recorders):
@@ -226,7 +229,7 @@ async def test_who_is_about_to_tell_of_an_error_holds_up_nobody(database: Databa
         place = replace(recorder.place, agent="text")
         error: dict[str, Any] = {"category": "internal", "exception_type": "E", "message": "", "action": "fail"}
         errors.add(connection, str(recorder.execution_id), place, **error)
-        recorder.put(StateSeen(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
+        recorder.put(StateChange(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
         async with asyncio.timeout(10):
             await recorder.flush()
         assert await said(database, recorder) == ["queued", "success", "running"]
@@ -261,7 +264,7 @@ async def test_many_claims_at_once_are_each_their_own(database: Database) -> Non
     )
     assert [isinstance(one, SupersededError) for one in found] == [False, False, False, True]
     claims = [one for one in found if isinstance(one, threads.Claim)]
-    assert [(claim.epoch, claim.going_on) for claim in claims] == [(2, True), (2, False), (2, True)]
+    assert [(claim.epoch, claim.resumes) for claim in claims] == [(2, True), (2, False), (2, True)]
     lost = await database.run(_count, f"workflow_errors WHERE exception_type = '{takeover.PROCESS_LOST}'")
     assert lost == 1
     assert (await said(database, again[0]))[-2:] == ["cancelled", None]  # the row, and the error that tells of it
@@ -332,10 +335,10 @@ def test_claims_of_many_threads_in_one_statement(admin: Engine, database_url: st
         ids = [executions.ensure(connection, RunState("dag", f"run {number}", None)) for number in range(3)]
         wanted = [ClaimRequest(key, f"thread {key}", 1, ["one", "two"], "hash", "instance") for key in ids]
         claims = threads.begin(connection, wanted)
-        assert all(isinstance(claim, threads.Claim) and claim.epoch == 1 and not claim.going_on for claim in claims)
+        assert all(isinstance(claim, threads.Claim) and claim.epoch == 1 and not claim.resumes for claim in claims)
         assert threads.held(connection, {claim for claim in claims if isinstance(claim, threads.Claim)}) == set(claims)
         (second,) = threads.begin(connection, [wanted[1]])
         assert isinstance(second, threads.Claim)
-        assert second.going_on
+        assert second.resumes
         lasting = threads.held(connection, {*(one for one in claims if isinstance(one, threads.Claim)), second})
         assert lasting == {claims[0], second, claims[2]}

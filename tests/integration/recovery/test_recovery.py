@@ -1,7 +1,7 @@
 """What is recorded and told of errors that agents get past, and of those that have to be waited out elsewhere."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import AgentFailure, classify
-from backend.db.engine import Database, make_async_engine
+from backend.db.engine import Database
 from backend.models.resolve import ModelCredentials
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
@@ -33,13 +33,6 @@ Rows = list[tuple[Any, ...]]
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-async def database(pg: Postgres, database_url: str) -> AsyncIterator[Database]:
-    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
-    yield database
-    await database.close()
 
 
 @pytest.fixture

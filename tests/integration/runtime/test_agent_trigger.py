@@ -284,4 +284,4 @@ async def test_a_blocking_node_is_named(make: Make, caplog: pytest.LogCaptureFix
     await outcome(make(arguments=arguments))
     (warning,) = [record.message for record in caplog.records if "event loop has been blocked" in record.message]
     assert "node 'stare' of agent 'blocking' in dag/" in warning
-    assert "user_graphs.py" in warning
+    assert "foreign.py" in warning

@@ -5,7 +5,7 @@ import gc
 import io
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -15,7 +15,7 @@ from sqlalchemy import text
 from backend.core.errors.input_error import InputError
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import classify
-from backend.db.engine import Database, make_async_engine
+from backend.db.engine import Database
 from backend.db.runs import batch_items, threads
 from backend.runtime.batch.plan import BatchPlan, parse_inputs, parse_plan
 from backend.runtime.batch.run import BatchFailedError, run_batch
@@ -23,8 +23,6 @@ from backend.runtime.runner import AgentRunner, TaskContext
 from backend.runtime.specs import parse_agent
 from tests.kit.failures.raised import raises_failure
 from tests.kit.openai.server import OpenAIServer
-from tests.kit.policies import NO_RETRIES
-from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 COUNTED = "tests.kit.graphs.foreign:builder"
@@ -33,21 +31,8 @@ Batch = Callable[..., Any]
 
 
 @pytest.fixture
-async def database(pg: Postgres, database_url: str) -> AsyncIterator[Database]:
-    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def batch(pg: Postgres, database: Database, openai_server: OpenAIServer) -> Batch:
+def batch(task_settings: Settings, database: Database) -> Batch:
     """Runs a batch of the text agent, or of a graph, as the given try of the test's one task."""
-    settings = Settings(
-        database_url_override=pg.worker_url,
-        openai_base_url=openai_server.base_url,
-        openai_api_key="test-key",
-        error_rules=NO_RETRIES,  # a failed call fails the try
-    )
     run_id = uuid.uuid4().hex
 
     async def run(
@@ -60,7 +45,7 @@ def batch(pg: Postgres, database: Database, openai_server: OpenAIServer) -> Batc
     ) -> Any:
         task = TaskContext("dag", run_id, "task", -1, try_number, {"query": "the run's own"})
         spec = parse_agent({"type": "text"}, {"text": TEXT}) if graph is None else parse_agent(None, None, graph=graph)
-        async with AgentRunner(settings, database, task) as runner:
+        async with AgentRunner(task_settings, database, task) as runner:
             return await run_batch(runner, spec, inputs, BatchPlan(**plan), write_to=write_to)
 
     return run

@@ -1,7 +1,5 @@
 """Budgets stop agents before the call that would go over them, over all tries of a task and for a whole run."""
 
-import uuid
-from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import Any
 
@@ -11,48 +9,32 @@ from sqlalchemy import text
 
 from backend.core.budget import Budget, BudgetExceededError, parse_budget
 from backend.core.errors.input_error import InputError
-from backend.core.settings import Settings
 from backend.core.workflow_error_handler import classify
-from backend.db.engine import Database, make_async_engine
 from backend.models.token_estimate import PICTURE_TOKENS, estimate_messages, estimate_text
 from backend.runtime.batch.plan import BatchPlan
-from backend.runtime.batch.run import run_batch
-from backend.runtime.budget.guard import Ledger, Purse, Spent
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.batch.run import BatchFailedError, run_batch
+from backend.runtime.budget.guard import Purse
+from backend.runtime.budget.ledger import Ledger, Spent
+from backend.runtime.runner import AgentRunner, run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
 from tests.kit.failures.raised import raises_failure
+from tests.kit.fixtures.tasks import MakeRunner
 from tests.kit.openai.server import OpenAIServer
-from tests.kit.policies import NO_RETRIES
-from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 USAGE = {"input_tokens": 300, "output_tokens": 100}
 
-MakeRunner = Callable[..., AgentRunner]
-
 
 @pytest.fixture
-async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
-    settings = Settings(
-        database_url_override=pg.worker_url,
-        openai_base_url=openai_server.base_url,
-        openai_api_key="test-key",
-        error_rules=NO_RETRIES,  # a failed call fails the try
-    )
-    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
-    run_id = uuid.uuid4().hex
+def make_runner(make_runner: MakeRunner) -> MakeRunner:
+    """Makes runners with a budget of the task; `run` is a budget of the whole run."""
 
-    def make(
-        budget: dict[str, Any] | None, *, try_number: int = 1, task: str = "task", run: dict[str, Any] | None = None
-    ) -> AgentRunner:
+    def make(budget: dict[str, Any] | None, *, run: dict[str, Any] | None = None, **options: Any) -> AgentRunner:
         conf = {"query": "What happened?", **({"_visual_ai": {"budget": run}} if run else {})}
-        return AgentRunner(
-            settings, database, TaskContext("dag", run_id, task, -1, try_number, conf), budget=parse_budget(budget)
-        )
+        return make_runner(conf=conf, budget=parse_budget(budget), **options)
 
-    yield make
-    await database.close()
+    return make
 
 
 def spec(**changes: Any) -> Any:
@@ -70,7 +52,7 @@ async def errors(runner: AgentRunner) -> list[tuple[Any, ...]]:
     [
         ({"max_tokens": 50}, "max_tokens 50: 0 are used"),
         ({"max_cost_usd": 0.000001}, "max_cost_usd 0.000001: 0.000000 are spent"),
-        ({"max_steps": 1}, "max_steps 1, and so many were made"),
+        ({"max_steps": 1}, "max_steps 1, and all of them were made"),
         ({"max_tokens": 0}, "max_tokens 0"),
     ],
 )
@@ -96,6 +78,23 @@ async def test_an_unknown_price_is_not_guessed(make_runner: MakeRunner, openai_s
         with raises_failure(BudgetExceededError, match=r"price of openai:house-model is not known"):
             await run_single(runner, spec(model="openai:house-model"))
     assert openai_server.requests == []
+
+
+async def test_an_earlier_tries_unknown_price_is_not_guessed(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    """The first try used a model without a known price; the second one's model has one, and yet nothing is asked."""
+    openai_server.script(usage=USAGE)
+    openai_server.script("server_error", contains="second")
+    inputs, plan = [{"query": "first"}, {"query": "second"}], BatchPlan(max_concurrency=1)
+    async with make_runner(None) as runner:
+        with raises_failure(BatchFailedError):
+            await run_batch(runner, spec(model="openai:house-model"), inputs, plan)
+    asked = len(openai_server.requests)
+    async with make_runner({"max_cost_usd": 5}, try_number=2) as runner:
+        with raises_failure(BudgetExceededError, match="what was used before has no known price; use max_tokens"):
+            await run_batch(runner, spec(), inputs, plan)
+    assert len(openai_server.requests) == asked
 
 
 async def test_earlier_tries_count(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:

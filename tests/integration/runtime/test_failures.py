@@ -1,4 +1,4 @@
-"""What becomes of real failures: category, action, the requests that the server sees, their spacing, and the rows."""
+"""What real failures lead to: category, action, the requests that the server gets, the waits between them, the rows."""
 
 import asyncio
 import ssl
@@ -50,7 +50,7 @@ def certificate() -> Certificate:
 
 @pytest.fixture
 async def tls_address(certificate: Certificate) -> AsyncIterator[str]:
-    """A server with a certificate that nobody has signed."""
+    """A server with a self-signed certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.file, certificate.key_file)
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
@@ -83,13 +83,13 @@ def read(engine: Engine, query: str) -> Rows:
         return [tuple(row) for row in connection.execute(text(query))]
 
 
-def test_there_are_many() -> None:
+def test_there_are_at_least_sixty_cases() -> None:
     assert len(CASES) >= 60
     assert len({case.name for case in CASES}) == len(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-async def test_a_failure(
+async def test_a_failure_leads_to_the_expected_actions(
     pg: Postgres, engine: Engine, openai_server: OpenAIServer, tls_address: str, clock: Clock, case: Case
 ) -> None:
     if case.behaviour:

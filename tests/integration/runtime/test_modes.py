@@ -1,8 +1,6 @@
 """The modes of a team: who runs when, who gets what, what a failure does, and what a retry pays for."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,41 +10,18 @@ from sqlalchemy import text
 
 from backend.agents.supervisor import NOTICE
 from backend.core.errors.agent_errors import InvalidOutputError, StepLimitError
-from backend.core.settings import Settings, get_settings
+from backend.core.settings import get_settings
 from backend.core.workflow_error_handler import classify
-from backend.db.engine import Database, make_async_engine
-from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.runner import AgentRunner
 from backend.runtime.specs import MODES, AgentSpec, parse_supervisor, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
 from tests.kit.failures.raised import raises_failure
+from tests.kit.fixtures.tasks import MakeRunner
 from tests.kit.openai.server import OpenAIServer
-from tests.kit.policies import NO_RETRIES
 from tests.kit.servers.postgres import Postgres
 from visual_ai_operators import MultiAgentOperator
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
-
-MakeRunner = Callable[..., AgentRunner]
-
-
-@pytest.fixture
-async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
-    """Runners of successive tries of one task, with the worker's rights and the test's model server."""
-    settings = Settings(
-        database_url_override=pg.worker_url,
-        openai_base_url=openai_server.base_url,
-        openai_api_key="test-key",
-        error_rules=NO_RETRIES,  # a failed call fails the try
-    )
-    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
-    run_id = uuid.uuid4().hex
-
-    def make(try_number: int = 1) -> AgentRunner:
-        task = TaskContext("dag", run_id, "task", -1, try_number, {"query": "What happened?"})
-        return AgentRunner(settings, database, task)
-
-    yield make
-    await database.close()
 
 
 def agent(name: str, **more: Any) -> dict[str, Any]:
@@ -85,7 +60,7 @@ def decide(server: OpenAIServer, *chosen: str, instruction: str | None = None, *
 
 
 async def rows(runner: AgentRunner, query: str) -> list[tuple[Any, ...]]:
-    async with runner._database.engine.connect() as connection:
+    async with runner.database.engine.connect() as connection:
         return [tuple(row) for row in await connection.execute(text(query))]
 
 
@@ -307,7 +282,9 @@ async def test_a_supervisor_that_does_not_finish_spends_its_steps(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
     decide(openai_server, "a", times=None)
-    with pytest.raises(StepLimitError, match="has made its 2 calls and wants 'a' to go on; raise max_steps") as caught:
+    with pytest.raises(
+        StepLimitError, match="has used up its 2 calls and asks for 'a' next; raise max_steps"
+    ) as caught:
         await run(make_runner(), [agent("a"), agent("b")], "supervisor", max_steps=2)
     assert asked(openai_server) == ["decision", "a", "decision", "a", "decision"]
     assert "Calls left: 0; only FINISH can be chosen." in openai_server.requests[-1].prompt
@@ -406,7 +383,7 @@ def test_the_operator_hands_everything_on(
     dag_run = SimpleNamespace(conf={"query": "What happened?"}, run_type="manual")
     context: Any = {"ti": task_instance, "dag_run": dag_run, "params": {}}
     try:
-        with pytest.raises(AirflowFailException, match="has made its 1 calls and wants 'a' to go on"):
+        with pytest.raises(AirflowFailException, match="has used up its 1 calls and asks for 'a' next"):
             operator.execute(context)
     finally:
         get_settings.cache_clear()

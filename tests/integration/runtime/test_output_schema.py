@@ -1,8 +1,6 @@
 """Data in the form of a schema: made by a hosted model, checked, asked for once more, and refused."""
 
 import base64
-import uuid
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -10,17 +8,14 @@ from sqlalchemy import text
 
 from backend.core.errors.agent_errors import InvalidOutputError
 from backend.core.errors.input_error import InputError
-from backend.core.settings import Settings
 from backend.core.workflow_error_handler import classify
-from backend.db.engine import Database, make_async_engine
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
 from tests.kit.failures.raised import raises_failure
+from tests.kit.fixtures.tasks import MakeRunner
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.pictures import encode, invoice
-from tests.kit.policies import NO_RETRIES
-from tests.kit.servers.postgres import Postgres
 
 TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at dawn for the north."
 SCHEMA = {
@@ -32,27 +27,6 @@ SCHEMA = {
 }
 PICTURE = f"data:image/png;base64,{base64.b64encode(encode(invoice())).decode()}"
 
-MakeRunner = Callable[..., AgentRunner]
-
-
-@pytest.fixture
-async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServer) -> AsyncIterator[MakeRunner]:
-    """Runners of successive tries of one task, with the worker's rights and the test's model server."""
-    settings = Settings(
-        database_url_override=pg.worker_url,
-        openai_base_url=openai_server.base_url,
-        openai_api_key="test-key",
-        error_rules=NO_RETRIES,  # a failed call fails the try
-    )
-    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
-    run_id = uuid.uuid4().hex
-
-    def make(try_number: int = 1) -> AgentRunner:
-        return AgentRunner(settings, database, TaskContext("dag", run_id, "task", -1, try_number, {}))
-
-    yield make
-    await database.close()
-
 
 async def run(
     runner: AgentRunner, kind: str, given: dict[str, Any], schema: Any = SCHEMA, **more: Any
@@ -62,7 +36,7 @@ async def run(
 
 
 async def rows(runner: AgentRunner, query: str) -> list[tuple[Any, ...]]:
-    async with runner._database.engine.connect() as connection:
+    async with runner.database.engine.connect() as connection:
         return [tuple(row) for row in await connection.execute(text(query))]
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from backend.core.errors.input_error import InputError
 from backend.core.settings import Settings, get_settings
-from backend.db.engine import Database, make_async_engine
-from backend.runtime.graphs.langgraph_json import GraphLoadError, check_reference
+from backend.db.engine import Database
+from backend.runtime.langgraph_json import GraphLoadError, check_reference
 from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.failures.raised import raises_failure
@@ -23,13 +23,6 @@ from tests.kit.servers.postgres import Postgres
 
 HERE = "tests.kit.graphs.foreign"
 Run = Callable[..., Any]
-
-
-@pytest.fixture
-async def database(pg: Postgres, database_url: str) -> AsyncIterator[Database]:
-    database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
-    yield database
-    await database.close()
 
 
 @pytest.fixture
@@ -189,7 +182,7 @@ def test_references_are_checked_when_the_dag_is_parsed(tmp_path: Path) -> None:
 
 
 def test_missing_dependencies_are_named(tmp_path: Path) -> None:
-    from backend.runtime.graphs.langgraph_json import activate
+    from backend.runtime.langgraph_json import activate
 
     project = tmp_path / "langgraph.json"
     project.write_text(json.dumps({"graphs": {"g": "./a.py:g"}, "dependencies": ["no-such-package>=2", "langgraph"]}))

@@ -30,6 +30,7 @@ from backend.db.runs.executions import RunState
 from backend.db.tables import agent_traces, workflow_errors
 from backend.observation.recording import recorder as recorder_module
 from backend.observation.recording import run_result, writer
+from backend.observation.recording.records import RowsWithEvents
 from backend.runtime import runner as runner_module
 from backend.runtime.cancellation import RunCancelledError
 from backend.runtime.input_checks import check_picture, plan_team
@@ -38,9 +39,9 @@ from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
 from backend.runtime.worker import AgentTask
 from tests.kit.failures.raised import raises_failure
+from tests.kit.fixtures.tasks import NO_RETRIES
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.pictures import encode, photo
-from tests.kit.policies import NO_RETRIES
 from visual_ai_operators import LangGraphOperator, MultiAgentOperator
 
 TASK = TaskContext("dag", "run", "work", -1, 1, {"query": "What is this?", "text": "A text."}, "manual")
@@ -401,14 +402,16 @@ async def test_a_database_that_comes_back_has_it_all(
 async def test_one_record_that_can_not_be_written_does_not_take_the_others_with_it(
     openai_server: OpenAIServer, worker_url: str, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def bad(connection: Any, execution_id: str) -> Any:
+    def fails(connection: Any, execution_id: str) -> Any:
         connection.execute(text("SELECT 1 / 0"))
 
+    bad = RowsWithEvents(fails)
+
     async with running(online(worker_url, openai_server)) as runner:
-        runner._recorder.put(bad)
+        runner.recorder.put(bad)
         await run_single(runner, parse_agent(TEXT, None))
-        runner._recorder.put(bad)
-    assert runner._recorder.dropped == 2
+        runner.recorder.put(bad)
+    assert runner.recorder.dropped == 2
     assert (told(engine)[0], told(engine)[-1]) == ("agent_update text/None running", "agent_update text/None success")
     assert execution(engine)["output_data"] is not None
 

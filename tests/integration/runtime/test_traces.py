@@ -26,9 +26,9 @@ from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
 from tests.kit.clock import Clock
+from tests.kit.fixtures.tasks import NO_RETRIES
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.pictures import encode, photo
-from tests.kit.policies import NO_RETRIES
 from tests.kit.servers.langfuse import TRACES, LangfuseServer, Span
 
 CONF = {"query": "What is this?", "text": "A text.", "_visual_ai": {"user_id": "ann"}}

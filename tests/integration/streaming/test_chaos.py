@@ -1,6 +1,6 @@
-"""Everything that can break breaks, one after the other: clients still get each event of the log once and in order.
+"""Every component fails, one after the other, and clients still receive each event of the log once and in order.
 
-Backends, PostgreSQL and Redis are processes of their own, reached over real connections; Airflow answers from memory
+Backends, PostgreSQL and Redis are separate processes, reached over real connections; Airflow is in memory
 behind a real port.
 """
 
@@ -48,7 +48,7 @@ CLIENTS_A_RUN = 2
 
 @dataclass
 class System:
-    """What is to be broken."""
+    """The processes that are broken on purpose."""
 
     cluster: Cluster
     airflow: AirflowServer
@@ -88,7 +88,7 @@ def system(with_redis: bool) -> Iterator[System]:
 
 @dataclass
 class Client:
-    """Follows a run from its first event, wherever it is served, and comes back after every loss."""
+    """Follows a run from its first event, on any backend, and reconnects after every loss."""
 
     run_id: str
     backends: list[BackendProcess]
@@ -131,7 +131,7 @@ class Client:
 
 
 class Agents:
-    """Tell tokens of all runs until they are stopped, through every failure, as recorders do."""
+    """Append tokens to all runs until stopped, through every failure, as recorders do."""
 
     def __init__(self, writer: LogWriter, execution_ids: list[str]) -> None:
         self._writer = writer
@@ -208,7 +208,7 @@ async def restart(backend: BackendProcess) -> None:
 
 
 async def break_everything(system: System) -> list[str]:
-    """One thing after the other; gives what was done."""
+    """Cause one failure after the other; returns what was done."""
     done = []
     first, second, third = system.backends
     first.kill()
@@ -247,7 +247,7 @@ async def break_everything(system: System) -> list[str]:
 
 @asynccontextmanager
 async def restless(clients: list[Client]) -> AsyncIterator[None]:
-    """Twice a second a tenth of the clients lose their connections."""
+    """Cut the connections of a tenth of the clients twice a second."""
 
     async def disturb() -> None:
         dice = random.Random(7)
@@ -264,7 +264,7 @@ async def restless(clients: list[Client]) -> AsyncIterator[None]:
 
 
 @pytest.mark.timeout(600)
-async def test_every_client_gets_the_whole_log(system: System) -> None:
+async def test_every_client_receives_the_whole_log(system: System) -> None:
     def start(airflow: FakeAirflow) -> None:
         for number in range(RUNS):
             airflow.add_run(DAG, f"run-{number}", "running", {"work": "running"})
@@ -294,7 +294,7 @@ async def test_every_client_gets_the_whole_log(system: System) -> None:
         await eventually(lambda: all(client.over or client.wrong for client in clients), seconds=120)
     assert len(done) == (7 if system.redis is not None else 6)
     assert [client.wrong for client in clients if client.wrong] == []
-    assert sum(client.connections for client in clients) > 3 * len(clients), "they did lose their connections"
+    assert sum(client.connections for client in clients) > 3 * len(clients), "clients did lose their connections"
     for run_id, execution_id in ids.items():
         log = log_of(system, execution_id)
         assert [seq for seq, _, _ in log] == list(range(1, len(log) + 1))
@@ -310,8 +310,8 @@ REQUESTS = 1_000
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("with_redis", [False])
-async def test_a_thousand_triggers_with_a_hundred_keys(system: System) -> None:
-    """The answers of a fifth of the triggers are lost between Airflow and a backend, and a backend dies midway."""
+async def test_a_thousand_triggers_with_a_hundred_keys_start_a_hundred_runs(system: System) -> None:
+    """The responses to a fifth of the triggers are lost between Airflow and a backend, and a backend dies midway."""
     token = sign_in(system)
     system.airflow.drop_answers = 0.2
     answers: dict[str, Counter[str]] = {f"key {number}": Counter() for number in range(KEYS)}
@@ -353,7 +353,7 @@ async def test_a_thousand_triggers_with_a_hundred_keys(system: System) -> None:
                 group.create_task(trigger(key))
 
     runs = system.airflow.call(lambda airflow: list(airflow.runs))
-    assert len(runs) == KEYS, "no key made two runs, and none made none"
+    assert len(runs) == KEYS, "each key started exactly one run"
     assert all(len(found) == 1 for found in answers.values()), "the same key, the same run"
     assert {(DAG, run_id) for found in answers.values() for run_id in found} == set(runs)
     assert sum(sum(found.values()) for found in answers.values()) == REQUESTS

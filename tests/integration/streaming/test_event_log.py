@@ -1,4 +1,4 @@
-"""The log of events and what is recorded of runs: gapless, fenced, and right in the end."""
+"""The event log and the recorded state of runs: gapless, fenced against superseded tries, and finally consistent."""
 
 import random
 import threading
@@ -15,11 +15,12 @@ from sqlalchemy import Connection, Engine, create_engine
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
+from backend.core.workflow_error_handler import as_failure
 from backend.db.address import plain_url
 from backend.db.runs import errors, events, executions, observations, run_usage
-from backend.db.runs.events import Told
+from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
-from backend.db.runs.run_usage import Used
+from backend.db.runs.run_usage import UsageIncrement
 from backend.db.runs.traces import Place
 from backend.services.recording.listener import Notice, record
 
@@ -35,7 +36,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def connection(engine: Engine) -> Iterator[Connection]:
-    """Each statement is committed at once, as if by a process of its own."""
+    """A connection that commits each statement at once, as if by separate processes."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         yield connection
 
@@ -52,8 +53,8 @@ def log_of(connection: Connection, execution_id: str) -> list[Event]:
     return events.read_after(connection, execution_id, 0, limit=10_000)
 
 
-def told(connection: Connection, execution_id: str) -> list[str]:
-    """The log in short."""
+def summary(connection: Connection, execution_id: str) -> list[str]:
+    """A short form of the log."""
     short = []
     for event in log_of(connection, execution_id):
         state = event.payload.get("state", event.payload.get("message"))
@@ -96,14 +97,14 @@ def test_seq_has_no_gap_under_concurrent_writers(engine: Engine, connection: Con
     log = log_of(connection, execution_id)
     assert [event.seq for event in log] == list(range(1, len(log) + 1))
     assert row(connection)["last_seq"] == len(log)
-    assert seen == list(range(1, len(log) + 1)), "a reader that follows the log saw a hole"
+    assert seen == list(range(1, len(log) + 1)), "a reader that follows the log saw a gap"
     for writer in range(8):
         own = [(e.payload["n"], e.payload["i"]) for e in log if e.payload.get("writer") == writer]
         assert own == [(n, i) for n in range(25) if n % 5 != 4 for i in range(1 + n % 3)]
 
 
-def test_seq_has_no_gap_when_many_runs_are_told_of_at_once(engine: Engine, connection: Connection) -> None:
-    """Writers with the same runs in different orders, among others that append to single ones."""
+def test_seq_has_no_gap_when_events_of_many_runs_are_appended_together(engine: Engine, connection: Connection) -> None:
+    """Some writers have the same runs in different orders, others append to single runs."""
     ids = [executions.ensure(connection, RunState("dag", f"run {number}", "running")) for number in range(4)]
     writers, rounds = 6, 20
     follows = threading.Event()
@@ -118,7 +119,7 @@ def test_seq_has_no_gap_when_many_runs_are_told_of_at_once(engine: Engine, conne
                     continue
                 new = NewEvent("token", {"writer": writer, "n": number})
                 told = [
-                    Told(
+                    TryEvents(
                         execution_id,
                         f"task {writer}",
                         -1,
@@ -145,13 +146,13 @@ def test_seq_has_no_gap_when_many_runs_are_told_of_at_once(engine: Engine, conne
     for execution_id in ids:
         log = log_of(connection, execution_id)
         assert [event.seq for event in log] == list(range(1, len(log) + 1))
-        assert seen[execution_id] == list(range(1, len(seen[execution_id]) + 1)), "a reader saw a hole"
+        assert seen[execution_id] == list(range(1, len(seen[execution_id]) + 1)), "a reader saw a gap"
         for writer in range(writers):
             own = [event.payload["n"] for event in log if event.payload.get("writer") == writer]
             assert own == sorted(own)
 
 
-def test_a_notification_comes_with_the_commit(engine: Engine, connection: Connection, database_url: str) -> None:
+def test_a_notification_arrives_with_the_commit(engine: Engine, connection: Connection, database_url: str) -> None:
     execution_id = executions.ensure(connection, run())
     with psycopg.connect(plain_url(database_url), autocommit=True) as listener:
         listener.execute(f"LISTEN {CHANNEL}")
@@ -161,14 +162,14 @@ def test_a_notification_comes_with_the_commit(engine: Engine, connection: Connec
         assert [n.payload for n in listener.notifies(timeout=2, stop_after=1)] == [f"{execution_id} 3"]
 
 
-def test_an_unknown_execution(connection: Connection) -> None:
+def test_an_unknown_execution_is_rejected(connection: Connection) -> None:
     unknown = "00000000-0000-0000-0000-000000000001"
     with pytest.raises(LookupError):
         events.append(connection, unknown, [NewEvent("token", {})])
-    assert events.append_from_tries(connection, [Told(unknown, "work", -1, 1, [NewEvent("token", {})])]) == set()
+    assert events.append_from_tries(connection, [TryEvents(unknown, "work", -1, 1, [NewEvent("token", {})])]) == set()
 
 
-def test_what_postgres_does_not_take_is_left_out(connection: Connection) -> None:
+def test_what_postgres_can_not_store_is_removed(connection: Connection) -> None:
     execution_id = executions.ensure(connection, run(conf={"text": "a\x00b\ud83d", "n": float("nan")}))
     events.append(connection, execution_id, [NewEvent("token", {"text": "x\x00y\ud83d", "n": float("inf")})])
     assert log_of(connection, execution_id)[-1].payload == {"text": "xy?", "n": None}
@@ -195,23 +196,23 @@ def test_what_postgres_does_not_take_is_left_out(connection: Connection) -> None
         (task("running"), "cancelled", 1, False),
     ],
 )
-def test_a_try_that_lost_its_place_is_not_heard(
+def test_events_of_a_superseded_try_are_not_appended(
     connection: Connection, known: TaskState | None, run_state: str, speaks: int, heard: bool
 ) -> None:
     execution_id = observations.observe(connection, run(run_state), [known] if known else [])
     before = row(connection)["last_seq"]
-    told = Told(execution_id, "work", -1, speaks, [NewEvent("token", {"text": "hello"})])
+    told = TryEvents(execution_id, "work", -1, speaks, [NewEvent("token", {"text": "hello"})])
     assert events.append_from_tries(connection, [told]) == ({0} if heard else set())
     assert row(connection)["last_seq"] == (before + 1 if heard else before)
 
 
-def test_another_map_index_is_another_task(connection: Connection) -> None:
+def test_map_indexes_are_separate_tasks(connection: Connection) -> None:
     execution_id = observations.observe(connection, run(), [TaskState("work", 1, 5, "running")])
-    told = [Told(execution_id, "work", map_index, 1, [NewEvent("token", {})]) for map_index in (0, 1)]
+    told = [TryEvents(execution_id, "work", map_index, 1, [NewEvent("token", {})]) for map_index in (0, 1)]
     assert events.append_from_tries(connection, told) == {0}
 
 
-def test_a_whole_run(connection: Connection) -> None:
+def test_a_run_from_start_to_end(connection: Connection) -> None:
     execution_id = observations.observe(connection, run("queued"))
     observations.observe(connection, run("running", started_at=START), [task(None), task(None, "next")])
     observations.observe(connection, run(None), [task("running")])
@@ -220,7 +221,7 @@ def test_a_whole_run(connection: Connection) -> None:
     observations.observe(connection, run(None), [task("success", "next")])
     executions.set_results(connection, {execution_id: {"answer": 42}})
     observations.observe(connection, run("success", finished_at=START + timedelta(seconds=3)))
-    assert told(connection, execution_id) == [
+    assert summary(connection, execution_id) == [
         "workflow_update queued",
         "workflow_update running",
         "task_update work running",
@@ -250,21 +251,21 @@ NOTICES: list[tuple[RunState, list[TaskState]]] = [
 ]
 
 
-def test_notices_may_come_twice(connection: Connection) -> None:
+def test_a_repeated_notice_changes_nothing(connection: Connection) -> None:
     for notice in NOTICES:
         execution_id = observations.observe(connection, *notice)
-        before = told(connection, execution_id)
+        before = summary(connection, execution_id)
         observations.observe(connection, *notice)
-        assert told(connection, execution_id) == before
-    everything = told(connection, execution_id)
+        assert summary(connection, execution_id) == before
+    everything = summary(connection, execution_id)
     for notice in NOTICES:  # all of it again, late
         observations.observe(connection, *notice)
-    assert told(connection, execution_id) == everything
+    assert summary(connection, execution_id) == everything
     assert everything[-1] == "end success"
     assert (row(connection)["attempt"], row(connection)["state"]) == (1, "success")
 
 
-def test_concurrent_observers_tell_each_change_once(engine: Engine, connection: Connection) -> None:
+def test_concurrent_observers_append_each_change_once(engine: Engine, connection: Connection) -> None:
     def observe(_: int) -> None:
         for notice in NOTICES:
             with engine.begin() as own:
@@ -275,28 +276,28 @@ def test_concurrent_observers_tell_each_change_once(engine: Engine, connection: 
     execution_id = executions.ensure(connection, run())
     log = [f"{event.type} {dumps(event.payload)}" for event in log_of(connection, execution_id)]
     assert len(log) == len(set(log))
-    assert told(connection, execution_id)[-1] == "end success"
+    assert summary(connection, execution_id)[-1] == "end success"
 
 
 def test_a_cleared_run_starts_again(connection: Connection) -> None:
     execution_id = observations.observe(connection, run("running", started_at=START), [task("running")])
     over = START + timedelta(seconds=5)
     observations.observe(connection, run("failed", started_at=START, finished_at=over), [task("failed")])
-    assert (row(connection)["attempt"], row(connection)["progress"]) == (1, 99)
+    assert (row(connection)["attempt"], row(connection)["progress"]) == (1, 0)
     again = run("running", started_at=over + timedelta(minutes=1))
     observations.observe(connection, again, [task(None, try_number=2)])
     now = row(connection)
     assert (now["attempt"], now["state"], now["progress"], now["finished_at"]) == (2, "running", 0, None)
     assert now["started_at"] == again.started_at
     observations.observe(connection, run("success"), [task("success", try_number=2)])
-    assert told(connection, execution_id)[-4:] == [
+    assert summary(connection, execution_id)[-4:] == [
         "workflow_update running", "task_update work success", "workflow_update success", "end success",
     ]  # fmt: skip
     assert row(connection)["attempt"] == 2
 
 
 def test_a_late_running_does_not_start_a_finished_run_again(connection: Connection) -> None:
-    """Two schedulers write their notices independently."""
+    """Two schedulers write their notices independently of each other."""
     over = START + timedelta(seconds=5)
     observations.observe(connection, run("success", started_at=START, finished_at=over), [task("success")])
     observations.observe(connection, run("running", started_at=START), [task("running")])
@@ -304,63 +305,133 @@ def test_a_late_running_does_not_start_a_finished_run_again(connection: Connecti
 
 
 @pytest.mark.parametrize("state", ["success", "failed", "cancelled"])
-def test_nothing_follows_the_end(connection: Connection, state: str) -> None:
+def test_nothing_is_appended_after_the_end(connection: Connection, state: str) -> None:
     execution_id = observations.observe(connection, run("running"), [task("running"), task("running", "next")])
     observations.observe(connection, run(state))
-    assert told(connection, execution_id)[-1] == f"end {state}"
+    assert summary(connection, execution_id)[-1] == f"end {state}"
     for late in (task("success"), task("failed", "next"), task("running", "third"), task("running", try_number=2)):
         observations.observe(connection, run(None), [late])
         observations.observe(connection, run(state), [late])
-    assert told(connection, execution_id)[-1] == f"end {state}"
+    assert summary(connection, execution_id)[-1] == f"end {state}"
     known = {task.task_id: task.state for task in executions.list_tasks(connection, execution_id)}
     assert known == {"work": "running", "next": "failed", "third": "running"}, "the snapshot still learns of it"
 
 
-def test_another_end_is_told(connection: Connection) -> None:
-    """Somebody marks a run that succeeded as failed."""
+def test_a_second_end_is_appended(connection: Connection) -> None:
+    """Someone marks a successful run as failed."""
     execution_id = observations.observe(connection, run("success"), [task("success")])
     observations.observe(connection, run("failed"), [task("failed")], observed_at=executions.clock(connection))
-    assert told(connection, execution_id)[-3:] == ["task_update work failed", "workflow_update failed", "end failed"]
+    assert summary(connection, execution_id)[-3:] == ["task_update work failed", "workflow_update failed", "end failed"]
 
 
 def test_a_cancelled_run_stays_cancelled_when_airflow_calls_it_failed(connection: Connection) -> None:
     execution_id = observations.observe(connection, run("cancelled"))
     observations.observe(connection, run("failed"))
     observations.observe(connection, run("failed"), observed_at=executions.clock(connection))
-    assert told(connection, execution_id)[-1] == "end cancelled"
+    assert summary(connection, execution_id)[-1] == "end cancelled"
 
 
-def test_a_reading_of_airflow_corrects_what_was_written_before_it(connection: Connection) -> None:
+def test_a_reading_of_airflow_replaces_what_was_recorded_before_it(connection: Connection) -> None:
     execution_id = observations.observe(connection, run("success"), [task("success")])
     observations.observe(connection, run("running"), [task(None)], observed_at=executions.clock(connection))
     assert row(connection)["state"] == "running"
     assert [task.state for task in executions.list_tasks(connection, execution_id)] == [None]
 
 
-def test_a_reading_of_airflow_that_began_before_a_notice_is_only_a_notice(connection: Connection) -> None:
+def test_a_reading_that_began_before_a_notice_does_not_replace_it(connection: Connection) -> None:
     execution_id = observations.observe(connection, run("running"), [task("running")])
     began = executions.clock(connection)
     observations.observe(connection, run("success"), [task("success")])
     observations.observe(connection, run("running"), [task("running")], observed_at=began)
     assert row(connection)["state"] == "success"
     assert [task.state for task in executions.list_tasks(connection, execution_id)] == ["success"]
-    assert told(connection, execution_id)[-1] == "end success"
+    assert summary(connection, execution_id)[-1] == "end success"
 
 
-def test_a_late_queued_does_not_stop_a_run(connection: Connection) -> None:
+def test_a_reading_between_the_listeners_word_and_the_schedulers_commit_revives_nothing(connection: Connection) -> None:
+    """The listener speaks inside the scheduler's transaction: until it commits, Airflow's API says `running`."""
+    execution_id = observations.observe(connection, run("running", started_at=START), [task("running")])
+    over = START + timedelta(seconds=5)
+    observations.observe(connection, run("failed", started_at=START, finished_at=over), [task("failed")])
+    before = summary(connection, execution_id)
+    began = executions.clock(connection)
+    observations.observe(connection, run("running", started_at=START), [task("running")], observed_at=began)
+    now = row(connection)
+    assert (now["state"], now["attempt"], now["finished_at"]) == ("failed", 1, over)
+    # The transaction commits, and the next reading says so.
+    committed = run("failed", started_at=START, finished_at=over)
+    observations.observe(connection, committed, [task("failed")], observed_at=executions.clock(connection))
+    assert summary(connection, execution_id) == before
+
+
+@pytest.mark.parametrize("start", [None, START + timedelta(minutes=1)], ids=["reset", "later"])
+def test_a_reading_revives_a_run_that_airflow_started_again(connection: Connection, start: datetime | None) -> None:
+    over = START + timedelta(seconds=5)
+    observations.observe(connection, run("failed", started_at=START, finished_at=over), [task("failed")])
+    again = run("queued" if start is None else "running", started_at=start)
+    observations.observe(connection, again, [task(None, try_number=1)], observed_at=executions.clock(connection))
+    assert (row(connection)["state"], row(connection)["attempt"]) == (again.state, 2)
+
+
+def test_a_run_awaits_input_while_only_a_person_can_move_it_on(connection: Connection) -> None:
+    def read(*tasks: TaskState) -> str:
+        seen = run("running", started_at=START)
+        observations.observe(connection, seen, tasks, observed_at=executions.clock(connection))
+        return str(row(connection)["state"])
+
+    assert read(task("awaiting_input"), task("running", "other")) == "running"
+    assert read(task("success", "other")) == "awaiting_input"
+    execution_id = executions.ensure(connection, run())
+    assert summary(connection, execution_id)[-1] == "workflow_update awaiting_input"
+    assert read(task("scheduled")) == "running"
+    observations.observe(connection, run("success", started_at=START), [task("success")])
+    assert summary(connection, execution_id)[-2:] == ["workflow_update success", "end success"]
+
+
+def test_the_placeholder_of_a_mapped_task_is_no_task(connection: Connection) -> None:
+    """Airflow lists one with map_index -1 until it knows what the task maps over."""
+    running = run("running", started_at=START, tasks_total=2)
+    execution_id = observations.observe(connection, running, [task("success", "list"), task(None, "each")])
+    mapped = [TaskState("each", index, 1, "success", START) for index in range(3)]
+    observations.observe(
+        connection, run("success", started_at=START, tasks_total=4), [task("success", "list"), *mapped]
+    )
+    now = row(connection)
+    assert (now["tasks_done"], now["tasks_total"]) == (4, 4)
+    listed = [(task.task_id, task.map_index) for task in executions.list_tasks(connection, execution_id)]
+    assert listed == [("each", 0), ("each", 1), ("each", 2), ("list", -1)]
+
+
+def test_a_task_that_was_renamed_meanwhile_is_not_counted_twice(connection: Connection) -> None:
+    first = [task("success", "first"), task("running", "old")]
+    observations.observe(connection, run("running", started_at=START, tasks_total=2), first)
+    observations.observe(connection, run("running", started_at=START, tasks_total=3), [task(None, "new")])
+    last = [task("success", "first"), task("removed", "old"), task("success", "new")]
+    observations.observe(connection, run("success", started_at=START, tasks_total=3), last)
+    assert (row(connection)["tasks_done"], row(connection)["tasks_total"]) == (2, 2)
+
+
+def test_only_what_succeeded_of_a_failed_run_is_done(connection: Connection) -> None:
+    tasks = [task("success", "a"), task("failed", "b"), task("upstream_failed", "c")]
+    observations.observe(connection, run("failed", started_at=START, tasks_total=3), tasks)
+    now = row(connection)
+    assert (now["tasks_done"], now["tasks_total"], now["progress"]) == (1, 3, 33)
+
+
+def test_a_late_queued_does_not_reset_a_running_run(connection: Connection) -> None:
     observations.observe(connection, run("running"))
     observations.observe(connection, run("queued"))
     assert row(connection)["state"] == "running"
 
 
-def test_a_task_that_is_seen_first_starts_the_run(connection: Connection) -> None:
+def test_a_running_task_makes_its_run_running(connection: Connection) -> None:
     execution_id = observations.observe(connection, run(None), [task("running")])
-    assert told(connection, execution_id) == [
+    assert summary(connection, execution_id) == [
         "workflow_update queued", "task_update work running", "workflow_update running",
     ]  # fmt: skip
 
 
-def test_whoever_writes_first_the_row_is_the_same(engine: Engine, connection: Connection) -> None:
+def test_the_row_is_the_same_whoever_writes_it_first(engine: Engine, connection: Connection) -> None:
     wanted = "11111111-2222-4333-8444-555555555555"
     conf = {
         "query": "?", "api_key": "sk-verysecretkey",
@@ -376,7 +447,7 @@ def test_whoever_writes_first_the_row_is_the_same(engine: Engine, connection: Co
     found = row(connection)
     assert (found["user_id"], found["triggered_by"], found["idempotency_key"]) == ("ulla", "otto", "k")
     assert found["input_data"] == {"query": "?", "api_key": "[redacted]"}
-    assert told(connection, wanted) == ["workflow_update queued"]
+    assert summary(connection, wanted) == ["workflow_update queued"]
 
     copied = executions.ensure(connection, RunState("dag", "copied conf", "queued", conf=conf))
     assert copied != wanted
@@ -385,40 +456,37 @@ def test_whoever_writes_first_the_row_is_the_same(engine: Engine, connection: Co
 @pytest.mark.parametrize(
     "conf", [{"_visual_ai": "x"}, {"_visual_ai": {"user_id": 5, "execution_id": "?", "template_version": "x"}}]
 )
-def test_a_conf_that_imitates_ours_is_recorded_all_the_same(connection: Connection, conf: dict[str, Any]) -> None:
+def test_a_conf_with_a_forged_system_key_is_still_recorded(connection: Connection, conf: dict[str, Any]) -> None:
     assert executions.ensure(connection, run("queued", conf=conf))
     assert row(connection)["input_data"] == {}
 
 
-def test_usage_adds_up_and_an_unknown_price_spoils_nothing(connection: Connection) -> None:
+def test_usage_adds_up_and_an_unknown_price_does_not_erase_the_cost(connection: Connection) -> None:
     execution_id = executions.ensure(connection, run())
-    run_usage.add(connection, [Used(execution_id, 10, 1, None)])
+    run_usage.add(connection, [UsageIncrement(execution_id, 10, 1, None)])
     assert row(connection)["cost_usd"] is None
     for _ in range(3):
-        run_usage.add(connection, [Used(execution_id, 10, 1, Decimal("0.00000001"))])
+        run_usage.add(connection, [UsageIncrement(execution_id, 10, 1, Decimal("0.00000001"))])
     found = row(connection)
     assert (found["input_tokens"], found["output_tokens"], found["cost_usd"]) == (40, 4, Decimal("0.00000003"))
 
 
-class Recorded(Exception):
-    visual_ai_recorded = True
-
-
-def test_a_failed_tasks_error_stands_before_its_state(connection: Connection) -> None:
+def test_the_error_of_a_failed_task_precedes_its_state(connection: Connection) -> None:
     execution_id = observations.observe(connection, run("running"), [task("running")])
     error = TimeoutError("postgresql://me:secret@db said no")
     record(connection, Notice(run(None), (task("up_for_retry"),), error, "task_retry"))
-    assert told(connection, execution_id)[-2:] == [
+    assert summary(connection, execution_id)[-2:] == [
         "error work postgresql://[redacted]@db said no",
         "task_update work up_for_retry",
     ]
     [found] = errors.list_for(connection, execution_id)
     assert (found["category"], found["action"], found["attempt"]) == ("timeout", "task_retry", 1)
-    record(connection, Notice(run(None), (task("failed", try_number=2),), Recorded("once is enough"), "fail"))
+    recorded = as_failure(ValueError("once is enough")).as_recorded()
+    record(connection, Notice(run(None), (task("failed", try_number=2),), recorded, "fail"))
     assert len(errors.list_for(connection, execution_id)) == 1
 
 
-def test_many_cursors_are_read_at_once(connection: Connection) -> None:
+def test_many_cursors_are_read_with_one_query(connection: Connection) -> None:
     ids = [executions.ensure(connection, RunState("dag", f"run {i}", "queued")) for i in range(3)]
     for execution_id in ids:
         events.append(connection, execution_id, [NewEvent("token", {"n": n}) for n in range(5)])

@@ -1,4 +1,4 @@
-"""What is recorded comes to agree with Airflow, whoever did what there and whatever was lost."""
+"""The recorded state converges on Airflow's, whoever changed what there and whatever notices were lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -36,7 +36,7 @@ def airflow() -> FakeAirflow:
 
 @asynccontextmanager
 async def made(url: str, airflow: FakeAirflow, **changes: Any) -> AsyncIterator[tuple[Reconciler, AirflowClient]]:
-    """A reconciler that does nothing by itself yet, and its client of Airflow."""
+    """A reconciler that has not been started, and its Airflow client."""
     settings = make_settings(url, **changes)
     database = Database(make_async_engine(url, application="test", pool_size=3))
     client = AirflowClient(settings, airflow.transport)
@@ -112,20 +112,24 @@ async def test_a_run_started_elsewhere_is_recorded(
     assert told(engine)[-2:] == ["workflow_update success", "end success"]
 
 
-async def test_a_run_that_came_and_went_unseen(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:
+async def test_a_run_that_started_and_finished_unnoticed_is_recorded(
+    reconciler: Reconciler, airflow: FakeAirflow, engine: Engine
+) -> None:
     airflow.add_run(DAG, "run", "failed", {"a": "failed", "b": "upstream_failed"})
     assert await reconciler.reconcile() == 0
     assert state(engine) == ("failed", {"a": "failed", "b": "upstream_failed"})
 
 
-async def test_a_run_of_long_ago_is_left_alone(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:
+async def test_an_old_run_is_not_recorded(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:
     airflow.add_run(DAG, "run", "success")
     airflow.set_run(DAG, "run", "success", updated_at=datetime.now(UTC) - timedelta(hours=1))
     await reconciler.reconcile()
     assert state(engine) is None
 
 
-async def test_lost_notices_are_made_up_for(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:
+async def test_the_reconciler_records_what_lost_notices_would_have(
+    reconciler: Reconciler, airflow: FakeAirflow, engine: Engine
+) -> None:
     observe(engine, "run", "queued")
     airflow.add_run(DAG, "run", "running", {"a": "running"})
     await reconciler.reconcile()
@@ -143,7 +147,7 @@ async def test_lost_notices_are_made_up_for(reconciler: Reconciler, airflow: Fak
     assert row(engine) == before, "what agrees is not written again"
 
 
-async def test_a_cleared_task_goes_back(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:
+async def test_a_cleared_task_loses_its_state(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:
     airflow.add_run(DAG, "run", "running", {"a": "success", "b": "running"})
     await reconciler.reconcile()
     airflow.set_task(DAG, "run", "a", None)
@@ -164,7 +168,9 @@ async def test_a_cleared_run_starts_again(reconciler: Reconciler, airflow: FakeA
 
 
 @pytest.mark.parametrize("set_to", ["success", "failed"])
-async def test_a_state_set_by_hand(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine, set_to: str) -> None:
+async def test_a_state_set_by_hand_is_recorded(
+    reconciler: Reconciler, airflow: FakeAirflow, engine: Engine, set_to: str
+) -> None:
     was = "failed" if set_to == "success" else "success"
     airflow.add_run(DAG, "run", was, {"a": was})
     await reconciler.reconcile()
@@ -189,7 +195,7 @@ async def test_a_run_deleted_in_airflow_is_cancelled(
     assert found["finished_at"] is not None
 
 
-async def test_a_cancelled_run_that_airflow_calls_failed(
+async def test_a_cancelled_run_stays_cancelled_while_airflow_calls_it_failed(
     reconciler: Reconciler, airflow: FakeAirflow, engine: Engine
 ) -> None:
     observe(engine, "run", "cancelled")
@@ -198,10 +204,10 @@ async def test_a_cancelled_run_that_airflow_calls_failed(
     assert told(engine)[-1] == "end cancelled"
 
 
-async def test_a_notice_newer_than_the_reading_stands_until_the_next(
+async def test_a_notice_newer_than_a_reading_is_kept_until_the_next_reading(
     reconciler: Reconciler, airflow: FakeAirflow, engine: Engine
 ) -> None:
-    """The task was cleared in Airflow while a pass was under way, just after its success had been noticed."""
+    """The task was cleared in Airflow during a pass, just after its success had been recorded."""
     airflow.add_run(DAG, "run", "running", {"a": "running"})
     await reconciler.reconcile()
     clock = executions.clock
@@ -222,7 +228,7 @@ async def test_a_notice_newer_than_the_reading_stands_until_the_next(
     assert state(engine) == ("running", {"a": None}), "it alone can tell"
 
 
-async def test_one_run_that_can_not_be_recorded_does_not_stop_the_others(
+async def test_a_run_that_can_not_be_recorded_does_not_affect_others(
     reconciler: Reconciler, airflow: FakeAirflow, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     airflow.add_run(DAG, "bad", "running", run_type={"no": "text"})
@@ -232,13 +238,13 @@ async def test_one_run_that_can_not_be_recorded_does_not_stop_the_others(
     assert "bad" in caplog.text
 
 
-async def test_a_conf_that_imitates_ours(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:
+async def test_a_conf_with_a_forged_system_key(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:
     airflow.add_run(DAG, "run", "running", conf={"_visual_ai": {"execution_id": "x", "template_version": "y"}})
     await reconciler.reconcile()
     assert state(engine) == ("running", {})
 
 
-async def test_a_pass_costs_the_same_whatever_is_over(database_url: str, airflow: FakeAirflow) -> None:
+async def test_a_pass_costs_the_same_however_many_runs_have_finished(database_url: str, airflow: FakeAirflow) -> None:
     async with made(database_url, airflow) as (reconciler, client):
         for number in range(120):
             airflow.add_run(DAG, f"done {number}", "success", {"a": "success"})
@@ -270,10 +276,10 @@ async def test_a_pass_costs_the_same_whatever_is_over(database_url: str, airflow
         engine.dispose()
 
 
-async def test_tasks_that_the_short_list_misses_are_found_by_the_long_one(
+async def test_a_full_reading_finds_tasks_that_the_list_of_changes_missed(
     reconciler: Reconciler, airflow: FakeAirflow, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction of Airflow's that took longer than passes overlap."""
+    """A transaction of Airflow took longer than the overlap of passes."""
     airflow.add_run(DAG, "run", "running", {"a": "running"})
     await reconciler.reconcile()
     airflow.set_task(DAG, "run", "a", "success")
@@ -285,12 +291,12 @@ async def test_tasks_that_the_short_list_misses_are_found_by_the_long_one(
     assert state(engine) == ("running", {"a": "success"})
 
 
-async def test_a_task_that_is_cleared_while_its_run_goes_on_is_seen_each_time(
+async def test_a_task_of_a_running_run_that_is_cleared_again_is_recorded_each_time(
     reconciler: Reconciler, airflow: FakeAirflow, engine: Engine
 ) -> None:
     airflow.add_run(DAG, "run", "running", {"a": "running", "b": None})
     for number in (1, 2, 3):
-        for task_state in ("running", "failed", None):
+        for task_state in ("running", "success", None):
             airflow.set_task(DAG, "run", "a", task_state, try_number=number)
             await reconciler.reconcile()
             await reconciler.reconcile()
@@ -299,11 +305,11 @@ async def test_a_task_that_is_cleared_while_its_run_goes_on_is_seen_each_time(
     assert found is not None
     assert (found["attempt"], found["progress"]) == (1, 50), "progress does not fall within an attempt"
     log = [line for line in told(engine) if line.startswith("task_update")]
-    assert log == ["task_update a running", "task_update a failed", "task_update a None"] * 3
+    assert log == ["task_update a running", "task_update a success", "task_update a None"] * 3
 
 
-async def test_what_nobody_had_told_makes_passes_quicker(database_url: str, airflow: FakeAirflow) -> None:
-    """With an hour between passes otherwise."""
+async def test_finding_something_unreported_shortens_the_pauses(database_url: str, airflow: FakeAirflow) -> None:
+    """The interval between passes is otherwise an hour."""
     async with made(database_url, airflow, reconcile_interval=3600.0) as (reconciler, _):
         passes: list[float] = []
         real, sleep = reconciler.reconcile, asyncio.sleep
@@ -332,7 +338,9 @@ async def test_what_nobody_had_told_makes_passes_quicker(database_url: str, airf
     assert 900 in passes, "the listener is silent"
 
 
-async def test_airflow_is_down(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:
+async def test_an_unreachable_airflow_changes_nothing(
+    reconciler: Reconciler, airflow: FakeAirflow, engine: Engine
+) -> None:
     airflow.add_run(DAG, "run", "running", {"a": "running"})
     await reconciler.reconcile()
     airflow.fail("/dags")
@@ -351,7 +359,7 @@ def goes_well(reconciler: Reconciler) -> bool:
     return reconciler.state()[0]
 
 
-async def test_one_leads_and_another_takes_over(pg: Any, database_url: str, airflow: FakeAirflow) -> None:
+async def test_one_replica_reconciles_and_another_takes_over(pg: Any, database_url: str, airflow: FakeAirflow) -> None:
     async with AsyncExitStack() as stack:
         both = []
         for _ in range(2):
@@ -379,7 +387,7 @@ async def test_one_leads_and_another_takes_over(pg: Any, database_url: str, airf
         assert (first.leading, second.leading) == (False, True)
 
 
-async def test_a_leader_that_hangs_loses_the_lead(
+async def test_a_replica_that_hangs_loses_the_lock(
     database_url: str, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(reconciler_module.LOCK_SETTINGS, "idle_session_timeout", "500ms")

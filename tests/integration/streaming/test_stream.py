@@ -1,4 +1,4 @@
-"""Streams over a real server and real connections: nothing lost, nothing twice, whatever breaks on the way."""
+"""Streams over a real server and real connections: no event is lost or repeated, whatever fails."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -67,7 +67,7 @@ def say(database: LogWriter, execution_id: str, *texts: str) -> None:
 
 
 def stored(database: LogWriter, execution_id: str) -> list[Got]:
-    """The log as a client should get it."""
+    """The log as a client should receive it."""
 
     def read(connection: Connection) -> list[Got]:
         log = events.read_after(connection, execution_id, 0, limit=100_000)
@@ -87,7 +87,7 @@ def whole_run(database: LogWriter) -> str:
     return execution_id
 
 
-async def test_the_present_state_comes_first(http: httpx.AsyncClient, database: LogWriter) -> None:
+async def test_a_stream_starts_with_the_current_state(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = observe(database, "running", task("success", "first"), task("running", "second"))
     say(database, execution_id, "said before")
     async with aclosing(stream(http)) as frames:
@@ -102,7 +102,7 @@ async def test_the_present_state_comes_first(http: httpx.AsyncClient, database: 
         assert await until(frames, 1) == stored(database, execution_id)[-1:]
 
 
-async def test_what_happens_is_told_as_it_stands_in_the_log(http: httpx.AsyncClient, database: LogWriter) -> None:
+async def test_live_events_are_those_of_the_log(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = observe(database, "queued")
     parser = Parser()
     async with aclosing(stream(http, parser=parser)) as frames:
@@ -115,7 +115,7 @@ async def test_what_happens_is_told_as_it_stands_in_the_log(http: httpx.AsyncCli
     assert parser.retry == 3_600_000, "a browser must not come back at once"
 
 
-async def test_every_cursor_gets_exactly_the_rest(http: httpx.AsyncClient, database: LogWriter) -> None:
+async def test_every_cursor_receives_exactly_the_rest(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = whole_run(database)
     log = stored(database, execution_id)
     for cursor in range(len(log)):
@@ -123,7 +123,7 @@ async def test_every_cursor_gets_exactly_the_rest(http: httpx.AsyncClient, datab
     assert await all_of(stream(http, len(log))) == [Got(None, "end", {"state": "success"})]
 
 
-async def test_a_second_parser_reads_the_same(http: httpx.AsyncClient, database: LogWriter) -> None:
+async def test_an_independent_parser_reads_the_same(http: httpx.AsyncClient, database: LogWriter) -> None:
     log = stored(database, whole_run(database))
     path = f"/workflow-status/stream/{DAG}/run"
     async with aconnect_sse(http, "GET", path, params={"last_event_id": "0"}) as source:
@@ -131,15 +131,15 @@ async def test_a_second_parser_reads_the_same(http: httpx.AsyncClient, database:
     assert read == log
 
 
-async def test_the_header_wins_over_the_query(http: httpx.AsyncClient, database: LogWriter) -> None:
-    """A browser that reconnects asks for the address it was given first."""
+async def test_the_header_takes_precedence_over_the_query(http: httpx.AsyncClient, database: LogWriter) -> None:
+    """A browser that reconnects requests the original URL again."""
     log = stored(database, whole_run(database))
     path = f"/workflow-status/stream/{DAG}/run?last_event_id=0"
     async with aconnect_sse(http, "GET", path, headers={"Last-Event-ID": "3"}) as source:
         assert [sse.id async for sse in source.aiter_sse()] == [got.id for got in log[3:]]
 
 
-async def test_a_running_run_is_resumed_at_every_cursor(http: httpx.AsyncClient, database: LogWriter) -> None:
+async def test_a_running_run_can_be_resumed_at_every_cursor(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = observe(database, "running")
     say(database, execution_id, *"abc")
     streams = [stream(http, cursor) for cursor in range(6)]
@@ -152,17 +152,17 @@ async def test_a_running_run_is_resumed_at_every_cursor(http: httpx.AsyncClient,
         assert got == log[cursor:]
 
 
-async def test_a_finished_run(http: httpx.AsyncClient, database: LogWriter) -> None:
+async def test_a_finished_run_is_sent_as_state_and_end(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = whole_run(database)
     log = stored(database, execution_id)
     got = await all_of(stream(http))
     assert [frame.type for frame in got] == ["workflow_update", "task_update", "end"]
     assert (got[0].data["state"], got[0].data["progress"]) == ("success", 100)
     assert [frame.id for frame in got] == [None, log[-2].id, log[-1].id]
-    assert await all_of(stream(http, got[1].id)) == log[-1:], "one that lost the end gets just that"
+    assert await all_of(stream(http, got[1].id)) == log[-1:], "a client that missed the end receives just that"
 
 
-async def test_a_cleared_run_goes_on_after_its_end(http: httpx.AsyncClient, database: LogWriter) -> None:
+async def test_a_cleared_run_continues_after_its_end(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = whole_run(database)
     end = len(stored(database, execution_id))
     observe(database, "running")
@@ -173,7 +173,7 @@ async def test_a_cleared_run_goes_on_after_its_end(http: httpx.AsyncClient, data
 
 
 @pytest.mark.parametrize(("cursor", "lost"), [(0, (1, 4)), (3, (4, 4)), (4, None), (5, None)])
-async def test_pruned_events_are_a_gap(
+async def test_pruned_events_are_reported_as_a_gap(
     http: httpx.AsyncClient, database: LogWriter, cursor: int, lost: tuple[int, int] | None
 ) -> None:
     execution_id = whole_run(database)
@@ -189,7 +189,7 @@ async def test_pruned_events_are_a_gap(
         assert got[1:] == log[4:]
 
 
-async def test_events_of_long_ago_are_pruned(
+async def test_old_events_are_pruned(
     http: httpx.AsyncClient, database: LogWriter, app: FastAPI, database_url: str
 ) -> None:
     execution_id = whole_run(database)
@@ -211,13 +211,13 @@ async def test_events_of_long_ago_are_pruned(
 
 
 @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "9" * 30, "١"])
-async def test_a_cursor_that_is_none(http: httpx.AsyncClient, database: LogWriter, cursor: str) -> None:
+async def test_an_invalid_cursor_is_refused(http: httpx.AsyncClient, database: LogWriter, cursor: str) -> None:
     whole_run(database)
     response = await http.get(f"/workflow-status/stream/{DAG}/run", params={"last_event_id": cursor})
     assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "?last_event_id")
 
 
-async def test_a_cursor_of_another_database_begins_anew(http: httpx.AsyncClient, database: LogWriter) -> None:
+async def test_a_cursor_of_another_database_starts_over(http: httpx.AsyncClient, database: LogWriter) -> None:
     whole_run(database)
     assert [got.type for got in await all_of(stream(http, 9_999))] == ["workflow_update", "task_update", "end"]
 
@@ -231,7 +231,7 @@ async def test_a_long_log_is_read_in_pages(
     assert await all_of(stream(http, 0)) == stored(database, execution_id)
 
 
-async def test_a_burst_larger_than_a_page_is_told_live(http: httpx.AsyncClient, database: LogWriter) -> None:
+async def test_a_burst_larger_than_a_page_is_delivered_live(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = observe(database, "running")
     async with aclosing(stream(http, 1)) as frames:
         reading = asyncio.create_task(all_of(frames))
@@ -241,7 +241,7 @@ async def test_a_burst_larger_than_a_page_is_told_live(http: httpx.AsyncClient, 
         assert await reading == stored(database, execution_id)[1:]
 
 
-async def test_a_hundred_subscribers_while_four_write(
+async def test_a_hundred_subscribers_receive_what_four_writers_append(
     http: httpx.AsyncClient, app: FastAPI, database: LogWriter
 ) -> None:
     execution_id = observe(database, "running")
@@ -267,7 +267,7 @@ async def test_a_hundred_subscribers_while_four_write(
 
 
 def kill(url: str, application_name: str) -> int:
-    """End the connections of that name as a database's restart would; gives how many."""
+    """End the connections of an application as a restart of the database would; returns how many."""
     with psycopg.connect(plain_url(url), autocommit=True) as connection:
         return connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", [application_name]
@@ -290,7 +290,7 @@ async def test_a_feed_that_loses_its_connection_loses_nothing(
         assert [got.type for got in await all_of(frames)] == ["workflow_update", "end"]
 
 
-async def test_what_happens_while_the_feed_connects_again_is_told(
+async def test_events_during_a_reconnect_of_the_feed_are_delivered(
     pg: Any, http: httpx.AsyncClient, database: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "RECONNECT_DELAY", 0.1)
@@ -311,7 +311,7 @@ async def test_what_happens_while_the_feed_connects_again_is_told(
             assert (await until(frames, 1))[0].data == {"text": "in between"}
 
 
-async def test_pooled_connections_that_die_are_replaced(
+async def test_dead_pooled_connections_are_replaced(
     pg: Any, http: httpx.AsyncClient, database: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = observe(database, "running")
@@ -341,16 +341,18 @@ async def test_a_slow_subscriber_is_dropped_and_resumes(
             await asyncio.to_thread(say, database, execution_id, f"{number} " + "x" * 200_000)
         assert [frame.id for frame in await reading] == [str(seq) for seq in range(3, 103)]
         got += await all_of(slow)
-        assert 1 < len(got) < 100, "it was dropped, not served to the end"
+        assert 1 < len(got) < 100, "the slow client was dropped"
         await eventually(lambda: streams.open_streams == 1)
         observe(database, "success")
         assert [frame.type for frame in await all_of(fast)] == ["workflow_update", "end"]
     got += await all_of(stream(http, got[-1].id))
     assert got[1:] == stored(database, execution_id)[2:]
-    assert caplog.text == "", "being slow is no error"
+    assert caplog.text == "", "being slow is not an error"
 
 
-async def test_a_client_that_leaves_is_forgotten(http: httpx.AsyncClient, app: FastAPI, database: LogWriter) -> None:
+async def test_a_stream_ends_when_its_client_disconnects(
+    http: httpx.AsyncClient, app: FastAPI, database: LogWriter
+) -> None:
     observe(database, "running")
     streams = app.state.application.streams
     async with aclosing(stream(http)) as frames:
@@ -359,7 +361,7 @@ async def test_a_client_that_leaves_is_forgotten(http: httpx.AsyncClient, app: F
     await eventually(lambda: not streams.open_streams)
 
 
-async def test_a_heartbeat_keeps_proxies_awake(http: httpx.AsyncClient, database: LogWriter) -> None:
+async def test_a_quiet_stream_sends_heartbeats(http: httpx.AsyncClient, database: LogWriter) -> None:
     execution_id = observe(database, "running")
     parser = Parser()
     async with aclosing(stream(http, parser=parser)) as frames:
@@ -373,7 +375,9 @@ async def test_a_heartbeat_keeps_proxies_awake(http: httpx.AsyncClient, database
 @pytest.mark.parametrize(
     ("username", "sees"), [("ulla", True), ("uwe", False), ("victor", True), ("otto", True), ("anna", True)]
 )
-async def test_a_strangers_run(http: httpx.AsyncClient, database: LogWriter, username: str, sees: bool) -> None:
+async def test_another_users_run_is_not_found(
+    http: httpx.AsyncClient, database: LogWriter, username: str, sees: bool
+) -> None:
     observe(database, "success", conf={"_visual_ai": {"user_id": "ulla", "triggered_by": "ulla"}})
     headers = await sign_in(http, username)
     for path in (f"/workflow-status/stream/{DAG}/run", f"/workflow-status/{DAG}/run"):
@@ -381,7 +385,7 @@ async def test_a_strangers_run(http: httpx.AsyncClient, database: LogWriter, use
         assert response.status_code == (200 if sees else 404)
         if not sees:
             unknown = await http.get(path.replace("/run", "/none"), headers=headers)
-            assert unknown.json() == response.json(), "no difference to a run that is not there"
+            assert unknown.json() == response.json(), "the response is that for an unknown run"
     listed = (await http.get("/workflow-status", headers=headers)).json()["executions"]
     assert len(listed) == sees
 
@@ -398,7 +402,7 @@ async def test_streams_need_a_token_in_production(
         assert (await http.get(path)).status_code == 200, "the cookie is enough, for EventSource sends no header"
 
 
-async def test_too_many_streams(
+async def test_too_many_streams_are_refused(
     database_url: str, airflow: FakeAirflow, database: LogWriter, redis_url: str | None
 ) -> None:
     observe(database, "running")
@@ -416,7 +420,7 @@ async def test_too_many_streams(
         assert int(response.headers["retry-after"]) > 0
 
 
-async def test_a_stream_ends_with_its_token(
+async def test_a_stream_ends_when_its_token_expires(
     database_url: str, airflow: FakeAirflow, database: LogWriter, redis_url: str | None
 ) -> None:
     observe(database, "running")
@@ -433,7 +437,7 @@ def sequence(got: Sequence[Got]) -> list[str | None]:
     return [frame.id for frame in got]
 
 
-async def test_two_backends_tell_the_same(
+async def test_two_backends_deliver_the_same_events(
     database_url: str, airflow: FakeAirflow, database: LogWriter, redis_url: str | None
 ) -> None:
     execution_id = observe(database, "running")

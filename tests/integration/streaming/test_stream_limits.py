@@ -1,4 +1,4 @@
-"""What streams may cost, who may have them, and how they end: by the token, by the limits, with the process."""
+"""What streams cost, how many a user may have, and how they end: with the token, at a limit, with the process."""
 
 import asyncio
 import contextlib
@@ -64,7 +64,7 @@ async def backend(
 
 
 def count(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[str]:
-    """A list that grows by one for each call of the module's function."""
+    """A list that grows by one entry for each call of the module's function."""
     real: Callable[..., Any] = getattr(module, name)
     calls: list[str] = []
 
@@ -76,7 +76,7 @@ def count(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[str]:
     return calls
 
 
-async def test_hundreds_who_connect_at_once_cost_a_few_queries(
+async def test_hundreds_of_simultaneous_clients_cost_a_few_queries(
     database_url: str, airflow: FakeAirflow, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = writer.observe(RUN)
@@ -85,20 +85,20 @@ async def test_hundreds_who_connect_at_once_cost_a_few_queries(
         snapshots = count(monkeypatch, status_module, "_read_snapshot")
         heads = count(monkeypatch, executions, "heads")
         pages = count(monkeypatch, events, "read_after")
-        address, told = str(http.base_url).rstrip("/"), list[Message]()
+        address, received = str(http.base_url).rstrip("/"), list[Message]()
         opened = await asyncio.gather(
-            *(open_stream(address, PATH, told.append, cursor=1 if index % 2 else None) for index in range(200))
+            *(open_stream(address, PATH, received.append, cursor=1 if index % 2 else None) for index in range(200))
         )
-        await eventually(lambda: len(told) == 100 + 100 * 4)
+        await eventually(lambda: len(received) == 100 + 100 * 4)
         assert len(snapshots) <= 3
         assert len(pages) <= 3
-        assert len(heads) < 20, "who asks while others do shares their query"
+        assert len(heads) < 20, "simultaneous look-ups share a query"
         assert app.state.application.streams.open_streams == 200
         for one in opened:
             close(one)
 
 
-async def test_who_connects_again_is_served_from_memory(
+async def test_a_client_that_reconnects_is_served_from_memory(
     database_url: str, airflow: FakeAirflow, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = writer.observe(RUN)
@@ -112,8 +112,10 @@ async def test_who_connects_again_is_served_from_memory(
         assert asked == [[], []]
 
 
-async def test_a_cursor_ahead_of_this_replica(database_url: str, airflow: FakeAirflow, writer: LogWriter) -> None:
-    """Another replica told the client of an event that this one has not heard of yet."""
+async def test_a_cursor_ahead_of_this_replica_loses_nothing(
+    database_url: str, airflow: FakeAirflow, writer: LogWriter
+) -> None:
+    """Another replica has delivered an event that this one has not received yet."""
     execution_id = writer.observe(RUN)
     async with backend(database_url, airflow) as (_, http), aclosing(stream(http)) as watching:
         await until(watching, 1)
@@ -127,10 +129,10 @@ async def test_a_cursor_ahead_of_this_replica(database_url: str, airflow: FakeAi
         assert [frame.id for frame in await until(watching, 2)] == ["3", "4"]
 
 
-async def test_a_run_that_starts_again_is_not_taken_for_over(
+async def test_a_restarted_run_is_not_mistaken_for_finished(
     database_url: str, airflow: FakeAirflow, writer: LogWriter
 ) -> None:
-    """Each asks within moments of the one before."""
+    """All clients connect within a moment of each other."""
     async with backend(database_url, airflow) as (_, http):
         for attempt in range(1, 4):
             writer.observe(RUN)
@@ -145,9 +147,7 @@ async def test_a_run_that_starts_again_is_not_taken_for_over(
                     assert (frame.data["state"], frame.data["attempt"]) == ("running", attempt + 1)
 
 
-async def test_a_user_has_so_many_streams_and_no_more(
-    database_url: str, airflow: FakeAirflow, writer: LogWriter
-) -> None:
+async def test_the_streams_of_a_user_are_limited(database_url: str, airflow: FakeAirflow, writer: LogWriter) -> None:
     writer.observe(RUN)
     async with backend(database_url, airflow, streams_per_user=5) as (app, http):
         anna, otto = await sign_in(http, "anna"), await sign_in(http, "otto")
@@ -156,7 +156,7 @@ async def test_a_user_has_so_many_streams_and_no_more(
         opened = await asyncio.gather(*(open_stream(path, PATH, lambda _: None, token=token) for _ in range(30)))
         await eventually(lambda: all(one.status for one in opened))
         statuses = sorted(one.status or 0 for one in opened)
-        assert statuses == [200] * 5 + [429] * 25, "however many come at the same moment"
+        assert statuses == [200] * 5 + [429] * 25, "however many connect at the same moment"
         refused = await http.get(PATH, headers=anna)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
         async with aclosing(stream(http, headers=otto)) as others:
@@ -169,9 +169,7 @@ async def test_a_user_has_so_many_streams_and_no_more(
             await until(again, 1)
 
 
-async def test_a_process_has_so_many_streams_and_no_more(
-    database_url: str, airflow: FakeAirflow, writer: LogWriter
-) -> None:
+async def test_the_streams_of_a_process_are_limited(database_url: str, airflow: FakeAirflow, writer: LogWriter) -> None:
     writer.observe(RUN)
     async with (
         backend(database_url, airflow, streams_per_process=2) as (_, http),
@@ -185,8 +183,10 @@ async def test_a_process_has_so_many_streams_and_no_more(
         assert refused.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_token_that_expires_ends_its_stream(database_url: str, airflow: FakeAirflow, writer: LogWriter) -> None:
-    """Also when something is told all the time, and long before the next heartbeat."""
+async def test_an_expired_token_ends_quiet_and_busy_streams(
+    database_url: str, airflow: FakeAirflow, writer: LogWriter
+) -> None:
+    """Even if events arrive all the time, and long before the next heartbeat is due."""
     execution_id = writer.observe(RUN)
     async with backend(database_url, airflow, token_lifetime=2) as (_, http):
         headers = await sign_in(http, "anna")
@@ -205,7 +205,7 @@ async def test_a_token_that_expires_ends_its_stream(database_url: str, airflow: 
         assert again.status_code == 401
 
 
-async def test_who_reads_nothing_is_cut_off(
+async def test_a_client_that_reads_nothing_is_disconnected(
     database_url: str, airflow: FakeAirflow, writer: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_stream, "SEND_TIMEOUT", 0.5)
@@ -246,7 +246,7 @@ async def test_a_queue_is_bounded(bursts: list[list[Frame]], lost: bool) -> None
     assert len(await subscription.take(0.01)) == (0 if lost else 1)
 
 
-def test_a_channel_remembers_a_little() -> None:
+def test_a_channel_keeps_recent_events_within_its_share() -> None:
     channel = Channel(HEAD)
     assert channel.since(10) == []
     assert channel.since(9) is None
@@ -254,50 +254,52 @@ def test_a_channel_remembers_a_little() -> None:
     assert channel.since(15) == frames(5, size=100, start=16)
     assert channel.since(14) is None
     channel.extend(frames(3, size=100, start=18), share=500)
-    assert channel.cursor == 20, "what was told is not told again"
+    assert channel.cursor == 20, "what was received is not received again"
 
 
-async def test_a_process_that_ends_sends_its_clients_away(pg: Any, database_url: str, writer: LogWriter) -> None:
+async def test_a_process_that_shuts_down_asks_its_clients_to_reconnect(
+    pg: Any, database_url: str, writer: LogWriter
+) -> None:
     execution_id = writer.observe(RUN)
     airflow = FakeAirflow()
     airflow.add_dag(DAG)
     airflow.add_run(DAG, "run", "running")
-    told: list[Message] = []
+    received: list[Message] = []
     with AirflowServer(airflow) as server, BackendProcess(environment(pg.backend_url, server.url)) as backend:
         async with httpx.AsyncClient(base_url=backend.url) as http:
             token = (await sign_in(http, "anna"))["Authorization"].removeprefix("Bearer ")
-        opened = [await open_stream(backend.url, PATH, told.append, token=token) for _ in range(20)]
-        await eventually(lambda: len(told) == 20)
-        said: list[bytes] = []
-        raw = asyncio.create_task(raw_stream(backend.url, token, said))
-        await eventually(lambda: said)
+        opened = [await open_stream(backend.url, PATH, received.append, token=token) for _ in range(20)]
+        await eventually(lambda: len(received) == 20)
+        raw_chunks: list[bytes] = []
+        raw = asyncio.create_task(raw_stream(backend.url, token, raw_chunks))
+        await eventually(lambda: raw_chunks)
         began = time.monotonic()
         backend.terminate()
         assert await asyncio.to_thread(backend.ended, timeout=10) in (0, -15)
-        assert time.monotonic() - began < 3, "it waits for no stream"
+        assert time.monotonic() - began < 3, "shutdown does not wait for streams"
         async with asyncio.timeout(5):
             await asyncio.gather(raw, *(one.closed for one in opened))
         assert all(one.whole for one in opened), "the answers are complete, not cut off"
-        *_, farewell = b"".join(said).decode().partition("\n\n")
+        *_, farewell = b"".join(raw_chunks).decode().partition("\n\n")
         [retry] = re.findall(r"^retry: (\d+)$", farewell, re.MULTILINE)
         assert 500 <= int(retry) <= 3000
         assert ": the server is restarting" in farewell
         writer.say(execution_id, "meanwhile")
         backend.start()
         again: list[Message] = []
-        stream = await open_stream(backend.url, PATH, again.append, token=token, cursor=told[-1].id)
+        stream = await open_stream(backend.url, PATH, again.append, token=token, cursor=received[-1].id)
         await eventually(lambda: again)
-        assert [message.id for message in again] == [(told[-1].id or 0) + 1]
+        assert [message.id for message in again] == [(received[-1].id or 0) + 1]
         close(stream)
 
 
-async def raw_stream(url: str, token: str, said: list[bytes]) -> None:
-    """A stream as it comes over the wire, until the server closes it."""
+async def raw_stream(url: str, token: str, raw_chunks: list[bytes]) -> None:
+    """Read a stream's raw bytes until the server closes it."""
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
     while piece := await reader.read(2**16):
-        said.append(piece)
+        raw_chunks.append(piece)
     writer.close()
 
 

@@ -1,4 +1,4 @@
-"""The smallest value that fits a JSON Schema: what a fake model answers when a schema is asked of it.
+"""The smallest value that fits a JSON Schema: the reply of a fake model to a request with a schema.
 
 Covers what OpenAI's structured outputs allow (https://platform.openai.com/docs/guides/structured-outputs).
 `pattern` is not honoured, nor is a combination of `allOf` parts that is more than a merged object.
@@ -25,7 +25,7 @@ _DEEP = 6  # below this, take null where null is allowed: a recursive schema the
 
 
 def example(schema: dict[str, Any]) -> Any:
-    """The same value for the same schema. Raises `RecursionError` for a schema that no finite value fits."""
+    """The smallest value; the same one for the same schema. Raises `RecursionError` if no finite value fits."""
     return _example(schema, schema, 0)
 
 
@@ -75,7 +75,7 @@ def _resolve(ref: str, root: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choose(options: list[Any], depth: int) -> Any:
-    """The first that is not null; deep down, null."""
+    """The first alternative that is not null; deep inside a recursive schema, null."""
     null = [o for o in options if isinstance(o, dict) and o.get("type") == "null"]
     some = [o for o in options if o not in null]
     return null[0] if null and (depth > _DEEP or not some) else some[0]
@@ -101,7 +101,7 @@ def _string(schema: dict[str, Any]) -> str:
 
 
 def _number(schema: dict[str, Any], *, whole: bool) -> int | float:
-    """Nought, or what is nearest to it within the bounds."""
+    """Zero, or the value nearest to it within the bounds."""
     step = schema.get("multipleOf", 1)
     low = schema.get("minimum", -math.inf)
     above = schema.get("exclusiveMinimum", -math.inf)

@@ -1,4 +1,4 @@
-"""What a failure of a model's provider looks like, and what is to come of it; and the bodies that providers send."""
+"""Failures of model providers: what each looks like, what should follow from it, and the bodies that providers send."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Speaks = Literal["openai", "anthropic", "ollama"]
 """The protocol, hence the client."""
 
 FALLBACK = "gpt-4.1-nano"
-"""Which model takes over from the one that the cases ask."""
+"""The model that takes over from the one that the cases call."""
 
 PASSED: tuple[Action, ...] = ("retry",)
 """The call fails once and then succeeds."""
@@ -22,7 +22,7 @@ HTML = {"content-type": "text/html"}
 
 @dataclass(frozen=True)
 class Case:
-    """A failure, and what is to come of it.
+    """A failure, and what should follow from it.
 
     `behaviour` is what the server does, `times` to how many requests, None: to all. `category` is that of every error,
     `actions` what was done about each in turn; `waits` are the seconds between the requests. `whole` asks for an answer
@@ -43,7 +43,7 @@ class Case:
 
     @property
     def answered(self) -> bool:
-        """Whether the agent has an answer in the end."""
+        """Whether the agent finally succeeds."""
         return self.actions[-1] in ("retry", "fallback", "repair")
 
     def __str__(self) -> str:
@@ -51,19 +51,19 @@ class Case:
 
 
 def final(name: str, category: Category, status: int, body: Any, **more: Any) -> Case:
-    """What fails at once: one request, no wait."""
+    """The task fails at once: one request, no wait."""
     behaviour = {"status": status, "body": body, **more.pop("behaviour", {})}
     return Case(name, category, behaviour, ("fail",), (), None, **more)
 
 
 def passing(name: str, category: Category, status: int, body: Any, wait: float = 1.0, **more: Any) -> Case:
-    """What has passed when it is tried again."""
+    """The failure is gone when the call is retried."""
     behaviour = {"status": status, "body": body, "headers": more.pop("headers", {})}
     return Case(name, category, behaviour, waits=(wait,), **more)
 
 
 def overflow(name: str, status: int, body: Any) -> Case:
-    """What another model can hold: one request to each of the two, with no wait."""
+    """Another model can hold the prompt: one request to each of the two, no wait."""
     return Case(name, "context_length", {"status": status, "body": body}, ("fallback",), (0.0,))
 
 
@@ -90,4 +90,4 @@ def claude(type_: str, message: str) -> Json:
 TPM = "Rate limit reached for gpt-4.1-mini in organization org-x on tokens per min (TPM): Limit 30000, Used 29937"
 HTML_PAGE = "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
 EXHAUSTED: tuple[Action, ...] = ("retry", "retry", "retry", "fallback", "retry", "retry", "retry", "task_retry")
-"""A server that stays broken, and the model that takes over as well."""
+"""A server that stays broken, for the fallback model as well."""

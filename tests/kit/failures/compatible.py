@@ -1,4 +1,4 @@
-"""Failures of other providers: of those that speak OpenAI's protocol, with bodies of their own, and of the others."""
+"""Failures of other providers: those with OpenAI's protocol and their own bodies, and those with other protocols."""
 
 from __future__ import annotations
 

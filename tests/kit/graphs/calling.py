@@ -1,4 +1,4 @@
-"""Graphs as users write them whose one node calls a model, knowing nothing of budgets or of being stopped."""
+"""Graphs as users write them, with one node that calls a model and knows nothing of budgets or cancellation."""
 
 import threading
 from typing import TypedDict
@@ -32,7 +32,7 @@ calling_async.add_node("ask", _ask_async)
 calling_async.set_entry_point("ask")
 
 prepared: list[str] = []
-"""What the first node of `calling_late` was given, for tests in the same process."""
+"""The inputs of the first node of `calling_late`, for tests in the same process."""
 
 
 def _prepare(state: Question) -> Question:

@@ -1,4 +1,4 @@
-"""Graphs as users write them, knowing nothing of this project."""
+"""Graphs as users write them, without any knowledge of this project."""
 
 import asyncio
 import operator
@@ -89,7 +89,7 @@ class Language:
 
 
 class Fanned(TypedDict, total=False):
-    """Words that are worked on side by side."""
+    """Words that are processed in parallel."""
 
     words: list[str]
     lengths: Annotated[list[int], operator.add]

@@ -1,4 +1,4 @@
-"""Users' graphs whose traces are their own business: made with Langfuse's SDK, or of models within tools."""
+"""Users' graphs that trace themselves with Langfuse's SDK, or that call models inside tools."""
 
 from typing import TypedDict
 
@@ -47,12 +47,12 @@ def _graph(node: object) -> StateGraph[Question, None, Question, Question]:
 
 
 def handled() -> CompiledStateGraph[Question, None, Question, Question]:
-    """With Langfuse's handler bound to it."""
+    """A graph with Langfuse's handler bound to it."""
     return _graph(_ask).compile().with_config({"callbacks": [CallbackHandler()]})
 
 
 def observed() -> StateGraph[Question, None, Question, Question]:
-    """With a span of its own in a node."""
+    """A graph that opens a span of its own in a node."""
     return _graph(_look_up)
 
 

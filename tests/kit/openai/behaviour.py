@@ -1,4 +1,4 @@
-"""How the fake OpenAI server is told to misbehave: one `Behaviour` per scripted answer, and presets by name.
+"""How the fake OpenAI server misbehaves on request: a `Behaviour` for each scripted response, and named presets.
 
 The error bodies are those OpenAI (and, for the content filter, Azure OpenAI) answers with, because clients
 tell errors apart by `error.code` and even by words of `error.message`.
@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class ToolCall(BaseModel):
-    """A tool call of the reply. `arguments` as a string is sent as it is, so it may be broken JSON."""
+    """A tool call of the reply. A string in `arguments` is sent verbatim, so it may be broken JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,7 +28,7 @@ class ToolCall(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens reported for one answer."""
+    """Tokens reported for one response."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,7 +39,7 @@ class Usage(BaseModel):
 
 
 class Behaviour(BaseModel):
-    """What to answer, to which requests, and how often. Seconds throughout.
+    """Which requests to respond to, how, and how often. Times are in seconds.
 
     A request is given to the first behaviour, in the order of scripting, that matches it and is due. Without
     one it gets the default answer. Everything left out is as in the default answer.
@@ -48,36 +48,36 @@ class Behaviour(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = ""
-    """Stands in the request log; a preset's is its own name."""
+    """The name in the request log; a preset has its own."""
 
     # Which requests
     api: Api | None = None
-    """None: any but the list of models."""
+    """None: any endpoint except the list of models."""
     model: str | None = None
     contains: str | None = None
-    """A part of the prompt: of the text of all messages."""
+    """A substring of the prompt, which is the text of all messages."""
     nth: int | None = Field(default=None, ge=1)
-    """Only the n-th matching request since it was scripted; 1 is the first."""
+    """Only the n-th matching request since this was scripted, counted from 1."""
     every: int | None = Field(default=None, ge=1)
-    """Only each n-th matching request; with `times=None` a steady rate of failures."""
+    """Only every n-th matching request; with `times=None`, a constant rate of failures."""
     times: int | None = Field(default=1, ge=1)
-    """How many requests it answers; None: all, until `reset`."""
+    """How many requests it applies to; None: all, until `reset`."""
 
     # Before the answer
     delay: float | None = Field(default=None, ge=0)
-    """Before the headers; None: the server's latency."""
+    """Delay before the headers; None: the server's latency."""
     hold: bool = False
-    """Wait for `release`, then answer: for tests that act while a call is under way, without sleeping."""
+    """Wait for `release`, then respond: for tests that act during a call, without sleeping."""
     hang: bool = False
-    """Never answer; the client's own timeout ends it."""
+    """Never respond; the client's own timeout ends the request."""
     reset: bool = False
-    """Reset the connection (TCP RST) instead of answering."""
+    """Reset the connection (TCP RST) instead of responding."""
 
     # The answer
     status: int = Field(default=200, ge=200, le=599)
     headers: dict[str, str] = Field(default_factory=dict)
     body: Any = None
-    """Replaces the whole body: a string as it is, anything else as JSON. From status 400 on, None is `error`
+    """Replaces the whole body: a string verbatim, anything else as JSON. From status 400 on, None is `error`
     as OpenAI sends it."""
     error: Json | None = None
     """OpenAI's error object, from status 400 on and for `error_after`; None: the usual one of the status."""
@@ -91,19 +91,19 @@ class Behaviour(BaseModel):
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     malformed: bool = False
-    """Half of the JSON; in a stream the third event is half an event."""
+    """Send half of the JSON; in a stream, the third event is cut in half."""
 
     # While the answer is sent. One event is one `data:` of the stream.
     token_delay: float | None = Field(default=None, ge=0)
-    """Before each event; None: the server's."""
+    """Delay before each event; None: the server's."""
     cut_after: int | None = Field(default=None, ge=0)
-    """Close the connection after so many events; without a stream: in the middle of the body."""
+    """Close the connection after this many events or, without a stream, in the middle of the body."""
     end_after: int | None = Field(default=None, ge=0)
-    """End the stream in order after so many events, without its last words: as a proxy does whose time is up."""
+    """End the stream properly after this many events but without its last ones, like a proxy that times out."""
     stall_after: int | None = Field(default=None, ge=0)
-    """Send nothing more after so many events, and keep the connection."""
+    """Send nothing more after this many events, and keep the connection open."""
     error_after: int | None = Field(default=None, ge=0)
-    """Send an error event after so many events, as OpenAI does when it fails in mid-stream. Streams only."""
+    """Send an error event after this many events, as OpenAI does when it fails mid-stream. Streams only."""
 
     def matches(self, *, api: Api, model: str, prompt: str) -> bool:
         if api != self.api and not (self.api is None and api != "models"):
@@ -143,7 +143,7 @@ _USUAL_ERRORS: dict[int, Json] = {
 
 
 def usual_error(status: int) -> Json:
-    """The error object OpenAI sends most with this status."""
+    """The error object that OpenAI usually sends with this status."""
     if status in _USUAL_ERRORS:
         return _USUAL_ERRORS[status]
     return SERVER_ERROR if status >= 500 else error_object("Invalid request.", "invalid_request_error")

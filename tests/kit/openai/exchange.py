@@ -1,4 +1,4 @@
-"""One request to the fake OpenAI server and its answer, sent whole, bit by bit, or not."""
+"""One request to the fake OpenAI server and its response, sent at once, piece by piece, or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET_HEADERS = {"authorization", "api-key", "x-api-key", "cookie"}
 
 
 class TransportProtocol(HttpToolsProtocol):
-    """Hands the connection to the application, which can then break it."""
+    """Passes the connection to the application, so that it can break it."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -33,11 +33,11 @@ class TransportProtocol(HttpToolsProtocol):
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection before the end of the answer."""
+    """The client closed the connection before the end of the response."""
 
 
 class Endpoint:
-    """An endpoint of OpenAI's API, as a bare ASGI application: it must be able to break off."""
+    """An endpoint of OpenAI's API, as a bare ASGI application, because it must be able to break off."""
 
     def __init__(self, state: ServerState, api: Api) -> None:
         self.state, self.api = state, api
@@ -84,7 +84,7 @@ async def _until_gone(receive: Receive) -> None:
 
 
 class Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class Exchange:
             self.state.held.discard(future)
 
     async def _pause(self, seconds: float) -> None:
-        """Raises `ClientGoneError` as soon as the client is."""
+        """Raise `ClientGoneError` as soon as the client disconnects."""
         if seconds > 0:
             await asyncio.wait({self.gone}, timeout=None if math.isinf(seconds) else seconds)
         else:
@@ -175,7 +175,7 @@ class Exchange:
             raise ClientGoneError
 
     async def _close(self) -> None:
-        """After what was written is sent: the client sees the connection end too early."""
+        """Close the connection after what was written has been sent; the client sees it end too early."""
         self.transport.close()
         await self.gone
 

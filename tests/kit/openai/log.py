@@ -1,4 +1,4 @@
-"""What the fake OpenAI server remembers of its requests."""
+"""The fake OpenAI server's log of requests."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class RequestRecord(BaseModel):
     params: Json = Field(default_factory=dict)
     """The body without the messages."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """Lower case, without those that carry a secret."""
+    """In lower case, without those that carry a secret."""
     has_authorization: bool = False
 
     behaviour: str = ""
-    """The preset's or behaviour's name; `rate` if the server's own limit answered; else empty."""
+    """The name of the preset or behaviour, `rate` for the server's own limit, or empty."""
     status: int | None = None
-    """None while no headers were sent, and for ever after a reset or a hang."""
+    """None until headers are sent, and permanently after a reset or a hang."""
     events_sent: int = 0
     client_disconnected: bool = False
-    """The client went before the answer's end."""
+    """The client disconnected before the end of the response."""
     duration: float | None = None
     """Seconds until the last byte or the end of the connection; None while in flight."""
 
@@ -55,7 +55,7 @@ class Stats(BaseModel):
 
 
 class RequestLog:
-    """Begun anew by a reset: a request that was under way goes on writing to the old one."""
+    """A reset starts a new log; a request that was in flight keeps writing to the old one."""
 
     def __init__(self) -> None:
         self.records: deque[RequestRecord] = deque(maxlen=LOG_LIMIT)

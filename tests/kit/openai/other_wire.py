@@ -1,4 +1,4 @@
-"""A reply in the formats of Anthropic's Messages API and of Ollama's chat API, whole and in pieces; no tool calls.
+"""A reply in the formats of Anthropic's Messages API and of Ollama's chat API, whole and streamed; without tool calls.
 
 https://docs.anthropic.com/en/api/messages, …/messages-streaming and https://github.com/ollama/ollama/blob/main/docs/api.md
 """

@@ -1,4 +1,4 @@
-"""What the fake model says: decided by the request alone, unless a behaviour says otherwise."""
+"""The fake model's reply, which depends on the request alone unless a behaviour defines it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reply:
 
 
 def in_tokens(text: str) -> list[str]:
-    """As a stream sends it: a token at a time."""
+    """The text as a stream sends it, token by token."""
     return [text[i : i + TOKEN_CHARACTERS] for i in range(0, len(text), TOKEN_CHARACTERS)]
 
 
@@ -38,7 +38,7 @@ def arguments_text(call: ToolCall) -> str:
 
 
 def default_text(request: ModelRequest) -> str:
-    """`You said: <the last user message>` and the images' number, types and sizes; JSON if asked for."""
+    """`You said: <the last user message>` and the number, types and sizes of the images; JSON on request."""
     if request.schema is not None:
         return compact(example(request.schema))
     said = request.last_user

@@ -21,7 +21,7 @@ def tokens(text: str) -> int:
 
 
 class InvalidRequestError(ValueError):
-    """The body is not what the API takes; OpenAI answers 400."""
+    """The API does not accept the body; OpenAI responds with 400."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Image:
 
 
 def _pixels(data: str) -> tuple[int, int] | None:
-    """From the beginning of the file, where all formats in use say it."""
+    """Read the size from the beginning of the file, where all supported formats have it."""
     try:
         with PIL.Image.open(io.BytesIO(base64.b64decode(data[:65_536]))) as opened:
             return opened.size
@@ -61,7 +61,7 @@ class ModelRequest:
     stream: bool = False
     include_usage: bool = False
     prompt: str = ""
-    """The text of all messages, a line each."""
+    """The text of all messages, one per line."""
     last_user: str = ""
     images: tuple[Image, ...] = ()
     tools: dict[str, Json] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class ModelRequest:
 
 
 def read_request(api: Api, body: Any) -> ModelRequest:
-    """Raises `InvalidRequestError` where OpenAI would answer 400."""
+    """Raises `InvalidRequestError` where OpenAI would respond with 400."""
     if not isinstance(body, dict):
         raise InvalidRequestError("We could not parse the JSON body of your request.")
     model = body.get("model")

@@ -109,7 +109,7 @@ class OpenAIServer:
 
     @property
     def root_url(self) -> str:
-        """For Anthropic's and Ollama's clients, which add the path themselves."""
+        """The URL for the clients of Anthropic and Ollama, which add the path themselves."""
         return self.base_url.removesuffix("/v1")
 
     def start(self) -> Self:
@@ -145,7 +145,7 @@ class OpenAIServer:
         )
 
     def stop(self) -> None:
-        """Cuts off what is in flight. Takes some tenths of a second; a second call does nothing."""
+        """Stop the server and cut off requests in flight, within some tenths of a second. Idempotent."""
         if self._control is not None:
             with contextlib.suppress(httpx.HTTPError):  # the process may have ended with the same Ctrl-C
                 self.reset()
@@ -190,21 +190,21 @@ class OpenAIServer:
         self._call("POST", "behaviours", behaviour(preset, **changes).model_dump(mode="json", exclude_unset=True))
 
     def configure(self, **settings: Any) -> None:
-        """Change `Settings` until the next reset. Raises `ValueError` for what is no setting."""
+        """Change `Settings` until the next reset. Raises `ValueError` for an unknown setting."""
         self._call("POST", "settings", settings)
 
     def release(self) -> None:
-        """Answer the requests that a behaviour with `hold` keeps now."""
+        """Respond to the requests that a behaviour with `hold` is keeping."""
         self._call("POST", "release")
 
     def reset(self) -> None:
-        """Back to the settings of the start, no behaviours, an empty log; what is in flight is cut off."""
+        """Restore the initial settings, remove all behaviours, empty the log and cut off requests in flight."""
         self._call("POST", "reset")
         self._resets += 1
 
     @property
     def requests(self) -> list[RequestRecord]:
-        """The log, oldest first, as it is now."""
+        """The current log, oldest request first."""
         return [RequestRecord.model_validate(record) for record in self._call("GET", "requests")]
 
     def stats(self) -> Stats:
@@ -216,11 +216,11 @@ class OpenAIServer:
 
     @property
     def max_in_flight(self) -> int:
-        """The most requests that were under way at once."""
+        """The largest number of requests in flight at once."""
         return self.stats().max_in_flight
 
     def wait_for(self, condition: Callable[[Stats], bool], timeout: float = 10.0) -> Stats:
-        """Wait until the counters fulfil the condition; raises `TimeoutError` with the last ones.
+        """Wait until the counters meet the condition. Raises `TimeoutError` with the last counters.
 
         In a coroutine: ``await asyncio.to_thread(server.wait_for, …)``, or the client stands still meanwhile.
         """
@@ -233,7 +233,7 @@ class OpenAIServer:
 
 
 def read_behave(text: str) -> Behaviour:
-    """`quota`: each request; `rate_limit:10`: each tenth."""
+    """`quota`: every request; `rate_limit:10`: every tenth one."""
     name, _, every = text.partition(":")
     if name not in PRESETS:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(PRESETS)}")

@@ -1,4 +1,4 @@
-"""What the fake OpenAI server is set to do, and what it has done."""
+"""The state of the fake OpenAI server: its settings, its behaviours and its log."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ PLAIN = Behaviour()
 
 
 class Settings(BaseModel):
-    """How the server behaves to every request that no behaviour is scripted for. Seconds throughout."""
+    """How the server responds to requests without a scripted behaviour. Times are in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     latency: float = Field(default=0.0, ge=0)
-    """Before the headers."""
+    """Delay before the headers."""
     token_delay: float = Field(default=0.0, ge=0)
-    """Before each event of a stream."""
+    """Delay before each event of a stream."""
     rate: float | None = Field(default=None, gt=0)
-    """Requests a second; over it 429 with `Retry-After` and `retry-after-ms`. None: no limit."""
+    """Requests per second; above it 429 with `Retry-After` and `retry-after-ms`. None: no limit."""
     burst: int | None = Field(default=None, ge=1)
-    """Requests at once within the rate; None: one second's."""
+    """The burst within the rate; None: the requests of one second."""
     api_key: str | None = None
-    """The one key let in; None: any, but there must be one."""
+    """The only key that is accepted; None: any key, but there must be one."""
     keep_alive: bool = True
-    """False: each answer ends its connection, so that clients pool none that outlive their event loop."""
+    """False: each response closes its connection, so that no client pools one that outlives its event loop."""
     models: tuple[str, ...] = ("gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4o", "gpt-4o-mini")
-    """What GET /v1/models lists. Every model is answered."""
+    """The models that GET /v1/models lists. Requests for any model succeed."""
 
 
 class TokenBucket:
@@ -47,7 +47,7 @@ class TokenBucket:
         self.filled = clock()
 
     def take(self) -> float:
-        """0.0 if there was a token, else the seconds until there is one."""
+        """Take a token. Returns 0.0, or the seconds until there is a token to take."""
         now = self.clock()
         self.level = min(self.capacity, self.level + (now - self.filled) * self.rate)
         self.filled = now
@@ -73,7 +73,7 @@ class Scripted:
 
 
 class ServerState:
-    """Lives in one event loop; from elsewhere it is changed by the control API only."""
+    """Belongs to one event loop; other threads change it through the control API only."""
 
     def __init__(self, settings: Settings, behaviours: Sequence[Behaviour] = ()) -> None:
         self.initial = settings
@@ -93,7 +93,7 @@ class ServerState:
         self.bucket = TokenBucket(settings.rate, settings.burst) if settings.rate else None
 
     def choose(self, request: ModelRequest) -> Behaviour:
-        """The behaviour for this request; counts it."""
+        """The behaviour for this request, which is counted."""
         matching = [
             s for s in self.scripted if s.behaviour.matches(api=request.api, model=request.model, prompt=request.prompt)
         ]

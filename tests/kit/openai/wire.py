@@ -26,7 +26,7 @@ def body(request: ModelRequest, reply: Reply) -> Json:
 
 
 def events(request: ModelRequest, reply: Reply) -> Iterator[bytes]:
-    """One server-sent event each, or one line of Ollama's, encoded; a chat's `[DONE]` is the last."""
+    """Encoded server-sent events, or lines for Ollama; a chat ends with `[DONE]`."""
     if request.api == "messages":
         yield from other_wire.message_events(request, reply)
     elif request.api == "ollama":
@@ -41,7 +41,7 @@ def events(request: ModelRequest, reply: Reply) -> Iterator[bytes]:
 
 
 def error_body(request_api: Api, error: Json, number: int) -> Json:
-    """The body of an answer with an error status."""
+    """The body of a response with an error status."""
     if request_api == "messages":
         return other_wire.message_error(error, number)
     return {"error": error.get("message")} if request_api == "ollama" else {"error": error}

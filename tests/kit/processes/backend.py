@@ -1,4 +1,4 @@
-"""Backends as processes of their own, as in production: `python -m backend serve`."""
+"""Backends in separate processes, as in production: `python -m backend serve`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.kit.processes.stack import ROOT, free_port, wait_until
 
 
 class BackendProcess:
-    """A context manager; `kill` and `start` may follow each other, the port stays."""
+    """A context manager. After `kill`, `start` starts it again on the same port."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.port = free_port()
@@ -57,12 +57,12 @@ class BackendProcess:
             )  # fmt: skip
 
     def start(self, *, timeout: float = 60) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it responds."""
         self.launch()
         self.wait(timeout=timeout)
 
     def wait(self, *, timeout: float = 60) -> None:
-        """Wait until it answers."""
+        """Wait until it responds."""
 
         def answers() -> bool:
             assert self._process is not None
@@ -76,29 +76,29 @@ class BackendProcess:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process id."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def memory(self) -> int:
-        """Resident bytes."""
+        """Resident memory in bytes."""
         return int(psutil.Process(self.pid).memory_info().rss)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def terminate(self) -> None:
-        """Ask it to end, as a supervisor does."""
+        """Send SIGTERM, as a supervisor does."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
 
     def ended(self, *, timeout: float) -> int:
-        """Wait for its end; gives the exit code."""
+        """Wait for it to exit, at most `timeout` seconds, and return its exit code."""
         assert self._process is not None
         code = self._process.wait(timeout)
         self._process = None
@@ -106,7 +106,7 @@ class BackendProcess:
 
 
 def environment(database_url: str, airflow_url: str, *, redis_url: str | None = None, **more: str) -> dict[str, str]:
-    """What a backend needs to be told. `more` are further variables."""
+    """The environment of a backend, plus any further variables."""
     return {
         "PYTHONPATH": str(ROOT),
         "VISUAL_AI_DATABASE_URL": database_url,

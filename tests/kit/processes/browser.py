@@ -53,7 +53,7 @@ class Visitor:
     def sign_in(self, username: str, password: str, *, to: str = "/runs") -> None:
         """Sign in on the way to a page."""
         self.page.goto(to)
-        self.page.get_by_label("User name").fill(username)
+        self.page.get_by_label("Username").fill(username)
         self.page.get_by_label("Password", exact=True).fill(password)
         self.page.get_by_role("button", name="Sign in").click()
         self.page.wait_for_url(f"**{to}")

@@ -1,4 +1,4 @@
-"""Writes to the event log as another process would, telling the feeds through Postgres or through Redis."""
+"""Writes to the event log like another process, and wakes the feeds through PostgreSQL or through Redis."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 
 class LogWriter:
-    """A context manager; usable from many threads. With `check` a connection that died costs no failure, but each
-    transaction a question before it."""
+    """A context manager that many threads may use. With `check`, each connection is tested before it is used, which
+    costs a query and avoids errors on dead connections."""
 
     def __init__(self, url: str, redis_url: str | None = None, *, check: bool = True) -> None:
         self.engine = create_engine(url, pool_size=10, pool_pre_ping=check, json_serializer=dumps)
@@ -39,13 +39,13 @@ class LogWriter:
             self.announcer.close()
 
     def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Carry out a function of a repository in a transaction of its own."""
+        """Call a function of a repository in a transaction of its own."""
         return run_in(self.engine, self.announcer, function, *args, **kwargs)
 
     def observe(self, run: RunState, *tasks: TaskState) -> str:
-        """Record what is seen of a run; gives the execution's id."""
+        """Record the state of a run. Returns the execution's id."""
         return str(self.run(observations.observe, run, tasks))
 
     def say(self, execution_id: str, *texts: str) -> int:
-        """Append a token for each text in one transaction; gives the last `seq`."""
+        """Append a token for each text in one transaction. Returns the last `seq`."""
         return self.run(events.append, execution_id, [NewEvent("token", {"text": text}) for text in texts])

@@ -1,4 +1,4 @@
-"""A backend for tests of what stands before it: it tells what it was asked, and streams an event when told to."""
+"""A backend for tests of reverse proxies: it echoes requests, and streams events on demand."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ class ProxiedBackend(ThreadingHTTPServer):
 
 @contextmanager
 def proxied_backend() -> Iterator[ProxiedBackend]:
-    """One that runs."""
+    """A running one."""
     with ProxiedBackend() as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""A whole stack for tests and benchmarks: on free ports, with a state directory of its own, gone afterwards."""
+"""A whole stack for tests and benchmarks, on free ports and with a state directory that is deleted afterwards."""
 
 import json
 import os
@@ -29,7 +29,7 @@ _BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
 @dataclass(frozen=True)
 class RunningStack:
-    """Where the stack is; `environment` runs `python -m backend <command>` against it."""
+    """A running stack. With `environment`, `python -m backend <command>` addresses it."""
 
     airflow_url: str
     backend_url: str
@@ -49,7 +49,7 @@ class RunningStack:
 
     @property
     def dags(self) -> Path:
-        """A folder of a person's own DAG files beside those of the checkout."""
+        """A folder for further DAG files beside those of the checkout."""
         return self.state / "own-dags"
 
     def airflow(self, username: str | None = None, password: str | None = None) -> httpx.Client:
@@ -61,7 +61,7 @@ class RunningStack:
         return _signed_in(self.backend_url, username or self.username, password or self.password)
 
     def restart(self, program: str, environment: Mapping[str, str]) -> None:
-        """End a process of the stack; the supervisor starts it again, with further variables."""
+        """Terminate a process of the stack; the supervisor starts it again with further variables."""
         path = self.state / "run" / f"{program}.json"
         specification = json.loads(path.read_text())
         specification["env"] |= environment
@@ -71,19 +71,19 @@ class RunningStack:
         wait_until(lambda: self.pid(program) not in (0, before), timeout=60, what=f"a new {program}")
 
     def pid(self, program: str) -> int:
-        """The number of a process of the stack; 0 while there is none."""
+        """The id of a process of the stack, or 0 while it is not running."""
         found = re.search(rf"^\s*{program}\s.*\bpid (\d+)", self.command("status").stdout, re.MULTILINE)
         return int(found[1]) if found else 0
 
     def specification(self, program: str) -> dict[str, str]:
-        """The environment that a process of the stack was started with."""
+        """The environment with which a process of the stack was started."""
         given: dict[str, str] = json.loads((self.state / "run" / f"{program}.json").read_text())["env"]
         return given
 
 
 @contextmanager
 def running_stack(environment: Mapping[str, str] | None = None) -> Iterator[RunningStack]:
-    """Start a stack with further variables; stop and remove it in the end. Raises `AssertionError` with its output."""
+    """Start a stack with further variables, then stop and delete it. Raises `AssertionError` with its output."""
     state = disposable_folder("stack")
     airflow_port, backend_port, frontend_port = free_port(), free_port(), free_port()
     while airflow_port > 64000:
@@ -128,7 +128,7 @@ def running_stack(environment: Mapping[str, str] | None = None) -> Iterator[Runn
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on now."""
+    """A TCP port of the loopback on which nothing listens at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -136,14 +136,14 @@ def free_port() -> int:
 
 
 def wait_until(ask: Callable[[], T | None], *, timeout: float, poll: float = 0.1, what: str = "it") -> T:
-    """The first answer that is neither None nor False. Raises `TimeoutError` after `timeout` seconds."""
+    """Poll `ask` until it returns neither None nor False. Raises `TimeoutError` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         answer = ask()
         if answer is not None and answer is not False:
             return answer
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not come within {timeout:g} s")
+            raise TimeoutError(f"Waited {timeout:g} s in vain for {what}")
         time.sleep(poll)
 
 
@@ -156,14 +156,14 @@ def wait_for_dag(airflow: httpx.Client, dag_id: str, *, timeout: float = 60) -> 
 
 
 def start_run(airflow: httpx.Client, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-    """Start a run with Airflow's own API, as another client would; gives its id."""
+    """Start a run through Airflow's own API, as another client would. Returns its id."""
     answer = airflow.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
     assert answer.is_success, answer.text
     return str(answer.json()["dag_run_id"])
 
 
 def finished_run(airflow: httpx.Client, dag_id: str, run_id: str, *, timeout: float = 60) -> dict[str, Any]:
-    """What Airflow says of a run once it is over."""
+    """The run in Airflow once it has finished."""
 
     def ask() -> dict[str, Any] | None:
         run: dict[str, Any] = airflow.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}").raise_for_status().json()

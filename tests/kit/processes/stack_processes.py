@@ -38,6 +38,6 @@ def restart_postgres(stack: RunningStack) -> None:
     """Stop the embedded server, which ends all connections, and start it again."""
     layout = Layout(root=ROOT, state=stack.state)
     marker = {MARKER_VARIABLE: layout.identity}
-    cluster = Cluster(layout.postgres, int(stack.environment["POSTGRES_PORT"]), "", marker, tell=lambda _: None)
+    cluster = Cluster(layout.postgres, int(stack.environment["POSTGRES_PORT"]), "", marker, report=lambda _: None)
     assert cluster.stop()
     cluster.start()

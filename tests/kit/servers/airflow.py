@@ -17,7 +17,7 @@ from tests.kit.openai.exchange import TransportProtocol
 
 
 class AirflowServer:
-    """A context manager. `airflow` lives on the server's thread: set it up before, or with `call`.
+    """A context manager. `airflow` belongs to the server's thread: set it up beforehand, or with `call`.
 
     `drop_answers` is the share of triggers that take effect and whose answer is lost. `down()` closes every connection
     and refuses new ones until `up()`.
@@ -45,7 +45,7 @@ class AirflowServer:
         self.down()
 
     def up(self) -> None:
-        """Listen."""
+        """Start to listen."""
         listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
         config = uvicorn.Config(
             self._app, interface="asgi3", http=TransportProtocol, ws="none", lifespan="off", log_level="critical",
@@ -65,7 +65,7 @@ class AirflowServer:
         self._server = self._thread = None
 
     def call(self, change: Any) -> Any:
-        """Change the Airflow while it serves: `change(airflow)` runs when no request does."""
+        """Change the Airflow while it serves: `change(airflow)` runs between two requests."""
         with self._lock:
             return change(self.airflow)
 

@@ -1,5 +1,5 @@
-"""A local stand-in for Langfuse: takes the OTLP requests that its real SDK's spans end in, decodes them, and misbehaves
-when it is told to."""
+"""A local stand-in for Langfuse: it receives and decodes the OTLP requests of the real SDK, and misbehaves on
+request."""
 
 from __future__ import annotations
 
@@ -103,16 +103,16 @@ class Span:
 
 @dataclass
 class LangfuseServer:
-    """Answers with `status`, or never while `hanging` is set. Accepts one pair of keys."""
+    """Responds with `status`, or not at all while `hanging` is set. Accepts one pair of keys."""
 
     public_key: str = "pk-lf-kit"
     secret_key: str = "sk-lf-kit-secret"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    """Path, headers (small letters) and unpacked body of each request, in order."""
+    """Path, headers (in lower case) and decompressed body of each request, in order."""
     spans: list[Span] = field(default_factory=list)
-    """What was accepted."""
+    """The spans that were accepted."""
 
     def __post_init__(self) -> None:
         self.hanging = threading.Event()
@@ -130,14 +130,14 @@ class LangfuseServer:
                 kit._answer(self, self.rfile.read(int(self.headers["content-length"])))
 
             def log_message(self, *args: Any) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
             block_on_close = False
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """Clients go away while they wait: that is what is tested."""
+                """Ignore clients that disconnect while they wait, which is what tests do."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -155,12 +155,12 @@ class LangfuseServer:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """The server's address."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """For `Settings(...)`."""
+        """Arguments for `Settings(...)`."""
         return {
             "langfuse_host": self.url,
             "langfuse_public_key": self.public_key,
@@ -169,7 +169,7 @@ class LangfuseServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The same for a process."""
+        """Environment variables for a process."""
         return {
             "LANGFUSE_HOST": self.url,
             "LANGFUSE_PUBLIC_KEY": self.public_key,
@@ -178,15 +178,15 @@ class LangfuseServer:
 
     @property
     def exported(self) -> bytes:
-        """All bytes that came, unpacked."""
+        """All bytes received, decompressed."""
         return b"".join(body for _, _, body in self.requests)
 
     def trace(self, trace_id: str) -> list[Span]:
-        """The spans of one trace, by their beginning."""
+        """The spans of one trace, ordered by their start."""
         return sorted((span for span in self.spans if span.trace_id == trace_id), key=lambda span: span.started_at)
 
     def tree(self, trace_id: str) -> list[str]:
-        """The spans of one trace as indented lines: type and name, by their beginning."""
+        """The spans of one trace as indented lines of type and name, ordered by their start."""
         spans = self.trace(trace_id)
         known = {span.id for span in spans}
 
@@ -201,12 +201,12 @@ class LangfuseServer:
         return below(None, 0)
 
     def named(self, name: str) -> Span:
-        """The one span of that name."""
+        """The only span with this name."""
         (found,) = [span for span in self.spans if span.name == name]
         return found
 
     def wait_for_trace(self, trace_id: str, names: Sequence[str], timeout: float = 20) -> list[Span]:
-        """The spans of a trace, once it has one of each of these names."""
+        """Wait until a trace has a span of each of these names, and return its spans."""
 
         def complete() -> bool:
             return set(names) <= {span.name for span in self.spans if span.trace_id == trace_id}
@@ -216,7 +216,7 @@ class LangfuseServer:
         return self.trace(trace_id)
 
     def wait_for_request(self, count: int = 1, timeout: float = 20) -> None:
-        """Wait until so many requests with traces have come."""
+        """Wait until this many requests with traces have been received."""
         with self.arrived:
             came = self.arrived.wait_for(lambda: sum(path == TRACES for path, _, _ in self.requests) >= count, timeout)
         assert came, "no traces came"

@@ -1,4 +1,4 @@
-"""A provider that allows so many calls a second, on an event loop with virtual time, and agents that call it."""
+"""A provider with a limit of calls per second, on an event loop with virtual time, and agents that call it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def now() -> float:
 
 @dataclass
 class LimitedProvider:
-    """Answers 429 with the time until the next call is allowed, or without it; with `down` nobody is answered."""
+    """Responds with 429 above its limit, with or without a time to wait; while `down`, connections fail."""
 
     rate: float
     burst: int | None = None
     latency: float = 0.5
-    """Seconds of an answer, give or take half."""
+    """Seconds that a response takes, give or take half."""
     refusal_latency: float = 0.02
     says_when: bool = True
     down: bool = False
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
-    """When calls came that were answered, or not."""
+    """The times of calls, and whether they were admitted."""
 
     def __post_init__(self) -> None:
         self._bucket = TokenBucket(self.rate, self.burst, clock=now)
@@ -38,11 +38,11 @@ class LimitedProvider:
 
     @property
     def waste(self) -> float:
-        """The part of all calls that was refused."""
+        """The share of all calls that was refused."""
         return len(self.refused) / max(1, len(self.refused) + len(self.answered))
 
     async def call(self) -> float | None:
-        """None: answered. Else the seconds until another call may be allowed, or -1. Raises `ConnectionError`."""
+        """None if the call succeeded, else the seconds until a retry may succeed, or -1. Raises `ConnectionError`."""
         await asyncio.sleep(self.refusal_latency / 2)
         wait = self._bucket.take() if not self.down else 0.0
         if wait or self.down:
@@ -57,7 +57,7 @@ class LimitedProvider:
 
 
 async def ask(gate: ModelGate, provider: LimitedProvider, *, max_wait: float = 60.0, tokens: int = 100) -> None:
-    """Call until there is an answer, as the model call wrapper does. Raises what the gate raises."""
+    """Call until a call succeeds, as the model call wrapper does. Raises what the limiter raises."""
     attempt = 0
     while True:
         await gate.admit(MODEL, tokens=tokens, max_wait=max_wait)
@@ -75,7 +75,7 @@ async def ask(gate: ModelGate, provider: LimitedProvider, *, max_wait: float = 6
 
 
 async def ask_again(gate: ModelGate, provider: LimitedProvider) -> None:
-    """The same, coming back when the gate says so."""
+    """The same, but retry when the limiter says so."""
     while True:
         try:
             return await ask(gate, provider)

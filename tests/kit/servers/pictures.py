@@ -1,4 +1,4 @@
-"""A real HTTP server whose answers a test writes byte for byte."""
+"""A real HTTP server whose responses a test defines byte by byte."""
 
 import asyncio
 import ssl
@@ -10,14 +10,14 @@ Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 def answer(body: bytes, status: str = "200 OK", content_type: str = "image/png", extra: str = "") -> bytes:
-    """A plain HTTP answer."""
+    """A plain HTTP response."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
     return head.encode() + body
 
 
 @dataclass
 class PictureServer:
-    """Answers by path and remembers the heads of the requests it got."""
+    """Responds by path, and keeps the heads of the requests it received."""
 
     port: int = 0
     scheme: str = "http"
@@ -45,7 +45,7 @@ class PictureServer:
 
 @asynccontextmanager
 async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[PictureServer]:
-    """A server on a free port of the loopback, with TLS when given a context."""
+    """A server on a free port of the loopback, with TLS if a context is given."""
     pictures = PictureServer(scheme="https" if context else "http")
     server = await asyncio.start_server(pictures._serve, "127.0.0.1", 0, ssl=context)
     pictures.port = server.sockets[0].getsockname()[1]

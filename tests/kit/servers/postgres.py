@@ -26,7 +26,7 @@ from tests.kit.processes.stack import free_port
 def running_cluster(password: str, *, durable: bool = False) -> Iterator[Cluster]:
     """A cluster of its own on a free port. `durable=True` makes it as safe, and as slow, as one in production."""
     directory = disposable_folder("postgres")
-    cluster = Cluster(directory / "data", free_port(), password, marker(), durable=durable, tell=lambda _: None)
+    cluster = Cluster(directory / "data", free_port(), password, marker(), durable=durable, report=lambda _: None)
     try:
         cluster.start()
         yield cluster

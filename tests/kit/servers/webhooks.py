@@ -1,4 +1,4 @@
-"""A webhook's receiver: a real HTTP server that keeps what it gets, and misbehaves when it is told to."""
+"""A receiver of webhooks: a real HTTP server that keeps what it receives, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRET = "a secret that is long enough"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request gets. It hangs until the client goes away, or is cut off without an answer."""
+    """The response to a request. It may hang until the client disconnects, or cut the connection."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Received:
         return found
 
     def signed_with(self, secret: str) -> bool:
-        """Checks the signature, as docs/api.md tells receivers to."""
+        """Check the signature as docs/api.md tells receivers to."""
         parts = dict(part.split("=", 1) for part in self.headers["x-visual-ai-signature"].split(","))
         expected = hmac.new(secret.encode(), parts["t"].encode() + b"." + self.body, hashlib.sha256).hexdigest()
         return hmac.compare_digest(expected, parts["v1"]) and abs(time.time() - int(parts["t"])) < 300
@@ -53,7 +53,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """Answers 200 unless a path has something scripted: its answers in order, of which the last one stays."""
+    """Responds with 200 unless responses are scripted for a path; the last of them is repeated."""
 
     scheme: str = "http"
     port: int = 0
@@ -62,11 +62,11 @@ class Receiver:
     _open: set[asyncio.Task[None]] = field(default_factory=set)
 
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
-        """The address of a path."""
+        """The URL of a path."""
         return f"{self.scheme}://{host}:{self.port}{path}"
 
     def script(self, path: str, *answers: Answer) -> None:
-        """What the next requests to a path get."""
+        """Script the responses to the next requests to a path."""
         self._scripts[path] = list(answers)
 
     def at(self, path: str) -> list[Received]:
@@ -74,7 +74,7 @@ class Receiver:
         return [request for request in self.received if request.path == path]
 
     def events(self, path: str = "/hook") -> list[str]:
-        """What kinds of notifications came to a path."""
+        """The events of the notifications received at a path."""
         return [request.json["event"] for request in self.at(path)]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -116,7 +116,7 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving(context: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
-    """A receiver on a free port of the loopback, with TLS when given a context."""
+    """A receiver on a free port of the loopback, with TLS if a context is given."""
     receiver = Receiver(scheme="https" if context else "http")
     server = await asyncio.start_server(receiver._serve, "127.0.0.1", 0, ssl=context)
     receiver.port = server.sockets[0].getsockname()[1]
@@ -131,7 +131,7 @@ async def receiving(context: ssl.SSLContext | None = None) -> AsyncIterator[Rece
 
 @contextmanager
 def receiving_beside() -> Iterator[Receiver]:
-    """The same in a thread of its own, for tests without an event loop."""
+    """The same in a separate thread, for tests without an event loop."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="webhook-receiver", daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""The agents from input to output, with the real offline models, and with a hosted model's answers played back."""
+"""The agents from input to output, with the real offline models and with recorded answers of a hosted model."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ SETTINGS = Settings(_env_file=None, allow_private_images=True)
 
 
 class HostedModel(GenericFakeChatModel):
-    """A hosted model's answer played back; keeps the messages it was asked with."""
+    """Replays a hosted model's answer, and keeps the messages that it was sent."""
 
     _asked: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
 
@@ -78,7 +78,7 @@ async def test_vision_offline(server: PictureServer) -> None:
 
 
 async def test_boxes_are_in_the_originals_pixels() -> None:
-    """The model saw a picture of half the size, turned the right way up."""
+    """The model saw a picture of half the size, with its orientation applied."""
     stored = invoice(2).transpose(Image.Transpose.ROTATE_90)
     source = _data_url(stored, "JPEG", quality=92, exif=camera_exif(6))
     graph = get_agent("vision").build({}, LocalVision(), _deps(max_image_side=1000)).compile()
@@ -269,7 +269,7 @@ def test_bad_config_names_the_key(config: dict[str, Any], message: str) -> None:
         get_agent("vision").build(config, hosted("x"), _deps())
 
 
-def test_unknown_agents_are_answered_with_the_known_ones() -> None:
+def test_an_unknown_agents_error_lists_the_known_ones() -> None:
     with pytest.raises(UnknownAgentError, match=f"there is no agent “audio”; built in are {', '.join(AGENTS)}"):
         get_agent("audio")
 

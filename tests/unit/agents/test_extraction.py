@@ -94,7 +94,7 @@ def test_labels_and_types() -> None:
         ("", NUMBER),
     ],
 )
-def test_what_could_be_meant_in_two_ways_is_not_found(text: str, part: dict[str, Any]) -> None:
+def test_ambiguous_values_are_not_found(text: str, part: dict[str, Any]) -> None:
     assert found(text, total=part) == {"total": None}
 
 
@@ -197,7 +197,7 @@ def test_fitting_data() -> None:
             by_schema.fit(wrong)
 
 
-def test_a_model_that_holds_itself() -> None:
+def test_a_recursive_model() -> None:
     tree = load_output_schema("tests.kit.schema_models:Tree")
     assert tree.json_schema["type"] == "object"
     assert tree.fit({"name": "a", "children": [{"name": "b"}]})["children"] == [{"name": "b", "children": []}]

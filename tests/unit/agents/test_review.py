@@ -1,4 +1,4 @@
-"""The review and the supervisor agents without a hosted model, and what they refuse."""
+"""The review and supervisor agents without a hosted model, and the input that they refuse."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ def test_extraction_asks_for_vision_only_with_a_picture() -> None:
     assert get_agent("text").purpose_for({"image_url": "https://example.com/a.png"}) == "text"
 
 
-async def test_a_supervisor_offline_takes_everyone_in_turn() -> None:
+async def test_an_offline_supervisor_calls_every_agent_in_turn() -> None:
     agents = {"a": "reads", "b": "writes"}
     chosen = [(await run("supervisor", {"agents": agents, "called": called}))["next"] for called in ([], ["a"])]
     last = await run("supervisor", {"agents": agents, "called": ["a", "b"]})

@@ -1,4 +1,4 @@
-"""What a run looks like on a terminal, put together from its events."""
+"""What a run looks like on a terminal, assembled from its events."""
 
 import io
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from backend.cli import amounts
-from backend.cli.follow import Begin, StreamEvent
-from backend.cli.safe_text import harmless, last_line, one_line
+from backend.cli import formatting
+from backend.cli.event_stream import Reset, StreamEvent
+from backend.cli.formatting import first_line, last_line, safe
 from backend.cli.timeline import Timeline
 from backend.cli.tree import draw
 
@@ -25,7 +25,7 @@ ERROR: dict[str, Any] = {
 }  # fmt: skip
 
 
-def seen(*events: tuple[str, dict[str, Any]]) -> Timeline:
+def timeline_of(*events: tuple[str, dict[str, Any]]) -> Timeline:
     timeline = Timeline("dag", "run")
     for kind, data in events:
         timeline.apply(StreamEvent(None, kind, data))
@@ -73,7 +73,7 @@ def shown(
 
 
 def test_a_run_with_its_agents_and_nodes() -> None:
-    timeline = seen(
+    timeline = timeline_of(
         run(progress=33, tasks_done=1, tasks_total=3),
         task("success", "first"),
         task("running"),
@@ -96,14 +96,14 @@ def test_a_run_with_its_agents_and_nodes() -> None:
 
 
 def test_a_terminal_without_unicode() -> None:
-    lines = shown(seen(run(), task("success", "a"), task("failed", "b"), task(None, "c")), encoding="ascii")
+    lines = shown(timeline_of(run(), task("success", "a"), task("failed", "b"), task(None, "c")), encoding="ascii")
     assert "\n".join(lines).isascii()
-    assert lines[2:] == ["+ a  success", "x b  failed", ". c  not begun"]
+    assert lines[2:] == ["+ a  success", "x b  failed", ". c  not started"]
 
 
-def test_a_new_try_begins_with_its_agents_anew_and_nothing_is_counted_twice() -> None:
+def test_a_new_try_replaces_its_agents_and_counts_nothing_twice() -> None:
     used = {"input_tokens": 100, "output_tokens": 10, "cost_usd": 0.5}
-    timeline = seen(
+    timeline = timeline_of(
         run(),
         task("running"),
         agent(),
@@ -120,14 +120,14 @@ def test_a_new_try_begins_with_its_agents_anew_and_nothing_is_counted_twice() ->
     [one] = timeline.tasks.values()
     assert (one.agents["vision"].tokens, set(one.agents["vision"].nodes)) == (110, {"analyse"})
     timeline.apply(StreamEvent(None, *agent("failed", **used)))
-    assert one.agents["vision"].state == "running", "a superseded try has the last word on nothing"
+    assert one.agents["vision"].state == "running", "a superseded try changes nothing"
     assert shown(timeline)[2] == "● work  running  try 2"
     assert shown(timeline)[-1] == "└── vision: server: 500 (retry in 2.5 s)"
 
 
-def test_a_batch_counts_as_a_whole() -> None:
+def test_a_batch_is_counted_by_its_total() -> None:
     batch = {"items": 1_000, "succeeded": 120, "failed": 3, "running": 50}
-    timeline = seen(
+    timeline = timeline_of(
         run(),
         task("running"),
         agent("success", agent="text[0]", node="n", input_tokens=5, output_tokens=5),
@@ -138,17 +138,17 @@ def test_a_batch_counts_as_a_whole() -> None:
     assert "└── ● text  running  123/1000 inputs, 3 failed  10,000 tokens  $0.2500" in shown(timeline)
 
 
-def test_the_present_state_replaces_what_was_known() -> None:
-    timeline = seen(run(), task("running"), task("running", "removed meanwhile"), agent(), says("old"))
-    timeline.apply(Begin())
+def test_the_current_state_replaces_earlier_events() -> None:
+    timeline = timeline_of(run(), task("running"), task("running", "removed meanwhile"), agent(), says("old"))
+    timeline.apply(Reset())
     for event in (run("success", progress=100, attempt=2), task("success")):
         timeline.apply(StreamEvent(None, *event))
     assert shown(timeline)[0] == "✓ dag  run  success  attempt 2"
     assert shown(timeline)[2:] == ["✓ work  success"]
 
 
-def test_what_a_stopped_task_left_open_is_not_shown_as_running() -> None:
-    lines = shown(seen(run("cancelled"), task("failed"), agent(), agent(node="analyse"), says("I am")))
+def test_agents_of_a_stopped_task_are_not_shown_as_running() -> None:
+    lines = shown(timeline_of(run("cancelled"), task("failed"), agent(), agent(node="analyse"), says("I am")))
     assert lines[2:] == ["✗ work  failed", "└── ■ vision  cancelled", "    └── ■ analyse"]
 
 
@@ -162,26 +162,26 @@ def test_a_tree_fits_the_terminal_and_keeps_what_matters(height: int) -> None:
             events.append(
                 agent("running" if state == "running" else "success", task_id="each", map_index=index, node=node)
             )
-    lines = shown(seen(*events), height=height)
+    lines = shown(timeline_of(*events), height=height)
     assert len(lines) < height
     assert any("each[200]" in line for line in lines)
     assert any("each[150]" in line for line in lines) or height == 6
     hidden = 300 - sum("each[" in line for line in lines)
     assert lines[-1].startswith(f"and {hidden} more: ")
-    assert len(shown(seen(*events), height=height, whole=True)) > 600
+    assert len(shown(timeline_of(*events), height=height, whole=True)) > 600
 
 
 def test_lines_are_cut_to_the_width() -> None:
     notice = "offline " * 30
-    lines = shown(seen(run(), task("running"), agent(notice=notice), says("word " * 200 + "end")), width=50)
+    lines = shown(timeline_of(run(), task("running"), agent(notice=notice), says("word " * 200 + "end")), width=50)
     assert max(map(len, lines)) <= 50
     assert lines[-1].endswith("word end")
 
 
-def test_controls_are_taken_out_of_text() -> None:
-    assert harmless("a\x1b[2J\x00\x9b31m\r\x7fb\u202e\tc\nd") == "a[2J31mb\tc\nd"
-    assert one_line("a\n b  c\x1b", 80) == "a b c"
-    assert one_line("abcdef", 4) == "abc…"
+def test_control_characters_are_removed_from_text() -> None:
+    assert safe("a\x1b[2J\x00\x9b31m\r\x7fb\u202e\tc\nd") == "a[2J31mb\tc\nd"
+    assert first_line("a\n b  c\x1b", 80) == "a b c"
+    assert first_line("abcdef", 4) == "abc…"
     assert last_line("abcdef", 4) == "…def"
 
 
@@ -190,7 +190,7 @@ def test_controls_are_taken_out_of_text() -> None:
     [(None, "–"), (-0.1, "0.0 s"), (0.44, "0.4 s"), (59.94, "59.9 s"), (185, "3 min 05 s"), (7_380, "2 h 03 min")],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert amounts.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -198,4 +198,4 @@ def test_durations(seconds: float | None, text: str) -> None:
     [(None, "–"), (0.0, "$0.00"), (0.0123, "$0.0123"), (0.0000421, "$0.000042"), (1234.5, "$1,234.50")],
 )
 def test_costs(usd: float | None, text: str) -> None:
-    assert amounts.cost(usd) == text
+    assert formatting.cost(usd) == text

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from backend.core.states import TaskState, measure_progress, merge_task
+from backend.core.states import TaskCounts, TaskState, measure_progress, merge_task
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -115,24 +115,27 @@ def test_the_payload_holds_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("listed", "done", "state", "known_total", "known_percent", "expected"),
+    ("counts", "state", "known_total", "known_percent", "expected"),
     [
-        (0, 0, "queued", 0, 0, (0, 0, 0)),
-        (3, 0, "running", 0, 0, (3, 0, 0)),
-        (3, 1, "running", 3, 0, (3, 1, 33)),
-        (3, 3, "running", 3, 66, (3, 3, 99)),  # a mapping may still add task instances
-        (3, 3, "success", 3, 66, (3, 3, 100)),
-        (3, 3, "failed", 3, 66, (3, 3, 99)),
-        (0, 0, "success", 0, 0, (0, 0, 100)),
-        (10, 2, "running", 3, 66, (10, 2, 66)),  # mapped: more to do, but no step back
-        (1, 1, "running", 4, 0, (4, 1, 25)),  # the total of the trigger stands until more is seen
-        (3, 1, "cancelled", 3, 33, (3, 1, 33)),
+        (TaskCounts(), "queued", 0, 0, (0, 0, 0)),
+        (TaskCounts(3), "running", 0, 0, (3, 0, 0)),
+        (TaskCounts(3, 1), "running", 3, 0, (3, 1, 33)),
+        (TaskCounts(3, 1, skipped=1), "running", 3, 0, (3, 2, 66)),
+        (TaskCounts(3, 3), "running", 3, 66, (3, 3, 99)),  # a mapping may still add task instances
+        (TaskCounts(3, 3), "success", 3, 66, (3, 3, 100)),
+        (TaskCounts(3, 1, skipped=1), "success", 3, 66, (3, 3, 100)),  # a failure that the DAG tolerates
+        (TaskCounts(3, 1), "failed", 3, 33, (3, 1, 33)),
+        (TaskCounts(3, 1, skipped=2), "failed", 3, 33, (3, 1, 33)),  # Airflow skips the rest after its time limit
+        (TaskCounts(3, skipped=3), "cancelled", 3, 0, (3, 0, 0)),
+        (TaskCounts(), "success", 0, 0, (0, 0, 100)),
+        (TaskCounts(10, 2), "running", 3, 66, (10, 2, 66)),  # mapped: more to do, but no step back
+        (TaskCounts(1, 1), "running", 4, 0, (4, 1, 25)),  # the known total stands until more is seen
     ],
 )
 def test_progress(
-    listed: int, done: int, state: str, known_total: int, known_percent: int, expected: tuple[int, int, int]
+    counts: TaskCounts, state: str, known_total: int, known_percent: int, expected: tuple[int, int, int]
 ) -> None:
-    progress = measure_progress(listed, done, run_state=state, known_total=known_total, known_percent=known_percent)
+    progress = measure_progress(counts, run_state=state, known_total=known_total, known_percent=known_percent)
     assert (progress.total, progress.done, progress.percent) == expected
 
 
@@ -140,9 +143,29 @@ def test_progress_never_falls_and_only_success_is_a_hundred() -> None:
     percent = 0
     for listed in range(1, 30):
         for done in range(listed + 1):
-            progress = measure_progress(listed, done, run_state="running", known_total=0, known_percent=percent)
+            counts = TaskCounts(listed, done)
+            progress = measure_progress(counts, run_state="running", known_total=0, known_percent=percent)
             assert percent <= progress.percent < 100
             percent = progress.percent
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        (TaskCounts(2, 1, awaiting_input=1), "awaiting_input"),
+        (TaskCounts(2, active=1, awaiting_input=1), "running"),  # another branch goes on
+        (TaskCounts(2, active=1), "running"),
+        (TaskCounts(2), "running"),
+    ],
+)
+@pytest.mark.parametrize("state", ["running", "awaiting_input"])
+def test_a_run_awaits_input_when_nothing_else_goes_on(counts: TaskCounts, state: str, expected: str) -> None:
+    assert counts.run_state(state) == expected
+
+
+@pytest.mark.parametrize("state", ["queued", "success", "failed", "cancelled"])
+def test_only_a_started_run_awaits_input(state: str) -> None:
+    assert TaskCounts(1, awaiting_input=1).run_state(state) == state
 
 
 @pytest.mark.parametrize("authoritative", [True, False])

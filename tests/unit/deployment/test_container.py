@@ -1,4 +1,4 @@
-"""What each container of docker/docker-compose.airflow.yml gets to see, and what its entry does."""
+"""The environment of each container of docker/docker-compose.airflow.yml, and the images' entry point."""
 
 import os
 import stat
@@ -41,7 +41,7 @@ def _nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What `init` has left."""
+    """The volumes that `init` created."""
     owners: dict[Path, tuple[int, int]] = {}
     monkeypatch.setattr(os, "chown", lambda path, user, group: owners.__setitem__(Path(path), (user, group)))
     Container({**GUIDE, "AIRFLOW_HOME": str(tmp_path / "home")}, tmp_path / "run").init()
@@ -50,7 +50,7 @@ def volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def mounted(volumes: Path, tmp_path: Path, *names: str) -> Path:
-    """A container's own view: only some of the volumes."""
+    """The volumes that one container mounts."""
     view = tmp_path / "view"
     view.mkdir()
     for name in names:
@@ -58,19 +58,19 @@ def mounted(volumes: Path, tmp_path: Path, *names: str) -> Path:
     return view
 
 
-def everything_secret(volumes: Path) -> dict[str, str]:
+def all_secrets(volumes: Path) -> dict[str, str]:
     return {name: value for part in SECRETS for name, value in read_credentials(volumes / part / "secrets.env").items()}
 
 
 def secrets_in(environment: Mapping[str, str], volumes: Path) -> set[str]:
     text = "\n".join(environment.values())
-    return {name for name, value in everything_secret(volumes).items() if value in text}
+    return {name for name, value in all_secrets(volumes).items() if value in text}
 
 
-def test_secrets_are_made_once_and_belong_to_the_services_user(volumes: Path, tmp_path: Path) -> None:
-    before = everything_secret(volumes)
+def test_secrets_are_generated_once_and_owned_by_the_services_user(volumes: Path, tmp_path: Path) -> None:
+    before = all_secrets(volumes)
     Container({**GUIDE, "AIRFLOW_HOME": str(tmp_path / "home")}, volumes).init()
-    assert everything_secret(volumes) == before
+    assert all_secrets(volumes) == before
     assert len(set(before.values())) == sum(len(names) for names in SECRETS.values())
     for part in SECRETS:
         assert stat.S_IMODE((volumes / part).stat().st_mode) == 0o700
@@ -90,30 +90,30 @@ def test_airflows_own_processes(volumes: Path, tmp_path: Path) -> None:
     assert env["OPENAI_API_KEY"] == "sk-key"
     assert secrets_in(env, volumes) == {*SECRETS[AIRFLOW], *SECRETS[WORKER]}
     assert "the person's" not in env.values()
-    assert "LANGFUSE_PUBLIC_KEY" not in env  # the guide's placeholder is no key
+    assert "LANGFUSE_PUBLIC_KEY" not in env  # the guide's placeholder is not a key
     assert "PYTHONDONTWRITEBYTECODE" not in env
 
 
-def test_a_worker_of_celery_has_no_way_into_airflows_tables(volumes: Path, tmp_path: Path) -> None:
+def test_a_celery_worker_has_no_access_to_airflows_tables(volumes: Path, tmp_path: Path) -> None:
     person = {**GUIDE, "COMPOSE_PROFILES": "celery"}
     del person["POSTGRES_PASSWORD"]  # as docker-compose leaves it empty
     env = Container(person, mounted(volumes, tmp_path, WORKER)).airflow_environment()
     assert env["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
     workers = [name for name in COMPOSE["services"] if name.startswith("airflow-worker")]
     slots = len(workers) * int(env["AIRFLOW__CELERY__WORKER_CONCURRENCY"])
-    assert int(env["AIRFLOW__CORE__PARALLELISM"]) == slots  # the scheduler fills all of them
+    assert int(env["AIRFLOW__CORE__PARALLELISM"]) == slots  # the scheduler can fill all of them
     assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in env
     assert env["VISUAL_AI_DATABASE_URL"].startswith("postgresql+psycopg://visual_ai_worker:")
     assert secrets_in(env, volumes) == set(SECRETS[WORKER])
 
 
-def test_an_executor_of_ones_own_stays(volumes: Path, tmp_path: Path) -> None:
+def test_the_users_own_executor_is_kept(volumes: Path, tmp_path: Path) -> None:
     person = {**GUIDE, "AIRFLOW__CORE__EXECUTOR": "LocalExecutor", "COMPOSE_PROFILES": "celery"}
     env = Container(person, mounted(volumes, tmp_path, AIRFLOW, WORKER)).airflow_environment()
     assert env["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
 
 
-def test_the_backend_has_its_role_its_account_and_nothing_of_airflows(volumes: Path, tmp_path: Path) -> None:
+def test_the_backend_has_its_role_and_account_and_nothing_of_airflow(volumes: Path, tmp_path: Path) -> None:
     env = Container(GUIDE, mounted(volumes, tmp_path, BACKEND)).backend_environment()
     assert env["VISUAL_AI_DATABASE_URL"].startswith("postgresql+psycopg://visual_ai_backend:")
     assert env["VISUAL_AI_AIRFLOW_URL"] == "http://airflow-webserver:8080"
@@ -123,14 +123,14 @@ def test_the_backend_has_its_role_its_account_and_nothing_of_airflows(volumes: P
     assert not any(name.startswith("AIRFLOW__") for name in env)
 
 
-def test_a_secret_of_ones_own_stays(volumes: Path, tmp_path: Path) -> None:
+def test_the_users_own_secrets_are_kept(volumes: Path, tmp_path: Path) -> None:
     own = {**GUIDE, "VISUAL_AI_JWT_SECRET": "s" * 40, "VISUAL_AI_BACKEND_DB_PASSWORD": "role"}
     env = Container(own, mounted(volumes, tmp_path, BACKEND)).backend_environment()
     assert env["VISUAL_AI_JWT_SECRET"] == "s" * 40
     assert ":role@" in env["VISUAL_AI_DATABASE_URL"]
 
 
-def test_without_volumes_the_environment_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_without_volumes_the_environment_is_unchanged(tmp_path: Path) -> None:
     container = Container(GUIDE, tmp_path)
     assert container.airflow_environment() == container.backend_environment() == GUIDE
 
@@ -143,7 +143,7 @@ def test_without_volumes_the_environment_is_taken_as_it_is(tmp_path: Path) -> No
         ({"VISUAL_AI_ENVIRONMENT": "production"}, False),
     ],
 )
-def test_requests_of_the_host_are_local_while_nobody_else_can_make_any(
+def test_requests_from_the_host_are_local_unless_others_can_connect_too(
     volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, person: dict[str, str], trusted: bool
 ) -> None:
     monkeypatch.setattr(module, "gateway", lambda: "172.18.0.1")
@@ -152,7 +152,7 @@ def test_requests_of_the_host_are_local_while_nobody_else_can_make_any(
     assert [str(network) for network in Settings(_env_file=None).local_networks] == ["172.18.0.1/32"] * trusted
 
 
-def test_the_gateway_is_read_off_the_routes(tmp_path: Path) -> None:
+def test_the_gateway_is_read_from_the_routing_table(tmp_path: Path) -> None:
     routes = tmp_path / "route"
     routes.write_text(
         "Iface\tDestination\tGateway\tFlags\nlo\t0000007F\t00000000\t0001\n"
@@ -162,7 +162,7 @@ def test_the_gateway_is_read_off_the_routes(tmp_path: Path) -> None:
     assert gateway(tmp_path / "none") is None
 
 
-def test_nothing_but_a_program_is_started(
+def test_commands_become_processes_with_their_environments(
     volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[tuple[str, list[str], Mapping[str, str]]] = []
@@ -183,12 +183,12 @@ def test_nothing_but_a_program_is_started(
 
 
 @pytest.mark.parametrize("given", ["0", "airflow"])
-def test_root_is_no_user_to_run_as(tmp_path: Path, given: str) -> None:
+def test_root_is_refused_as_the_user(tmp_path: Path, given: str) -> None:
     with pytest.raises(StackError, match=f"AIRFLOW_UID={given}"):
         Container({"AIRFLOW_UID": given, "AIRFLOW_HOME": str(tmp_path)}, tmp_path).init()
 
 
-def test_secrets_that_are_not_there_yet_say_who_makes_them(
+def test_missing_secrets_name_the_service_that_creates_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VISUAL_AI_SECRETS_DIR", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Where Node.js comes from, and when the frontend is built again; npm is a script that writes down what it is told."""
+"""Which Node.js is used, and when the frontend is rebuilt; npm is a script that records its arguments."""
 
 import json
 import os
@@ -23,7 +23,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with a frontend, and a Node.js on the path that is new enough."""
+    """A checkout with a frontend, and a supported Node.js on the path."""
     source = tmp_path / "frontend" / "src"
     source.mkdir(parents=True)
     (source / "main.ts").write_text("1")
@@ -44,7 +44,7 @@ def program(path: Path, text: str) -> None:
 
 
 def calls(checkout: Path) -> list[str]:
-    """What npm was told since this was asked last."""
+    """The calls of npm since the last call of this function."""
     file = checkout / "calls"
     lines = file.read_text().splitlines() if file.exists() else []
     file.unlink(missing_ok=True)
@@ -57,7 +57,7 @@ def wheel(checkout: Path, version: str) -> None:
     program(package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js", "")
 
 
-def test_the_machines_own_is_used_if_it_is_new_enough(checkout: Path) -> None:
+def test_the_machines_node_is_used_if_new_enough(checkout: Path) -> None:
     found = find_nodejs(checkout)
     assert found is not None
     assert found.program == checkout / "bin" / "node"
@@ -65,7 +65,7 @@ def test_the_machines_own_is_used_if_it_is_new_enough(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["v18.20.4", "v20.18.9", "no version"])
-def test_an_old_one_is_left_alone_and_the_installed_one_used(checkout: Path, version: str) -> None:
+def test_an_old_node_is_ignored_in_favour_of_the_installed_one(checkout: Path, version: str) -> None:
     program(checkout / "bin" / "node", f"#!/bin/sh\necho {version}\n")
     assert find_nodejs(checkout) is None
     wheel(checkout, "24.19.0")
@@ -75,25 +75,25 @@ def test_an_old_one_is_left_alone_and_the_installed_one_used(checkout: Path, ver
     assert found.environment(os.environ)["PATH"].startswith(f"{found.program.parent}:")
 
 
-def test_without_npm_the_machines_own_is_no_use(checkout: Path) -> None:
+def test_the_machines_node_is_ignored_without_npm(checkout: Path) -> None:
     (checkout / "bin" / "npm").unlink()
     found = find_nodejs(checkout, path=str(checkout / "bin"))
     assert found is None
 
 
-def test_an_installation_that_fails_says_what_is_needed(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_installation_says_what_is_required(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backend.stack.nodejs.PACKAGE", "no such package name at all")
     program(checkout / "bin" / "node", "#!/bin/sh\necho v18.0.0\n")
-    with pytest.raises(StackError, match=r"Node\.js 20\.19\.0 or newer is needed"):
+    with pytest.raises(StackError, match=r"Node\.js 20\.19\.0 or newer is required"):
         install_nodejs(checkout)
 
 
-def test_it_is_built_once_and_again_when_sources_change(checkout: Path) -> None:
+def test_the_frontend_is_rebuilt_when_sources_change(checkout: Path) -> None:
     Frontend(checkout).build()
     assert calls(checkout) == ["ci --no-audit --no-fund", "run build"]
     Frontend(checkout).build()
     assert calls(checkout) == []
-    (checkout / "frontend" / "src" / "main.test.ts").write_text("2")  # no part of the pages
+    (checkout / "frontend" / "src" / "main.test.ts").write_text("2")  # not part of the pages
     Frontend(checkout).build()
     assert calls(checkout) == []
     (checkout / "frontend" / "src" / "main.ts").write_text("2")
@@ -104,7 +104,7 @@ def test_it_is_built_once_and_again_when_sources_change(checkout: Path) -> None:
     assert calls(checkout) == ["ci --no-audit --no-fund", "run build"]
 
 
-def test_pages_that_are_gone_are_built_again(checkout: Path) -> None:
+def test_missing_pages_are_rebuilt(checkout: Path) -> None:
     Frontend(checkout).build()
     (checkout / "frontend" / "dist" / "index.html").unlink()
     calls(checkout)
@@ -112,7 +112,7 @@ def test_pages_that_are_gone_are_built_again(checkout: Path) -> None:
     assert calls(checkout) == ["run build"]
 
 
-def test_what_failed_is_told_with_npms_own_words_and_tried_again(checkout: Path) -> None:
+def test_a_failure_shows_npms_output_and_is_retried(checkout: Path) -> None:
     (checkout / "broken").touch()
     with pytest.raises(StackError, match=r"(?s)`npm ci .* failed in .*frontend.*ENOTFOUND"):
         Frontend(checkout).build()
@@ -122,19 +122,19 @@ def test_what_failed_is_told_with_npms_own_words_and_tried_again(checkout: Path)
     assert calls(checkout) == ["ci --no-audit --no-fund", "run build"]
 
 
-def test_a_build_that_broke_off_is_not_taken_for_one(checkout: Path) -> None:
+def test_an_interrupted_build_does_not_count(checkout: Path) -> None:
     Frontend(checkout).build()
     (checkout / "frontend" / "src" / "main.ts").write_text("2")
     (checkout / "broken").touch()
     with pytest.raises(StackError):
         Frontend(checkout).build()
-    (checkout / "frontend" / "src" / "main.ts").write_text("1")  # as it was when it was built last
+    (checkout / "frontend" / "src" / "main.ts").write_text("1")  # as it was in the last complete build
     (checkout / "broken").unlink()
     calls(checkout)
     Frontend(checkout).build()
     assert calls(checkout) == ["run build"]
 
 
-def test_a_script_gets_its_arguments(checkout: Path) -> None:
+def test_a_script_receives_its_arguments(checkout: Path) -> None:
     assert Frontend(checkout).run("test", ["--bail"]) == 0
     assert calls(checkout)[-1] == "run --silent test -- --bail"

@@ -1,13 +1,13 @@
-"""What each process of the stack gets to see."""
+"""The environment of each process of the stack."""
 
 from pathlib import Path
 
 import pytest
 
-from backend.deployment.environment import Databases, pages_url
+from backend.deployment.environment import Databases, pages_url, setup_accounts
 from backend.deployment.layout import Layout, StackError
 from backend.deployment.options import StackOptions, read_environment, read_options
-from backend.stack.environment import airflow_environment, backend_environment, setup_environment
+from backend.stack.environment import airflow_environment, backend_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 LAYOUT = Layout(root=ROOT, state=ROOT / ".stack")
@@ -57,7 +57,7 @@ def test_airflow_gets_the_worker_role_and_no_password_of_others() -> None:
     )
 
 
-def test_the_backend_has_no_way_into_airflows_database() -> None:
+def test_the_backend_has_no_access_to_airflows_database() -> None:
     env = backend()
     assert env["VISUAL_AI_DATABASE_URL"] == DATABASES.backend
     assert not any(name.startswith("AIRFLOW__") for name in env)
@@ -90,7 +90,7 @@ def test_models_and_tracing_settings_pass_through() -> None:
     )
 
 
-def test_tasks_know_where_a_person_finds_the_run() -> None:
+def test_tasks_know_the_public_addresses() -> None:
     env = airflow()
     assert (env["VISUAL_AI_PAGES_URL"], env["VISUAL_AI_AIRFLOW_PUBLIC_URL"]) == (
         "http://localhost:3000", "http://localhost:8080",
@@ -103,25 +103,25 @@ def test_tasks_know_where_a_person_finds_the_run() -> None:
     )
 
 
-def test_a_person_may_tune_airflow_but_not_point_it_to_another_database() -> None:
+def test_users_may_tune_airflow_but_not_move_its_database() -> None:
     env = airflow()
     assert env["AIRFLOW__CORE__PARALLELISM"] == "3"
     assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == DATABASES.airflow
 
 
-def test_a_password_that_was_set_is_told_from_the_default() -> None:
-    setup = setup_environment(airflow(), StackOptions(), PERSON, CREDENTIALS)
-    assert setup["VISUAL_AI_SETUP_PASSWORD_IS_SET"] == "1"
-    assert setup_environment(airflow(), StackOptions(), {}, CREDENTIALS)["VISUAL_AI_SETUP_PASSWORD_IS_SET"] == ""
+def test_a_password_from_the_environment_is_marked_as_set() -> None:
+    accounts = setup_accounts("airflow", "person-secret", PERSON, CREDENTIALS)
+    assert accounts["VISUAL_AI_SETUP_PASSWORD_IS_SET"] == "1"
+    assert setup_accounts("airflow", "airflow", {}, CREDENTIALS)["VISUAL_AI_SETUP_PASSWORD_IS_SET"] == ""
 
 
-def test_ports_of_airflows_log_servers_move_with_its_own() -> None:
+def test_the_ports_of_airflows_log_servers_move_with_its_web_port() -> None:
     usual, moved = StackOptions(), StackOptions(airflow_port=18080)
     assert (usual.worker_log_port, usual.triggerer_log_port) == (8793, 8794)
     assert (moved.worker_log_port, moved.triggerer_log_port) == (18793, 18794)
 
 
-def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_takes_precedence_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("VISUAL_AI_AIRFLOW_PORT=8181\nVISUAL_AI_BACKEND_PORT=8001\nOPENAI_API_KEY=file\n")
     monkeypatch.setenv("VISUAL_AI_AIRFLOW_PORT", "8282")
     options = read_options(tmp_path)
@@ -129,7 +129,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert read_environment(tmp_path)["VISUAL_AI_AIRFLOW_PORT"] == "8282"
 
 
-def test_a_port_that_is_none_names_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_port_names_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISUAL_AI_BACKEND_PORT", "eighty")
     with pytest.raises(StackError, match="VISUAL_AI_BACKEND_PORT"):
         read_options(tmp_path)
@@ -143,7 +143,7 @@ def test_the_embedded_database_is_used_unless_a_host_is_named(monkeypatch: pytes
     assert StackOptions(postgres_host="db.example").database_port == 5432
 
 
-def test_the_compose_files_host_name_means_nothing_outside_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compose_files_host_name_is_ignored_outside_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backend.deployment.options._resolves", lambda _: False)
     assert StackOptions(postgres_host="postgres").embedded
     monkeypatch.setattr("backend.deployment.options._resolves", lambda _: True)

@@ -1,4 +1,4 @@
-"""The scripts that run outside the package: the bootstrap, and what Airflow loads from airflow/config."""
+"""Scripts that run outside the package: the bootstrap, and the modules that Airflow loads from airflow/config."""
 
 import importlib.util
 import subprocess
@@ -31,7 +31,7 @@ def bootstrap() -> ModuleType:
     return load("backend/stack/bootstrap.py")
 
 
-def test_the_bootstrap_needs_nothing_but_the_standard_library() -> None:
+def test_the_bootstrap_needs_only_the_standard_library() -> None:
     script = "import sys; sys.argv=['x']; import runpy; m=runpy.run_path(sys.stdin.read()); print(sorted(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script], input=str(ROOT / "backend/stack/bootstrap.py"),
@@ -60,20 +60,20 @@ def test_a_full_disk_stops_before_anything_is_touched(
 ) -> None:
     monkeypatch.setattr(bootstrap, "installed", lambda: False)
     monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1024**3})())
-    monkeypatch.setattr(bootstrap, "run", lambda *_: pytest.fail("it went on"))
+    monkeypatch.setattr(bootstrap, "run", lambda *_: pytest.fail("a step was run"))
     assert bootstrap.main() == 1
     assert "Not enough disk space" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("output", "told"),
+    ("output", "advice"),
     [
         ("OSError: [Errno 28] No space left on device", "disk is full"),
         ("Error: ensurepip is not available", "python3-venv"),
     ],
 )
-def test_a_failed_step_says_what_to_do(bootstrap: ModuleType, output: str, told: str) -> None:
-    with pytest.raises(bootstrap.Stop, match=told):
+def test_a_failed_step_explains_what_to_do(bootstrap: ModuleType, output: str, advice: str) -> None:
+    with pytest.raises(bootstrap.Stop, match=advice):
         bootstrap.run("a step", [sys.executable, "-c", f"print({output!r}); raise SystemExit(1)"], {})
 
 
@@ -94,7 +94,7 @@ def test_a_failed_step_says_what_to_do(bootstrap: ModuleType, output: str, told:
         (["-c"], LOCAL, False),
     ],
 )
-def test_only_the_process_that_forks_tasks_preloads(
+def test_only_processes_that_fork_tasks_preload(
     local_settings: ModuleType, arguments: list[str], executor: str, forks: bool
 ) -> None:
     assert local_settings.forks_tasks(arguments, executor) is forks
@@ -107,11 +107,11 @@ def test_a_preload_that_fails_is_reported_and_not_fatal(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert local_settings.preload(("json", "broken_preload", "absent_preload")) == ["broken_preload", "absent_preload"]
     assert "broken_preload" in caplog.text
-    assert "absent_preload" not in caplog.text  # not installed here is not a fault
+    assert "absent_preload" not in caplog.text  # a missing optional package is not an error
 
 
-def test_what_is_preloaded_starts_no_thread() -> None:
-    """Threads don't survive a fork, and what they hold stays locked; native ones are counted as well."""
+def test_preloading_starts_no_thread() -> None:
+    """Threads don't survive a fork, and their locks stay locked. Native threads are counted as well."""
     script = (
         "import sys, os; sys.path[:0] = ['airflow/config', 'airflow/plugins']; sys.argv = ['x'];"
         "import airflow_local_settings as s; before = len(os.listdir('/proc/self/task')); s.preload();"

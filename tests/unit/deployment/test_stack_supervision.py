@@ -30,7 +30,7 @@ def parsed(layout: Layout) -> configparser.RawConfigParser:
     return parser
 
 
-def test_every_process_of_the_procfile_is_restarted_and_stopped_as_a_group() -> None:
+def test_every_process_of_the_procfile_is_restarted_and_stopped_with_its_children() -> None:
     config = parsed(Layout(root=ROOT, state=ROOT / ".stack"))
     assert set(programs(Layout(ROOT, ROOT / ".stack"))) == {
         "api-server", "scheduler", "dag-processor", "triggerer", "backend", "frontend",
@@ -48,7 +48,7 @@ def test_the_api_server_is_stopped_last() -> None:
     assert "api-server" not in config["group:services"]["programs"]
 
 
-def test_a_path_with_a_percent_sign_and_a_space_is_taken_literally(tmp_path: Path) -> None:
+def test_a_path_with_a_percent_sign_and_a_space_is_literal(tmp_path: Path) -> None:
     config = parsed(Layout(root=ROOT, state=tmp_path / "50% of it"))
     assert config["program:backend"]["command"].endswith(f'"{tmp_path}/50%% of it/run/backend.json"')
 
@@ -68,7 +68,7 @@ def test_two_services_on_one_port_are_refused() -> None:
         check_ports(StackOptions(airflow_port=8123, backend_port=8123), database_runs=True)
 
 
-def test_a_port_is_free_again_when_its_server_is_gone(taken_port: int) -> None:
+def test_a_port_is_free_again_after_its_server_exits(taken_port: int) -> None:
     assert not port_is_free(taken_port)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -79,7 +79,7 @@ def test_a_port_is_free_again_when_its_server_is_gone(taken_port: int) -> None:
 @pytest.mark.parametrize(
     "failure", [StackError("`npm ci` failed: ENOTFOUND"), PermissionError(13, "a checkout that can't be written to")]
 )
-def test_a_frontend_that_cannot_be_built_is_told_and_keeps_nothing_else_from_starting(
+def test_a_frontend_that_cannot_be_built_is_reported_and_does_not_stop_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failure: Exception
 ) -> None:
     def build(_: Frontend) -> None:

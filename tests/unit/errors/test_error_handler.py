@@ -48,7 +48,7 @@ EXPECTED: dict[Preset, tuple[Category | None, Category | None]] = {
 
 
 async def error_of(server: OpenAIServer, *, stream: bool) -> Exception | None:
-    """What a model of ours raises."""
+    """The error that a built-in model raises."""
     settings = Settings(_env_file=None, openai_base_url=server.base_url, openai_api_key="test", model_timeout=0.3)
     model = build_model(resolve_model("gpt-4.1-mini", purpose="text", settings=settings), settings)
     try:
@@ -94,7 +94,23 @@ async def test_the_code_wins_over_type_and_status(openai_server: OpenAIServer) -
     assert classify(error).category == "rate_limit"
 
 
-async def test_nobody_listens() -> None:
+async def test_the_error_in_a_list_that_googles_compatible_server_sends(openai_server: OpenAIServer) -> None:
+    delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "53s"}
+    exhausted = {"code": 429, "message": "Quota exceeded.", "status": "RESOURCE_EXHAUSTED", "details": [delay]}
+    openai_server.script(status=429, body=[{"error": exhausted}])
+    error = await error_of(openai_server, stream=False)
+    assert error is not None
+    facts = facts_of(error)
+    assert (facts.codes, facts.message, facts.advised_wait) == (("resource_exhausted",), "Quota exceeded.", 53)
+    assert classify(error).category == "rate_limit"
+    bad_key = {"code": 400, "message": "No.", "status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}
+    openai_server.script(status=400, body=[{"error": bad_key}])
+    error = await error_of(openai_server, stream=True)
+    assert error is not None
+    assert classify(error).category == "auth"
+
+
+async def test_a_refused_connection_is_a_server_error() -> None:
     settings = Settings(_env_file=None, openai_base_url="http://127.0.0.1:1/v1", openai_api_key="test")
     model = build_model(resolve_model("gpt-4.1-mini", purpose="text", settings=settings), settings)
     with pytest.raises(Exception, match="Connection error") as raised:
@@ -123,18 +139,18 @@ def own_json() -> Exception:
 
 
 class ToolException(Exception):
-    """Named as LangChain names it."""
+    """Has the name of LangChain's class."""
 
 
 class OutputParserException(ValueError):
-    """Named as LangChain names it."""
+    """Has the name of LangChain's class."""
 
 
 REQUEST = httpx.Request("GET", "http://x")
 
 
 class ClientError(Exception):
-    """As Google's and Amazon's clients have theirs, with what they say in attributes of their own."""
+    """As Google's and Amazon's clients define it, with attributes of its own."""
 
     def __init__(self, text: str = "", **attributes: Any) -> None:
         super().__init__(text)
@@ -157,7 +173,7 @@ def amazon(code: str, message: str, status: int) -> ClientError:
 
 
 class Unreadable(Exception):
-    """Whose attributes can't be read."""
+    """An error whose attributes can't be read."""
 
     @property
     def code(self) -> str:
@@ -225,7 +241,7 @@ def test_other_errors(error: BaseException, category: Category) -> None:
     assert found.final is (category in FINAL)
 
 
-def test_what_such_errors_say_besides() -> None:
+def test_advised_waits_and_request_ids_of_other_clients() -> None:
     delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "53s"}
     assert facts_of(google(429, "RESOURCE_EXHAUSTED", "Quota.", delay)).advised_wait == 53
     facts = facts_of(amazon("ThrottlingException", "Too many requests", 429))
@@ -233,7 +249,7 @@ def test_what_such_errors_say_besides() -> None:
     assert wait_asked_for(facts.headers) == 4
 
 
-def test_the_cause_counts_not_what_was_suppressed() -> None:
+def test_a_suppressed_context_does_not_count() -> None:
     def fail() -> None:
         try:
             raise TimeoutError
@@ -245,14 +261,14 @@ def test_the_cause_counts_not_what_was_suppressed() -> None:
     assert classify(raised.value).category == "internal"
 
 
-def test_a_circle_of_causes_ends() -> None:
+def test_circular_causes_are_followed_once() -> None:
     first, second = RuntimeError("first"), RuntimeError("second")
     first.__cause__, second.__cause__ = second, first
     found = classify(first)
     assert (found.category, found.chain) == ("internal", ("RuntimeError: second",))
 
 
-def test_what_is_told_of_an_error() -> None:
+def test_type_message_and_chain_of_an_error() -> None:
     found = classify(caused_by(ConnectionResetError("peer"), httpx.ReadError("")))
     assert (found.exception_type, found.message) == ("httpx.ReadError", "ReadError")
     assert found.chain == ("ConnectionResetError: peer",)
@@ -260,7 +276,7 @@ def test_what_is_told_of_an_error() -> None:
 
 @pytest.mark.parametrize("error", [InputError("is bad", field="text"), InputUnavailableError("not now", field="text")])
 def test_input_errors_survive_pickling(error: Any) -> None:
-    """A task process hands its error on."""
+    """A task's process pickles its error."""
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # made in the line itself
     assert (str(copy), copy.field, copy.message) == (str(error), "text", error.message)
 

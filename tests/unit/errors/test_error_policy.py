@@ -1,4 +1,4 @@
-"""The policy table, what may be changed of it, and the decision after an error."""
+"""The policy table, how it may be changed, and the decision after an error."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def failed(category: Category, target: str = MODEL, **more: Any) -> FailureSigna
 
 
 def after(category: Category, times: int, policy: ErrorPolicy = DEFAULT_POLICY, **more: Any) -> Decision:
-    """The decision after a failure that followed so many of its kind."""
+    """The decision after a failure that was preceded by `times` of its kind."""
     options = more.pop("options", ())
     if tokens := more.pop("tokens", None):  # of the prompt, as it is and after trimming
         more["prompt_tokens"], more["min_prompt_tokens"] = tokens
@@ -58,7 +58,7 @@ def after(category: Category, times: int, policy: ErrorPolicy = DEFAULT_POLICY, 
     ("category", "waits"),
     [("rate_limit", [1, 2, 4, 8, 16]), ("timeout", [0.5, 1, 2]), ("server", [1, 2, 4])],
 )
-def test_what_passes_is_retried_with_growing_waits(category: Category, waits: list[float]) -> None:
+def test_transient_errors_are_retried_with_growing_waits(category: Category, waits: list[float]) -> None:
     assert [wait_of(after(category, times)) for times in range(len(waits))] == waits
     assert after(category, len(waits)) == Fail(final=False)
 
@@ -74,13 +74,13 @@ def test_waits_are_limited() -> None:
     assert wait_of(after("rate_limit", 19, policy)) == policy.wait_limit
 
 
-def test_what_the_other_side_asks_for_wins() -> None:
+def test_the_providers_wait_takes_precedence() -> None:
     assert after("rate_limit", 0, retry_after=20.0) == Retry(20.0)
     assert after("rate_limit", 4, retry_after=0.5) == Retry(0.5)
     assert after("server", 1, retry_after=7.0) == Retry(7.0)
 
 
-def test_a_long_wait_leaves_the_worker() -> None:
+def test_a_long_wait_reschedules_the_task() -> None:
     assert after("rate_limit", 0, retry_after=60.0) == Retry(60.0)
     assert after("rate_limit", 0, retry_after=60.5) == Reschedule(60.5)
     assert after("rate_limit", 9, retry_after=600.0) == Reschedule(600.0)  # it costs no retries
@@ -92,7 +92,7 @@ def test_a_long_wait_leaves_the_worker() -> None:
     assert after("rate_limit", 0, patient, retry_after=701.0) == Fail(final=False)
 
 
-def test_timeouts_get_shorter() -> None:
+def test_each_retry_after_a_timeout_has_a_shorter_timeout() -> None:
     timeouts = [120.0]
     for times in range(3):
         decision = after("timeout", times, timeout=timeouts[-1])
@@ -103,13 +103,13 @@ def test_timeouts_get_shorter() -> None:
     assert after("server", 0, timeout=30.0) == Retry(1.0, 30.0)
 
 
-def test_each_model_has_retries_of_its_own() -> None:
+def test_retries_are_counted_per_model() -> None:
     history = [failed("server")] * 3 + [failed("server", SMALL.model)]
     assert decide(DEFAULT_POLICY, failed("server", SMALL.model), history) == Retry(2.0)
     assert decide(DEFAULT_POLICY, failed("rate_limit"), history) == Retry(1.0)
 
 
-def test_another_model_after_the_retries() -> None:
+def test_a_fallback_model_follows_the_retries() -> None:
     assert after("server", 2, options=[LARGE]) == Retry(4.0)
     assert after("server", 3, options=[LARGE]) == SwitchModel(LARGE.model)
     assert after("server", 3, options=[SMALL, LARGE], prompt_tokens=9_000) == SwitchModel(LARGE.model)
@@ -123,7 +123,7 @@ def test_an_overflow_is_never_retried() -> None:
     assert after("context_length", 0, options=[SMALL, LARGE], prompt_tokens=9_000) == SwitchModel(LARGE.model)
     assert after("context_length", 0, options=[SMALL, UNKNOWN], prompt_tokens=9_000) == SwitchModel(UNKNOWN.model)
     assert after("context_length", 0) == Fail(final=True)
-    # None holds it: the roomiest gets what can be cut of it.
+    # No model holds it, so the one with the largest window gets a trimmed prompt.
     assert after(
         "context_length", 0, options=[SMALL, LARGE], prompt_tokens=200_000, min_prompt_tokens=500
     ) == SwitchModel(LARGE.model, LARGE.context_window)
@@ -132,14 +132,14 @@ def test_an_overflow_is_never_retried() -> None:
     assert after("context_length", 0, whole, options=[SMALL], tokens=(200_000, 500)) == Fail(final=True)
 
 
-def test_a_provider_that_is_down_is_left_for_another() -> None:
+def test_an_open_circuit_switches_to_another_provider() -> None:
     down: dict[str, Any] = {"circuit_open": True, "retry_after": 20.0}
     assert after("server", 0, options=[LARGE, ELSEWHERE], **down) == SwitchModel(ELSEWHERE.model)
     assert after("server", 0, options=[LARGE], **down) == Retry(20.0)
     assert after("server", 0, options=[], circuit_open=True, retry_after=300.0) == Reschedule(300.0)
 
 
-def test_a_model_that_took_over_and_cannot_be_used_is_no_worse_than_none() -> None:
+def test_an_unusable_fallback_model_counts_as_none() -> None:
     history = [failed("server")] * 4
     missing = failed("bad_request", LARGE.model, is_fallback=True)
     assert decide(DEFAULT_POLICY, missing, history, options=[UNKNOWN]) == SwitchModel(UNKNOWN.model)
@@ -148,23 +148,23 @@ def test_a_model_that_took_over_and_cannot_be_used_is_no_worse_than_none() -> No
     assert decide(DEFAULT_POLICY, missing, overflown) == Fail(final=True)
 
 
-def test_an_answer_in_the_wrong_form_is_sent_back_once() -> None:
+def test_an_answer_in_the_wrong_form_is_repaired_once() -> None:
     assert after("invalid_output", 0, repairable=True) == Repair()
     assert after("invalid_output", 1, repairable=True) == Fail(final=True)
     assert after("invalid_output", 0) == Fail(final=True)
 
 
-def test_a_server_that_asks_for_no_retry_gets_none() -> None:
+def test_a_server_can_forbid_retries() -> None:
     assert after("rate_limit", 0, retry_forbidden=True) == Fail(final=False)
     assert after("server", 0, retry_forbidden=True, options=[LARGE]) == SwitchModel(LARGE.model)
 
 
 @pytest.mark.parametrize("category", [category for category in CATEGORIES if DEFAULT_POLICY.rule(category) == Rule()])
-def test_the_rest_fails(category: Category) -> None:
+def test_other_categories_fail(category: Category) -> None:
     assert after(category, 0, options=[LARGE], retry_after=1.0) == Fail(final=category in FINAL)
 
 
-def test_what_records_call_it() -> None:
+def test_names_and_waits_of_decisions() -> None:
     decisions: list[Decision] = [Retry(1), SwitchModel("m"), Reschedule(9), Repair(), Fail(True), Fail(False)]
     named = ["retry", "fallback", "reschedule", "repair", "fail", "task_retry"]
     assert [action_of(decision) for decision in decisions] == named
@@ -269,7 +269,7 @@ def test_the_default_chains_lead_to_models_that_the_table_knows() -> None:
         assert all(context_window(name) for name in (model, *chain)), model
 
 
-def test_the_first_that_holds_the_prompt_takes_over() -> None:
+def test_the_first_model_that_holds_the_prompt_takes_over() -> None:
     assert pick_fallback([SMALL, LARGE], prompt_tokens=8_000, min_prompt_tokens=0, trim=True) == (SMALL, None)
     assert pick_fallback([], prompt_tokens=0, min_prompt_tokens=0, trim=True) is None
 
@@ -299,8 +299,8 @@ def test_wrong_settings_name_the_variable(given: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("variable", ["VISUAL_AI_ERROR_POLICY", "VISUAL_AI_MODEL_FALLBACKS"])
-@pytest.mark.parametrize(("value", "message"), [("{", "this is no JSON"), ("[]", "valid dictionary")])
-def test_a_variable_that_is_no_json_is_named(
+@pytest.mark.parametrize(("value", "message"), [("{", "this is not valid JSON"), ("[]", "valid dictionary")])
+def test_a_variable_with_invalid_json_is_named(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(variable, value)

@@ -1,4 +1,4 @@
-"""How long providers ask to wait, by header and in words."""
+"""How long providers ask to wait, in headers and in words."""
 
 from datetime import UTC, datetime
 
@@ -55,7 +55,7 @@ def test_words(message: str, seconds: float | None) -> None:
     assert wait_asked_for({}, message) == seconds
 
 
-def test_headers_go_before_words() -> None:
+def test_headers_take_precedence_over_words() -> None:
     assert wait_asked_for({"retry-after": "3"}, "Please try again in 9s.") == 3
 
 
@@ -71,5 +71,5 @@ def test_headers_go_before_words() -> None:
         ("the input length exceeds the context length", None),
     ],
 )
-def test_how_large_a_refused_request_was(message: str, tokens: int | None) -> None:
+def test_the_size_of_a_refused_request(message: str, tokens: int | None) -> None:
     assert tokens_refused(message) == tokens

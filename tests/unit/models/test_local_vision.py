@@ -1,4 +1,4 @@
-"""What the offline vision model reads and measures, and that it says what it can't."""
+"""What the offline vision model reads and measures, and how it states its limits."""
 
 import asyncio
 import base64

@@ -41,7 +41,7 @@ OVERFLOW = {
 
 
 class Listener(AsyncCallbackHandler):
-    """Remembers what a call told."""
+    """Records what a call reports."""
 
     def __init__(self) -> None:
         self.failed: list[FailedAttempt] = []
@@ -65,7 +65,7 @@ class Listener(AsyncCallbackHandler):
 
 
 class Gate:
-    """Lets calls through, or not."""
+    """Admits calls, or raises."""
 
     def __init__(self, *errors: Exception | None) -> None:
         self.errors = list(errors)
@@ -118,7 +118,7 @@ async def test_an_overflow_asks_each_model_once(openai_server: OpenAIServer, clo
     assert set(clock.waits) == {0.0}
 
 
-async def test_an_overflow_that_nobody_holds_fails_for_good(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_an_overflow_that_no_model_holds_is_final(openai_server: OpenAIServer, clock: Clock) -> None:
     openai_server.script("context_length", times=None)
     with pytest.raises(Exception, match="maximum context length") as raised:
         await call(openai_server, clock, model="gpt-4.1").ainvoke("hello")
@@ -133,7 +133,7 @@ async def test_a_model_that_is_too_small_is_skipped(openai_server: OpenAIServer,
     assert models(openai_server) == ["gpt-4.1-mini", "gpt-large"]
 
 
-async def test_a_prompt_that_nobody_holds_is_cut_and_says_so(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_a_prompt_that_no_model_holds_is_trimmed_and_marked(openai_server: OpenAIServer, clock: Clock) -> None:
     openai_server.script(status=400, error=OVERFLOW)
     chain = [{"model": "gpt-small", "context_window": 4_000}, {"model": "gpt-larger", "context_window": 8_000}]
     told = Listener()
@@ -152,7 +152,7 @@ async def test_a_prompt_that_nobody_holds_is_cut_and_says_so(openai_server: Open
     assert models(openai_server)[2:] == ["gpt-4.1-mini"]
 
 
-async def test_old_results_of_tools_are_cut_first(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_old_tool_results_are_trimmed_first(openai_server: OpenAIServer, clock: Clock) -> None:
     openai_server.script(status=400, error={**OVERFLOW, "message": "maximum context length"})
     tool_call = {"name": "look", "args": {}, "id": "1"}
     prompt = [
@@ -170,7 +170,9 @@ async def test_old_results_of_tools_are_cut_first(openai_server: OpenAIServer, c
     assert second.tools == ["look"]
 
 
-async def test_a_model_that_cannot_take_over_hides_nothing(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_an_unusable_fallback_model_does_not_hide_the_first_error(
+    openai_server: OpenAIServer, clock: Clock
+) -> None:
     openai_server.script("server_error", times=None, model="gpt-4.1-mini")
     openai_server.script("not_found", times=None)
     told = Listener()
@@ -184,7 +186,7 @@ async def test_a_model_that_cannot_take_over_hides_nothing(openai_server: OpenAI
     assert raised.value.recorded  # as an attempt that the fallback followed
 
 
-async def test_models_without_a_key_take_over_from_nobody(
+async def test_models_without_a_key_are_no_fallback(
     openai_server: OpenAIServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
@@ -195,7 +197,7 @@ async def test_models_without_a_key_take_over_from_nobody(
     assert models(openai_server) == ["gpt-4.1-mini"]
 
 
-async def test_each_try_of_a_timeout_is_shorter(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_each_attempt_after_a_timeout_is_shorter(openai_server: OpenAIServer, clock: Clock) -> None:
     openai_server.script("timeout", times=None)
     with pytest.raises(Exception, match="timed out"):
         await call(openai_server, clock, timeout=0.8).ainvoke("hello")
@@ -206,7 +208,7 @@ async def test_each_try_of_a_timeout_is_shorter(openai_server: OpenAIServer, clo
     assert seconds[3] < 0.4
 
 
-async def test_a_model_that_takes_over_has_all_the_time(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_a_fallback_model_has_the_full_timeout(openai_server: OpenAIServer, clock: Clock) -> None:
     openai_server.script("timeout", times=3)
     policy = {"timeout": {"retries": 1, "fallback": True}, "fallbacks": ["gpt-4o-mini"]}
     await call(openai_server, clock, timeout=1.2, policy=policy).ainvoke("hello")
@@ -244,7 +246,7 @@ async def _ask(model: ModelCall, told: Listener) -> dict[str, Any]:
     return data
 
 
-async def test_the_policy_says_how_often_an_answer_is_repaired(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_the_policy_limits_repairs(openai_server: OpenAIServer, clock: Clock) -> None:
     openai_server.script(content={"ships": "two"}, times=None)
     model = call(openai_server, clock, policy={"invalid_output": {"repairs": 2}})
     with raises_failure(InvalidOutputError, match="also when asked again"):
@@ -255,7 +257,7 @@ async def test_the_policy_says_how_often_an_answer_is_repaired(openai_server: Op
     assert len(openai_server.requests) == 4
 
 
-async def test_the_last_error_tells_its_attempt(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_the_failure_has_its_attempt(openai_server: OpenAIServer, clock: Clock) -> None:
     headers = {"retry-after": "600", "x-ratelimit-remaining-tokens": "0", "set-cookie": "session=1"}
     openai_server.script("rate_limit", retry_after=None, headers=headers)
     with pytest.raises(AgentFailure, match="429") as raised:
@@ -303,7 +305,7 @@ async def test_a_call_under_way_can_be_cancelled(openai_server: OpenAIServer, cl
     assert clock.waits == []
 
 
-def test_it_never_blocks_a_loop(openai_server: OpenAIServer, clock: Clock) -> None:
+def test_a_synchronous_call_is_refused(openai_server: OpenAIServer, clock: Clock) -> None:
     with pytest.raises(NotImplementedError, match="ainvoke"):
         call(openai_server, clock).invoke("hello")
 
@@ -311,7 +313,9 @@ def test_it_never_blocks_a_loop(openai_server: OpenAIServer, clock: Clock) -> No
 # The gate
 
 
-async def test_the_gate_is_asked_and_told(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_the_rate_limiter_admits_calls_and_learns_their_outcome(
+    openai_server: OpenAIServer, clock: Clock
+) -> None:
     openai_server.script("rate_limit", retry_after=2)
     openai_server.script("server_error")
     openai_server.script("timeout")
@@ -325,7 +329,9 @@ async def test_the_gate_is_asked_and_told(openai_server: OpenAIServer, clock: Cl
     assert gate.reported == [(key, *outcome) for outcome in outcomes]
 
 
-async def test_who_is_held_back_waits_or_leaves_the_worker(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_a_call_that_is_held_back_waits_or_reschedules_the_task(
+    openai_server: OpenAIServer, clock: Clock
+) -> None:
     await call(openai_server, clock, gate=Gate(HeldBackError(25.0))).ainvoke("hello")
     assert clock.waits == [25.0]
     assert len(openai_server.requests) == 1
@@ -346,7 +352,7 @@ async def test_a_provider_that_is_down_is_not_asked(openai_server: OpenAIServer,
     assert [failed.classified.category for failed in told.failed] == ["server"]
 
 
-async def test_a_gate_out_of_order_lets_everybody_through(openai_server: OpenAIServer, clock: Clock) -> None:
+async def test_a_broken_rate_limiter_lets_calls_through(openai_server: OpenAIServer, clock: Clock) -> None:
     class Broken(Gate):
         async def report(self, model: str, outcome: str, **more: Any) -> None:
             raise OSError("gone")
@@ -355,7 +361,7 @@ async def test_a_gate_out_of_order_lets_everybody_through(openai_server: OpenAIS
     assert answer.text == "You said: hello"
 
 
-def test_the_scope_of_credentials_tells_accounts_apart(openai_server: OpenAIServer) -> None:
+def test_credential_scopes_distinguish_accounts(openai_server: OpenAIServer) -> None:
     from pydantic import SecretStr
 
     def scope(key: str, address: str | None = None) -> str:

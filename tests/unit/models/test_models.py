@@ -101,12 +101,12 @@ def test_a_provider_that_needs_no_key_is_not_replaced() -> None:
         ("local:audio", "the offline models are local:vision and local:text"),
     ],
 )
-def test_names_that_mean_nothing(requested: str, message: str) -> None:
+def test_invalid_names(requested: str, message: str) -> None:
     with pytest.raises(ModelConfigurationError, match=message):
         resolve_model(requested, purpose="text", settings=KEYED)
 
 
-def test_an_offline_model_of_the_wrong_kind_is_exchanged() -> None:
+def test_an_offline_model_of_the_wrong_kind_is_replaced() -> None:
     choice = resolve_model("local:text", purpose="vision", settings=KEYED)
     assert choice.name == "local:vision"
     assert choice.notice == "local:text can't do this: local:vision was used instead"
@@ -132,7 +132,7 @@ def test_a_compatible_server_keeps_its_own_names() -> None:
     assert model.openai_api_base == "http://127.0.0.1:9/v1"
 
 
-def test_what_a_model_is_built_with() -> None:
+def test_parameters_of_a_built_model() -> None:
     choice = resolve_model("gpt-4.1", purpose="text", settings=KEYED)
     model = build_model(choice, KEYED, temperature=0.3, max_tokens=50)
     assert isinstance(model, ChatOpenAI)
@@ -159,7 +159,7 @@ def test_credentials_of_a_connection() -> None:
     assert model.openai_api_key == SecretStr("sk-conn")
 
 
-def test_the_environments_key_does_not_go_to_a_connections_server() -> None:
+def test_the_environments_key_is_not_sent_to_a_connections_server() -> None:
     given = ModelCredentials("openai", None, "http://127.0.0.1:9/v1")
     model = build_model(
         resolve_model("some-model", purpose="text", settings=KEYED, credentials=given), KEYED, credentials=given

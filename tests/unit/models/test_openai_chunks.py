@@ -1,4 +1,4 @@
-"""Streamed answers whose pieces are left as they come say the same as those of OpenAI's own objects."""
+"""Streamed answers whose chunks stay JSON are the same as those made of OpenAI's objects."""
 
 import re
 from typing import Any
@@ -21,7 +21,7 @@ def chat(server: OpenAIServer) -> ChatOpenAI:
 
 
 async def answered(model: Any) -> list[str]:
-    """All pieces, without what is made anew for each call."""
+    """All chunks, without the parts that differ from call to call."""
     chunks: list[BaseMessageChunk] = [chunk async for chunk in model.astream("Where did the ship go?")]
     return [re.sub(r"call_\d+_", "call_", repr(chunk.model_dump(exclude={"id"}))) for chunk in chunks]
 
@@ -63,7 +63,7 @@ async def test_errors_are_the_same(openai_server: OpenAIServer, preset: Preset) 
     assert raised[0] == raised[1]
 
 
-async def test_no_objects_are_made_of_pieces(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_chunks_are_not_parsed_into_objects(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     real = ChatCompletionChunk.construct.__func__  # type: ignore[attr-defined]
 
@@ -81,7 +81,7 @@ async def test_no_objects_are_made_of_pieces(openai_server: OpenAIServer, monkey
     assert not made
 
 
-async def test_an_answer_at_once_is_no_stream(openai_server: OpenAIServer) -> None:
+async def test_an_answer_without_streaming_is_unchanged(openai_server: OpenAIServer) -> None:
     openai_server.script(content="All of it.")
     model = chat(openai_server)
     leave_chunks_as_they_come(model)

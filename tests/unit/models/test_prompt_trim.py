@@ -1,4 +1,4 @@
-"""What is cut of a prompt that no model holds, and what is not."""
+"""What is cut from a prompt that no model holds, and what is kept."""
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
@@ -10,7 +10,7 @@ LONG = "".join(f"Sentence number {number} of the text. " for number in range(2_0
 MARK = "characters were left out here"
 
 
-def test_what_fits_stays_as_it_is() -> None:
+def test_a_prompt_that_fits_is_unchanged() -> None:
     messages: list[BaseMessage] = [SystemMessage("Be brief."), HumanMessage("hello")]
     trimmed = trim_prompt(messages, 1_000)
     assert (trimmed.messages, trimmed.left_out) == (messages, 0)
@@ -41,7 +41,7 @@ def test_the_longest_documents_are_cut_first() -> None:
     assert abs(len(found["a"]) - len(found["c"])) < 10
 
 
-def test_results_of_tools_go_first_and_the_oldest_before_all() -> None:
+def test_the_oldest_tool_results_are_cut_first() -> None:
     def called(number: int) -> list[BaseMessage]:
         call = {"name": "look", "args": {}, "id": str(number)}
         return [AIMessage("", tool_calls=[call]), ToolMessage(LONG, tool_call_id=str(number))]
@@ -65,7 +65,7 @@ def test_instructions_and_pictures_stay() -> None:
     assert messages[1].text == LONG  # what was given is not changed
 
 
-def test_how_far_cutting_goes() -> None:
+def test_the_fewest_tokens_of_a_prompt() -> None:
     messages: list[BaseMessage] = [HumanMessage(LONG)]
     assert least_tokens(messages) < 300 < estimate_messages(messages)
     assert least_tokens([SystemMessage(LONG)]) == estimate_messages([SystemMessage(LONG)])

@@ -11,7 +11,7 @@ from backend.db.runs.traces import Place
 from backend.models.attempts import ATTEMPT_KEY, CALL_KEY
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.recording.recorder import Recorder
-from backend.observation.recording.records import Record, TraceRow
+from backend.observation.recording.records import Events, Record, TraceRow
 from backend.observation.recording.tokens import TOKEN_INTERVAL, TokenStream
 from tests.kit.waiting import eventually
 
@@ -34,7 +34,8 @@ class Kept:
         if isinstance(record, TraceRow):
             new = [record.event] if record.event is not None else []
         else:
-            new = cast(Any, record)(None, "")
+            assert isinstance(record, Events)
+            new = list(record.events)
         self.events += [(now, event) for event in new]
 
     def tokens(self) -> list[tuple[float, dict[str, Any]]]:

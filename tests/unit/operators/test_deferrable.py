@@ -110,7 +110,7 @@ def test_mapped_tasks_start_in_a_worker(dag: DAG) -> None:
     assert not read.start_from_trigger
 
 
-def test_what_started_in_a_worker_is_handed_over_rendered() -> None:
+def test_a_task_that_started_in_a_worker_is_handed_over_rendered() -> None:
     operator = single(execution_timeout=timedelta(seconds=7))
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute.__wrapped__(operator, context())  # type: ignore[attr-defined]  # Airflow's safeguard aside
@@ -122,7 +122,7 @@ def test_what_started_in_a_worker_is_handed_over_rendered() -> None:
     assert trigger.run_type == "manual"
 
 
-def test_a_result_goes_on_in_a_worker_and_is_told_with_the_assets() -> None:
+def test_a_worker_continues_with_the_result_and_annotates_the_assets() -> None:
     asset = Asset("agents://report")
     operator = single(outlets=[asset])
     assert operator.start_trigger_args is not None
@@ -134,7 +134,7 @@ def test_a_result_goes_on_in_a_worker_and_is_told_with_the_assets() -> None:
     assert told.extra == {"execution_id": "id", "agent": "text", "model": "local:text", "usage": {}, "cost_usd": None}
 
 
-def test_an_error_is_raised_as_what_it_was() -> None:
+def test_an_error_keeps_its_type() -> None:
     error = openai.RateLimitError.__new__(openai.RateLimitError)
     error.args, error.status_code = ("slow down, sk-verysecretkey",), 429
     error.response = SimpleNamespace(headers={"retry-after": "9"}, status_code=429)  # type: ignore[assignment]
@@ -164,21 +164,21 @@ def test_a_final_error_fails_the_task() -> None:
 
 
 @pytest.mark.parametrize("error", [InputUnavailableError("is away", field="image_url"), ValueError(), KeyError("a")])
-def test_errors_of_any_kind_find_their_way(error: Exception) -> None:
+def test_errors_of_any_kind_reach_the_worker(error: Exception) -> None:
     made = unpack(pack(error))
     assert type(made.error) is type(error)
     assert str(made) in (str(error), type(error).__name__)
     assert classify(made) == classify(error)
 
 
-def test_an_error_whose_type_is_gone_is_still_told() -> None:
+def test_an_error_whose_type_cannot_be_imported_is_still_raised() -> None:
     packed = {**pack(ValueError("what happened")), "type": "gone.module:Error"}
     made = unpack(packed)
     assert isinstance(made.error, AgentFailedError)
     assert classify(made).exception_type == "ValueError"
 
 
-def test_a_task_out_of_time_says_so() -> None:
+def test_a_task_that_exceeds_its_execution_timeout() -> None:
     operator = single(execution_timeout=timedelta(seconds=3), retries=0)
     with pytest.raises(TimeoutError, match="0:00:03"):
         operator.resume_execution("__fail__", {"error": "Trigger timeout"}, context())
@@ -192,7 +192,7 @@ def test_a_task_out_of_time_says_so() -> None:
         ({"conn_type": "groq", "extra": {"model": "llama"}}, ("groq", None, "groq:llama")),
     ],
 )
-def test_a_connection_says_which_model_and_where(connection: dict[str, Any], expected: tuple[Any, ...]) -> None:
+def test_a_connection_sets_model_and_address(connection: dict[str, Any], expected: tuple[Any, ...]) -> None:
     made = ModelCredentials.of_connection(password="pass-word", **{"address": None, **connection})
     assert (made.provider, made.base_url, made.model) == expected
     assert "pass-word" not in repr(made)

@@ -1,4 +1,4 @@
-"""Tasks outlive their scheduler: busy workers that it left are taken over, idle ones are ended."""
+"""Tasks outlive their scheduler: the next one adopts busy workers and ends idle ones."""
 
 import signal
 import subprocess
@@ -20,7 +20,7 @@ Worker = subprocess.Popen[bytes]
 
 @pytest.fixture
 def identity(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The marker of a stack that has no other processes."""
+    """The marker of a stack without other processes."""
     identity = f"test-{uuid.uuid4()}"
     monkeypatch.setenv(MARKER_VARIABLE, identity)
     return identity
@@ -28,12 +28,12 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def worker(identity: str) -> Iterator[Callable[..., Worker]]:
-    """Starts processes that look like LocalExecutor's workers."""
+    """Starts processes with the titles of LocalExecutor's workers."""
     started: list[Worker] = []
 
     def start(doing: str, marker: str = identity) -> Worker:
         title = f"airflow worker -- LocalExecutor: {doing}"
-        # A shell that waits for its script.
+        # A shell that waits for a script on its standard input.
         process = subprocess.Popen([title], executable="/bin/sh", stdin=subprocess.PIPE, env={MARKER_VARIABLE: marker})
         started.append(process)
         wait_until(lambda: title in " ".join(psutil.Process(process.pid).cmdline()), timeout=10)
@@ -46,7 +46,7 @@ def worker(identity: str) -> Iterator[Callable[..., Worker]]:
 
 
 def make_executor() -> AdoptingLocalExecutor:
-    """An executor that starts no worker before there is a task."""
+    """An executor that starts no workers without a task."""
     executor = AdoptingLocalExecutor(parallelism=1)
     executor.is_mp_using_fork = False
     return executor
@@ -56,7 +56,7 @@ def task(state: str, number: uuid.UUID | None = None) -> Any:
     return SimpleNamespace(id=number or uuid.uuid4(), state=state)
 
 
-def test_running_tasks_are_taken_over_and_the_others_started_again(worker: Callable[..., Worker]) -> None:
+def test_running_tasks_are_adopted_and_others_restarted(worker: Callable[..., Worker]) -> None:
     running, queued, lost = task("running"), task("queued"), task("running")
     worker(str(running.id))
     worker(str(queued.id))
@@ -65,7 +65,7 @@ def test_running_tasks_are_taken_over_and_the_others_started_again(worker: Calla
     assert executor.try_adopt_task_instances([running, queued, lost]) == [queued, lost]
 
 
-def test_workers_of_another_stack_are_nobodys_business(worker: Callable[..., Worker]) -> None:
+def test_workers_of_another_stack_are_ignored(worker: Callable[..., Worker]) -> None:
     elsewhere = task("running")
     busy, idle = worker(str(elsewhere.id), "another"), worker("<idle>", "another")
     executor = make_executor()
@@ -74,7 +74,7 @@ def test_workers_of_another_stack_are_nobodys_business(worker: Callable[..., Wor
     assert (busy.poll(), idle.poll()) == (None, None)
 
 
-def test_idle_workers_that_were_left_are_ended(worker: Callable[..., Worker]) -> None:
+def test_idle_orphans_are_ended(worker: Callable[..., Worker]) -> None:
     busy, idle = worker(str(uuid.uuid4())), worker("<idle>")
     make_executor().start()
     assert idle.wait(10) == -signal.SIGKILL
@@ -99,7 +99,7 @@ finally:
 """
 
 
-def test_a_scheduler_that_ends_with_an_error_does_not_wait_for_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_exits_with_an_error_does_not_wait_for_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
     scheduler = subprocess.Popen([sys.executable, "-W", "ignore", "-c", CRASH], stdout=subprocess.PIPE, text=True)
     assert scheduler.stdout is not None

@@ -7,10 +7,14 @@ from typing import Any
 import psycopg
 import pytest
 import visual_ai_plugin as plugin
+from airflow.sdk.exceptions import AirflowFailException
 
 from backend.core import settings
+from backend.core.workflow_error_handler import AgentFailure, Classified
 from backend.db.address import plain_url
+from backend.runtime.error_transfer import pack
 from backend.services.recording import listener
+from visual_ai_operators import LangGraphOperator
 
 RUN: Any = SimpleNamespace(
     dag_id="dag", run_id="run", state="running", run_type="manual", conf={}, queued_at=None, start_date=None,
@@ -79,12 +83,36 @@ def test_the_end_of_a_try_is_recorded_before_its_process_exits(
     assert notices.flush(10)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_only_an_error_without_a_row_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, recorded: bool
+) -> None:
+    """Airflow gets the agents' original error; whether it has its row is in the failure that the operator keeps."""
+    monkeypatch.setenv("VISUAL_AI_DATABASE_URL", database_url)
+    known = Classified("quota", "elsewhere.QuotaError", "no credit", True, ())
+    failure = AgentFailure(ValueError("no credit"), known, recorded=recorded)
+    operator = LangGraphOperator(task_id="task", agent_config={"type": "text"})
+    with pytest.raises(AirflowFailException) as raised:
+        operator.resume({}, {"result": None, "error": pack(failure), "execution_id": None})
+    task = make_task("failed")
+    task.task = operator
+    with psycopg.connect(plain_url(database_url), autocommit=True) as connection:
+        plugin.TimelineListener().on_task_instance_failed(None, task, raised.value)
+        rows = connection.execute("SELECT category, exception_type, message FROM visual_ai.workflow_errors").fetchall()
+    assert rows == ([] if recorded else [("quota", "elsewhere.QuotaError", "no credit")])
+
+
 def test_a_database_that_does_not_answer_delays_the_end_of_a_try_only_so_long(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     waited: list[float] = []
+
+    def timed_out(_: listener.Notices, seconds: float) -> bool:
+        waited.append(seconds)
+        return False
+
     monkeypatch.setattr(listener.Notices, "put", lambda *_: None)
-    monkeypatch.setattr(listener.Notices, "flush", lambda _, seconds: bool(waited.append(seconds)))
+    monkeypatch.setattr(listener.Notices, "flush", timed_out)
     plugin.TimelineListener().on_task_instance_success(None, make_task("success"))
     assert waited == [plugin.TASK_FLUSH_SECONDS]
     assert "task" in caplog.text

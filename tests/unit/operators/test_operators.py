@@ -1,4 +1,4 @@
-"""The operators as a DAG's author meets them, on the real Airflow SDK."""
+"""The operators as a DAG's author uses them, on the real Airflow SDK."""
 
 import json
 import os
@@ -168,7 +168,7 @@ def test_what_a_batch_needs_may_come_from_other_tasks() -> None:
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_a_graph_of_ones_own_takes_no_schema(deferrable: bool) -> None:
+def test_a_users_graph_takes_no_schema(deferrable: bool) -> None:
     @task
     def before() -> dict[str, Any]:
         return {}
@@ -195,7 +195,7 @@ def test_a_mapped_operator(dag: DAG) -> None:
         (lambda: team(agents=[{"name": "a", "type": "{{ params.kind }}"}]), r"agents\[0\].type"),
     ],
 )
-def test_what_is_only_known_at_run_time_fails_then_without_a_retry(operator: Callable[[], Any], field: str) -> None:
+def test_arguments_known_at_run_time_fail_then_without_a_retry(operator: Callable[[], Any], field: str) -> None:
     made = operator()
     made.render_template_fields({"params": {"kind": "visoin"}})
     with pytest.raises(AirflowFailException, match=f"{field}: .*visoin"):
@@ -203,7 +203,7 @@ def test_what_is_only_known_at_run_time_fails_then_without_a_retry(operator: Cal
 
 
 def python(*arguments: str, **environment: str) -> str:
-    """What a fresh interpreter prints."""
+    """The output of a fresh interpreter."""
     return subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         cwd=ROOT,
@@ -253,7 +253,7 @@ def test_the_dags_are_parsed_by_airflow(tmp_path: Path) -> None:
     }
 
 
-def test_what_a_run_brings_reaches_the_team_as_it_is(tmp_path: Path) -> None:
+def test_a_runs_params_reach_the_team_unrendered(tmp_path: Path) -> None:
     given = {
         "orchestration_mode": "supervisor",
         "synthesis": {"system_prompt": "{{ 7 * 7 }}"},

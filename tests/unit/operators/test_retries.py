@@ -1,4 +1,4 @@
-"""When Airflow tries a task again whose agents failed: at once, after the wait that was asked for, or never."""
+"""When Airflow retries a task whose agents failed: at once, after the requested wait, or never."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -51,7 +51,7 @@ def event_of(error: Exception) -> dict[str, Any]:
 
 
 def evaluate(error: Exception) -> RetryDecision:
-    """What the policy makes of an error of the agents, which an operator raises to Airflow while a retry is left."""
+    """The policy's decision on an agents' error that an operator raises while the task has a retry left."""
     operator = single()
     try:
         operator.resume(context(max_tries=3), event_of(error))
@@ -70,31 +70,31 @@ def test_both_operators_have_the_policy(dag: DAG) -> None:
 
 
 class Own(RetryPolicy):
-    """A policy of a DAG's author."""
+    """A DAG author's own policy."""
 
     def evaluate(self, *_: Any, **__: Any) -> RetryDecision:
         return RetryDecision.default()
 
 
-def test_a_policy_of_ones_own_stays() -> None:
+def test_a_custom_policy_is_kept() -> None:
     own = Own()
     assert single(retry_policy=own).retry_policy is own
     with DAG("other", schedule=None, default_args={"retry_policy": own}):
         assert LangGraphOperator(task_id="a", agent_config=TEXT).retry_policy is own
 
 
-def test_a_wait_that_was_asked_for_delays_the_retry() -> None:
+def test_a_requested_wait_delays_the_retry() -> None:
     decision = evaluate(held_back(600))
     assert (decision.action, decision.retry_delay) == (RetryAction.RETRY, timedelta(minutes=10))
     assert decision.reason == "rate_limit: again in 600 s"
 
 
-def test_what_a_retry_cannot_help_fails() -> None:
+def test_a_final_error_is_not_retried() -> None:
     assert AgentRetryPolicy().evaluate(InputError("is empty", field="text"), 1, 3).action == RetryAction.FAIL
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), TimeoutError()])
-def test_the_rest_follows_the_tasks_own_retries(error: Exception) -> None:
+def test_other_errors_follow_the_tasks_own_retries(error: Exception) -> None:
     assert evaluate(error) == evaluate(as_failure(error)) == RetryDecision.default()
     assert AgentRetryPolicy().evaluate(error, 1, 3) == RetryDecision.default()
 
@@ -108,20 +108,20 @@ def test_a_failure_is_found_only_behind_the_error_it_was_raised_for() -> None:
     assert failure_behind(None, other) is other
 
 
-def test_the_wait_finds_its_way_from_the_triggerer() -> None:
+def test_the_wait_is_transferred_from_the_triggerer() -> None:
     failure = unpack(pack(held_back(90.5)))
     assert failure.reschedule_after == 90.5
     assert unpack(pack(ValueError("a"))).reschedule_after is None
 
 
 @pytest.mark.parametrize("try_number", [1, 2])
-def test_with_a_retry_left_the_error_meets_the_policy(try_number: int) -> None:
+def test_with_a_retry_left_the_error_is_raised(try_number: int) -> None:
     with pytest.raises(HeldBackError):
         single().resume(context(try_number=try_number, max_tries=2), event_of(held_back()))
 
 
 @pytest.mark.parametrize(("try_number", "max_tries"), [(1, 0), (3, 2)])
-def test_without_one_the_same_try_goes_on_later(try_number: int, max_tries: int) -> None:
+def test_without_a_retry_left_the_same_try_is_rescheduled(try_number: int, max_tries: int) -> None:
     before = datetime.now(UTC)
     with pytest.raises(AirflowRescheduleException) as raised:
         single().resume(context(try_number=try_number, max_tries=max_tries), event_of(held_back(600)))
@@ -129,7 +129,7 @@ def test_without_one_the_same_try_goes_on_later(try_number: int, max_tries: int)
     assert timedelta(seconds=600) <= wait < timedelta(seconds=605)
 
 
-def test_not_for_ever() -> None:
+def test_rescheduling_is_limited() -> None:
     with pytest.raises(HeldBackError):
         single().resume(context(reschedules=MAX_RESCHEDULES), event_of(held_back()))
     with pytest.raises(ValueError, match="a bug"):
@@ -169,7 +169,7 @@ def test_an_error_policy_may_be_a_template() -> None:
         wrong.execute({})
 
 
-def test_an_entry_goes_before_the_team() -> None:
+def test_an_entrys_policy_takes_precedence_over_the_teams() -> None:
     from backend.runtime.specs import parse_supervisor, parse_team, synthesis_spec
 
     common = {"rate_limit": {"retries": 2, "backoff": 5}, "wait_limit": 9}

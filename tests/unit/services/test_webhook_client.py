@@ -4,18 +4,15 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backend.clients.webhooks import WebhookClient, WebhookError, WebhookFailed, WebhookRefused
-from backend.core.notifications.delivery_waits import LONGEST_ADVICE, LONGEST_WAIT, next_wait
-from backend.core.notifications.webhook_signature import signature
 from backend.core.settings import Settings
-from tests.kit.certificate_files import make_certificate
+from backend.services.notifications.deliveries import MAX_BACKOFF, MAX_RETRY_AFTER, next_wait, signature
+from tests.kit.certificates import self_signed
 from tests.kit.servers.webhooks import Answer, Receiver, receiving
 
 BODY = b'{"event":"run_failed"}'
@@ -27,12 +24,6 @@ def client(*, trusting: bool = True, **changes: Any) -> WebhookClient:
     return WebhookClient(Settings(_env_file=None, **{**allowed, **changes}), **more)
 
 
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as receiver:
-        yield receiver
-
-
 async def failure(receiver: Receiver, answer: Answer, asking: WebhookClient | None = None) -> WebhookError:
     receiver.script("/hook", answer)
     with pytest.raises(WebhookError) as caught:
@@ -41,7 +32,9 @@ async def failure(receiver: Receiver, answer: Answer, asking: WebhookClient | No
     return caught.value
 
 
-async def test_sends_the_body_and_nothing_of_its_own(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_contains_the_body_and_nothing_else(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     receiver.script("/hook", Answer(204, {"Set-Cookie": "session=1"}))
     assert await client().post(receiver.url(), BODY, {"X-Visual-AI-Id": "7"}) == 204
@@ -52,7 +45,7 @@ async def test_sends_the_body_and_nothing_of_its_own(receiver: Receiver, monkeyp
     assert not {"cookie", "authorization"} & request.headers.keys()
 
 
-def test_the_signature_is_that_of_the_time_and_the_body() -> None:
+def test_the_signature_covers_the_time_and_the_body() -> None:
     # By OpenSSL: printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac 'a secret that is long enough'
     assert signature("a secret that is long enough", b'{"a":1}', 1_700_000_000) == (
         "t=1700000000,v1=577fa58b0b57aa89704e9b48db1e5c5abbab9dc98ed5eb4abe127d3c0337598c"
@@ -60,25 +53,25 @@ def test_the_signature_is_that_of_the_time_and_the_body() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 408, 429, 500, 503])
-async def test_what_a_further_attempt_may_mend(receiver: Receiver, status: int) -> None:
+async def test_errors_that_another_attempt_may_resolve(receiver: Receiver, status: int) -> None:
     error = await failure(receiver, Answer(status, {"Retry-After": "7"}))
     assert isinstance(error, WebhookFailed)
     assert (error.status, error.retry_after, str(error)) == (status, 7, f"the receiver answered {status}")
 
 
-async def test_retry_after_as_a_date(receiver: Receiver) -> None:
+async def test_retry_after_may_be_a_date(receiver: Receiver) -> None:
     now = time.time()
     headers = {"Date": formatdate(now, usegmt=True), "Retry-After": formatdate(now + 90, usegmt=True)}
     assert (await failure(receiver, Answer(503, headers))).retry_after == 90
 
 
-async def test_who_is_gone_is_left_alone(receiver: Receiver) -> None:
+async def test_a_receiver_that_is_gone_is_not_tried_again(receiver: Receiver) -> None:
     error = await failure(receiver, Answer(410))
     assert isinstance(error, WebhookRefused)
     assert error.status == 410
 
 
-async def test_hanging_cut_and_closed(receiver: Receiver) -> None:
+async def test_hanging_and_broken_connections_fail(receiver: Receiver) -> None:
     hasty = client(webhook_timeout=0.3)
     error = await failure(receiver, Answer(hang=True), hasty)
     assert (type(error), str(error)) == (WebhookFailed, "no answer within 0.3 s")
@@ -89,7 +82,7 @@ async def test_hanging_cut_and_closed(receiver: Receiver) -> None:
             await client().post(f"http://127.0.0.1:{unused.getsockname()[1]}/", BODY, {})
 
 
-async def test_an_endless_answer_is_not_read(receiver: Receiver) -> None:
+async def test_an_endless_response_is_not_read(receiver: Receiver) -> None:
     receiver.script("/hook", Answer(endless=True))
     async with asyncio.timeout(2):
         assert await client().post(receiver.url(), BODY, {}) == 200
@@ -105,14 +98,14 @@ async def test_a_redirect_that_keeps_the_body_is_followed(receiver: Receiver) ->
 
 
 @pytest.mark.parametrize("status", [301, 302, 303])
-async def test_one_that_drops_the_body_is_not(receiver: Receiver, status: int) -> None:
+async def test_a_redirect_that_drops_the_body_is_refused(receiver: Receiver, status: int) -> None:
     error = await failure(receiver, Answer(status, {"Location": "/moved"}))
     assert isinstance(error, WebhookRefused)
     assert "give the final address" in str(error)
     assert receiver.at("/moved") == []
 
 
-async def test_redirects_end(receiver: Receiver) -> None:
+async def test_the_number_of_redirects_is_limited(receiver: Receiver) -> None:
     error = await failure(receiver, Answer(307, {"Location": "/hook"}))
     assert isinstance(error, WebhookRefused)
     assert "more than 3 times" in str(error)
@@ -126,7 +119,7 @@ async def test_redirects_stay_on_http(receiver: Receiver, location: str) -> None
     assert "redirected to an address" in str(error)
 
 
-async def test_a_public_host_may_not_hand_on_to_a_private_one(
+async def test_a_redirect_from_a_public_to_a_private_host_is_refused(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.outbound.checked_transport.is_public", lambda address: address == "127.0.0.1")
@@ -151,7 +144,7 @@ async def test_private_hosts_are_refused(receiver: Receiver, host: str) -> None:
     assert receiver.received == []
 
 
-async def test_one_private_address_among_public_ones_is_enough(receiver: Receiver) -> None:
+async def test_one_private_address_among_public_ones_is_refused(receiver: Receiver) -> None:
     async def resolve(host: str, port: int) -> list[str]:
         return ["93.184.216.34", "127.0.0.1"]
 
@@ -160,7 +153,7 @@ async def test_one_private_address_among_public_ones_is_enough(receiver: Receive
     assert receiver.received == []
 
 
-async def test_the_checked_address_is_the_one_connected_to(receiver: Receiver) -> None:
+async def test_connections_go_to_the_checked_address(receiver: Receiver) -> None:
     asked: list[str] = []
 
     async def resolve(host: str, port: int) -> list[str]:
@@ -185,7 +178,7 @@ async def test_the_checked_address_is_the_one_connected_to(receiver: Receiver) -
         ("https://10.0.0.8/", "can't be used: the host is not on the public internet"),
     ],
 )
-async def test_addresses_that_can_not_be_used(url: str, fault: str) -> None:
+async def test_unusable_addresses_are_refused(url: str, fault: str) -> None:
     checking = client(trusting=False)
     found = await checking.check(url)
     assert found is not None
@@ -196,7 +189,7 @@ async def test_addresses_that_can_not_be_used(url: str, fault: str) -> None:
 
 
 @pytest.mark.parametrize(("errno", "accepted"), [(socket.EAI_AGAIN, True), (socket.EAI_NONAME, False)])
-async def test_a_name_that_is_not_found(errno: int, accepted: bool) -> None:
+async def test_names_that_can_not_be_resolved(errno: int, accepted: bool) -> None:
     async def resolve(host: str, port: int) -> list[str]:
         raise socket.gaierror(errno, "no")
 
@@ -206,11 +199,11 @@ async def test_a_name_that_is_not_found(errno: int, accepted: bool) -> None:
         await asking.post("https://nowhere.example/", BODY, {})
 
 
-async def test_tls_keeps_the_name_and_checks_the_certificate(tmp_path: Path) -> None:
-    certificate, key = make_certificate(tmp_path, "hooks.example")
+async def test_tls_uses_the_host_name_and_verifies_the_certificate() -> None:
+    certificate = self_signed("hooks.example")
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(certificate, key)
-    trusting = ssl.create_default_context(cafile=str(certificate))
+    served.load_cert_chain(certificate.file, certificate.key_file)
+    trusting = ssl.create_default_context(cafile=certificate.file)
 
     async def resolve(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
@@ -227,14 +220,14 @@ async def test_tls_keeps_the_name_and_checks_the_certificate(tmp_path: Path) -> 
 # How long it waits
 
 
-def test_the_wait_doubles_and_half_of_it_is_chance() -> None:
-    for attempt, full in ((1, 10.0), (2, 20.0), (5, 160.0), (9, 2560.0), (12, LONGEST_WAIT), (1000, LONGEST_WAIT)):
+def test_the_wait_doubles_and_half_of_it_is_random() -> None:
+    for attempt, full in ((1, 10.0), (2, 20.0), (5, 160.0), (9, 2560.0), (12, MAX_BACKOFF), (1000, MAX_BACKOFF)):
         waits = [next_wait(attempt, 10.0) for _ in range(200)]
         assert full / 2 <= min(waits) < max(waits) <= full
         assert max(waits) - min(waits) > full / 5
 
 
-def test_what_the_receiver_asks_for_is_waited() -> None:
+def test_the_wait_that_the_receiver_asks_for_is_observed() -> None:
     assert 90 <= next_wait(1, 10.0, 90) <= 99
     assert next_wait(5, 10.0, 3) >= 80, "less than the backoff is no reason to hurry"
-    assert next_wait(1, 10.0, 10**9) <= LONGEST_ADVICE * 1.1
+    assert next_wait(1, 10.0, 10**9) <= MAX_RETRY_AFTER * 1.1

@@ -10,7 +10,7 @@ import { Logo } from "@/shared/ui/Logo";
 
 const route = getRouteApi("/sign-in");
 
-/** Sign in with the Airflow user; afterwards one is where one was. */
+/** Signs in with an Airflow user and returns to the page that was requested. */
 export function SignInPage() {
   useDocumentTitle("Sign in · LangGraph Flow");
   const { from } = route.useSearch();
@@ -20,7 +20,7 @@ export function SignInPage() {
     meta: { signsIn: true },
     mutationFn: async (credentials: { username: string; password: string }) => {
       await answer(api.POST("/auth/token", { body: credentials }));
-      // What was read as somebody else, or as nobody, is not this user's.
+      // Data read as another user, or before signing in, must not be shown to this user.
       client.clear();
       return client.query(sessionQuery);
     },
@@ -36,7 +36,7 @@ export function SignInPage() {
           <Title order={1} mt={6}>
             LangGraph Flow
           </Title>
-          <Text c="dimmed">Sign in with your Airflow user.</Text>
+          <Text c="dimmed">Sign in with your Airflow account.</Text>
         </Stack>
         <Paper p="lg" shadow="xs">
           <form
@@ -57,7 +57,7 @@ export function SignInPage() {
               ) : null}
               <TextInput
                 name="username"
-                label="User name"
+                label="Username"
                 autoComplete="username"
                 autoCapitalize="none"
                 spellCheck={false}
@@ -87,8 +87,8 @@ export function SignInPage() {
           </form>
         </Paper>
         <Text c="dimmed" size="xs" ta="center">
-          On a development machine: user <code className="mono">airflow</code>, password{" "}
-          <code className="mono">airflow</code>, unless you set others.
+          In development: username <code className="mono">airflow</code>, password <code className="mono">airflow</code>
+          , unless you changed them.
         </Text>
       </Stack>
     </Center>

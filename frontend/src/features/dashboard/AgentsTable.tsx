@@ -12,7 +12,7 @@ import { knownCost } from "./known-cost";
 import { RateCell } from "./RateCell";
 import { dashboardSearch } from "./search";
 
-/** Those that a phone has room for are `always` there. */
+/** `always` marks the columns that fit on a phone. */
 const HEADS: { column: Column; label: string; always?: true }[] = [
   { column: "agent", label: "Agent", always: true },
   { column: "model", label: "Model" },
@@ -33,7 +33,7 @@ interface Props {
   onSort: (sort: string) => void;
 }
 
-/** Agents as rows; each leads to the runs that it worked in. */
+/** Agents as rows; each row opens the runs that the agent worked in. */
 export function AgentsTable({ agents, sort, onSort }: Props) {
   const sorting = sortingOf(sort);
   return (
@@ -66,7 +66,7 @@ export function AgentsTable({ agents, sort, onSort }: Props) {
                 to="/dashboard"
                 search={(known) => dashboardSearch({ ...known, behind: { agent: row.agent } })}
                 className={rows.link}
-                aria-label={`${row.agent} with ${row.model ?? "no model"}: the runs it worked in`}
+                aria-label={`${row.agent} with ${row.model ?? "no model"}: show its runs`}
               >
                 {row.agent}
               </Link>

@@ -7,7 +7,7 @@ import { EmptyState } from "@/shared/ui/EmptyState";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { AgentsTable } from "./AgentsTable";
 import { FiguresSkeleton } from "./FiguresSkeleton";
-import { Fresh } from "./Fresh";
+import { DimWhileStale } from "./DimWhileStale";
 import { knownCost } from "./known-cost";
 import { agentsQuery, type Scope } from "./queries";
 import { StatTile, StatTiles } from "./StatTile";
@@ -18,7 +18,7 @@ interface Props {
   onSort: (sort: string) => void;
 }
 
-/** How agents did, each with each of its models. */
+/** Agents' performance, by agent and model. */
 export function AgentsView({ scope, sort, onSort }: Props) {
   const query = useQuery(agentsQuery(scope));
   if (query.isPending) return <FiguresSkeleton tiles={4} />;
@@ -28,18 +28,18 @@ export function AgentsView({ scope, sort, onSort }: Props) {
       {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
       {agents?.length === 0 ? (
         <Paper>
-          <EmptyState icon={IconRobotOff} title={`No agent ran in ${lastRange(scope.range)}`}>
+          <EmptyState icon={IconRobotOff} title={`No agents ran in ${lastRange(scope.range)}`}>
             {scope.dag || scope.user
-              ? "Take a filter away, or look further back."
-              : "Look further back, or run a workflow: its agents are counted at once."}
+              ? "Remove a filter, or choose a longer time range."
+              : "Choose a longer time range, or run a workflow: its agents are counted immediately."}
           </EmptyState>
         </Paper>
       ) : null}
       {agents && agents.length > 0 ? (
-        <Fresh stale={query.isPlaceholderData}>
+        <DimWhileStale stale={query.isPlaceholderData}>
           <StatTiles label="Totals">
             <StatTile label="Agent runs" value={count(total(agents, (row) => row.runs))}>
-              Each try of a task is a run of its agents.
+              Each try of a task counts as a run of its agents.
             </StatTile>
             <StatTile label="Success rate" value={percent(successRate(agents))}>
               {count(total(agents, (row) => row.failed))} failed · {count(total(agents, (row) => row.cancelled))}{" "}
@@ -55,10 +55,10 @@ export function AgentsView({ scope, sort, onSort }: Props) {
           <AgentsTable agents={agents} sort={sort} onSort={onSort} />
           {agents.length >= 200 ? (
             <Text size="sm" c="dimmed">
-              These are the 200 with the most runs.
+              Only the 200 agents with the most runs are shown.
             </Text>
           ) : null}
-        </Fresh>
+        </DimWhileStale>
       ) : null}
     </Stack>
   );
@@ -87,6 +87,6 @@ function knownSum(agents: Agent[]): number | null {
 function unpriced(agents: Agent[]): string {
   const models = new Set(agents.filter((row) => row.cost_usd === null && tokensOf(row) > 0).map((row) => row.model));
   return models.size > 0
-    ? `Without ${[...models].map((model) => model ?? "an unnamed model").join(", ")}: no known price.`
-    : "All models have a known price.";
+    ? `Excludes ${[...models].map((model) => model ?? "an unnamed model").join(", ")}: price unknown.`
+    : "All models have known prices.";
 }

@@ -5,10 +5,10 @@ import type { FigureProps, Row } from "./Figure";
 import classes from "./Figure.module.css";
 import { bucketLabel, type Point, tickLabel, ticksOf } from "./series";
 
-/** Room for the upper half of the uppermost label. */
+/** Space for the upper half of the topmost label. */
 const MARGIN = { top: 8, right: 8 };
 
-/** The chart of a figure: its own chunk, as it is heavy. */
+/** The chart of a figure; loaded separately, because it is large. */
 export function Chart({ title, axis, points, rows, kind, format, most, whole }: FigureProps) {
   const narrow = useMediaQuery("(max-width: 48em)", false, { getInitialValueInEffect: false });
   const shared = {
@@ -42,7 +42,7 @@ export function Chart({ title, axis, points, rows, kind, format, most, whole }: 
         ) : null;
       },
     },
-    "aria-label": `${title}, as a chart; there is a table of the same`,
+    "aria-label": `${title}, as a chart; also available as a table`,
     role: "group",
   };
   return (
@@ -100,7 +100,7 @@ function Tip({ label, point, rows, format }: TipProps) {
           <div key={row.name}>
             <Swatch row={row} />
             {row.label}
-            <b>{value == null ? "nothing known" : format(value)}</b>
+            <b>{value == null ? "no data" : format(value)}</b>
           </div>
         );
       })}

@@ -14,7 +14,7 @@ import type { Scope } from "./queries";
 import { RateCell } from "./RateCell";
 import { dashboardSearch } from "./search";
 
-/** Runs by workflow; each row leads to its runs. */
+/** Runs by workflow; each row opens the workflow's runs. */
 export function DagTable({ dags, scope }: { dags: DagMetrics[]; scope: Scope }) {
   return (
     <TablePanel title="By workflow">

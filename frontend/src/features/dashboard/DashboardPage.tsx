@@ -24,7 +24,7 @@ import { type DashboardSearch, dashboardSearch, type View } from "./search";
 
 const route = getRouteApi("/signed-in/dashboard");
 
-/** What ran, how well, at what cost, what went wrong, and how the system is. */
+/** Runs, agents, errors and system health over a time range. */
 export function DashboardPage() {
   const search = route.useSearch();
   const navigate = route.useNavigate();
@@ -32,7 +32,7 @@ export function DashboardPage() {
   const preferences = useQuery(preferencesQuery);
   const health = useQuery(healthQuery);
   const view = search.view ?? "runs";
-  // What one prefers is not known at once; figures of another range must not flash up before.
+  // The preferred range isn't known immediately; figures for another range must not flash up first.
   const range = search.range ?? (preferences.isPending ? null : (preferences.data?.dashboard_range ?? DEFAULT_RANGE));
   const change = (part: Partial<Record<keyof DashboardSearch, unknown>>) =>
     void navigate({ search: (known) => dashboardSearch({ ...known, ...part }), replace: !("view" in part) });
@@ -42,7 +42,11 @@ export function DashboardPage() {
     <>
       <PageHeader
         title="Dashboard"
-        subtitle={seesAll(me.role) ? "What ran, how well, and at what cost." : "Your runs: how well, and at what cost."}
+        subtitle={
+          seesAll(me.role)
+            ? "What ran, how well it went, and what it cost."
+            : "Your runs: how well they went, and what they cost."
+        }
       >
         {view === "health" || range === null ? null : (
           <RangePicker label="Time" value={range} onChange={(given) => change({ range: given })} />
@@ -113,7 +117,7 @@ function Figures({ view, scope, search, onChange }: FiguresProps) {
   }
 }
 
-/** That the system is not well, above figures that may suffer from it. */
+/** Warns that the system is unhealthy, above figures that may be affected. */
 function HealthNotice({ health }: { health: SystemHealth | undefined }) {
   if (health === undefined || health.status === "healthy") return null;
   const ill = bySeverity(health.components).filter(([, part]) => part.status !== "healthy");

@@ -11,7 +11,7 @@ import type { RunsFilters } from "./drill-down";
 import classes from "./ErrorGroups.module.css";
 import { type Behind, dashboardSearch } from "./search";
 
-/** So many groups are shown at first. */
+/** Groups shown initially. */
 const SHOWN = 6;
 
 interface Props {
@@ -19,13 +19,13 @@ interface Props {
   groups: ErrorGroup[];
   label: (name: string | null) => string;
   meaning?: (name: string | null) => string;
-  /** Whose runs a row leads to, … */
+  /** The runs that a row opens, … */
   behind?: (name: string | null) => Behind | null;
-  /** … or the filters of the list of runs that it leads to. */
+  /** … or the filters of the run list that it opens. */
   runs?: (name: string | null) => RunsFilters;
 }
 
-/** Errors that have something in common, the largest groups first; each leads to its runs. */
+/** Errors grouped by a common property, largest groups first; each group opens its runs. */
 export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Props) {
   const id = useId();
   const now = useNow(30_000);
@@ -82,7 +82,7 @@ export function ErrorGroups({ title, groups, label, meaning, behind, runs }: Pro
 
 function Target({ group, label, behind, runs }: { group: ErrorGroup; label: string } & Pick<Props, "runs" | "behind">) {
   const whose = behind?.(group.name) ?? null;
-  const spoken = `${label}: ${count(group.count)} errors, ${count(group.unrecovered)} not recovered; their runs`;
+  const spoken = `${label}: ${count(group.count)} errors, ${count(group.unrecovered)} not recovered; show their runs`;
   if (whose) {
     return (
       <Link

@@ -15,12 +15,12 @@ import { runsOf } from "./drill-down";
 import { ErrorGroups } from "./ErrorGroups";
 import { Figure } from "./Figure";
 import { FiguresSkeleton } from "./FiguresSkeleton";
-import { Fresh } from "./Fresh";
+import { DimWhileStale } from "./DimWhileStale";
 import { errorsQuery, type Scope } from "./queries";
 import { axisOf, errorPoints } from "./series";
 import { StatTile, StatTiles } from "./StatTile";
 
-/** What went wrong: over time, by kind, by agent, by workflow; and whether runs got over it. */
+/** Errors over time, by category, by agent and by workflow, and whether runs recovered from them. */
 export function ErrorsView({ scope }: { scope: Scope }) {
   const query = useQuery(errorsQuery(scope));
   if (query.isPending) return <FiguresSkeleton tiles={4} />;
@@ -30,18 +30,18 @@ export function ErrorsView({ scope }: { scope: Scope }) {
       {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
       {errors?.total === 0 ? (
         <Paper>
-          <EmptyState icon={IconConfetti} title={`No error in ${lastRange(scope.range)}`}>
-            Nothing went wrong, not even something that agents recovered from.
+          <EmptyState icon={IconConfetti} title={`No errors in ${lastRange(scope.range)}`}>
+            Nothing went wrong, not even an error that agents recovered from.
           </EmptyState>
         </Paper>
       ) : null}
       {errors && errors.total > 0 ? (
-        <Fresh stale={query.isPlaceholderData}>
+        <DimWhileStale stale={query.isPlaceholderData}>
           <Totals errors={errors} scope={scope} />
           <ErrorsFigure errors={errors} />
           <SimpleGrid cols={{ base: 1, md: 3 }} spacing="md">
             <ErrorGroups
-              title="By kind"
+              title="By category"
               groups={errors.by_category}
               label={(name) => categoryLook(name ?? "").label}
               meaning={(name) => categoryLook(name ?? "").meaning}
@@ -50,7 +50,7 @@ export function ErrorsView({ scope }: { scope: Scope }) {
             <ErrorGroups
               title="By agent"
               groups={errors.by_agent}
-              label={(name) => name ?? "Outside any agent"}
+              label={(name) => name ?? "Outside of agents"}
               behind={(name) => (name === null ? null : { errorAgent: name })}
             />
             <ErrorGroups
@@ -60,7 +60,7 @@ export function ErrorsView({ scope }: { scope: Scope }) {
               runs={(name) => runsOf({ ...scope, dag: name ?? undefined, state: ["failed"] })}
             />
           </SimpleGrid>
-        </Fresh>
+        </DimWhileStale>
       ) : null}
     </Stack>
   );
@@ -71,14 +71,14 @@ function Totals({ errors, scope }: { errors: ErrorDistribution; scope: Scope }) 
   return (
     <StatTiles label="Totals">
       <StatTile label="Errors" value={count(errors.total)}>
-        Each attempt&apos;s own, in {lastRange(scope.range)}
+        Counted per attempt, in {lastRange(scope.range)}
       </StatTile>
       <StatTile label="Recovered" value={percent(errors.recovered / errors.total)}>
-        {count(errors.recovered)} errors, after which the run went on
+        {count(errors.recovered)} errors that runs recovered from
       </StatTile>
       <StatTile label="Not recovered" value={count(errors.unrecovered)}>
         <Link to="/runs" search={runsOf({ ...scope, state: ["failed"] })}>
-          Runs that failed
+          Failed runs
         </Link>
       </StatTile>
       <StatTile label="Latest" value={<span title={fullMoment(errors.latest)}>{ago(errors.latest, now)}</span>}>
@@ -96,13 +96,13 @@ function ErrorsFigure({ errors }: { errors: ErrorDistribution }) {
   return (
     <Figure
       title="Errors over time"
-      unit="Errors by when they occurred"
+      unit="Errors by the time they occurred"
       kind="bars"
       axis={axisOf(errors)}
       points={errorPoints(errors.time_series, named)}
       rows={[
         ...named.map((name) => ({ name, label: categoryLook(name).label, colour: colours[name] ?? "grey" })),
-        ...(all.length > SHOWN_KINDS ? [{ name: "others", label: "All others", colour: "grey" }] : []),
+        ...(all.length > SHOWN_KINDS ? [{ name: "others", label: "Other", colour: "grey" }] : []),
       ]}
       format={count}
       whole

@@ -8,7 +8,7 @@ import { type Axis, type Point, stepLabel } from "./series";
 
 const Chart = lazy(() => import("./Chart").then((module) => ({ default: module.Chart })));
 
-/** One row of values: its name in the points, what it is called, and the number of its colour. */
+/** A series: its key in the points, its label, and the number of its colour. */
 export interface Row {
   name: string;
   label: string;
@@ -17,21 +17,21 @@ export interface Row {
 
 export interface FigureProps {
   title: string;
-  /** What is counted, and in which unit. */
+  /** What is counted, and the unit. */
   unit: string;
   axis: Axis;
   points: Point[];
   rows: Row[];
   kind: "bars" | "line";
   format: (value: number) => string;
-  /** The end of the scale, where it has a natural one. */
+  /** The scale's maximum, if there is a natural one. */
   most?: number;
-  /** Whether only whole numbers are on the scale. */
+  /** Whether the scale shows only whole numbers. */
   whole?: boolean;
   children?: ReactNode;
 }
 
-/** A time series as a chart, and as a table for who prefers one. */
+/** A time series, shown as a chart or as a table. */
 export function Figure(props: FigureProps) {
   const [table, { toggle }] = useDisclosure();
   const id = useId();
@@ -48,8 +48,13 @@ export function Figure(props: FigureProps) {
         </div>
         <Group gap="xs">
           {props.children}
-          <Tooltip label={table ? "As a chart" : "As a table"}>
-            <ActionIcon variant="default" size={30} aria-label={table ? "As a chart" : "As a table"} onClick={toggle}>
+          <Tooltip label={table ? "Show as chart" : "Show as table"}>
+            <ActionIcon
+              variant="default"
+              size={30}
+              aria-label={table ? "Show as chart" : "Show as table"}
+              onClick={toggle}
+            >
               {table ? <IconChartBar size={16} aria-hidden /> : <IconTable size={16} aria-hidden />}
             </ActionIcon>
           </Tooltip>

@@ -3,7 +3,7 @@ import { DataTable } from "@/shared/ui/DataTable";
 import type { FigureProps } from "./Figure";
 import { bucketLabel } from "./series";
 
-/** A time series as a table, the latest first. */
+/** A time series as a table, latest first. */
 export function FigureTable({ title, axis, points, rows, format }: FigureProps) {
   return (
     <DataTable

@@ -1,6 +1,6 @@
 import { SimpleGrid, Skeleton, Stack } from "@mantine/core";
 
-/** Figures that are on their way. */
+/** Shown while figures load. */
 export function FiguresSkeleton({ tiles = 5 }: { tiles?: number }) {
   return (
     <Stack gap="md" role="status" aria-busy="true" aria-label="Loading figures">

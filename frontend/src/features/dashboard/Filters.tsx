@@ -8,13 +8,13 @@ import { refreshEvery, type Scope } from "./queries";
 interface Props {
   dag: string | undefined;
   user: string | undefined;
-  /** Whether one sees other users' runs at all. */
+  /** Whether the user may see other users' runs. */
   withUser: boolean;
   onChange: (part: { dag?: string | null; user?: string }) => void;
   scope?: Scope;
 }
 
-/** Which runs the figures are about; the choice stands in the address. */
+/** Filters the runs behind the figures; the choice is kept in the URL. */
 export function Filters({ dag, user, withUser, onChange, scope }: Props) {
   const workflows = useQuery(workflowsQuery);
   const client = useQueryClient();
@@ -59,7 +59,7 @@ export function Filters({ dag, user, withUser, onChange, scope }: Props) {
       {scope ? (
         <Group gap={6}>
           <Text size="xs" c="dimmed">
-            Refreshed every {everyLabel(refreshEvery(scope.range))}
+            Refreshes every {everyLabel(refreshEvery(scope.range))}
           </Text>
           <Tooltip label="Refresh now">
             <ActionIcon

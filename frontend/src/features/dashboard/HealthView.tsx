@@ -9,16 +9,16 @@ import { adviceFor, bySeverity, partOf } from "./advice";
 import classes from "./HealthView.module.css";
 
 const SENTENCES = {
-  healthy: "Everything works.",
-  degraded: "Runs go on, but something that they or their watchers use doesn't work.",
-  unhealthy: "Something that runs need doesn't work.",
+  healthy: "All systems are working.",
+  degraded: "Runs continue, but something that they or their viewers use isn't working.",
+  unhealthy: "Something that runs need isn't working.",
 };
 
-/** Each part of the system: how it is, and what to do about it. */
+/** The health of each component, and what to do about it. */
 export function HealthView({ health }: { health: UseQueryResult<SystemHealth> }) {
   const now = useNow(5_000);
   if (health.isPending)
-    return <Skeleton h={420} radius="lg" role="status" aria-busy="true" aria-label="Loading the system's state" />;
+    return <Skeleton h={420} radius="lg" role="status" aria-busy="true" aria-label="Loading system health" />;
   const { data, error } = health;
   return (
     <Stack gap="md">
@@ -32,7 +32,7 @@ export function HealthView({ health }: { health: UseQueryResult<SystemHealth> })
               Checked {ago(data.checked_at, now)}
             </Text>
           </Group>
-          <Paper component="ul" className={classes.parts} aria-label="Parts of the system">
+          <Paper component="ul" className={classes.parts} aria-label="Components">
             {bySeverity(data.components).map(([name, part]) => (
               <Part key={name} name={name} part={part} now={now} />
             ))}
@@ -70,7 +70,7 @@ function Part({ name, part, now }: { name: string; part: ComponentHealth; now: n
         {part.reason ? <Text className={classes.reason}>{sentence(part.reason)}</Text> : null}
         {part.latency_ms == null ? null : (
           <Text size="sm" c="dimmed" className="tabular">
-            Answered in {latency(part.latency_ms)}
+            Responded in {latency(part.latency_ms)}
           </Text>
         )}
         {part.since ? (

@@ -1,7 +1,7 @@
 import { percent } from "@/shared/format/amounts";
 import classes from "./figures.module.css";
 
-/** A success rate as a bar and a figure. */
+/** A success rate as a bar and a percentage. */
 export function RateCell({ rate }: { rate: number | null }) {
   return (
     <span className={classes.share}>

@@ -56,8 +56,8 @@ export function RunsDrawer({ scope, behind, onClose }: Props) {
           </Stack>
         ) : null}
         {runs?.length === 0 ? (
-          <EmptyState icon={IconListDetails} title="No run">
-            The runs were queued before, or have been deleted since.
+          <EmptyState icon={IconListDetails} title="No runs">
+            The runs were queued earlier, or have been deleted since.
           </EmptyState>
         ) : null}
         <ul className={rows.list}>
@@ -67,12 +67,12 @@ export function RunsDrawer({ scope, behind, onClose }: Props) {
         </ul>
         {runs && runs.length >= LISTED ? (
           <Text size="sm" c="dimmed">
-            These are the latest {LISTED}.
+            Only the latest {LISTED} are shown.
           </Text>
         ) : null}
         {"agent" in behind ? null : (
           <AnchorLink to="/runs" search={runsOf({ ...scope, state: ["failed"] })} size="sm">
-            All runs that failed in this time
+            All failed runs in this time range
           </AnchorLink>
         )}
       </Stack>
@@ -110,12 +110,12 @@ function Row({ run, now }: { run: ExecutionOut; now: number }) {
 }
 
 function titleOf(behind: Behind): string {
-  if ("agent" in behind) return `Runs in which ${behind.agent} worked`;
-  if ("errorAgent" in behind) return `Runs in which ${behind.errorAgent} met an error`;
-  return `Runs that met: ${categoryLook(behind.error).label}`;
+  if ("agent" in behind) return `Runs with ${behind.agent}`;
+  if ("errorAgent" in behind) return `Runs with an error in ${behind.errorAgent}`;
+  return `Runs with errors: ${categoryLook(behind.error).label}`;
 }
 
 function noteOf(behind: Behind): string {
   if ("agent" in behind) return "With any model.";
-  return `${"error" in behind ? categoryLook(behind.error).meaning : ""} Runs that recovered are here, too.`.trim();
+  return `${"error" in behind ? categoryLook(behind.error).meaning : ""} Includes runs that recovered.`.trim();
 }

@@ -19,7 +19,7 @@ interface Look {
 const LOOKS: Record<Measure, Look> = {
   runs: {
     title: "Runs over time",
-    unit: "Runs by when they were queued",
+    unit: "Runs by the time they were queued",
     kind: "bars",
     rows: [
       { name: "success", label: "Success", colour: "success" },
@@ -33,7 +33,7 @@ const LOOKS: Record<Measure, Look> = {
   },
   success: {
     title: "Success rate over time",
-    unit: "Share of the finished runs that succeeded; gaps where none finished",
+    unit: "Share of finished runs that succeeded; gaps where none finished",
     kind: "line",
     rows: [{ name: "rate", label: "Success rate", colour: "success" }],
     points: successPoints,
@@ -42,7 +42,7 @@ const LOOKS: Record<Measure, Look> = {
   },
   tokens: {
     title: "Tokens over time",
-    unit: "Tokens of the runs queued in that time",
+    unit: "Tokens used by the runs queued at that time",
     kind: "bars",
     rows: [
       { name: "input", label: "Input", colour: "blue" },
@@ -54,7 +54,7 @@ const LOOKS: Record<Measure, Look> = {
   },
   cost: {
     title: "Cost over time",
-    unit: "US dollars, as far as prices are known; gaps where nothing is",
+    unit: "US dollars, where prices are known; gaps where they aren't",
     kind: "bars",
     rows: [{ name: "cost", label: "Cost", colour: "blue" }],
     points: costPoints,
@@ -68,7 +68,7 @@ interface Props {
   children: ReactNode;
 }
 
-/** Runs, how many succeeded, tokens or cost over time. */
+/** Runs, success rate, tokens or cost over time. */
 export function RunsFigure({ metrics, measure, children }: Props) {
   const { points, ...look } = LOOKS[measure];
   return (

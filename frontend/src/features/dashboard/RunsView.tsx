@@ -12,7 +12,7 @@ import type { RunState } from "@/shared/ui/states";
 import { DagTable } from "./DagTable";
 import { runsOf } from "./drill-down";
 import { FiguresSkeleton } from "./FiguresSkeleton";
-import { Fresh } from "./Fresh";
+import { DimWhileStale } from "./DimWhileStale";
 import { knownCost } from "./known-cost";
 import { runsQuery, type Scope } from "./queries";
 import { RunsFigure } from "./RunsFigure";
@@ -32,7 +32,7 @@ interface Props {
   onMeasure: (measure: Measure) => void;
 }
 
-/** Totals of runs, over time and by workflow. */
+/** Totals of runs, their course over time, and runs by workflow. */
 export function RunsView({ scope, measure, onMeasure }: Props) {
   const query = useQuery(runsQuery(scope));
   if (query.isPending) return <FiguresSkeleton />;
@@ -41,14 +41,14 @@ export function RunsView({ scope, measure, onMeasure }: Props) {
     <Stack gap="md">
       {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
       {metrics ? (
-        <Fresh stale={query.isPlaceholderData}>
+        <DimWhileStale stale={query.isPlaceholderData}>
           <Totals metrics={metrics} scope={scope} />
           {metrics.total === 0 ? (
             <Paper>
-              <EmptyState icon={IconChartBarOff} title={`No run in ${lastRange(scope.range)}`}>
+              <EmptyState icon={IconChartBarOff} title={`No runs in ${lastRange(scope.range)}`}>
                 {scope.dag || scope.user
-                  ? "Take a filter away, or look further back."
-                  : "Look further back, or run a workflow: it is counted at once."}
+                  ? "Remove a filter, or choose a longer time range."
+                  : "Choose a longer time range, or run a workflow: it is counted immediately."}
               </EmptyState>
             </Paper>
           ) : (
@@ -56,7 +56,7 @@ export function RunsView({ scope, measure, onMeasure }: Props) {
               <RunsFigure metrics={metrics} measure={measure}>
                 <SegmentedControl
                   size="xs"
-                  aria-label="What the figure shows"
+                  aria-label="Metric"
                   data={MEASURE_LABELS}
                   value={measure}
                   onChange={(value) => onMeasure(value)}
@@ -65,7 +65,7 @@ export function RunsView({ scope, measure, onMeasure }: Props) {
               <DagTable dags={metrics.by_dag} scope={scope} />
             </>
           )}
-        </Fresh>
+        </DimWhileStale>
       ) : null}
     </Stack>
   );
@@ -90,9 +90,9 @@ function Totals({ metrics, scope }: { metrics: WorkflowMetrics; scope: Scope }) 
         }
       >
         {inState("running", "running")} · {inState("queued", "queued")}
-        {states.awaiting_input > 0 ? <> · {inState("awaiting_input", "await input")}</> : null}
+        {states.awaiting_input > 0 ? <> · {inState("awaiting_input", "awaiting input")}</> : null}
         <br />
-        {rate(metrics.throughput_per_hour)} finished an hour
+        {rate(metrics.throughput_per_hour)} finished per hour
       </StatTile>
       <StatTile label="Success rate" value={percent(metrics.success_rate)}>
         {inState("failed", "failed")} · {inState("cancelled", "cancelled")}
@@ -114,14 +114,14 @@ function Totals({ metrics, scope }: { metrics: WorkflowMetrics; scope: Scope }) 
   );
 }
 
-/** Of which runs the cost is the sum. */
+/** Explains which runs the cost includes. */
 function priced(metrics: WorkflowMetrics, tokens: number): string {
   if (tokens === 0) return "No tokens were used.";
-  if (metrics.cost_usd === null) return "None of the models has a known price.";
+  if (metrics.cost_usd === null) return "No model has a known price.";
   const without = metrics.by_dag.filter((dag) => dag.cost_usd === null && dag.input_tokens + dag.output_tokens > 0);
   return without.length > 0
-    ? `Without ${without.map((dag) => dag.dag_id).join(", ")}: no known price.`
-    : "The sum of what has a known price.";
+    ? `Excludes ${without.map((dag) => dag.dag_id).join(", ")}: price unknown.`
+    : "Includes only models with known prices.";
 }
 
 function rate(perHour: number): string {

@@ -5,11 +5,11 @@ import classes from "./StatTile.module.css";
 interface Props {
   label: string;
   value: ReactNode;
-  /** What the figure is made of, or what it means. */
+  /** What the figure consists of, or what it means. */
   children?: ReactNode;
 }
 
-/** One figure, and what it says. */
+/** One figure with its explanation. */
 export function StatTile({ label, value, children }: Props) {
   return (
     <Paper className={classes.tile}>
@@ -22,7 +22,7 @@ export function StatTile({ label, value, children }: Props) {
   );
 }
 
-/** Figures side by side. */
+/** A row of figures. */
 export function StatTiles({ children, label }: { children: ReactNode; label: string }) {
   return (
     <dl className={classes.tiles} aria-label={label}>

@@ -19,7 +19,7 @@ const COMPONENTS = [
 ];
 const STATES = openapi.components.schemas.ComponentHealth.properties.status.enum;
 
-describe("what to do", () => {
+describe("advice", () => {
   it.each(COMPONENTS)("%s: said for each state in which something is to be done", (name) => {
     expect(partOf(name).purpose).not.toBe("");
     for (const status of STATES) {
@@ -32,7 +32,7 @@ describe("what to do", () => {
     }
   });
 
-  it("tells an outage that agents met from a key that is refused and from a check that failed", () => {
+  it("distinguishes an outage, a rejected key and a failed check", () => {
     const steps = (component: { status: string; since?: string }) =>
       adviceFor("model_provider", component)?.steps.join(" ");
     expect(steps({ status: "degraded", since: "2026-05-03T12:00:00Z" })).toContain("VISUAL_AI_MODEL_FALLBACKS");
@@ -41,12 +41,12 @@ describe("what to do", () => {
     expect(steps({ status: "degraded" })).toContain("OPENAI_BASE_URL");
   });
 
-  it("has something to say about a part that is new", () => {
+  it("has advice for an unknown component", () => {
     expect(partOf("vector_store").label).toBe("vector store");
     expect(adviceFor("vector_store", { status: "degraded" })?.steps).toHaveLength(1);
   });
 
-  it("puts the worst first", () => {
+  it("lists the worst first", () => {
     const part = (status: string, required = false) => ({ status, required });
     const order = bySeverity({
       langfuse: part("degraded"),
@@ -58,7 +58,7 @@ describe("what to do", () => {
   });
 });
 
-describe("kinds of errors", () => {
+describe("error categories", () => {
   it("are all explained", () => {
     const parameters = openapi.paths["/workflow-status"].get.parameters;
     const known = JSON.stringify(parameters.find((parameter) => parameter.name === "error_category"));

@@ -1,27 +1,27 @@
-/** What to do about a part that is not healthy. */
+/** What to do about a component that isn't healthy. */
 export interface Advice {
-  /** What works and what doesn't meanwhile. */
+  /** What works and what doesn't in the meantime. */
   meanwhile: string;
   steps: string[];
 }
 
 interface Part {
   label: string;
-  /** What it is for. */
+  /** What the component is for. */
   purpose: string;
   degraded: Advice;
   unhealthy: Advice;
 }
 
-const log = (name: string) => `Its log is .stack/logs/${name}.log; with Compose, that of the service`;
+const log = (name: string) => `Its log is .stack/logs/${name}.log; in Compose, the log of the service`;
 
 function airflowPart(label: string, purpose: string, process: string, service: string, meanwhile: string): Part {
   const advice: Advice = {
     meanwhile,
     steps: [
-      `make status says whether the process ${process} runs; it is started again by itself when it dies.`,
+      `make status shows whether the process ${process} is running. It restarts automatically if it dies.`,
       `${log(process)} ${service}.`,
-      "A part that runs and gives no heartbeat waits for the database or for the processor: look at the machine's load.",
+      "A component that runs without a heartbeat is waiting for the database or the CPU: check the machine's load.",
     ],
   };
   return { label, purpose, degraded: advice, unhealthy: advice };
@@ -29,97 +29,97 @@ function airflowPart(label: string, purpose: string, process: string, service: s
 
 const DATABASE: Advice = {
   meanwhile:
-    "Streams that are open wait; nothing can be read or started here. Agents that run go on and record what they did when it is back.",
+    "Open streams wait; nothing can be read or started here. Running agents continue, and record what they did once it is back.",
   steps: [
-    "make status says whether the embedded PostgreSQL runs; its log is in .stack/postgres/log/. make up starts it again.",
-    "With a server of your own: check POSTGRES_HOST, POSTGRES_PORT and the network, and that it takes more connections.",
-    "Answers that come late: look at the disk, and at pg_stat_activity for what others wait for.",
+    "make status shows whether the embedded PostgreSQL is running; its log is in .stack/postgres/log/. make up restarts it.",
+    "With your own server: check POSTGRES_HOST, POSTGRES_PORT and the network, and that it accepts more connections.",
+    "If it responds slowly: check the disk, and look in pg_stat_activity for what queries are waiting for.",
   ],
 };
 
 const AIRFLOW_API: Advice = {
-  meanwhile: "Runs that have begun go on. Nothing can be started, cancelled or retried, and nobody can sign in.",
+  meanwhile: "Running workflows continue. Nothing can be started, cancelled or retried, and nobody can sign in.",
   steps: [
-    "make status says whether the process api-server runs.",
+    "make status shows whether the process api-server is running.",
     `${log("api-server")} airflow-webserver.`,
-    "If it answers in the browser but not here: check VISUAL_AI_AIRFLOW_URL and the network between the two.",
-    "If it refuses the backend: check the service account, VISUAL_AI_AIRFLOW_USERNAME and VISUAL_AI_AIRFLOW_PASSWORD.",
+    "If it responds in the browser but not here: check VISUAL_AI_AIRFLOW_URL and the network between the two.",
+    "If it rejects the backend: check the service account, VISUAL_AI_AIRFLOW_USERNAME and VISUAL_AI_AIRFLOW_PASSWORD.",
   ],
 };
 
 const METADATABASE: Advice = {
-  meanwhile: "Airflow can neither start nor follow runs.",
+  meanwhile: "Airflow can neither start nor track runs.",
   steps: [
-    "Look at the database first: with the standard set-up Airflow's and ours are on one server.",
+    "Check the database first: in the standard set-up, Airflow's and LangGraph Flow's are on one server.",
     'Check AIRFLOW__DATABASE__SQL_ALCHEMY_CONN, and that Airflow\'s migrations have run: make airflow ARGS="db check".',
   ],
 };
 
 const FEED: Advice = {
-  meanwhile: "Nothing is lost: events are read once a second, so that live pages lag by that.",
+  meanwhile: "Nothing is lost: events are read once a second, so live pages lag by a second.",
   steps: [
-    "It connects again by itself. If Redis is named: check REDIS_URL and that Redis runs.",
-    "If the database connection is named: see to the database. A pooler in between has to let LISTEN through.",
-    "The backend's log says since when: .stack/logs/backend.log.",
+    "It reconnects automatically. If the message names Redis: check REDIS_URL and that Redis is running.",
+    "If it names the database connection: check the database. A connection pooler in between must support LISTEN.",
+    "The backend's log shows since when: .stack/logs/backend.log.",
   ],
 };
 
 const RECONCILER: Advice = {
   meanwhile:
-    "What tasks tell by themselves still arrives. Runs whose worker died, and what was done in Airflow's own pages, may be shown late.",
+    "Tasks still report their own states. Runs whose worker died, and changes made in Airflow's UI, may appear late.",
   steps: [
-    "It tries again by itself. Usually Airflow's API or the database is the cause: see to those first.",
-    "Check that the service account may read all runs; the backend's log names what was refused: .stack/logs/backend.log.",
+    "It retries automatically. Usually Airflow's API or the database is the cause: check those first.",
+    "Check that the service account may read all runs; the backend's log names what was rejected: .stack/logs/backend.log.",
   ],
 };
 
 const NOTIFICATIONS: Advice = {
-  meanwhile: "Nothing is lost: what is to be sent waits in the database, and goes out when this works again.",
+  meanwhile: "Nothing is lost: notifications wait in the database and are sent once this works again.",
   steps: [
-    "It tries again by itself; usually the database is the cause.",
-    "The backend's log says more: .stack/logs/backend.log. What was given up is listed in the settings.",
+    "It retries automatically; usually the database is the cause.",
+    "The backend's log has details: .stack/logs/backend.log. Undelivered notifications are listed in the settings.",
   ],
 };
 
 const LANGFUSE: Advice = {
-  meanwhile: "Agents don't notice. Traces of this time may be missing.",
+  meanwhile: "Agents aren't affected. Traces from this time may be missing.",
   steps: [
-    "Check LANGFUSE_HOST, and that this machine may call it.",
-    "If it answers with 401 or 403: check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY.",
-    "To do without: leave the keys out.",
+    "Check LANGFUSE_HOST, and that this machine can reach it.",
+    "If it responds with 401 or 403: check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY.",
+    "To run without Langfuse: remove the keys.",
   ],
 };
 
 const PROVIDER: Record<"outage" | "key" | "away", Advice> = {
   outage: {
     meanwhile:
-      "Calls of this model are not made; after a pause, longer each time and two minutes at most, one agent tries again. Agents with another model to fall back to go on with it; the others wait outside their workers or fail as their error policy says.",
+      "This model isn't called. After a pause, which doubles each time up to two minutes, one agent tries it again. Agents with a fallback model continue with it; the others wait without a worker, or fail, as their error policy says.",
     steps: [
-      "Look at the provider's own status page. When one call succeeds, all go on by themselves.",
-      "To go on without it: name other models in VISUAL_AI_MODEL_FALLBACKS or the agents' error_policy.",
+      "Check the provider's status page. Once a call succeeds, all agents continue automatically.",
+      "To continue without it: name other models in VISUAL_AI_MODEL_FALLBACKS or in the agents' error_policy.",
     ],
   },
   key: {
-    meanwhile: "Each call of this provider fails at once. Agents with models of others go on.",
+    meanwhile: "Every call to this provider fails immediately. Agents that use other providers continue.",
     steps: [
-      "Set OPENAI_API_KEY to a key that is valid, or correct OPENAI_BASE_URL, in .env; then make down && make up.",
-      "A connection (llm_conn_id) with a key of its own is not touched by this.",
+      "Set a valid OPENAI_API_KEY, or correct OPENAI_BASE_URL, in .env; then run make down && make up.",
+      "Connections (llm_conn_id) with their own key aren't affected.",
     ],
   },
   away: {
-    meanwhile: "Agents try again as their error policy says, and fall back to other models where they have some.",
+    meanwhile: "Agents retry as their error policy says, and switch to their fallback models if they have any.",
     steps: [
-      "Check OPENAI_BASE_URL and that this machine may call it; look at the provider's own status page.",
-      "If it answers with 429: the account's limit is reached. Agents share what is left and hold back by themselves.",
+      "Check OPENAI_BASE_URL, that this machine can reach it, and the provider's status page.",
+      "If it responds with 429: the account's rate limit is reached. Agents share it, and hold back automatically.",
     ],
   },
 };
 
-/** Every part that the system's health names. */
+/** Every component that the system-health endpoint reports. */
 export const PARTS: Record<string, Part> = {
   database: {
     label: "Database",
-    purpose: "Holds runs, events and checkpoints",
+    purpose: "Stores runs, events and checkpoints",
     degraded: DATABASE,
     unhealthy: DATABASE,
   },
@@ -131,48 +131,48 @@ export const PARTS: Record<string, Part> = {
   },
   airflow_metadatabase: {
     label: "Airflow's database",
-    purpose: "Where Airflow keeps its runs",
+    purpose: "Stores Airflow's own state",
     degraded: METADATABASE,
     unhealthy: METADATABASE,
   },
   airflow_scheduler: airflowPart(
     "Scheduler",
-    "Starts the tasks of runs",
+    "Starts tasks",
     "scheduler",
     "airflow-scheduler",
-    "Runs that are started wait in the queue. Tasks that run go on to their end.",
+    "New runs wait in the queue. Running tasks continue.",
   ),
   airflow_dag_processor: airflowPart(
     "DAG processor",
     "Reads the DAG files",
     "dag-processor",
     "airflow-dag-processor",
-    "Workflows that are known run on. New and changed DAG files are not noticed.",
+    "Known workflows keep running. New and changed DAG files aren't picked up.",
   ),
   airflow_triggerer: airflowPart(
     "Triggerer",
     "Runs deferred agents",
     "triggerer",
     "airflow-triggerer",
-    "Agents with deferrable=True, and waits, stand still; they go on from their checkpoints. Agents in workers don't notice.",
+    "Agents with deferrable=True pause, and resume from their checkpoints. Agents in workers aren't affected.",
   ),
   event_feed: { label: "Event feed", purpose: "Wakes live pages and streams", degraded: FEED, unhealthy: FEED },
   reconciler: {
     label: "Reconciler",
-    purpose: "Compares what we know with Airflow",
+    purpose: "Compares recorded states with Airflow",
     degraded: RECONCILER,
     unhealthy: RECONCILER,
   },
   notifications: {
     label: "Notifications",
-    purpose: "Sends to users' webhooks",
+    purpose: "Delivers to users' webhooks",
     degraded: NOTIFICATIONS,
     unhealthy: NOTIFICATIONS,
   },
   langfuse: { label: "Langfuse", purpose: "Traces of agents", degraded: LANGFUSE, unhealthy: LANGFUSE },
   model_provider: {
     label: "Model provider",
-    purpose: "Answers the agents' calls",
+    purpose: "Answers agents' model calls",
     degraded: PROVIDER.away,
     unhealthy: PROVIDER.key,
   },
@@ -184,24 +184,24 @@ interface Component {
   since?: string | null;
 }
 
-/** What a part is called and for; also one that a later backend knows. */
+/** A component's label and purpose, also for one that only a newer backend knows. */
 export function partOf(name: string): { label: string; purpose: string } {
   return PARTS[name] ?? { label: name.replaceAll("_", " "), purpose: "" };
 }
 
-/** What to do about a part; null when it is healthy. */
+/** What to do about a component; null if it is healthy. */
 export function adviceFor(name: string, component: Component): Advice | null {
   if (component.status === "healthy") return null;
-  // The agents' own calls have failed; that counts for more than what a check was answered.
+  // Agents' own calls have failed, which says more than the result of a check.
   if (name === "model_provider" && component.since && component.status !== "unhealthy") return PROVIDER.outage;
   const part = PARTS[name];
-  if (!part) return { meanwhile: "", steps: ["The backend's log says more: .stack/logs/backend.log."] };
+  if (!part) return { meanwhile: "", steps: ["The backend's log has details: .stack/logs/backend.log."] };
   return component.status === "unhealthy" ? part.unhealthy : part.degraded;
 }
 
 const SEVERITY = ["unhealthy", "degraded", "healthy"];
 
-/** The worst first, then the required ones, then by what they are called. */
+/** Worst first, then required ones, then by label. */
 export function bySeverity<T extends { status: string; required: boolean }>(
   components: Record<string, T>,
 ): [string, T][] {

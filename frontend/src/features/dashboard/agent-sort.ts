@@ -1,6 +1,6 @@
 import type { AgentMetrics } from "@/shared/api/schema";
 
-/** What agents can be sorted by. */
+/** The columns that agents can be sorted by. */
 export const COLUMNS = {
   agent: (row) => row.agent,
   model: (row) => row.model,
@@ -22,21 +22,21 @@ export interface Sorting {
   descending: boolean;
 }
 
-/** What an address says: `cost`, or `-cost` for the largest first. Without it, or when it says nonsense: `-runs`. */
+/** Reads the order from the URL: `cost`, or `-cost` for descending. Without a valid value it is `-runs`. */
 export function sortingOf(text: string | undefined): Sorting {
   const descending = text?.startsWith("-") ?? true;
   const column = text?.replace("-", "") ?? "";
   return column in COLUMNS ? { column: column as Column, descending } : { column: "runs", descending: true };
 }
 
-/** The address for a click on a column: names begin with the smallest, figures with the largest; then the other way. */
+/** The order after a click on a column: names ascending and figures descending first, then the other way round. */
 export function sortedBy(column: Column, now: Sorting): string {
   const names = column === "agent" || column === "model";
   const descending = now.column === column ? !now.descending : !names;
   return descending ? `-${column}` : column;
 }
 
-/** Sorted; what is not known comes last, either way. */
+/** Sorts agents; unknown values come last in either direction. */
 export function sorted(rows: readonly AgentMetrics[], { column, descending }: Sorting): AgentMetrics[] {
   const value: (row: AgentMetrics) => string | number | null = COLUMNS[column];
   return rows.toSorted((one, other) => {

@@ -27,30 +27,30 @@ const names = (rows: AgentMetrics[]) => rows.map((row) => row.agent).join("");
 describe("sorting agents", () => {
   const rows = [agent("b", { cost_usd: 2, runs: 5 }), agent("a", { runs: 7 }), agent("c", { cost_usd: 3, runs: 6 })];
 
-  it("begins with those that ran most", () => {
+  it("defaults to the most runs first", () => {
     expect(names(sorted(rows, sortingOf(undefined)))).toBe("acb");
     expect(names(sorted(rows, sortingOf("nonsense")))).toBe("acb");
   });
 
-  it("puts what is not known last, either way", () => {
+  it("puts unknown values last in either direction", () => {
     expect(names(sorted(rows, sortingOf("-cost")))).toBe("cba");
     expect(names(sorted(rows, sortingOf("cost")))).toBe("bca");
   });
 
-  it("turns round at the second click", () => {
+  it("reverses at the second click", () => {
     expect(sortedBy("cost", sortingOf(undefined))).toBe("-cost");
     expect(sortedBy("cost", sortingOf("-cost"))).toBe("cost");
     expect(sortedBy("agent", sortingOf("-cost"))).toBe("agent");
   });
 });
 
-it("says unknown of a cost without a price, and nothing of one without tokens", () => {
+it("shows an unknown price as unknown, and no cost without tokens", () => {
   expect(knownCost(null, 10)).toBe("unknown");
   expect(knownCost(null, 0)).toBe("–");
   expect(knownCost(0, 10)).toBe("$0");
 });
 
-it("gives each kind of error a colour of its own, frequent ones always the same", () => {
+it("gives each error category its own colour, and frequent ones a fixed one", () => {
   const colours = coloursOf(["auth", "rate_limit", "tool", "server", "quota", "input"]);
   expect(Object.keys(colours)).toEqual(["auth", "rate_limit", "tool", "server", "quota"]);
   expect(new Set(Object.values(colours)).size).toBe(5);

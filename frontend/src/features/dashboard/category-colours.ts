@@ -1,7 +1,7 @@
-/** The colours of a figure that kinds of errors can have. */
+/** The figure colours available to error categories. */
 const COLOURS = ["orange", "blue", "red", "purple", "green"] as const;
 
-/** Frequent kinds have one of their own, so that they keep it whatever else is there. */
+/** Frequent categories have a fixed colour, whatever else is shown. */
 const OWN: Record<string, (typeof COLOURS)[number]> = {
   rate_limit: "orange",
   timeout: "blue",
@@ -10,10 +10,10 @@ const OWN: Record<string, (typeof COLOURS)[number]> = {
   invalid_output: "green",
 };
 
-/** So many kinds are shown by themselves; more than that nobody tells apart. */
+/** Categories shown individually; more than that can't be told apart. */
 export const SHOWN_KINDS = COLOURS.length;
 
-/** A colour for each of these kinds, at most `SHOWN_KINDS`; no two have the same. */
+/** A distinct colour for each of these categories, at most `SHOWN_KINDS`. */
 export function coloursOf(categories: readonly string[]): Record<string, string> {
   const shown = categories.slice(0, SHOWN_KINDS);
   const taken = new Set(shown.map((category) => OWN[category]));

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { runsOf } from "./drill-down";
 
-describe("the list of runs behind a figure", () => {
+describe("the run list behind a figure", () => {
   it.each([
     ["15m", "1h"],
     ["1h", "1h"],
@@ -15,7 +15,7 @@ describe("the list of runs behind a figure", () => {
     expect(runsOf({ range }).since).toBe(since);
   });
 
-  it("keeps the filters, and leaves out what is not set", () => {
+  it("keeps the filters that are set", () => {
     expect(runsOf({ range: "7d", dag: "reports", user: "ulla", state: ["failed"] })).toEqual({
       dag: "reports",
       user: "ulla",

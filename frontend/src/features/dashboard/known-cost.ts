@@ -1,6 +1,6 @@
 import { cost } from "@/shared/format/amounts";
 
-/** A cost as it is shown: null means that no price is known, which is never shown as if it were nothing. */
+/** Formats a cost. Null means that the price is unknown, which is never shown as zero. */
 export function knownCost(value: number | null, tokens: number): string {
   return value === null ? (tokens > 0 ? "unknown" : "–") : cost(value);
 }

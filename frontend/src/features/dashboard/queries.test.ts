@@ -9,13 +9,13 @@ function answering(status: number, body: object) {
 
 const client = () => new QueryClient({ defaultOptions: { queries: { retry: false } } });
 
-it("takes that the system is unhealthy for an answer", async () => {
+it("treats an unhealthy system as a valid response", async () => {
   const health = { status: "unhealthy", components: {}, checked_at: "2026-05-03T12:00:00Z" };
   answering(503, health);
   expect(await client().query(healthQuery)).toEqual(health);
 });
 
-it("takes a proxy's 503 for what it is", async () => {
+it("treats a proxy's 503 as an error", async () => {
   answering(503, { title: "Not available now" });
   const error: unknown = await client()
     .query(healthQuery)
@@ -23,7 +23,7 @@ it("takes a proxy's 503 for what it is", async () => {
   expect(asProblem(error).status).toBe(503);
 });
 
-it("asks for the runs behind a figure, of the same time and filters", async () => {
+it("requests the runs behind a figure with the same range and filters", async () => {
   vi.useFakeTimers({ now: Date.parse("2026-05-03T12:00:00Z") });
   const fetched = answering(200, { executions: [], next_cursor: null });
   await client().query(behindQuery({ range: "6h", dag: "reports" }, { error: "rate_limit" }));
@@ -35,7 +35,7 @@ it("asks for the runs behind a figure, of the same time and filters", async () =
   vi.useRealTimers();
 });
 
-it("looks again sooner at what changes sooner", () => {
+it("refreshes shorter ranges more often", () => {
   expect(refreshEvery("15m")).toBe(10_000);
   expect(refreshEvery("24h")).toBe(30_000);
   expect(refreshEvery("90d")).toBe(120_000);

@@ -6,14 +6,14 @@ import { DEFAULT_RANGE, secondsOf } from "@/shared/format/time-range";
 import { CATEGORIES } from "./categories";
 import type { Behind } from "./search";
 
-/** What the figures are about. */
+/** What the figures cover. */
 export interface Scope {
   range: string;
   dag?: string | undefined;
   user?: string | undefined;
 }
 
-/** The most runs that are listed behind a figure; the list of runs has the rest. */
+/** The maximum of runs listed behind a figure; the run list has the rest. */
 export const LISTED = 25;
 
 const HEALTH = 15_000;
@@ -44,7 +44,7 @@ export const healthQuery = queryOptions({
   queryFn: async (): Promise<SystemHealth> => {
     const { data, error, response } = await api.GET("/monitoring/system-health");
     if (data) return data;
-    // That something is unhealthy is an answer, not a failure.
+    // An unhealthy component is a valid response, not a failed request.
     if (isHealth(error)) return error;
     throw problemOf(response, error);
   },
@@ -71,7 +71,7 @@ export const behindQuery = (scope: Scope, behind: Behind) =>
       ),
   });
 
-/** Milliseconds between two looks: what changes by the second in an hour hardly moves in a quarter. */
+/** Milliseconds between two reads: figures over an hour change every second, figures over 90 days hardly move. */
 export function refreshEvery(range: string): number {
   const seconds = secondsOf(range) ?? secondsOf(DEFAULT_RANGE) ?? 0;
   return Math.min(120_000, Math.max(10_000, Math.round(seconds / 15_000) * 5_000));

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { dashboardSearch } from "./search";
 
-describe("the dashboard's address", () => {
-  it("takes what can be shown", () => {
+describe("the dashboard's URL", () => {
+  it("accepts valid values", () => {
     const given = {
       range: "36h",
       dag: "reports",
@@ -14,7 +14,7 @@ describe("the dashboard's address", () => {
     expect(dashboardSearch(given)).toEqual(given);
   });
 
-  it("leaves out what it begins with, and what is nonsense", () => {
+  it("drops defaults and invalid values", () => {
     expect(
       dashboardSearch({
         range: "1w",

@@ -1,29 +1,29 @@
 import { secondsOf } from "@/shared/format/time-range";
 
-/** The parts of the dashboard. */
+/** The dashboard's tabs. */
 export const VIEWS = ["runs", "agents", "errors", "health"] as const;
 export type View = (typeof VIEWS)[number];
 
-/** What the figure over time shows. */
+/** The metric of the figure over time. */
 export const MEASURES = ["runs", "success", "tokens", "cost"] as const;
 export type Measure = (typeof MEASURES)[number];
 
-/** The runs behind a figure: those of an agent, or those that met an error of a kind or in an agent. */
+/** The runs behind a figure: those of an agent, or those with an error of a category or in an agent. */
 export type Behind = { agent: string } | { error: string } | { errorAgent: string };
 
-/** The dashboard as it stands in the address. */
+/** The dashboard's state in the URL. */
 export interface DashboardSearch {
-  /** How far back; without it the range that the user prefers. */
+  /** The time range; by default the one that the user prefers. */
   range?: string;
   dag?: string;
   user?: string;
-  /** Without it: runs. */
+  /** Default: runs. */
   view?: View;
-  /** Without it: runs. */
+  /** Default: runs. */
   measure?: Measure;
-  /** The column that the agents are sorted by, with a minus: the largest first. */
+  /** The column that agents are sorted by; with a minus, descending. */
   sort?: string;
-  /** Whose runs are listed beside it. */
+  /** The runs listed in the drawer. */
   behind?: Behind;
 }
 

@@ -36,12 +36,12 @@ function series(first: Date, seconds: number, count: number) {
 }
 
 describe("points", () => {
-  it("counts what has not finished apart", () => {
+  it("counts unfinished runs separately", () => {
     const [point] = runPoints([bucket("2026-05-03T12:00:00Z", { total: 9, success: 4, failed: 2, cancelled: 1 })]);
     expect(point).toMatchObject({ success: 4, failed: 2, cancelled: 1, unfinished: 2 });
   });
 
-  it("has a gap where there is nothing to take a rate from, and 0 where all failed", () => {
+  it("has a gap where no run finished, and 0 where all failed", () => {
     const rates = successPoints([
       bucket("2026-05-03T12:00:00Z", { total: 2 }),
       bucket("2026-05-03T12:30:00Z", { total: 2, failed: 2 }),
@@ -50,12 +50,12 @@ describe("points", () => {
     expect(rates).toEqual([null, 0, 0.75]);
   });
 
-  it("never makes a cost that is not known nothing", () => {
+  it("never shows an unknown cost as zero", () => {
     expect(costPoints([bucket("2026-05-03T12:00:00Z", { input_tokens: 5 })])[0]?.cost).toBeNull();
     expect(costPoints([bucket("2026-05-03T12:00:00Z", { cost_usd: 0 })])[0]?.cost).toBe(0);
   });
 
-  it("puts kinds of errors that are not named together", () => {
+  it("combines categories that aren't named", () => {
     const by = { rate_limit: 3, auth: 1, tool: 2 };
     const [point, empty] = errorPoints(
       [
@@ -78,7 +78,7 @@ describe("the axis", () => {
     expect(labels).toEqual(["12:00", "15:00", "18:00", "21:00", "4 May", "03:00", "06:00", "09:00"]);
   });
 
-  it("labels midnights where it spans days", () => {
+  it("labels midnights when it spans days", () => {
     const axis = series(noon, 4 * 3600, 42);
     const labels = ticksOf(axis).map((start) => tickLabel(start, axis));
     expect(labels).toHaveLength(7);
@@ -100,7 +100,7 @@ describe("the axis", () => {
     }
   });
 
-  it("says of a bucket when it is, and how much of it counts", () => {
+  it("describes a bucket's time and how much of it counts", () => {
     const axis = series(noon, 1800, 3);
     const [first, second, last] = axis.starts;
     expect(bucketLabel(first ?? 0, axis)).toBe("3 May, 12:00 – 12:30 (counted from 12:01)");

@@ -1,9 +1,9 @@
 import type { RunBucket, WorkflowMetrics } from "@/shared/api/schema";
 
-/** The figures of a bucket; null is a gap: nothing to take the figure from, or nothing known. */
+/** The figures of a bucket. Null is a gap: there was nothing to compute from, or the value is unknown. */
 export type Point = { start: number } & Record<string, number | null>;
 
-/** The time that a time series is about. */
+/** The time span of a series. */
 export interface Axis {
   /** Milliseconds. */
   since: number;
@@ -15,7 +15,7 @@ export interface Axis {
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
-/** About so many labels fit below a figure. */
+/** About how many labels fit below a figure. */
 const LABELS = 8;
 
 interface Series {
@@ -34,7 +34,7 @@ export function axisOf(series: Series): Axis {
   };
 }
 
-/** Runs by how they ended; what has not ended yet is `unfinished`. */
+/** Runs by outcome; active ones are `unfinished`. */
 export function runPoints(series: WorkflowMetrics["time_series"]): Point[] {
   return series.map((bucket) => ({
     start: Date.parse(bucket.start),
@@ -45,7 +45,7 @@ export function runPoints(series: WorkflowMetrics["time_series"]): Point[] {
   }));
 }
 
-/** The share of the finished runs that succeeded; where none finished there is none. */
+/** The share of finished runs that succeeded; null where none finished. */
 export function successPoints(series: WorkflowMetrics["time_series"]): Point[] {
   return series.map((bucket) => ({
     start: Date.parse(bucket.start),
@@ -61,12 +61,12 @@ export function tokenPoints(series: WorkflowMetrics["time_series"]): Point[] {
   }));
 }
 
-/** What is known of the cost; null, not 0, where runs have no known price. */
+/** The known cost; null, not 0, where the price is unknown. */
 export function costPoints(series: WorkflowMetrics["time_series"]): Point[] {
   return series.map((bucket) => ({ start: Date.parse(bucket.start), cost: bucket.cost_usd ?? null }));
 }
 
-/** Errors of the named kinds, and of all others together. */
+/** Errors of the named categories, and of all others together. */
 export function errorPoints(
   series: { start: string; total: number; by_category?: Record<string, number> }[],
   named: readonly string[],
@@ -81,12 +81,12 @@ export function errorPoints(
   });
 }
 
-/** Whether the buckets are days or weeks; those begin at midnight UTC, wherever the reader is. */
+/** Whether buckets are days or weeks, which begin at midnight UTC wherever the reader is. */
 export function byDays(axis: Axis): boolean {
   return axis.step >= DAY;
 }
 
-/** The buckets that get a label, `most` at most: midnights where the figure spans days, otherwise round times. */
+/** The buckets to label, `most` at most: midnights if the figure spans days, otherwise round times. */
 export function ticksOf(axis: Axis, most = LABELS): number[] {
   const { starts, step } = axis;
   if (!byDays(axis) && axis.until - axis.since > 1.5 * DAY) {
@@ -101,14 +101,14 @@ export function ticksOf(axis: Axis, most = LABELS): number[] {
   return starts.filter((start) => (start - new Date(start).getTimezoneOffset() * 60_000) % between === 0);
 }
 
-/** What stands below a labelled bucket. */
+/** The label below a bucket. */
 export function tickLabel(start: number, axis: Axis): string {
   if (byDays(axis)) return day.utc.format(start);
   const midnight = clock.format(start) === "00:00";
   return midnight || axis.until - axis.since > 1.5 * DAY ? day.local.format(start) : clock.format(start);
 }
 
-/** A bucket in words, as far as it lies within the figure's time: 3 May, 14:00 – 14:30 (so far). */
+/** Describes the part of a bucket that lies within the figure's span: 3 May, 14:00 – 14:30 (so far). */
 export function bucketLabel(start: number, axis: Axis): string {
   const end = start + axis.step;
   const notes = [
@@ -126,7 +126,7 @@ export function bucketLabel(start: number, axis: Axis): string {
   return `${day.local.format(start)}, ${format.format(start)} – ${until}${note}`;
 }
 
-/** How wide a bucket is: 30 minutes, 1 day. */
+/** A bucket's width: 30 minutes, a day. */
 export function stepLabel(axis: Axis): string {
   const total = axis.step / 1000;
   const [size, name] =

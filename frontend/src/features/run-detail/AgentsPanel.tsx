@@ -9,10 +9,10 @@ import { StateBadge } from "@/shared/ui/StateBadge";
 import { isActive, lookOf } from "@/shared/ui/states";
 import classes from "./AgentsPanel.module.css";
 
-/** So many agents are shown one by one; of a batch the stream tells of some of its items only. */
+/** Agents shown individually. The stream reports only some of a batch's items. */
 const SHOWN = 60;
 
-/** The agents of the run in their latest try: nodes, use, and what they say as they say it. */
+/** The run's agents in their latest try: nodes, usage, and their output as it streams. */
 export function AgentsPanel({ model }: { model: RunModel }) {
   const agents = [...model.tasks.values()].flatMap((task) =>
     latestAgents(task).map((agent) => ({ task: task.key, agent })),
@@ -20,10 +20,10 @@ export function AgentsPanel({ model }: { model: RunModel }) {
   if (agents.length === 0) {
     return (
       <Paper>
-        <EmptyState icon={IconRobot} title={isActive(model.state) ? "No agent has begun yet" : "No agent worked"}>
+        <EmptyState icon={IconRobot} title={isActive(model.state) ? "No agent has started yet" : "No agents ran"}>
           {isActive(model.state)
-            ? "As soon as a task starts its agent, its nodes and words appear here."
-            : "This run ended before an agent began, or its tasks have none."}
+            ? "When a task starts its agent, the agent's nodes and output appear here."
+            : "This run ended before an agent started, or its tasks have no agents."}
         </EmptyState>
       </Paper>
     );
@@ -46,7 +46,7 @@ export function AgentsPanel({ model }: { model: RunModel }) {
   );
 }
 
-/** The items of a batch that the stream tells of, a line each. */
+/** The batch items that the stream reports, one per line. */
 function Items({ agents }: { agents: { agent: AgentRun }[] }) {
   return (
     <ul className={classes.items} aria-label="Items">
@@ -114,7 +114,7 @@ const AgentCard = memo(function AgentCard({ task, agent, children }: CardProps) 
   );
 });
 
-/** What an agent has used so far, and how often it had to try again; what is not known yet is left out. */
+/** An agent's usage, retries and fallbacks so far; unknown values are left out. */
 function Figures({ agent, withModel = false }: { agent: AgentRun; withModel?: boolean }) {
   const tokens = agent.used.input + agent.used.output;
   const over = agent.state !== "running";
@@ -132,7 +132,7 @@ function Figures({ agent, withModel = false }: { agent: AgentRun; withModel?: bo
   );
 }
 
-/** The nodes of an agent's graph, in the order in which they began. */
+/** The nodes of an agent's graph, in the order in which they started. */
 function Nodes({ nodes }: { nodes: readonly NodeRun[] }) {
   return (
     <ol className={classes.nodes} aria-label="Nodes">
@@ -183,7 +183,7 @@ function Batch({
   );
 }
 
-/** What a call says. It scrolls along as long as its end is in view. */
+/** A call's output. It keeps scrolling while its end is in view. */
 function Speech({ label, attempt, text, live }: { label: string; attempt: number; text: string; live: boolean }) {
   const box = useRef<HTMLDivElement>(null);
   const follows = useRef(true);
@@ -202,7 +202,8 @@ function Speech({ label, attempt, text, live }: { label: string; attempt: number
   return (
     <div className={classes.speech}>
       <Text size="xs" c="dimmed" mb={4}>
-        <span className="mono">{label}</span> says{attempt > 1 ? `, attempt ${attempt}` : ""}
+        <span className="mono">{label}</span>
+        {attempt > 1 ? `, attempt ${attempt}` : ""}
       </Text>
       <div
         ref={box}
@@ -210,7 +211,7 @@ function Speech({ label, attempt, text, live }: { label: string; attempt: number
         data-live={live || undefined}
         tabIndex={0}
         role="log"
-        aria-label={`Words of ${label}`}
+        aria-label={`Output of ${label}`}
         aria-live="off"
       >
         {text}

@@ -18,12 +18,13 @@ import { JsonView } from "@/shared/ui/JsonView";
 import { isActive } from "@/shared/ui/states";
 import classes from "./ErrorsPanel.module.css";
 
-const ACTIONS: Record<string, { icon: TablerIcon; text: string }> = {
-  retry: { icon: IconRefresh, text: "Tried again" },
-  fallback: { icon: IconReplace, text: "Another model took over" },
-  reschedule: { icon: IconClockPause, text: "Waits outside of the worker" },
-  repair: { icon: IconTool, text: "Sent back to be repaired" },
-  task_retry: { icon: IconRefresh, text: "The task tries again" },
+/** What was done about an error; `wait` joins the text and the time until then ("after 2 s"). */
+const ACTIONS: Record<string, { icon: TablerIcon; text: string; wait?: string }> = {
+  retry: { icon: IconRefresh, text: "Retried" },
+  fallback: { icon: IconReplace, text: "Switched to another model" },
+  reschedule: { icon: IconClockPause, text: "Waiting without a worker", wait: "for" },
+  repair: { icon: IconTool, text: "Sent back for repair" },
+  task_retry: { icon: IconRefresh, text: "Left to the task's retries" },
   fail: { icon: IconX, text: "Gave up" },
 };
 
@@ -40,10 +41,10 @@ export function ErrorsPanel({ errors, state, onSelect }: Props) {
       <Paper>
         <EmptyState icon={IconMoodCheck} title="No errors">
           {isActive(state)
-            ? "Should a model refuse, time out or break off, it is told here with what is done about it."
+            ? "If a model call fails, the error appears here with what was done about it."
             : state === "failed"
-              ? "No agent met an error. A task failed outside of them: its log, behind the task in the graph, says why."
-              : "No attempt of any agent failed."}
+              ? "No agent had an error. A task failed outside of its agents: select the task in the graph and read its log."
+              : "No attempt by any agent failed."}
         </EmptyState>
       </Paper>
     );
@@ -89,7 +90,7 @@ function ErrorCard({ error, onSelect }: { error: ErrorOut; onSelect: (task: stri
         <span className={classes.action}>
           <action.icon size={15} aria-hidden />
           {action.text}
-          {error.retry_in === null ? "" : ` after ${duration(error.retry_in)}`}
+          {error.retry_in === null ? "" : ` ${action.wait ?? "after"} ${duration(error.retry_in)}`}
         </span>
         {task ? (
           <button type="button" className={classes.task} onClick={() => onSelect(task)}>

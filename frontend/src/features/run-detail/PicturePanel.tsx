@@ -2,11 +2,11 @@ import { Alert, Group, Paper, ScrollArea, SegmentedControl, Stack, Switch, Text 
 import { IconPhotoOff } from "@tabler/icons-react";
 import { useState } from "react";
 import { percent } from "@/shared/format/amounts";
-import { pictureAddress } from "@/shared/ui/picture-address";
+import { pictureUrl } from "@/shared/ui/picture-url";
 import classes from "./PicturePanel.module.css";
 import type { Picture } from "./pictures";
 
-/** The picture as the agents saw it, with the text that was read, where it was read. */
+/** The picture as the agents saw it, with the recognised text where it was found. */
 export function PicturePanel({ pictures }: { pictures: Picture[] }) {
   const [index, setIndex] = useState(0);
   const picture = pictures[index] ?? pictures[0];
@@ -15,7 +15,7 @@ export function PicturePanel({ pictures }: { pictures: Picture[] }) {
     <Stack gap="sm">
       {pictures.length > 1 ? (
         <SegmentedControl
-          aria-label="Whose picture"
+          aria-label="Agent"
           data={pictures.map((one, at) => ({ value: String(at), label: one.agent ?? "agent" }))}
           value={String(index)}
           onChange={(value) => setIndex(Number(value))}
@@ -31,22 +31,22 @@ function Boxes({ picture: { imageUrl, width, height, regions } }: { picture: Pic
   const [chosen, setChosen] = useState<number | null>(null);
   const [boxes, setBoxes] = useState(true);
   const [failed, setFailed] = useState(false);
-  const address = pictureAddress(imageUrl);
+  const address = pictureUrl(imageUrl);
   return (
     <Paper className={classes.panel}>
       <div className={classes.stage}>
         {address === null || failed ? (
-          <Alert color="gray" icon={<IconPhotoOff aria-hidden />} title="The picture itself can't be shown">
+          <Alert color="gray" icon={<IconPhotoOff aria-hidden />} title="The picture can't be shown">
             {address === null
-              ? "Its bytes are not kept with the run, or its address is not of a kind that this page may load. What was read in it is beside."
-              : "Its address gives no picture any more, or not to you. What was read in it is beside."}
+              ? "Its bytes aren't stored with the run, or this page may not load its URL. The recognised text is shown beside it."
+              : "Its URL no longer returns a picture, or you may not see it. The recognised text is shown beside it."}
           </Alert>
         ) : null}
         <svg
           viewBox={`0 0 ${width} ${height}`}
           className={classes.picture}
           role="img"
-          aria-label="The picture with the text that was read"
+          aria-label="The picture with the recognised text"
         >
           <rect width={width} height={height} className={classes.ground} />
           {address !== null && !failed ? (
@@ -88,7 +88,7 @@ function Boxes({ picture: { imageUrl, width, height, regions } }: { picture: Pic
         </Group>
         {regions.length === 0 ? (
           <Text c="dimmed" size="sm">
-            No text was read here: there is none, or a vision model answered, which names no positions.
+            No text was recognised: there is none, or a vision model answered, which reports no positions.
           </Text>
         ) : (
           <ScrollArea.Autosize mah={520} type="auto" offsetScrollbars="y">

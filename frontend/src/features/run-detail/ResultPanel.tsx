@@ -6,15 +6,15 @@ import { JsonView } from "@/shared/ui/JsonView";
 import { isActive } from "@/shared/ui/states";
 import { ResultValue } from "./ResultValue";
 
-/** What the run's last agent task returned: to read, or as JSON. */
+/** The result of the run's last agent task: readable, or as JSON. */
 export function ResultPanel({ result, state }: { result: unknown; state: string }) {
   const [form, setForm] = useState("read");
   if (result === null || result === undefined) {
     return (
       <Paper>
         {isActive(state) ? (
-          <EmptyState icon={IconHourglass} title="Not there yet">
-            The result appears here when the run has come to its end.
+          <EmptyState icon={IconHourglass} title="No result yet">
+            The result appears here when the run has finished.
           </EmptyState>
         ) : (
           <EmptyState icon={IconFileOff} title="No result">
@@ -30,11 +30,11 @@ export function ResultPanel({ result, state }: { result: unknown; state: string 
     <Paper p="md">
       <Group justify="space-between" mb="md">
         <Text c="dimmed" size="sm">
-          {state === "success" ? "What the last agent task returned." : "What agents had returned by the end."}
+          {state === "success" ? "Returned by the last agent task." : "Returned by agents before the run ended."}
         </Text>
         <SegmentedControl
           size="xs"
-          aria-label="Form of the result"
+          aria-label="Result format"
           data={[
             { value: "read", label: "Readable" },
             { value: "json", label: "JSON" },

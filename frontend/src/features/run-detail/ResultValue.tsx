@@ -4,13 +4,13 @@ import { duration, latency } from "@/shared/format/times";
 import { JsonView } from "@/shared/ui/JsonView";
 import classes from "./ResultValue.module.css";
 
-/** Members that are what one came for; they stand first, in large. */
+/** The members that matter most; shown first and larger. */
 const HEADLINES = ["summary", "answer", "verdict", "data", "output", "results"];
-/** Shown in places of their own, on this page or in the JSON. */
+/** Members that are shown elsewhere on the page, or only in the JSON. */
 const ELSEWHERE = new Set(["text_regions", "usage", "cost_usd", "trace_id", "trace_url", "sha256"]);
 const DEEPEST = 3;
 
-/** A value that an agent returned, as a person reads it: texts as texts, objects as lists of what they hold. */
+/** Renders an agent's value for people: text as text, objects as lists of their members. */
 export function ResultValue({ value, depth = 0 }: { value: unknown; depth?: number }) {
   if (value === null || value === undefined) return <Text c="dimmed">none</Text>;
   if (typeof value === "string") return <span className={classes.text}>{value}</span>;
@@ -45,7 +45,7 @@ export function ResultValue({ value, depth = 0 }: { value: unknown; depth?: numb
   );
 }
 
-/** Units that names end in, and how an amount of each is shown. */
+/** Unit suffixes of names, and how to format their values. */
 const UNITS: [ending: RegExp, shown: (value: number) => string][] = [
   [/_bytes$/, bytes],
   [/_ms$/, latency],
@@ -59,7 +59,7 @@ function withUnit(name: string, value: unknown): unknown {
   return UNITS.find(([ending]) => ending.test(name))?.[1](value) ?? value;
 }
 
-/** A member's name without the unit that its value is shown with. */
+/** A member's name without its unit suffix. */
 function nameOf(name: string): string {
   return UNITS.reduce((rest, [ending]) => rest.replace(ending, ""), name).replaceAll("_", " ");
 }

@@ -21,9 +21,9 @@ import classes from "./RunGraph.module.css";
 import { TaskNode, type TaskNodeType } from "./TaskNode";
 
 interface Props {
-  /** The DAG's tasks; null when they are unknown. */
+  /** The DAG's tasks; null if unknown. */
   workflow: WorkflowTaskOut[] | null;
-  /** Whether they are being asked for. */
+  /** Whether the tasks are loading. */
   waiting: boolean;
   model: RunModel;
   onSelect: (task: string) => void;
@@ -31,7 +31,7 @@ interface Props {
 
 const nodeTypes = { task: TaskNode };
 
-/** The DAG with live states, and inside its tasks the agents and their LangGraph nodes. */
+/** The DAG with live states, and its agents and their LangGraph nodes inside the tasks. */
 export function RunGraph(props: Props) {
   if (props.waiting) return <Skeleton h="100%" />;
   return (
@@ -46,9 +46,9 @@ function Flow({ workflow, model, onSelect }: Props) {
   const narrow = useMediaQuery("(max-width: 48em)", false, { getInitialValueInEffect: false });
   const direction = narrow ? "down" : "right";
   const tasks = useMemo(() => graphTasks(workflow, model), [workflow, model]);
-  // Boxes move only when one of them changes its size: not with each word.
+  // Boxes move only when one of them changes its size, not with every token.
   const shape = tasks.map((task) => `${task.id} ${heightOf(task)} ${task.downstream.join(" ")}`).join("\n");
-  // eslint-disable-next-line react-hooks/exhaustive-deps -- the shape stands for the tasks
+  // eslint-disable-next-line react-hooks/exhaustive-deps -- the shape represents the tasks
   const boxes = useMemo(() => layOut(tasks, direction), [shape, direction]);
 
   const nodes = tasks.map((task): TaskNodeType => {
@@ -60,7 +60,7 @@ function Flow({ workflow, model, onSelect }: Props) {
       width,
       height,
       data: { task, direction, onSelect },
-      // Nodes that can be neither dragged nor chosen let clicks through, and in these there is a button.
+      // Nodes that can be neither dragged nor selected let clicks through, and these contain a button.
       style: { pointerEvents: "all" },
       ariaLabel: `Task ${task.label}`,
     };
@@ -80,7 +80,7 @@ function Flow({ workflow, model, onSelect }: Props) {
   if (tasks.length === 0) {
     return (
       <Text c="dimmed" p="lg">
-        {isActive(model.state) ? "Tasks appear here when Airflow has made them." : "This run had no tasks."}
+        {isActive(model.state) ? "Tasks appear here when Airflow has created them." : "This run had no tasks."}
       </Text>
     );
   }
@@ -98,7 +98,7 @@ function Flow({ workflow, model, onSelect }: Props) {
         edgesFocusable={false}
         nodesFocusable={false}
         elementsSelectable={false}
-        // On a phone a finger on the graph scrolls the page.
+        // On a phone, dragging on the graph scrolls the page.
         panOnDrag={!narrow}
         zoomOnScroll={false}
         preventScrolling={false}
@@ -118,7 +118,7 @@ function Flow({ workflow, model, onSelect }: Props) {
 
 const FIT = { padding: 0.12, maxZoom: 1 };
 
-/** Keeps all of the graph in view when it has grown, or the room for it has changed. */
+/** Keeps the whole graph in view when it grows or its space changes. */
 function FitWhenChanged({ shape }: { shape: string }) {
   const { fitView } = useReactFlow();
   const measured = useNodesInitialized();

@@ -6,11 +6,11 @@ import { ButtonLink } from "@/shared/ui/links";
 import { CopyButton } from "@/shared/ui/CopyButton";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { isActive } from "@/shared/ui/states";
-import { ChangeButton } from "./ChangeButton";
-import { ConnectionSign } from "./ConnectionSign";
-import { ownInput } from "./own-input";
+import { RunActionButton } from "./RunActionButton";
+import { ConnectionStatus } from "./ConnectionStatus";
+import { userInput } from "./user-input";
 
-/** What run this is, how it stands, and what can be done with it. */
+/** The run's name and state, and the actions available. */
 export function RunHeader({ run: { snapshot, model, connection }, title }: { run: WatchedRun; title: string }) {
   const me = useMe();
   const allowed = mayChange(me.role);
@@ -22,13 +22,13 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
           <span role="status" aria-label="State of the run">
             <StateBadge state={model.state} size="md" />
           </span>
-          <ConnectionSign connection={connection} />
+          <ConnectionStatus connection={connection} />
         </Group>
         <Group gap={4} mt={2} wrap="nowrap">
           <Text c="dimmed" size="sm" className="mono" truncate>
             {snapshot.dag_run_id}
           </Text>
-          <CopyButton text={snapshot.dag_run_id} label="Copy the run's id" />
+          <CopyButton text={snapshot.dag_run_id} label="Copy run ID" />
         </Group>
       </div>
       <Group gap="xs">
@@ -66,30 +66,30 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
               Run again
             </ButtonLink>
             {isActive(model.state) ? (
-              <ChangeButton
+              <RunActionButton
                 run={snapshot}
                 change="cancel"
                 icon={IconPlayerStop}
                 label="Cancel"
                 question="Cancel this run?"
-                consequence="Its agents give up their model calls, and nothing further starts. You can retry it later; what has finished is not paid for twice."
+                consequence="Its agents abort their model calls, and nothing else starts. You can retry it later, without paying again for what has finished."
               />
             ) : null}
             {model.state === "failed" || model.state === "cancelled" ? (
-              <ChangeButton
+              <RunActionButton
                 run={snapshot}
                 change="retry"
                 icon={IconRefresh}
                 label="Retry"
                 question="Retry this run?"
-                consequence="What failed runs again, from the checkpoints: nodes and agents that had finished are not run and not paid for again."
+                consequence="Failed tasks resume from their checkpoints. Nodes and agents that had finished aren't run, or paid for, again."
               />
             ) : null}
           </>
         ) : (
           <Tooltip label={READS_ONLY} multiline w={260}>
             <Text size="xs" c="dimmed" tabIndex={0} style={{ cursor: "help" }}>
-              Viewers read only
+              Read-only
             </Text>
           </Tooltip>
         )}
@@ -98,8 +98,8 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
   );
 }
 
-/** The same input, unless it is too long for an address: then the form begins empty. */
+/** The same input, unless it is too long for a URL; then the form starts empty. */
 function again(input: Record<string, unknown>) {
-  const own = ownInput(input);
+  const own = userInput(input);
   return JSON.stringify(own).length < 1_500 ? { input: own } : {};
 }

@@ -47,12 +47,8 @@ export function RunPage() {
         </AnchorLink>
       </Breadcrumbs>
       {missing ? (
-        <EmptyState
-          icon={IconMapPinOff}
-          title="There is no such run"
-          action={<ButtonLink to="/runs">To the runs</ButtonLink>}
-        >
-          It may have been deleted, or belong to somebody else.
+        <EmptyState icon={IconMapPinOff} title="Run not found" action={<ButtonLink to="/runs">Go to runs</ButtonLink>}>
+          It may have been deleted, or belong to someone else.
         </EmptyState>
       ) : null}
       {run.error && !run.data && !missing ? (
@@ -76,7 +72,7 @@ function Content({ run }: { run: WatchedRun }) {
   const navigate = route.useNavigate();
   const workflow = useQuery(workflowQuery(snapshot.dag_id));
   const over = !isActive(model.state);
-  // When all is over the snapshot also knows which errors the run got over; it holds the latest 200 only.
+  // Once the run has finished, the snapshot also knows which errors it recovered from, but only of the latest 200.
   const errors: readonly ErrorOut[] = useMemo(
     () =>
       over && !isActive(snapshot.state) && snapshot.errors.length >= model.errors.length

@@ -2,18 +2,18 @@ import { Paper, Progress, Text } from "@mantine/core";
 import { type ReactNode, useMemo } from "react";
 import { cost, count } from "@/shared/format/amounts";
 import { duration, elapsed, fullMoment, moment } from "@/shared/format/times";
-import { type RunModel, usedByAll } from "@/shared/stream/run-model";
+import { type RunModel, totalUsage } from "@/shared/stream/run-model";
 import type { WatchedRun } from "@/shared/stream/useRun";
 import { isActive, lookOf, progressLabel } from "@/shared/ui/states";
 import { useNow } from "@/shared/ui/useNow";
 import classes from "./RunStats.module.css";
 
-/** The run in figures. */
+/** The run's key figures. */
 export function RunStats({ run: { snapshot, model } }: { run: WatchedRun }) {
   const active = isActive(model.state);
   const now = useNow(200, active);
-  const told = useMemo(() => usedByAll(model), [model]);
-  // Of a run that is over the database has the last word; of one that goes on the stream is ahead of it.
+  const told = useMemo(() => totalUsage(model), [model]);
+  // For a finished run the database has the final figures; for an active one the stream is ahead of it.
   const settled = !active && !isActive(snapshot.state);
   const input = settled ? snapshot.usage.input_tokens : Math.max(told.input, snapshot.usage.input_tokens);
   const output = settled ? snapshot.usage.output_tokens : Math.max(told.output, snapshot.usage.output_tokens);
@@ -27,7 +27,7 @@ export function RunStats({ run: { snapshot, model } }: { run: WatchedRun }) {
             value={model.progress}
             size={6}
             color={`var(--state-${lookOf(model.state).tone})`}
-            aria-label="Progress of the run"
+            aria-label="Run progress"
             style={{ flex: 1 }}
             transitionDuration={300}
           />
@@ -52,7 +52,7 @@ export function RunStats({ run: { snapshot, model } }: { run: WatchedRun }) {
   );
 }
 
-/** How many tasks are over; of a run that ended badly, how many ended well. */
+/** How many tasks have finished; for a run that failed, how many succeeded. */
 function tasksLabel({ state, tasks, tasksDone, tasksTotal }: RunModel): string {
   if (progressLabel(state, 0) !== null) return `${tasksDone} of ${tasksTotal} tasks`;
   const well = [...tasks.values()].filter((task) => task.state === "success").length;

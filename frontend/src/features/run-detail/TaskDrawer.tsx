@@ -41,7 +41,7 @@ function Content({ run, task }: { run: SnapshotOut; task: TaskRun }) {
   const number = chosen ?? latest;
   const numbers = task.tries.map((one) => one.number);
   const shown = task.tries.find((one) => one.number === number);
-  if (number < 1) return <Text c="dimmed">This task has not begun. Its log appears here when it does.</Text>;
+  if (number < 1) return <Text c="dimmed">This task hasn't started. Its log appears here when it does.</Text>;
   return (
     <Stack gap="sm">
       <Group justify="space-between">
@@ -60,7 +60,7 @@ function Content({ run, task }: { run: SnapshotOut; task: TaskRun }) {
         )}
         {shown?.startedAt ? (
           <Text size="sm" c="dimmed" className="tabular" title={fullMoment(shown.startedAt)}>
-            {shown.finishedAt ? duration(elapsed(shown.startedAt, shown.finishedAt, 0)) : "goes on"}
+            {shown.finishedAt ? duration(elapsed(shown.startedAt, shown.finishedAt, 0)) : "running"}
           </Text>
         ) : null}
       </Group>

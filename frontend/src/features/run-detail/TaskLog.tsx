@@ -7,7 +7,7 @@ import { CopyButton } from "@/shared/ui/CopyButton";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import classes from "./TaskLog.module.css";
 
-/** Characters kept of a log; its end counts. */
+/** The number of characters kept of a log, from its end. */
 const KEPT = 400_000;
 
 interface Props {
@@ -16,7 +16,7 @@ interface Props {
   tryNumber: number;
 }
 
-/** The log of a try as it grows. */
+/** The log of a try, followed as it grows. */
 export function TaskLog({ run, task, tryNumber }: Props) {
   const [text, setText] = useState("");
   const [reading, setReading] = useState(true);
@@ -64,8 +64,8 @@ export function TaskLog({ run, task, tryNumber }: Props) {
       ) : null}
       <div className={classes.log}>
         <div className={classes.tools}>
-          {reading ? <Loader size={14} aria-label="Reading the log" /> : null}
-          <CopyButton text={text} label="Copy the log" />
+          {reading ? <Loader size={14} aria-label="Loading the log" /> : null}
+          <CopyButton text={text} label="Copy log" />
         </div>
         <pre ref={box} tabIndex={0} aria-label={`Log of ${task.key}, try ${tryNumber}`}>
           {text}
@@ -80,7 +80,7 @@ export function TaskLog({ run, task, tryNumber }: Props) {
   );
 }
 
-/** Reads a text as it comes. Throws `ApiProblem` when it is refused. */
+/** Reads a text stream. Throws `ApiProblem` if the request is rejected. */
 async function read(url: string, signal: AbortSignal, onPiece: (piece: string) => void): Promise<void> {
   const response = await fetch(url, { signal, headers: { Accept: "text/plain" } });
   if (!response.ok) throw problemOf(response, await response.json().catch(() => null));

@@ -9,7 +9,7 @@ import classes from "./TaskNode.module.css";
 
 export type TaskNodeType = Node<{ task: GraphTask; direction: Direction; onSelect: (key: string) => void }, "task">;
 
-/** A task in the graph. Its height is what `graph-layout` says. */
+/** A task in the graph. `graph-layout` determines its height. */
 export function TaskNode({ data: { task, direction, onSelect } }: NodeProps<TaskNodeType>) {
   const run = task.task;
   const state = run?.state ?? null;

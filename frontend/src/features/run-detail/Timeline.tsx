@@ -26,7 +26,7 @@ export function Timeline({ model, queuedAt, onSelect }: Props) {
     return (
       <Paper>
         <EmptyState icon={IconTimeline} title="Nothing has run yet">
-          Tasks appear here as soon as they begin.
+          Tasks appear here as soon as they start.
         </EmptyState>
       </Paper>
     );
@@ -41,7 +41,7 @@ export function Timeline({ model, queuedAt, onSelect }: Props) {
           </span>
         ))}
       </div>
-      <ul className={classes.rows} aria-label="Tasks and their tries">
+      <ul className={classes.rows} aria-label="Tasks and tries">
         {tasks.map((task) => (
           <li key={task.key} className={classes.row}>
             <UnstyledButton className={classes.name} onClick={() => onSelect(task.key)} title={`Log of ${task.key}`}>
@@ -88,7 +88,7 @@ function begin(tries: readonly Try[]): number {
   return first ? Date.parse(first) : Infinity;
 }
 
-/** When a try was over: Airflow doesn't tell it of one that is tried again, which then ended before the next began. */
+/** When a try ended. Airflow doesn't report it for a try that is retried; it ended before the next one started. */
 function endOf(one: Try, next: Try | undefined, now: number | null): number | null {
   if (one.finishedAt) return Date.parse(one.finishedAt);
   if (next?.startedAt) return Date.parse(next.startedAt);

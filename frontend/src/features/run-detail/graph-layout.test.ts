@@ -21,7 +21,7 @@ const dag = (id: string, ...downstream: string[]) => ({
 });
 
 describe("the graph", () => {
-  it("shows the DAG's tasks before they begin, and what only the run knows", () => {
+  it("shows the DAG's tasks before they start, and tasks that only the run knows", () => {
     const tasks = graphTasks([dag("a", "b"), dag("b")], model(task("a", "success"), task("gone", "failed")));
     expect(tasks.map((one) => [one.id, one.task?.state ?? null])).toEqual([
       ["a", "success"],
@@ -30,12 +30,12 @@ describe("the graph", () => {
     ]);
   });
 
-  it("has one box for a mapped task, which tells of the worst", () => {
+  it("has one box for a mapped task, which shows the worst state", () => {
     const [mapped] = graphTasks(null, model(task("m", "success", 0), task("m", "failed", 1), task("m", "running", 2)));
     expect(mapped).toMatchObject({ instances: 3, done: 1, task: { state: "failed" } });
   });
 
-  it("goes from left to right, without overlap", () => {
+  it("runs from left to right without overlap", () => {
     const tasks = graphTasks([dag("a", "b", "c"), dag("b", "d"), dag("c", "d"), dag("d", "unknown")], EMPTY);
     const boxes = layOut(tasks);
     const at = (id: string) => boxes.get(id) ?? expect.fail(id);
@@ -45,7 +45,7 @@ describe("the graph", () => {
     expect((upper?.y ?? 0) + heightOf(tasks[1] ?? expect.fail())).toBeLessThan(lower?.y ?? 0);
   });
 
-  it("goes down where there is little room", () => {
+  it("runs down where space is narrow", () => {
     const tasks = graphTasks([dag("a", "b"), dag("b")], EMPTY);
     const [first, second] = ["a", "b"].map((id) => layOut(tasks, "down").get(id) ?? expect.fail(id));
     expect(second?.x).toBe(first?.x);

@@ -2,11 +2,11 @@ import dagre from "@dagrejs/dagre";
 import type { WorkflowTaskOut } from "@/shared/api/schema";
 import { type AgentRun, latestAgents, type RunModel, type TaskRun } from "@/shared/stream/run-model";
 
-/** A task in the graph: one box, whatever the number of its mapped instances. */
+/** A task in the graph: one box, however many mapped instances it has. */
 export interface GraphTask {
   id: string;
   label: string;
-  /** Its instance; of a mapped task the one that says most about it. */
+  /** Its instance; for a mapped task, the most telling one. */
   task: TaskRun | null;
   instances: number;
   done: number;
@@ -26,11 +26,11 @@ const HEAD = 58;
 const AGENT = 30;
 const NODE = 21;
 const PADDING = 8;
-/** With more agents their nodes are left out, with many more agents the rest is counted only. */
+/** Above the first limit agents' nodes are left out, above the second further agents are only counted. */
 export const DETAILED = 3;
 export const LISTED = 6;
 
-/** The tasks of the DAG with what the run says of them. Tasks that the DAG no longer has, or that are unknown, stand alone. */
+/** The DAG's tasks with their state in the run. Tasks that the DAG doesn't (or no longer) have stand alone. */
 export function graphTasks(workflow: readonly WorkflowTaskOut[] | null, model: RunModel): GraphTask[] {
   const instances = new Map<string, TaskRun[]>();
   for (const task of model.tasks.values()) instances.set(task.taskId, [...(instances.get(task.taskId) ?? []), task]);
@@ -60,7 +60,7 @@ function join(id: string, label: string, downstream: string[], instances: TaskRu
   };
 }
 
-/** The height of a task's box in pixels; `TaskNode` draws to it. */
+/** The height of a task's box in pixels, as `TaskNode` draws it. */
 export function heightOf({ agents }: GraphTask): number {
   if (agents.length === 0) return HEAD;
   const listed = agents.slice(0, LISTED);
@@ -69,10 +69,10 @@ export function heightOf({ agents }: GraphTask): number {
   return HEAD + listed.length * AGENT + nodes * NODE + more + PADDING;
 }
 
-/** Which way the graph goes: to the right, or down where there is little room beside. */
+/** The graph's direction: to the right, or down where space is narrow. */
 export type Direction = "right" | "down";
 
-/** Where each task's box goes. */
+/** The position of each task's box. */
 export function layOut(tasks: readonly GraphTask[], direction: Direction = "right"): Map<string, Box> {
   const graph = new dagre.graphlib.Graph();
   graph.setGraph({ rankdir: direction === "down" ? "TB" : "LR", nodesep: 28, ranksep: direction === "down" ? 36 : 56 });

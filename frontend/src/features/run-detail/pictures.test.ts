@@ -5,14 +5,14 @@ const image = { width: 800, height: 600, format: "PNG" };
 const region = { text: "Total", box: [1, 2, 30, 40], confidence: 0.9 };
 const input = { image_url: "sample://invoice" };
 
-describe("pictures of a result", () => {
-  it("are found in a single agent's", () => {
+describe("pictures in a result", () => {
+  it("are found in a single agent's result", () => {
     expect(picturesOf(input, { output: { answer: "", image, text_regions: [region] }, agent: "vision" })).toEqual([
       { agent: null, imageUrl: "sample://invoice", width: 800, height: 600, regions: [region] },
     ]);
   });
 
-  it("are found in a team's", () => {
+  it("are found in a team's result", () => {
     const result = { results: { seen: { image, text_regions: [] }, read: { summary: "no picture" } } };
     expect(picturesOf(input, result).map((picture) => picture.agent)).toEqual(["seen"]);
   });
@@ -25,7 +25,7 @@ describe("pictures of a result", () => {
     [{ results: { seen: 5 } }],
   ])("are none in %j", (result) => expect(picturesOf(input, result)).toEqual([]));
 
-  it("leave out regions that are none", () => {
+  it("ignore malformed regions", () => {
     const regions = [
       region,
       { text: 5, box: [1, 2, 3, 4] },

@@ -1,6 +1,6 @@
-/** What a result says about pictures. Results are whatever agents return: only what has the right form is taken. */
+/** Picture data in a result. Results are whatever agents return, so only well-formed data is used. */
 
-/** A piece of text that was read, in a box `[left, top, right, bottom]` in pixels of the picture. */
+/** A piece of recognised text, in a box `[left, top, right, bottom]` in the picture's pixels. */
 export interface TextRegion {
   text: string;
   box: [number, number, number, number];
@@ -8,7 +8,7 @@ export interface TextRegion {
 }
 
 export interface Picture {
-  /** The agent that looked at it; null when the result is a single agent's. */
+  /** The agent that looked at it; null if the result is a single agent's. */
   agent: string | null;
   imageUrl: string;
   width: number;
@@ -17,9 +17,9 @@ export interface Picture {
 }
 
 /**
- * The pictures that agents of this run looked at, with what was read in them.
+ * The pictures that the run's agents looked at, with the recognised text.
  *
- * A result doesn't name its picture: it is the one that the run was given.
+ * A result doesn't name its picture: it is the one in the run's input.
  */
 export function picturesOf(input: Record<string, unknown>, result: unknown): Picture[] {
   const imageUrl = input.image_url;

@@ -1,10 +1,10 @@
 export const TABS = ["agents", "timeline", "errors", "picture", "result", "input"] as const;
 export type Tab = (typeof TABS)[number];
 
-/** What of a run is looked at, as it stands in the address. */
+/** The state of a run's page in the URL. */
 export interface RunPageSearch {
   tab?: Tab;
-  /** The task whose log and tries are open: `name`, of a mapped task `name[3]`. */
+  /** The task whose log and tries are open: `name`, or `name[3]` for a mapped task. */
   task?: string;
 }
 

@@ -4,12 +4,12 @@ import { spanOf, tickLabel, ticksOf } from "./time-axis";
 const at = (second: number) => new Date(second * 1000).toISOString();
 
 describe("the time axis", () => {
-  it("reaches from the queue to now while the run goes on", () => {
+  it("spans from queueing to now while the run is active", () => {
     const tries = [{ number: 1, state: "running", startedAt: at(12), finishedAt: null }];
     expect(spanOf([at(10), null], tries, 20_000, null)).toEqual({ from: 10_000, to: 20_000 });
   });
 
-  it("has a second at least, so that nothing is divided by zero", () => {
+  it("spans at least a second, so nothing is divided by zero", () => {
     expect(spanOf([at(10)], [], null, null)).toEqual({ from: 10_000, to: 11_000 });
     expect(spanOf([null], [], null, null)).toBeNull();
   });

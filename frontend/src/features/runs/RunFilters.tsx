@@ -18,10 +18,10 @@ interface Props {
   onChange: (filters: RunsSearch) => void;
 }
 
-/** Narrows the list of runs; the choice stands in the address, so it can be kept and sent. */
+/** Filters the run list; the choice is kept in the URL, so it can be bookmarked and shared. */
 export function RunFilters({ filters, onChange }: Props) {
   const workflows = useQuery(workflowsQuery);
-  // Through the same door as an address: what is empty is left out.
+  // Goes through the same parser as a URL, so empty values are left out.
   const change = (part: Record<string, unknown>) => onChange(runsSearch({ ...filters, ...part }));
   const changeUser = useDebouncedCallback((user: string) => change({ user: user.trim() }), 350);
   const dags = new Set([...(workflows.data?.map((one) => one.dag_id) ?? []), ...(filters.dag ? [filters.dag] : [])]);

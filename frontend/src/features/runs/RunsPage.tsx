@@ -13,7 +13,7 @@ import { RunsTable } from "./RunsTable";
 
 const route = getRouteApi("/signed-in/runs");
 
-/** All runs one may see, live. */
+/** All runs that the user may see, live. */
 export function RunsPage() {
   const filters = route.useSearch();
   const navigate = route.useNavigate();
@@ -52,19 +52,19 @@ export function RunsPage() {
             {filtered ? (
               <EmptyState
                 icon={IconFilterOff}
-                title="No run fits these filters"
+                title="No runs match these filters"
                 action={
                   <Button variant="default" onClick={() => void navigate({ search: {}, replace: true })}>
                     Show all runs
                   </Button>
                 }
               >
-                Widen the time, or take a filter away.
+                Choose a longer time range, or remove a filter.
               </EmptyState>
             ) : (
-              <EmptyState icon={IconListDetails} title="Nothing has run yet">
+              <EmptyState icon={IconListDetails} title="No runs yet">
                 {mayChange(me.role)
-                  ? "Run a workflow here, or start one through the API, Airflow or a schedule: all of them appear in this list."
+                  ? "Run a workflow here, or start one through the API, in Airflow or by a schedule: every run appears in this list."
                   : "Runs that others start appear in this list."}
               </EmptyState>
             )}

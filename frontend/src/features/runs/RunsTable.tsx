@@ -10,7 +10,7 @@ import { isActive, lookOf, progressLabel } from "@/shared/ui/states";
 import { useNow } from "@/shared/ui/useNow";
 import classes from "./RunsTable.module.css";
 
-/** Runs as rows; each is a link to its page. */
+/** Runs as rows; each row links to the run's page. */
 export function RunsTable({ runs }: { runs: ExecutionOut[] }) {
   const now = useNow(
     1000,

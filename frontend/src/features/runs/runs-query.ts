@@ -7,7 +7,7 @@ const PAGE = 50;
 const LIVE = 2_000;
 const CALM = 15_000;
 
-/** The runs that the filters let through, newest first, page by page; quicker while some of them go on. */
+/** The runs that match the filters, newest first, page by page; refreshed faster while some are active. */
 export function runsQuery(filters: RunsSearch) {
   return infiniteQueryOptions({
     queryKey: ["runs", filters],

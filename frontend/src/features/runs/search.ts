@@ -1,11 +1,11 @@
 import { RUN_STATES, type RunState } from "@/shared/ui/states";
 
-/** The filters of the list of runs, as they stand in the address. */
+/** The filters of the run list in the URL. */
 export interface RunsSearch {
   dag?: string;
   state?: RunState[];
   user?: string;
-  /** How far back: 1h, 24h, 7d, 30d. */
+  /** The time range: 1h, 24h, 7d, 30d. */
   since?: Since;
 }
 

@@ -17,7 +17,7 @@ const FIELDS = [
   "/dashboard_range",
 ];
 
-/** What runs and pages begin with. */
+/** Defaults for runs and for the dashboard. */
 export function DefaultsForm({ known }: { known: PreferencesOut }) {
   const [model, setModel] = useState(known.default_model ?? "");
   const [maxCost, setMaxCost] = useState(known.budget?.max_cost_usd ?? null);
@@ -43,7 +43,7 @@ export function DefaultsForm({ known }: { known: PreferencesOut }) {
         budget: Object.keys(budget).length > 0 ? budget : null,
         dashboard_range: range,
       }),
-      { onSuccess: () => notifications.show({ message: "Your defaults are saved.", color: "green" }) },
+      { onSuccess: () => notifications.show({ message: "Defaults saved.", color: "green" }) },
     );
   };
 
@@ -53,7 +53,7 @@ export function DefaultsForm({ known }: { known: PreferencesOut }) {
         Defaults
       </Title>
       <Text c="dimmed" mb="md">
-        For runs that are started for you through this page or the API, where the request says nothing.
+        Used for runs that are started for you through this page or the API, unless the request says otherwise.
       </Text>
       <form
         onSubmit={(event) => {
@@ -65,7 +65,7 @@ export function DefaultsForm({ known }: { known: PreferencesOut }) {
           {above ? <ProblemAlert error={problem} without={(pointer) => FIELDS.includes(pointer)} /> : null}
           <TextInput
             label="Model"
-            description="Of agents whose task names none. Empty: the service's own default"
+            description="For agents whose task names no model. If empty, the service's default applies"
             placeholder="openai:gpt-4.1-mini"
             value={model}
             error={fault("/default_model")}
@@ -74,8 +74,8 @@ export function DefaultsForm({ known }: { known: PreferencesOut }) {
           />
           <SimpleGrid cols={{ base: 1, sm: 3 }}>
             <NumberInput
-              label="Spend at most"
-              description="A run, in US dollars"
+              label="Cost limit"
+              description="US dollars per run"
               placeholder="no limit"
               prefix="$"
               min={0}
@@ -86,8 +86,8 @@ export function DefaultsForm({ known }: { known: PreferencesOut }) {
               onChange={(value) => setMaxCost(numberOf(value))}
             />
             <NumberInput
-              label="Use at most"
-              description="A run, input and output together"
+              label="Token limit"
+              description="Input and output tokens per run"
               placeholder="no limit"
               suffix=" tokens"
               min={0}
@@ -98,8 +98,8 @@ export function DefaultsForm({ known }: { known: PreferencesOut }) {
               onChange={(value) => setMaxTokens(numberOf(value))}
             />
             <NumberInput
-              label="Take at most"
-              description="A run, executions of nodes"
+              label="Step limit"
+              description="Node executions per run"
               placeholder="no limit"
               suffix=" steps"
               min={0}
@@ -112,12 +112,12 @@ export function DefaultsForm({ known }: { known: PreferencesOut }) {
           </SimpleGrid>
           <Input.Wrapper
             label="Dashboard"
-            description={`It shows ${lastRange(range)} at first.`}
+            description={`Initially shows ${lastRange(range)}.`}
             error={fault("/dashboard_range")}
             labelElement="div"
           >
             <Group mt={6}>
-              <RangePicker label="Dashboard's time" value={range} onChange={setRange} />
+              <RangePicker label="Dashboard time range" value={range} onChange={setRange} />
             </Group>
           </Input.Wrapper>
           <Group>

@@ -8,13 +8,13 @@ import { DefaultsForm } from "./DefaultsForm";
 import { Targets } from "./Targets";
 import { Undelivered } from "./Undelivered";
 
-/** What one has chosen; and, for who runs the service, what could not be delivered. */
+/** The user's preferences and, for operators, undelivered notifications. */
 export function SettingsPage() {
   const me = useMe();
   const preferences = useQuery(preferencesQuery);
   return (
     <>
-      <PageHeader title="Settings" subtitle={`Of ${me.user_id}, on every device you sign in on.`} />
+      <PageHeader title="Settings" subtitle={`Applies to ${me.user_id} on every device.`} />
       <Stack gap="lg" maw={1080}>
         {preferences.isError ? (
           <ProblemAlert error={preferences.error} onRetry={() => void preferences.refetch()} />

@@ -52,19 +52,19 @@ const write = (label: RegExp, value: string) => fireEvent.change(screen.getByLab
 
 afterEach(cleanup);
 
-it("sends all preferences with the new target, and puts what is refused at its field", async () => {
+it("sends all preferences with the new target, and shows errors at their fields", async () => {
   const sent = api(422, {
     title: "Invalid",
     errors: [{ pointer: "/notification_targets/1/url", detail: "is not on the public internet" }],
   });
   open(null);
   write(/^Name/, "chat");
-  write(/^Address/, "https://10.0.0.1/hook");
+  write(/^URL/, "https://10.0.0.1/hook");
   write(/^Secret/, "sixteen characters");
   fireEvent.click(screen.getByRole("button", { name: "Save" }));
 
   await screen.findByText("is not on the public internet");
-  expect(screen.getByLabelText(/^Address/).getAttribute("aria-invalid")).toBe("true");
+  expect(screen.getByLabelText(/^URL/).getAttribute("aria-invalid")).toBe("true");
   expect(screen.queryByRole("alert")).toBeNull();
   expect(sent[0]?.default_model).toBe("openai:gpt-4.1");
   expect(sent[0]?.notification_targets.map((one) => [one.name, one.secret])).toEqual([
@@ -73,7 +73,7 @@ it("sends all preferences with the new target, and puts what is refused at its f
   ]);
 });
 
-it("keeps a secret that is not given anew, but not under another name", async () => {
+it("keeps a secret that isn't changed, but not under a new name", async () => {
   const sent = api(200, kept);
   const onClose = vi.fn(() => undefined);
   open(0, onClose);

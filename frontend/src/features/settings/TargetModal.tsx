@@ -30,15 +30,15 @@ const FIELDS = [
 ];
 
 interface Props {
-  /** The target to change; null: a new one. */
+  /** The target to edit; null for a new one. */
   target: TargetOut | null;
   index: number | null;
-  /** Its place among the targets, after saving. */
+  /** The index that the target has after saving. */
   position: number;
   onClose: () => void;
 }
 
-/** A webhook: where, signed with what, told of what. */
+/** Edits a webhook: its URL, its secret, and the events it receives. */
 export function TargetModal({ target, index, position, onClose }: Props) {
   const [name, setName] = useState(target?.name ?? "");
   const [url, setUrl] = useState(target?.url ?? "");
@@ -104,7 +104,7 @@ export function TargetModal({ target, index, position, onClose }: Props) {
           ) : null}
           <TextInput
             label="Name"
-            description="Letters, digits, dots, - and _; workflows send their alerts to it by this name"
+            description="Letters, digits, dots, - and _. Workflows address their alerts to this name"
             placeholder="on-call"
             required
             maxLength={64}
@@ -114,8 +114,8 @@ export function TargetModal({ target, index, position, onClose }: Props) {
             data-autofocus
           />
           <TextInput
-            label="Address"
-            description="Notifications are posted there as JSON"
+            label="URL"
+            description="Receives notifications as JSON, by POST"
             placeholder="https://example.com/hooks/agents"
             type="url"
             required
@@ -128,7 +128,7 @@ export function TargetModal({ target, index, position, onClose }: Props) {
               <PasswordInput
                 label="Secret"
                 description={secretNote(target, keepsSecret)}
-                placeholder={keepsSecret ? "kept as it is" : ""}
+                placeholder={keepsSecret ? "unchanged" : ""}
                 required={!keepsSecret}
                 minLength={16}
                 maxLength={256}
@@ -148,7 +148,7 @@ export function TargetModal({ target, index, position, onClose }: Props) {
                   setMade(true);
                 }}
               >
-                Make one
+                Generate
               </Button>
             </Group>
             {made ? (
@@ -156,9 +156,9 @@ export function TargetModal({ target, index, position, onClose }: Props) {
                 <Text size="sm" className="mono">
                   {secret}
                 </Text>
-                <CopyButton text={secret} label="Copy the secret" />
+                <CopyButton text={secret} label="Copy secret" />
                 <Text size="sm" c="dimmed">
-                  Copy it now; it is not shown again.
+                  Copy it now; it won't be shown again.
                 </Text>
               </Group>
             ) : null}
@@ -167,7 +167,7 @@ export function TargetModal({ target, index, position, onClose }: Props) {
             label="Notify about"
             required
             value={events}
-            error={events.length === 0 ? "Pick one at least." : faults.events}
+            error={events.length === 0 ? "Select at least one." : faults.events}
             onChange={(given) => setEvents(given)}
           >
             <Stack gap="xs" mt={6}>
@@ -178,7 +178,7 @@ export function TargetModal({ target, index, position, onClose }: Props) {
           </Checkbox.Group>
           {events.includes("budget_threshold") ? (
             <NumberInput
-              label="Used share of a budget"
+              label="Share of budget used"
               suffix=" %"
               min={1}
               max={100}
@@ -230,9 +230,9 @@ export function TargetModal({ target, index, position, onClose }: Props) {
 }
 
 function secretNote(target: TargetOut | null, keeps: boolean): string {
-  if (keeps) return "It stays unless you give another one. It is never shown";
-  if (target?.has_secret) return "A target of another name needs its secret anew, 16 characters at least";
-  return "Signs what is sent, 16 characters at least. It is never shown again";
+  if (keeps) return "Leave empty to keep the current secret. It is never shown";
+  if (target?.has_secret) return "A renamed webhook needs its secret again, at least 16 characters";
+  return "Signs what is sent. At least 16 characters. It is never shown again";
 }
 
 function newSecret(): string {

@@ -9,10 +9,10 @@ import classes from "./Targets.module.css";
 import { TargetModal } from "./TargetModal";
 import { useSavePreferences } from "./useSavePreferences";
 
-/** The most that the API keeps. */
+/** The API's limit. */
 const MOST = 20;
 
-/** Where notifications of one's runs go. */
+/** The webhooks that receive notifications about the user's runs. */
 export function Targets({ known }: { known: PreferencesOut }) {
   const [edited, setEdited] = useState<number | "new" | null>(null);
   const targets = known.notification_targets;
@@ -24,7 +24,9 @@ export function Targets({ known }: { known: PreferencesOut }) {
           <Title order={2} id="targets">
             Notifications
           </Title>
-          <Text c="dimmed">Webhooks that are told of your runs, also of those that Airflow started for you.</Text>
+          <Text c="dimmed">
+            Webhooks that receive notifications about your runs, including those that Airflow started for you.
+          </Text>
         </div>
         {targets.length < MOST ? (
           <Button variant="default" leftSection={<IconPlus size={16} aria-hidden />} onClick={() => setEdited("new")}>
@@ -32,13 +34,13 @@ export function Targets({ known }: { known: PreferencesOut }) {
           </Button>
         ) : (
           <Text size="sm" c="dimmed">
-            {MOST} are the limit.
+            The limit is {MOST} webhooks.
           </Text>
         )}
       </Group>
       {targets.length === 0 ? (
-        <EmptyState icon={IconBellOff} title="Nobody is told">
-          Add a webhook to hear of runs that fail, of budgets that run out, and of rate limits.
+        <EmptyState icon={IconBellOff} title="No notifications">
+          Add a webhook to be notified of failed runs, budgets and rate limits.
         </EmptyState>
       ) : (
         <ul className={classes.targets}>
@@ -88,7 +90,7 @@ function Target({ target, index, onEdit }: { target: TargetOut; index: number; o
           {hasSecret ? null : (
             <Group gap={6} mt={8} c="var(--state-caution)">
               <IconAlertTriangle size={16} aria-hidden />
-              <Text size="sm">Its secret can&apos;t be read any more: set it again, until then nothing is sent.</Text>
+              <Text size="sm">Its secret can no longer be read. Nothing is sent until you set it again.</Text>
             </Group>
           )}
         </div>
@@ -127,11 +129,13 @@ function Target({ target, index, onEdit }: { target: TargetOut; index: number; o
         closeButtonProps={{ "aria-label": "Close" }}
       >
         <Stack gap="md">
-          <Text>Nothing is sent there any more, and its secret is forgotten. What waits to be sent is given up.</Text>
+          <Text>
+            Nothing more is sent there, and its secret is deleted. Notifications that are waiting are dropped.
+          </Text>
           {save.error ? <ProblemAlert error={save.error} /> : null}
           <Group justify="flex-end">
             <Button variant="default" onClick={() => setRemoving(false)}>
-              Keep it
+              Keep
             </Button>
             <Button
               color="red"

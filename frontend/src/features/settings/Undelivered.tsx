@@ -26,22 +26,22 @@ const deadQuery = infiniteQueryOptions({
   refetchInterval: 30_000,
 });
 
-/** Notifications of all users that were given up, with a way to send them again. */
+/** Undelivered notifications of all users, which can be sent again. */
 export function Undelivered() {
   const query = useInfiniteQuery(deadQuery);
   const rows = query.data?.pages.flatMap((page) => page.notifications) ?? [];
   return (
     <TablePanel
       title="Not delivered"
-      note="Notifications of all users that were given up after many attempts. Sent again, they go where their target points to by now."
+      note="Notifications of all users that couldn't be delivered. If you resend one, it goes to its target's current URL."
     >
       {query.isError ? <ProblemAlert error={query.error} onRetry={() => void query.refetch()} /> : null}
       {query.isPending ? (
         <Skeleton h={120} m="lg" role="status" aria-busy="true" aria-label="Loading notifications" />
       ) : null}
       {query.isSuccess && rows.length === 0 ? (
-        <EmptyState icon={IconMailCheck} title="Everything was delivered">
-          What can&apos;t be delivered within a day is listed here.
+        <EmptyState icon={IconMailCheck} title="Everything has been delivered">
+          Notifications that can&apos;t be delivered within a day are listed here.
         </EmptyState>
       ) : null}
       {rows.length > 0 ? (
@@ -49,13 +49,13 @@ export function Undelivered() {
           minWidth={880}
           head={
             <>
-              <Table.Th>What</Table.Th>
-              <Table.Th>Whose, where</Table.Th>
+              <Table.Th>Event</Table.Th>
+              <Table.Th>User and target</Table.Th>
               <Table.Th>Run</Table.Th>
-              <Table.Th>Why</Table.Th>
+              <Table.Th>Reason</Table.Th>
               <Table.Th>Given up</Table.Th>
               <Table.Th>
-                <VisuallyHidden>Send again</VisuallyHidden>
+                <VisuallyHidden>Resend</VisuallyHidden>
               </Table.Th>
             </>
           }
@@ -68,7 +68,7 @@ export function Undelivered() {
       {query.hasNextPage ? (
         <Center p="sm">
           <Button variant="default" loading={query.isFetchingNextPage} onClick={() => void query.fetchNextPage()}>
-            Show older ones
+            Show older
           </Button>
         </Center>
       ) : null}
@@ -82,7 +82,7 @@ function Row({ notification: one }: { notification: NotificationOut }) {
     mutationFn: () =>
       answer(api.POST("/notifications/{notification_id}/resend", { params: { path: { notification_id: one.id } } })),
     onSuccess: async () => {
-      notifications.show({ message: `Sent again to ${one.target} of ${one.user_id}.`, color: "green" });
+      notifications.show({ message: `Resent to ${one.target} of ${one.user_id}.`, color: "green" });
       await client.invalidateQueries({ queryKey: ["notifications"] });
     },
     onError: (error) =>
@@ -113,7 +113,7 @@ function Row({ notification: one }: { notification: NotificationOut }) {
         )}
       </Table.Td>
       <Table.Td className={cell.prose}>
-        {one.error ?? (one.status === null ? "no answer" : `answered ${one.status}`)}
+        {one.error ?? (one.status === null ? "no response" : `status ${one.status}`)}
         <Text size="xs" c="dimmed">
           {one.attempts === 1 ? "1 attempt" : `${one.attempts} attempts`}
         </Text>
@@ -126,9 +126,9 @@ function Row({ notification: one }: { notification: NotificationOut }) {
           leftSection={<IconSend size={14} aria-hidden />}
           loading={resend.isPending}
           onClick={() => resend.mutate()}
-          aria-label={`Send again: ${eventLabel(one.event)}, to ${one.target} of ${one.user_id}`}
+          aria-label={`Resend: ${eventLabel(one.event)}, to ${one.target} of ${one.user_id}`}
         >
-          Send again
+          Resend
         </Button>
       </Table.Td>
     </Table.Tr>

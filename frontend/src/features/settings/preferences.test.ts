@@ -19,8 +19,8 @@ const known: PreferencesOut = {
 };
 const names = (body: ReturnType<typeof bodyOf>) => body.notification_targets.map((one) => one.name);
 
-describe("preferences that are sent back", () => {
-  it("are all of them, without anybody's secret", () => {
+describe("preferences to send back", () => {
+  it("include everything but secrets", () => {
     expect(bodyOf(known)).toMatchObject({
       default_model: "openai:gpt-4.1",
       budget: { max_cost_usd: 1 },
@@ -29,14 +29,14 @@ describe("preferences that are sent back", () => {
     expect(JSON.stringify(bodyOf(known))).not.toContain("secret");
   });
 
-  it("have one target added, changed or removed, and the others as they were", () => {
+  it("add, change or remove one target and keep the others", () => {
     expect(names(withTarget(known, { ...target("d"), secret: "s" }, null))).toEqual(["a", "b", "c", "d"]);
     expect(names(withTarget(known, target("d"), 1))).toEqual(["a", "d", "c"]);
     expect(names(withoutTarget(known, 0))).toEqual(["b", "c"]);
   });
 });
 
-it("puts refusals at the fields of their target", () => {
+it("shows errors at their target's fields", () => {
   const faults = [
     { pointer: "/notification_targets/1/url", detail: "is not on the public internet" },
     { pointer: "/notification_targets/1/events/0", detail: "is none" },
@@ -51,7 +51,7 @@ it("puts refusals at the fields of their target", () => {
   });
 });
 
-it("offers every event that there is", () => {
+it("offers every event", () => {
   const events = openapi.components.schemas.TargetOut.properties.events.items.enum;
   expect(EVENTS.map((event) => event.value).sort()).toEqual([...events].sort());
 });

@@ -1,7 +1,7 @@
 import type { FieldFault } from "@/shared/api/problem";
 import type { PreferencesBody, PreferencesOut, TargetBody } from "@/shared/api/schema";
 
-/** Preferences as they are sent back: all of them, each target with the secret that it has. */
+/** The preferences to send back: all of them, each target keeping its secret. */
 export function bodyOf(known: PreferencesOut): PreferencesBody {
   return {
     default_model: known.default_model ?? null,
@@ -17,7 +17,7 @@ export function bodyOf(known: PreferencesOut): PreferencesBody {
   };
 }
 
-/** The same with one target put in the place of another one, or added. */
+/** The preferences with one target replaced or added. */
 export function withTarget(known: PreferencesOut, target: TargetBody, index: number | null): PreferencesBody {
   const body = bodyOf(known);
   const targets = body.notification_targets;
@@ -29,13 +29,13 @@ export function withoutTarget(known: PreferencesOut, index: number): Preferences
   return { ...body, notification_targets: body.notification_targets.toSpliced(index, 1) };
 }
 
-/** Where a target is by now, if the list was changed elsewhere meanwhile. */
+/** A target's current index, in case the list was changed elsewhere. */
 export function placeIn(now: PreferencesOut, name: string, index: number): number {
   const found = now.notification_targets.findIndex((one) => one.name === name);
   return found === -1 ? index : found;
 }
 
-/** What the API said of one target's fields, by the field's path: `url`, `thresholds/budget_share`. */
+/** The API's errors about one target, by field path: `url`, `thresholds/budget_share`. */
 export function faultsOfTarget(faults: readonly FieldFault[], index: number): Record<string, string> {
   const beginning = `/notification_targets/${index}/`;
   return Object.fromEntries(
@@ -43,7 +43,7 @@ export function faultsOfTarget(faults: readonly FieldFault[], index: number): Re
       .filter(({ pointer }) => pointer.startsWith(beginning))
       .map(({ pointer, detail }) => {
         const field = pointer.slice(beginning.length);
-        // Of a list the whole field is marked.
+        // For a list, the whole field is marked.
         return [field.startsWith("events") ? "events" : field, detail];
       }),
   );
@@ -51,18 +51,18 @@ export function faultsOfTarget(faults: readonly FieldFault[], index: number): Re
 
 export type EventName = PreferencesBody["notification_targets"][number]["events"][number];
 
-/** What one can be told of. */
+/** The events that a webhook can receive. */
 export const EVENTS: { value: EventName; label: string; description: string }[] = [
-  { value: "run_failed", label: "A run failed", description: "Once for each attempt at it" },
+  { value: "run_failed", label: "A run failed", description: "Once per attempt" },
   {
     value: "budget_threshold",
     label: "A budget is nearly used up",
-    description: "A share of a run's or a task's budget is used, or a call was refused because of it",
+    description: "A share of a run's or a task's budget is used, or a call was rejected because of the budget",
   },
   {
     value: "rate_limit_threshold",
     label: "Many rate limits",
-    description: "So many of all your runs within a time; at most once in that time",
+    description: "Your runs hit this many within a period; at most once per period",
   },
   { value: "alert", label: "A workflow's own alert", description: "A DAG's VisualAINotifier was called" },
 ];

@@ -3,7 +3,7 @@ import { answer, api } from "@/shared/api/client";
 import { preferencesQuery } from "@/shared/api/preferences";
 import type { PreferencesBody, PreferencesOut } from "@/shared/api/schema";
 
-/** Saves a change of the preferences. It is made to what is kept by now, not to what was read a while ago. */
+/** Saves a change to the preferences. It is applied to the current ones, not to those read earlier. */
 export function useSavePreferences() {
   const client = useQueryClient();
   return useMutation({

@@ -13,7 +13,7 @@ interface Props {
   value: Input;
   onChange: (value: Input) => void;
   onSubmit: (value: Input) => void;
-  /** What the server said of fields. */
+  /** The server's errors, by field. */
   faults: ErrorSchema;
   disabled: boolean;
   children: ReactNode;
@@ -22,7 +22,7 @@ interface Props {
 const widgets: RegistryWidgetsType = { picture: PictureWidget };
 const fields: RegistryFieldsType = { json: JsonField };
 
-/** The form of a workflow's input. */
+/** The form for a workflow's input. */
 export function InputForm({ inputSchema, value, onChange, onSubmit, faults, disabled, children }: Props) {
   const { schema, uiSchema } = useMemo(() => formOf(inputSchema), [inputSchema]);
   return (
@@ -38,7 +38,7 @@ export function InputForm({ inputSchema, value, onChange, onSubmit, faults, disa
       noHtml5Validate
       showErrorList={false}
       focusOnFirstError
-      // They stand at their fields; without this they are also written to the console.
+      // Errors are shown at their fields; without this they are also written to the console.
       onError={() => undefined}
       idPrefix="input"
       onChange={({ formData }) => onChange((formData ?? {}) as Input)}

@@ -2,7 +2,7 @@ import { JsonInput } from "@mantine/core";
 import type { FieldProps } from "@rjsf/utils";
 import { useState } from "react";
 
-/** A value for which no form can be made: written as JSON, left out when empty. */
+/** A value that no form can be generated for: edited as JSON, and left out if empty. */
 export function JsonField({
   schema,
   name,
@@ -15,7 +15,7 @@ export function JsonField({
 }: FieldProps) {
   const [text, setText] = useState(() => (formData === undefined ? "" : JSON.stringify(formData, null, 2)));
   const [broken, setBroken] = useState(false);
-  const errors = broken ? ["This is not JSON yet."] : (rawErrors ?? []);
+  const errors = broken ? ["This isn't valid JSON yet."] : (rawErrors ?? []);
   const take = (next: string) => {
     setText(next);
     try {

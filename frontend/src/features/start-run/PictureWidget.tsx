@@ -5,12 +5,12 @@ import type { WidgetProps } from "@rjsf/utils";
 import { type DragEvent, useEffect, useEffectEvent, useState } from "react";
 import { answer, api } from "@/shared/api/client";
 import { asProblem } from "@/shared/api/problem";
-import { pictureAddress } from "@/shared/ui/picture-address";
+import { pictureUrl } from "@/shared/ui/picture-url";
 import classes from "./PictureWidget.module.css";
 
 const EXAMPLE = "sample://invoice";
 
-/** A picture: dropped, pasted, chosen, the example, or the address of one. Files are uploaded at once. */
+/** A picture: dropped, pasted, chosen, the example, or a URL. Files are uploaded immediately. */
 export function PictureWidget({ id, label, required, value, rawErrors, onChange, disabled }: WidgetProps) {
   const [over, setOver] = useState(false);
   const [unseen, setUnseen] = useState<string | null>(null);
@@ -18,7 +18,7 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
     mutationFn: (file: File) => {
       const form = new FormData();
       form.append("file", file);
-      // The types know a file as text; what is sent is the form.
+      // The generated types declare files as text; the form data is what is sent.
       return answer(api.POST("/images", { body: { file: "" }, bodySerializer: () => form }));
     },
     onSuccess: ({ image_url }) => onChange(image_url),
@@ -46,7 +46,7 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
   };
 
   const text = typeof value === "string" ? value : "";
-  const shown = pictureAddress(text);
+  const shown = pictureUrl(text);
   const errors = upload.error ? [problemText(upload.error)] : (rawErrors ?? []);
   return (
     <Input.Wrapper
@@ -57,7 +57,7 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
     >
       {/* eslint-disable-next-line jsx-a11y/no-noninteractive-element-interactions -- a place to drop things on */}
       <div
-        // What can be done by dragging can be done with the buttons, too.
+        // The buttons do everything that dragging does.
         role="group"
         aria-label={label}
         className={classes.zone}
@@ -76,18 +76,14 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
           </Group>
         ) : text && shown && unseen !== text ? (
           <div className={classes.preview}>
-            <img src={shown} alt="What the run will see" onError={() => setUnseen(text)} />
-            <CloseButton
-              className={classes.remove}
-              aria-label="Remove the picture"
-              onClick={() => onChange(undefined)}
-            />
+            <img src={shown} alt="Preview of the input" onError={() => setUnseen(text)} />
+            <CloseButton className={classes.remove} aria-label="Remove picture" onClick={() => onChange(undefined)} />
           </div>
         ) : (
           <>
             <IconPhotoPlus size={28} stroke={1.4} aria-hidden className={classes.icon} />
             <Text c="dimmed">
-              {text ? "No preview of this address; the backend fetches it." : "Drop a picture here, or paste one."}
+              {text ? "No preview for this URL; the backend fetches it." : "Drop or paste a picture here."}
             </Text>
           </>
         )}
@@ -101,7 +97,7 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
                 disabled={disabled === true || upload.isPending}
                 leftSection={<IconUpload size={14} aria-hidden />}
               >
-                Choose a file
+                Choose file
               </Button>
             )}
           </FileButton>
@@ -116,7 +112,7 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
                 onChange(EXAMPLE);
               }}
             >
-              Use the example
+              Use example
             </Button>
           )}
         </Group>
@@ -124,8 +120,8 @@ export function PictureWidget({ id, label, required, value, rawErrors, onChange,
       <TextInput
         id={id}
         mt="xs"
-        aria-label={`${label}: address`}
-        placeholder="or an address: https://…"
+        aria-label={`${label} URL`}
+        placeholder="or a URL: https://…"
         value={text}
         disabled={disabled}
         onChange={(event) => {

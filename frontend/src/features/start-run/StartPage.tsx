@@ -31,7 +31,7 @@ import { type Options, useStartRun } from "./useStartRun";
 const InputForm = lazy(() => import("./InputForm").then((module) => ({ default: module.InputForm })));
 const route = getRouteApi("/signed-in/run/$dagId");
 
-/** Starts a run of one workflow. */
+/** Starts a run of a workflow. */
 export function StartPage() {
   const { dagId } = route.useParams();
   const search = route.useSearch();
@@ -76,13 +76,13 @@ export function StartPage() {
         {template.isError ? <ProblemAlert error={template.error} onRetry={() => void template.refetch()} /> : null}
         {!ready && !workflow.isError && !template.isError ? <FormSkeleton /> : null}
         {allowed ? null : (
-          <Alert color="gray" icon={<IconLock aria-hidden />} title="You can look, but not start">
+          <Alert color="gray" icon={<IconLock aria-hidden />} title="Read-only">
             {READS_ONLY}
           </Alert>
         )}
         {workflow.data?.paused ? (
           <Alert color="yellow" icon={<IconPlayerPause aria-hidden />} title="This workflow is paused">
-            Unpause it in Airflow before you start a run.
+            Unpause it in Airflow to start runs.
           </Alert>
         ) : null}
         {name !== "" && template.data ? <TemplateNotice template={template.data} /> : null}
@@ -120,7 +120,7 @@ export function StartPage() {
                   <Stack gap="sm" pt="xs">
                     <TextInput
                       label="Model"
-                      description="Of all agents whose task names none; without it your own default"
+                      description="For agents whose task names no model. If empty, your default applies"
                       placeholder="openai:gpt-4.1-mini"
                       value={options.model ?? ""}
                       error={ownFault("/model")}
@@ -128,8 +128,8 @@ export function StartPage() {
                     />
                     <Group grow align="flex-start">
                       <NumberInput
-                        label="Spend at most"
-                        description="For the whole run"
+                        label="Cost limit"
+                        description="US dollars for the whole run"
                         prefix="$"
                         min={0}
                         decimalScale={4}
@@ -138,8 +138,8 @@ export function StartPage() {
                         onChange={(value) => setOptions({ ...options, maxCost: numberOf(value) })}
                       />
                       <NumberInput
-                        label="Use at most"
-                        description="Input and output together"
+                        label="Token limit"
+                        description="Input and output tokens of the whole run"
                         suffix=" tokens"
                         min={0}
                         allowDecimal={false}
@@ -151,7 +151,7 @@ export function StartPage() {
                     </Group>
                     <TextInput
                       label="On behalf of"
-                      description="Whose run it is, if not yours"
+                      description="The user the run is for, if not you"
                       placeholder={me.user_id}
                       value={options.user ?? ""}
                       error={ownFault("/user_id")}

@@ -3,7 +3,7 @@ import { IconTemplate } from "@tabler/icons-react";
 import type { VersionOut } from "@/shared/api/schema";
 import { AnchorLink } from "@/shared/ui/links";
 
-/** Of which template a run will be made, and what comes from it. */
+/** Names the template that a run is created from, and what comes from it. */
 export function TemplateNotice({ template }: { template: VersionOut }) {
   const agents = Array.isArray(template.definition.agents) ? template.definition.agents.length : 0;
   return (
@@ -19,8 +19,8 @@ export function TemplateNotice({ template }: { template: VersionOut }) {
         {template.name}
       </AnchorLink>
       , version {template.version}
-      {agents > 0 ? `, with its ${agents === 1 ? "agent" : `${agents} agents`}` : ""}. What you fill in here replaces
-      what the template says.
+      {agents > 0 ? `, with its ${agents === 1 ? "agent" : `${agents} agents`}` : ""}. What you enter here overrides the
+      template.
     </Alert>
   );
 }

@@ -10,7 +10,7 @@ import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import classes from "./WorkflowsPage.module.css";
 
-/** Picks the workflow to run. */
+/** Lists the workflows that can be run. */
 export function WorkflowsPage() {
   const me = useMe();
   const workflows = useQuery(workflowsQuery);
@@ -18,7 +18,7 @@ export function WorkflowsPage() {
     <>
       <PageHeader
         title="Run a workflow"
-        subtitle={mayChange(me.role) ? "Pick one; its form asks for what it needs." : READS_ONLY}
+        subtitle={mayChange(me.role) ? "Choose a workflow; its form asks for the input it needs." : READS_ONLY}
       />
       {workflows.isError ? <ProblemAlert error={workflows.error} onRetry={() => void workflows.refetch()} /> : null}
       {workflows.isPending ? (
@@ -29,9 +29,9 @@ export function WorkflowsPage() {
       ) : null}
       {workflows.data?.length === 0 ? (
         <Paper>
-          <EmptyState icon={IconSitemapOff} title="There is no workflow to run">
-            Put a DAG into airflow/dags/; it is picked up within seconds. If there are some, Airflow may not let you see
-            them.
+          <EmptyState icon={IconSitemapOff} title="No workflows">
+            Add a DAG to airflow/dags/; it is picked up within seconds. If there are DAGs, you may lack permission in
+            Airflow to see them.
           </EmptyState>
         </Paper>
       ) : null}

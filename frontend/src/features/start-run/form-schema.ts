@@ -1,6 +1,6 @@
 import type { RJSFSchema, UiSchema } from "@rjsf/utils";
 
-/** A DAG's input as a form shows it. */
+/** A DAG's input as shown in a form. */
 export interface FormSchema {
   schema: RJSFSchema;
   uiSchema: UiSchema;
@@ -8,14 +8,14 @@ export interface FormSchema {
 
 type Json = Record<string, unknown>;
 
-/** What a text of this length or more is written in. */
+/** Texts that may be at least this long get a text area. */
 const LONG_TEXT = 1_000;
 
 /**
- * The form for the JSON Schema of a DAG's parameters.
+ * Returns the form for the JSON Schema of a DAG's parameters.
  *
- * What may be null is an optional field that is left out when empty, which means the same to Airflow. Pictures get a place
- * to drop them, long texts room, and what no form can be made for is written as JSON.
+ * A nullable parameter becomes an optional field that is left out if empty, which means the same to Airflow. Pictures get
+ * a drop zone, long texts a text area, and values that no form can be generated for are edited as JSON.
  */
 export function formOf(inputSchema: Json): FormSchema {
   const uiSchema: UiSchema = { "ui:submitButtonOptions": { norender: true } };

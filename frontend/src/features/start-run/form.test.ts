@@ -18,16 +18,16 @@ const INPUT = {
   required: ["image_url"],
 };
 
-describe("the form of a DAG's input", () => {
+describe("the form for a DAG's input", () => {
   const { schema, uiSchema } = formOf(INPUT);
 
-  it("leaves null to fields that are empty", () => {
+  it("leaves null for empty fields", () => {
     expect(schema.properties?.query).toMatchObject({ type: "string" });
     expect(schema.properties?.count).toEqual({ type: "integer" });
     expect(schema.required).toEqual(["image_url"]);
   });
 
-  it("gives each kind of value its field", () => {
+  it("gives each type of value its widget", () => {
     expect(uiSchema).toMatchObject({
       query: { "ui:widget": "textarea" },
       image_url: { "ui:widget": "picture" },
@@ -36,25 +36,25 @@ describe("the form of a DAG's input", () => {
     expect(uiSchema.mode).toBeUndefined();
   });
 
-  it("begins with the defaults", () => {
+  it("starts with the defaults", () => {
     const utils = createSchemaUtils(validator, schema);
     expect(utils.getDefaultFormState(schema, {})).toMatchObject({ mode: "parallel" });
   });
 });
 
-describe("what is checked before anything is sent", () => {
+describe("validation before sending", () => {
   const { schema } = formOf(INPUT);
   const faults = (value: unknown) =>
     validator.validateFormData(value, schema).errors.map(({ property, message }) => [property, message]);
 
-  it("is what the backend would refuse", () => {
+  it("finds what the backend would reject", () => {
     expect(faults({ image_url: "sample://invoice", mode: "graph" })).toEqual([]);
     expect(faults({})).toEqual([[".image_url", "This is required."]]);
     expect(faults({ image_url: "x", mode: "chaos" }).map(([property]) => property)).toEqual([".mode"]);
     expect(faults({ image_url: "x", agents: [{ name: "a" }] })).toEqual([[".agents.0.type", "This is required."]]);
   });
 
-  it("needs no code made of schemas", () => {
+  it("needs no code compiled from schemas", () => {
     const { Function: before } = globalThis;
     globalThis.Function = (() => {
       throw new EvalError("the policy forbids this");
@@ -67,8 +67,8 @@ describe("what is checked before anything is sent", () => {
   });
 });
 
-describe("what the backend refuses", () => {
-  it("stands at its field", () => {
+describe("an error from the backend", () => {
+  it("is shown at its field", () => {
     const faults = [
       { pointer: "/input_data/image_url", detail: "is required" },
       { pointer: "/input_data/agents/0/a~1b", detail: "is too long" },

@@ -1,5 +1,5 @@
 /**
- * Stands in for `@rjsf/validator-ajv8`, which the form library's helpers for tests import and nothing here uses: it makes
- * code of schemas, and the content security policy forbids that. `validator.ts` checks the forms.
+ * Stands in for `@rjsf/validator-ajv8`, which only the form library's test helpers import. It compiles schemas to code,
+ * which the content security policy forbids. `validator.ts` validates the forms.
  */
 export default undefined;

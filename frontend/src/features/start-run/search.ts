@@ -1,12 +1,12 @@
-/** What an address may say about a run to start. */
+/** What a URL may specify about a run to start. */
 export interface RunSearch {
-  /** The model of all agents whose task names none. */
+  /** The model for agents whose task names none. */
   model?: string;
-  /** The template that the run is made of: `name`, or `name@2`. */
+  /** The template that the run is created from: `name`, or `name@2`. */
   template?: string;
-  /** On whose behalf. */
+  /** The user the run is for. */
   user?: string;
-  /** Values of input fields to begin with. */
+  /** Initial values of input fields. */
   input?: Record<string, unknown>;
 }
 

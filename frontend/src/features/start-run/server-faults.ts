@@ -3,12 +3,12 @@ import type { FieldFault } from "@/shared/api/problem";
 
 const INPUT = "/input_data";
 
-/** Whether a pointer of the API names something within the run's input. */
+/** Whether a pointer from the API points into the run's input. */
 export function isInput(pointer: string): boolean {
   return pointer.startsWith(`${INPUT}/`);
 }
 
-/** The API's faults of the run's input, at their fields in the form. */
+/** The API's errors about the run's input, by form field. */
 export function atTheirFields(faults: readonly FieldFault[]): ErrorSchema {
   const root: Node = {};
   for (const { pointer, detail } of faults) {

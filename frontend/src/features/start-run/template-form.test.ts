@@ -13,13 +13,13 @@ const INPUT = {
 };
 
 describe("the input of a template's run", () => {
-  it("leaves out who works, and what the template gives need not be given", () => {
+  it("leaves out the agents, and doesn't require what the template provides", () => {
     const schema = templateSchema(INPUT, { agents: [], input_data: { query: "What is it?" } });
     expect(Object.keys(schema.properties as object)).toEqual(["query", "image_url"]);
     expect(schema.required).toEqual(["image_url"]);
   });
 
-  it("asks for what the agents ask for", () => {
+  it("asks for what the agents need", () => {
     const agents = [
       { name: "a", input_data: { text: { $input: "contract" } } },
       { name: "b", input_data: { text: [{ $input: "query" }, { $input: "order" }] } },

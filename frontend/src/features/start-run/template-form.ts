@@ -2,17 +2,17 @@ import { askedFor, TEAM_KEYS } from "@/shared/api/templates";
 
 type Json = Record<string, unknown>;
 
-/** Which template, and which version of it: `name`, the active one, or `name@2`. */
+/** A template and optionally its version: `name` for the active one, or `name@2`. */
 export function referenceParts(reference: string): { name: string; version: number | null } {
   const [name = "", version] = reference.split("@");
   return { name, version: version && /^[1-9][0-9]*$/.test(version) ? Number(version) : null };
 }
 
 /**
- * The schema of the input that a run of a template is asked for.
+ * Returns the schema of the input that a template's run asks for.
  *
- * Who works comes from the template alone. What its agents ask for and the DAG doesn't know is asked for as text. What the
- * template gives need not be given.
+ * The agents come only from the template. A field that they need but the DAG doesn't declare is asked for as text. What
+ * the template provides isn't required.
  */
 export function templateSchema(inputSchema: Json, definition: Json): Json {
   const given = isJson(definition.input_data) ? definition.input_data : {};
@@ -24,7 +24,7 @@ export function templateSchema(inputSchema: Json, definition: Json): Json {
       .filter((name) => !(name in known))
       .map((name): [string, unknown] => [
         name,
-        { type: "string", title: titleOf(name), description: "The template's agents ask for it", maxLength: 1_000_000 },
+        { type: "string", title: titleOf(name), description: "Needed by the template's agents", maxLength: 1_000_000 },
       ]),
   ]);
   const required = [...(Array.isArray(inputSchema.required) ? (inputSchema.required as string[]) : []), ...asked];
@@ -35,7 +35,7 @@ export function templateSchema(inputSchema: Json, definition: Json): Json {
   };
 }
 
-/** `contract_text` as a label: Contract text. */
+/** Turns `contract_text` into a label: Contract text. */
 function titleOf(name: string): string {
   const words = name.replaceAll("_", " ");
   return words.charAt(0).toUpperCase() + words.slice(1);

@@ -3,7 +3,7 @@ import { useNavigate } from "@tanstack/react-router";
 import { useRef } from "react";
 import { answer, api } from "@/shared/api/client";
 
-/** What can be said about a run besides its input. */
+/** A run's options besides its input. */
 export interface Options {
   model?: string | undefined;
   user?: string | undefined;
@@ -11,19 +11,19 @@ export interface Options {
   maxTokens?: number | undefined;
 }
 
-interface Wish {
+interface RunRequest {
   input: Record<string, unknown>;
   options: Options;
 }
 
-/** Starts a run and goes to its page. The same wish sent again, after an answer was lost say, starts no second run. */
+/** Starts a run and opens its page. Repeating the request, for example after a lost response, starts no second run. */
 export function useStartRun(dagId: string, template?: string) {
   const navigate = useNavigate();
   const client = useQueryClient();
   const sent = useRef<{ body: string; key: string } | null>(null);
   return useMutation({
-    mutationFn: (wish: Wish) => {
-      const body = { ...bodyOf(dagId, wish), ...(template ? { template } : {}) };
+    mutationFn: (request: RunRequest) => {
+      const body = { ...bodyOf(dagId, request), ...(template ? { template } : {}) };
       const text = JSON.stringify(body);
       if (sent.current?.body !== text) sent.current = { body: text, key: newKey() };
       return answer(
@@ -31,14 +31,14 @@ export function useStartRun(dagId: string, template?: string) {
       );
     },
     onSuccess: async ({ dag_id, dag_run_id }) => {
-      sent.current = null; // the same again is meant to be a second run
+      sent.current = null; // after a success, the same input means a second run
       void client.invalidateQueries({ queryKey: ["runs"] });
       await navigate({ to: "/runs/$dagId/$runId", params: { dagId: dag_id, runId: dag_run_id } });
     },
   });
 }
 
-function bodyOf(dagId: string, { input, options }: Wish) {
+function bodyOf(dagId: string, { input, options }: RunRequest) {
   const model = options.model?.trim();
   const user = options.user?.trim();
   const budget = {
@@ -54,7 +54,7 @@ function bodyOf(dagId: string, { input, options }: Wish) {
   };
 }
 
-/** Random; `crypto.randomUUID` is there over TLS and on localhost only. */
+/** A random key; `crypto.randomUUID` exists only over TLS and on localhost. */
 function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -13,10 +13,10 @@ import {
 } from "@rjsf/utils";
 
 /**
- * Checks a form's values with an interpreter of JSON Schema.
+ * Validates a form's values with an interpreter of JSON Schema.
  *
- * The usual validator compiles a schema to code, which the page's content security policy forbids. The backend checks
- * everything again; this one tells earlier.
+ * The usual validator compiles schemas to code, which the page's content security policy forbids. The backend validates
+ * again; this one reports errors earlier.
  */
 export const validator: ValidatorType = {
   validateFormData(
@@ -37,13 +37,13 @@ export const validator: ValidatorType = {
     const { $defs, definitions } = rootSchema;
     return check({ ...($defs ? { $defs } : {}), ...(definitions ? { definitions } : {}), ...schema }, formData).valid;
   },
-  // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the interface is so
+  // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- required by the interface
   rawValidation<Result>(schema: RJSFSchema, formData?: unknown) {
     return { errors: check(schema, formData).errors as Result[] };
   },
 };
 
-/** Keywords that only say that something within them is wrong, which says so itself. */
+/** Keywords whose errors only repeat those of something inside them. */
 const WRAPPERS = new Set(["properties", "items", "prefixItems", "allOf", "$ref", "additionalProperties"]);
 
 function check(schema: RJSFSchema, value: unknown) {

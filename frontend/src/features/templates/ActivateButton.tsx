@@ -4,7 +4,7 @@ import type { TemplateOut } from "@/shared/api/schema";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { useTemplateChanges } from "./useTemplateChanges";
 
-/** Makes a version the one that runs are made of, once somebody has said that they mean it. */
+/** Activates a version, after confirmation. */
 export function ActivateButton({ template, version }: { template: TemplateOut; version: number }) {
   const [opened, { open, close }] = useDisclosure();
   const { activate } = useTemplateChanges(template.name);
@@ -21,9 +21,9 @@ export function ActivateButton({ template, version }: { template: TemplateOut; v
       >
         <Stack gap="md">
           <Text>
-            From now on runs of {template.name} are made of version {version}
-            {template.active ? ` instead of ${template.version}` : ", and it is no longer retired"}. Runs that have been
-            started keep theirs.
+            New runs of {template.name} will use version {version}
+            {template.active ? ` instead of ${template.version}` : ", and the template is no longer retired"}. Runs that
+            have already started keep their version.
           </Text>
           {activate.error ? <ProblemAlert error={activate.error} /> : null}
           <Group justify="flex-end">

@@ -4,18 +4,18 @@ import { referenceOf } from "@/shared/api/templates";
 import classes from "./AgentList.module.css";
 import type { Agent } from "./definition";
 
-/** Shown in the graph above, or in the head of the agent. */
+/** Keys that are shown in the graph above or in the agent's heading. */
 const SHOWN = new Set(["name", "type", "graph", "model", "required", "depends_on"]);
 
 const LABELS: Record<string, string> = {
   input_data: "Input",
   description: "For the supervisor",
   system_prompt: "System prompt",
-  output_schema: "Form of its output",
-  error_policy: "When models fail",
+  output_schema: "Output schema",
+  error_policy: "Error policy",
 };
 
-/** What each agent is given. */
+/** Each agent's configuration. */
 export function AgentList({ agents }: { agents: Agent[] }) {
   return (
     <ul className={classes.agents} aria-label="Agents">
@@ -26,7 +26,7 @@ export function AgentList({ agents }: { agents: Agent[] }) {
             <Text size="xs" c="dimmed">
               {agent.type ?? `graph ${agent.graph ?? ""}`}
               {agent.model ? `, ${agent.model}` : ""}
-              {agent.required === false ? ", may fail" : ""}
+              {agent.required === false ? ", optional" : ""}
             </Text>
           </Group>
           <dl className={classes.keys}>
@@ -69,7 +69,7 @@ function Given({ value }: { value: unknown }) {
   if (field !== null) {
     return (
       <>
-        the run&apos;s <code className={classes.field}>{field}</code>
+        from the run: <code className={classes.field}>{field}</code>
       </>
     );
   }

@@ -14,7 +14,7 @@ interface Props {
   definition: Definition;
 }
 
-/** What a version says: who works in which order, with what; or the JSON itself. */
+/** A version's definition: its agents, their order and their input; or the JSON itself. */
 export function DefinitionView({ title, note, definition }: Props) {
   const [as, setAs] = useState("overview");
   const agents = definition.agents ?? [];
@@ -33,7 +33,7 @@ export function DefinitionView({ title, note, definition }: Props) {
         </Group>
         <SegmentedControl
           size="xs"
-          aria-label="Shown as"
+          aria-label="View"
           data={[
             { value: "overview", label: "Overview" },
             { value: "json", label: "JSON" },
@@ -53,7 +53,7 @@ export function DefinitionView({ title, note, definition }: Props) {
               <AgentList agents={agents} />
             </>
           ) : (
-            <Text c="dimmed">The workflow&apos;s own tasks do the work; it takes no agents from a template.</Text>
+            <Text c="dimmed">This workflow&apos;s own tasks do the work; it accepts no agents from a template.</Text>
           )}
         </Stack>
       )}
@@ -72,16 +72,16 @@ function Facts({ definition }: { definition: Definition }) {
   return (
     <dl className={classes.facts}>
       <Fact name="Workflow">{definition.dag_id}</Fact>
-      {definition.agents ? <Fact name="Agents work">{MODES[mode ?? DEFAULT_MODE] ?? mode}</Fact> : null}
+      {definition.agents ? <Fact name="Orchestration">{MODES[mode ?? DEFAULT_MODE] ?? mode}</Fact> : null}
       <Fact name="Model">
-        {definition.model ? <span className="mono">{definition.model}</span> : "That of whoever runs it"}
+        {definition.model ? <span className="mono">{definition.model}</span> : "The default of the user who runs it"}
       </Fact>
-      <Fact name="Budget of a run">{limits.length > 0 ? limits.join(", ") : "That of whoever runs it"}</Fact>
+      <Fact name="Budget per run">{limits.length > 0 ? limits.join(", ") : "The default of the user who runs it"}</Fact>
       {definition.max_steps === undefined ? null : (
-        <Fact name="The supervisor may call">{count(definition.max_steps)} times</Fact>
+        <Fact name="Supervisor's calls">at most {count(definition.max_steps)}</Fact>
       )}
       {asked.length > 0 ? (
-        <Fact name="A run has to give">
+        <Fact name="Required input">
           {asked.map((field) => (
             <code key={field} className={classes.field}>
               {field}

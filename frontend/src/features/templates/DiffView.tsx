@@ -7,7 +7,7 @@ import { pretty } from "./definition";
 import { diff, type DiffRow } from "./diff";
 import classes from "./DiffView.module.css";
 
-/** So many unchanged lines are shown around what changed. */
+/** Unchanged lines shown around each change. */
 const AROUND = 3;
 
 interface Props {
@@ -34,7 +34,7 @@ export function DiffView({ left, right, onClose, onSwap }: Props) {
           </Title>
           <Text size="xs" c="dimmed">
             {taken + added === 0
-              ? "They say the same."
+              ? "The versions are identical."
               : `${taken} ${taken === 1 ? "line" : "lines"} removed, ${added} added.`}
           </Text>
         </div>
@@ -134,7 +134,7 @@ interface Line {
   kind: Kind;
 }
 
-/** Both sides in one column: of what changed together first all that is gone, then all that came. */
+/** Both sides in one column: for each change, first the removed lines, then the added ones. */
 function oneBelowTheOther(rows: DiffRow[]): Line[] {
   const lines: Line[] = [];
   let added: Line[] = [];
@@ -151,7 +151,7 @@ function oneBelowTheOther(rows: DiffRow[]): Line[] {
   return [...lines, ...added];
 }
 
-/** What changed with a few lines around it. */
+/** A change with a few lines around it. */
 function parts(rows: DiffRow[]): DiffRow[][] {
   const near = rows.map((_, index) =>
     rows.slice(Math.max(0, index - AROUND), index + AROUND + 1).some((row) => !row.same),

@@ -11,26 +11,26 @@ import { type EditorHandle, JsonEditor } from "./JsonEditor";
 import type { Fault, Schema } from "./json-schema";
 import { KeyHelp } from "./KeyHelp";
 
-export interface Wish {
+export interface Submission {
   name: string;
   definition: Record<string, unknown>;
   activate: boolean;
 }
 
 interface Props {
-  /** The text to begin with. */
+  /** The initial text. */
   initial: string;
-  /** Whether it is a template that doesn't exist yet: then it needs a name, and is active at once. */
+  /** Whether this creates a template, which needs a name and becomes active immediately. */
   isNew: boolean;
   schema: Schema;
   submitLabel: string;
-  /** Resolves when it is made and one may leave. */
-  onSubmit: (wish: Wish) => Promise<void>;
-  /** What to say about a version that somebody else has made meanwhile. */
+  /** Resolves once it has been saved and the page may be left. */
+  onSubmit: (submission: Submission) => Promise<void>;
+  /** Shown if someone else has created a version in the meantime. */
   conflict?: ReactNode;
 }
 
-/** Writes a definition: JSON with help from its schema, and what is wrong at its place. */
+/** Edits a definition: JSON with help from its schema, and with errors shown in place. */
 export function DraftForm({ initial, isNew, schema, submitLabel, onSubmit, conflict }: Props) {
   const [text, setText] = useState(initial);
   const [cursor, setCursor] = useState(0);
@@ -38,7 +38,7 @@ export function DraftForm({ initial, isNew, schema, submitLabel, onSubmit, confl
   const [activate, setActivate] = useState(true);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
-  // What the server refused, and of which text: the next one is another.
+  // The server's errors, and the text they are about; the next text has none.
   const [refused, setRefused] = useState<{ text: string; faults: Fault[] } | null>(null);
   const editor = useRef<EditorHandle>(null);
   const done = useRef(false);
@@ -92,7 +92,12 @@ export function DraftForm({ initial, isNew, schema, submitLabel, onSubmit, confl
       <Stack gap="md">
         {above ? (
           problem.status === 409 && conflict ? (
-            <Alert color="yellow" icon={<IconAlertTriangle aria-hidden />} title="Somebody was quicker" role="alert">
+            <Alert
+              color="yellow"
+              icon={<IconAlertTriangle aria-hidden />}
+              title="Someone else changed this first"
+              role="alert"
+            >
               {conflict}
             </Alert>
           ) : (
@@ -102,12 +107,12 @@ export function DraftForm({ initial, isNew, schema, submitLabel, onSubmit, confl
         {isNew ? (
           <TextInput
             label="Name"
-            description="What requests call it; it can't be changed. Small letters, digits, - and _"
+            description="The name that requests use; it can't be changed. Lowercase letters, digits, - and _"
             placeholder="invoice-check"
             required
             maxLength={63}
             pattern="[a-z][a-z0-9_\-]*"
-            title="Small letters, digits, - and _, a letter first"
+            title="Lowercase letters, digits, - and _, starting with a letter"
             value={name}
             error={nameFault}
             onChange={(event) => setName(event.currentTarget.value)}
@@ -137,13 +142,13 @@ export function DraftForm({ initial, isNew, schema, submitLabel, onSubmit, confl
           </Button>
           {isNew ? null : (
             <Checkbox
-              label="New runs use it at once"
+              label="Use it for new runs immediately"
               checked={activate}
               onChange={(event) => setActivate(event.currentTarget.checked)}
             />
           )}
           <Text size="sm" c="dimmed" ml="auto">
-            The server checks it as the operators do when a DAG is parsed.
+            The server validates it as the operators do when a DAG is parsed.
           </Text>
         </Group>
       </Stack>
@@ -154,7 +159,7 @@ export function DraftForm({ initial, isNew, schema, submitLabel, onSubmit, confl
         closeButtonProps={{ "aria-label": "Close" }}
       >
         <Stack gap="md">
-          <Text>What you have written here is not kept.</Text>
+          <Text>Your changes will be lost.</Text>
           <Group justify="flex-end">
             <Button variant="default" onClick={() => blocker.reset?.()} data-autofocus>
               Stay

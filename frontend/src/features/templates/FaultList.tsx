@@ -2,7 +2,7 @@ import { Text, UnstyledButton } from "@mantine/core";
 import { IconAlertCircle, IconCircleCheck } from "@tabler/icons-react";
 import { placeOf } from "./editor-setup";
 import classes from "./FaultList.module.css";
-import { lineOf } from "./json-places";
+import { lineOf } from "./json-positions";
 import type { Fault } from "./json-schema";
 
 interface Props {
@@ -11,17 +11,17 @@ interface Props {
   onGoTo: (fault: Fault) => void;
 }
 
-/** What is wrong, with the line; each leads to its place. */
+/** The errors with their lines; each one jumps to its place. */
 export function FaultList({ text, faults, onGoTo }: Props) {
   if (faults.length === 0) {
     return (
       <Text size="sm" c="dimmed" className={classes.fine} role="status">
-        <IconCircleCheck size={16} aria-hidden /> Nothing wrong, as far as the schema tells.
+        <IconCircleCheck size={16} aria-hidden /> No errors found by the schema.
       </Text>
     );
   }
   return (
-    <ul className={classes.faults} aria-label="What is wrong">
+    <ul className={classes.faults} aria-label="Errors">
       {faults.map((fault) => (
         <li key={fault.pointer + fault.detail}>
           <UnstyledButton className={classes.fault} onClick={() => onGoTo(fault)}>

@@ -7,15 +7,15 @@ import classes from "./JsonEditor.module.css";
 import type { Fault, Schema } from "./json-schema";
 
 export interface EditorHandle {
-  /** Goes to where a fault is. */
+  /** Moves the cursor to an error. */
   goTo: (fault: Fault) => void;
 }
 
 interface Props {
-  /** What it begins with; afterwards it is the editor's own. */
+  /** The initial text; afterwards the editor owns it. */
   initial: string;
   onChange: (text: string) => void;
-  /** Tells where the cursor is. */
+  /** Called with the cursor's position. */
   onCursor: (position: number) => void;
   schema: Schema;
   faults: readonly Fault[];
@@ -23,7 +23,7 @@ interface Props {
   ref?: Ref<EditorHandle>;
 }
 
-/** An editor for JSON that knows the schema; its own chunk, as it is heavy. */
+/** A JSON editor that knows the schema; loaded separately, because it is large. */
 export function JsonEditor({ initial, onChange, onCursor, schema, faults, label, ref }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const view = useRef<EditorView | null>(null);

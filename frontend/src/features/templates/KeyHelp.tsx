@@ -1,6 +1,6 @@
 import { Badge, Group, Text, Title } from "@mantine/core";
 import { useMemo } from "react";
-import { keysIn, parse, pathAt } from "./json-places";
+import { keysIn, parse, pathAt } from "./json-positions";
 import { type Key, keysAt, type Path, type Schema } from "./json-schema";
 import classes from "./KeyHelp.module.css";
 
@@ -10,7 +10,7 @@ interface Props {
   schema: Schema;
 }
 
-/** The keys that may stand where the cursor is, and what each means. */
+/** The keys that are allowed at the cursor, with their descriptions. */
 export function KeyHelp({ text, cursor, schema }: Props) {
   const { place, keys, there } = useMemo(() => keysAround(text, cursor, schema), [text, cursor, schema]);
   return (
@@ -19,7 +19,7 @@ export function KeyHelp({ text, cursor, schema }: Props) {
         {place.length === 0 ? "Keys of a definition" : `Keys of ${nameOf(place)}`}
       </Title>
       <Text size="xs" c="dimmed" mb="sm">
-        Move the cursor to see those of another part; Ctrl-Space completes.
+        Move the cursor to see the keys of another part. Ctrl-Space completes.
       </Text>
       <dl className={classes.keys}>
         {keys.map((key) => (
@@ -29,7 +29,7 @@ export function KeyHelp({ text, cursor, schema }: Props) {
                 <code className="mono">{key.name}</code>
                 {key.required ? (
                   <Badge size="xs" color="petrol" variant="light">
-                    needed
+                    required
                   </Badge>
                 ) : null}
                 {there.includes(key.name) ? (
@@ -50,7 +50,7 @@ export function KeyHelp({ text, cursor, schema }: Props) {
   );
 }
 
-/** A text in which names stand between backticks. */
+/** Renders a text in which names are marked with backticks. */
 function Words({ text }: { text: string | undefined }) {
   return text?.split("`").map((part, index) =>
     index % 2 === 1 ? (
@@ -63,7 +63,7 @@ function Words({ text }: { text: string | undefined }) {
   );
 }
 
-/** The nearest part around the cursor of which the schema knows the keys. */
+/** The nearest part around the cursor whose keys the schema defines. */
 function keysAround(text: string, cursor: number, schema: Schema): { place: Path; keys: Key[]; there: string[] } {
   const tree = parse(text);
   const { path } = pathAt(text, cursor, tree);

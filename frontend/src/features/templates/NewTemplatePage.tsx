@@ -14,7 +14,7 @@ import { schemaQuery } from "./queries";
 
 const route = getRouteApi("/signed-in/new-template");
 
-/** Makes a template, from nothing or from another one. */
+/** Creates a template, from scratch or from another one. */
 export function NewTemplatePage() {
   const { from, version } = route.useSearch();
   const navigate = route.useNavigate();
@@ -39,8 +39,8 @@ export function NewTemplatePage() {
         title="New template"
         subtitle={
           copied
-            ? `A copy of version ${version ?? 1} of ${from}, under another name.`
-            : "Its first version is active at once."
+            ? `A copy of version ${version ?? 1} of ${from}, under a new name.`
+            : "Its first version becomes active immediately."
         }
       />
       {schema.error ? <ProblemAlert error={schema.error} onRetry={() => void schema.refetch()} /> : null}
@@ -54,7 +54,7 @@ export function NewTemplatePage() {
           initial={pretty(copied ? other.data?.definition : FIRST_DRAFT)}
           isNew
           schema={schema.data}
-          submitLabel="Make the template"
+          submitLabel="Create template"
           onSubmit={async ({ name, definition }) => {
             await answer(
               api.POST("/templates", { body: { name, definition: definition as TemplateBody["definition"] } }),

@@ -11,11 +11,11 @@ import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { pretty } from "./definition";
 import { DraftForm } from "./DraftForm";
 import { schemaQuery } from "./queries";
-import { whyNot } from "./useTemplateChanges";
+import { readOnlyReason } from "./useTemplateChanges";
 
 const route = getRouteApi("/signed-in/saved/$name/edit");
 
-/** Makes the next version of a template, beginning with an earlier one. */
+/** Creates a template's next version, starting from an earlier one. */
 export function NewVersionPage() {
   const { name } = route.useParams();
   const search = route.useSearch();
@@ -23,11 +23,11 @@ export function NewVersionPage() {
   const client = useQueryClient();
   const me = useMe();
   const schema = useQuery(schemaQuery);
-  // What was there when one began to write: a later version is told of, not written over.
+  // The latest version when editing began: a newer one is reported, not overwritten.
   const template = useQuery({ ...templateQuery(name), staleTime: Infinity, refetchOnMount: "always" });
   const base = search.version ?? template.data?.latest_version;
   const version = useQuery({ ...versionQuery(name, base ?? 1), enabled: base !== undefined });
-  const refusal = template.data ? whyNot(me, template.data) : null;
+  const refusal = template.data ? readOnlyReason(me, template.data) : null;
   const failed = [schema, template, version].find((query) => query.error);
   const latest = template.data?.latest_version;
 
@@ -47,7 +47,7 @@ export function NewVersionPage() {
       <PageHeader
         title={latest === undefined ? "New version" : `Version ${latest + 1} of ${name}`}
         subtitle={
-          base === undefined ? undefined : `Begins with version ${base}. Versions never change; this makes another one.`
+          base === undefined ? undefined : `Starts from version ${base}. Versions never change; this creates a new one.`
         }
       />
       {failed ? <ProblemAlert error={failed.error} onRetry={() => void failed.refetch()} /> : null}
@@ -61,14 +61,14 @@ export function NewVersionPage() {
           initial={pretty(version.data.definition)}
           isNew={false}
           schema={schema.data}
-          submitLabel={`Make version ${latest + 1}`}
+          submitLabel={`Create version ${latest + 1}`}
           conflict={
             <>
-              A version was made after {latest}, which you began with.{" "}
+              A newer version than {latest}, from which you started, has been created.{" "}
               <AnchorLink to="/saved/$name" params={{ name }} target="_blank" inherit>
-                Look at it
+                Open it
               </AnchorLink>{" "}
-              in another tab, copy what you have written, and begin with it.
+              in another tab, copy your changes, and start from it.
             </>
           }
           onSubmit={async ({ definition, activate }) => {

@@ -4,7 +4,7 @@ import { IconArchive } from "@tabler/icons-react";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { useTemplateChanges } from "./useTemplateChanges";
 
-/** Retires a template, once somebody has said that they mean it. */
+/** Retires a template, after confirmation. */
 export function RetireButton({ name }: { name: string }) {
   const [opened, { open, close }] = useDisclosure();
   const { retire } = useTemplateChanges(name);
@@ -16,13 +16,13 @@ export function RetireButton({ name }: { name: string }) {
       <Modal opened={opened} onClose={close} title={`Retire ${name}?`} closeButtonProps={{ "aria-label": "Close" }}>
         <Stack gap="md">
           <Text>
-            Nobody can start runs of it any more, of no version; requests that name it are refused. Runs that have been
-            started go on. Its versions stay, and activating one brings it back.
+            No version of it can be run any more; requests that name it are rejected. Runs that have already started
+            continue. Its versions are kept, and activating one brings it back.
           </Text>
           {retire.error ? <ProblemAlert error={retire.error} /> : null}
           <Group justify="flex-end">
             <Button variant="default" onClick={close}>
-              Keep it
+              Keep
             </Button>
             <Button
               color="red"

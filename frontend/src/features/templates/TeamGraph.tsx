@@ -10,14 +10,14 @@ const HEIGHT = 62;
 const ACROSS = 74;
 const DOWN = 16;
 
-/** Who works, and who gets whose results, from left to right. */
+/** The team's agents from left to right, and whose results each one gets. */
 export function TeamGraph({ definition }: { definition: Definition }) {
   const team = useMemo(() => teamOf(definition), [definition]);
   const marker = useId();
   const height = team.rows * (HEIGHT + DOWN) - DOWN;
   const width = team.columns * (WIDTH + ACROSS) - ACROSS;
   const inColumn = (column: number) => team.members.filter((member) => member.column === column).length;
-  // Columns with fewer members stand in the middle.
+  // Columns with fewer members are centred.
   const top = (member: Member) =>
     (height - (inColumn(member.column) * (HEIGHT + DOWN) - DOWN)) / 2 + member.row * (HEIGHT + DOWN);
   const left = (member: Member) => member.column * (WIDTH + ACROSS);
@@ -71,7 +71,7 @@ export function TeamGraph({ definition }: { definition: Definition }) {
               <b>{member.name}</b>
               <span>
                 {member.kind}
-                {member.required ? "" : ", may fail"}
+                {member.required ? "" : ", optional"}
               </span>
               {member.model ? <span className="mono">{member.model}</span> : null}
             </div>

@@ -12,12 +12,12 @@ import { DefinitionView } from "./DefinitionView";
 import { DiffView } from "./DiffView";
 import { RetireButton } from "./RetireButton";
 import { templateSearch } from "./search";
-import { whyNot } from "./useTemplateChanges";
+import { readOnlyReason } from "./useTemplateChanges";
 import { VersionList } from "./VersionList";
 
 const route = getRouteApi("/signed-in/saved/$name");
 
-/** One template: what it says, its history, and what can be done with it. */
+/** A template: its definition, its history and the actions available. */
 export function TemplatePage() {
   const { name } = route.useParams();
   const search = route.useSearch();
@@ -31,7 +31,7 @@ export function TemplatePage() {
     enabled: search.against !== undefined,
   });
   const show = (part: Record<string, unknown>) => void navigate({ search: templateSearch({ ...search, ...part }) });
-  const refusal = template.data ? whyNot(me, template.data) : null;
+  const refusal = template.data ? readOnlyReason(me, template.data) : null;
   const runs = mayChange(me.role);
 
   return (
@@ -92,7 +92,7 @@ export function TemplatePage() {
         <Stack gap="md">
           <Group gap="sm">
             <Tooltip
-              label={template.data.active ? `New runs use version ${template.data.version}` : "No run can use it"}
+              label={template.data.active ? `New runs use version ${template.data.version}` : "No runs can use it"}
             >
               <span>
                 <StateBadge state={template.data.active ? "active" : "retired"} size="md" />
@@ -101,7 +101,7 @@ export function TemplatePage() {
             <Text c="dimmed" size="sm">
               {template.data.active
                 ? `New runs use version ${template.data.version}.`
-                : "Nobody can run it until a version is activated again."}{" "}
+                : "It can't be run until a version is activated again."}{" "}
               {runs ? refusal : READS_ONLY}
             </Text>
           </Group>
@@ -117,7 +117,7 @@ export function TemplatePage() {
           ) : version.data ? (
             <DefinitionView
               title={`Version ${version.data.version}`}
-              note={version.data.version === template.data.version ? null : "not the one that is run"}
+              note={version.data.version === template.data.version ? null : "not the active version"}
               definition={version.data.definition}
             />
           ) : (

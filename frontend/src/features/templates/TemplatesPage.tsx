@@ -26,7 +26,7 @@ import { TemplatesTable } from "./TemplatesTable";
 
 const route = getRouteApi("/signed-in/saved");
 
-/** All templates: workflows that are data. */
+/** All templates: workflows as data. */
 export function TemplatesPage() {
   const search = route.useSearch();
   const navigate = route.useNavigate();
@@ -45,7 +45,7 @@ export function TemplatesPage() {
     <>
       <PageHeader
         title="Templates"
-        subtitle="Workflows that are data: which DAG, which agents, with what input, model and budget."
+        subtitle="Workflows as data: which DAG and agents, with which input, model and budget."
       >
         {writes ? (
           <ButtonLink to="/new-template" leftSection={<IconPlus size={16} aria-hidden />}>
@@ -53,7 +53,7 @@ export function TemplatesPage() {
           </ButtonLink>
         ) : (
           <Text size="sm" c="dimmed" maw={320}>
-            Your role Viewer reads only. Making templates needs the role User or higher.
+            The role Viewer is read-only. Creating templates requires the role User or higher.
           </Text>
         )}
       </PageHeader>
@@ -79,7 +79,7 @@ export function TemplatesPage() {
             w={230}
           />
           <SegmentedControl
-            aria-label="Which templates"
+            aria-label="Status"
             data={[
               { value: "active", label: "Active" },
               { value: "retired", label: "Retired" },
@@ -105,24 +105,24 @@ export function TemplatesPage() {
               <EmptyState
                 icon={IconFilterOff}
                 title={
-                  search.show === "retired" && !search.q && !search.dag ? "No template is retired" : "No template fits"
+                  search.show === "retired" && !search.q && !search.dag ? "No retired templates" : "No templates match"
                 }
                 action={
                   <Button variant="default" onClick={() => void navigate({ search: {}, replace: true })}>
-                    Show the active ones
+                    Show active templates
                   </Button>
                 }
               >
-                Take a filter away, or look for a shorter part of the name.
+                Remove a filter, or search for a shorter part of the name.
               </EmptyState>
             ) : (
               <EmptyState
                 icon={IconTemplate}
-                title="There are no templates yet"
-                action={writes ? <ButtonLink to="/new-template">Make the first one</ButtonLink> : undefined}
+                title="No templates yet"
+                action={writes ? <ButtonLink to="/new-template">Create the first one</ButtonLink> : undefined}
               >
-                A template names agents, how they work together, and the input to begin with. Running it needs no new
-                DAG file.
+                A template defines agents, how they work together, and their initial input. Running it needs no new DAG
+                file.
               </EmptyState>
             )}
           </Paper>

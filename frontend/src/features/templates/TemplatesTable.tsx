@@ -9,7 +9,7 @@ import { IconLink } from "@/shared/ui/links";
 import rows from "@/shared/ui/rows.module.css";
 import { StateBadge } from "@/shared/ui/StateBadge";
 
-/** Templates as rows; each is a link to its page. */
+/** Templates as rows; each row links to the template's page. */
 export function TemplatesTable({ templates }: { templates: TemplateSummary[] }) {
   const runs = mayChange(useMe().role);
   return (
@@ -22,7 +22,7 @@ export function TemplatesTable({ templates }: { templates: TemplateSummary[] }) 
             <Table.Th visibleFrom="sm">Workflow</Table.Th>
             <Table.Th visibleFrom="sm">Version</Table.Th>
             <Table.Th>State</Table.Th>
-            <Table.Th visibleFrom="sm">Made by</Table.Th>
+            <Table.Th visibleFrom="sm">Created by</Table.Th>
             <Table.Th visibleFrom="sm">Updated</Table.Th>
             {runs ? (
               <Table.Th w={48}>
@@ -62,7 +62,7 @@ export function TemplatesTable({ templates }: { templates: TemplateSummary[] }) 
             {runs ? (
               <Table.Td>
                 {template.active ? (
-                  <Tooltip label="Run it">
+                  <Tooltip label="Run">
                     <IconLink
                       to="/run/$dagId"
                       params={{ dagId: template.dag_id }}

@@ -11,16 +11,16 @@ import { versionsQuery } from "./queries";
 
 interface Props {
   template: TemplateOut;
-  /** The version that is shown, and the one that it is compared with. */
+  /** The version shown, and the one it is compared with. */
   shown: number;
   against: number | undefined;
-  /** Whether one may let another version be active. */
+  /** Whether the user may activate another version. */
   changes: boolean;
   onShow: (version: number) => void;
   onCompare: (version: number) => void;
 }
 
-/** A template's history, the newest version first. */
+/** A template's history, newest version first. */
 export function VersionList({ template, shown, against, changes, onShow, onCompare }: Props) {
   const query = useInfiniteQuery(versionsQuery(template.name));
   const versions = query.data?.pages.flatMap((page) => page.versions) ?? [];
@@ -33,10 +33,10 @@ export function VersionList({ template, shown, against, changes, onShow, onCompa
           <>
             <Table.Th>Version</Table.Th>
             <Table.Th visibleFrom="sm">State</Table.Th>
-            <Table.Th>Made</Table.Th>
+            <Table.Th>Created</Table.Th>
             <Table.Th visibleFrom="sm">Last active</Table.Th>
             <Table.Th>
-              <VisuallyHidden>What can be done</VisuallyHidden>
+              <VisuallyHidden>Actions</VisuallyHidden>
             </Table.Th>
           </>
         }
@@ -49,7 +49,7 @@ export function VersionList({ template, shown, against, changes, onShow, onCompa
               {moment(one.created_at)}
               <Text span c="dimmed">
                 {" "}
-                by {one.created_by ?? "nobody known"}
+                by {one.created_by ?? "an unknown user"}
               </Text>
             </Table.Td>
             <Table.Td visibleFrom="sm">

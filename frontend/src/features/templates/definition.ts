@@ -1,4 +1,4 @@
-/** A template's definition as far as this page reads it; what a later backend adds is shown as JSON. */
+/** The parts of a template's definition that this page reads; what a newer backend adds is shown as JSON. */
 export interface Definition {
   dag_id?: string;
   description?: string;
@@ -26,15 +26,15 @@ export interface Agent {
 }
 
 export const MODES: Record<string, string> = {
-  parallel: "All at once",
-  sequential: "One after the other, each with the results before it",
-  graph: "Each as soon as those that it depends on are done",
-  supervisor: "A model picks who works next",
+  parallel: "All in parallel",
+  sequential: "One after the other, each with the previous results",
+  graph: "Each as soon as its dependencies have finished",
+  supervisor: "A model chooses the next agent",
 };
 
 export const DEFAULT_MODE = "parallel";
 
-/** As it is compared and edited. */
+/** The text in which it is compared and edited. */
 export function pretty(definition: unknown): string {
   return JSON.stringify(definition, null, 2);
 }

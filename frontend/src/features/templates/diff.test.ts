@@ -9,12 +9,12 @@ const shown = (left: string, right: string) =>
       : [...(row.left ? [`- ${row.left.text}`] : []), ...(row.right ? [`+ ${row.right.text}`] : [])],
   );
 
-describe("a difference", () => {
-  it("of the same is nothing", () => {
+describe("a diff", () => {
+  it("of identical texts is empty", () => {
     expect(diff("a\nb", "a\nb").every((row) => row.same)).toBe(true);
   });
 
-  it("shows what was added, taken away and changed, with line numbers of either side", () => {
+  it("shows added, removed and changed lines with both sides' line numbers", () => {
     expect(shown("a\nb\nc\nd", "a\nx\nc\nd\ne")).toEqual(["  a", "- b", "+ x", "  c", "  d", "+ e"]);
     const added = diff("a\nc", "a\nb\nc");
     expect(added[1]).toEqual({ left: null, right: { number: 2, text: "b" }, same: false });
@@ -22,7 +22,7 @@ describe("a difference", () => {
     expect(added[2]?.right?.number).toBe(3);
   });
 
-  it("finds what stayed between two changes", () => {
+  it("finds unchanged lines between two changes", () => {
     expect(shown("1\n2\n3\n4\n5", "0\n2\n3\n9\n5")).toEqual(["- 1", "+ 0", "  2", "  3", "- 4", "+ 9", "  5"]);
   });
 
@@ -37,7 +37,7 @@ describe("a difference", () => {
     expect(rows.flatMap((row) => (row.right ? [row.right.text] : [])).join("\n")).toBe(right);
   });
 
-  it("does not look closely at what is too much to compare", () => {
+  it("doesn't compare very large texts in detail", () => {
     const many = (prefix: string) => Array.from({ length: 3_000 }, (_, index) => `${prefix}${index}`).join("\n");
     expect(diff(many("a"), many("b")).some((row) => row.same)).toBe(false);
   });

@@ -1,14 +1,14 @@
-/** A line on the left, on the right, or the same on both. */
+/** A line on the left, on the right, or on both sides. */
 export interface DiffRow {
   left: { number: number; text: string } | null;
   right: { number: number; text: string } | null;
   same: boolean;
 }
 
-/** Above so many pairs of lines the middle is not looked at closely: all of it has changed. */
+/** With more pairs of lines than this, the middle isn't compared in detail but treated as changed. */
 const CLOSE_LOOK = 4_000_000;
 
-/** Two texts side by side, line by line; what changed in the same place stands beside each other. */
+/** Compares two texts line by line; lines changed in the same place are paired. */
 export function diff(left: string, right: string): DiffRow[] {
   const [a, b] = [left.split("\n"), right.split("\n")];
   let start = 0;
@@ -39,7 +39,7 @@ function line(all: string[], index: number): { number: number; text: string } {
   return { number: index + 1, text: all[index] ?? "" };
 }
 
-/** A longest common subsequence, as pairs of places. */
+/** A longest common subsequence, as pairs of indexes. */
 function common(a: string[], b: string[]): [number, number][] {
   if (a.length * b.length > CLOSE_LOOK) return [];
   const width = b.length + 1;

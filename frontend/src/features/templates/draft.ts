@@ -1,32 +1,36 @@
 import type { FieldFault } from "@/shared/api/problem";
-import { brokenAt } from "./json-places";
+import { syntaxErrorAt } from "./json-positions";
 import { faultsOf, type Fault, type Schema } from "./json-schema";
 
 const DEFINITION = "/definition";
 
-/** What an editor's text comes to. */
+/** The parsed text of an editor. */
 export interface Draft {
-  /** Null when the text is no JSON object. */
+  /** Null if the text isn't a JSON object. */
   definition: Record<string, unknown> | null;
   faults: Fault[];
 }
 
-/** Reads a text; the faults are those that are known without the server. */
+/** Parses a text and returns the errors that can be found without the server. */
 export function readDraft(text: string, schema: Schema | undefined): Draft {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (error) {
-    const fault = { pointer: "", detail: `This is not JSON: ${reasonOf(error)}`, position: brokenAt(text) ?? 0 };
+    const fault = {
+      pointer: "",
+      detail: `This isn't valid JSON: ${reasonOf(error)}`,
+      position: syntaxErrorAt(text) ?? 0,
+    };
     return { definition: null, faults: [fault] };
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    return { definition: null, faults: [{ pointer: "", detail: "A definition is an object: { … }" }] };
+    return { definition: null, faults: [{ pointer: "", detail: "A definition must be an object: { … }" }] };
   }
   return { definition: value as Record<string, unknown>, faults: schema ? faultsOf(schema, value) : [] };
 }
 
-/** What the server said of the definition, as places in it. */
+/** The server's errors about the definition, by place. */
 export function inDefinition(faults: readonly FieldFault[]): Fault[] {
   return faults
     .filter(({ pointer }) => isInDefinition(pointer))
@@ -37,7 +41,7 @@ export function isInDefinition(pointer: string): boolean {
   return pointer === DEFINITION || pointer.startsWith(`${DEFINITION}/`);
 }
 
-/** A definition to begin with. */
+/** The initial definition of a new template. */
 export const FIRST_DRAFT = {
   dag_id: "multi_agent_workflow",
   description: "",

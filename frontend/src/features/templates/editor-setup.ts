@@ -22,10 +22,10 @@ import {
   lineNumbers,
 } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
-import { keysIn, pathAt, type Span, spanOf } from "./json-places";
+import { keysIn, pathAt, type Span, spanOf } from "./json-positions";
 import { type Fault, type Key, keysAt, type Path, type Schema, valuesAt } from "./json-schema";
 
-/** What the editor does besides editing: colours, indentation, help from a schema. */
+/** The editor's extensions: highlighting, indentation, help from a schema. */
 export function setup(schema: () => Schema, label: string): Extension {
   return [
     lineNumbers(),
@@ -44,13 +44,13 @@ export function setup(schema: () => Schema, label: string): Extension {
     EditorView.lineWrapping,
     EditorState.tabSize.of(2),
     EditorView.contentAttributes.of({ "aria-label": label, spellcheck: "false" }),
-    // Tab goes on to the next field, as in every form; Ctrl-] indents.
+    // Tab moves to the next field, as in every form; Ctrl-] indents.
     keymap.of([...closeBracketsKeymap, ...defaultKeymap, ...historyKeymap, ...completionKeymap, ...lintKeymap]),
     look,
   ];
 }
 
-/** Faults at their places. */
+/** Shows errors in place. */
 export function diagnosticsOf(text: string, faults: readonly Fault[]): Diagnostic[] {
   return faults.map((fault) => ({
     ...placeOf(text, fault),
@@ -59,7 +59,7 @@ export function diagnosticsOf(text: string, faults: readonly Fault[]): Diagnosti
   }));
 }
 
-/** Where a fault stands in a text. */
+/** The range of an error in a text. */
 export function placeOf(text: string, { pointer, position }: Fault): Span {
   if (position === undefined) return spanOf(text, pointer);
   const from = Math.min(position, Math.max(0, text.length - 1));
@@ -84,7 +84,7 @@ function complete(context: CompletionContext, schema: Schema): CompletionResult 
       .map((one) =>
         snippetCompletion(followed ? `"${one.name}"` : `"${one.name}": ${beginning(one)}`, {
           label: `"${one.name}"`,
-          detail: one.required ? `${one.type}, needed` : one.type,
+          detail: one.required ? `${one.type}, required` : one.type,
           info: one.description,
           boost: one.required ? 1 : 0,
         }),
@@ -97,7 +97,7 @@ function complete(context: CompletionContext, schema: Schema): CompletionResult 
   return options.length > 0 ? { from, to, options } : null;
 }
 
-/** The agents that another one can depend on. */
+/** The agents that an agent can depend on. */
 function agentNames(text: string, path: Path): string[] {
   if (path[0] !== "agents" || path[2] !== "depends_on") return [];
   try {

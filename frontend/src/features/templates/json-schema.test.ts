@@ -34,8 +34,8 @@ const SCHEMA = {
   },
 };
 
-describe("what is known without the server", () => {
-  it("is nothing of what fits", () => {
+describe("validation without the server", () => {
+  it("accepts valid definitions", () => {
     const fits = {
       dag_id: "d",
       orchestration_mode: null,
@@ -49,18 +49,18 @@ describe("what is known without the server", () => {
 
   it.each([
     [{}, "/dag_id", "is missing"],
-    [{ dag_id: 5 }, "/dag_id", "is a whole number; it has to be a text"],
-    [{ dag_id: "d", agent: [] }, "/agent", "is no key here; there are dag_id, "],
-    [{ dag_id: "d", orchestration_mode: "fast" }, "/orchestration_mode", 'is none of "parallel", "graph"'],
+    [{ dag_id: 5 }, "/dag_id", "is a whole number; it must be a text"],
+    [{ dag_id: "d", agent: [] }, "/agent", "isn't allowed here; the keys are dag_id, "],
+    [{ dag_id: "d", orchestration_mode: "fast" }, "/orchestration_mode", `isn't one of "parallel", "graph"`],
     [{ dag_id: "d", agents: [{ name: "a" }, {}] }, "/agents/1/name", "is missing"],
     [
       { dag_id: "d", agents: [{ name: "a", max_tokens: 1.5 }] },
       "/agents/0/max_tokens",
-      "is a number; it has to be a whole",
+      "is a number; it must be a whole",
     ],
-    [{ dag_id: "d", agents: {} }, "/agents", "is an object; it has to be a list"],
-    [{ dag_id: "d", synthesis: { modle: "m" } }, "/synthesis/modle", "is no key here"],
-    [{ dag_id: "d", synthesis: 3 }, "/synthesis", "it has to be true or false or an object"],
+    [{ dag_id: "d", agents: {} }, "/agents", "is an object; it must be a list"],
+    [{ dag_id: "d", synthesis: { modle: "m" } }, "/synthesis/modle", "isn't allowed here"],
+    [{ dag_id: "d", synthesis: 3 }, "/synthesis", "it must be true or false or an object"],
   ])("%j: %s", (value, pointer, detail) => {
     const faults = faultsOf(SCHEMA, value);
     expect(faults).toHaveLength(1);
@@ -70,14 +70,14 @@ describe("what is known without the server", () => {
 });
 
 describe("help", () => {
-  it("names the keys of a place", () => {
+  it("lists the keys of a place", () => {
     expect(keysAt(SCHEMA, ["agents", 3]).map((key) => key.name)).toEqual(["name", "max_tokens", "temperature"]);
     expect(keysAt(SCHEMA, []).find((key) => key.name === "dag_id")).toMatchObject({ required: true, type: "text" });
     expect(keysAt(SCHEMA, []).find((key) => key.name === "budget")?.description).toBe("Its own words");
     expect(keysAt(SCHEMA, ["input_data", "anything"])).toEqual([]);
   });
 
-  it("names the values of a place", () => {
+  it("lists the values of a place", () => {
     expect(valuesAt(SCHEMA, ["orchestration_mode"])).toEqual(["parallel", "graph"]);
     expect(valuesAt(SCHEMA, ["synthesis"])).toEqual([true, false]);
     expect(valuesAt(SCHEMA, ["dag_id"])).toEqual([]);
@@ -85,15 +85,15 @@ describe("help", () => {
 });
 
 describe("a draft", () => {
-  it("is no definition while it is not JSON, and says where", () => {
+  it("reports the position of invalid JSON", () => {
     const draft = readDraft('{\n  "dag_id": \n}', SCHEMA);
     expect(draft.definition).toBeNull();
-    expect(draft.faults[0]?.detail).toContain("This is not JSON");
+    expect(draft.faults[0]?.detail).toContain("This isn't valid JSON");
     expect(draft.faults[0]?.position).toBeGreaterThan(10);
-    expect(readDraft("[]", SCHEMA).faults[0]?.detail).toContain("is an object");
+    expect(readDraft("[]", SCHEMA).faults[0]?.detail).toContain("must be an object");
   });
 
-  it("takes the server's pointers into the definition, and leaves others alone", () => {
+  it("uses the server's pointers into the definition and ignores others", () => {
     const faults = [
       { pointer: "/definition/agents/0/type", detail: "is none" },
       { pointer: "/definition", detail: "is too large" },

@@ -1,17 +1,17 @@
-/** JSON Schema as far as definitions use it: `$ref`, `anyOf`, types, `enum`, `const`, `required`, unknown keys. */
+/** The part of JSON Schema that definitions use: `$ref`, `anyOf`, types, `enum`, `const`, `required`, unknown keys. */
 
 export type Schema = Record<string, unknown>;
 export type Path = (string | number)[];
 
-/** A fault of a value: where (a JSON pointer), and what. */
+/** An error in a value: its place (a JSON pointer) and a description. */
 export interface Fault {
   pointer: string;
   detail: string;
-  /** Where it is, of what has no pointer: a text that is not JSON. */
+  /** The position of an error without a pointer, in a text that isn't valid JSON. */
   position?: number;
 }
 
-/** A key of an object, for who has to know what it is. */
+/** An object's key with its description, for help and completion. */
 export interface Key {
   name: string;
   type: string;
@@ -19,7 +19,7 @@ export interface Key {
   required: boolean;
 }
 
-/** What a schema may stand for: its references followed, its alternatives one by one, without null. */
+/** A schema's alternatives with references resolved, without null. */
 export function branches(root: Schema, schema: unknown): Schema[] {
   if (!isObject(schema)) return [];
   if (typeof schema.$ref === "string") {
@@ -34,7 +34,7 @@ export function branches(root: Schema, schema: unknown): Schema[] {
   return options.flatMap((option) => branches(root, option)).map((branch) => ({ ...branch, ...own }));
 }
 
-/** What may stand at a place; nothing when the schema doesn't say. */
+/** The schemas for a place; empty if the schema doesn't define it. */
 export function schemasAt(root: Schema, path: Path): Schema[] {
   return path.reduce<Schema[]>(
     (here, step) =>
@@ -64,7 +64,7 @@ export function keysAt(root: Schema, path: Path): Key[] {
   return [...keys.values()];
 }
 
-/** The values that may stand at a place, where there are only so many. */
+/** The values allowed at a place, if they are enumerated. */
 export function valuesAt(root: Schema, path: Path): unknown[] {
   return schemasAt(root, path).flatMap((schema) => {
     if (Array.isArray(schema.enum)) return schema.enum as unknown[];
@@ -73,7 +73,7 @@ export function valuesAt(root: Schema, path: Path): unknown[] {
   });
 }
 
-/** What a value breaks of the schema. The server says more; this is known at once. */
+/** The ways in which a value violates the schema. The server checks more; this is immediate. */
 export function faultsOf(root: Schema, value: unknown): Fault[] {
   return check(root, branches(root, root), value, "");
 }
@@ -84,10 +84,10 @@ function check(root: Schema, schemas: Schema[], value: unknown, pointer: string)
   const [schema] = fitting;
   if (!schema) {
     const wanted = [...new Set(schemas.map((one) => nameOf(String(one.type))))].join(" or ");
-    return [{ pointer, detail: `is ${nameOf(typeOf(value, ""))}; it has to be ${wanted}` }];
+    return [{ pointer, detail: `is ${nameOf(typeOf(value, ""))}; it must be ${wanted}` }];
   }
   if (Array.isArray(schema.enum) && !schema.enum.includes(value)) {
-    return [{ pointer, detail: `is none of ${schema.enum.map((one) => JSON.stringify(one)).join(", ")}` }];
+    return [{ pointer, detail: `isn't one of ${schema.enum.map((one) => JSON.stringify(one)).join(", ")}` }];
   }
   if (Array.isArray(value)) {
     const items = branches(root, schema.items);
@@ -106,7 +106,10 @@ function checkObject(root: Schema, schema: Schema, value: Schema, pointer: strin
     const place = `${pointer}/${escaped(name)}`;
     if (name in properties) return [...faults, ...check(root, branches(root, properties[name]), member, place)];
     if (schema.additionalProperties !== false) return faults;
-    return [...faults, { pointer: place, detail: `is no key here; there are ${Object.keys(properties).join(", ")}` }];
+    return [
+      ...faults,
+      { pointer: place, detail: `isn't allowed here; the keys are ${Object.keys(properties).join(", ")}` },
+    ];
   }, missing);
 }
 

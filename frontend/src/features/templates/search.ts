@@ -1,9 +1,9 @@
-/** The list of templates as it stands in the address. */
+/** The state of the template list in the URL. */
 export interface TemplatesSearch {
-  /** A part of the name or description. */
+  /** Part of the name or description. */
   q?: string;
   dag?: string;
-  /** Without it: those that can be run. */
+  /** Default: active templates. */
   show?: "retired" | "all";
 }
 
@@ -15,11 +15,11 @@ export function templatesSearch({ q, dag, show }: Record<string, unknown>): Temp
   };
 }
 
-/** A template's page as it stands in the address. */
+/** The state of a template's page in the URL. */
 export interface TemplateSearch {
-  /** The version that is shown; without it the active or latest one. */
+  /** The version shown; by default the active or latest one. */
   version?: number;
-  /** The version that it is compared with. */
+  /** The version it is compared with. */
   against?: number;
 }
 
@@ -30,7 +30,7 @@ export function templateSearch({ version, against }: Record<string, unknown>): T
   };
 }
 
-/** What a new template or version begins as. */
+/** The starting point of a new template or version. */
 export interface DraftSearch {
   /** A template's name, … */
   from?: string;

@@ -1,6 +1,6 @@
 import { DEFAULT_MODE, type Definition } from "./definition";
 
-/** Somebody who works: an agent, the supervisor, or who sums up. */
+/** A member of the team: an agent, the supervisor or the summary. */
 export interface Member {
   id: string;
   name: string;
@@ -14,13 +14,13 @@ export interface Member {
 
 export interface Team {
   members: Member[];
-  /** From whom results go to whom, by id. */
+  /** The flow of results, from id to id. */
   links: { from: string; to: string; both: boolean }[];
   columns: number;
   rows: number;
 }
 
-/** Who works, and who gets whose results, laid out from left to right. */
+/** Lays out the team and its flow of results from left to right. */
 export function teamOf(definition: Definition): Team {
   const agents = definition.agents ?? [];
   const mode = definition.orchestration_mode ?? DEFAULT_MODE;
@@ -48,7 +48,7 @@ export function teamOf(definition: Definition): Team {
     members.unshift({
       id: "supervisor",
       name: "Supervisor",
-      kind: "picks who works next",
+      kind: "chooses the next agent",
       model: typeof model === "string" ? model : null,
       required: true,
       column: 0,
@@ -67,7 +67,7 @@ export function teamOf(definition: Definition): Team {
     members.push({
       id: "synthesis",
       name: "Summary",
-      kind: "sums up the results",
+      kind: "summarises the results",
       model: typeof model === "string" ? model : null,
       required: true,
       column: last,
@@ -82,7 +82,7 @@ export function teamOf(definition: Definition): Team {
   };
 }
 
-/** How far each is from those that wait for nobody. A circle, which the API refuses, ends somewhere. */
+/** Each agent's distance from those without dependencies. A cycle, which the API rejects, is cut somewhere. */
 function layers(before: string[][]): number[] {
   const indexOf = (id: string) => Number(id.slice("agent-".length));
   const depth = (index: number, seen: readonly number[]): number =>

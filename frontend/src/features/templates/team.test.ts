@@ -13,18 +13,18 @@ const columns = (definition: Definition) =>
   Object.fromEntries(teamOf(definition).members.map((member) => [member.name, member.column]));
 
 describe("who gets whose results", () => {
-  it("side by side: nobody but the summary", () => {
+  it("in parallel: only the summary", () => {
     expect(links({ agents: agents("a", "b") })).toEqual(["a>Summary", "b>Summary"]);
     expect(links({ agents: agents("a", "b"), synthesis: false })).toEqual([]);
   });
 
-  it("one after the other", () => {
+  it("in sequence", () => {
     const definition = { agents: agents("a", "b", "c"), orchestration_mode: "sequential" };
     expect(links(definition)).toEqual(["a>b", "b>c", "c>Summary"]);
     expect(columns(definition)).toEqual({ a: 0, b: 1, c: 2, Summary: 3 });
   });
 
-  it("by what they depend on", () => {
+  it("by dependencies", () => {
     const definition = {
       orchestration_mode: "graph",
       agents: [{ name: "last", depends_on: ["a", "mid"] }, { name: "a" }, { name: "mid", depends_on: ["a", "nobody"] }],
@@ -33,13 +33,13 @@ describe("who gets whose results", () => {
     expect(columns(definition)).toEqual({ a: 0, mid: 1, last: 2, Summary: 3 });
   });
 
-  it("by a supervisor", () => {
+  it("with a supervisor", () => {
     const definition = { agents: agents("a", "b"), orchestration_mode: "supervisor" };
     expect(columns(definition)).toEqual({ Supervisor: 0, a: 1, b: 1, Summary: 2 });
     expect(links(definition)).toContain("Supervisor>a");
   });
 
-  it("ends for a circle too", () => {
+  it("terminates for a cycle", () => {
     const circle = {
       orchestration_mode: "graph",
       agents: [
@@ -51,7 +51,7 @@ describe("who gets whose results", () => {
   });
 });
 
-it("finds the fields that a run has to give", () => {
+it("finds the fields that a run must provide", () => {
   const definition = {
     agents: [
       { name: "a", input_data: { text: { $input: "contract" }, deep: [{ more: { $input: "order" } }] } },

@@ -3,7 +3,7 @@ import { answer, api } from "@/shared/api/client";
 import type { Me, TemplateSummary } from "@/shared/api/schema";
 import { isOperator, mayChange } from "@/shared/api/session";
 
-/** Lets a version be the active one, or retires the template. */
+/** Activates a version or retires the template. */
 export function useTemplateChanges(name: string) {
   const client = useQueryClient();
   const onSuccess = () => client.invalidateQueries({ queryKey: ["templates"] });
@@ -19,9 +19,9 @@ export function useTemplateChanges(name: string) {
   return { activate, retire };
 }
 
-/** Why somebody may not change a template; null when they may. */
-export function whyNot(me: Me, template: Pick<TemplateSummary, "owner">): string | null {
-  if (!mayChange(me.role)) return "Your role Viewer reads only. Changing templates needs the role User or higher.";
+/** Why the user may not change a template; null if they may. */
+export function readOnlyReason(me: Me, template: Pick<TemplateSummary, "owner">): string | null {
+  if (!mayChange(me.role)) return "The role Viewer is read-only. Changing templates requires the role User or higher.";
   if (isOperator(me.role) || template.owner === me.user_id) return null;
-  return `${template.owner ?? "Somebody else"} made it: only they, Op and Admin change it. You can copy it.`;
+  return `Only ${template.owner ?? "its owner"}, Op and Admin can change this template. You can copy it.`;
 }

@@ -2,20 +2,20 @@ import createClient from "openapi-fetch";
 import { problemOf } from "./problem";
 import type { paths } from "./schema";
 
-/** The API with its types. It is on this page's own origin; the session cookie goes along by itself. */
+/** The typed API client. The API is on this page's origin, so the session cookie is sent automatically. */
 export const api = createClient<paths>({
   baseUrl: globalThis.location.origin,
-  // Asked for at each call, so that tests can replace it.
+  // Looked up at each call, so that tests can replace it.
   fetch: (request) => globalThis.fetch(request),
 });
 
-/** What a call comes to: data, or an error and why. */
+/** The outcome of a call: data, or an error with its response. */
 type Answer<T> = Promise<{ data?: T; error?: unknown; response: Response }>;
 
 /**
- * The answer of a call: `await answer(api.GET("/workflows"))`.
+ * Returns the data of a call: `await answer(api.GET("/workflows"))`.
  *
- * Throws `ApiProblem` for everything but success, and a `TypeError` when nobody answers.
+ * Throws `ApiProblem` for error responses, and `TypeError` if there is no response.
  */
 export async function answer<T>(call: Answer<T>): Promise<T> {
   const { data, error, response } = await call;

@@ -1,7 +1,7 @@
 import { queryOptions } from "@tanstack/react-query";
 import { answer, api } from "./client";
 
-/** What the signed-in user has chosen. */
+/** The signed-in user's preferences. */
 export const preferencesQuery = queryOptions({
   queryKey: ["preferences"],
   queryFn: () => answer(api.GET("/users/me/preferences")),

@@ -1,12 +1,12 @@
 import type { ProblemOut } from "./schema";
 
-/** One fault of a request: where it is (a JSON pointer, or `?name` for a query parameter) and what to do. */
+/** An error in a request: its place (a JSON pointer, or `?name` for a query parameter) and what to do about it. */
 export interface FieldFault {
   pointer: string;
   detail: string;
 }
 
-/** Why a request was not answered as wished: the API's problem details, or that nobody answered (`status` 0). */
+/** Why a request failed: the API's problem details, or no response at all (`status` 0). */
 export class ApiProblem extends Error {
   override readonly name = "ApiProblem";
   readonly status: number;
@@ -21,10 +21,10 @@ export class ApiProblem extends Error {
     super(problem.detail ?? title);
     this.status = status;
     this.title = title;
-    this.detail = problem.detail ?? `The server answered with status ${status}.`;
+    this.detail = problem.detail ?? `The server responded with status ${status}.`;
     this.faults = (problem.errors ?? []).map((fault) => ({
       pointer: fault.pointer ?? "",
-      detail: fault.detail ?? "is not accepted",
+      detail: fault.detail ?? "is invalid",
     }));
     this.retryAfter = problem.retry_after ?? retryAfter;
   }
@@ -36,14 +36,14 @@ export class ApiProblem extends Error {
 }
 
 const TITLES: Record<number, string> = {
-  0: "No answer",
+  0: "No response",
   500: "The server failed",
-  502: "The backend is out of reach",
-  503: "Not available now",
-  504: "The backend is out of reach",
+  502: "The backend can't be reached",
+  503: "Temporarily unavailable",
+  504: "The backend can't be reached",
 };
 
-/** The problem that a response tells of, also one that a proxy made and that holds no JSON. */
+/** Reads the problem from a response, even if a proxy sent it and it isn't JSON. */
 export function problemOf(response: Response, body: unknown): ApiProblem {
   const after = Number(response.headers.get("Retry-After"));
   const known = typeof body === "object" && body !== null ? body : {};
@@ -51,7 +51,7 @@ export function problemOf(response: Response, body: unknown): ApiProblem {
   return new ApiProblem(response.status, { ...known, ...detail }, Number.isFinite(after) && after > 0 ? after : null);
 }
 
-/** What went wrong as a problem, whatever was thrown. */
+/** Converts anything thrown into a problem. */
 export function asProblem(error: unknown): ApiProblem {
   if (error instanceof ApiProblem) return error;
   if (error instanceof TypeError) {

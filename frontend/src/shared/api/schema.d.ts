@@ -17,7 +17,7 @@ export interface paths {
          * Create Token
          * @description Exchange an Airflow user's credentials for a bearer token.
          *
-         *     The same token is set as an HttpOnly cookie, so that a browser's `EventSource` is authorised.
+         *     The token is also set as an HttpOnly cookie, so that a browser's `EventSource` is authorised.
          */
         post: operations["create_token_auth_token_post"];
         delete?: never;
@@ -37,11 +37,31 @@ export interface paths {
         put?: never;
         /**
          * Delete Cookie
-         * @description Sign a browser out: its cookie is deleted. Safe to repeat, also without one.
+         * @description Sign a browser out by deleting its cookie. Safe to repeat, also without a cookie.
          *
-         *     Tokens are kept nowhere, so none is recalled: one that was copied elsewhere is good until it expires.
+         *     Tokens are not stored, so they can't be revoked: a copied token remains valid until it expires.
          */
         post: operations["delete_cookie_auth_logout_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/users/me": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Me
+         * @description The signed-in user. For a page that was reloaded and has only the cookie.
+         */
+        get: operations["get_me_users_me_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -59,11 +79,11 @@ export interface paths {
         put?: never;
         /**
          * Trigger Workflow
-         * @description Start a run of a DAG, or of a template. Needs the role User or higher.
+         * @description Start a run of a DAG or of a template. Needs the role User or higher.
          *
-         *     A template gives what the request leaves out: `dag_id`, `model`, `budget` and, key by key, `input_data`.
+         *     A template provides what the request omits: `dag_id`, `model`, `budget` and, key by key, `input_data`.
          *
-         *     Send an `Idempotency-Key` when you may have to repeat the request: it never starts a second run.
+         *     Send an `Idempotency-Key` if you may have to repeat the request: the same key never starts a second run.
          */
         post: operations["trigger_workflow_workflows_trigger_post"];
         delete?: never;
@@ -83,10 +103,10 @@ export interface paths {
         put?: never;
         /**
          * Trigger Batch
-         * @description Start a run of a DAG, or of a template, for each input. Each has its own answer: the run or the problem.
+         * @description Start a run of a DAG or of a template for each input. Each has its own outcome: the run or the problem.
          *
-         *     Once begun it is carried through, even if you go away. With an `Idempotency-Key` a repeated request starts only
-         *     what was not started before. For thousands of inputs, one run with a batch task is far cheaper than as many runs.
+         *     The batch is completed even if you disconnect. With an `Idempotency-Key` a repeated request starts only the runs
+         *     that are missing. For thousands of inputs, one run with a batch task is far cheaper than as many runs.
          */
         post: operations["trigger_batch_workflows_trigger_batch_post"];
         delete?: never;
@@ -106,7 +126,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel Run
-         * @description Stop a run: its agents give up their model calls, nothing further starts. Safe to repeat.
+         * @description Cancel a run: its agents abort their model calls, and nothing further starts. Safe to repeat.
          */
         post: operations["cancel_run_workflows__dag_id__runs__dag_run_id__cancel_post"];
         delete?: never;
@@ -126,7 +146,7 @@ export interface paths {
         put?: never;
         /**
          * Retry Run
-         * @description Run again what failed of a run that failed or was cancelled; agents go on from their checkpoints.
+         * @description Retry the failed tasks of a run that failed or was cancelled; agents continue from their checkpoints.
          */
         post: operations["retry_run_workflows__dag_id__runs__dag_run_id__retry_post"];
         delete?: never;
@@ -144,7 +164,7 @@ export interface paths {
         };
         /**
          * List Workflows
-         * @description The DAGs you may see that can be triggered, with the JSON Schema of their input.
+         * @description The DAGs that you may see and that can be triggered, with the JSON Schema of their input.
          */
         get: operations["list_workflows_workflows_get"];
         put?: never;
@@ -164,7 +184,7 @@ export interface paths {
         };
         /**
          * Get Workflow
-         * @description One DAG, with its tasks and what follows each.
+         * @description One DAG, with its tasks and the dependencies between them.
          */
         get: operations["get_workflow_workflows__dag_id__get"];
         put?: never;
@@ -184,10 +204,10 @@ export interface paths {
         };
         /**
          * List Executions
-         * @description Runs, newest first. Give `next_cursor` as `cursor` for the next page. The role User sees only its own.
+         * @description Runs, newest first. Pass `next_cursor` as `cursor` for the next page. The role User sees only its own runs.
          *
-         *     `agent`: those in which an agent of this name worked. `error_category` and `error_agent`: those that met an error of
-         *     this kind, in this agent, whether they got over it or not.
+         *     `agent`: runs in which an agent of this name worked. `error_category` and `error_agent`: runs that met an error of
+         *     this category or in this agent, whether they recovered from it or not.
          */
         get: operations["list_executions_workflow_status_get"];
         put?: never;
@@ -209,8 +229,8 @@ export interface paths {
          * Stream Status
          * @description The run's events as they happen.
          *
-         *     Without a cursor the present state comes first. With `Last-Event-ID` (header or query) what follows that event
-         *     comes, without loss. After `end` the server closes.
+         *     Without a cursor the stream starts with the run's current state. With `Last-Event-ID` (header or query) it resumes
+         *     after that event, without loss. The server closes the stream after `end`.
          */
         get: operations["stream_status_workflow_status_stream__dag_id___dag_run_id__get"];
         put?: never;
@@ -230,7 +250,7 @@ export interface paths {
         };
         /**
          * Get Snapshot
-         * @description The run as it stands now.
+         * @description The run's current state.
          */
         get: operations["get_snapshot_workflow_status__dag_id___dag_run_id__get"];
         put?: never;
@@ -250,7 +270,7 @@ export interface paths {
         };
         /**
          * List Items
-         * @description What became of a batch task's inputs, in order. Give `next_after` as `after` for the next page.
+         * @description The outcome of each of a batch task's inputs, in order. Pass `next_after` as `after` for the next page.
          */
         get: operations["list_items_workflow_status__dag_id___dag_run_id__items__task_id__get"];
         put?: never;
@@ -270,9 +290,10 @@ export interface paths {
         };
         /**
          * Get Result
-         * @description What the run's last agent task returned, whole and alone, as JSON; `null` when no agent returned anything.
+         * @description The complete result of the run's last agent task, as JSON; `null` when no agent returned anything.
          *
-         *     409 while the run is not over, with `Retry-After`, and, without `partial`, when it failed or was cancelled.
+         *     409 with `Retry-After` while the run has not finished, and 409 when it failed or was cancelled, unless `partial` is
+         *     set.
          */
         get: operations["get_result_workflow_status__dag_id___dag_run_id__result_get"];
         put?: never;
@@ -294,9 +315,9 @@ export interface paths {
          * Get Logs
          * @description The log of a task's try, streamed from Airflow with your own rights there.
          *
-         *     Text, one line for each entry; with `Accept: application/x-ndjson` Airflow's entries as JSON objects, one a line,
-         *     and with `follow` an empty line now and then that only keeps the connection. `X-Try-Number` tells the try. A line
-         *     over 1 MiB is left out. A connection that ends in the middle of its body has lost the rest: repeat it with `after`.
+         *     The log is text with one line per entry or, with `Accept: application/x-ndjson`, Airflow's entries as JSON objects,
+         *     one per line; with `follow` an empty line from time to time keeps the connection open. `X-Try-Number` says which try
+         *     it is. Lines over 1 MiB are omitted. If the connection ends before the body does, repeat the request with `after`.
          */
         get: operations["get_logs_workflow_status__dag_id___dag_run_id__tasks__task_id__logs_get"];
         put?: never;
@@ -318,7 +339,7 @@ export interface paths {
          * Workflow Metrics
          * @description Totals, success rate, durations, throughput, tokens and cost of runs, by DAG and over time.
          *
-         *     The role User sees its own runs only.
+         *     The role User sees only its own runs.
          */
         get: operations["workflow_metrics_monitoring_workflow_metrics_get"];
         put?: never;
@@ -358,7 +379,7 @@ export interface paths {
         };
         /**
          * Error Distribution
-         * @description Errors by category, agent and DAG, whether runs got over them, and when they occurred.
+         * @description Errors by category, agent and DAG, whether runs recovered from them, and when they occurred.
          */
         get: operations["error_distribution_monitoring_error_distribution_get"];
         put?: never;
@@ -401,7 +422,7 @@ export interface paths {
         put?: never;
         /**
          * Upload Image
-         * @description Upload a picture (multipart field `file`); use the `image_url` of the answer in `input_data`.
+         * @description Upload a picture (multipart field `file`); use the returned `image_url` in `input_data`.
          */
         post: operations["upload_image_images_post"];
         delete?: never;
@@ -419,7 +440,7 @@ export interface paths {
         };
         /**
          * Get Sample
-         * @description A picture to try things out with, named `sample://<name>` in `input_data`: `invoice`.
+         * @description A sample picture, which `input_data` refers to as `sample://<name>`. There is one: `invoice`.
          */
         get: operations["get_sample_images_samples__name__get"];
         put?: never;
@@ -439,7 +460,7 @@ export interface paths {
         };
         /**
          * Get Image
-         * @description An uploaded picture, for its owner and those who see all.
+         * @description An uploaded picture, for its owner and for the roles Op and Admin.
          */
         get: operations["get_image_images__image_id__get"];
         put?: never;
@@ -459,12 +480,12 @@ export interface paths {
         };
         /**
          * Get Preferences
-         * @description Your preferences. The secrets of notification targets are never shown.
+         * @description Your preferences. The secrets of notification targets are never returned.
          */
         get: operations["get_preferences_users_me_preferences_get"];
         /**
          * Put Preferences
-         * @description Replace your preferences, all of them; a notification target keeps its secret when none is given.
+         * @description Replace all your preferences. A notification target keeps its secret if the request contains none.
          *
          *     The model and the budget apply to runs that are triggered for you from now on.
          */
@@ -485,16 +506,16 @@ export interface paths {
         };
         /**
          * List Templates
-         * @description Templates by name. Give `next_cursor` as `cursor` for the next page.
+         * @description Templates by name. Pass `next_cursor` as `cursor` for the next page.
          */
         get: operations["list_templates_templates_get"];
         put?: never;
         /**
          * Create Template
-         * @description Make a template; version 1 is active at once. Needs the role User or higher.
+         * @description Create a template; its version 1 is active at once. Needs the role User or higher.
          *
-         *     The definition is checked as the operators check their arguments when a DAG is parsed, and against the DAG's
-         *     parameters. Everybody can read it: a definition with a secret is refused.
+         *     The definition is checked like the operators' arguments when a DAG is parsed, and against the DAG's parameters.
+         *     Everyone can read it, so a definition that contains a secret is refused.
          */
         post: operations["create_template_templates_post"];
         delete?: never;
@@ -512,7 +533,7 @@ export interface paths {
         };
         /**
          * Get Schema
-         * @description The JSON Schema of a definition, each key described, for editors.
+         * @description The JSON Schema of a definition, with a description of each key, for editors.
          */
         get: operations["get_schema_templates_schema_get"];
         put?: never;
@@ -532,7 +553,7 @@ export interface paths {
         };
         /**
          * Get Template
-         * @description The active version or, of a retired template, the latest.
+         * @description The template's active version, or the latest if it is retired.
          */
         get: operations["get_template_templates__name__get"];
         put?: never;
@@ -554,9 +575,9 @@ export interface paths {
         put?: never;
         /**
          * Retire Template
-         * @description Let nobody start runs of it any more, of no version, until one is activated again. Runs that were started go on.
+         * @description Permit no new runs of any version until one is activated again. Runs in progress continue.
          *
-         *     A User may retire their own templates, Op and Admin all. Retiring a retired one changes nothing.
+         *     A User may retire their own templates, Op and Admin all. Retiring a retired template changes nothing.
          */
         post: operations["retire_template_templates__name__retire_post"];
         delete?: never;
@@ -574,16 +595,16 @@ export interface paths {
         };
         /**
          * List Versions
-         * @description A template's history, newest version first.
+         * @description A template's versions, newest first.
          */
         get: operations["list_versions_templates__name__versions_get"];
         put?: never;
         /**
          * Create Version
-         * @description Make the next version; the active one stays active unless `activate` says otherwise.
+         * @description Create the next version. The active version stays active, unless `activate` is true.
          *
-         *     Versions never change: this is how a template is edited. With `base_version` nobody's version is overlooked: 409
-         *     when there is a later one. A User may do so with their own templates, Op and Admin with all.
+         *     Versions never change: this is how a template is edited. With `base_version` the request fails with 409 if someone
+         *     else has created a later version. A User may change their own templates, Op and Admin all.
          */
         post: operations["create_version_templates__name__versions_post"];
         delete?: never;
@@ -623,31 +644,11 @@ export interface paths {
         put?: never;
         /**
          * Activate Version
-         * @description Make a version the one that the name stands for, an earlier one too, and also of a retired template.
+         * @description Make a version the active one. It may be an earlier version, or belong to a retired template.
          *
-         *     A User may do so with their own templates, Op and Admin with all.
+         *     A User may change their own templates, Op and Admin all.
          */
         post: operations["activate_version_templates__name__versions__version__activate_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/users/me": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Me
-         * @description Who you are. A page that was loaded again, and holds the cookie only, asks this.
-         */
-        get: operations["get_me_users_me_get"];
-        put?: never;
-        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -663,7 +664,7 @@ export interface paths {
         };
         /**
          * List Notifications
-         * @description Notifications, newest first; `state=dead` are those that could not be delivered. Needs the role Op or Admin.
+         * @description Notifications, newest first. `state=dead`: those that could not be delivered. Needs the role Op or Admin.
          */
         get: operations["list_notifications_notifications_get"];
         put?: never;
@@ -685,9 +686,9 @@ export interface paths {
         put?: never;
         /**
          * Resend Notification
-         * @description Send a notification again that could not be delivered, with all its attempts and under the same id.
+         * @description Resend a notification that could not be delivered, under the same id and with a full set of attempts.
          *
-         *     It goes where the target points to by now. Needs the role Op or Admin.
+         *     It is sent to the target's current address. Needs the role Op or Admin.
          */
         post: operations["resend_notification_notifications__notification_id__resend_post"];
         delete?: never;
@@ -705,7 +706,7 @@ export interface paths {
         };
         /**
          * Healthz
-         * @description Whether the process answers. Says nothing of what it depends on.
+         * @description Whether the process responds, regardless of what it depends on.
          */
         get: operations["healthz_healthz_get"];
         put?: never;
@@ -745,10 +746,10 @@ export interface paths {
         };
         /**
          * Metrics
-         * @description Metrics in Prometheus' text format.
+         * @description Metrics in the Prometheus text format.
          *
-         *     A scraper on the same machine needs no token; one from elsewhere needs that of an Op or Admin. What comes
-         *     through a proxy is from elsewhere.
+         *     A scraper on the same machine needs no token. Any other, including one behind a proxy, needs the token of an Op or
+         *     Admin.
          */
         get: operations["metrics_metrics_get"];
         put?: never;
@@ -765,7 +766,7 @@ export interface components {
     schemas: {
         /**
          * Accepted
-         * @description A run that Airflow has accepted. The first two addresses are relative to this service.
+         * @description A run that Airflow has accepted. `status_url` and `stream_url` are relative to this service.
          */
         Accepted: {
             /** Execution Id */
@@ -812,12 +813,12 @@ export interface components {
         };
         /**
          * AgentEntry
-         * @description One agent: built in, by its `type`, or a graph of the deployment's langgraph.json, by its name there.
+         * @description One agent: a built-in one, by its `type`, or a graph, by its name in the deployment's langgraph.json.
          */
         AgentEntry: {
             /**
              * Model
-             * @description As LangChain's init_chat_model names it; default: the run's model
+             * @description A model name as in LangChain's init_chat_model; default: the run's model
              * @example openai:gpt-4.1
              */
             model?: string | null;
@@ -827,7 +828,7 @@ export interface components {
             temperature?: number | null;
             /**
              * Max Tokens
-             * @description Of an answer
+             * @description Limit for one response
              */
             max_tokens?: number | null;
             /**
@@ -846,7 +847,7 @@ export interface components {
             name: string;
             /**
              * Type
-             * @description vision: answers from its picture (`image_url`). text: answers from its `text`. extraction: fills the form of its `output_schema` from `text` or `image_url`. synthesis: sums up `results`. review: judges `subject`, `text` or `results` by `criteria`. supervisor: picks the next of `agents`
+             * @description vision: answers from a picture (`image_url`). text: answers from `text`. extraction: extracts data that matches `output_schema` from `text` or `image_url`. synthesis: summarises `results`. review: judges `subject`, `text` or `results` by `criteria`. supervisor: picks the next of `agents`
              */
             type?: ("vision" | "text" | "extraction" | "synthesis" | "review" | "supervisor") | null;
             /**
@@ -856,7 +857,7 @@ export interface components {
             graph?: string | null;
             /**
              * Input Data
-             * @description Its own input, before the run's `query`, `image_url` and `text`, which each built-in agent gets. `{"$input": "name"}` stands for that field of the run's input
+             * @description Its own input. It takes precedence over the run's `query`, `image_url` and `text`, which every built-in agent receives. `{"$input": "name"}` stands for that field of the run's input
              * @example {
              *       "criteria": [
              *         "It names a total."
@@ -871,7 +872,7 @@ export interface components {
             } | null;
             /**
              * Depends On
-             * @description The agents whose results it gets, in the mode `graph`
+             * @description The agents whose results it receives, in the mode `graph`
              */
             depends_on?: string[] | null;
             /**
@@ -882,33 +883,33 @@ export interface components {
             required: boolean;
             /**
              * Description
-             * @description Tells a supervisor what it is for
+             * @description Describes the agent to a supervisor
              */
             description?: string | null;
             /**
              * Output Schema
-             * @description A JSON Schema of an object: the form of the output's `data`; extraction needs one
+             * @description A JSON Schema of an object, for the output's `data`; extraction requires one
              */
             output_schema?: {
                 [key: string]: unknown;
             } | null;
             /**
              * Context
-             * @description Given to a graph as its context
+             * @description Passed to a graph as its context
              */
             context?: {
                 [key: string]: unknown;
             } | null;
             /**
              * Configurable
-             * @description Given to a graph as its `configurable`
+             * @description Passed to a graph as its `configurable`
              */
             configurable?: {
                 [key: string]: unknown;
             } | null;
             /**
              * Output Mapping
-             * @description Picks parts of what a graph returns
+             * @description Selects parts of what a graph returns
              * @example {
              *       "answer": "messages.-1.content"
              *     }
@@ -992,24 +993,24 @@ export interface components {
             latency_ms: number | null;
             /**
              * Attempt
-             * @description Which attempt of the node this is: 1 unless it, or a call of it, failed before.
+             * @description The node's attempt: 1 unless the node, or a call in it, has failed before.
              */
             attempt: number;
             /**
              * Retries
-             * @description Model calls and nodes made again.
+             * @description Model calls and nodes that were repeated.
              */
             retries: number;
             /**
              * Fallbacks
-             * @description Times another model took over.
+             * @description Times that another model took over.
              */
             fallbacks: number;
             /** Notice */
             notice: string | null;
             /**
              * Trace Url
-             * @description Where the agent's trace is in Langfuse; null for nodes.
+             * @description The agent's trace in Langfuse; null for nodes.
              */
             trace_url?: string | null;
         };
@@ -1053,7 +1054,7 @@ export interface components {
         };
         /**
          * BatchBody
-         * @description Runs of one DAG to start, one for each of `inputs`; everything else is as for a single one.
+         * @description Runs of one DAG to start, one for each of `inputs`. The other fields are those of a single run.
          * @example {
          *       "dag_id": "visual_ai_workflow",
          *       "inputs": [
@@ -1071,19 +1072,19 @@ export interface components {
         BatchBody: {
             /**
              * Template
-             * @description The template to run: `name` for its active version, `name@version` for a certain one
+             * @description The template to run: `name` for its active version, `name@version` for a specific one
              * @example invoice-check
              * @example invoice-check@3
              */
             template?: string | null;
             /**
              * Dag Id
-             * @description May be left out with a template
+             * @description Optional with a template
              */
             dag_id?: string | null;
             /**
              * User Id
-             * @description On whose behalf; default: you
+             * @description The user on whose behalf the run is started; default: you
              */
             user_id?: string | null;
             /**
@@ -1093,10 +1094,10 @@ export interface components {
             model?: string | null;
             /**
              * Run After
-             * @description Not before this time
+             * @description The run does not start before this time
              */
             run_after?: string | null;
-            /** @description Default: that of the template or else of the user's preferences; `{}` is none */
+            /** @description Default: the template's, or else that of the user's preferences; `{}` means none */
             budget?: components["schemas"]["BudgetBody"] | null;
             /** Inputs */
             inputs: {
@@ -1110,12 +1111,12 @@ export interface components {
         };
         /**
          * BudgetBody
-         * @description What all agents of a run may use together; a model call or step that would go over it isn't made.
+         * @description Limits for all agents of a run together. A model call or step that would exceed one is not made.
          */
         BudgetBody: {
             /**
              * Max Tokens
-             * @description Input and output
+             * @description Input and output tokens
              */
             max_tokens?: number | null;
             /**
@@ -1125,7 +1126,7 @@ export interface components {
             max_cost_usd?: number | null;
             /**
              * Max Steps
-             * @description Executions of graphs' nodes
+             * @description Node executions
              */
             max_steps?: number | null;
         };
@@ -1208,7 +1209,7 @@ export interface components {
         };
         /**
          * Definition
-         * @description What a workflow template says: which DAG it runs, with what input, and with which agents.
+         * @description A workflow template's content: the DAG that it runs, its input and its agents.
          * @example {
          *       "agents": [
          *         {
@@ -1260,7 +1261,7 @@ export interface components {
             description?: string | null;
             /**
              * Input Data
-             * @description What a run's input is where its request says nothing: objects are merged key by key, everything else is replaced as a whole
+             * @description Defaults for a run's input. Objects are merged with the request's key by key, everything else is replaced as a whole
              */
             input_data?: {
                 [key: string]: unknown;
@@ -1270,21 +1271,21 @@ export interface components {
              * @description The model of agents that name none; default: that of the user's preferences
              */
             model?: string | null;
-            /** @description Of a run; default: that of the user's preferences */
+            /** @description The budget of a run; default: that of the user's preferences */
             budget?: components["schemas"]["BudgetBody"] | null;
             /**
              * Agents
-             * @description Who works, for a DAG that takes agents
+             * @description The agents, for a DAG that accepts them
              */
             agents?: components["schemas"]["AgentEntry"][] | null;
             /**
              * Orchestration Mode
-             * @description parallel (the default): all at once. sequential: each with the results before it. graph: by `depends_on`. supervisor: a model picks who works next
+             * @description parallel (the default): all at once. sequential: each receives the results before it. graph: by `depends_on`. supervisor: a model picks the next agent
              */
             orchestration_mode?: ("parallel" | "sequential" | "graph" | "supervisor") | null;
             /**
              * Synthesis
-             * @description Whether the results are summed up (the default), or how
+             * @description Whether the results are summarised (the default), or how
              */
             synthesis?: boolean | components["schemas"]["SynthesisSetup"] | null;
             supervisor?: components["schemas"]["SupervisorSetup"] | null;
@@ -1409,10 +1410,10 @@ export interface components {
         };
         /**
          * ErrorOut
-         * @description An error of one attempt and what was done about it; `retry_in` is in seconds.
+         * @description An error of one attempt and the action taken; `retry_in` is in seconds.
          *
-         *     `recovered` tells that a later attempt succeeded. `context` holds what helps to understand it, without secrets and
-         *     pictures: request id, status, limits, the prompt's beginning and sizes.
+         *     `recovered` means that a later attempt succeeded. `context` contains details that help to understand the error, such
+         *     as request id, status, limits, sizes and the beginning of the prompt, without secrets and pictures.
          */
         ErrorOut: {
             /** Task Id */
@@ -1453,7 +1454,7 @@ export interface components {
         };
         /**
          * ExecutionList
-         * @description A page of runs, newest first; `next_cursor` is null on the last.
+         * @description A page of runs, newest first; `next_cursor` is null on the last page.
          */
         ExecutionList: {
             /** Executions */
@@ -1500,7 +1501,7 @@ export interface components {
             cost_usd: number | null;
             /**
              * Template Name
-             * @description The template that the run was made of, if any …
+             * @description The template that the run was created from, if any …
              */
             template_name: string | null;
             /**
@@ -1529,7 +1530,7 @@ export interface components {
         };
         /**
          * ItemList
-         * @description A page of a batch's items by position; `next_after` is null on the last.
+         * @description A page of a batch's items by position; `next_after` is null on the last page.
          */
         ItemList: {
             /** Items */
@@ -1539,7 +1540,7 @@ export interface components {
         };
         /**
          * ItemOut
-         * @description An item of a batch task that came to its end; `latency_ms` is in milliseconds.
+         * @description A finished item of a batch task; `latency_ms` is in milliseconds.
          */
         ItemOut: {
             /** Index */
@@ -1586,7 +1587,7 @@ export interface components {
         };
         /**
          * Me
-         * @description Who is signed in, with the role that the token was given for; after `expires_at` one has to sign in again.
+         * @description The signed-in user, with the role that the token was issued for. It expires at `expires_at`.
          */
         Me: {
             /** User Id */
@@ -1601,7 +1602,7 @@ export interface components {
         };
         /**
          * NotificationList
-         * @description A page of notifications, newest first; `next_cursor` is null on the last.
+         * @description A page of notifications, newest first; `next_cursor` is null on the last page.
          */
         NotificationList: {
             /** Notifications */
@@ -1611,7 +1612,7 @@ export interface components {
         };
         /**
          * NotificationOut
-         * @description A notification and how far it has come; `error` is why the last attempt failed.
+         * @description A notification and its delivery; `error` says why the last attempt failed.
          */
         NotificationOut: {
             /** Id */
@@ -1634,7 +1635,7 @@ export interface components {
             attempts: number;
             /**
              * Status
-             * @description What the receiver last answered
+             * @description HTTP status of the receiver's last response
              */
             status: number | null;
             /** Error */
@@ -1660,7 +1661,7 @@ export interface components {
         };
         /**
          * PreferencesBody
-         * @description All preferences: what is left out is what it is by default.
+         * @description All preferences. Omitted fields are reset to their defaults.
          * @example {
          *       "budget": {
          *         "max_cost_usd": 0.5
@@ -1686,7 +1687,7 @@ export interface components {
         PreferencesBody: {
             /**
              * Default Model
-             * @description The model of runs that you trigger, where neither the request nor the task names one
+             * @description The model of runs that you trigger, unless the request or the task names one
              */
             default_model?: string | null;
             /** @description The budget of runs whose request names none */
@@ -1712,7 +1713,7 @@ export interface components {
         PreferencesOut: {
             /**
              * Default Model
-             * @description The model of runs that you trigger, where neither the request nor the task names one
+             * @description The model of runs that you trigger, unless the request or the task names one
              */
             default_model?: string | null;
             /** @description The budget of runs whose request names none */
@@ -1763,7 +1764,7 @@ export interface components {
         };
         /**
          * RefusedEntry
-         * @description An input of a batch that started no run, and why.
+         * @description An input of a batch for which no run was started, and why.
          */
         RefusedEntry: {
             /** Index */
@@ -1838,7 +1839,7 @@ export interface components {
         };
         /**
          * SnapshotOut
-         * @description A run as it stands; a stream resumed after `last_event_id` continues from here.
+         * @description A run's current state. A stream that resumes after `last_event_id` continues from it.
          */
         SnapshotOut: {
             /** Execution Id */
@@ -1875,7 +1876,7 @@ export interface components {
             cost_usd: number | null;
             /**
              * Template Name
-             * @description The template that the run was made of, if any …
+             * @description The template that the run was created from, if any …
              */
             template_name: string | null;
             /**
@@ -1908,12 +1909,12 @@ export interface components {
         };
         /**
          * SupervisorSetup
-         * @description The model that picks who works next, in the mode `supervisor`.
+         * @description The model that picks the next agent in the mode `supervisor`.
          */
         SupervisorSetup: {
             /**
              * Model
-             * @description As LangChain's init_chat_model names it; default: the run's model
+             * @description A model name as in LangChain's init_chat_model; default: the run's model
              * @example openai:gpt-4.1
              */
             model?: string | null;
@@ -1923,7 +1924,7 @@ export interface components {
             temperature?: number | null;
             /**
              * Max Tokens
-             * @description Of an answer
+             * @description Limit for one response
              */
             max_tokens?: number | null;
             /**
@@ -1938,12 +1939,12 @@ export interface components {
         };
         /**
          * SynthesisSetup
-         * @description How the results are summed up.
+         * @description How the results are summarised.
          */
         SynthesisSetup: {
             /**
              * Model
-             * @description As LangChain's init_chat_model names it; default: the run's model
+             * @description A model name as in LangChain's init_chat_model; default: the run's model
              * @example openai:gpt-4.1
              */
             model?: string | null;
@@ -1953,7 +1954,7 @@ export interface components {
             temperature?: number | null;
             /**
              * Max Tokens
-             * @description Of an answer
+             * @description Limit for one response
              */
             max_tokens?: number | null;
             /**
@@ -1967,7 +1968,7 @@ export interface components {
             } | null;
             /**
              * Output Schema
-             * @description A JSON Schema: the form of the output's `data`
+             * @description A JSON Schema for the output's `data`
              */
             output_schema?: {
                 [key: string]: unknown;
@@ -1995,14 +1996,14 @@ export interface components {
         };
         /**
          * TargetBody
-         * @description A webhook. Without a `secret` the one that the target of this name has stays.
+         * @description A webhook. Without a `secret` the target of this name keeps its current one.
          */
         TargetBody: {
             /** Name */
             name: string;
             /**
              * Url
-             * @description Where notifications are posted: https, on the public internet
+             * @description The URL that notifications are posted to: https, on the public internet
              */
             url: string;
             /**
@@ -2022,12 +2023,12 @@ export interface components {
             thresholds: components["schemas"]["ThresholdsBody"];
             /**
              * Secret
-             * @description Signs what is sent. It is never shown again.
+             * @description Signs notifications. It is never returned.
              */
             secret?: string | null;
             /**
              * Has Secret
-             * @description Ignored, so that what was read can be sent back
+             * @description Ignored, so that a response can be sent back as a request
              */
             has_secret?: boolean | null;
         };
@@ -2040,7 +2041,7 @@ export interface components {
             name: string;
             /**
              * Url
-             * @description Where notifications are posted: https, on the public internet
+             * @description The URL that notifications are posted to: https, on the public internet
              */
             url: string;
             /**
@@ -2083,7 +2084,7 @@ export interface components {
         };
         /**
          * TemplateBody
-         * @description A template to make.
+         * @description A template to create.
          */
         TemplateBody: {
             /**
@@ -2095,7 +2096,7 @@ export interface components {
         };
         /**
          * TemplateList
-         * @description A page of templates by name; `next_cursor` is null on the last.
+         * @description A page of templates by name; `next_cursor` is null on the last page.
          */
         TemplateList: {
             /** Templates */
@@ -2105,7 +2106,7 @@ export interface components {
         };
         /**
          * TemplateOut
-         * @description A template: its active version or, when it is retired (`active` is false), its latest.
+         * @description A template: its active version, or its latest if it is retired (`active` is false).
          */
         TemplateOut: {
             /** Name */
@@ -2139,7 +2140,7 @@ export interface components {
             };
             /**
              * Owner
-             * @description Who made the template
+             * @description The user who created the template
              */
             owner: string | null;
             /** Latest Version */
@@ -2147,7 +2148,7 @@ export interface components {
         };
         /**
          * TemplateSummary
-         * @description A template without its definition: its active version or, when it is retired (`active` is false), its latest.
+         * @description A template without its definition: its active version, or its latest if it is retired (`active` is false).
          */
         TemplateSummary: {
             /** Name */
@@ -2177,7 +2178,7 @@ export interface components {
             deactivated_at: string | null;
             /**
              * Owner
-             * @description Who made the template
+             * @description The user who created the template
              */
             owner: string | null;
             /** Latest Version */
@@ -2185,31 +2186,31 @@ export interface components {
         };
         /**
          * ThresholdsBody
-         * @description When `budget_threshold` and `rate_limit_threshold` are told.
+         * @description When `budget_threshold` and `rate_limit_threshold` are sent.
          */
         ThresholdsBody: {
             /**
              * Budget Share
-             * @description The used part of a run's or a task's budget
+             * @description Used share of a run's or a task's budget
              * @default 0.8
              */
             budget_share: number;
             /**
              * Rate Limit Errors
-             * @description So many errors of all your runs …
+             * @description This many rate-limit errors of all your runs …
              * @default 20
              */
             rate_limit_errors: number;
             /**
              * Rate Limit Within
-             * @description … within so many seconds; told once in this time
+             * @description … within this many seconds; sent at most once in that time
              * @default 600
              */
             rate_limit_within: number;
         };
         /**
          * Token
-         * @description A bearer token. `expires_in` is in seconds; `role` is the user's largest Airflow role.
+         * @description A bearer token. `expires_in` is in seconds; `role` is the user's highest Airflow role.
          */
         Token: {
             /** Access Token */
@@ -2230,7 +2231,7 @@ export interface components {
         };
         /**
          * TriggerBody
-         * @description A run to start. `input_data` becomes `dag_run.conf` and must fit the DAG's parameter schema.
+         * @description A run to start. `input_data` becomes `dag_run.conf` and must match the DAG's parameter schema.
          * @example {
          *       "dag_id": "visual_ai_workflow",
          *       "input_data": {
@@ -2243,19 +2244,19 @@ export interface components {
         TriggerBody: {
             /**
              * Template
-             * @description The template to run: `name` for its active version, `name@version` for a certain one
+             * @description The template to run: `name` for its active version, `name@version` for a specific one
              * @example invoice-check
              * @example invoice-check@3
              */
             template?: string | null;
             /**
              * Dag Id
-             * @description May be left out with a template
+             * @description Optional with a template
              */
             dag_id?: string | null;
             /**
              * User Id
-             * @description On whose behalf; default: you
+             * @description The user on whose behalf the run is started; default: you
              */
             user_id?: string | null;
             /**
@@ -2265,10 +2266,10 @@ export interface components {
             model?: string | null;
             /**
              * Run After
-             * @description Not before this time
+             * @description The run does not start before this time
              */
             run_after?: string | null;
-            /** @description Default: that of the template or else of the user's preferences; `{}` is none */
+            /** @description Default: the template's, or else that of the user's preferences; `{}` means none */
             budget?: components["schemas"]["BudgetBody"] | null;
             /** Input Data */
             input_data: {
@@ -2287,25 +2288,25 @@ export interface components {
         };
         /**
          * VersionBody
-         * @description A version to make.
+         * @description A version to create.
          */
         VersionBody: {
             definition: components["schemas"]["Definition"];
             /**
              * Base Version
-             * @description The latest version that you know of: 409 when there is a later one
+             * @description The latest version that you know of; 409 if there is a later one
              */
             base_version?: number | null;
             /**
              * Activate
-             * @description Whether it takes the active one's place at once
+             * @description Whether it becomes the active version at once
              * @default false
              */
             activate: boolean;
         };
         /**
          * VersionList
-         * @description A page of versions, newest first; `next_cursor` is null on the last.
+         * @description A page of versions, newest first; `next_cursor` is null on the last page.
          */
         VersionList: {
             /** Versions */
@@ -2315,7 +2316,7 @@ export interface components {
         };
         /**
          * VersionOut
-         * @description A version. It never changes; only which one is active does.
+         * @description A version. It never changes, except for whether it is active.
          */
         VersionOut: {
             /** Name */
@@ -2350,8 +2351,8 @@ export interface components {
         };
         /**
          * VersionSummary
-         * @description A version without its definition. `activated_…` is when it was last made the active one, and by whom;
-         *     `deactivated_…` when another one took its place or the template was retired.
+         * @description A version without its definition. `activated_…` says when and by whom it was last activated, `deactivated_…`
+         *     when and by whom another version was activated instead or the template was retired.
          */
         VersionSummary: {
             /** Name */
@@ -2382,7 +2383,7 @@ export interface components {
         };
         /**
          * WorkflowDetail
-         * @description A DAG with its tasks as they are now; null when Airflow does not let you see them.
+         * @description A DAG with its current tasks; `tasks` is null when Airflow does not let you see them.
          */
         WorkflowDetail: {
             /** Dag Id */
@@ -2404,7 +2405,7 @@ export interface components {
         };
         /**
          * WorkflowList
-         * @description All workflows you may see.
+         * @description All workflows that you may see.
          */
         WorkflowList: {
             /** Workflows */
@@ -2498,7 +2499,7 @@ export interface components {
         };
         /**
          * WorkflowTaskOut
-         * @description A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped one has several instances.
+         * @description A task of a DAG; `downstream` are the ids of the tasks that follow it. A mapped task has several instances.
          */
         WorkflowTaskOut: {
             /** Task Id */
@@ -2602,7 +2603,7 @@ export interface operations {
                     "application/json": components["schemas"]["Token"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2629,7 +2630,36 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_me_users_me_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Me"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2644,7 +2674,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The same key and body always answer with the same run. */
+                /** @description The same key and body always return the same run. */
                 "idempotency-key"?: string | null;
             };
             path?: never;
@@ -2665,7 +2695,7 @@ export interface operations {
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2680,7 +2710,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The same key and body always answer with the same run. */
+                /** @description The same key and body always return the same run. */
                 "idempotency-key"?: string | null;
             };
             path?: never;
@@ -2701,7 +2731,7 @@ export interface operations {
                     "application/json": components["schemas"]["BatchAccepted"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2733,7 +2763,7 @@ export interface operations {
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2765,7 +2795,7 @@ export interface operations {
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2794,7 +2824,7 @@ export interface operations {
                     "application/json": components["schemas"]["WorkflowList"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2825,7 +2855,7 @@ export interface operations {
                     "application/json": components["schemas"]["WorkflowDetail"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2864,7 +2894,7 @@ export interface operations {
                     "application/json": components["schemas"]["ExecutionList"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2900,7 +2930,7 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2932,7 +2962,7 @@ export interface operations {
                     "application/json": components["schemas"]["SnapshotOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2947,7 +2977,7 @@ export interface operations {
         parameters: {
             query?: {
                 map_index?: number;
-                /** @description Items behind this position; -1: from the first */
+                /** @description Items after this position; -1: from the first */
                 after?: number;
                 limit?: number;
             };
@@ -2970,7 +3000,7 @@ export interface operations {
                     "application/json": components["schemas"]["ItemList"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -2984,7 +3014,7 @@ export interface operations {
     get_result_workflow_status__dag_id___dag_run_id__result_get: {
         parameters: {
             query?: {
-                /** @description Also what a run that failed or was cancelled had returned */
+                /** @description Also the result that a failed or cancelled run had by then */
                 partial?: boolean;
             };
             header?: never;
@@ -3005,7 +3035,7 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3021,11 +3051,11 @@ export interface operations {
             query?: {
                 /** @description Default: the latest */
                 try_number?: number | null;
-                /** @description Of a mapped task */
+                /** @description For a mapped task */
                 map_index?: number;
-                /** @description Go on until the try is over, also when it has not begun */
+                /** @description Continue until the try ends, even if it has not started */
                 follow?: boolean;
-                /** @description Leave out so many lines: those that you have */
+                /** @description Skip this many lines, which you already have */
                 after?: number;
             };
             header?: never;
@@ -3041,7 +3071,7 @@ export interface operations {
             /** @description The log */
             200: {
                 headers: {
-                    /** @description Whose log it is */
+                    /** @description The try that the log belongs to */
                     "X-Try-Number"?: number;
                     [name: string]: unknown;
                 };
@@ -3050,7 +3080,7 @@ export interface operations {
                     "application/x-ndjson": string;
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3084,7 +3114,7 @@ export interface operations {
                     "application/json": components["schemas"]["WorkflowMetrics"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3118,7 +3148,7 @@ export interface operations {
                     "application/json": components["schemas"]["AgentPerformance"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3152,7 +3182,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorDistribution"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3190,7 +3220,7 @@ export interface operations {
                     "application/json": components["schemas"]["SystemHealth"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3223,7 +3253,7 @@ export interface operations {
                     "application/json": components["schemas"]["ImageOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3254,7 +3284,7 @@ export interface operations {
                     "image/png": unknown;
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3285,7 +3315,7 @@ export interface operations {
                     "image/*": unknown;
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3314,7 +3344,7 @@ export interface operations {
                     "application/json": components["schemas"]["PreferencesOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3347,7 +3377,7 @@ export interface operations {
                     "application/json": components["schemas"]["PreferencesOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3362,9 +3392,9 @@ export interface operations {
         parameters: {
             query?: {
                 dag_id?: string | null;
-                /** @description `true`: without retired ones; `false`: those only */
+                /** @description `true`: without retired templates; `false`: only those */
                 active?: boolean | null;
-                /** @description A part of the name or description */
+                /** @description Part of the name or description */
                 q?: string | null;
                 limit?: number;
                 cursor?: string | null;
@@ -3384,7 +3414,7 @@ export interface operations {
                     "application/json": components["schemas"]["TemplateList"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3417,7 +3447,7 @@ export interface operations {
                     "application/json": components["schemas"]["TemplateOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3448,7 +3478,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3479,7 +3509,7 @@ export interface operations {
                     "application/json": components["schemas"]["TemplateOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3510,7 +3540,7 @@ export interface operations {
                     "application/json": components["schemas"]["TemplateOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3544,7 +3574,7 @@ export interface operations {
                     "application/json": components["schemas"]["VersionList"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3579,7 +3609,7 @@ export interface operations {
                     "application/json": components["schemas"]["VersionOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3611,7 +3641,7 @@ export interface operations {
                     "application/json": components["schemas"]["VersionOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3643,36 +3673,7 @@ export interface operations {
                     "application/json": components["schemas"]["TemplateOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemOut"];
-                };
-            };
-        };
-    };
-    get_me_users_me_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Me"];
-                };
-            };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3706,7 +3707,7 @@ export interface operations {
                     "application/json": components["schemas"]["NotificationList"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3737,7 +3738,7 @@ export interface operations {
                     "application/json": components["schemas"]["NotificationOut"];
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3768,7 +3769,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3806,7 +3807,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -3835,7 +3836,7 @@ export interface operations {
                     "text/plain": unknown;
                 };
             };
-            /** @description What is wrong, as problem details (RFC 9457); `errors` names fields by JSON pointer, `?name` a query parameter. 429, 503 and whatever else a later request may meet better come with `Retry-After`. */
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
                 headers: {
                     [name: string]: unknown;

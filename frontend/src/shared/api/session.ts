@@ -3,7 +3,7 @@ import { answer, api } from "./client";
 import { ApiProblem } from "./problem";
 import type { Me } from "./schema";
 
-/** Who is signed in; null: nobody. The cookie itself is out of reach for scripts, so the backend is asked. */
+/** The signed-in user, or null. Scripts can't read the cookie, so the backend is asked. */
 export const sessionQuery = queryOptions({
   queryKey: ["session"],
   queryFn: async (): Promise<Me | null> => {
@@ -18,7 +18,7 @@ export const sessionQuery = queryOptions({
   gcTime: Infinity,
 });
 
-/** The signed-in user, on pages that only they see. */
+/** The signed-in user, on pages that require one. */
 export function useMe(): Me {
   const { data } = useSuspenseQuery(sessionQuery);
   if (data === null) throw new ApiProblem(401, { detail: "You are signed out." });
@@ -30,15 +30,16 @@ export function mayChange(role: Me["role"]): boolean {
   return role !== "Viewer" && role !== "Public";
 }
 
-/** Whether a role runs the service: sees and changes what is anybody's. */
+/** Whether a role operates the service: sees and changes everything. */
 export function isOperator(role: Me["role"]): boolean {
   return role === "Op" || role === "Admin";
 }
 
-/** Whether a role sees everybody's runs; a User sees their own. */
+/** Whether a role sees all users' runs; a User sees only their own. */
 export function seesAll(role: Me["role"]): boolean {
   return role === "Viewer" || isOperator(role);
 }
 
-/** Why somebody may not, to be shown beside what is not there for them. */
-export const READS_ONLY = "Your role Viewer reads only. Starting, stopping and retrying needs the role User or higher.";
+/** The explanation shown where a Viewer lacks actions. */
+export const READS_ONLY =
+  "The role Viewer is read-only. Starting, stopping and retrying runs requires the role User or higher.";

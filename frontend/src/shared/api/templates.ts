@@ -1,21 +1,21 @@
 import { queryOptions } from "@tanstack/react-query";
 import { answer, api } from "./client";
 
-/** A template: its active version or, of a retired one, the latest. */
+/** A template: its active version or, if it is retired, the latest. */
 export const templateQuery = (name: string) =>
   queryOptions({
     queryKey: ["templates", "one", name],
     queryFn: () => answer(api.GET("/templates/{name}", { params: { path: { name } } })),
   });
 
-/** One version. What it says never changes; when it was active does. */
+/** A version. Its definition never changes; only the times when it was active do. */
 export const versionQuery = (name: string, version: number) =>
   queryOptions({
     queryKey: ["templates", "version", name, version],
     queryFn: () => answer(api.GET("/templates/{name}/versions/{version}", { params: { path: { name, version } } })),
   });
 
-/** The keys of a definition that say who works and how; a run of a template can't bring them. */
+/** The keys of a definition that configure the agents; a run of a template can't override them. */
 export const TEAM_KEYS = [
   "agents",
   "orchestration_mode",
@@ -25,7 +25,7 @@ export const TEAM_KEYS = [
   "error_policy",
 ] as const;
 
-/** The fields of a run's input that a definition's agents ask for with `{"$input": "name"}`. */
+/** The fields of a run's input that a definition's agents refer to with `{"$input": "name"}`. */
 export function askedFor(definition: object): string[] {
   const found = new Set<string>();
   const look = (value: unknown): void => {
@@ -41,7 +41,7 @@ export function askedFor(definition: object): string[] {
   return [...found];
 }
 
-/** The field of the run's input that a value stands for; null when it stands for itself. */
+/** The field of the run's input that a value refers to; null if it is a plain value. */
 export function referenceOf(value: unknown): string | null {
   if (typeof value !== "object" || value === null || Object.keys(value).length !== 1) return null;
   const field = "$input" in value ? value.$input : null;

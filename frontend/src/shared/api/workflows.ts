@@ -8,7 +8,7 @@ export const workflowsQuery = queryOptions({
   staleTime: 30_000,
 });
 
-/** One DAG with the schema of its input. */
+/** A DAG with the schema of its input. */
 export const workflowQuery = (dagId: string) =>
   queryOptions({
     queryKey: ["workflows", dagId],

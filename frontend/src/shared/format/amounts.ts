@@ -1,4 +1,4 @@
-/** Numbers as they are shown. Each takes null for "not known" and gives a dash for it. */
+/** Formats numbers. Null means "unknown" and is shown as a dash. */
 
 const NONE = "–";
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
@@ -10,7 +10,7 @@ export function count(value: number | null | undefined): string {
   return Math.abs(value) >= 100_000 ? compact.format(value) : whole.format(value);
 }
 
-/** US dollars with two significant digits at least: $1,234.50, $0.0042, <$0.0001. */
+/** US dollars with at least two significant digits: $1,234.50, $0.0042, <$0.0001. */
 export function cost(value: number | null | undefined): string {
   if (value == null) return NONE;
   if (value === 0) return "$0";

@@ -51,14 +51,14 @@ describe("times", () => {
     expect(latency(1500)).toBe("1.5 s");
   });
 
-  it("counts up to the end, or to now", () => {
+  it("counts to the end, or to now", () => {
     const start = "2026-01-01T12:00:00Z";
     expect(elapsed(start, "2026-01-01T12:00:05Z", 0)).toBe(5);
     expect(elapsed(start, null, Date.parse("2026-01-01T12:01:00Z"))).toBe(60);
     expect(elapsed(null, null, 0)).toBeNull();
   });
 
-  it("leaves out what everybody knows", () => {
+  it("omits today's date and this year", () => {
     const now = new Date(2026, 4, 3, 18, 0, 0).getTime();
     expect(moment(new Date(2026, 4, 3, 14, 3, 22).toISOString(), now)).toBe("14:03:22");
     expect(moment(new Date(2026, 4, 1, 14, 3, 22).toISOString(), now)).toBe("1 May, 14:03");

@@ -1,17 +1,17 @@
-/** The `time_range` of the monitoring API: a whole number of minutes, hours or days, at most 366 days. */
+/** The monitoring API's `time_range`: a whole number of minutes, hours or days, at most 366 days. */
 
 export const RANGES = ["15m", "1h", "6h", "24h", "7d", "30d", "90d"] as const;
 
-/** What the API takes when nobody says otherwise. */
+/** The API's default. */
 export const DEFAULT_RANGE = "24h";
 
 const UNITS = { m: 60, h: 3_600, d: 86_400 } as const;
 const LONGEST = 366 * UNITS.d;
 
-/** What to write, for who wrote something else. */
-export const RANGE_HELP = "A whole number of minutes, hours or days, such as 45m, 12h or 14d, up to 366d";
+/** The hint for an invalid range. */
+export const RANGE_HELP = "Enter minutes, hours or days, such as 45m, 12h or 14d, up to 366d";
 
-/** The seconds of a range; null when it is none. */
+/** The seconds in a range; null if it is invalid. */
 export function secondsOf(text: string): number | null {
   const [, number, unit] = /^([1-9][0-9]{0,5})([mhd])$/.exec(text) ?? [];
   if (number === undefined || !isUnit(unit)) return null;

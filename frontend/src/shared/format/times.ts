@@ -1,4 +1,4 @@
-/** Times as they are shown, in the reader's time zone. */
+/** Formats times, in the reader's time zone. */
 
 const NONE = "–";
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -8,7 +8,7 @@ const full = new Intl.DateTimeFormat("en-GB", {
   timeStyle: "long",
 });
 
-/** Seconds as a length of time: 0.42 s, 12.3 s, 4 min 05 s, 3 h 12 min, 2 d 4 h. */
+/** Seconds as a duration: 0.42 s, 12.3 s, 4 min 05 s, 3 h 12 min, 2 d 4 h. */
 export function duration(seconds: number | null | undefined): string {
   if (seconds == null || !Number.isFinite(seconds)) return NONE;
   const value = Math.max(0, seconds);
@@ -22,19 +22,19 @@ export function duration(seconds: number | null | undefined): string {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-/** Milliseconds as a length of time. */
+/** Milliseconds as a duration. */
 export function latency(milliseconds: number | null | undefined): string {
   if (milliseconds == null) return NONE;
   return milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : duration(milliseconds / 1000);
 }
 
-/** Seconds from `start` until `end`, or until `now` (milliseconds) while there is no end. */
+/** Seconds from `start` to `end`, or to `now` (milliseconds) if there is no end yet. */
 export function elapsed(start: string | null | undefined, end: string | null | undefined, now: number): number | null {
   if (!start) return null;
   return Math.max(0, ((end ? Date.parse(end) : now) - Date.parse(start)) / 1000);
 }
 
-/** A time of today as 14:03:22, another day's with the day, another year's with the year. */
+/** A time today as 14:03:22, on another day with the date, in another year with the year. */
 export function moment(time: string | null | undefined, now: number = Date.now()): string {
   if (!time) return NONE;
   const at = new Date(time);
@@ -44,7 +44,7 @@ export function moment(time: string | null | undefined, now: number = Date.now()
   return `${day.format(at)}${year}, ${clock.format(at).slice(0, 5)}`;
 }
 
-/** A time with everything, for a tooltip. */
+/** A complete time, for tooltips. */
 export function fullMoment(time: string | null | undefined): string {
   return time ? full.format(new Date(time)) : "";
 }

@@ -1,6 +1,6 @@
 import type { AgentOut, ErrorOut, TaskOut } from "../api/schema";
 
-/** A run as a whole. `result` comes with the end. */
+/** The run as a whole. `result` is set at the end. */
 export interface WorkflowUpdate {
   state: string;
   progress: number;
@@ -12,7 +12,7 @@ export interface WorkflowUpdate {
   result?: unknown;
 }
 
-/** Counts of a batch, of its task's present try. */
+/** The counts of a batch in its task's current try. */
 export interface BatchCounts {
   items: number;
   succeeded: number;
@@ -22,7 +22,7 @@ export interface BatchCounts {
 
 export type AgentUpdate = AgentOut & { batch?: BatchCounts };
 
-/** A piece of what an agent says. Of each call only the text of the highest attempt counts. */
+/** A piece of an agent's output. Only the text of a call's highest attempt counts. */
 export interface Token {
   task_id: string;
   map_index?: number;
@@ -34,7 +34,7 @@ export interface Token {
   text: string;
 }
 
-/** What a stream tells. `seq` is the event's place in the run's log; null where only the last of several has one. */
+/** An event of a stream. `seq` is its position in the run's log; null where only the last of several has one. */
 export type RunEvent = { seq: number | null } & (
   | { type: "workflow_update"; data: WorkflowUpdate }
   | { type: "task_update"; data: TaskOut }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { ErrorOut, SnapshotOut, TaskOut } from "../api/schema";
 import type { AgentUpdate, RunEvent, Token, WorkflowUpdate } from "./events";
-import { applyEvents, EMPTY, fromSnapshot, latestAgents, type RunModel, usedByAll } from "./run-model";
+import { applyEvents, EMPTY, fromSnapshot, latestAgents, type RunModel, totalUsage } from "./run-model";
 
 type Told = RunEvent extends infer One ? (One extends { seq: unknown } ? Omit<One, "seq"> : never) : never;
 
@@ -56,15 +56,15 @@ function only<T>(all: Iterable<T>): T {
   return first as T;
 }
 
-describe("what agents say", () => {
+describe("agents' output", () => {
   const texts = (model: RunModel) =>
     [...model.tasks.values()].flatMap((one) => one.agents.flatMap((it) => it.calls.map((call) => call.text)));
 
-  it("is put together", () => {
+  it("is joined", () => {
     expect(texts(after(token("The "), token("total")))).toEqual(["The total"]);
   });
 
-  it("is that of the highest attempt of each call", () => {
+  it("is that of each call's highest attempt", () => {
     const model = after(
       token("wro"),
       token("", { attempt: 2 }),
@@ -74,7 +74,7 @@ describe("what agents say", () => {
     expect(texts(model)).toEqual(["right"]);
   });
 
-  it("is kept apart by call, agent and try", () => {
+  it("is separated by call, agent and try", () => {
     const model = after(
       token("a"),
       token("b", { call: 2, node: "report" }),
@@ -85,7 +85,7 @@ describe("what agents say", () => {
     expect(latestAgents(only(model.tasks.values())).map((one) => one.tryNumber)).toEqual([2]);
   });
 
-  it("is not told twice after a reconnection", () => {
+  it("isn't repeated after a reconnection", () => {
     const model = after(token("once"));
     const again = applyEvents(model, [
       { ...token("once"), seq: 1 },
@@ -97,7 +97,7 @@ describe("what agents say", () => {
 });
 
 describe("tries", () => {
-  it("are kept when another follows", () => {
+  it("are kept when another one follows", () => {
     const model = after(
       task("running", { started_at: "2026-01-01T00:00:00Z" }),
       task("up_for_retry", { finished_at: "2026-01-01T00:00:05Z" }),
@@ -112,28 +112,28 @@ describe("tries", () => {
     ]);
   });
 
-  it("stay as they ended when the task is cleared", () => {
+  it("keep their final state when the task is cleared", () => {
     const model = after(task("failed", { finished_at: "2026-01-01T00:00:05Z" }), task(null), task("scheduled"));
     const known = only(model.tasks.values());
     expect(known.state).toBe("scheduled");
     expect(known.tries.map((one) => one.state)).toEqual(["failed"]);
   });
 
-  it("of mapped tasks are their own", () => {
+  it("of mapped tasks are separate", () => {
     const model = after(task("running", { map_index: 0 }), task("success", { map_index: 1 }));
     expect([...model.tasks.keys()]).toEqual(["look[0]", "look[1]"]);
   });
 });
 
-describe("use", () => {
+describe("usage", () => {
   const node = (name: string, state: string, tokens = 0, cost: number | null = null) =>
     agent(state, { node: name, input_tokens: tokens, cost_usd: cost });
 
-  it("is that of the nodes while the agent runs, then the agent's own", () => {
+  it("is the sum of the nodes while the agent runs, then the agent's own", () => {
     const running = [agent("running"), node("a", "success", 10, 0.5), node("b", "running")];
-    expect(usedByAll(after(...running))).toEqual({ input: 10, output: 0, costUsd: 0.5 });
+    expect(totalUsage(after(...running))).toEqual({ input: 10, output: 0, costUsd: 0.5 });
     const ended = after(...running, agent("success", { input_tokens: 30, output_tokens: 4, cost_usd: 2 }));
-    expect(usedByAll(ended)).toEqual({ input: 30, output: 4, costUsd: 2 });
+    expect(totalUsage(ended)).toEqual({ input: 30, output: 4, costUsd: 2 });
   });
 
   it("counts each execution of a node, and each try", () => {
@@ -143,38 +143,38 @@ describe("use", () => {
       node("a", "success", 5),
       agent("success", { try_number: 2, input_tokens: 100 }),
     );
-    expect(usedByAll(model).input).toBe(115);
+    expect(totalUsage(model).input).toBe(115);
   });
 
-  it("of a batch is that of the whole, not also of the items told of", () => {
+  it("of a batch is its total, without the items reported individually", () => {
     const batch = { items: 2, succeeded: 1, failed: 0, running: 1 };
     const model = after(
       agent("success", { agent: "vision[0]", input_tokens: 7 }),
       agent("running", { batch, input_tokens: 20 }),
     );
-    expect(usedByAll(model).input).toBe(20);
+    expect(totalUsage(model).input).toBe(20);
   });
 });
 
 describe("a run", () => {
-  it("ends, and goes on when it is retried", () => {
+  it("ends, and continues when it is retried", () => {
     const ended = after(run({ state: "failed" }), { type: "end", data: { state: "failed" } });
     expect([ended.state, ended.ended]).toEqual(["failed", "failed"]);
     const again = applyEvents(ended, [{ ...run({ attempt: 2 }), seq: 3 }]);
     expect([again.state, again.ended, again.attempt]).toEqual(["running", null, 2]);
   });
 
-  it("shows nothing at work in a task that is over", () => {
+  it("shows nothing running in a finished task", () => {
     const node = agent("running", { node: "analyse" });
     const stopped = after(agent("running"), node, task("failed"));
     expect(only(stopped.tasks.values()).agents).toMatchObject([{ state: "stopped", nodes: [{ state: "stopped" }] }]);
-    // A snapshot names tasks before agents, and the next try begins before the last one's end is told.
+    // A snapshot lists tasks before agents, and the next try starts before the previous one's end is reported.
     expect(only(after(task("failed"), agent("running")).tasks.values()).agents[0]?.state).toBe("stopped");
     const next = after(task("up_for_retry"), agent("running", { try_number: 2 }));
     expect(only(next.tasks.values()).agents[0]?.state).toBe("running");
   });
 
-  it("leaves alone what no event is about", () => {
+  it("keeps objects that no event changes", () => {
     const before = after(task("success"), task("running", { task_id: "other" }));
     const next = applyEvents(before, [{ ...task("success", { task_id: "other" }), seq: 3 }]);
     expect(next.tasks.get("look")).toBe(before.tasks.get("look"));

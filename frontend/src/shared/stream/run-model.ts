@@ -1,25 +1,25 @@
-/** What is known of a run, put together from its events. Pure: a batch of events makes a new model of an old one. */
+/** The state of a run, built from its events. Pure: a batch of events turns one model into the next. */
 import type { ErrorOut, SnapshotOut } from "../api/schema";
 import type { AgentUpdate, BatchCounts, RunEvent, Token } from "./events";
 
-/** Tokens, and cost in US dollars as far as prices are known (null: not at all). */
+/** Tokens, and the cost in US dollars as far as prices are known (null if none is). */
 export interface Used {
   input: number;
   output: number;
   costUsd: number | null;
 }
 
-/** A node of an agent's graph, as it last ran. */
+/** A node of an agent's graph, in its latest execution. */
 export interface NodeRun {
   name: string;
   state: string;
   latencyMs: number | null;
   attempt: number;
-  /** What all its executions have used. */
+  /** The usage of all its executions. */
   used: Used;
 }
 
-/** What one call of a model has said so far. */
+/** The output of one model call so far. */
 export interface Call {
   number: number;
   node: string;
@@ -52,7 +52,7 @@ export interface Try {
   finishedAt: string | null;
 }
 
-/** A task instance with all its tries, as far as the events reach back. */
+/** A task instance with its tries, as far back as the events reach. */
 export interface TaskRun {
   key: string;
   taskId: string;
@@ -64,7 +64,7 @@ export interface TaskRun {
 }
 
 export interface RunModel {
-  /** The last event that is in here. */
+  /** The last event included. */
   seq: number;
   state: string;
   progress: number;
@@ -81,7 +81,7 @@ export interface RunModel {
   ended: string | null;
 }
 
-/** Characters kept of what one call says. */
+/** The number of characters kept of a call's output. */
 const KEPT_TEXT = 100_000;
 const NOTHING: Used = { input: 0, output: 0, costUsd: null };
 
@@ -104,7 +104,7 @@ export function taskKey(taskId: string, mapIndex = -1): string {
   return mapIndex < 0 ? taskId : `${taskId}[${mapIndex}]`;
 }
 
-/** A snapshot in the form of a model. It knows of no earlier tries and of nothing that was said. */
+/** Converts a snapshot to a model. It contains no earlier tries and no output. */
 export function fromSnapshot(snapshot: SnapshotOut): RunModel {
   const events: RunEvent[] = [
     { seq: null, type: "workflow_update", data: { ...snapshot, result: snapshot.result ?? undefined } },
@@ -115,14 +115,14 @@ export function fromSnapshot(snapshot: SnapshotOut): RunModel {
   return { ...applyEvents(EMPTY, events), seq: snapshot.last_event_id };
 }
 
-/** The model after these events. What did not change is the same object as before. */
+/** Returns the model after these events. Unchanged parts are the same objects as before. */
 export function applyEvents(model: RunModel, events: readonly RunEvent[]): RunModel {
   const draft = new Draft(model);
   for (const event of events) draft.apply(event);
   return draft.done();
 }
 
-/** A model that is being changed; each part is copied once, when it is first changed. */
+/** A model being changed; each part is copied once, when it first changes. */
 class Draft {
   private readonly model: { -readonly [Name in keyof RunModel]: RunModel[Name] };
   private readonly tasks: Map<string, TaskRun>;
@@ -141,7 +141,7 @@ class Draft {
 
   apply(event: RunEvent): void {
     if (event.seq !== null) {
-      if (event.seq <= this.model.seq) return; // told again after a reconnection
+      if (event.seq <= this.model.seq) return; // repeated after a reconnection
       this.model.seq = event.seq;
     }
     switch (event.type) {
@@ -165,7 +165,7 @@ class Draft {
         task.tryNumber = data.try_number;
         const known = task.tries.findIndex((one) => one.number === data.try_number);
         const before = task.tries[known];
-        // A cleared task waits under the number of the try that it has behind it: that one stays as it was.
+        // A cleared task waits under the number of its previous try, which must stay as it was.
         if (before && isOver(before.state) && isAhead(data.state)) break;
         const now: Try = {
           number: data.try_number,
@@ -204,7 +204,7 @@ class Draft {
       agent.fallbacks = data.fallbacks;
       agent.notice = data.notice;
       agent.batch = data.batch ?? agent.batch;
-      // While an agent runs, what it has used is what its nodes have used.
+      // While an agent runs, its usage is the sum of its nodes' usage.
       if (data.state !== "running" || data.batch) agent.used = used;
       return;
     }
@@ -229,7 +229,7 @@ class Draft {
     const index = agent.calls.findIndex((call) => call.number === number);
     const before = agent.calls[index];
     if (before && attempt < before.attempt) return;
-    // A higher attempt begins anew: what the one before it said doesn't count.
+    // A higher attempt starts over: the previous one's output doesn't count.
     const said = before?.attempt === attempt ? before.text : "";
     const call: Call = { number, node: data.node, attempt, text: (said + data.text).slice(-KEPT_TEXT) };
     agent.calls = index < 0 ? [...agent.calls, call] : agent.calls.with(index, call);
@@ -276,14 +276,14 @@ class Draft {
   }
 }
 
-/** The agents of a task's latest try that had any. */
+/** The agents of a task's latest try that had agents. */
 export function latestAgents(task: TaskRun): AgentRun[] {
   const latest = Math.max(0, ...task.agents.map((agent) => agent.tryNumber));
   return task.agents.filter((agent) => agent.tryNumber === latest);
 }
 
-/** What all agents of all tries have used. Of a batch the whole counts, not the items that are told of one by one. */
-export function usedByAll(model: RunModel): Used {
+/** The usage of all agents in all tries. For a batch its total counts, not the items reported individually. */
+export function totalUsage(model: RunModel): Used {
   const all: Used[] = [];
   for (const task of model.tasks.values()) {
     const batches = new Set(task.agents.filter((agent) => agent.batch).map((agent) => agent.tryNumber));
@@ -304,7 +304,7 @@ function sum(all: readonly Used[]): Used {
   return { input, output, costUsd };
 }
 
-/** What was at work in a try that is over tells of nothing any more: its process was stopped, or has died. */
+/** Closes whatever was running in a finished try; its process was stopped or died, so it reports nothing more. */
 function stopWithTheTask(task: TaskRun): void {
   if (!isOver(task.state)) return;
   task.agents = task.agents.map((agent) =>

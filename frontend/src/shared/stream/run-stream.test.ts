@@ -76,7 +76,7 @@ describe("a run's stream", () => {
 
   const words = () => stream.current().model.tasks.get("look")?.agents[0]?.calls[0]?.text;
 
-  it("takes a burst in at once: one change for each frame", () => {
+  it("applies a burst at once: one change per frame", () => {
     const changed = vi.fn();
     FakeSource.last.open();
     stream.subscribe(changed);
@@ -87,7 +87,7 @@ describe("a run's stream", () => {
     expect(words()).toHaveLength(50);
   });
 
-  it("does not change more often than ten times a second, however many events come", () => {
+  it("changes at most ten times a second, however many events arrive", () => {
     const changed = vi.fn();
     FakeSource.last.open();
     stream.subscribe(changed);
@@ -101,7 +101,7 @@ describe("a run's stream", () => {
     expect(changed.mock.calls.length).toBeLessThan(12);
   });
 
-  it("tells a run's error from a lost connection", () => {
+  it("distinguishes a run's error from a lost connection", () => {
     FakeSource.last.open();
     FakeSource.last.tell("error", 1, { category: "server" });
     vi.runOnlyPendingTimers();
@@ -111,7 +111,7 @@ describe("a run's stream", () => {
     expect(FakeSource.opened).toHaveLength(1);
   });
 
-  it("comes back behind the last event when it was refused, and later each time", () => {
+  it("resumes after the last event when rejected, with growing delays", () => {
     FakeSource.last.tell("token", 7, { ...token, text: "a" });
     FakeSource.last.refuse();
     expect(refused).toHaveBeenCalledTimes(1);
@@ -140,7 +140,7 @@ describe("a run's stream", () => {
     expect(FakeSource.last.url).toBe("/stream?last_event_id=3");
   });
 
-  it("closes with the run's end, and goes on when the run does", () => {
+  it("closes at the run's end, and continues when the run does", () => {
     FakeSource.last.open();
     FakeSource.last.tell("end", 9, { state: "failed" });
     expect(stream.current()).toMatchObject({ connection: "ended", model: { state: "failed", seq: 9 } });
@@ -151,7 +151,7 @@ describe("a run's stream", () => {
     expect(FakeSource.last.url).toBe("/stream?last_event_id=9");
   });
 
-  it("asks for a snapshot when events are gone", () => {
+  it("requests a snapshot when events have been pruned", () => {
     FakeSource.last.open();
     FakeSource.last.tell("gap", 40, { from: 1, to: 40 });
     expect(gap).toHaveBeenCalledTimes(1);

@@ -1,7 +1,7 @@
 import { EVENT_TYPES, type RunEvent } from "./events";
 import { applyEvents, type RunModel } from "./run-model";
 
-/** `offline`: the browser has no network; `reconnecting`: the backend is away; `ended`: the run is over and all is told. */
+/** `offline`: the browser has no network; `reconnecting`: the backend is away; `ended`: the run has finished. */
 export type Connection = "connecting" | "live" | "reconnecting" | "offline" | "ended";
 
 export interface StreamState {
@@ -9,17 +9,17 @@ export interface StreamState {
   connection: Connection;
 }
 
-/** Seconds between two attempts to come back to a backend that refuses or is away, at most. */
+/** The maximum of seconds between attempts to reconnect. */
 const LONGEST_WAIT = 20;
 
-/** Milliseconds between two changes of the model while events keep coming: words still flow, and the page has time for us. */
+/** The minimum of milliseconds between changes of the model: text still flows, and the page stays responsive. */
 const PACE = 100;
 
 /**
- * A run's stream: keeps it open, and puts what it tells into a model, before a frame is painted and not more often than `PACE`.
+ * Keeps a run's stream open and applies its events to a model, before a frame is painted and at most once per `PACE`.
  *
- * A connection that is lost is taken up behind the last event. `onGap` is called when events before that are deleted: the
- * owner reads a snapshot and calls `resume`. `onRefused` is called when the backend does not let us in.
+ * A lost connection resumes after the last event. `onGap` is called if events have been pruned: the owner then reads a
+ * snapshot and calls `resume`. `onRefused` is called if the backend denies access.
  */
 export class RunStream {
   private state: StreamState;
@@ -52,7 +52,7 @@ export class RunStream {
 
   readonly current = (): StreamState => this.state;
 
-  /** Go on behind this model: after a gap, or when a run that had ended goes on. */
+  /** Resume from this model: after a gap, or when a finished run continues. */
   resume(model: RunModel): void {
     this.flush();
     this.set({ model });
@@ -75,7 +75,7 @@ export class RunStream {
       return;
     }
     this.set({ connection: this.failures > 0 ? "reconnecting" : "connecting" });
-    this.flush(); // what waits is behind the cursor
+    this.flush(); // queued events precede the cursor
     const source = new EventSource(`${this.url}?last_event_id=${this.state.model.seq}`);
     this.source = source;
     source.onopen = () => {
@@ -85,7 +85,7 @@ export class RunStream {
     source.onerror = (event) => {
       if (event instanceof MessageEvent) return; // an `error` event of the run
       this.set({ connection: navigator.onLine ? "reconnecting" : "offline" });
-      // Refused, or no stream: the browser gives up, and we come back by ourselves.
+      // Rejected, or not a stream: the browser gives up, so reconnecting is up to us.
       if (source.readyState === EventSource.CLOSED) this.comeBack();
     };
     for (const type of EVENT_TYPES) {
@@ -149,8 +149,8 @@ export class RunStream {
 }
 
 /**
- * Calls back before the next painting that is `wait` milliseconds away; in a page that is hidden, and so never painted, soon.
- * Gives the way to stop it.
+ * Calls back before the first paint that is at least `wait` milliseconds away; in a hidden page, which is never painted,
+ * soon. Returns a function that cancels it.
  */
 function nextFrame(wait: number, callback: () => void): () => void {
   let frame = 0;

@@ -6,7 +6,7 @@ import { isActive } from "../ui/states";
 import { EMPTY, fromSnapshot, type RunModel } from "./run-model";
 import { type Connection, RunStream, type StreamState } from "./run-stream";
 
-/** A log with more events is not replayed from its beginning: earlier tries and words are left out then. */
+/** A log with more events isn't replayed from its start; earlier tries and output are left out then. */
 const REPLAY_LIMIT = 20_000;
 
 export const snapshotQuery = (dagId: string, runId: string) =>
@@ -16,7 +16,7 @@ export const snapshotQuery = (dagId: string, runId: string) =>
       answer(
         api.GET("/workflow-status/{dag_id}/{dag_run_id}", { params: { path: { dag_id: dagId, dag_run_id: runId } } }),
       ),
-    // The stream tells what happens. Links that come later, and runs that somebody else sets going again, are found so.
+    // The stream reports what happens. Polling finds links that appear later, and runs that someone else restarts.
     refetchInterval: (query) => (query.state.data && isActive(query.state.data.state) ? 10_000 : 30_000),
   });
 
@@ -26,7 +26,7 @@ export interface WatchedRun {
   connection: Connection;
 }
 
-/** A run as it stands and goes on; `data` is undefined until its snapshot is there. */
+/** A run, live; `data` is undefined until its snapshot has been read. */
 export function useRun(dagId: string, runId: string) {
   const client = useQueryClient();
   const query = useQuery(snapshotQuery(dagId, runId));
@@ -48,7 +48,7 @@ export function useRun(dagId: string, runId: string) {
             (fresh) => opened.resume(fromSnapshot(fresh)),
             () => undefined,
           ),
-        // The snapshot is refused for the same reason, and that is told.
+        // The snapshot is rejected for the same reason, and that error is shown.
         refused: () => void again().catch(() => undefined),
       },
     );
@@ -68,18 +68,18 @@ export function useRun(dagId: string, runId: string) {
   const told = state?.model.seq ?? 0;
 
   useEffect(() => {
-    // What only a snapshot knows of a run that is over: which errors it got over, its links.
+    // Only a snapshot knows which errors a finished run recovered from, and its links.
     if (ended) void client.invalidateQueries({ queryKey: ["run", dagId, runId] });
   }, [client, dagId, runId, ended]);
   useEffect(() => {
-    // Somebody has set it going again, now or before we came: then there is more behind the end of the first attempt.
+    // Someone has restarted it, now or earlier, so more follows after the first attempt's end.
     if (ended && snapshot && snapshot.last_event_id > told) {
       stream?.stream.resume(stream.stream.current().model);
     }
   }, [ended, snapshot, told, stream]);
 
   const shown = useMemo(() => (snapshot ? fromSnapshot(snapshot) : EMPTY), [snapshot]);
-  // While the log is replayed, the run is shown as it stood when we came.
+  // While the log is replayed, the run is shown in the state of its snapshot.
   const model = state && stream && told >= stream.from ? state.model : shown;
   const data: WatchedRun | undefined = snapshot && {
     snapshot,

@@ -2,7 +2,7 @@ import { ActionIcon, Tooltip } from "@mantine/core";
 import { useClipboard } from "@mantine/hooks";
 import { IconCheck, IconCopy } from "@tabler/icons-react";
 
-/** Copies a text. `label` says what. */
+/** Copies a text. `label` says what is copied. */
 export function CopyButton({ text, label }: { text: string | (() => string); label: string }) {
   const clipboard = useClipboard({ timeout: 1500 });
   return (

@@ -4,12 +4,12 @@ import classes from "./DataTable.module.css";
 
 interface PanelProps {
   title?: string;
-  /** What the rows are, under the title. */
+  /** A description of the rows, below the title. */
   note?: ReactNode;
   children: ReactNode;
 }
 
-/** The paper that a table, or what stands for it while it is empty, fills from edge to edge. */
+/** The paper that a table, or its empty state, fills from edge to edge. */
 export function TablePanel({ title, note, children }: PanelProps) {
   const id = useId();
   if (title === undefined) return <Paper className={classes.panel}>{children}</Paper>;
@@ -29,15 +29,15 @@ export function TablePanel({ title, note, children }: PanelProps) {
 }
 
 interface Props extends TableProps {
-  /** The cells of the head. Columns that a phone has no room for are `visibleFrom="sm"`, here and in the rows. */
+  /** The header cells. Columns that don't fit on a phone are `visibleFrom="sm"`, here and in the rows. */
   head: ReactNode;
-  /** Pixels; in less room than that the table scrolls sideways, except on a phone. */
+  /** In pixels. In less space the table scrolls sideways, except on a phone. */
   minWidth?: number;
-  /** Pixels; a higher table scrolls under its head. */
+  /** In pixels. A higher table scrolls below its header. */
   height?: number;
 }
 
-/** Data in rows. */
+/** A table. */
 export function DataTable({ head, minWidth = 0, height, children, ...table }: Props) {
   const scrolled =
     height === undefined
@@ -60,5 +60,5 @@ export function DataTable({ head, minWidth = 0, height, children, ...table }: Pr
   );
 }
 
-/** For the cell that grows, and for the one that breaks its lines. */
+/** Classes for the cell that grows, and for cells that wrap. */
 export const cell = { wide: classes.wide, prose: classes.prose };

@@ -10,7 +10,7 @@ interface Props {
   action?: ReactNode;
 }
 
-/** Nothing is there, and what to do so that something is. */
+/** Shown when there is nothing to show, with advice on how to change that. */
 export function EmptyState({ icon: Icon, title, children, action }: Props) {
   return (
     <Stack align="center" gap="xs" py={56} px="md" ta="center">

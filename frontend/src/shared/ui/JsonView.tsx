@@ -2,7 +2,7 @@ import { useMemo } from "react";
 import { CopyButton } from "./CopyButton";
 import classes from "./JsonView.module.css";
 
-/** A value as JSON, to read and to copy. `label` says what it is. */
+/** A value as JSON, with a button to copy it. `label` names the value. */
 export function JsonView({ value, label }: { value: unknown; label: string }) {
   const text = useMemo(() => JSON.stringify(value ?? null, null, 2), [value]);
   return (

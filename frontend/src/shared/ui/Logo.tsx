@@ -1,4 +1,4 @@
-/** The mark: a graph that flows. Beside it stands the name, so it says nothing itself. */
+/** The logo. The name is beside it, so it has no label of its own. */
 export function Logo({ size = 28 }: { size?: number }) {
   return (
     <svg width={size} height={size} viewBox="0 0 32 32" aria-hidden="true">

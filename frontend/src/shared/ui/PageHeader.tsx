@@ -4,13 +4,13 @@ import type { ReactNode } from "react";
 
 interface Props {
   title: string;
-  /** One line that says what this page is for. */
+  /** A line that describes the page. */
   subtitle?: ReactNode;
   /** Buttons and filters on the right. */
   children?: ReactNode;
 }
 
-/** The head of a page; it also names the browser's tab. */
+/** A page's header; also sets the browser tab's title. */
 export function PageHeader({ title, subtitle, children }: Props) {
   useDocumentTitle(`${title} · LangGraph Flow`);
   return (

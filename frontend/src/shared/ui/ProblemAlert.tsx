@@ -5,11 +5,11 @@ import { asProblem } from "../api/problem";
 interface Props {
   error: unknown;
   onRetry?: () => void;
-  /** Faults that are shown elsewhere, at their fields. */
+  /** Errors that are shown elsewhere, at their fields. */
   without?: (pointer: string) => boolean;
 }
 
-/** What went wrong in the API's own words, with a way to try again. */
+/** Shows the API's problem, with a button to retry. */
 export function ProblemAlert({ error, onRetry, without }: Props) {
   const problem = asProblem(error);
   const faults = problem.faults.filter((fault) => !without?.(fault.pointer));
@@ -28,7 +28,7 @@ export function ProblemAlert({ error, onRetry, without }: Props) {
       )}
       {problem.retryAfter !== null ? (
         <Text size="sm" c="dimmed" mt={4}>
-          It may work again in {Math.ceil(problem.retryAfter)} s.
+          Try again in {Math.ceil(problem.retryAfter)} s.
         </Text>
       ) : null}
       {onRetry ? (

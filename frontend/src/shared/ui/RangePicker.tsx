@@ -9,7 +9,7 @@ interface Props {
   label: string;
 }
 
-/** Picks how far back: one of the usual ranges, or one's own. */
+/** Selects a time range: a preset or a custom one. */
 export function RangePicker({ value, onChange, label }: Props) {
   const [opened, { toggle, close }] = useDisclosure();
   const usual = RANGES.some((range) => range === value);
@@ -32,7 +32,7 @@ export function RangePicker({ value, onChange, label }: Props) {
             variant={usual ? "default" : "light"}
             size="xs"
             onClick={toggle}
-            aria-label={usual ? "Custom time" : `${value}: custom time`}
+            aria-label={usual ? "Custom range" : `${value}: custom range`}
           >
             {usual ? "Custom" : value}
           </Button>

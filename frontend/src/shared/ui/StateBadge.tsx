@@ -4,11 +4,11 @@ import { lookOf } from "./states";
 interface Props {
   state: string | null | undefined;
   size?: "sm" | "md";
-  /** The icon alone; its name is still there for who can't see it. */
+  /** Show only the icon; screen readers still get the label. */
   iconOnly?: boolean;
 }
 
-/** A state as icon and word, coloured: never by colour alone. */
+/** A state as a coloured icon with its label: never by colour alone. */
 export function StateBadge({ state, size = "sm", iconOnly = false }: Props) {
   const { label, tone, icon: Icon } = lookOf(state);
   return (

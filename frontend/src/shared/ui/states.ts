@@ -15,7 +15,7 @@ import {
   type TablerIcon,
 } from "@tabler/icons-react";
 
-/** How a state feels; each tone is a pair of colours, `--state-<tone>` on `--state-<tone>-soft`. */
+/** The tone of a state; each is a pair of colours, `--state-<tone>` on `--state-<tone>-soft`. */
 export type Tone = "live" | "good" | "bad" | "caution" | "idle" | "off";
 
 export interface StateLook {
@@ -30,9 +30,9 @@ const LOOKS: Record<string, StateLook> = {
   running: { label: "Running", tone: "live", icon: IconLoader2 },
   restarting: { label: "Restarting", tone: "caution", icon: IconRefresh },
   deferred: { label: "Deferred", tone: "live", icon: IconClockPause },
-  up_for_retry: { label: "Retry waits", tone: "caution", icon: IconRefresh },
+  up_for_retry: { label: "Up for retry", tone: "caution", icon: IconRefresh },
   up_for_reschedule: { label: "Rescheduled", tone: "caution", icon: IconClockPause },
-  awaiting_input: { label: "Awaits input", tone: "caution", icon: IconHandStop },
+  awaiting_input: { label: "Awaiting input", tone: "caution", icon: IconHandStop },
   success: { label: "Success", tone: "good", icon: IconCircleCheck },
   failed: { label: "Failed", tone: "bad", icon: IconCircleX },
   upstream_failed: { label: "Upstream failed", tone: "bad", icon: IconAlertTriangle },
@@ -47,7 +47,7 @@ const LOOKS: Record<string, StateLook> = {
   retired: { label: "Retired", tone: "off", icon: IconArchive },
 };
 
-/** How a state of a run, task, agent, node, component or template looks; null is a task that has none yet. */
+/** The look of a run's, task's, agent's, node's, component's or template's state; null is a task without one. */
 export function lookOf(state: string | null | undefined): StateLook {
   if (!state) return { label: "Waiting", tone: "idle", icon: IconCircleDashed };
   return LOOKS[state] ?? { label: state.replaceAll("_", " "), tone: "idle", icon: IconCircleDashed };
@@ -56,12 +56,12 @@ export function lookOf(state: string | null | undefined): StateLook {
 export const RUN_STATES = ["queued", "running", "awaiting_input", "success", "failed", "cancelled"] as const;
 export type RunState = (typeof RUN_STATES)[number];
 
-/** How far a run has come; null of one that ended before its end: then the bar says where, and a figure would be wrong. */
+/** A run's progress; null if it ended early: the bar then shows how far it got, and a number would mislead. */
 export function progressLabel(state: string, progress: number): string | null {
   return state === "failed" || state === "cancelled" ? null : `${progress} %`;
 }
 
-/** Whether a run goes on. */
+/** Whether a run is active. */
 export function isActive(state: string): boolean {
   return state === "queued" || state === "running" || state === "awaiting_input";
 }

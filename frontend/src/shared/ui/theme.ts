@@ -14,7 +14,7 @@ import {
   Tooltip,
 } from "@mantine/core";
 
-/** The brand's colour, which is also that of what is alive: running tasks, streaming agents. */
+/** The brand colour, also used for live things: running tasks, streaming agents. */
 const petrol: MantineColorsTuple = [
   "#ecf7f9",
   "#d5ecf0",
@@ -28,7 +28,7 @@ const petrol: MantineColorsTuple = [
   "#093f4d",
 ];
 
-/** Cool neutrals; 6 is dimmed text and has a contrast of 4.8 to the page. */
+/** Cool neutrals; 6 is dimmed text, with a contrast of 4.8 against the page. */
 const gray: MantineColorsTuple = [
   "#f6f8f9",
   "#eef2f4",
@@ -68,7 +68,7 @@ const red: MantineColorsTuple = [
   "#6f1d17",
 ];
 
-/** Which state's pair a colour stands for on a soft surface. */
+/** Which state's colour pair a Mantine colour maps to on a soft surface. */
 const TONES: Record<string, string> = { petrol: "live", red: "bad", green: "good", yellow: "caution", gray: "idle" };
 
 const sans = '"Geist Variable", system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
@@ -97,7 +97,7 @@ export const theme = createTheme({
   cursorType: "pointer",
   focusRing: "auto",
   respectReducedMotion: true,
-  // Soft surfaces are those of the states, whose contrast is known in both schemes.
+  // Soft surfaces use the states' pairs, whose contrast is verified in both schemes.
   variantColorResolver: (input) => {
     const resolved = defaultVariantColorsResolver(input);
     const tone = input.variant === "light" ? TONES[String(input.color ?? "petrol")] : undefined;
@@ -123,7 +123,7 @@ export const theme = createTheme({
   },
 });
 
-/** Colours of states, in pairs that are readable on each other (at least 4.5 : 1), and the surfaces. */
+/** State colours, in pairs with a contrast of at least 4.5:1, and the surfaces. */
 export const variables: CSSVariablesResolver = () => ({
   variables: {},
   light: {

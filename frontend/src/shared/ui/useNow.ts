@@ -1,6 +1,6 @@
 import { useEffect, useState } from "react";
 
-/** The time in milliseconds, every `interval` ms anew; a clock that stands still is not asked (`active` false). */
+/** The time in milliseconds, updated every `interval` ms; `active` false stops the updates. */
 export function useNow(interval: number, active = true): number {
   const [now, setNow] = useState(() => Date.now());
   useEffect(() => {

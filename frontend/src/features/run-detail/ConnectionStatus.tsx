@@ -1,17 +1,17 @@
 import { IconBroadcast, IconCloudOff, IconPlugConnected, type TablerIcon } from "@tabler/icons-react";
 import type { Connection } from "@/shared/stream/run-stream";
-import classes from "./ConnectionSign.module.css";
+import classes from "./ConnectionStatus.module.css";
 
 const SIGNS: Record<Connection, { label: string; tone: string; icon: TablerIcon } | null> = {
   connecting: null,
   ended: null,
   live: { label: "Live", tone: "live", icon: IconBroadcast },
-  reconnecting: { label: "Reconnecting …", tone: "caution", icon: IconPlugConnected },
-  offline: { label: "Offline, catches up later", tone: "caution", icon: IconCloudOff },
+  reconnecting: { label: "Reconnecting…", tone: "caution", icon: IconPlugConnected },
+  offline: { label: "Offline, will catch up", tone: "caution", icon: IconCloudOff },
 };
 
-/** Whether what is shown is what is. */
-export function ConnectionSign({ connection }: { connection: Connection }) {
+/** Whether the page is live. */
+export function ConnectionStatus({ connection }: { connection: Connection }) {
   const sign = SIGNS[connection];
   return (
     <span role="status" aria-label="Connection" className={classes.sign} data-tone={sign?.tone}>

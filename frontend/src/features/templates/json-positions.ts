@@ -2,7 +2,7 @@ import { jsonLanguage } from "@codemirror/lang-json";
 import type { SyntaxNode, Tree } from "@lezer/common";
 import type { Path } from "./json-schema";
 
-/** A part of a text: from the first character until behind the last. */
+/** A range of a text, the end exclusive. */
 export interface Span {
   from: number;
   to: number;
@@ -13,9 +13,9 @@ export function parse(text: string): Tree {
 }
 
 /**
- * Where a JSON pointer's value stands in a text; of a key that is missing, the object that misses it.
+ * Finds the value of a JSON pointer in a text; for a missing key, the object that lacks it.
  *
- * A value that is large is marked by its first line, a member by its key.
+ * A large value is marked by its first line, a member by its key.
  */
 export function spanOf(text: string, pointer: string, tree: Tree = parse(text)): Span {
   let node = valueIn(tree.topNode);
@@ -31,8 +31,8 @@ export function spanOf(text: string, pointer: string, tree: Tree = parse(text)):
   return shown ?? { from: 0, to: Math.min(1, text.length) };
 }
 
-/** Where a text stops being JSON; null when it is JSON. */
-export function brokenAt(text: string): number | null {
+/** Where a text stops being valid JSON; null if it is valid. */
+export function syntaxErrorAt(text: string): number | null {
   let found: number | null = null;
   parse(text).iterate({
     enter: (node) => {
@@ -42,12 +42,12 @@ export function brokenAt(text: string): number | null {
   return found;
 }
 
-/** The line of a place, from 1. */
+/** The line of a position, counted from 1. */
 export function lineOf(text: string, position: number): number {
   return text.slice(0, position).split("\n").length;
 }
 
-/** The keys and indices that lead to a place, and whether a key is to be written there. */
+/** The path of a position as keys and indexes, and whether a key is expected there. */
 export function pathAt(text: string, position: number, tree: Tree = parse(text)): { path: Path; key: boolean } {
   let node: SyntaxNode = tree.resolveInner(position, -1);
   const inKey = node.name === "PropertyName";
@@ -61,12 +61,12 @@ export function pathAt(text: string, position: number, tree: Tree = parse(text))
     }
     if (above.name === "Array") path.unshift(items(above).findIndex((item) => item.from === child.from));
   }
-  // Between the items of a list one is written: which one makes no difference to what it may be.
+  // Between the items of a list: which index it is makes no difference to what is allowed.
   if (node.name === "Array" || node.name === "[") path.push(0);
   return { path: path.filter((step) => step !== -1), key };
 }
 
-/** The keys that an object at a path has already. */
+/** The keys that the object at a path already has. */
 export function keysIn(text: string, path: Path, tree: Tree = parse(text)): string[] {
   let node = valueIn(tree.topNode);
   for (const step of path) [, node] = childAt(text, node, String(step));

@@ -16,8 +16,8 @@ interface Props {
   consequence: string;
 }
 
-/** Changes the run after one has confirmed it. */
-export function ChangeButton({ run, change, icon: Icon, label, question, consequence }: Props) {
+/** Cancels or retries the run, after confirmation. */
+export function RunActionButton({ run, change, icon: Icon, label, question, consequence }: Props) {
   const [opened, { open, close }] = useDisclosure();
   const client = useQueryClient();
   const params = { path: { dag_id: run.dag_id, dag_run_id: run.dag_run_id } };
@@ -29,7 +29,7 @@ export function ChangeButton({ run, change, icon: Icon, label, question, consequ
     onSuccess: async () => {
       close();
       notifications.show({
-        message: change === "cancel" ? "The run is being cancelled." : "The run goes on.",
+        message: change === "cancel" ? "The run is being cancelled." : "The run is being retried.",
       });
       await client.invalidateQueries({ queryKey: ["run", run.dag_id, run.dag_run_id] });
     },
@@ -55,7 +55,7 @@ export function ChangeButton({ run, change, icon: Icon, label, question, consequ
           <Text>{consequence}</Text>
           <Group justify="flex-end" gap="xs">
             <Button variant="default" onClick={close}>
-              Leave it
+              Not now
             </Button>
             <Button
               color={colour}

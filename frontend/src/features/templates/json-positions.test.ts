@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { brokenAt, keysIn, lineOf, pathAt, spanOf } from "./json-places";
+import { syntaxErrorAt, keysIn, lineOf, pathAt, spanOf } from "./json-positions";
 
 const TEXT = JSON.stringify(
   {
@@ -17,7 +17,7 @@ const marked = (pointer: string) => {
   return TEXT.slice(from, to);
 };
 
-describe("from a pointer to its place", () => {
+describe("from a pointer to its position", () => {
   it.each([
     ["/dag_id", '"dag_id": "multi_agent_workflow"', 2],
     ["/agents", '"agents"', 3],
@@ -30,22 +30,22 @@ describe("from a pointer to its place", () => {
     expect(lineOf(TEXT, spanOf(TEXT, pointer).from)).toBe(line);
   });
 
-  it("stands at what misses a key", () => {
+  it("marks the object that lacks a key", () => {
     expect(lineOf(TEXT, spanOf(TEXT, "/agents/0/graph").from)).toBe(4);
     expect(lineOf(TEXT, spanOf(TEXT, "/agents/7/name").from)).toBe(3);
     expect(spanOf(TEXT, "")).toEqual({ from: 0, to: 1 });
     expect(spanOf("", "/agents")).toEqual({ from: 0, to: 0 });
   });
 
-  it("finds its way in a text that is not JSON yet", () => {
+  it("works in a text that isn't valid JSON yet", () => {
     const broken = '{\n  "a": ,\n  "b": { "c": 1 }\n}';
     expect(lineOf(broken, spanOf(broken, "/b/c").from)).toBe(3);
-    expect(lineOf(broken, brokenAt(broken) ?? 0)).toBe(2);
-    expect(brokenAt(TEXT)).toBeNull();
+    expect(lineOf(broken, syntaxErrorAt(broken) ?? 0)).toBe(2);
+    expect(syntaxErrorAt(TEXT)).toBeNull();
   });
 });
 
-describe("from a place to its path", () => {
+describe("from a position to its path", () => {
   /** The path at the bar. */
   const at = (text: string) => pathAt(text.replace("|", ""), text.indexOf("|"));
 
@@ -59,7 +59,7 @@ describe("from a place to its path", () => {
     ["{|}", [], true],
   ])("%s", (text, path, key) => expect(at(text)).toEqual({ path, key }));
 
-  it("knows the keys that are there", () => {
+  it("knows the existing keys", () => {
     expect(keysIn(TEXT, ["agents", 1])).toEqual(["name", "input_data", "depends_on"]);
     expect(keysIn(TEXT, ["agents", 9])).toEqual([]);
   });

@@ -1,9 +1,9 @@
 /**
- * Where the browser gets the picture that a run was given as `image_url`; null when it can't be shown here.
+ * The URL from which the browser loads the picture of a run's `image_url`; null if it can't be shown here.
  *
- * `http:` pictures are left to the backend: the page's policy allows pictures over TLS only.
+ * `http:` pictures are left to the backend: the page's policy allows pictures only over TLS.
  */
-export function pictureAddress(imageUrl: unknown): string | null {
+export function pictureUrl(imageUrl: unknown): string | null {
   if (typeof imageUrl !== "string") return null;
   const [, scheme, rest] = /^([a-z]+):(?:\/\/)?(.*)$/is.exec(imageUrl.trim()) ?? [];
   switch (scheme?.toLowerCase()) {
@@ -14,7 +14,7 @@ export function pictureAddress(imageUrl: unknown): string | null {
     case "https":
       return imageUrl.trim();
     case "data":
-      // What is stored of a run has its picture's bytes cut out.
+      // Image bytes are removed before a run's input is stored.
       return /^data:image\/[a-z.+-]+;base64,[a-z0-9+/=\s]+$/i.test(imageUrl.trim()) ? imageUrl.trim() : null;
     default:
       return null;

@@ -1,4 +1,4 @@
-"""References to graphs and `langgraph.json` projects. Light to import: DAG files check references with it."""
+"""References to graphs, and `langgraph.json` projects. Light to import, because DAG files check references with it."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from backend.core.errors.input_error import InputError
 
 
 class GraphLoadError(InputError):
-    """The user's graph can't be loaded: code, reference or environment must change. A retry doesn't help."""
+    """The user's graph can't be loaded; code, reference or environment has to be fixed. A retry doesn't help."""
 
     field = "graph"
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A `langgraph.json`: where it is, where each graph is, and what it wants of its environment."""
+    """A `langgraph.json` file: its place, its graphs, and the environment it needs."""
 
     file: Path
     graphs: Mapping[str, str]
@@ -31,12 +31,12 @@ class Project:
 
     @property
     def folder(self) -> Path:
-        """What paths in it are relative to."""
+        """The folder to which its paths are relative."""
         return self.file.parent
 
 
 def check_reference(reference: Any, project_file: str | None) -> None:
-    """Refuse what can't be a graph, as far as can be told without importing anything. Raises `GraphLoadError`."""
+    """Check a reference as far as possible without importing the graph. Raises `GraphLoadError`."""
     if not isinstance(reference, str) or not reference.strip():
         raise GraphLoadError("has to be 'package.module:attribute' or a name in langgraph.json")
     if ":" not in reference:
@@ -48,7 +48,7 @@ def check_reference(reference: Any, project_file: str | None) -> None:
 
 
 def find(name: str, project_file: str | None) -> tuple[str, Project]:
-    """Where the graph of that name is, and the project it belongs to. Raises `GraphLoadError`."""
+    """The place of the graph with this name, and its project. Raises `GraphLoadError`."""
     if project_file is None:
         raise GraphLoadError(
             f"{name!r} is a name in a langgraph.json, but none is set: give VISUAL_AI_LANGGRAPH_JSON its path, or "
@@ -63,7 +63,7 @@ def find(name: str, project_file: str | None) -> tuple[str, Project]:
 
 @lru_cache(maxsize=8)
 def read_project(file: Path) -> Project:
-    """A `langgraph.json`, read once for each process. Raises `GraphLoadError`."""
+    """Read a `langgraph.json`, once per process. Raises `GraphLoadError`."""
     try:
         content = json.loads(file.read_text())
         graphs = {
@@ -79,9 +79,9 @@ def read_project(file: Path) -> Project:
 
 @lru_cache(maxsize=8)
 def activate(file: Path) -> None:
-    """Make a project's modules importable, check its dependencies and set its environment, once for each process.
+    """Make a project's modules importable, check its dependencies and set its environment, once per process.
 
-    What stands in the environment already wins over the project's `env`. Raises `GraphLoadError`.
+    Variables that are set already take precedence over the project's `env`. Raises `GraphLoadError`.
     """
     project = read_project(file)
     _check_dependencies(project)

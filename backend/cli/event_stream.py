@@ -1,4 +1,8 @@
-"""A run's events from the stream, across lost connections and restarts of the backend."""
+"""Reads a run's events from the backend's stream, across lost connections and restarts of the backend.
+
+Each event has the run's own sequence number. After a lost connection the stream is reopened with the number of the last
+event (`Last-Event-ID`), so every event arrives once and in order.
+"""
 
 import asyncio
 import json
@@ -10,14 +14,13 @@ from urllib.parse import quote
 
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
-from backend.cli.connection import SILENCE, Backend
+from backend.cli.connection import SILENCE, Backend, Backoff
 from backend.cli.errors import Unreachable
-from backend.cli.patience import Patience
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """An event of the stream; `seq` is its id, which the events of the present state have not."""
+    """One event; `seq` is its id, which the events of a current state don't have."""
 
     seq: int | None
     type: str
@@ -26,21 +29,22 @@ class StreamEvent:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The connection is lost; it is tried again after `wait` seconds."""
+    """The connection was lost; a retry follows after `wait` seconds."""
 
     reason: str
     wait: float
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
-    """What comes next is the run's present state: what is known of it may be forgotten."""
+class Reset:
+    """The run's current state follows and replaces everything received so far."""
 
 
-class Follower:
-    """Follows one run. `cursor` is the last event's id, None for the present state and what follows.
+class EventStream:
+    """The events of one run. `cursor` is the id of the last event received; None asks for the current state first.
 
-    `known` says that the run is there: until something was heard of it a failure is raised at once.
+    Connections are retried for `give_up_after` seconds, but only once the run is `known` to exist: before that, a
+    failure is raised immediately. `whole` replaces events that were lost for good (`gap`) by the current state.
     """
 
     def __init__(
@@ -49,21 +53,20 @@ class Follower:
         dag_run_id: str,
         *,
         cursor: int | None = None,
-        patience: float,
+        give_up_after: float,
         known: bool = False,
         whole: bool = True,
     ) -> None:
         self._path = f"/workflow-status/stream/{quote(dag_id, safe='')}/{quote(dag_run_id, safe='')}"
-        self._patience = Patience(patience)
+        self._backoff = Backoff(give_up_after)
         self.known = known
         self._whole = whole
         self.cursor = cursor
 
-    async def events(self, backend: Backend) -> AsyncIterator[StreamEvent | Lost | Begin]:
-        """The events until `end`. May be called again after a failure: it goes on where it was.
+    async def events(self, backend: Backend) -> AsyncIterator[StreamEvent | Lost | Reset]:
+        """Yield events up to and including `end`. Can be called again after a failure and continues where it stopped.
 
-        With `whole`, events that are lost for good (`gap`) are made up for by the present state. Raises `Refused`,
-        `SignInNeeded`, and `Unreachable` when the backend stayed away too long.
+        Raises `Refused`, `SignInNeeded`, and `Unreachable` when the backend stays unreachable for too long.
         """
         while True:
             try:
@@ -80,31 +83,31 @@ class Follower:
             except Unreachable as failure:
                 if not self.known:
                     raise
-                wait = self._patience.wait(failure)
+                wait = self._backoff.wait(failure)
                 yield Lost(failure.message, wait)
                 await asyncio.sleep(wait)
 
-    async def _one_connection(self, backend: Backend) -> AsyncGenerator[StreamEvent | Begin]:
+    async def _one_connection(self, backend: Backend) -> AsyncGenerator[StreamEvent | Reset]:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self.cursor is not None:
             headers["Last-Event-ID"] = str(self.cursor)
         async with backend.open(self._path, silence=SILENCE, headers=headers) as response:
             if self.cursor is None:
-                yield Begin()
+                yield Reset()
             try:
                 async for sse in EventSource(response).aiter_sse():
                     event = _event(sse)
                     self.known = True
-                    self._patience.rewarded()
+                    self._backoff.succeeded()
                     if event.seq is not None:
                         self.cursor = event.seq
                     yield event
             except (SSEError, ValueError) as error:
-                raise Unreachable(f"What answers at {backend.target.url} is no stream of events.") from error
+                raise Unreachable(f"The response from {backend.target.url} is not an event stream.") from error
 
 
 def _event(sse: ServerSentEvent) -> StreamEvent:
     data = json.loads(sse.data)
     if not isinstance(data, dict):
-        raise ValueError("no object")
+        raise ValueError("not a JSON object")
     return StreamEvent(int(sse.id) if sse.id else None, sse.event, data)

@@ -1,4 +1,4 @@
-"""`watch`: follow a run to its end."""
+"""`watch`: show a run until it finishes."""
 
 import asyncio
 import json
@@ -8,21 +8,20 @@ from typing import Any
 
 from rich.console import Console
 
-from backend.cli import amounts
+from backend.cli import formatting
 from backend.cli.connection import Backend, run_path
-from backend.cli.errors import EXIT_CODES, NO_ANSWER, CliError
-from backend.cli.follow import Follower
-from backend.cli.safe_text import harmless
+from backend.cli.errors import EXIT_CODES, NO_RESPONSE, CliError
+from backend.cli.event_stream import EventStream
 from backend.cli.session import command_line, say
 from backend.cli.timeline import Timeline
-from backend.cli.views import REDRAWN, JsonView, LineView, TreeView, View
+from backend.cli.views import REFRESH_SECONDS, JsonView, LineView, TreeView, View
 
 RESULT_LINES = 25
-"""So many lines of a result are shown at a run's end."""
+"""How many lines of a result are shown when a run finishes."""
 
 
-class Following:
-    """One run that is followed; called again after a sign-in it goes on where it was."""
+class Watch:
+    """Watches one run. Called again after a sign-in, it continues where it stopped."""
 
     def __init__(
         self,
@@ -30,53 +29,53 @@ class Following:
         dag_run_id: str,
         *,
         as_json: bool,
-        patience: float,
+        give_up_after: float,
         cursor: int | None = None,
         known: bool = False,
     ) -> None:
         self._timeline = Timeline(dag_id, dag_run_id)
         self._view = _view(self._timeline, as_json=as_json)
-        self._follower = Follower(
-            dag_id, dag_run_id, cursor=cursor, patience=patience, known=known, whole=self._view.whole
+        self._stream = EventStream(
+            dag_id, dag_run_id, cursor=cursor, give_up_after=give_up_after, known=known, whole=self._view.whole
         )
 
     async def __call__(self, backend: Backend) -> int:
-        """Show what happens until the run is over; gives the exit code that says how it ended."""
+        """Show the run until it finishes; return the exit code for the state in which it ended."""
         run = self._timeline
         try:
-            await self._to_the_end(backend)
+            await self._show_events(backend)
             if not isinstance(self._view, JsonView):
-                await _conclude(backend, run, brief=isinstance(self._view, LineView))
+                await _print_summary(backend, run, brief=isinstance(self._view, LineView))
         except asyncio.CancelledError:
-            say(come_back(run.dag_id, run.dag_run_id))
+            say(how_to_watch(run.dag_id, run.dag_run_id))
             raise
         except CliError as error:
-            if self._follower.known:
-                error.advice = come_back(run.dag_id, run.dag_run_id)
+            if self._stream.known:
+                error.add_note(how_to_watch(run.dag_id, run.dag_run_id))
             raise
-        return EXIT_CODES.get(run.end or "", NO_ANSWER)
+        return EXIT_CODES.get(run.end or "", NO_RESPONSE)
 
-    async def _to_the_end(self, backend: Backend) -> None:
+    async def _show_events(self, backend: Backend) -> None:
         self._view.begin()
-        redrawing = asyncio.create_task(self._redraw())
+        refreshing = asyncio.create_task(self._refresh())
         try:
-            async for item in self._follower.events(backend):
+            async for item in self._stream.events(backend):
                 self._view.show(item)
         finally:
-            redrawing.cancel()
+            refreshing.cancel()
             with suppress(asyncio.CancelledError):
-                await redrawing
+                await refreshing
             self._view.end()
 
-    async def _redraw(self) -> None:
+    async def _refresh(self) -> None:
         while True:
             self._view.refresh()
-            await asyncio.sleep(REDRAWN)
+            await asyncio.sleep(REFRESH_SECONDS)
 
 
-def come_back(dag_id: str, dag_run_id: str) -> str:
-    """What to tell somebody who leaves a run."""
-    return f"The run goes on. To watch it: {command_line('watch', dag_id, dag_run_id)}"
+def how_to_watch(dag_id: str, dag_run_id: str) -> str:
+    """Tell somebody who stops watching a run how to resume."""
+    return f"The run continues. To watch it: {command_line('watch', dag_id, dag_run_id)}"
 
 
 def _view(timeline: Timeline, *, as_json: bool) -> View:
@@ -88,16 +87,16 @@ def _view(timeline: Timeline, *, as_json: bool) -> View:
     return LineView(timeline)
 
 
-async def _conclude(backend: Backend, run: Timeline, *, brief: bool) -> None:
-    """The end in a line, with the run's totals, and what to do next."""
+async def _print_summary(backend: Backend, run: Timeline, *, brief: bool) -> None:
+    """Print how the run ended, with its totals, and say what to do next."""
     snapshot = await backend.get(run_path(run.dag_id, run.dag_run_id))
     usage = snapshot["usage"]["input_tokens"] + snapshot["usage"]["output_tokens"]
     started, finished = snapshot["started_at"], snapshot["finished_at"]
-    facts = [str(run.end), amounts.tokens(usage)]
+    facts = [str(run.end), formatting.tokens(usage)]
     if started and finished:
-        facts.insert(1, amounts.duration(amounts.age(started, finished)))
+        facts.insert(1, formatting.duration(formatting.age(started, finished)))
     if snapshot["cost_usd"] is not None:
-        facts.append(amounts.cost(snapshot["cost_usd"]))
+        facts.append(formatting.cost(snapshot["cost_usd"]))
     if brief:
         print(f"end  {'  '.join(facts)}", flush=True)
     ids = (run.dag_id, run.dag_run_id)
@@ -111,18 +110,18 @@ async def _conclude(backend: Backend, run: Timeline, *, brief: bool) -> None:
             say(f"Its log: {command_line('logs', *ids, task.task_id, *index)}")
             break
     if run.end in ("failed", "cancelled"):
-        say(f"To run again what failed: {command_line('retry', *ids)}")
+        say(f"To retry what failed: {command_line('retry', *ids)}")
 
 
 def _show_result(result: Any) -> None:
-    lines = harmless(_answer(result)).splitlines()
+    lines = formatting.safe(_answer(result)).splitlines()
     print("\n" + "\n".join(lines[:RESULT_LINES]), flush=True)
     if len(lines) > RESULT_LINES:
         print(f"… {len(lines) - RESULT_LINES} more lines", flush=True)
 
 
 def _answer(result: Any) -> str:
-    """What of a result people want to read first: a team's summary, an agent's answer, or else all of its output."""
+    """The part of a result to read first: a team's summary, an agent's answer, or else its whole output."""
     found = result if isinstance(result, dict) else {}
     output = found.get("output", result)
     fields = output if isinstance(output, dict) else {}

@@ -1,1 +1,0 @@
-"""Rules of notifications: events, thresholds, signatures and delivery back-off."""
