@@ -21,6 +21,9 @@ MAX_PARTS = 16
 STRIP = 4
 """A picture with sides in this proportion or beyond is a strip, which is cut when it is too long to be shown whole."""
 
+MIN_BREADTH = 12
+"""Pixels of a strip that can hold a line of text."""
+
 SHRUNK = 1.33
 """A tile that is longer than what is shown by more than this is noticeably less legible."""
 
@@ -62,7 +65,7 @@ def cut_strip(image: "Image.Image", max_side: int, max_tiles: int = MAX_PARTS) -
     """
     width, height = image.size
     length, breadth = max(width, height), min(width, height)
-    if length <= max_side or length < STRIP * breadth:
+    if length <= max_side or length < STRIP * breadth or breadth < MIN_BREADTH:
         return [(0, 0, width, height)]
     count = min(max_tiles, -(-length // max(max_side, breadth)))
     edges = [0, *_quiet_cuts(image, count), length]

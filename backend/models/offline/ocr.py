@@ -188,25 +188,31 @@ def _upright(
     labels = engine.classify(lines)
     answer = stands_on_its_head(lines, labels, engine.recognise, sideways=sideways)
     if answer is False:
-        readings = _recognise(engine, lines, labels, laid_flat)
-        if legibility([(reading.text, reading.confidence) for reading in readings], lines) >= LEGIBLE:
-            return False, readings
+        read = engine.recognise(lines)
+        if legibility(read, lines) >= LEGIBLE:
+            return False, _with_odd_lines(engine, lines, read, labels, laid_flat)
     if not answer:  # perhaps a script that the recogniser doesn't know
         found = engine.scripts.detect(lines)
         answer = found is not None and found[2] == 180
     if answer:
         lines[:] = [upside_down(line) for line in lines]
         labels = [("0" if label == "180" else "180", score) for label, score in labels]
-    return answer, _recognise(engine, lines, labels, laid_flat)
+    return answer, _with_odd_lines(engine, lines, engine.recognise(lines), labels, laid_flat)
 
 
-def _recognise(
-    engine: _Engine, lines: list[Line], labels: list[tuple[str, float]], laid_flat: list[bool]
+def _with_odd_lines(
+    engine: _Engine,
+    lines: list[Line],
+    read: list[tuple[str, float]],
+    labels: list[tuple[str, float]],
+    laid_flat: list[bool],
 ) -> list[Reading]:
     """What the lines say; a line that is more legible another way up takes the place of the one that was cut out."""
     import numpy as np
 
-    readings = [Reading(text, score) for text, score in engine.recognise(lines)]
+    readings = [Reading(text, score) for text, score in read]
+    if legibility(read, lines) < LEGIBLE:
+        return readings
     # A stamp or a margin may stand on its head on an upright page; a figure such as 1 looks like a line that runs up.
     others = {n: upside_down(lines[n]) for n, (label, score) in enumerate(labels) if label == "180" and score > FLIPPED}
     others |= {n: np.ascontiguousarray(np.rot90(lines[n], -1)) for n, is_so in enumerate(laid_flat) if is_so}

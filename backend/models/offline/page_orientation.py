@@ -90,10 +90,11 @@ def turned_box(box: Sequence[int], quarters: int, size: tuple[int, int]) -> list
     return [left, top, right, bottom]
 
 
-def legibility(read: list[tuple[str, float]], lines: Sequence[Line]) -> float:
+def legibility(read: Sequence[tuple[str, float]], lines: Sequence[Line]) -> float:
     """Characters for each height of a line along it, weighted by their confidence; those of Chinese count twice."""
-    length = sum(line.shape[1] / line.shape[0] for line in lines)
-    return sum(sum(1 + is_wide(char) for char in text) * score**2 for text, score in read) / max(length, 1.0)
+    length = float(sum(line.shape[1] / line.shape[0] for line in lines))
+    characters = sum((len(text) + sum(map(is_wide, text))) * score**2 for text, score in read)
+    return characters / max(length, 1.0)
 
 
 def _sides(quad: Any) -> tuple[float, float]:
