@@ -1132,7 +1132,7 @@ export interface components {
         };
         /**
          * ComponentHealth
-         * @description One part. The system is unhealthy when a required one is, and degraded when another is not healthy.
+         * @description One component. The system is unhealthy when a required one is, and degraded when another is not healthy.
          */
         ComponentHealth: {
             /**
@@ -1976,7 +1976,7 @@ export interface components {
         };
         /**
          * SystemHealth
-         * @description The state of the whole and of its parts.
+         * @description The health of the system and of its components.
          */
         SystemHealth: {
             /**
