@@ -76,9 +76,14 @@ HEBREW = (
     "אנו מודים לך על המכתב מיום ראשון",
     "בדקנו את ההזמנה ואנו מאשרים את המשלוח",
 )
-STRIP = (
-    "Along the quay we passed the old customs house and the bakery, crossed the canal by the iron bridge, walked on "
-    "between the sheds where the salt was kept, and came at last to the lighthouse, from which one sees the islands."
+STRIP = " ".join(
+    (
+        "Along the quay we passed the old customs house and the bakery, crossed the canal by the iron bridge,",
+        "walked on between the sheds where the salt was kept, and came at last to the lighthouse, from which one",
+        "sees the islands.",
+        *LEFT,
+        *RIGHT,
+    )
 )
 
 
@@ -118,9 +123,9 @@ def columns() -> Image.Image:
 
 def strip() -> Image.Image:
     """A single line, far longer than a page is wide, at the foot of a panorama."""
-    font = ImageFont.load_default(40)
-    image = Image.new("RGB", (int(font.getlength(STRIP)) + 300, 150), "white")
-    ImageDraw.Draw(image).text((100, 50), STRIP, font=font, fill="black")
+    font = ImageFont.load_default(18)
+    image = Image.new("RGB", (int(font.getlength(STRIP)) + 300, 100), "white")
+    ImageDraw.Draw(image).text((100, 40), STRIP, font=font, fill="black")
     return image
 
 

@@ -19,6 +19,7 @@ from backend.models.offline.page_orientation import (
     is_short_and_high,
     legibility,
     lies_on_its_side,
+    seems_to_lie_on_its_side,
     stands_on_its_head,
     turned_box,
     upside_down,
@@ -149,13 +150,15 @@ class _Window:
 
 
 def _read(engine: _Engine, image: "Image.Image") -> PageText:
-    page, windows = image, _windows(engine, image)
-    sideways = lies_on_its_side([quad for window in windows for quad in window.quads])
-    if sideways:
-        # Found anew, since of lines that run up or down single characters are easily missed.
-        from PIL.Image import Transpose
+    from PIL.Image import Transpose
 
-        page = image.transpose(Transpose.ROTATE_90)
+    sideways = len(cut_strip(image, MAX_SIDE)) == 1 and seems_to_lie_on_its_side(image)
+    page = image.transpose(Transpose.ROTATE_90) if sideways else image
+    windows = _windows(engine, page)
+    if lies_on_its_side([quad for window in windows for quad in window.quads]):
+        # Found anew, since of lines that run up or down single characters are easily missed.
+        sideways = not sideways
+        page = image.transpose(Transpose.ROTATE_90) if sideways else image
         windows = _windows(engine, page)
     lines = [line for window in windows for line in engine.cut(window.pixels, window.quads)]
     laid_flat = [is_short_and_high(quad) for window in windows for quad in window.quads]

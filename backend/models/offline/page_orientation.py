@@ -13,9 +13,16 @@ from backend.models.offline.page_layout import is_wide
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 SIDEWAYS = 1.5
 """A line this much longer than broad has a direction; shorter pieces, such as single figures, say nothing."""
+
+GUESS_SIDE = 800
+"""Pixels of the longer side that the guess is made at."""
+
+CLEARLY = 1.15
+"""For each upright stroke, an upright page has 0.7 to 0.9 level ones; a page turned by a quarter has 1.3."""
 
 DOUBT = 0.35
 """The share of lines on their head from which on it is checked whether the page is."""
@@ -30,6 +37,17 @@ Line: TypeAlias = "NDArray[np.uint8]"
 """A piece of text, cut out of its page: blue, green, red."""
 
 Recognise = Callable[[Sequence[Any]], list[tuple[str, float]]]
+
+
+def seems_to_lie_on_its_side(image: "Image.Image") -> bool:
+    """A guess, before any text is found, that saves finding it twice: letters have more upright strokes than level."""
+    import numpy as np
+
+    grey = image.convert("L")
+    grey.thumbnail((GUESS_SIDE, GUESS_SIDE))
+    pixels = np.asarray(grey, dtype=np.int16)
+    level, upright = (int(np.abs(np.diff(pixels, axis=axis)).sum()) for axis in (0, 1))
+    return level > CLEARLY * upright
 
 
 def lies_on_its_side(quads: Sequence[Any]) -> bool:
