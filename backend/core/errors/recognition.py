@@ -199,8 +199,9 @@ _OVERFLOW = re.compile(
     r"|\blength\b[^.]{0,40} exceeds the max(?:imum)?\b|maximum prompt length is"
     r"|too many (?:input |prompt )?tokens\b(?! per)"
     r"|(?:input|prompt|total|number of|requested)[ _]tokens?\b[^.]{0,60}?\b(?:exceed|must be (?:less|at most|<))"
-    r"|exceeds?\b[^.]{0,60}?\bmax(?:imum)?[ _-](?:model[ _-]len|input|prompt|seq|sequence|total|context|number of tokens)"
-    r"|`?inputs`? (?:tokens )?(?:\+ `?max_new_tokens`? )?must (?:have less than|be <=?) ?`?\d"  # TGI
+    r"|exceeds?\b[^.]{0,60}?\bmax(?:imum)?[ _-]"
+    r"(?:model[ _-]len|input|prompt|seq|sequence|total|context|number of tokens)"
+    r"|`?inputs`? must have less than `?\d+`? tokens"  # TGI
     r"|`?inputs`? tokens \+ `?max_new_tokens`? must be"  # TGI
     r"|n_keep\b.{0,40}n_ctx|greater than the context"  # LM Studio
     r"|reduce the (?:length|size) of (?:the|your) (?:messages|prompt|input)"

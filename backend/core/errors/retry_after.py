@@ -15,8 +15,9 @@ def wait_asked_for(headers: Mapping[str, str], message: str = "", *, now: dateti
     """The seconds to wait according to a response's headers (names in lower case), or else to its message, or None.
 
     `retry-after-ms` takes precedence over `Retry-After`, which is a number of seconds, an HTTP date (RFC 9110,
-    section 10.2.3) or, against the standard, a duration such as "3s". A date is relative to the response's own `Date`, so that clocks need not agree. Waits of zero or
-    less, such as until a date in the past, are ignored.
+    section 10.2.3) or, against the standard, a duration such as "3s". A date
+    is relative to the response's own `Date`, so that clocks need not agree. Waits of zero or less, such as until a date
+    in the past, are ignored.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         if (milliseconds := _number(headers.get(name))) is not None:

@@ -122,12 +122,12 @@ async def test_a_failure_leads_to_the_expected_actions(
         assert len(set(models)) == 1 + ("fallback" in case.actions)
         if case.category == "context_length":
             assert len(set(models)) == len(models)
-    told = read(
+    reported = read(
         engine,
         "SELECT payload ->> 'action', CAST(payload ->> 'retry_in' AS float) FROM visual_ai.workflow_events "
         "WHERE event_type = 'error' ORDER BY seq",
     )
-    assert told == [(row[1], row[4]) for row in errors]
+    assert reported == [(row[1], row[4]) for row in errors]
 
 
 async def test_the_providers_words_are_in_the_record_and_on_the_stream(
@@ -148,5 +148,5 @@ async def test_the_providers_words_are_in_the_record_and_on_the_stream(
     assert context["request_id"].startswith("req_")
     assert "top_k" in context["body"]
     assert "abcdefghij" not in str(rows)
-    told = read(engine, "SELECT payload ->> 'message' FROM visual_ai.workflow_events WHERE event_type = 'error'")
-    assert told == [(message,)]
+    reported = read(engine, "SELECT payload ->> 'message' FROM visual_ai.workflow_events WHERE event_type = 'error'")
+    assert reported == [(message,)]
