@@ -117,6 +117,21 @@ async def test_a_task_with_work_left_for_a_worker_resumes_there(make: Make, rows
     assert rows("SELECT state FROM visual_ai.workflow_tasks") == [("running",)]
 
 
+async def test_without_a_triggerer_the_task_goes_on_in_its_own_process(make: Make, rows: Any) -> None:
+    """`airflow dags test` sets no task instance, and resumes the task with whatever the trigger yields."""
+    in_triggerer = make()
+    instance: Any = in_triggerer.task_instance
+    inline = make(place=dict(vars(instance)))
+    inline._task_instance = None
+    event = await outcome(inline)
+    assert type(event) is TriggerEvent
+    assert event.payload["error"] is None
+    assert event.payload["result"]["agent"] == "text"
+    assert pushed == []
+    assert rows("SELECT dag_id FROM visual_ai.workflow_executions") == [("dag",)]
+    assert rows("SELECT task_id, state, try_number FROM visual_ai.workflow_tasks") == [("task", "running", 1)]
+
+
 async def test_a_task_without_xcom_pushes_nothing(make: Make) -> None:
     event = await outcome(make(pushes_xcom=False))
     assert isinstance(event, TaskSuccessEvent)
