@@ -827,3 +827,48 @@ async def test_the_sample_picture_can_be_read(http: httpx.AsyncClient, ulla: Hea
     assert sample.headers["content-type"] == "image/png"
     assert sample.content.startswith(b"\x89PNG")
     assert "invoice" in is_problem(await http.get("/images/samples/none", headers=ulla), 404)["detail"]
+
+
+# HTTP
+
+
+async def test_a_connection_stays_usable_after_a_server_error(app: FastAPI) -> None:
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError
+
+    async with served(app) as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+        for path, status in (("/broken", b"500"), ("/healthz", b"200"), ("/broken", b"500")):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            assert status in head.splitlines()[0]
+            length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length"))
+            await reader.readexactly(int(length.split(b":")[1]))
+        writer.close()
+
+
+async def test_head_is_answered_like_get_without_a_body(app: FastAPI, ulla: Headers, airflow: FakeAirflow) -> None:
+    airflow.add_run("visual_ai_workflow", "known", "running", {"task": "running"}, triggering_user_name="ulla")
+    run = "visual_ai_workflow/known"
+    logs = f"/workflow-status/{run}/tasks/task/logs?follow=true"
+    async with served(app) as address:
+        for path in ("/workflows", f"/workflow-status/{run}", f"/workflow-status/stream/{run}", logs):
+            status, head, response = await raw_request(address, "HEAD", path, ulla)
+            assert (status, response) == (200, head + b"\r\n\r\n"), path
+        assert (await raw_request(address, "HEAD", "/workflows/visual_ai_workflow/runs/known/cancel", ulla))[0] == 405
+        assert (await raw_request(address, "HEAD", "/workflow-status/stream/none/none", ulla))[0] == 404
+    assert app.state.application.streams.open_streams == 0
+
+
+async def test_http_1_0_clients_get_no_chunks(app: FastAPI, ulla: Headers, airflow: FakeAirflow) -> None:
+    airflow.add_run("visual_ai_workflow", "known", "success", {"task": "success"}, triggering_user_name="ulla")
+    async with served(app) as address:
+        path = "/workflow-status/stream/visual_ai_workflow/known"
+        status, head, response = await raw_request(address, "GET", path, ulla, version="1.0")
+        assert status == 200
+        assert b"transfer-encoding" not in head.lower()
+        body = response[len(head) + 4 :]
+        assert body.startswith((b"id:", b"event:", b"retry:", b":", b"data:")), body[:100]
+        assert b"event: end" in body
+        assert (await raw_request(address, "GET", "/workflows", ulla, version="1.0"))[0] == 200
