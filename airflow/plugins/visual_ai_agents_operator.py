@@ -111,9 +111,20 @@ class AgentsOperator(BaseOperator):
 
     def _defer(self, context: Context, arguments: dict[str, Any]) -> NoReturn:
         task = task_context(context)
+        place = {
+            "dag_id": task.dag_id,
+            "run_id": task.dag_run_id,
+            "task_id": task.task_id,
+            "map_index": task.map_index,
+            "try_number": task.try_number,
+            "id": task.instance,
+        }
         self.defer(
             trigger=AgentTrigger(
-                **self._trigger_arguments(arguments), conf=plain(dict(task.conf)), run_type=task.run_type
+                **self._trigger_arguments(arguments),
+                conf=plain(dict(task.conf)),
+                run_type=task.run_type,
+                place=place,
             ),
             method_name="resume",
             timeout=self.execution_timeout,

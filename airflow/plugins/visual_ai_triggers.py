@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -58,6 +59,9 @@ class AgentTrigger(BaseTrigger):
     :param run_type: the run's type, if the task started in a worker.
     :param llm_conn_id: the connection with the models' key. It is read when the agents run.
     :param budget: the task's budget.
+    :param place: the task instance's `dag_id`, `run_id`, `task_id`, `map_index`, `try_number` and `id`, if the task
+        started in a worker. Needed where no triggerer sets `task_instance`: `airflow dags test` runs a trigger in its
+        own process, and always resumes the task with the trigger's event.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class AgentTrigger(BaseTrigger):
         run_type: str | None = None,
         llm_conn_id: str | None = None,
         budget: Mapping[str, Any] | None = None,
+        place: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.operator = operator
@@ -80,6 +85,7 @@ class AgentTrigger(BaseTrigger):
         self.run_type = run_type
         self.llm_conn_id = llm_conn_id
         self.budget = budget
+        self.place = place
         self._context: Context | None = None
         self._keys: list[str] = []  # must appear in no log and no event
         self._running: asyncio.Task[tuple[dict[str, Any], str | None]] | None = None
@@ -95,6 +101,7 @@ class AgentTrigger(BaseTrigger):
             "run_type": self.run_type,
             "llm_conn_id": self.llm_conn_id,
             "budget": self.budget,
+            "place": self.place,
         }
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:  # noqa: ARG002  # prescribed
@@ -117,7 +124,7 @@ class AgentTrigger(BaseTrigger):
             yield _for_worker(error=pack(failure, hide=self._keys))
             return
         await warming
-        if self.ends_task and (not self.pushes_xcom or await self._push(result)):
+        if self._ends_here and (not self.pushes_xcom or await self._push(result)):
             yield TaskSuccessEvent()
         else:
             yield _for_worker(result=result, execution_id=execution_id)
@@ -129,6 +136,11 @@ class AgentTrigger(BaseTrigger):
     async def cleanup(self) -> None:
         """Stop everything that is still running, whatever ended the trigger."""
         await self._stop()
+
+    @property
+    def _ends_here(self) -> bool:
+        """Whether a success ends the task here. Without a triggerer it can't."""
+        return self.ends_task and self.task_instance is not None
 
     async def _stop(self) -> None:
         if self._running is not None and not self._running.done():
@@ -151,14 +163,14 @@ class AgentTrigger(BaseTrigger):
             mask_secret(key)
             _masked.add(key)
         result, execution_id = await run_deferred(
-            settings, task, work, ends_here=self.ends_task, budget=parse_budget(budget), credentials=credentials
+            settings, task, work, ends_here=self._ends_here, budget=parse_budget(budget), credentials=credentials
         )
         return to_jsonable(result), execution_id
 
     async def _warm_up(self) -> None:
         """Make a request to Airflow while the first agent works: the triggerer's first one takes seconds."""
         global _warm
-        if _warm or not self.pushes_xcom:
+        if _warm or not self._ends_here or not self.pushes_xcom:
             return
         _warm = True
         instance: Any = self.task_instance
@@ -210,7 +222,7 @@ class AgentTrigger(BaseTrigger):
             return task_context(self._context)
         from backend.runtime.runner import TaskContext
 
-        task: Any = self.task_instance
+        task: Any = self.task_instance or SimpleNamespace(**(self.place or {}))
         return TaskContext(
             dag_id=task.dag_id,
             dag_run_id=task.run_id,

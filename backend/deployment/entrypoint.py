@@ -67,6 +67,10 @@ class Container:
 
     def init(self) -> None:
         """Create directories and secrets, all owned by AIRFLOW_UID. Requires root. Idempotent."""
+        from backend.deployment.known_settings import unread_settings
+
+        for message in unread_settings(self._person):
+            print(f"note: {message}")
         owner = _owner(self._person)
         for directory in (self._home / "logs", *(self._secrets / name for name in SECRETS)):
             directory.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,9 @@ _NEVER_PASSED = frozenset(
     }
 )
 
+_AIRFLOWS_OWN = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_")
+"""The prefixes of the user's options, connections and variables for Airflow, which only its processes get."""
+
 PLACEHOLDERS = frozenset({"your_openai_api_key", "your_langfuse_public_key", "your_langfuse_secret_key"})
 """Values in the integration guide's `.env` that stand for keys. They are treated as if they weren't set."""
 
@@ -112,13 +115,13 @@ def passed_on(person: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in person.items()
-        if name not in _NEVER_PASSED and not name.startswith(("AIRFLOW_", "AIRFLOW__")) and value not in PLACEHOLDERS
+        if name not in _NEVER_PASSED and not name.startswith("AIRFLOW_") and value not in PLACEHOLDERS
     }
 
 
 def airflow_settings(places: Places, person: Mapping[str, str]) -> dict[str, str]:
     """What every Airflow process needs, including workers on other machines: no secrets and no database."""
-    own = {name: value for name, value in person.items() if name.startswith("AIRFLOW__")}
+    own = {name: value for name, value in person.items() if name.startswith(_AIRFLOWS_OWN)}
     return {
         **AIRFLOW_DEFAULTS,
         **own,

@@ -19,6 +19,7 @@ from backend.deployment.airflow_setup import set_up_airflow
 from backend.deployment.credentials import load_credentials
 from backend.deployment.database import wait_until_reachable
 from backend.deployment.environment import Databases, given_role_passwords, setup_accounts
+from backend.deployment.known_settings import overridden_settings, unread_settings
 from backend.deployment.layout import Layout, StackError
 from backend.deployment.options import read_environment, read_options
 from backend.deployment.processes import MARKER_VARIABLE, end_all
@@ -58,6 +59,8 @@ class Stack:
         self.layout.make_directories()
         with self._locked(), _signals_as_interrupts():
             credentials = load_credentials(self.layout.secrets)
+            for message in unread_settings(self._person):
+                note(message)
             if self._healthy():
                 frontend = self._prepare_frontend()  # changed pages are served immediately
                 if frontend.keys() <= {state.name for state in self._supervisor.states()}:
@@ -111,6 +114,8 @@ class Stack:
         environments[BACKEND] = environment.backend_environment(
             self.layout, self.options, self._person, credentials, databases
         )
+        for name in overridden_settings(self._person, (airflow, environments[BACKEND])):
+            note(f"{name} has no effect here: `make up` sets it itself, or no process reads it")
         since = datetime.now(UTC)
         with step("Supervisor"):
             base = environment.base_environment(self.layout, self.options, {"PATH": os.environ.get("PATH", "")})

@@ -87,7 +87,9 @@ def _places(layout: Layout, options: StackOptions, person: Mapping[str, str]) ->
         home=layout.airflow_home,
         source=layout.root / "airflow",
         airflow_url=options.airflow_url,
-        airflow_public_url=f"http://localhost:{options.airflow_port}",
+        airflow_public_url=person.get(
+            "VISUAL_AI_AIRFLOW_PUBLIC_URL", f"http://localhost:{options.airflow_port}"
+        ).rstrip("/"),
         backend_public_url=person.get("VISUAL_AI_PUBLIC_URL", f"http://localhost:{options.backend_port}"),
         pages_public_url=pages_url(person, options.frontend_port),
     )

@@ -61,7 +61,8 @@ class Readiness:
                 if time.monotonic() - started > timeout:
                     name, (program, _) = next(iter(pending.items()))
                     raise StackError(
-                        f"{name}: not ready after {timeout:.0f} s. The last lines of {self._log_name(program)}:\n"
+                        f"{name}: not ready after {timeout:.0f} s. If this machine needs longer, set "
+                        f"VISUAL_AI_START_TIMEOUT to more seconds. The last lines of {self._log_name(program)}:\n"
                         f"{last_lines(self._layout, program)}"
                     )
                 time.sleep(_POLL)

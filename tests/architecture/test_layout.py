@@ -18,6 +18,8 @@ from backend.api.main import openapi_text
 from backend.core.settings import Settings
 from backend.db.migrate import CHECKPOINT_TABLES
 from backend.db.tables import metadata
+from backend.deployment.known_settings import unread_settings
+from backend.deployment.options import StackOptions
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in
 
@@ -131,8 +133,13 @@ def test_the_lock_contains_no_host_names() -> None:
 def test_every_setting_is_in_the_example() -> None:
     """Commented out or not, so that users don't have to read the code to learn the settings."""
     named = set(re.findall(r"^(?:# )?([A-Z_]+[A-Z0-9_]*)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    aliases = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    aliases = {str(field.validation_alias) for kind in (Settings, StackOptions) for field in kind.model_fields.values()}
     assert aliases - named == set()
+
+
+def test_every_setting_of_the_example_is_known() -> None:
+    named = re.findall(r"^(?:# )?([A-Z_]+[A-Z0-9_]*)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert unread_settings(named) == []
 
 
 def test_the_example_is_a_valid_configuration() -> None:

@@ -188,7 +188,7 @@ class ItemList(BaseModel):
 
 
 class WorkflowOut(BaseModel):
-    """A DAG that can be triggered; `input_schema` is the JSON Schema (2020-12) of its `input_data`."""
+    """A DAG; `input_schema` is the JSON Schema (2020-12) of its `input_data`."""
 
     dag_id: str
     display_name: str
@@ -196,6 +196,9 @@ class WorkflowOut(BaseModel):
     tags: list[str]
     paused: bool
     input_schema: dict[str, Any]
+    import_error: str | None = Field(
+        None, description="Why the DAG's file no longer loads; a DAG with an import error can't be triggered"
+    )
 
 
 class WorkflowTaskOut(BaseModel):

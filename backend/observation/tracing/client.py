@@ -86,8 +86,8 @@ def _known_certificates() -> Iterator[None]:
     if usual is None:
         yield
         return
-    module.AsyncLangfuseAPI = lambda **given: usual(
-        **given, httpx_client=httpx.AsyncClient(verify=tls(), timeout=given.get("timeout"))
+    module.AsyncLangfuseAPI = lambda **arguments: usual(
+        **arguments, httpx_client=httpx.AsyncClient(verify=tls(), timeout=arguments.get("timeout"))
     )
     try:
         yield
@@ -120,12 +120,10 @@ class SpanMaker:
         self._context.run(self._manager.__enter__)
 
     def root(self, trace_id: str, name: str, kind: str, **more: Any) -> Any:
-        """A span without a parent."""
         make = partial(self.client.langfuse.start_observation, trace_context={"trace_id": trace_id}, name=name)
         return self._context.copy().run(partial(make, as_type=kind, **more))
 
     def child(self, parent: Any, name: str, kind: str, **more: Any) -> Any:
-        """A span within its parent."""
         return self._context.copy().run(partial(parent.start_observation, name=name, as_type=kind, **more))
 
     @contextmanager

@@ -162,9 +162,14 @@ class Triggers:
                 errors=[FieldError(f"/input_data/{SYSTEM_KEY}", "is reserved for the system; omit it")],
             )
         workflow = await self._catalog.get(request.dag_id, who.airflow_token)
+        if workflow.import_error is not None:
+            raise Conflict(
+                f"The workflow {request.dag_id!r} can't be triggered: its file has an import error "
+                f"({workflow.import_error})."
+            )
         if not workflow.manual:
             raise Conflict(
-                f"The workflow {request.dag_id!r} can't be triggered: it is broken, or does not allow manual runs."
+                f"The workflow {request.dag_id!r} can't be triggered: it was removed, or allows no manual runs."
             )
         if workflow.paused:
             raise Conflict(f"The workflow {request.dag_id!r} is paused; unpause it in Airflow first.")

@@ -618,6 +618,80 @@ async def test_workflows_are_listed(http: httpx.AsyncClient, ulla: Headers, airf
     is_problem(await http.get("/workflows/none", headers=ulla), 404)
 
 
+async def test_a_listing_costs_a_bounded_number_of_calls(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    for number in range(332):
+        airflow.add_dag(f"dag_{number:03}")
+
+    async def calls() -> list[str]:
+        before = len(airflow.log)
+        assert len((await http.get("/workflows", headers=ulla)).json()["workflows"]) == 334
+        return [call for call in airflow.log[before:] if "/auth/" not in call]
+
+    await calls()
+    assert await calls() == ["GET /api/v2/dags"] * 5, "four pages, and the broken ones"
+    airflow.dags["dag_007"] |= {"last_parsed_time": "2030-01-01T00:00:00Z", "params": {}}
+    assert [call for call in await calls() if "details" in call] == ["GET /api/v2/dags/dag_007/details"]
+
+
+async def test_a_paused_workflow_is_listed_as_paused_at_once(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    for paused in (False, True, False):
+        airflow.dags["visual_ai_workflow"]["is_paused"] = paused
+        listed = (await http.get("/workflows", headers=ulla)).json()["workflows"]
+        assert [workflow["paused"] for workflow in listed] == [False, paused]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_workflow_that_disappears_during_the_listing_is_left_out(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, status: int
+) -> None:
+    airflow.add_dag("gone")
+    airflow.fail("/dags/gone/details", status)
+    listed = await http.get("/workflows", headers=ulla)
+    assert listed.status_code == 200
+    assert [workflow["dag_id"] for workflow in listed.json()["workflows"]] == [
+        "multi agent/workflow",
+        "visual_ai_workflow",
+    ]
+    airflow.fail("/details", 500)
+    airflow.add_dag("new")
+    is_problem(await http.get("/workflows", headers=ulla), 503)
+
+
+async def test_a_workflow_with_an_import_error_is_listed_with_it(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "FRESH", 0)
+    airflow.add_dag("broken", has_import_errors=True)
+    airflow.add_dag("broken_for_long", has_import_errors=True, is_stale=True)
+    airflow.add_dag("deleted", has_import_errors=True, is_stale=True)
+    trace = "Traceback (most recent call last):\n  File \"x.py\"\nModuleNotFoundError: No module named 'pandsa'\n"
+    airflow.import_errors = {"broken.py": trace, "broken_for_long.py": "SyntaxError: invalid syntax"}
+
+    async def errors() -> dict[str, str | None]:
+        listed = (await http.get("/workflows", headers=ulla)).json()["workflows"]
+        return {workflow["dag_id"]: workflow["import_error"] for workflow in listed}
+
+    reason = "broken.py: ModuleNotFoundError: No module named 'pandsa'"
+    assert await errors() == {
+        "broken": reason,
+        "broken_for_long": "broken_for_long.py: SyntaxError: invalid syntax",
+        "multi agent/workflow": None,
+        "visual_ai_workflow": None,
+    }
+    assert (await http.get("/workflows/broken", headers=ulla)).json()["import_error"] == reason
+    assert reason in is_problem(await send(http, ulla, dag_id="broken"), 409)["detail"]
+    assert airflow.triggers == []
+
+    airflow.fail("importErrors", 403)
+    assert (await errors())["broken"] == catalog.UNKNOWN_ERROR
+    airflow.dags["broken"]["has_import_errors"] = False
+    assert (await errors())["broken"] is None, "repaired"
+
+
 async def test_tasks_are_read_again_after_the_dag_was_parsed_again(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

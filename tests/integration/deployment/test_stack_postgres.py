@@ -1,12 +1,14 @@
 """The embedded cluster: starting, stopping and recovering from a crash."""
 
 import os
+import pwd
 import shutil
 import signal
 import stat
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -15,7 +17,7 @@ import pytest
 from backend.db.address import plain_url
 from backend.deployment.database import wait_until_reachable
 from backend.deployment.layout import StackError
-from backend.stack.postgres import Cluster
+from backend.stack.postgres import SYSTEM_USER, Cluster
 from tests.kit.processes.reaper import disposable_folder, marker
 from tests.kit.processes.stack import free_port
 from tests.kit.servers.postgres import running_cluster
@@ -106,6 +108,40 @@ def test_a_private_directory_above_only_becomes_traversable() -> None:
     finally:
         cluster.stop()
         shutil.rmtree(private, ignore_errors=True)
+
+
+@pytest.fixture
+def no_system_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which root has not created the server's system user yet."""
+
+    def unknown(name: str) -> pwd.struct_passwd:
+        raise KeyError(name)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
+
+
+def test_the_system_user_is_created_without_sbin_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_system_user: None
+) -> None:
+    sbin, called = tmp_path / "sbin", tmp_path / "called"
+    sbin.mkdir()
+    (sbin / "useradd").write_text(f'#!/bin/sh\necho "$@" > {called}\necho "stopped here" >&2\nexit 1\n')
+    (sbin / "useradd").chmod(0o755)
+    monkeypatch.setattr("backend.stack.postgres.SBIN", (str(sbin),))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StackError, match="stopped here"):
+        Cluster(tmp_path / "data", free_port(), "secret").start()
+    assert called.read_text().split()[-1] == SYSTEM_USER
+
+
+def test_a_machine_without_useradd_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_system_user: None
+) -> None:
+    monkeypatch.setattr("backend.stack.postgres.SBIN", (str(tmp_path),))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StackError, match=f"no `useradd`.*Create the system user `{SYSTEM_USER}`.*another user"):
+        Cluster(tmp_path / "data", free_port(), "secret").start()
 
 
 def test_an_unknown_host_or_password_is_reported_immediately(cluster: Cluster) -> None:

@@ -31,6 +31,7 @@ def test_an_interrupted_start_exits_with_130(tmp_path: Path, silent_server: int,
             "VISUAL_AI_FRONTEND": "false",
             "VISUAL_AI_AIRFLOW_PORT": str(free_port() % 60_000 + 2_000),
             "VISUAL_AI_BACKEND_PORT": str(free_port()),
+            "VISUAL_AI_EVENT_RETENTION_DAY": "3",
             "POSTGRES_HOST": "127.0.0.1",
             "POSTGRES_PORT": str(silent_server),
         },
@@ -49,3 +50,5 @@ def test_an_interrupted_start_exits_with_130(tmp_path: Path, silent_server: int,
     assert process.returncode == 130, f"{seen}{output}{errors}"
     assert output.rstrip().endswith("Stopped.")
     assert "Traceback" not in errors
+    # Named before anything is started, so that a start that takes long shows it at once.
+    assert "VISUAL_AI_EVENT_RETENTION_DAY is not a setting; did you mean VISUAL_AI_EVENT_RETENTION_DAYS?" in seen

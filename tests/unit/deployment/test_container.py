@@ -28,6 +28,8 @@ GUIDE = {
     "OPENAI_API_KEY": "sk-key",
     "LANGFUSE_PUBLIC_KEY": "your_langfuse_public_key",
     "PYTHONDONTWRITEBYTECODE": "1",
+    "AIRFLOW_CONN_MY_MODEL": "langchain://:conn-secret@",
+    "AIRFLOW_VAR_MY_TOKEN": "var-secret",
 }
 
 
@@ -78,6 +80,16 @@ def test_secrets_are_generated_once_and_owned_by_the_services_user(volumes: Path
     assert (tmp_path / "home" / "logs").is_dir()
 
 
+def test_a_setting_that_nothing_reads_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    person = {**GUIDE, "AIRFLOW_HOME": str(tmp_path / "home"), "VISUAL_AI_MODEL_TIMOUT": "5"}
+    Container(person, tmp_path / "run").init()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "VISUAL_AI_" in line]
+    assert line == "note: VISUAL_AI_MODEL_TIMOUT is not a setting; did you mean VISUAL_AI_MODEL_TIMEOUT?"
+
+
 def test_airflows_own_processes(volumes: Path, tmp_path: Path) -> None:
     env = Container(GUIDE, mounted(volumes, tmp_path, AIRFLOW, WORKER)).airflow_environment()
     assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith(
@@ -89,6 +101,7 @@ def test_airflows_own_processes(volumes: Path, tmp_path: Path) -> None:
     assert AIRFLOW_DEFAULTS.items() <= env.items()
     assert env["OPENAI_API_KEY"] == "sk-key"
     assert secrets_in(env, volumes) == {*SECRETS[AIRFLOW], *SECRETS[WORKER]}
+    assert (env["AIRFLOW_CONN_MY_MODEL"], env["AIRFLOW_VAR_MY_TOKEN"]) == ("langchain://:conn-secret@", "var-secret")
     assert "the person's" not in env.values()
     assert "LANGFUSE_PUBLIC_KEY" not in env  # the guide's placeholder is not a key
     assert "PYTHONDONTWRITEBYTECODE" not in env
@@ -99,6 +112,7 @@ def test_a_celery_worker_has_no_access_to_airflows_tables(volumes: Path, tmp_pat
     del person["POSTGRES_PASSWORD"]  # as docker-compose leaves it empty
     env = Container(person, mounted(volumes, tmp_path, WORKER)).airflow_environment()
     assert env["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
+    assert env["AIRFLOW_CONN_MY_MODEL"] == "langchain://:conn-secret@"
     workers = [name for name in COMPOSE["services"] if name.startswith("airflow-worker")]
     slots = len(workers) * int(env["AIRFLOW__CELERY__WORKER_CONCURRENCY"])
     assert int(env["AIRFLOW__CORE__PARALLELISM"]) == slots  # the scheduler can fill all of them
@@ -120,7 +134,7 @@ def test_the_backend_has_its_role_and_account_and_nothing_of_airflow(volumes: Pa
     assert env["VISUAL_AI_AIRFLOW_PUBLIC_URL"] == "http://localhost:8080"
     assert secrets_in(env, volumes) == set(SECRETS[BACKEND])
     assert not {"the owner's", "the person's"} & set(env.values())
-    assert not any(name.startswith("AIRFLOW__") for name in env)
+    assert not any(name.startswith(("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_")) for name in env)
 
 
 def test_the_users_own_secrets_are_kept(volumes: Path, tmp_path: Path) -> None:

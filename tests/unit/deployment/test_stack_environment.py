@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from backend.deployment.environment import Databases, pages_url, setup_accounts
+from backend.deployment.known_settings import overridden_settings, unread_settings
 from backend.deployment.layout import Layout, StackError
 from backend.deployment.options import StackOptions, read_environment, read_options
-from backend.stack.environment import airflow_environment, backend_environment
+from backend.stack.environment import airflow_environment, backend_environment, frontend_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 LAYOUT = Layout(root=ROOT, state=ROOT / ".stack")
@@ -31,6 +32,8 @@ PERSON = {
     "_AIRFLOW_WWW_USER_PASSWORD": "person-secret",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "somebody else's",
     "AIRFLOW__CORE__PARALLELISM": "3",
+    "AIRFLOW_CONN_MY_MODEL": "langchain://:conn-secret@",
+    "AIRFLOW_VAR_MY_TOKEN": "var-secret",
 }
 
 
@@ -107,6 +110,77 @@ def test_users_may_tune_airflow_but_not_move_its_database() -> None:
     env = airflow()
     assert env["AIRFLOW__CORE__PARALLELISM"] == "3"
     assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == DATABASES.airflow
+
+
+def test_connections_and_variables_reach_airflow_and_nothing_else() -> None:
+    given = {name: value for name, value in PERSON.items() if name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_"))}
+    assert given.items() <= airflow().items()
+    for others in (backend(), frontend_environment(LAYOUT, StackOptions(), PERSON)):
+        assert not any("conn-secret" in value or "var-secret" in value for value in others.values())
+
+
+def test_airflows_public_address_can_be_set() -> None:
+    person = {**PERSON, "VISUAL_AI_AIRFLOW_PUBLIC_URL": "https://airflow.example.com/"}
+    env = airflow_environment(LAYOUT, StackOptions(), person, CREDENTIALS, DATABASES)
+    assert env["AIRFLOW__API__BASE_URL"] == env["VISUAL_AI_AIRFLOW_PUBLIC_URL"] == "https://airflow.example.com"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("VISUAL_AI_EVENT_RETENTION_DAY", "VISUAL_AI_EVENT_RETENTION_DAYS"),
+        ("VISUAL_AI_EVENTS_RETENTION_DAYS", "VISUAL_AI_EVENT_RETENTION_DAYS"),
+        ("VISUAL_AI_BACKEND_PROT", "VISUAL_AI_BACKEND_PORT"),
+        ("VISUAL_AI_STARTUP_TIMEOUT", "VISUAL_AI_START_TIMEOUT"),
+        ("VISUALAI_MODEL_TIMEOUT", "VISUAL_AI_MODEL_TIMEOUT"),
+        ("VISUAL_IA_MODEL_TIMEOUT", "VISUAL_AI_MODEL_TIMEOUT"),
+        ("POSTGRES_PASSWROD", "POSTGRES_PASSWORD"),
+        ("_AIRFLOW_WWW_USER_PASSWD", "_AIRFLOW_WWW_USER_PASSWORD"),
+        ("OPENAI_API_KEYS", "OPENAI_API_KEY"),
+        ("LANGFUSE_PUBLICKEY", "LANGFUSE_PUBLIC_KEY"),
+        ("VISUAL_AI_COFFEE", None),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_named_with_the_nearest_one(name: str, nearest: str | None) -> None:
+    (line,) = unread_settings([name])
+    assert line.startswith(f"{name} is not a setting")
+    assert ("did you mean" in line) == (nearest is not None)
+    assert nearest is None or line.endswith(f"did you mean {nearest}?")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("OPENAI_ORGANIZATION", "OPENAI_ORG_ID", "OPENAI_LOG", "AZURE_OPENAI_API_KEY"),
+        *("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "GOOGLE_API_KEY", "HF_TOKEN", "PATH", "HTTPS_PROXY"),
+        *("LANGFUSE_DEBUG", "LANGFUSE_RELEASE", "LANGSMITH_API_KEY"),
+        *("visual_ai_model_timeout", "VISUAL_AI_URL", "VISUAL_AI_TOKEN", "VISUAL_AI_STACK_DIR"),
+        *("AIRFLOW_UID", "AIRFLOW_CONN_X", "AIRFLOW_VAR_Y", "AIRFLOW__CORE__PARALLELISM", "COMPOSE_PROFILES"),
+    ],
+)  # fmt: skip
+def test_settings_that_something_reads_are_not_named(name: str) -> None:
+    assert unread_settings([name]) == []
+
+
+def test_settings_that_the_stack_sets_itself_are_named() -> None:
+    person = {
+        **PERSON,
+        "AIRFLOW_UID": "50000",
+        "AIRFLOW_HOME": "/somewhere",
+        "VISUAL_AI_DATABASE_URL": "postgresql://elsewhere",
+        "VISUAL_AI_JWT_SECRET": "mine",
+        "VISUAL_AI_BACKEND_DB_PASSWORD": "role",
+        "VISUAL_AI_MODEL_TIMEOUT": "60",
+    }
+    environments = [
+        build(LAYOUT, StackOptions(), person, CREDENTIALS, DATABASES)
+        for build in (airflow_environment, backend_environment)
+    ]
+    assert overridden_settings(person, environments) == [
+        "AIRFLOW_HOME",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        "VISUAL_AI_DATABASE_URL",
+    ]
 
 
 def test_a_password_from_the_environment_is_marked_as_set() -> None:

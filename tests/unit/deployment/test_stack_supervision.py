@@ -4,6 +4,7 @@ import configparser
 import os
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from backend.deployment.options import StackOptions
 from backend.stack.checks import check_ports, port_is_free
 from backend.stack.control import Stack
 from backend.stack.frontend import Frontend
-from backend.stack.supervision import programs, render_configuration
+from backend.stack.health import Readiness
+from backend.stack.supervision import ProgramState, Supervisor, programs, render_configuration
+from tests.kit.processes.stack import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -46,6 +49,18 @@ def test_the_api_server_is_stopped_last() -> None:
     config = parsed(Layout(root=ROOT, state=ROOT / ".stack"))
     assert int(config["group:api"]["priority"]) < int(config["group:services"]["priority"])
     assert "api-server" not in config["group:services"]["programs"]
+
+
+def test_a_start_that_takes_too_long_names_the_setting_for_it(tmp_path: Path) -> None:
+    class Starting(Supervisor):
+        def states(self) -> list[ProgramState]:
+            return [ProgramState("backend", "RUNNING", 1, 1.0)]
+
+    layout = Layout(root=ROOT, state=tmp_path)
+    options = StackOptions(backend_port=free_port())
+    readiness = Readiness(layout, options, "", datetime.now(UTC))
+    with pytest.raises(StackError, match=r"Backend: not ready after 0 s\..* VISUAL_AI_START_TIMEOUT to more"):
+        readiness.wait(Starting(layout), 0.1, frontend=False)
 
 
 def test_a_path_with_a_percent_sign_and_a_space_is_literal(tmp_path: Path) -> None:
