@@ -138,11 +138,15 @@ def parse_max_steps(value: Any, mode: Any, *, agents: int) -> int:
         return min(2 * agents + 2, MAX_STEPS)
     if mode != SUPERVISOR and not is_template(mode):
         raise InputError(f"is for the mode 'supervisor', not {mode!r}", field="max_steps")
-    # A templated argument arrives as text.
-    steps = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise InputError(f"has to be a whole number from 1 to {MAX_STEPS}", field="max_steps")
-    return steps
+    return whole_number(value, MAX_STEPS, "max_steps")
+
+
+def whole_number(value: Any, limit: int, field_name: str) -> int:
+    """A number from 1 to `limit`, which is text if it comes from a template. Raises `InputError` naming the field."""
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= limit:
+        raise InputError(f"has to be a whole number from 1 to {limit}", field=field_name)
+    return number
 
 
 def parse_supervisor(argument: Any, *, model: Any = None, error_policy: Any = None) -> AgentSpec:

@@ -378,6 +378,9 @@ class FakeAirflow:
             return _refused(422, [{"loc": ["body", "logical_date"], "msg": "Field required", "type": "missing"}])
         if (dag_id, body["dag_run_id"]) in self.runs:
             return _refused(409, {"reason": "Unique constraint violation", "statement": "hidden"})
+        date = body["logical_date"]
+        if date and any(run.shown.get("logical_date") == date for key, run in self.runs.items() if key[0] == dag_id):
+            return _refused(409, {"reason": "Unique constraint violation", "statement": "hidden"})
         for key, param in self.dags[dag_id]["params"].items():
             value = body["conf"].get(key, param["value"])
             if not Draft202012Validator(param["schema"]).is_valid(value):
@@ -389,6 +392,7 @@ class FakeAirflow:
             run_type="manual",
             conf=body["conf"],
             triggering_user_name=name,
+            logical_date=body["logical_date"],
         )
         return httpx.Response(200, json=self.runs[dag_id, body["dag_run_id"]].shown)
 

@@ -162,16 +162,16 @@ def _read(engine: _Engine, image: "Image.Image") -> PageText:
         windows = _windows(engine, page)
     lines = [line for window in windows for line in engine.cut(window.pixels, window.quads)]
     laid_flat = [is_short_and_high(quad) for window in windows for quad in window.quads]
-    upside_down, readings = _upright(engine, lines, laid_flat, sideways=sideways)
+    on_its_head, readings = _upright(engine, lines, laid_flat, sideways=sideways)
     readings = read_other_scripts(lines, readings, engine.scripts)
     found = [
         (box, reading)
         for box, reading in zip(_boxes(windows), readings, strict=True)
         if reading.script is not None or (reading.text and reading.confidence >= MIN_CONFIDENCE)
     ]
-    upright = [_region(turned_box(box, 2 if upside_down else 0, page.size), reading) for box, reading in found]
+    upright = [_region(turned_box(box, 2 if on_its_head else 0, page.size), reading) for box, reading in found]
     received = [turned_box(box, 3 if sideways else 0, page.size) for box, _ in found]
-    return _page_text(upright, received, 90 * sideways + 180 * upside_down)
+    return _page_text(upright, received, 90 * sideways + 180 * on_its_head)
 
 
 def _windows(engine: _Engine, page: "Image.Image") -> list[_Window]:
@@ -189,18 +189,16 @@ def _upright(
     if not lines:
         return False, []
     labels = engine.classify(lines)
-    answer = stands_on_its_head(lines, labels, engine.recognise, sideways=sideways)
-    if answer is False:
-        read = engine.recognise(lines)
-        if legibility(read, lines) >= LEGIBLE:
-            return False, _with_odd_lines(engine, lines, read, labels, laid_flat)
-    if not answer:  # perhaps a script that the recogniser doesn't know
+    turned = stands_on_its_head(lines, labels, engine.recognise, sideways=sideways)
+    read = None if turned else engine.recognise(lines)
+    if read is not None and legibility(read, lines) < LEGIBLE:  # perhaps a script that the recogniser doesn't know
         found = engine.scripts.detect(lines)
-        answer = found is not None and found[2] == 180
-    if answer:
+        turned = found is not None and found[2] == 180
+    if turned or read is None:
         lines[:] = [upside_down(line) for line in lines]
         labels = [("0" if label == "180" else "180", score) for label, score in labels]
-    return answer, _with_odd_lines(engine, lines, engine.recognise(lines), labels, laid_flat)
+        read = engine.recognise(lines)
+    return bool(turned), _with_odd_lines(engine, lines, read, labels, laid_flat)
 
 
 def _with_odd_lines(

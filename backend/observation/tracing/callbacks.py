@@ -59,46 +59,29 @@ class TraceCalls(BaseCallbackHandler):
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._parents.pop(run_id, None)
 
-    on_chain_error = on_chain_end
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._parents.pop(run_id, None)
 
     @harmless
     def on_chat_model_start(
-        self,
-        serialized: Any,
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, serialized: Any, messages: list[list[BaseMessage]], *, run_id: UUID, **kwargs: Any
     ) -> None:
-        prompt = [message_json(message) for batch in messages[:1] for message in batch]
-        self._begin_call(run_id, parent_run_id, metadata or {}, prompt, kwargs)
+        self._begin_call(run_id, [message_json(message) for batch in messages[:1] for message in batch], kwargs)
 
     @harmless
-    def on_llm_start(
-        self,
-        serialized: Any,
-        prompts: list[str],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self._begin_call(run_id, parent_run_id, metadata or {}, prompts, kwargs)
+    def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin_call(run_id, prompts, kwargs)
 
-    def _begin_call(
-        self, run_id: UUID, parent: UUID | None, metadata: Mapping[str, Any], input_data: Any, more: Mapping[str, Any]
-    ) -> None:
+    def _begin_call(self, run_id: UUID, input_data: Any, context: Mapping[str, Any]) -> None:
+        metadata = context.get("metadata") or {}
         model = model_named(metadata)
         call, attempt = metadata.get(CALL_KEY), int(metadata.get(ATTEMPT_KEY, 1))
-        asked: Mapping[str, Any] = more.get("invocation_params") or {}
+        asked: Mapping[str, Any] = context.get("invocation_params") or {}
         details: dict[str, Any] = {"attempt": attempt} if call is not None else {}
         if tools := [_name_of(tool) for tool in asked.get("tools") or ()]:
             details["tools"] = tools
         span = self._agent.maker.child(
-            self._around(parent, metadata),
+            self._around(context.get("parent_run_id"), metadata),
             (model or "model") + (f" (attempt {attempt})" if attempt > 1 else ""),
             "generation",
             input=self._agent.content.text(input_data),
@@ -187,37 +170,19 @@ class TraceCalls(BaseCallbackHandler):
         return None
 
     @harmless
-    def on_tool_start(
-        self,
-        serialized: Any,
-        input_str: str,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        inputs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self._begin_tool("tool", run_id, parent_run_id, metadata, serialized, inputs or input_str, kwargs)
+    def on_tool_start(self, serialized: Any, input_str: str, *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin_tool("tool", run_id, serialized, kwargs.get("inputs") or input_str, kwargs)
 
     @harmless
-    def on_retriever_start(
-        self,
-        serialized: Any,
-        query: str,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self._begin_tool("retriever", run_id, parent_run_id, metadata, serialized, query, kwargs)
+    def on_retriever_start(self, serialized: Any, query: str, *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin_tool("retriever", run_id, serialized, query, kwargs)
 
     def _begin_tool(
-        self, kind: str, run_id: UUID, parent: UUID | None, metadata: Any, serialized: Any, input_data: Any, more: Any
+        self, kind: str, run_id: UUID, serialized: Any, input_data: Any, context: Mapping[str, Any]
     ) -> None:
-        name = more.get("name") or (serialized or {}).get("name") or kind
-        around = self._around(parent, metadata or {})
+        name = context.get("name") or (serialized or {}).get("name") or kind
+        parent = context.get("parent_run_id")
+        around = self._around(parent, context.get("metadata") or {})
         self._tools[run_id] = self._agent.maker.child(around, name, kind, input=self._agent.content.text(input_data))
         self._parents[run_id] = parent
 

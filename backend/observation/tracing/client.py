@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -98,22 +98,12 @@ def _known_certificates() -> Iterator[None]:
 class SpanMaker:
     """Makes spans with the same session, user and tags, isolated from whatever else is traced around the agents."""
 
-    def __init__(
-        self,
-        client: TraceClient,
-        *,
-        name: str,
-        session: str,
-        user: str | None,
-        tags: Sequence[str],
-        metadata: dict[str, Any],
-    ) -> None:
+    def __init__(self, client: TraceClient, **attributes: Any) -> None:
+        """`attributes` are those that Langfuse's `propagate_attributes` takes."""
         from langfuse import propagate_attributes
 
         self.client = client
-        self._attributes = partial(
-            propagate_attributes, trace_name=name, session_id=session, user_id=user, tags=[*tags], metadata=metadata
-        )
+        self._attributes = partial(propagate_attributes, **attributes)
         # An empty context isolates our spans from those of Airflow and of users.
         self._context = contextvars.Context()
         self._manager = self._attributes()  # kept, because it removes the attributes when it is deleted

@@ -86,9 +86,9 @@ class TaskTrace:
         tags = [task.dag_id, *sorted(set(types)), settings.tracing_environment]
         self._maker = SpanMaker(
             client,
-            name=langfuse_name(f"{task.dag_id}.{name}"),
-            session=session_of(task.dag_id, task.dag_run_id),
-            user=langfuse_name(user) if user else None,
+            trace_name=langfuse_name(f"{task.dag_id}.{name}"),
+            session_id=session_of(task.dag_id, task.dag_run_id),
+            user_id=langfuse_name(user) if user else None,
             tags=[langfuse_name(tag) for tag in tags],
             metadata={
                 key: value for key, value in place.items() if value is not None and len(str(value)) <= _PROPAGATED

@@ -148,30 +148,16 @@ class Guard(BaseCallbackHandler):
             self._steps.add(place)
 
     def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: uuid.UUID,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: uuid.UUID, **kwargs: Any
     ) -> None:
         tokens = sum(estimate_messages(batch) for batch in messages)
         tools = (kwargs.get("invocation_params") or {}).get("tools")
         if tools:
             tokens += estimate_text(json.dumps(tools, default=str))
-        self._reserve(run_id, tokens, metadata)
+        self._reserve(run_id, tokens, kwargs.get("metadata"))
 
-    def on_llm_start(
-        self,
-        serialized: dict[str, Any],
-        prompts: list[str],
-        *,
-        run_id: uuid.UUID,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self._reserve(run_id, sum(map(estimate_text, prompts)), metadata)
+    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: uuid.UUID, **kwargs: Any) -> None:
+        self._reserve(run_id, sum(map(estimate_text, prompts)), kwargs.get("metadata"))
 
     def on_llm_end(self, response: LLMResult, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """Count what the call used, or the estimate where the provider reports no usage."""

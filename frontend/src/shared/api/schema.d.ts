@@ -2277,6 +2277,11 @@ export interface components {
             input_data: {
                 [key: string]: unknown;
             };
+            /**
+             * Logical Date
+             * @description The date that the run is about, for templates such as `{{ ds }}`; a DAG has one run per date
+             */
+            logical_date?: string | null;
         };
         /**
          * Usage
