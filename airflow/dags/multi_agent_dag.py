@@ -35,6 +35,7 @@ with DAG(
         "image_url": Param(
             None,
             type=["null", "string"],
+            pattern=r"^\s*([Hh][Tt][Tt][Pp][Ss]?://|[Dd][Aa][Tt][Aa]:|upload://|sample://)",
             title="Picture",
             description="An https://, http:// or data: address, or the image_url of an upload (POST /images)",
         ),

@@ -16,6 +16,7 @@ from backend.agents.structured import ask
 from backend.core.errors.input_error import InputError
 from backend.models.offline.field_extraction import find_fields
 from backend.models.prompts.document import fence
+from backend.models.prompts.picture import ShownPicture, show_picture
 from backend.models.reply import Model, local_analysis
 
 SYSTEM_PROMPT = (
@@ -88,32 +89,36 @@ def build(
         text = optional_text(state, "text")
         query = optional_text(state, "query") or DEFAULT_QUERY
         given: list[Any] = [{"type": "text", "text": query if text is None else f"{query}\n{fence(text)}"}]
-        given += await picture_of(state)
+        shown = await picture_of(state)
+        given += shown.blocks if shown else []
         system = SystemMessage(config.system_prompt or SYSTEM_PROMPT)
         data = await ask(model, [system, HumanMessage(given)], schema)
         missing = [name for name in fields if data.get(name) is None]
-        return {"data": data, "missing": missing, "evidence": {}, "offline": False, "notice": None}
+        notice = shown.notice if shown else None
+        return {"data": data, "missing": missing, "evidence": {}, "offline": False, "notice": notice}
 
     async def by_rules(state: ExtractionState) -> dict[str, Any]:
         texts = [optional_text(state, "text") or ""]
-        if picture := await picture_of(state):
-            analysis = local_analysis(await model.ainvoke([HumanMessage(picture)])) or {}
+        notices = [NOTICE]
+        if shown := await picture_of(state):
+            analysis = local_analysis(await model.ainvoke([HumanMessage(shown.blocks)])) or {}
             texts.append(str(analysis.get("text") or ""))
+            notices += [*analysis.get("shortcomings", []), *([shown.notice] if shown.notice else [])]
         found = await asyncio.to_thread(find_fields, "\n".join(texts), schema.json_schema)
         return {
             "data": {name: None if hit is None else hit.value for name, hit in found.items()},
             "missing": [name for name, hit in found.items() if hit is None],
             "evidence": {name: hit.line for name, hit in found.items() if hit is not None},
             "offline": True,
-            "notice": NOTICE,
+            "notice": " ".join(notices),
         }
 
-    async def picture_of(state: ExtractionState) -> list[Any]:
+    async def picture_of(state: ExtractionState) -> ShownPicture | None:
         source = optional_text(state, "image_url")
         if source is None:
-            return []
+            return None
         picture = await deps.images.load(source.strip(), deps.settings, read_upload=deps.read_upload)
-        return [await picture.content_block(max_side)]
+        return await show_picture(picture, max_side, tiled=not deps.offline)
 
     graph = StateGraph(ExtractionState, input_schema=ExtractionInput, output_schema=ExtractionOutput)
     graph.add_node("prepare", prepare)

@@ -6,7 +6,7 @@ again if the run was resumed elsewhere.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
@@ -15,7 +15,8 @@ from langgraph.graph import START, StateGraph
 from backend.agents.config import AgentConfig, AgentDeps, optional_text, required_text
 from backend.agents.structured import add_structure
 from backend.models.offline.image_measurements import PaletteColour, measure
-from backend.models.offline.ocr import TextRegion
+from backend.models.offline.page_layout import TextRegion
+from backend.models.prompts.picture import show_picture
 from backend.models.reply import Model, local_analysis
 from backend.pictures.load import LoadedImage
 
@@ -41,12 +42,17 @@ class VisionOutput(TypedDict, total=False):
     `image.height`. `text` is None and `text_regions` is empty unless OCR has read the text. `offline` says that no
     vision model was involved; `notice` explains what that means. `data` is the answer in the
     form of the `output_schema`, if there is one.
+
+    `notice` also names the pages that were not looked at and the scripts that can't be read. Of a document whose text
+    was read by OCR, `text` is that of all pages and `text_regions` are the first page's; `pages` holds `page, width,
+    height, text_regions` of each.
     """
 
     answer: str
     image: dict[str, Any]
     text: str | None
     text_regions: list[TextRegion]
+    pages: list[dict[str, Any]]
     palette: list[PaletteColour]
     brightness: float
     contrast: float
@@ -56,10 +62,18 @@ class VisionOutput(TypedDict, total=False):
     data: dict[str, Any]
 
 
+class ShownFacts(TypedDict):
+    """What a model saw: for each image the page, its size, and its box in that page; and what it did not see."""
+
+    parts: list[dict[str, Any]]
+    notice: str | None
+
+
 class VisionState(VisionInput, VisionOutput, total=False):
-    """The graph's state. `reply` is the model's unmodified answer."""
+    """The graph's state. `reply` is the model's unmodified answer, `shown` what it saw of the picture."""
 
     reply: AIMessage
+    shown: ShownFacts
 
 
 def build(
@@ -80,28 +94,35 @@ def build(
     async def analyse(state: VisionState) -> dict[str, Any]:
         picture = await loaded(state)
         query = optional_text(state, "query") or DEFAULT_QUERY
+        # Offline a long strip is read in pieces, but laid out as one page.
+        shown = await show_picture(picture, max_side, tiled=not deps.offline)
         reply = await model.ainvoke(
             [
                 SystemMessage(config.system_prompt or SYSTEM_PROMPT),
-                HumanMessage([{"type": "text", "text": query}, await picture.content_block(max_side)]),
+                HumanMessage([{"type": "text", "text": query}, *shown.blocks]),
             ]
         )
+        seen: dict[str, Any] = {"reply": reply, "shown": ShownFacts(parts=shown.places(), notice=shown.notice)}
         # After a resume the picture is fetched again and may have changed: the facts must be those of the picture
         # that the model saw.
         if picture.facts.sha256 != state["image"]["sha256"]:
             facts = {"image": picture.facts.as_dict(), **await asyncio.to_thread(_measured, picture)}
-            return {"reply": reply, **facts}
-        return {"reply": reply}
+            return {**seen, **facts}
+        return seen
 
     async def report(state: VisionState) -> dict[str, Any]:
         reply = state["reply"]
         analysis = local_analysis(reply)
+        shown = state.get("shown") or ShownFacts(parts=[], notice=None)
+        said = [analysis.get("notice") if analysis else None, shown["notice"]]
+        pages = _pages(analysis or {}, shown["parts"], state["image"])
         return {
             "answer": reply.text,
             "offline": analysis is not None,
-            "notice": analysis.get("notice") if analysis else None,
+            "notice": " ".join(filter(None, said)) or None,
             "text": analysis.get("text") if analysis else None,
-            "text_regions": _original_regions(analysis, state["image"]) if analysis else [],
+            "text_regions": pages[0]["text_regions"] if pages else [],
+            **({"pages": pages} if len(pages) > 1 else {}),
         }
 
     graph = StateGraph(VisionState, input_schema=VisionInput, output_schema=VisionOutput)
@@ -120,18 +141,24 @@ def _measured(picture: LoadedImage) -> dict[str, Any]:
     return {**measure(picture.upright(2048))}
 
 
-def _original_regions(analysis: Mapping[str, Any], image: Mapping[str, Any]) -> list[TextRegion]:
-    """The regions in pixels of the original picture. The model saw it scaled down."""
-    seen = analysis.get("image")
-    if not seen:
+def _pages(
+    analysis: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], image: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The pages with their text regions in pixels of the original: the model saw them downscaled, or in tiles."""
+    if not analysis.get("image"):
         return []
-    across, down = image["width"] / seen["width"], image["height"] / seen["height"]
-    scales = (across, down, across, down)
-    return [
-        TextRegion(
-            text=region["text"],
-            box=[round(edge * scale) for edge, scale in zip(region["box"], scales, strict=True)],
-            confidence=region["confidence"],
+    size = [image["width"], image["height"]]
+    parts = parts or [{"page": 1, "size": size, "box": [0, 0, *size]}]
+    pages: dict[int, dict[str, Any]] = {}
+    for part, look in zip(parts, analysis.get("pages", [{**analysis, **analysis["image"]}]), strict=False):
+        width, height = part["size"]
+        page = pages.setdefault(
+            part["page"], {"page": part["page"], "width": width, "height": height, "text_regions": []}
         )
-        for region in analysis.get("text_regions", [])
-    ]
+        left, top, right, bottom = part["box"]
+        across, down = (right - left) / look["width"], (bottom - top) / look["height"]
+        for region in look.get("text_regions", []):
+            first, second = (left, top), (across, down)
+            box = [round(first[n % 2] + edge * second[n % 2]) for n, edge in enumerate(region["box"])]
+            page["text_regions"].append({**region, "box": box})
+    return list(pages.values())

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
+from backend.api.event_stream import HEAD
 from backend.core.problems import Forbidden, Unauthorized
 from backend.core.roles import Principal, Role
 from backend.services.application import Application
@@ -63,6 +64,11 @@ async def operator(principal: Annotated[Principal, Depends(signed_in)]) -> Princ
     if principal.role < Role.OP:
         raise Forbidden("This is for the roles Op and Admin.")
     return principal
+
+
+def wants_head(request: Request) -> bool:
+    """Whether the client sent HEAD, so that nothing needs to be streamed."""
+    return bool(request.scope.get("state", {}).get(HEAD))
 
 
 # PostgreSQL rejects queries that contain a NUL, and no stored name does.

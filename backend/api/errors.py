@@ -11,7 +11,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, Unavailable, pointer
+from backend.core.jsonable import MAX_DEPTH
+from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, pointer
+from backend.db.outage import database_problem
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +49,22 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [FieldError(_pointer(fault["loc"], fault["type"]), str(fault["msg"])) for fault in error.errors()]
+        faults = [
+            FieldError(
+                _pointer(fault["loc"], fault["type"]) + fault.get("ctx", {}).get("pointer", ""), str(fault["msg"])
+            )
+            for fault in error.errors()
+        ]
         first = faults[0]
         return problem_response(Invalid(f"{first.pointer or 'The body'}: {first.detail}", errors=faults))
 
     @app.exception_handler(HTTPException)
     async def on_http(_: Request, error: HTTPException) -> JSONResponse:
+        # The parser's own limits: FastAPI reports both as a mere 400.
+        if isinstance(error.__cause__, RecursionError):
+            return problem_response(_invalid_body(f"is nested more than {MAX_DEPTH} levels deep"))
+        if isinstance(error.__cause__, ValueError) and "integer string conversion" in str(error.__cause__):
+            return problem_response(_invalid_body("contains a number that is too long"))
         body: dict[str, Any] = {
             "type": "about:blank",
             "title": str(error.detail),
@@ -64,8 +76,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(DBAPIError)
     @app.exception_handler(PoolTimeout)
     async def on_database(request: Request, error: Exception) -> JSONResponse:
-        log.error("%s %s: the database failed: %s", request.method, request.url.path, type(error).__name__)
-        return problem_response(Unavailable("The database is out of reach; try again shortly.", retry_after=5))
+        problem = database_problem(error)
+        reason = str(getattr(error, "orig", None) or error).partition("\n")[0]  # without the row it is about
+        log.error("%s %s: the database failed: %s: %s", request.method, request.url.path, type(error).__name__, reason)
+        return problem_response(problem)
 
     @app.exception_handler(Exception)
     async def on_anything(request: Request, error: Exception) -> JSONResponse:
@@ -74,6 +88,10 @@ def install(app: FastAPI) -> None:
         # Starlette runs this handler outside of all middleware.
         response.headers["X-Request-ID"] = getattr(request.state, "request_id", "")
         return response
+
+
+def _invalid_body(detail: str) -> Invalid:
+    return Invalid(f"The body {detail}.", errors=[FieldError("", detail)])
 
 
 def _pointer(location: tuple[Any, ...], kind: str) -> str:

@@ -34,6 +34,9 @@ SEND_TIMEOUT = 30.0
 TRANSPORT = "transport"
 """Key of the request's state under which the server leaves the connection's transport."""
 
+HEAD = "head"
+"""Key of the request's state that is set when the client wants no body."""
+
 _STARTED = "event_stream"
 
 
@@ -85,10 +88,26 @@ class StreamingApp(FastAPI):
     """An application whose event streams leave its middleware and routing once they have started."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        await super().__call__(scope, receive, send)
+        """Serve one request. HEAD is answered like GET, without the body."""
         if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET", "state": {**scope.get("state", {}), HEAD: True}}
+        complete = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal complete
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, watched_send)
+        except Exception:
+            # Starlette raises an error again after it has answered 500, upon which the server would drop the
+            # connection although the response is complete.
+            if not complete:
+                raise
         started: EventStream | None = scope.get("state", {}).pop(_STARTED, None)
         if started is not None:
             for key in [key for key in scope if key.startswith("fastapi_")]:

@@ -4,12 +4,12 @@ import gc
 import logging
 import resource
 import socket
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from backend.api.event_stream import TRANSPORT
 from backend.services.application import Application
@@ -57,6 +57,30 @@ class _Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["state"][TRANSPORT] = self.transport
+
+    def on_headers_complete(self) -> None:
+        before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is not before and self.scope["http_version"] == "1.0":
+            self.cycle.send = _Unchunked(self.cycle)  # type: ignore[method-assign]  # uvicorn offers no seam
+
+
+class _Unchunked:
+    """`send` for an HTTP/1.0 client, which knows no chunks: a body without a length ends with the connection."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._send = cycle.send
+        self._sized = True
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._sized = any(name.lower() == b"content-length" for name, _ in message.get("headers", []))
+            if not self._sized:
+                self._cycle.chunked_encoding = False
+        elif not self._sized:
+            self._cycle.expected_content_length = len(message.get("body", b""))  # of what is sent next: all of it
+        await self._send(message)
 
 
 def raise_file_limit(streams: int) -> None:

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime
 from sse_starlette import EventSourceResponse
 
 from backend.api.addresses import run_urls
-from backend.api.deps import Name, Reader, Services
+from backend.api.deps import Name, Reader, Services, wants_head
 from backend.api.event_stream import EventStream
 from backend.api.schemas.workflows import (
     AgentOut,
@@ -96,6 +96,7 @@ async def list_executions(
 # Before the route of the snapshot, which would take `stream` for a DAG.
 @router.get("/stream/{dag_id}/{dag_run_id}", response_class=EventSourceResponse, responses=STREAM_DOC)  # type: ignore[arg-type]  # FastAPI types the keys as a union
 async def stream_status(
+    request: Request,
     dag_id: str,
     dag_run_id: str,
     who: Reader,
@@ -109,7 +110,10 @@ async def stream_status(
     after that event, without loss. The server closes the stream after `end`.
     """
     cursor = _cursor(last_event_id_header or last_event_id)
-    return EventStream(await services.streams.open(who, dag_id, dag_run_id, cursor))
+    stream = await services.streams.open(who, dag_id, dag_run_id, cursor)
+    if wants_head(request):
+        return Response(headers={"Cache-Control": "no-store"}, media_type="text/event-stream")
+    return EventStream(stream)
 
 
 @router.get("/{dag_id}/{dag_run_id}")
@@ -173,7 +177,7 @@ async def get_logs(
     map_index: Annotated[int, Query(ge=-1, le=LARGEST, description="For a mapped task")] = -1,
     follow: Annotated[bool, Query(description="Continue until the try ends, even if it has not started")] = False,
     after: Annotated[int, Query(ge=0, description="Skip this many lines, which you already have")] = 0,
-) -> StreamingResponse:
+) -> Response:
     """The log of a task's try, streamed from Airflow with your own rights there.
 
     The log is text with one line per entry or, with `Accept: application/x-ndjson`, Airflow's entries as JSON objects,
@@ -184,6 +188,9 @@ async def get_logs(
         who, dag_id, dag_run_id, task_id, map_index=map_index, try_number=try_number, follow=follow, after=after
     )
     as_json = NDJSON in request.headers.get("accept", "")
+    if wants_head(request):
+        await log.lines.aclose()
+        return Response(headers={"X-Try-Number": str(log.try_number)}, media_type=NDJSON if as_json else "text/plain")
     return StreamingResponse(
         _json(log.lines) if as_json else _text(log.lines),
         media_type=NDJSON if as_json else "text/plain",

@@ -1,6 +1,6 @@
 """`/workflows/trigger`: trigger runs."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
@@ -44,7 +44,7 @@ async def trigger_workflow(
 
     Send an `Idempotency-Key` if you may have to repeat the request: the same key never starts a second run.
     """
-    request = _request(body, body.input_data)
+    request = replace(_request(body, body.input_data), logical_date=body.logical_date)
     started = await services.triggers.trigger(who, request, idempotency_key)
     accepted = Accepted(**_fields(started, services))
     response.headers["Location"] = accepted.status_url

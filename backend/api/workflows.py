@@ -13,7 +13,10 @@ router = APIRouter(prefix="/workflows", tags=["workflows"])
 
 @router.get("")
 async def list_workflows(who: Reader, services: Services) -> WorkflowList:
-    """The DAGs that you may see and that can be triggered, with the JSON Schema of their input."""
+    """The DAGs that you may see and trigger, with the JSON Schema of their input.
+
+    A DAG whose file no longer loads is listed with its `import_error` and can't be triggered until it is repaired.
+    """
     return WorkflowList(workflows=[_out(workflow) for workflow in await services.catalog.list_all(who.airflow_token)])
 
 
@@ -36,4 +39,5 @@ def _out(workflow: Workflow) -> WorkflowOut:
         tags=workflow.tags,
         paused=workflow.paused,
         input_schema=workflow.schema,
+        import_error=workflow.import_error,
     )

@@ -30,9 +30,9 @@ from typing import Any
 import psycopg
 from psycopg import Connection, Pipeline
 from psycopg.errors import SerializationFailure
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 
-from backend.checkpoints.pool import CONNECT_SECONDS, SESSION_OPTIONS
+from backend.checkpoints.pool import CONNECTION
 from backend.core.coalesced_task import OnDemand
 from backend.db.address import plain_url
 from backend.db.outage import connection_lost, retry_until_available
@@ -97,7 +97,6 @@ class CheckpointWriter:
         self._connection: Connection[DictRow] | None = None  # used by the thread only
 
     def add(self, sequence: WriteSequence, operation: Operation) -> Pending:
-        """Have an operation carried out soon."""
         pending = self._waiting.get(sequence)
         if pending is None:
             pending = self._waiting[sequence] = Pending(sequence)
@@ -170,15 +169,7 @@ class CheckpointWriter:
 
     def _connect(self) -> Connection[DictRow]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                plain_url(self._database_url),
-                autocommit=True,
-                prepare_threshold=0,
-                row_factory=dict_row,
-                connect_timeout=CONNECT_SECONDS,
-                application_name="visual_ai_checkpoints",
-                options=SESSION_OPTIONS,
-            )
+            self._connection = psycopg.connect(plain_url(self._database_url), **CONNECTION)
         return self._connection
 
     def _disconnect(self) -> None:

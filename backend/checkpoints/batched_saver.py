@@ -95,7 +95,6 @@ class BatchedSaver(AsyncPostgresSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Queue a checkpoint."""
         values = checkpoint["channel_values"]
         serde = _Snapshots(self.serde, [values[channel] for channel in new_versions if channel in values])
         await self._add(
@@ -110,7 +109,6 @@ class BatchedSaver(AsyncPostgresSaver):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Queue what a node has written."""
         serde = _Snapshots(self.serde, [value for _, value in writes])
         await self._add(
             lambda connection, pipeline: PostgresSaver(connection, pipeline, serde).put_writes(
@@ -159,5 +157,4 @@ class _Snapshots(SerializerProtocol):
         return self._serde.dumps_typed(obj) if taken is None else taken
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
-        """As the serializer it wraps."""
         return self._serde.loads_typed(data)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from langgraph.store.base import Op, Result
 from langgraph.store.postgres.aio import AsyncPostgresStore
@@ -15,16 +16,22 @@ from backend.db.outage import retry_until_available
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 
-CONNECT_SECONDS = 5
-SESSION_OPTIONS = "-c search_path=visual_ai"
-"""LangGraph's statements name its tables without a schema."""
+CONNECTION: dict[str, Any] = {
+    "autocommit": True,
+    "prepare_threshold": 0,
+    "row_factory": dict_row,
+    "connect_timeout": 5,
+    "application_name": "visual_ai_checkpoints",
+    "options": "-c search_path=visual_ai",  # LangGraph's statements name its tables without a schema
+}
+"""The arguments of connections set up the way LangGraph requires, in the schema `visual_ai`."""
 
 
 @asynccontextmanager
 async def open_pool(database_url: str, *, max_size: int, wait: float = 10) -> AsyncIterator[Pool]:
-    """A pool of connections set up the way LangGraph requires, in the schema `visual_ai`.
+    """A pool of connections as LangGraph requires them.
 
-    Connections are made when they are first needed. A caller waits up to `wait` seconds for a free one, then gets
+    They are made when they are first needed. A caller waits up to `wait` seconds for a free one, then gets
     `psycopg_pool.PoolTimeout`.
     """
     async with AsyncConnectionPool(
@@ -34,14 +41,7 @@ async def open_pool(database_url: str, *, max_size: int, wait: float = 10) -> As
         max_size=max_size,
         timeout=wait,
         open=False,
-        kwargs={
-            "autocommit": True,
-            "prepare_threshold": 0,
-            "row_factory": dict_row,
-            "connect_timeout": CONNECT_SECONDS,
-            "application_name": "visual_ai_checkpoints",
-            "options": SESSION_OPTIONS,
-        },
+        kwargs=CONNECTION,
     ) as pool:
         yield pool
 

@@ -21,6 +21,9 @@ from backend.core.settings import Settings
 PAGE = 100
 """Airflow's default `[api] maximum_page_limit`."""
 
+MAX_NAME = 250
+"""The longest name of a DAG, a run or a task, in characters."""
+
 LOG_CONNECTIONS = 20
 """Task logs that may be read from Airflow at the same time. Further ones wait."""
 
@@ -84,7 +87,7 @@ class AirflowClient:
 
     async def user_roles(self, username: str) -> list[str]:
         """The names of a user's FAB roles."""
-        answer = await self._read("GET", f"/auth/fab/v1/users/{quote(username, safe='')}")
+        answer = await self._read("GET", f"/auth/fab/v1/users/{_segment(username)}")
         return [str(role["name"]) for role in answer.get("roles") or []]
 
     async def health(self) -> dict[str, Any]:
@@ -93,26 +96,25 @@ class AirflowClient:
 
     async def dag_details(self, dag_id: str, *, token: str | None = None) -> dict[str, Any]:
         """A DAG's details, with its params."""
-        return await self._read("GET", f"/api/v2/dags/{quote(dag_id, safe='')}/details", token=token)
+        return await self._read("GET", f"/api/v2/dags/{_segment(dag_id)}/details", token=token)
 
     async def dag_tasks(self, dag_id: str, *, token: str | None = None) -> list[dict[str, Any]]:
         """A DAG's tasks, each with the ids of its downstream tasks."""
-        answer = await self._read("GET", f"/api/v2/dags/{quote(dag_id, safe='')}/tasks", token=token)
+        answer = await self._read("GET", f"/api/v2/dags/{_segment(dag_id)}/tasks", token=token)
         return list(answer["tasks"])
 
     async def list_dags(self, *, token: str | None = None) -> list[dict[str, Any]]:
-        """All DAGs that the user may see."""
-        dags: list[dict[str, Any]] = []
-        while True:
-            page = await self._read(
-                "GET",
-                "/api/v2/dags",
-                token=token,
-                params={"limit": PAGE, "offset": len(dags), "order_by": "dag_id"},
-            )
-            dags.extend(page["dags"])
-            if not page["dags"] or len(dags) >= page["total_entries"]:
-                return dags
+        """All DAGs that the user may see, without their params; one call per 100 DAGs."""
+        return await self._pages("GET", "/api/v2/dags", "dags", params={"order_by": "dag_id"}, token=token)
+
+    async def list_broken_dags(self, *, token: str | None = None) -> list[dict[str, Any]]:
+        """The DAGs whose file failed to import when it was last parsed, with those that Airflow has put aside since."""
+        params = {"order_by": "dag_id", "has_import_errors": True, "exclude_stale": False}
+        return await self._pages("GET", "/api/v2/dags", "dags", params=params, token=token)
+
+    async def import_errors(self, *, token: str | None = None) -> list[dict[str, Any]]:
+        """The current import errors, each with its file and stack trace."""
+        return await self._pages("GET", "/api/v2/importErrors", "import_errors", params={"order_by": "id"}, token=token)
 
     async def trigger(
         self,
@@ -121,15 +123,20 @@ class AirflowClient:
         conf: dict[str, Any],
         *,
         run_after: datetime | None = None,
+        logical_date: datetime | None = None,
         token: str | None = None,
     ) -> dict[str, Any]:
-        """Start a run under an id that the caller chose. Raises `AirflowRefused` with 409 when the id is taken."""
-        body: dict[str, Any] = {"dag_run_id": dag_run_id, "logical_date": None, "conf": conf}
+        """Start a run under an id that the caller chose.
+
+        Raises `AirflowRefused` with 409 when the DAG has a run with this id or this logical date.
+        """
+        date = logical_date.isoformat() if logical_date is not None else None
+        body: dict[str, Any] = {"dag_run_id": dag_run_id, "logical_date": date, "conf": conf}
         if run_after is not None:
             body["run_after"] = run_after.isoformat()
         return await self._send(
             "POST",
-            f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns",
+            f"/api/v2/dags/{_segment(dag_id)}/dagRuns",
             token=token or await self._token(),
             json=body,
         )
@@ -142,7 +149,7 @@ class AirflowClient:
         self, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, token: str | None
     ) -> dict[str, Any]:
         """One task instance. Raises `AirflowRefused` with 404 when there is none."""
-        path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{quote(task_id, safe='')}/{map_index}"
+        path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{_segment(task_id)}/{map_index}"
         return await self._read("GET", path, token=token)
 
     @asynccontextmanager
@@ -154,7 +161,7 @@ class AirflowClient:
         Raises when it is entered and while the pieces are read. Logs have connections of their own, so that a slow
         reader does not delay other calls.
         """
-        path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{quote(task_id, safe='')}/logs/{try_number}"
+        path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{_segment(task_id)}/logs/{try_number}"
         headers = {"Authorization": f"Bearer {token or await self._token()}", "Accept": "application/x-ndjson"}
         self.calls += 1
         request = self._logs.build_request("GET", path, params={"map_index": map_index}, headers=headers)
@@ -185,7 +192,7 @@ class AirflowClient:
             "only_failed": False,
             "reset_dag_runs": True,
         }
-        path = f"/api/v2/dags/{quote(dag_id, safe='')}/clearTaskInstances"
+        path = f"/api/v2/dags/{_segment(dag_id)}/clearTaskInstances"
         return await self._send("POST", path, token=token or await self._token(), json=body)
 
     async def runs_updated_since(self, moment: datetime) -> list[dict[str, Any]]:
@@ -237,10 +244,12 @@ class AirflowClient:
                     break
         return found
 
-    async def _pages(self, method: str, path: str, key: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+    async def _pages(
+        self, method: str, path: str, key: str, params: dict[str, Any], *, token: str | None = None
+    ) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         while True:
-            page = await self._read(method, path, params={**params, "limit": PAGE, "offset": len(found)})
+            page = await self._read(method, path, token=token, params={**params, "limit": PAGE, "offset": len(found)})
             found.extend(page[key])
             if len(page[key]) < PAGE:
                 return found
@@ -288,8 +297,19 @@ class AirflowClient:
         return answer
 
 
+def _segment(name: str) -> str:
+    """A name as one segment of a path. Raises `AirflowRefused` with 404 for a name that Airflow can't have."""
+    # `.` and `..` would be resolved as parts of the path, quoted or not.
+    if name in ("", ".", "..") or "\x00" in name or len(name) > MAX_NAME:
+        raise AirflowRefused(404, "Airflow has no such name")
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise AirflowRefused(404, "Airflow has no such name") from None
+
+
 def _run_path(dag_id: str, dag_run_id: str) -> str:
-    return f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(dag_run_id, safe='')}"
+    return f"/api/v2/dags/{_segment(dag_id)}/dagRuns/{_segment(dag_run_id)}"
 
 
 def _out_of_reach(error: httpx.HTTPError) -> AirflowUnavailable:

@@ -67,7 +67,8 @@ class WebhookClient:
         """
         try:
             url = httpx.URL(address)
-        except httpx.InvalidURL:
+            url.host  # noqa: B018  # decodes an international name, which may fail although the rest is valid
+        except (httpx.InvalidURL, UnicodeError):
             return "is not a usable address; check it for typing errors"
         if (fault := self._fault(url)) is not None:
             return fault
@@ -100,7 +101,7 @@ class WebhookClient:
             raise WebhookFailed(str(error)) from None
         except (TimeoutError, httpx.TimeoutException):
             raise WebhookFailed(f"no answer within {limit:g} s") from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
             raise WebhookRefused("the receiver redirected to an address that can't be used") from None
         except httpx.TransportError as error:
             # The exception's own text may name internal addresses.

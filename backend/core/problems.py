@@ -108,8 +108,9 @@ class Unavailable(Problem):
 
 
 def pointer(*path: str | int) -> str:
-    """The JSON pointer (RFC 6901) of these keys and indexes."""
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+    """The JSON pointer (RFC 6901) of these keys and indexes, with halves of surrogate pairs as escapes."""
+    joined = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+    return joined.encode("utf-8", "backslashreplace").decode()
 
 
 def field_path(field: str) -> list[str]:

@@ -17,6 +17,8 @@ from tenacity import (
     wait_random,
 )
 
+from backend.core.problems import Unavailable
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -37,6 +39,22 @@ def connection_lost(error: BaseException) -> bool:
         state = error.sqlstate
         return state is None or state.startswith("08") or state in ("57P01", "57P02", "57P03")
     return isinstance(error, OSError | NoConnectionFree)
+
+
+def database_problem(error: BaseException) -> Unavailable:
+    """What to tell a client whose request the database did not serve, without the database's own words."""
+    state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
+    if connection_lost(error):
+        detail = "The database is out of reach; try again shortly."
+    elif state == "57014":
+        detail = "The database did not answer within the time limit of a query; try again, or ask for less at once."
+    elif state == "55P03":
+        detail = "The database is busy: a lock was not released in time; try again shortly."
+    elif state == "25006":
+        detail = "The database is read-only at the moment; try again shortly."
+    else:
+        detail = f"The database reported an error ({state or type(error).__name__}); the log has the details."
+    return Unavailable(detail, retry_after=5)
 
 
 async def retry_until_available(call: Callable[[], Awaitable[T]], *, within: float = OUTAGE_SECONDS) -> T:

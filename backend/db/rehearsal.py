@@ -7,7 +7,6 @@ time for every task. A task that is forked from a process that has rehearsed inh
 import logging
 import uuid
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
@@ -18,10 +17,9 @@ from backend.core.settings import get_settings
 from backend.core.states import TaskState
 from backend.db import rate_limits
 from backend.db.engine import task_engine
-from backend.db.runs import events, executions, observations, run_usage, takeover, threads, traces
+from backend.db.runs import events, executions, observations, takeover, threads, traces
 from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
-from backend.db.runs.run_usage import UsageIncrement
 from backend.db.runs.traces import Place
 
 log = logging.getLogger(__name__)
@@ -55,8 +53,8 @@ def _act(connection: Connection) -> None:
     threads.held(connection, [threads.begin_one(connection, wanted)])
     row = {"id": str(uuid.uuid4()), "state": "success", "started_at": now, "input_tokens": 0, "output_tokens": 0}
     traces.write(connection, [traces.row(place, execution_id=execution_id, **row)])
-    run_usage.add(connection, [UsageIncrement(execution_id, 1, 1, Decimal(0))])
-    reported = TryEvents(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("agent_update", {})])
+    executions.add_usage(connection, [{"id": execution_id, "input_tokens": 1, "output_tokens": 1, "cost_usd": 0}])
+    reported = TryEvents(execution_id, place, [NewEvent("agent_update", {})])
     events.append_from_tries(connection, [reported])
     model = f"rehearsal:{uuid.uuid4()}"
     state = begin(now.timestamp(), cap=None)

@@ -45,8 +45,8 @@ class TaskContext:
     def run_budget(self) -> Budget | None:
         """The budget of the whole run, if the trigger set one. Raises `InputError` if it is invalid."""
         system = self.conf.get(SYSTEM_KEY)
-        given = system.get("budget") if isinstance(system, Mapping) else None
-        return parse_budget(given, field=f"{SYSTEM_KEY}.budget")
+        budget = system.get("budget") if isinstance(system, Mapping) else None
+        return parse_budget(budget, field=f"{SYSTEM_KEY}.budget")
 
     def place(self) -> Place:
         """Where the records of this try belong."""

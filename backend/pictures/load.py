@@ -18,8 +18,10 @@ from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 from backend.core.settings import Settings
+from backend.pictures.background import flattened
 from backend.pictures.errors import ImageFetchError, ImageInputError
 from backend.pictures.exif import read_exif
+from backend.pictures.parts import MAX_PARTS, STRIP
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -106,19 +108,39 @@ class UploadFacts:
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
-    """A picture that has been decoded completely once. It holds the original bytes, not the pixels."""
+    """A picture that was decoded once, completely. Holds the original bytes, not the pixels.
+
+    `page_frames` holds, for each page of a document, the number of its frame and its size as a viewer shows it; at most
+    `MAX_PARTS` of the `pages` are listed. An animation is one page, its first frame.
+    """
 
     facts: PictureFacts
     data: bytes = field(repr=False)
+    page_frames: tuple[tuple[int, int, int], ...] = ()
+    pages: int = 1
 
-    def upright(self, max_side: int | None = None) -> "Image.Image":
-        """The first frame in RGB, with its orientation applied and transparency shown on white. Blocking.
+    def page_size(self, page: int = 1) -> tuple[int, int]:
+        """Width and height of a page in pixels."""
+        if page == 1:
+            return self.facts.width, self.facts.height
+        _, width, height = self.page_frames[page - 1]
+        return width, height
+
+    def is_strip(self, page: int, max_side: int) -> bool:
+        """Whether a page is so long that it would be illegible at `max_side` pixels."""
+        width, height = self.page_size(page)
+        return max(width, height) > max(max_side, STRIP * min(width, height) - 1)
+
+    def upright(self, max_side: int | None = None, page: int = 1) -> "Image.Image":
+        """A page in RGB, the right way up, transparency laid on a ground that it stands out from; blocking.
 
         With `max_side`, neither side is longer than that many pixels; a smaller picture is not enlarged.
         """
         from PIL import Image, ImageOps
 
         with Image.open(io.BytesIO(self.data), formats=list(MEDIA_TYPES)) as opened:
+            if page > 1:
+                opened.seek(self.page_frames[page - 1][0])
             if max_side is not None:
                 # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; Pillow never goes below the requested one.
                 opened.draft(None, (max_side, max_side))
@@ -128,22 +150,24 @@ class LoadedImage:
         return image
 
     def for_model(self, max_side: int) -> tuple[bytes, str]:
-        """The picture as it is sent to a model: `(bytes, media type)`, in PNG or JPEG. Blocking.
+        """The first page as a model gets it: `(bytes, media type)`, PNG or JPEG; blocking.
 
         It is scaled down to `max_side` pixels, has its orientation applied, and carries no metadata, so that neither
         position nor camera are disclosed.
         """
-        image = self.upright(max_side)
+        return self.encoded(self.upright(max_side), max_side)
+
+    def encoded(self, image: "Image.Image", max_side: int | None) -> tuple[bytes, str]:
+        """Pixels of this picture as `(bytes, media type)`, without metadata; PNG when the original is lossless."""
+        from PIL import Image
+
+        if max_side is not None and max(image.size) > max_side:
+            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         if self.facts.format in LOSSLESS:
             data = _encoded(image, "PNG")
             if len(data) <= MAX_MODEL_PNG:
                 return data, "image/png"
         return _encoded(image, "JPEG", quality=JPEG_QUALITY), "image/jpeg"
-
-    async def content_block(self, max_side: int) -> dict[str, Any]:
-        """The picture as a content block of a LangChain message; see `for_model`."""
-        data, media_type = await asyncio.to_thread(self.for_model, max_side)
-        return {"type": "image", "base64": base64.b64encode(data).decode("ascii"), "mime_type": media_type}
 
 
 async def load_image(
@@ -207,6 +231,7 @@ def decode_image(data: bytes, limits: ImageLimits) -> LoadedImage:
             # A GIF's first frame may grow the canvas.
             _check_pixels(image, limits.max_image_pixels)
             facts = _facts(image, data)
+            page_frames, pages = _pages(image, facts, limits.max_image_pixels)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(limits.max_image_pixels) from None
     except UnidentifiedImageError:
@@ -217,7 +242,29 @@ def decode_image(data: bytes, limits: ImageLimits) -> LoadedImage:
         raise
     except Exception as error:  # decoders of untrusted bytes raise whatever the damage leads to
         raise ImageInputError("the picture is damaged or cut off and can't be decoded; send it again") from error
-    return LoadedImage(facts, data)
+    return LoadedImage(facts, data, page_frames, pages)
+
+
+def _pages(image: "Image.Image", facts: PictureFacts, max_pixels: int) -> tuple[tuple[tuple[int, int, int], ...], int]:
+    """The pages of a TIFF, of which the first `MAX_PARTS` are decoded too, and how many there are."""
+    if facts.format != "TIFF" or facts.frames == 1:
+        return ((0, facts.width, facts.height),), 1
+    listed: list[tuple[int, int, int]] = []
+    pages = 0
+    for frame in range(facts.frames):
+        image.seek(frame)
+        # Beside a page its file may hold a smaller copy of it (TIFF 6.0, tag 254).
+        if frame > 0 and int(image.tag_v2.get(254, 0)) & 1:  # type: ignore[attr-defined]  # a TIFF has tags
+            continue
+        pages += 1
+        if len(listed) < MAX_PARTS:
+            _check_pixels(image, max_pixels)
+            image.load()
+            width, height = image.size
+            if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+                width, height = height, width
+            listed.append((frame, width, height))
+    return tuple(listed), pages
 
 
 def _facts(image: "Image.Image", data: bytes) -> PictureFacts:
@@ -250,8 +297,6 @@ def _check_pixels(image: "Image.Image", limit: int) -> None:
 
 
 def _as_rgb(image: "Image.Image") -> "Image.Image":
-    from PIL import Image
-
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # Pillow clips grey values of more than 8 bits at 255 instead of scaling them.
         low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # one band
@@ -260,9 +305,7 @@ def _as_rgb(image: "Image.Image") -> "Image.Image":
         scale = 255.0 / (high - low) if high > low else 0.0
         return image.convert("F").point(lambda value: value * scale - low * scale).convert("L").convert("RGB")
     if image.has_transparency_data:
-        over = Image.new("RGBA", image.size, "white")
-        over.alpha_composite(image.convert("RGBA"))
-        return over.convert("RGB")
+        return flattened(image.convert("RGBA"))
     return image.convert("RGB")
 
 

@@ -32,10 +32,6 @@ def run_cancelled() -> AgentFailure:
     return AgentFailure(error, classify(error), recorded=True)
 
 
-class AgentOverError(RuntimeError):
-    """Raised in code that continues after its agent was stopped. Nobody receives it."""
-
-
 class CallStop(BaseCallbackHandler):
     """Refuses the model calls of an agent that has ended.
 
@@ -45,20 +41,15 @@ class CallStop(BaseCallbackHandler):
     raise_error = True  # what it raises ends the call before it is made
     run_inline = True
 
-    def __init__(self, over: Callable[[], bool]) -> None:
-        self._over = over
+    def __init__(self, finished: Callable[[], bool]) -> None:
+        self._finished = finished
 
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
-        """Raise `AgentOverError` if the agent has ended."""
-        self._check()
+        """Raise an error, which nobody receives, if the agent has ended."""
+        if self._finished():
+            raise RuntimeError("the agent was stopped: no further model call is made")
 
-    def on_llm_start(self, *args: Any, **kwargs: Any) -> None:
-        """The same for a text completion model."""
-        self._check()
-
-    def _check(self) -> None:
-        if self._over():
-            raise AgentOverError("the agent was stopped: no further model call is made")
+    on_llm_start = on_chat_model_start
 
 
 class CancelWatch:

@@ -37,17 +37,16 @@ def pack(error: Exception, *, hide: Sequence[str] = ()) -> dict[str, Any]:
     failure = as_failure(error)
     error, classified = failure.error, failure.classified
     kept = {name: value for name in _KEPT if isinstance(value := getattr(error, name, None), str | int | float)}
-    response = getattr(error, "response", None)
-    headers = getattr(response, "headers", None)
+    response: Any = getattr(error, "response", None)
     with suppress(Exception):
-        if "retry_after" not in kept and headers is not None and headers.get("retry-after"):
-            kept["retry_after"] = str(headers.get("retry-after"))
+        if "retry_after" not in kept and (after := response.headers.get("retry-after")):
+            kept["retry_after"] = str(after)
     text = str(error) or type(error).__name__
-    given = error.args[0] if error.args and isinstance(error.args[0], str) else text
+    argument = error.args[0] if error.args and isinstance(error.args[0], str) else text
     return {
         "type": f"{type(error).__module__}:{type(error).__qualname__}",
         "message": clean(text),
-        "given": clean(given),
+        "given": clean(argument),
         "attributes": to_jsonable(kept),
         "category": classified.category,
         "exception_type": classified.exception_type,

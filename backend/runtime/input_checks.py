@@ -28,8 +28,8 @@ def plan_team(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     Without `agents`, the vision agent receives the picture and the text agent the text, or the question if there is
     neither. Raises `InputError` naming the parameter.
     """
-    given = dict(params) if params.get("agents") else {**params, "agents": _fitting(shared_input(params))}
-    agents = plan_agents(given)
+    arguments = dict(params) if params.get("agents") else {**params, "agents": _fitting(shared_input(params))}
+    agents = plan_agents(arguments)
     for agent in agents:
         source = agent["input_data"].get("image_url")
         if agent.get("type") == "vision" or (agent.get("type") == "extraction" and source):

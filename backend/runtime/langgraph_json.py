@@ -31,7 +31,6 @@ class Project:
 
     @property
     def folder(self) -> Path:
-        """The folder to which its paths are relative."""
         return self.file.parent
 
 

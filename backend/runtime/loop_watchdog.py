@@ -6,8 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 log = logging.getLogger(__name__)
@@ -16,22 +15,6 @@ _LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python", "<frozen")
 
 AGENT_KEY = "visual_ai_agent"
 """The key of the agent's name in the metadata of a graph's config."""
-
-
-@dataclass(frozen=True, slots=True)
-class Blocker:
-    """The code that the loop's thread is executing, and the node and agent if it belongs to an agent's graph."""
-
-    code: str
-    node: str | None
-    agent: str | None
-    thread: str | None
-    """The agent's thread: `dag/run/task/map_index` and, in a team, the agent's name."""
-
-    def __str__(self) -> str:
-        if self.node is None:
-            return self.code
-        return f"node {self.node!r} of agent {self.agent!r} in {self.thread} ({self.code})"
 
 
 class BlockingWatch:
@@ -53,9 +36,7 @@ class BlockingWatch:
         threading.Thread(target=self._run, name="visual-ai-blocking-watch", daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -65,14 +46,14 @@ class BlockingWatch:
         self._timer = self._loop.call_later(self._limit / 4, self._tick)
 
     def _run(self) -> None:
-        seen: tuple[float, int] | None = None  # the loop's last beat, and the task that has been running since
+        last: tuple[float, int] | None = None  # the loop's last beat, and the task that has been running since
         since, warned = 0.0, False
         while not self._stop.wait(self._limit / 8):
             task = asyncio.current_task(self._loop)
             now = (self._beat, id(task))
-            if task is None or now != seen:
+            if task is None or now != last:
                 # Many tasks with a little work each may delay the loop as well, but that is load, and no agent's fault.
-                seen, since, warned = now, time.monotonic(), False
+                last, since, warned = now, time.monotonic(), False
             elif not warned and time.monotonic() - since >= self._limit:
                 warned = True
                 self._warn()
@@ -81,16 +62,16 @@ class BlockingWatch:
         frame = sys._current_frames().get(self._watched)
         if frame is None:
             return
-        blocker = _blocker(frame)
         log.warning(
             "the event loop has been blocked for more than %g s by %s: all agents of this process wait. Use an "
             "asynchronous client, `asyncio.to_thread`, or a node that isn't `async def`: such nodes run in threads.",
             self._limit,
-            blocker,
+            _describe(frame),
         )
 
 
-def _blocker(innermost: FrameType) -> Blocker:
+def _describe(innermost: FrameType) -> str:
+    """The code that the loop's thread is executing, and the node and agent if it belongs to an agent's graph."""
     code, config = "", None
     frame: FrameType | None = innermost
     while frame is not None and config is None:
@@ -101,10 +82,10 @@ def _blocker(innermost: FrameType) -> Blocker:
         frame = frame.f_back
     code = code or f"{innermost.f_code.co_filename}:{innermost.f_lineno}, {innermost.f_code.co_name}"
     if config is None:
-        return Blocker(code, None, None, None)
+        return code
     metadata, configurable = config.get("metadata") or {}, config.get("configurable") or {}
     agent, thread = metadata.get(AGENT_KEY), configurable.get("thread_id") or metadata.get("thread_id")
-    return Blocker(code, str(metadata["langgraph_node"]), None if agent is None else str(agent), str(thread))
+    return f"node {metadata['langgraph_node']!r} of agent {agent!r} in {thread} ({code})"
 
 
 def _node_config(variables: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -5,7 +5,7 @@ to run, be it Jinja or a module to import.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from backend.agents.registry import AGENTS
@@ -29,22 +29,22 @@ _NO_JINJA = (
 )
 
 
-def check_team(given: Mapping[str, Any], *, kept: bool = False) -> Team:
+def check_team(arguments: Mapping[str, Any], *, kept: bool = False) -> Team:
     """Check the team in `TEAM_ARGUMENTS`, independently of the run's input.
 
     In a team that is `kept` for later runs, the agents' `input_data` must not contain Jinja either: there it would be a
     mistake, while a run may bring any text to work on. Raises `InputError` naming the argument, such as
     `agents[0].depends_on`.
     """
-    agents = given.get("agents")
+    agents = arguments.get("agents")
     for argument in TEAM_ARGUMENTS:
         if argument != "agents":
-            _refuse_code(given.get(argument), argument)
+            _refuse_code(arguments.get(argument), argument)
     if isinstance(agents, list):
         for index, entry in enumerate(agents):
             _check_entry(entry, f"agents[{index}]", kept)
-    team = parse_team_arguments(given)
-    parse_max_steps(given.get("max_steps"), team.mode, agents=len(team.specs))
+    team = parse_team_arguments(arguments)
+    parse_max_steps(arguments.get("max_steps"), team.mode, agents=len(team.specs))
     for index, spec in enumerate(team.specs):
         if spec.type in AGENTS:
             _check_model(spec.model, f"agents[{index}].model")
@@ -53,15 +53,15 @@ def check_team(given: Mapping[str, Any], *, kept: bool = False) -> Team:
     return team
 
 
-def plan_agents(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+def plan_agents(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The team's agents, each with the input that it will have in a run with this input.
 
     A built-in agent receives the run's `query`, `image_url` and `text`, over which its own `input_data` takes
     precedence. A graph receives its own `input_data`, or else the run's whole input. Raises `InputError` naming the
     argument, or the field that is missing.
     """
-    team = check_team(given)
-    agents = [_with_input(entry, given, f"agents[{index}]") for index, entry in enumerate(given["agents"])]
+    team = check_team(arguments)
+    agents = [_with_input(entry, arguments, f"agents[{index}]") for index, entry in enumerate(arguments["agents"])]
     for index, (spec, entry) in enumerate(zip(team.specs, agents, strict=True)):
         # A later agent may find what it lacks in the results of the earlier ones.
         first = index == 0 and team.mode == "sequential"
@@ -71,35 +71,31 @@ def plan_agents(given: Mapping[str, Any]) -> list[dict[str, Any]]:
     return agents
 
 
-def shared_input(given: Mapping[str, Any]) -> dict[str, Any]:
+def shared_input(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's input that all built-in agents receive: those of the fields that hold text."""
-    return {key: given[key] for key in SHARED if isinstance(given.get(key), str) and given[key].strip()}
+    return {key: arguments[key] for key in SHARED if isinstance(arguments.get(key), str) and arguments[key].strip()}
 
 
-def _run_input(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's input without the team."""
-    own = {*TEAM_ARGUMENTS, SYSTEM_KEY}
-    return {key: value for key, value in given.items() if value is not None and key not in own}
-
-
-def _with_input(entry: Mapping[str, Any], given: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _with_input(entry: Mapping[str, Any], arguments: Mapping[str, Any], place: str) -> dict[str, Any]:
     own = entry.get("input_data")
-    filled = None if own is None else _filled(own, given, f"{place}.input_data")
+    filled = None if own is None else _filled(own, arguments, f"{place}.input_data")
     if entry.get("graph") is not None:
-        return {**entry, "input_data": _run_input(given) if filled is None else filled}
-    return {**entry, "input_data": {**shared_input(given), **(filled or {})}}
+        own_keys = {*TEAM_ARGUMENTS, SYSTEM_KEY}
+        run_input = {key: value for key, value in arguments.items() if value is not None and key not in own_keys}
+        return {**entry, "input_data": run_input if filled is None else filled}
+    return {**entry, "input_data": {**shared_input(arguments), **(filled or {})}}
 
 
-def _filled(value: Any, given: Mapping[str, Any], place: str) -> Any:
+def _filled(value: Any, arguments: Mapping[str, Any], place: str) -> Any:
     name = _referred(value, place)
     if name is not None:
-        if given.get(name) is None:
+        if arguments.get(name) is None:
             raise InputError(f"is missing; {place} refers to it", field=name)
-        return given[name]
+        return arguments[name]
     if isinstance(value, Mapping):
-        return {key: _filled(item, given, f"{place}.{key}") for key, item in value.items()}
+        return {key: _filled(item, arguments, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, list):
-        return [_filled(item, given, f"{place}[{index}]") for index, item in enumerate(value)]
+        return [_filled(item, arguments, f"{place}[{index}]") for index, item in enumerate(value)]
     return value
 
 
@@ -108,8 +104,7 @@ def _check_entry(entry: Any, place: str, kept: bool) -> None:
         return  # `parse_team` says so
     for key, value in entry.items():
         if key == "input_data" and not (kept and is_template(value)):
-            for _ in _references(value, f"{place}.input_data"):
-                pass
+            _check_references(value, f"{place}.input_data")
         else:
             _refuse_code(value, f"{place}.{key}")
     _refuse_code({"output_schema": entry.get("output_schema")}, place)
@@ -131,17 +126,14 @@ def _refuse_code(value: Any, place: str) -> None:
         raise InputError(_NO_JINJA, field=place)
 
 
-def _references(value: Any, place: str) -> Iterator[str]:
-    """The fields of the run's input that a value refers to. Raises `InputError` for a malformed reference."""
-    name = _referred(value, place)
-    if name is not None:
-        yield name
-    elif isinstance(value, Mapping):
+def _check_references(value: Any, place: str) -> None:
+    """Raise `InputError` for a malformed reference to a field of the run's input."""
+    if _referred(value, place) is None and isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _references(item, f"{place}.{key}")
+            _check_references(item, f"{place}.{key}")
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _references(item, f"{place}[{index}]")
+            _check_references(item, f"{place}[{index}]")
 
 
 def _referred(value: Any, place: str) -> str | None:

@@ -7,9 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable
 from contextlib import AsyncExitStack
 from functools import cached_property
-from typing import Any, Self
-
-from langgraph.pregel import Pregel
+from typing import Self
 
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS, CheckpointWriter
 from backend.checkpoints.batched_saver import BatchedSaver
@@ -22,8 +20,7 @@ from backend.models.http_clients import HttpClients
 from backend.observation.recording.writer import RecordWriter
 from backend.ratelimit.limiter import open_gate
 from backend.runtime.cancellation import CancelWatch
-
-AnyGraph = Pregel[Any, Any, Any, Any]
+from backend.runtime.graphs.run import Graph
 
 
 class GraphCache:
@@ -31,10 +28,9 @@ class GraphCache:
 
     def __init__(self, limit: int = 64) -> None:
         self._limit = limit
-        self._graphs: OrderedDict[Hashable, AnyGraph] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
 
-    def find(self, key: Hashable, make: Callable[[], AnyGraph]) -> AnyGraph:
-        """The graph of that key, made if there is none."""
+    def find(self, key: Hashable, make: Callable[[], Graph]) -> Graph:
         graph = self._graphs.pop(key, None)
         self._graphs[key] = graph = make() if graph is None else graph
         if len(self._graphs) > self._limit:
@@ -74,7 +70,7 @@ class AgentResources:
         self.cancel_watch = CancelWatch(database)
         self.graphs = GraphCache() if shared else None
         """Compiled graphs of built-in agents, where more than one agent may use them."""
-        self._given_gate = gate
+        self._gate = gate
         self._connections = connections
         self._wait = wait
         self._stack = AsyncExitStack()
@@ -82,7 +78,7 @@ class AgentResources:
         self._checkpoints: CheckpointWriter | None = None
 
     async def __aenter__(self) -> Self:
-        gate = self._given_gate
+        gate = self._gate
         if gate is None:
             gate = await self._stack.enter_async_context(open_gate(self.settings, self.database))
         self.gate = gate

@@ -119,7 +119,8 @@ class AgentRunner:
         self._saver: BatchedSaver | None = None
         self._threads: dict[str, str] = {}
         self._resumes = False
-        self._execution_id: str | None = None
+        self.execution_id: str | None = None
+        """The run's id in our records; known once the threads are claimed."""
         self._stopped = False
 
     async def __aenter__(self) -> "AgentRunner":
@@ -132,17 +133,17 @@ class AgentRunner:
         self.trace.end(error[1])
         await self._stack.__aexit__(*error)
 
-    async def claim(self, threads: Mapping[str, str], given: Any, *, calls: int = 1) -> None:
+    async def claim(self, threads: Mapping[str, str], request: Any, *, calls: int = 1) -> None:
         """Take the task's threads for this try, so that agents resume where an earlier try stopped.
 
         `threads` maps each agent to the LangGraph thread of its first call; each agent has at most `calls` of them.
-        `given` is everything that the agents are asked to do; a try that asks for something else starts from nothing.
+        `request` is everything that the agents are asked to do; a try that asks for something else starts from nothing.
 
         Without a database the first try runs without checkpoints. A later one raises `ConnectionError`, because it
         would pay again for what earlier tries did (a retry helps). Raises `SupersededError` when a later try has begun.
         """
         await self.open_budgets()
-        digest = sha256(dumps(given).encode()).hexdigest()
+        digest = sha256(dumps(request).encode()).hexdigest()
         self._threads = dict(threads)
         try:
             every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
@@ -173,24 +174,19 @@ class AgentRunner:
 
     async def begin_trace(self, specs: Iterable[AgentSpec]) -> None:
         """Begin the try's part of the task's trace, after its threads are claimed."""
-        await self.trace.begin(self.database, self._execution_id, [spec.type for spec in specs])
+        await self.trace.begin(self.database, self.execution_id, [spec.type for spec in specs])
 
     async def watch(self, execution_id: str) -> None:
         """Cancel the present asyncio task when a user cancels the run."""
-        self._execution_id = execution_id
+        self.execution_id = execution_id
         if (current := asyncio.current_task()) is not None:
             watching = self._resources.cancel_watch.watching(execution_id, current)
             await self._stack.enter_async_context(watching)
 
     @property
-    def execution_id(self) -> str | None:
-        """The run's id in our records; known once the threads are claimed."""
-        return self._execution_id
-
-    @property
     def cancelled(self) -> bool:
         """Whether a user cancelled the run, or Airflow stopped the task."""
-        return self._stopped or self._execution_id in self._resources.cancel_watch.cancelled
+        return self._stopped or self.execution_id in self._resources.cancel_watch.cancelled
 
     def stop(self) -> None:
         """Airflow stops the task. It often learns that a run was cancelled before we do."""
@@ -200,10 +196,9 @@ class AgentRunner:
         """The callback handlers of an agent: its observer, what stops its calls once it has ended, a guard if there is
         a budget, and the tracing of the calls that these let through."""
         guards = [Guard(self._purse, model=observer.model)] if self._purse else []
-        return [observer, CallStop(lambda: observer.over), *guards, *calls_of(observer.trace)]
+        return [observer, CallStop(lambda: observer.finished), *guards, *calls_of(observer.trace)]
 
     def keep_result(self, result: dict[str, Any]) -> None:
-        """Record what the task returns as the run's result."""
         self.trace.returns(result)
         self.recorder.put(RunResult(result))
 
@@ -253,7 +248,9 @@ class AgentRunner:
         except Exception as error:
             if isinstance(error, TimeoutError) and spec.timeout is not None:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
-            return self._failure(observer, error)
+            failure = record_failure(observer, error)
+            observer.finish("failed", None)
+            return self._outcome(observer, "failed", None, failure)
         except asyncio.CancelledError:
             if self.cancelled:
                 observer.failed(classify(RunCancelledError()), "fail")
@@ -272,22 +269,15 @@ class AgentRunner:
 
     def _observer(self, spec: AgentSpec, requested: str | None, call: int = 1) -> AgentObserver:
         place = replace(self.task.place(), agent=spec.name, agent_type=spec.type)
-        trace = self.trace
-        spans = trace.agent(spec.name, spec.type, call=call)
+        trace, spans = self.trace, self.trace.agent(spec.name, spec.type, call=call)
         return AgentObserver(self.recorder, place, model=requested, trace_id=trace.id, trace_url=trace.url, trace=spans)
 
     async def _used_before(self, place: Place) -> Usage:
         def read(connection: Connection) -> Usage:
             execution_id = executions.ensure(connection, self.task.run_state())
-            used = traces.used_before(connection, execution_id, place)
-            return Usage(input_tokens=used[0], output_tokens=used[1], cost=used[2], calls=used[3])
+            return Usage(*traces.used_before(connection, execution_id, place).get(None, ()))
 
         return await retry_until_available(partial(self.database.run, read))
-
-    def _failure(self, observer: AgentObserver, error: Exception) -> AgentOutcome:
-        failure = record_failure(observer, error)
-        observer.finish("failed", None)
-        return self._outcome(observer, "failed", None, failure)
 
     @staticmethod
     def _outcome(observer: AgentObserver, state: str, output: Any, error: AgentFailure | None = None) -> AgentOutcome:
@@ -303,10 +293,10 @@ def call_thread(thread: str, call: int) -> str:
 
 async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
     """Run the one agent of a task; returns the task's XCom. Raises the agent's `AgentFailure`, which is recorded."""
-    given = runner.task.run_input if spec.input_data is None else spec.input_data
-    await runner.claim({spec.name: runner.task.thread_id}, [spec.type, given, spec.config.get("output_schema")])
+    input_data = runner.task.run_input if spec.input_data is None else spec.input_data
+    await runner.claim({spec.name: runner.task.thread_id}, [spec.type, input_data, spec.config.get("output_schema")])
     await runner.begin_trace([spec])
-    outcome = await runner.run(spec, given)
+    outcome = await runner.run(spec, input_data)
     if outcome.error is not None:
         raise outcome.error
     result = {

@@ -78,14 +78,14 @@ def parse_agent(
     config = {} if agent_config is None else dict(_mapping(agent_config, "agent_config"))
     config.setdefault("name", str(graph).rpartition(":")[2] if graph is not None else config.get("type"))
     own = {"graph": graph, "context": context, "configurable": configurable, "output_mapping": output_mapping}
-    given = {**config, **{key: value for key, value in own.items() if value is not None}}
+    fields = {**config, **{key: value for key, value in own.items() if value is not None}}
     schema_field = None
     if output_schema is not None:
         if config.get("output_schema") not in (None, output_schema):
             raise InputError("is another one than that of agent_config; give it once", field="output_schema")
-        given["output_schema"], schema_field = output_schema, "output_schema"
-    own_policy = _policy(given.pop(ERROR_POLICY, None), f"agent_config.{ERROR_POLICY}")
-    spec = _spec(given, input_data, model, True, timeout, "agent_config", "", schema_field)
+        fields["output_schema"], schema_field = output_schema, "output_schema"
+    own_policy = _policy(fields.pop(ERROR_POLICY, None), f"agent_config.{ERROR_POLICY}")
+    spec = _spec(fields, input_data, model, timeout, "agent_config", "", schema_field)
     return replace(spec, error_policy=_both(own_policy, _policy(error_policy, ERROR_POLICY)))
 
 
@@ -105,26 +105,26 @@ def parse_team(agents: Any, mode: Any, *, model: Any = None, error_policy: Any =
     specs: list[AgentSpec] = []
     for index, entry in enumerate(agents):
         field_name = f"agents[{index}]"
-        given = dict(_mapping(entry, field_name))
-        _check_name(given.get("name"), [spec.name for spec in specs], mode, f"{field_name}.name")
-        required = given.pop("required", True)
+        fields = dict(_mapping(entry, field_name))
+        _check_name(fields.get("name"), [spec.name for spec in specs], mode, f"{field_name}.name")
+        required = fields.pop("required", True)
         if not isinstance(required, bool):
             raise InputError("has to be True or False", field=f"{field_name}.required")
-        depends_on = _names(given.pop("depends_on", None), f"{field_name}.depends_on")
+        depends_on = _names(fields.pop("depends_on", None), f"{field_name}.depends_on")
         if depends_on and mode != "graph" and not is_template(mode):
             raise InputError(f"is for the mode 'graph', not {mode!r}", field=f"{field_name}.depends_on")
-        policy = _both(common, _policy(given.pop(ERROR_POLICY, None), f"{field_name}.{ERROR_POLICY}"))
+        policy = _both(common, _policy(fields.pop(ERROR_POLICY, None), f"{field_name}.{ERROR_POLICY}"))
         spec = _spec(
-            given,
-            given.pop("input_data", None),
-            given.pop("model", None) or model,
-            required,
-            given.pop("timeout", None),
+            fields,
+            fields.pop("input_data", None),
+            fields.pop("model", None) or model,
+            fields.pop("timeout", None),
             field_name,
             f"{field_name}.",
         )
-        description = _description(given.pop("description", None), f"{field_name}.description")
-        specs.append(replace(spec, depends_on=depends_on, description=description, error_policy=policy))
+        description = _description(fields.pop("description", None), f"{field_name}.description")
+        spec = replace(spec, required=required, depends_on=depends_on, description=description, error_policy=policy)
+        specs.append(spec)
     _check_dependencies(specs)
     return specs
 
@@ -138,49 +138,50 @@ def parse_max_steps(value: Any, mode: Any, *, agents: int) -> int:
         return min(2 * agents + 2, MAX_STEPS)
     if mode != SUPERVISOR and not is_template(mode):
         raise InputError(f"is for the mode 'supervisor', not {mode!r}", field="max_steps")
-    # A templated argument arrives as text.
-    steps = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise InputError(f"has to be a whole number from 1 to {MAX_STEPS}", field="max_steps")
-    return steps
+    return whole_number(value, MAX_STEPS, "max_steps")
 
 
-def parse_supervisor(given: Any, *, model: Any = None, error_policy: Any = None) -> AgentSpec:
+def whole_number(value: Any, limit: int, field_name: str) -> int:
+    """A number from 1 to `limit`, which is text if it comes from a template. Raises `InputError` naming the field."""
+    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= limit:
+        raise InputError(f"has to be a whole number from 1 to {limit}", field=field_name)
+    return number
+
+
+def parse_supervisor(argument: Any, *, model: Any = None, error_policy: Any = None) -> AgentSpec:
     """The supervisor of a team: None for the built-in one, a dict to configure it.
 
     Raises `InputError` naming `supervisor`.
     """
-    config = {} if given is None else dict(_mapping(given, SUPERVISOR))
-    own_model, timeout = config.pop("model", None), config.pop("timeout", None)
-    own_policy = _policy(config.pop(ERROR_POLICY, None), f"{SUPERVISOR}.{ERROR_POLICY}")
-    if unknown := sorted(AGENT_KEYS.intersection(config)):
-        raise InputError(f"can't set {unknown[0]!r}", field=SUPERVISOR)
-    config |= {"type": SUPERVISOR, "name": SUPERVISOR}
-    spec = _spec(config, None, own_model or model, True, timeout, SUPERVISOR, f"{SUPERVISOR}.")
-    return replace(spec, error_policy=_both(_policy(error_policy, ERROR_POLICY), own_policy))
+    return _team_role(SUPERVISOR, SUPERVISOR, {} if argument is None else argument, model, error_policy)
 
 
-def synthesis_spec(given: Any, specs: Sequence[AgentSpec], model: Any, error_policy: Any = None) -> AgentSpec | None:
+def synthesis_spec(argument: Any, specs: Sequence[AgentSpec], model: Any, error_policy: Any = None) -> AgentSpec | None:
     """The agent that summarizes a team's results: True for the built-in one, a dict to configure it, False for none.
 
     Raises `InputError` naming `synthesis`.
     """
-    if isinstance(given, str) and given.strip().lower() in ("true", "false"):  # a template's result
-        given = given.strip().lower() == "true"
-    if given is False:
+    if isinstance(argument, str) and argument.strip().lower() in ("true", "false"):  # a template's result
+        argument = argument.strip().lower() == "true"
+    if argument is False:
         return None
-    if given is not True and not isinstance(given, Mapping):
+    if argument is not True and not isinstance(argument, Mapping):
         raise InputError("has to be True, False or a dict", field=SYNTHESIS)
-    config = {} if given is True else dict(_mapping(given, SYNTHESIS))
-    own_model, timeout = config.pop("model", None), config.pop("timeout", None)
-    own_policy = _policy(config.pop(ERROR_POLICY, None), f"{SYNTHESIS}.{ERROR_POLICY}")
-    if unknown := sorted(AGENT_KEYS.intersection(config)):
-        raise InputError(f"can't set {unknown[0]!r}", field=SYNTHESIS)
     name = SYNTHESIS
     while any(spec.name == name for spec in specs):
         name += "_"
-    config |= {"type": SYNTHESIS, "name": name}
-    spec = _spec(config, None, own_model or model, True, timeout, SYNTHESIS, f"{SYNTHESIS}." if own_model else "")
+    return _team_role(SYNTHESIS, name, {} if argument is True else argument, model, error_policy)
+
+
+def _team_role(role: str, name: str, argument: Any, model: Any, error_policy: Any) -> AgentSpec:
+    """A built-in agent with a role in the team, configured by the argument of the same name."""
+    config = dict(_mapping(argument, role))
+    own_model, timeout = config.pop("model", None), config.pop("timeout", None)
+    own_policy = _policy(config.pop(ERROR_POLICY, None), f"{role}.{ERROR_POLICY}")
+    if unknown := sorted(AGENT_KEYS.intersection(config)):
+        raise InputError(f"can't set {unknown[0]!r}", field=role)
+    spec = _spec({**config, "type": role, "name": name}, None, own_model or model, timeout, role, f"{role}.")
     return replace(spec, error_policy=_both(_policy(error_policy, ERROR_POLICY), own_policy))
 
 
@@ -206,7 +207,6 @@ def _spec(
     config: dict[str, Any],
     input_data: Any,
     model: Any,
-    required: bool,
     timeout: Any,
     config_field: str,
     prefix: str,
@@ -218,11 +218,16 @@ def _spec(
 
     if model is not None and not isinstance(model, str):
         raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field=f"{prefix}model")
+    common: dict[str, Any] = {
+        "input_data": None if input_data is None else dict(_mapping(input_data, f"{prefix}input_data")),
+        "model": model or None,
+        "timeout": _seconds(timeout, f"{prefix}timeout"),
+    }
     schema_field = schema_field or f"{config_field}.output_schema"
     if config.get("graph") is not None:
         if config.get("output_schema") is not None:
             raise InputError("is not for a graph of one's own, whose output has its own form", field=schema_field)
-        return _own_graph(config, input_data, model, required, timeout, config_field, prefix)
+        return replace(_own_graph(config, config_field, prefix), **common)
     kind = config.get("type")
     if not isinstance(kind, str) or not kind:
         raise InputError(f"is missing; it has to be one of {', '.join(AGENTS)}", field=f"{config_field}.type")
@@ -236,26 +241,10 @@ def _spec(
                 AgentConfig.parse(own)
             except InputError as error:
                 raise InputError(error.message, field=config_field) from None
-    return AgentSpec(
-        name=str(config.get("name") or kind),
-        type=kind,
-        config=own,
-        input_data=None if input_data is None else dict(_mapping(input_data, f"{prefix}input_data")),
-        model=model or None,
-        required=required,
-        timeout=_seconds(timeout, f"{prefix}timeout"),
-    )
+    return AgentSpec(str(config.get("name") or kind), kind, own, **common)
 
 
-def _own_graph(
-    config: dict[str, Any],
-    input_data: Any,
-    model: Any,
-    required: bool,
-    timeout: Any,
-    config_field: str,
-    prefix: str,
-) -> AgentSpec:
+def _own_graph(config: dict[str, Any], config_field: str, prefix: str) -> AgentSpec:
     # Imported here because reading the settings takes time that DAG files without graphs need not pay for.
     from backend.core.settings import get_settings
     from backend.runtime.langgraph_json import GraphLoadError, check_reference
@@ -281,10 +270,6 @@ def _own_graph(
     return AgentSpec(
         name=str(config.get("name") or "graph"),
         type="graph",
-        input_data=None if input_data is None else dict(_mapping(input_data, f"{prefix}input_data")),
-        model=model or None,
-        required=required,
-        timeout=_seconds(timeout, f"{prefix}timeout"),
         graph=graph,
         context=None if context is None else dict(_mapping(context, f"{prefix}context")),
         configurable={} if configurable is None else dict(_mapping(configurable, f"{prefix}configurable")),
@@ -329,14 +314,12 @@ def _check_dependencies(specs: list[AgentSpec]) -> None:
     if is_template(names):
         return  # known when the task runs
     for index, spec in enumerate(specs):
+        place = f"agents[{index}].depends_on"
         for name in spec.depends_on:
             if name == spec.name:
-                raise InputError(f"names {name!r}, the agent itself", field=f"agents[{index}].depends_on")
+                raise InputError(f"names {name!r}, the agent itself", field=place)
             if name not in names and not is_template(name):
-                raise InputError(
-                    f"names {name!r}, which is no agent; there are {', '.join(names)}",
-                    field=f"agents[{index}].depends_on",
-                )
+                raise InputError(f"names {name!r}, which is no agent; there are {', '.join(names)}", field=place)
     try:
         TopologicalSorter({spec.name: spec.depends_on for spec in specs}).prepare()
     except CycleError as error:
@@ -369,11 +352,11 @@ def _check_schema(schema: Any, kind: str, use: str, field_name: str) -> None:
         raise InputError(error.message, field=field_name) from None
 
 
-def _policy(given: Any, field_name: str) -> dict[str, Any] | None:
+def _policy(argument: Any, field_name: str) -> dict[str, Any] | None:
     """An error policy, unchanged. One with templates is checked when the task runs."""
-    if given is None:
+    if argument is None:
         return None
-    policy = dict(_mapping(given, field_name))
+    policy = dict(_mapping(argument, field_name))
     if not is_template(policy):
         parse_error_policy(policy, field_name=field_name)
     return policy
@@ -383,13 +366,11 @@ def _both(common: dict[str, Any] | None, own: dict[str, Any] | None) -> dict[str
     """The agent's own policy merged over the common one, category by category."""
     if not common or not own:
         return own or common
-    return {
-        **common,
-        **{
-            key: {**common[key], **value} if isinstance(value, dict) and isinstance(common.get(key), dict) else value
-            for key, value in own.items()
-        },
-    }
+    merged = dict(common)
+    for key, value in own.items():
+        known = common.get(key)
+        merged[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _mapping(value: Any, field_name: str) -> Mapping[str, Any]:

@@ -58,24 +58,22 @@ class _SharedResources:
         """Whether they are closed, or about to be."""
         return self._keeper.done() or self._keeper.cancelling() > 0
 
-    async def ready(self) -> None:
-        """Wait until they are open. Raises what made that impossible."""
-        waiting = asyncio.create_task(self._ready.wait())
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[AgentResources]:
+        """Keep them open for one agent. Raises what made opening them impossible."""
+        self._count_agents(1)
+        opened = asyncio.create_task(self._ready.wait())
         try:
-            await asyncio.wait([waiting, self._keeper], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([opened, self._keeper], return_when=asyncio.FIRST_COMPLETED)
             if self._keeper.done():
                 self._keeper.result()
+            yield self.resources
         finally:
-            waiting.cancel()
+            opened.cancel()
+            self._count_agents(-1)
 
-    def enter(self) -> None:
-        """An agent begins to use them."""
-        self._agents += 1
-        self._changed.set()
-
-    def leave(self) -> None:
-        """An agent has ended."""
-        self._agents -= 1
+    def _count_agents(self, change: int) -> None:
+        self._agents += change
         self._changed.set()
 
     async def _keep(self) -> None:
@@ -129,9 +127,5 @@ async def shared_resources(settings: Settings) -> AsyncIterator[AgentResources]:
     shared = _shared.get(loop)
     if shared is None or shared.closed:
         shared = _shared[loop] = _SharedResources(settings)
-    shared.enter()
-    try:
-        await shared.ready()
-        yield shared.resources
-    finally:
-        shared.leave()
+    async with shared.used() as resources:
+        yield resources

@@ -36,7 +36,6 @@ class NodeThreads(ThreadPoolExecutor):
         self._under_way: set[Future[Any]] = set()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Submit a call, as to any executor."""
         future = super().submit(fn, *args, **kwargs)
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)

@@ -118,6 +118,8 @@ class FakeAirflow:
         }
         self.dags: dict[str, Json] = {}
         self.runs: dict[tuple[str, str], Run] = {}
+        self.import_errors: dict[str, str] = {}
+        """For each file, the stack trace of what made its import fail."""
         self.followers: dict[str, dict[str, list[str]]] = {}
         """For each DAG, its tasks and the tasks downstream of each."""
         self.log: list[str] = []
@@ -142,6 +144,8 @@ class FakeAirflow:
             "is_paused": False,
             "is_stale": False,
             "has_import_errors": False,
+            "bundle_name": "dags-folder",
+            "relative_fileloc": f"{dag_id}.py",
             "allowed_run_types": None,
             "last_parsed_time": datetime.now(UTC).isoformat(),
             "params": VISUAL_PARAMS if params is None else params,
@@ -279,6 +283,7 @@ class FakeAirflow:
         for method, pattern, handler in (
             ("GET", r"/auth/fab/v1/users/([^/]+)", self._user_details),
             ("GET", r"/api/v2/dags", self._list_dags),
+            ("GET", r"/api/v2/importErrors", self._list_import_errors),
             ("GET", r"/api/v2/dags/([^/~]+)/details", self._details),
             ("GET", r"/api/v2/dags/([^/~]+)/tasks", self._dag_tasks),
             ("POST", r"/api/v2/dags/([^/~]+)/dagRuns", self._trigger),
@@ -326,8 +331,22 @@ class FakeAirflow:
         return httpx.Response(200, json={"username": name, "roles": roles})
 
     def _list_dags(self, request: httpx.Request, _: str) -> httpx.Response:
-        page = _page(request, [self.dags[name] for name in sorted(self.dags)])
-        return httpx.Response(200, json={"dags": page, "total_entries": len(self.dags)})
+        wanted = request.url.params
+        found = [
+            {key: value for key, value in self.dags[name].items() if key != "params"}
+            for name in sorted(self.dags)
+            if (not self.dags[name]["is_stale"] or wanted.get("exclude_stale") == "false")
+            and (self.dags[name]["has_import_errors"] or wanted.get("has_import_errors") != "true")
+        ]
+        return httpx.Response(200, json={"dags": _page(request, found), "total_entries": len(found)})
+
+    def _list_import_errors(self, request: httpx.Request, _: str) -> httpx.Response:
+        found = [
+            {"bundle_name": "dags-folder", "filename": name, "stack_trace": trace}
+            for name, trace in self.import_errors.items()
+        ]
+        page = _page(request, found)
+        return httpx.Response(200, json={"import_errors": page, "total_entries": len(found)})
 
     def _details(self, _: httpx.Request, __: str, dag_id: str) -> httpx.Response:
         if dag_id not in self.dags:
@@ -359,6 +378,9 @@ class FakeAirflow:
             return _refused(422, [{"loc": ["body", "logical_date"], "msg": "Field required", "type": "missing"}])
         if (dag_id, body["dag_run_id"]) in self.runs:
             return _refused(409, {"reason": "Unique constraint violation", "statement": "hidden"})
+        date = body["logical_date"]
+        if date and any(run.shown.get("logical_date") == date for key, run in self.runs.items() if key[0] == dag_id):
+            return _refused(409, {"reason": "Unique constraint violation", "statement": "hidden"})
         for key, param in self.dags[dag_id]["params"].items():
             value = body["conf"].get(key, param["value"])
             if not Draft202012Validator(param["schema"]).is_valid(value):
@@ -370,6 +392,7 @@ class FakeAirflow:
             run_type="manual",
             conf=body["conf"],
             triggering_user_name=name,
+            logical_date=body["logical_date"],
         )
         return httpx.Response(200, json=self.runs[dag_id, body["dag_run_id"]].shown)
 

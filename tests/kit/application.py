@@ -68,6 +68,22 @@ async def served(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
         listener.close()
 
 
+async def raw_request(
+    address: str, method: str, path: str, headers: Mapping[str, str] | None = None, *, version: str = "1.1"
+) -> tuple[int, bytes, bytes]:
+    """The status, the head and the whole response of one request whose path is sent as it is."""
+    host, port = address.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        lines = {"Host": "localhost", "Connection": "close", **(headers or {})}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        writer.write(f"{method} {path} HTTP/{version}\r\n{head}\r\n".encode())
+        response = await asyncio.wait_for(reader.read(), 20)
+    finally:
+        writer.close()
+    return int(response.split(b" ")[1]), response.partition(b"\r\n\r\n")[0], response
+
+
 async def sign_in(http: httpx.AsyncClient, username: str) -> Mapping[str, str]:
     """Sign in and return the headers of the user's requests. The session cookie is dropped."""
     response = await http.post("/auth/token", json={"username": username, "password": PASSWORD})

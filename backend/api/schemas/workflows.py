@@ -1,13 +1,24 @@
 """Bodies of workflows, triggers and the state of runs."""
 
-import json
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from backend.core.jsonable import dumps
+from backend.core.jsonable import LARGEST_INTEGER, unstorable
+from backend.core.problems import pointer
+
+_FURTHEST_START = timedelta(days=3653)
 
 _NO_NUL = r"^[^\x00]*$"
 
@@ -17,23 +28,33 @@ class BudgetBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_tokens: int | None = Field(None, ge=0, strict=True, description="Input and output tokens")
-    max_cost_usd: float | None = Field(None, ge=0, allow_inf_nan=False, description="US dollars")
-    max_steps: int | None = Field(None, ge=0, strict=True, description="Node executions")
+    max_tokens: int | None = Field(None, ge=0, le=LARGEST_INTEGER, strict=True, description="Input and output tokens")
+    max_cost_usd: float | None = Field(None, ge=0, le=1e12, allow_inf_nan=False, description="US dollars")
+    max_steps: int | None = Field(None, ge=0, le=LARGEST_INTEGER, strict=True, description="Node executions")
 
 
-def storable_json(value: dict[str, Any]) -> dict[str, Any]:
+def storable_json(value: Any) -> Any:
     """Reject what Python parses but JSON does not allow, and what JSON allows but PostgreSQL can't store."""
-    try:
-        kept = dumps(value) == json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        kept = False
-    if not kept:
-        raise ValueError("contains NaN, an infinity, a NUL character or half of a surrogate pair")
+    if (fault := unstorable(value)) is not None:
+        path, detail = fault
+        # As a template's literal: pydantic formats the message with the context.
+        raise PydanticCustomError("unstorable", "{detail}", {"detail": detail, "pointer": pointer(*path)})
     return value
 
 
-InputData = Annotated[dict[str, Any], AfterValidator(storable_json)]
+InputData = Annotated[dict[str, Any], BeforeValidator(storable_json)]
+
+
+def _start(value: datetime) -> datetime:
+    if value.year < 2000 or value > datetime.now(UTC) + _FURTHEST_START:
+        raise ValueError("must be between the year 2000 and ten years from now")
+    return value
+
+
+def _date(value: datetime) -> datetime:
+    if not 1900 <= value.year <= 2200:
+        raise ValueError("must be between the years 1900 and 2200")
+    return value
 
 
 class RunOptions(BaseModel):
@@ -60,7 +81,9 @@ class RunOptions(BaseModel):
     model: str | None = Field(
         None, min_length=1, max_length=256, pattern=_NO_NUL, description="The model of all agents whose task names none"
     )
-    run_after: AwareDatetime | None = Field(None, description="The run does not start before this time")
+    run_after: Annotated[AwareDatetime, AfterValidator(_start)] | None = Field(
+        None, description="The run does not start before this time"
+    )
     budget: BudgetBody | None = Field(
         None, description="Default: the template's, or else that of the user's preferences; `{}` means none"
     )
@@ -95,6 +118,10 @@ class TriggerBody(RunOptions):
     )
 
     input_data: InputData
+    logical_date: Annotated[AwareDatetime, AfterValidator(_date)] | None = Field(
+        None,
+        description="The date that the run is about, for templates such as `{{ ds }}`; a DAG has one run per date",
+    )
 
 
 class BatchBody(RunOptions):
@@ -188,7 +215,7 @@ class ItemList(BaseModel):
 
 
 class WorkflowOut(BaseModel):
-    """A DAG that can be triggered; `input_schema` is the JSON Schema (2020-12) of its `input_data`."""
+    """A DAG; `input_schema` is the JSON Schema (2020-12) of its `input_data`."""
 
     dag_id: str
     display_name: str
@@ -196,6 +223,9 @@ class WorkflowOut(BaseModel):
     tags: list[str]
     paused: bool
     input_schema: dict[str, Any]
+    import_error: str | None = Field(
+        None, description="Why the DAG's file no longer loads; a DAG with an import error can't be triggered"
+    )
 
 
 class WorkflowTaskOut(BaseModel):

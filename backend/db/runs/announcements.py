@@ -47,7 +47,6 @@ class Announcement:
     events: str
 
     def entry(self) -> dict[str, str]:
-        """The entry's fields."""
         fields = {"id": self.execution_id, "first": str(self.first), "last": str(self.last)}
         if len(self.events) <= CONTENT_LIMIT:
             fields["events"] = self.events
@@ -111,5 +110,4 @@ class Announcer:
         return True
 
     def close(self) -> None:
-        """Close the connections."""
         self._redis.close()

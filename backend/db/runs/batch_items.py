@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select, text, update
 
 from backend.core.jsonable import dumps
 from backend.core.redaction import redact_text
@@ -33,10 +33,7 @@ _WRITE = text(
     SELECT
         CAST(:execution_id AS uuid), :task_id, :map_index, item_index, :try_number, state, output, error, category,
         model, input_tokens, output_tokens, cost_usd, latency_ms, trace_id, trace_url
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
-        item_index integer, state text, output jsonb, error text, category text, model text, input_tokens bigint,
-        output_tokens bigint, cost_usd numeric, latency_ms double precision, trace_id text,
-        trace_url text)
+    FROM jsonb_populate_recordset(CAST(NULL AS visual_ai.batch_items), CAST(:rows AS jsonb))
     ON CONFLICT (execution_id, task_id, map_index, item_index) DO UPDATE SET
         try_number = excluded.try_number, state = excluded.state, output = excluded.output, error = excluded.error,
         category = excluded.category, model = excluded.model, input_tokens = excluded.input_tokens,
@@ -70,14 +67,13 @@ def write(
 
 def supersede(connection: Connection, execution_id: str, place: Place) -> None:
     """Discard the outcomes of all items, because the batch starts from nothing."""
-    connection.execute(
-        update(items).where(*_of(execution_id, place)).values(state="superseded", output=None, error=None)
-    )
+    discarded = {"state": "superseded", "output": None, "error": None}
+    connection.execute(update(items).where(_of(execution_id, place)).values(discarded))
 
 
 def done(connection: Connection, execution_id: str, place: Place) -> set[int]:
     """The indexes of the items that have succeeded."""
-    query = select(items.c.item_index).where(*_of(execution_id, place), items.c.state == "success")
+    query = select(items.c.item_index).where(_of(execution_id, place), items.c.state == "success")
     return set(connection.execute(query).scalars())
 
 
@@ -89,7 +85,7 @@ def count(connection: Connection, execution_id: str, place: Place) -> Counts:
             func.count().filter(items.c.state == "success"),
             func.count().filter(items.c.state == "failed"),
             func.coalesce(func.sum(case((items.c.state == "success", size), else_=0)), 0),
-        ).where(*_of(execution_id, place))
+        ).where(_of(execution_id, place))
     ).one()
     return Counts(int(row[0]), int(row[1]), int(row[2]))
 
@@ -98,30 +94,24 @@ def read_page(connection: Connection, execution_id: str, place: Place, *, after:
     """Up to `limit` items after the index `after`, in order, without those of superseded tries."""
     query = (
         select(*(column for column in items.c if column.name not in ("execution_id", "task_id", "map_index")))
-        .where(*_of(execution_id, place), items.c.item_index > after, items.c.state != "superseded")
+        .where(_of(execution_id, place), items.c.item_index > after, items.c.state != "superseded")
         .order_by(items.c.item_index)
         .limit(limit)
     )
     return all_rows(connection.execute(query))
 
 
+_SHOWN = (
+    "state", "output", "error", "category", "model", "input_tokens", "output_tokens", "cost_usd", "latency_ms",
+    "try_number", "trace_id", "trace_url",
+)  # fmt: skip
+
+
 def item_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """An item as it appears in files and in the API."""
-    return {
-        "index": row["item_index"],
-        "state": row["state"],
-        "output": row["output"],
-        "error": row["error"],
-        "category": row["category"],
-        "model": row["model"],
-        "input_tokens": row["input_tokens"],
-        "output_tokens": row["output_tokens"],
-        "cost_usd": float(row["cost_usd"]) if row["cost_usd"] is not None else None,
-        "latency_ms": row["latency_ms"],
-        "try_number": row["try_number"],
-        "trace_id": row["trace_id"],
-        "trace_url": row["trace_url"],
-    }
+    cost = row["cost_usd"]
+    shown = {"index": row["item_index"], **{name: row[name] for name in _SHOWN}}
+    return {**shown, "cost_usd": float(cost) if cost is not None else None}
 
 
 def with_checkpoints(connection: Connection, threads: Sequence[str]) -> set[str]:
@@ -130,11 +120,7 @@ def with_checkpoints(connection: Connection, threads: Sequence[str]) -> set[str]
     return set(connection.execute(query, {"ids": list(threads)}).scalars())
 
 
-def _of(execution_id: str, place: Place) -> tuple[Any, ...]:
-    return (
-        and_(
-            items.c.execution_id == execution_id,
-            items.c.task_id == place.task_id,
-            items.c.map_index == place.map_index,
-        ),
+def _of(execution_id: str, place: Place) -> ColumnElement[bool]:
+    return and_(
+        items.c.execution_id == execution_id, items.c.task_id == place.task_id, items.c.map_index == place.map_index
     )

@@ -31,7 +31,6 @@ def add(
     action: str,
     attempt: int = 1,
     retry_in: float | None = None,
-    recovered: bool = False,
     model: str | None = None,
     node: str | None = None,
     context: Mapping[str, Any] | None = None,
@@ -61,7 +60,7 @@ def add(
             action=action,
             attempt=attempt,
             retry_in=retry_in,
-            recovered=recovered,
+            recovered=False,
             context=redact(dict(context or {}), limit=1_000),
         )
         .returning(errors)
@@ -113,22 +112,14 @@ def rate_limits_since(connection: Connection, user_id: str, since: datetime) -> 
     return [(row[0], row[1]) for row in connection.execute(query)]
 
 
+_REPORTED = (
+    "task_id", "map_index", "try_number", "model", "node", "attempt", "category", "exception_type", "message", "action",
+    "retry_in", "recovered", "context", "occurred_at",
+)  # fmt: skip
+
+
 def payload(error: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of an `error` event."""
     return {
-        "task_id": error["task_id"],
-        "map_index": error["map_index"],
-        "try_number": error["try_number"],
+        **{name: error[name] for name in _REPORTED},
         "agent": label(error["agent_name"], error["item_index"]),
-        "model": error["model"],
-        "node": error["node"],
-        "attempt": error["attempt"],
-        "category": error["category"],
-        "exception_type": error["exception_type"],
-        "message": error["message"],
-        "action": error["action"],
-        "retry_in": error["retry_in"],
-        "recovered": error["recovered"],
-        "context": error["context"],
-        "occurred_at": error["occurred_at"],
     }

@@ -9,6 +9,7 @@ from sqlalchemy import CTE, ColumnElement, Connection, Select, func, insert, lit
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
 from backend.db.runs.announcements import Announcement, collecting
+from backend.db.runs.traces import Place
 from backend.db.tables import workflow_events as events
 
 _APPEND = text(
@@ -30,24 +31,24 @@ _APPEND = text(
 # which every transaction locks them.
 _APPEND_FROM_TRIES = text(
     """
-    WITH told AS MATERIALIZED (
+    WITH reported AS MATERIALIZED (
         SELECT execution_id, number, task_id, map_index, try_number, events
-        FROM jsonb_to_recordset(CAST(:told AS jsonb)) AS t (
+        FROM jsonb_to_recordset(CAST(:reported AS jsonb)) AS t (
             execution_id uuid, number integer, task_id text, map_index integer, try_number integer, events jsonb)
     ), locked AS MATERIALIZED (
         SELECT id, state, last_seq FROM visual_ai.workflow_executions
-        WHERE id IN (SELECT execution_id FROM told)
+        WHERE id IN (SELECT execution_id FROM reported)
         ORDER BY id FOR NO KEY UPDATE
     ), new AS MATERIALIZED (
-        SELECT told.execution_id, told.number, item.value ->> 'type' AS event_type, item.value -> 'payload' AS payload,
-            locked.last_seq + row_number() OVER (PARTITION BY locked.id ORDER BY told.number, item.position) AS seq
-        FROM told
-        JOIN locked ON locked.id = told.execution_id AND locked.state IN ('queued', 'running', 'awaiting_input')
-        CROSS JOIN jsonb_array_elements(told.events) WITH ORDINALITY AS item (value, position)
+        SELECT r.execution_id, r.number, item.value ->> 'type' AS event_type, item.value -> 'payload' AS payload,
+            locked.last_seq + row_number() OVER (PARTITION BY locked.id ORDER BY r.number, item.position) AS seq
+        FROM reported r
+        JOIN locked ON locked.id = r.execution_id AND locked.state IN ('queued', 'running', 'awaiting_input')
+        CROSS JOIN jsonb_array_elements(r.events) WITH ORDINALITY AS item (value, position)
         WHERE NOT EXISTS (
             SELECT FROM visual_ai.workflow_tasks t
-            WHERE t.execution_id = told.execution_id AND t.task_id = told.task_id AND t.map_index = told.map_index
-              AND t.try_number > told.try_number
+            WHERE t.execution_id = r.execution_id AND t.task_id = r.task_id AND t.map_index = r.map_index
+              AND t.try_number > r.try_number
         )
     ), taken AS (
         UPDATE visual_ai.workflow_executions e
@@ -69,12 +70,10 @@ _APPEND_FROM_TRIES = text(
 
 @dataclass(frozen=True, slots=True)
 class TryEvents:
-    """Events reported by one task try, in order."""
+    """Events reported by the task try of a place, in order."""
 
     execution_id: str
-    task_id: str
-    map_index: int
-    try_number: int
+    place: Place
     events: Sequence[NewEvent]
 
 
@@ -85,22 +84,14 @@ def append(connection: Connection, execution_id: str, new: Sequence[NewEvent]) -
     the execution's row lock until the transaction ends, so keep the transaction short. Raises `LookupError` if the
     execution doesn't exist.
     """
-    items = _items(new)
+    items = dumps(_items(new))
     announcements = collecting(connection)
-    last_seq = connection.execute(
-        _APPEND,
-        {
-            "execution_id": execution_id,
-            "count": len(new),
-            "items": dumps(items),
-            "channel": CHANNEL,
-            "notify": announcements is None,
-        },
-    ).scalar()
+    values = {"execution_id": execution_id, "count": len(new), "items": items}
+    last_seq = connection.execute(_APPEND, {**values, "channel": CHANNEL, "notify": announcements is None}).scalar()
     if last_seq is None:
         raise LookupError(f"no execution {execution_id}")
     if announcements is not None:
-        announcements.append(Announcement(execution_id, last_seq - len(new) + 1, last_seq, dumps(items)))
+        announcements.append(Announcement(execution_id, last_seq - len(new) + 1, last_seq, items))
     return int(last_seq)
 
 
@@ -109,18 +100,18 @@ def first_of(connection: Connection, made: CTE, event: NewEvent) -> Select[Any]:
 
     `made` is the insert of the execution, which returns its id, with `last_seq` 1.
     """
-    told = (
+    first = (
         insert(events)
         .from_select(
             ["execution_id", "seq", "event_type", "payload"],
             select(made.c.id, literal(1), literal(event.type), literal(event.payload, events.c.payload.type)),
         )
-        .cte("told")
+        .cte("first")
     )
     columns: list[ColumnElement[Any]] = [made.c.id]
     if collecting(connection) is None:
         columns.append(func.pg_notify(CHANNEL, func.concat(made.c.id, " 1")))
-    return select(*columns).add_cte(told)
+    return select(*columns).add_cte(first)
 
 
 def announce_first(connection: Connection, execution_id: str, event: NewEvent) -> None:
@@ -143,15 +134,15 @@ def append_from_tries(connection: Connection, entries: Sequence[TryEvents]) -> s
         {
             "number": number,
             "execution_id": one.execution_id,
-            "task_id": one.task_id,
-            "map_index": one.map_index,
-            "try_number": one.try_number,
+            "task_id": one.place.task_id,
+            "map_index": one.place.map_index,
+            "try_number": one.place.try_number,
             "events": _items(one.events),
         }
         for number, one in enumerate(entries)
     ]
     appended = connection.execute(
-        _APPEND_FROM_TRIES, {"told": dumps(rows), "channel": CHANNEL, "notify": announcements is None}
+        _APPEND_FROM_TRIES, {"reported": dumps(rows), "channel": CHANNEL, "notify": announcements is None}
     ).all()
     if announcements is not None:
         for number, first, last in appended:
@@ -191,11 +182,8 @@ _READ_MANY = text(
 
 def read_many_after(connection: Connection, cursors: dict[str, int], *, per_execution: int) -> list[Event]:
     """The events after each execution's cursor, at most `per_execution` of each, in one query."""
-    rows = connection.execute(
-        _READ_MANY,
-        {"ids": list(cursors), "seqs": list(cursors.values()), "per_execution": per_execution},
-    )
-    return [Event(*row) for row in rows]
+    values = {"ids": list(cursors), "seqs": list(cursors.values()), "per_execution": per_execution}
+    return [Event(*row) for row in connection.execute(_READ_MANY, values)]
 
 
 _PRUNE = text(

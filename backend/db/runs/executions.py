@@ -1,6 +1,6 @@
 """Executions: one row per DAG run, whoever started it, and the `workflow_update` events of its timeline."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,11 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from backend.core.events import NewEvent
 from backend.core.jsonable import dumps, storable
 from backend.core.redaction import redact
-from backend.core.states import (
-    ACTIVE_RUN_STATES,
-    TERMINAL_RUN_STATES,
-    TaskState,
-)
+from backend.core.states import ACTIVE_RUN_STATES, TERMINAL_RUN_STATES, TaskState
 from backend.db.rows import Row, all_rows, first_row, one_row
 from backend.db.runs import events
 from backend.db.tables import agent_traces as traces
@@ -27,6 +23,8 @@ from backend.db.tables import workflow_tasks as tasks
 SYSTEM_KEY = "_visual_ai"
 """The only key of `dag_run.conf` that belongs to the system."""
 
+
+_KEY = tuple_(executions.c.dag_id, executions.c.dag_run_id)
 
 # The values of a row about which nothing is known yet.
 _UNBEGUN = {
@@ -91,8 +89,8 @@ def _first_values(run: RunState) -> dict[str, Any]:
         "tasks_total": run.tasks_total,
         "last_seq": 1,
     }
-    if wanted := _uuid(system.get("execution_id")):
-        values["id"] = wanted
+    if own_id := _uuid(system.get("execution_id")):
+        values["id"] = own_id
     return values
 
 
@@ -116,20 +114,12 @@ def find_id(connection: Connection, dag_id: str, dag_run_id: str) -> str | None:
 
 def ensure_all(connection: Connection, runs: Iterable[RunState]) -> dict[tuple[str, str], str]:
     """The ids of the runs' executions by DAG and run; missing ones are created."""
-    wanted = {(run.dag_id, run.dag_run_id): run for run in runs}
-    found = connection.execute(_FIND_IDS, {"dags": [dag for dag, _ in wanted], "runs": [run for _, run in wanted]})
-    ids = {(row.dag_id, row.dag_run_id): str(row.id) for row in found}
-    for key in sorted(wanted.keys() - ids.keys()):  # in a fixed order: others may create the same ones
-        ids[key] = start(connection, wanted[key])
+    by_key = {(run.dag_id, run.dag_run_id): run for run in runs}
+    query = select(executions.c.dag_id, executions.c.dag_run_id, executions.c.id).where(_KEY.in_(list(by_key)))
+    ids = {(row.dag_id, row.dag_run_id): row.id for row in connection.execute(query)}
+    for key in sorted(by_key.keys() - ids.keys()):  # in a fixed order: others may create the same ones
+        ids[key] = start(connection, by_key[key])
     return ids
-
-
-_FIND_IDS = text(
-    """
-    SELECT id, dag_id, dag_run_id FROM visual_ai.workflow_executions
-    WHERE (dag_id, dag_run_id) IN (SELECT * FROM unnest(CAST(:dags AS text[]), CAST(:runs AS text[])))
-    """
-)
 
 
 _LOCK = """
@@ -199,7 +189,7 @@ class Head:
 def heads(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple[str, str], Head]:
     """The heads of those runs (`dag_id`, `dag_run_id`) that are recorded."""
     columns = [executions.c[name] for name in Head.__slots__]
-    query = select(*columns).where(tuple_(executions.c.dag_id, executions.c.dag_run_id).in_(runs))
+    query = select(*columns).where(_KEY.in_(runs))
     return {(row.dag_id, row.dag_run_id): Head(str(row[0]), *row[1:]) for row in connection.execute(query)}
 
 
@@ -213,15 +203,7 @@ def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
         instances.c.map_index >= 0,
     )
     query = (
-        select(
-            tasks.c.task_id,
-            tasks.c.map_index,
-            tasks.c.try_number,
-            tasks.c.state,
-            tasks.c.started_at,
-            tasks.c.finished_at,
-            tasks.c.duration,
-        )
+        select(*(tasks.c[name] for name in TaskState.__slots__))
         .where(tasks.c.execution_id == execution_id, ~replaced)
         .order_by(tasks.c.started_at.nulls_last(), tasks.c.task_id, tasks.c.map_index)
     )
@@ -276,6 +258,28 @@ def set_results(connection: Connection, results: Mapping[str, Any]) -> None:
         connection.execute(_SET_RESULTS, {"results": dumps(rows)})
 
 
+_ADD_USAGE = text(
+    """
+    UPDATE visual_ai.workflow_executions e
+    SET input_tokens = e.input_tokens + used.input_tokens,
+        output_tokens = e.output_tokens + used.output_tokens,
+        cost_usd = CASE WHEN used.cost_usd IS NULL THEN e.cost_usd ELSE coalesce(e.cost_usd, 0) + used.cost_usd END
+    FROM (
+        SELECT id, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens, sum(cost_usd) AS cost_usd
+        FROM jsonb_populate_recordset(CAST(NULL AS visual_ai.workflow_executions), CAST(:rows AS jsonb)) GROUP BY id
+    ) used
+    WHERE e.id = used.id
+    """
+)
+
+
+def add_usage(connection: Connection, used: Sequence[Mapping[str, Any]]) -> None:
+    """Add `input_tokens`, `output_tokens` and, where it isn't None, `cost_usd` to the totals of executions, each of
+    which (by its `id`) may occur several times."""
+    if used:
+        connection.execute(_ADD_USAGE, {"rows": dumps(used)})
+
+
 def list_active(connection: Connection) -> list[Row]:
     """The ids of all runs that aren't recorded as finished."""
     query = select(executions.c.id, executions.c.dag_id, executions.c.dag_run_id, executions.c.updated_at).where(
@@ -288,9 +292,7 @@ def states_of(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple
     """The state of each of these runs (`dag_id`, `dag_run_id`) that is recorded."""
     if not runs:
         return {}
-    query = select(executions.c.dag_id, executions.c.dag_run_id, executions.c.state).where(
-        tuple_(executions.c.dag_id, executions.c.dag_run_id).in_(runs)
-    )
+    query = select(executions.c.dag_id, executions.c.dag_run_id, executions.c.state).where(_KEY.in_(runs))
     return {(row.dag_id, row.dag_run_id): row.state for row in connection.execute(query)}
 
 
@@ -349,19 +351,13 @@ def list_page(
     return all_rows(connection.execute(query.where(and_(True, *conditions))))
 
 
+_REPORTED = (
+    "dag_id", "dag_run_id", "state", "progress", "tasks_total", "tasks_done", "started_at", "finished_at", "attempt",
+)  # fmt: skip
+
+
 def workflow_payload(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of a `workflow_update` event."""
-    payload = {
-        "dag_id": row["dag_id"],
-        "dag_run_id": row["dag_run_id"],
-        "state": row["state"],
-        "progress": row["progress"],
-        "tasks_total": row["tasks_total"],
-        "tasks_done": row["tasks_done"],
-        "started_at": row["started_at"],
-        "finished_at": row["finished_at"],
-        "attempt": row["attempt"],
-    }
+    payload = {name: row[name] for name in _REPORTED}
     if row["state"] in TERMINAL_RUN_STATES and row["output_data"] is not None:
         payload["result"] = row["output_data"]
     return payload

@@ -62,7 +62,7 @@ class ObservedChanges:
 def observe(
     connection: Connection,
     run: RunState,
-    seen: Iterable[TaskState] = (),
+    observed: Iterable[TaskState] = (),
     *,
     observed_at: datetime | None = None,
 ) -> str:
@@ -72,13 +72,15 @@ def observe(
     Without `observed_at`, the observation is a notification. With it, it is a reading of Airflow; `observed_at` is the
     moment, by the database's clock, before the reading began.
     """
-    return _observe(connection, run, seen, observed_at)[0]
+    return _observe(connection, run, observed, observed_at)[0]
 
 
-def observe_news(connection: Connection, run: RunState, seen: Iterable[TaskState], *, observed_at: datetime) -> bool:
+def observe_news(
+    connection: Connection, run: RunState, observed: Iterable[TaskState], *, observed_at: datetime
+) -> bool:
     """The same for a reading; returns whether it found what a listener should have reported by then: that a run or a
     task started or ended, longer ago than a listener takes."""
-    _, appended = _observe(connection, run, seen, observed_at)
+    _, appended = _observe(connection, run, observed, observed_at)
     moments = [run.finished_at for event in appended if event.type == "end"]
     for event in appended:
         if event.type == "task_update" and (key := _REPORTED_BY_LISTENERS.get(event.payload["state"])):
@@ -87,42 +89,41 @@ def observe_news(connection: Connection, run: RunState, seen: Iterable[TaskState
 
 
 def _observe(
-    connection: Connection, run: RunState, seen: Iterable[TaskState], observed_at: datetime | None
+    connection: Connection, run: RunState, observed: Iterable[TaskState], observed_at: datetime | None
 ) -> tuple[str, list[NewEvent]]:
     execution_id = ensure(connection, run)
-    appended = merge(connection, {execution_id: RunObservation(run, [*seen])}, observed_at=observed_at)[
-        execution_id
-    ].events
+    changes = merge(connection, {execution_id: RunObservation(run, [*observed])}, observed_at=observed_at)
+    appended = changes[execution_id].events
     if appended:
         events.append(connection, execution_id, appended)
     return execution_id, appended
 
 
 def merge(
-    connection: Connection, seen: Mapping[str, RunObservation], *, observed_at: datetime | None = None
+    connection: Connection, observed: Mapping[str, RunObservation], *, observed_at: datetime | None = None
 ) -> dict[str, ObservedChanges]:
     """Record observations of runs, by the ids of their executions, as `observe` does; returns the changes, which the
     caller appends. The executions stay locked until the transaction ends."""
-    if not seen:
+    if not observed:
         return {}
-    query = select(executions).where(executions.c.id == func.any(cast(list(seen), ARRAY(UUID(as_uuid=False)))))
+    query = select(executions).where(executions.c.id == func.any(cast(list(observed), ARRAY(UUID(as_uuid=False)))))
     locked = all_rows(connection.execute(query.order_by(executions.c.id).with_for_update(key_share=True)))
     known = {row["id"]: row for row in locked}
-    states = {key: _next_state(known[key], one.run, observed_at) for key, one in seen.items()}
+    states = {key: _next_state(known[key], one.run, observed_at) for key, one in observed.items()}
     # An observer that sees a run start again also sees which of its tasks were cleared.
-    over = {key for key, row in known.items() if row["state"] in TERMINAL_RUN_STATES}
-    restarted = {key for key in over if states[key] in ACTIVE_RUN_STATES}
-    task_events = _merge_tasks(connection, seen, observed_at, restarted)
-    counts = _count_tasks(connection, [*seen])
+    finished = {key for key, row in known.items() if row["state"] in TERMINAL_RUN_STATES}
+    restarted = {key for key in finished if states[key] in ACTIVE_RUN_STATES}
+    task_events = _merge_tasks(connection, observed, observed_at, restarted)
+    counts = _count_tasks(connection, [*observed])
     changes: dict[str, dict[str, Any]] = {}
-    for key, one in seen.items():
+    for key, one in observed.items():
         before, state = known[key], states[key]
         counted = counts.get(key, TaskCounts())
         state = states[key] = counted.run_state(state)
         progress = measure_progress(
             counted,
             run_state=state if before["cancel_requested_at"] is None else "cancelled",
-            # A run's own notice lists all of its task instances; without one, more may exist than have been seen.
+            # A run's own notice lists all of its task instances; without one, more may exist than were observed.
             known_total=0 if one.run.tasks_total else before["tasks_total"],
             known_percent=0 if key in restarted else before["progress"],
         )
@@ -132,11 +133,11 @@ def merge(
     if changes:
         connection.execute(_CHANGE, {"rows": dumps([{"id": key, **values} for key, values in changes.items()])})
     merged = {}
-    for key in seen:
+    for key in observed:
         before = known[key]
         run_events = _run_events(connection, before, changes.get(key, {}))
-        still_over = key in over and before["state"] == states[key]
-        merged[key] = ObservedChanges([], []) if still_over else ObservedChanges(task_events[key], run_events)
+        still_finished = key in finished and before["state"] == states[key]
+        merged[key] = ObservedChanges([], []) if still_finished else ObservedChanges(task_events[key], run_events)
     return merged
 
 
@@ -146,10 +147,7 @@ _CHANGE = text(
     SET state = new.state, progress = new.progress, tasks_total = new.tasks_total, tasks_done = new.tasks_done,
         attempt = new.attempt, run_type = new.run_type, user_id = new.user_id, triggered_by = new.triggered_by,
         started_at = new.started_at, finished_at = new.finished_at, cancel_requested_at = new.cancel_requested_at
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS new (
-        id uuid, state text, progress smallint, tasks_total integer, tasks_done integer, attempt integer, run_type text,
-        user_id text, triggered_by text, started_at timestamptz, finished_at timestamptz,
-        cancel_requested_at timestamptz)
+    FROM jsonb_populate_recordset(CAST(NULL AS visual_ai.workflow_executions), CAST(:rows AS jsonb)) new
     WHERE e.id = new.id
     """
 )
@@ -175,7 +173,7 @@ _READ_TASKS = text(
     """
     SELECT t.* FROM visual_ai.workflow_tasks t
     JOIN unnest(CAST(:executions AS uuid[]), CAST(:tasks AS text[]), CAST(:maps AS integer[]))
-        AS seen (execution_id, task_id, map_index) USING (execution_id, task_id, map_index)
+        AS observed (execution_id, task_id, map_index) USING (execution_id, task_id, map_index)
     """
 ).columns(*tasks.c)
 _WRITE_TASKS = text(
@@ -183,9 +181,7 @@ _WRITE_TASKS = text(
     INSERT INTO visual_ai.workflow_tasks (
         execution_id, task_id, map_index, try_number, state, started_at, finished_at, duration, updated_at)
     SELECT execution_id, task_id, map_index, try_number, state, started_at, finished_at, duration, clock_timestamp()
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
-        execution_id uuid, task_id text, map_index integer, try_number integer, state text, started_at timestamptz,
-        finished_at timestamptz, duration double precision)
+    FROM jsonb_populate_recordset(CAST(NULL AS visual_ai.workflow_tasks), CAST(:rows AS jsonb))
     ON CONFLICT (execution_id, task_id, map_index) DO UPDATE SET
         try_number = excluded.try_number, state = excluded.state, started_at = excluded.started_at,
         finished_at = excluded.finished_at, duration = excluded.duration, updated_at = excluded.updated_at
@@ -194,14 +190,17 @@ _WRITE_TASKS = text(
 
 
 def _merge_tasks(
-    connection: Connection, seen: Mapping[str, RunObservation], observed_at: datetime | None, certain: Collection[str]
+    connection: Connection,
+    observed: Mapping[str, RunObservation],
+    observed_at: datetime | None,
+    certain: Collection[str],
 ) -> dict[str, list[NewEvent | None]]:
-    written = _read_tasks(connection, seen)
+    written = _read_tasks(connection, observed)
     known = {key: state for key, (state, _) in written.items()}
     changed: dict[_Key, TaskState] = {}
     completed: dict[tuple[str, int], None] = {}
     task_events: dict[str, list[NewEvent | None]] = {}
-    for execution_id, one in seen.items():
+    for execution_id, one in observed.items():
         new = task_events[execution_id] = []
         for task in one.tasks:
             key = (execution_id, *task.key)
@@ -225,9 +224,11 @@ def _merge_tasks(
     return task_events
 
 
-def _read_tasks(connection: Connection, seen: Mapping[str, RunObservation]) -> dict[_Key, tuple[TaskState, datetime]]:
+def _read_tasks(
+    connection: Connection, observed: Mapping[str, RunObservation]
+) -> dict[_Key, tuple[TaskState, datetime]]:
     """The recorded states of the observed task instances, and when each was written."""
-    keys = {(execution_id, *task.key) for execution_id, one in seen.items() for task in one.tasks}
+    keys = {(execution_id, *task.key) for execution_id, one in observed.items() for task in one.tasks}
     if not keys:
         return {}
     ids, names, maps = (list(column) for column in zip(*keys, strict=True))
@@ -267,25 +268,25 @@ def _count_tasks(connection: Connection, execution_ids: Sequence[str]) -> dict[s
 
 def _next_state(before: Row, run: RunState, observed_at: datetime | None) -> str:
     """The run's new state, before it is known whether it waits for a person."""
-    known, seen = str(before["state"]), run.state
-    if seen is None:
+    known, observed = str(before["state"]), run.state
+    if observed is None:
         return "running" if known == "queued" else known
-    if seen == "failed" and (known == "cancelled" or before["cancel_requested_at"] is not None):
-        seen = "cancelled"  # Airflow reports a cancelled run as failed
+    if observed == "failed" and (known == "cancelled" or before["cancel_requested_at"] is not None):
+        observed = "cancelled"  # Airflow reports a cancelled run as failed
     finished = known in TERMINAL_RUN_STATES
-    if seen == "cancelled":
-        return known if finished else seen  # a cancellation that came too late changes nothing
-    if finished and seen in ACTIVE_RUN_STATES and _started_before_end(before, run):
+    if observed == "cancelled":
+        return known if finished else observed  # a cancellation that came too late changes nothing
+    if finished and observed in ACTIVE_RUN_STATES and _started_before_end(before, run):
         # The start that has ended. The listener reports the end before the scheduler's transaction commits it, so
         # Airflow's API still calls the run `running` for a while: even a reading that began later proves nothing.
         return known
     if observed_at is not None and before["updated_at"] < observed_at:
-        return seen
-    if seen == "queued":
+        return observed
+    if observed == "queued":
         return known  # a late notification
     if finished and observed_at is not None:
         return known  # the reading began before the end was written
-    return seen
+    return observed
 
 
 def _started_before_end(before: Row, run: RunState) -> bool:

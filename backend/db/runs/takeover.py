@@ -27,14 +27,10 @@ def close_lost(connection: Connection, begun: Sequence[tuple[str, Place]]) -> No
         return
     reported = []
     for execution_id, place in begun:
-        found = [
-            row
-            for row in left
-            if (row["execution_id"], row["task_id"], row["map_index"]) == (execution_id, place.task_id, place.map_index)
-        ]
+        key = (execution_id, place.task_id, place.map_index)
+        found = [row for row in left if (row["execution_id"], row["task_id"], row["map_index"]) == key]
         if found:
-            new = _lost(connection, execution_id, place, found)
-            reported.append(TryEvents(execution_id, place.task_id, place.map_index, place.try_number, new))
+            reported.append(TryEvents(execution_id, place, _lost(connection, execution_id, place, found)))
     events.append_from_tries(connection, reported)
 
 

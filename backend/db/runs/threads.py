@@ -46,9 +46,7 @@ _TAKE = text(
     INSERT INTO visual_ai.workflow_threads (
         thread_id, execution_id, try_number, epoch, instance, agents, input_hash, completed, updated_at)
     SELECT thread_id, execution_id, try_number, epoch, instance, agents, input_hash, false, clock_timestamp()
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
-        thread_id text, execution_id uuid, try_number integer, epoch integer, instance text, agents text[],
-        input_hash text)
+    FROM jsonb_populate_recordset(CAST(NULL AS visual_ai.workflow_threads), CAST(:rows AS jsonb))
     ON CONFLICT (thread_id) DO UPDATE SET
         execution_id = excluded.execution_id, try_number = excluded.try_number, epoch = excluded.epoch,
         instance = excluded.instance, agents = excluded.agents, input_hash = excluded.input_hash,
@@ -57,20 +55,20 @@ _TAKE = text(
 )
 
 
-def begin(connection: Connection, wanted: Sequence[ClaimRequest]) -> list[Claim | SupersededError]:
+def begin(connection: Connection, requests: Sequence[ClaimRequest]) -> list[Claim | SupersededError]:
     """Take threads for tries; returns a claim for each, or an error where a later try holds the thread.
 
     Earlier claims can't write any more. What they left is deleted if it was for another input, or if the task had
     succeeded, because then a user wants it done again. Raises `sqlalchemy.exc.ProgrammingError` when two requests are
     for the same thread.
     """
-    query = select(threads).where(threads.c.thread_id == func.any([one.thread_id for one in wanted]))
+    query = select(threads).where(threads.c.thread_id == func.any([one.thread_id for one in requests]))
     locked = connection.execute(query.order_by(threads.c.thread_id).with_for_update())
     known = {row.thread_id: row for row in locked}
     claims: list[Claim | SupersededError] = []
     taken: list[dict[str, Any]] = []
     left: list[str] = []
-    for one in wanted:
+    for one in requests:
         last = known.get(one.thread_id)
         if last is not None and last.try_number > one.try_number:
             claims.append(
@@ -92,9 +90,9 @@ def begin(connection: Connection, wanted: Sequence[ClaimRequest]) -> list[Claim 
     return claims
 
 
-def begin_one(connection: Connection, wanted: ClaimRequest) -> Claim:
+def begin_one(connection: Connection, request: ClaimRequest) -> Claim:
     """Take one thread. Raises `SupersededError` when a later try holds it."""
-    (claim,) = begin(connection, [wanted])
+    (claim,) = begin(connection, [request])
     if isinstance(claim, SupersededError):
         raise claim
     return claim
@@ -110,12 +108,11 @@ HOLD = """
     ORDER BY thread_id
     FOR KEY SHARE OF t
 """
-"""Selects those of the given claims that hold their threads, and locks them: nobody can take such a thread before the
-transaction ends."""
+"""Selects those of the given claims that hold their threads, and locks them: no other try can take such a thread
+before the transaction ends."""
 
 
 def holding(claims: Collection[Claim]) -> dict[str, Any]:
-    """The parameters of `HOLD`."""
     return {
         "threads": [claim.thread_id for claim in claims],
         "tries": [claim.try_number for claim in claims],
@@ -124,7 +121,7 @@ def holding(claims: Collection[Claim]) -> dict[str, Any]:
 
 
 def held(connection: Connection, claims: Collection[Claim]) -> set[Claim]:
-    """Those of the claims that hold their threads; nobody can take these before the transaction ends."""
+    """Those of the claims that hold their threads; no other try can take them before the transaction ends."""
     found = {tuple(row) for row in connection.exec_driver_sql(HOLD, holding(claims))}
     return {claim for claim in claims if (claim.thread_id, claim.try_number, claim.epoch) in found}
 
@@ -154,10 +151,8 @@ def complete(connection: Connection, tries: Collection[tuple[str, int]]) -> None
 def forget(connection: Connection, agent_threads: Sequence[str]) -> None:
     """Delete the checkpoints of LangGraph threads."""
     for table in _CHECKPOINT_TABLES:
-        connection.execute(
-            text(f"DELETE FROM visual_ai.{table} WHERE thread_id = ANY(:ids)"),  # noqa: S608  # the names are constants
-            {"ids": list(agent_threads)},
-        )
+        query = text(f"DELETE FROM visual_ai.{table} WHERE thread_id = ANY(:ids)")  # noqa: S608  # constant names
+        connection.execute(query, {"ids": list(agent_threads)})
 
 
 _PRUNE = text(

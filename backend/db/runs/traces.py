@@ -46,12 +46,7 @@ _WRITE = text(
         model, state, started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd,
         coalesce(retries, 0), coalesce(fallbacks, 0), coalesce(attempt, 1), notice, trace_id, trace_url, input,
         output
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
-        id uuid, execution_id uuid, task_id text, map_index integer, try_number integer, agent_name text,
-        agent_type text, item_index integer, node text, model text, state text, started_at timestamptz,
-        finished_at timestamptz, latency_ms double precision, input_tokens bigint, output_tokens bigint,
-        cost_usd numeric, retries integer, fallbacks integer, attempt integer, notice text, trace_id text,
-        trace_url text, input jsonb, output jsonb)
+    FROM jsonb_populate_recordset(CAST(NULL AS visual_ai.agent_traces), CAST(:rows AS jsonb))
     ON CONFLICT (id) DO UPDATE SET
         state = excluded.state, model = excluded.model, finished_at = excluded.finished_at,
         latency_ms = excluded.latency_ms, input_tokens = excluded.input_tokens,
@@ -119,28 +114,34 @@ def supersede(connection: Connection, begun: Sequence[tuple[str, Place]]) -> lis
     return sorted(all_rows(ended), key=lambda row: row["started_at"])
 
 
-def used_before(connection: Connection, execution_id: str, place: Place) -> tuple[int, int, Decimal | None, int]:
-    """What the agent's nodes used in all tries so far: input tokens, output tokens, cost (None when unknown), and the
-    number of nodes that called a model."""
+def used_before(
+    connection: Connection, execution_id: str, place: Place
+) -> dict[int | None, tuple[int, int, Decimal | None, int]]:
+    """What the nodes of the place's agent used in all tries so far, by the index of the batch's item (None outside of a
+    batch): input tokens, output tokens, cost (None when unknown), and the number of nodes that called a model."""
     called = traces.c.model.is_not(None)
-    row = connection.execute(
+    query = (
         select(
-            func.coalesce(func.sum(traces.c.input_tokens), 0),
-            func.coalesce(func.sum(traces.c.output_tokens), 0),
+            traces.c.item_index,
+            func.sum(traces.c.input_tokens),
+            func.sum(traces.c.output_tokens),
             func.sum(traces.c.cost_usd),
             func.count().filter(called),
             func.count().filter(called & traces.c.cost_usd.is_(None)),
-        ).where(
+        )
+        .where(
             traces.c.execution_id == execution_id,
             traces.c.task_id == place.task_id,
             traces.c.map_index == place.map_index,
             traces.c.try_number <= place.try_number,
             traces.c.agent_name == place.agent,
-            traces.c.item_index.is_not_distinct_from(place.item),
             traces.c.node.is_not(None),
         )
-    ).one()
-    return int(row[0]), int(row[1]), None if row[4] else row[2], int(row[3])
+        .group_by(traces.c.item_index)
+    )
+    return {
+        row[0]: (int(row[1]), int(row[2]), None if row[5] else row[3], int(row[4])) for row in connection.execute(query)
+    }
 
 
 _SPENT = text(
@@ -176,33 +177,6 @@ def spent_before(
     return int(row[0]), None if row[2] else row[1], int(row[3])
 
 
-def used_by_items(connection: Connection, execution_id: str, place: Place) -> dict[int, tuple[int, int, Any, int]]:
-    """What each item of a batch has used so far, in the form of `used_before`."""
-    called = traces.c.model.is_not(None)
-    query = (
-        select(
-            traces.c.item_index,
-            func.sum(traces.c.input_tokens),
-            func.sum(traces.c.output_tokens),
-            func.sum(traces.c.cost_usd),
-            func.count().filter(called),
-            func.count().filter(called & traces.c.cost_usd.is_(None)),
-        )
-        .where(
-            traces.c.execution_id == execution_id,
-            traces.c.task_id == place.task_id,
-            traces.c.map_index == place.map_index,
-            traces.c.try_number <= place.try_number,
-            traces.c.item_index.is_not(None),
-            traces.c.node.is_not(None),
-        )
-        .group_by(traces.c.item_index)
-    )
-    return {
-        row[0]: (int(row[1]), int(row[2]), None if row[5] else row[3], int(row[4])) for row in connection.execute(query)
-    }
-
-
 def list_agents(connection: Connection, execution_id: str) -> list[Row]:
     """The execution's agent runs and nodes, oldest first, without inputs and outputs.
 
@@ -219,24 +193,16 @@ def label(agent: str | None, item: int | None) -> str | None:
     return agent if item is None else f"{agent}[{item}]"
 
 
+_REPORTED = (
+    "task_id", "map_index", "try_number", "node", "state", "model", "input_tokens", "output_tokens", "latency_ms",
+    "attempt", "retries", "fallbacks", "notice", "trace_url",
+)  # fmt: skip
+
+
 def payload(trace: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of an `agent_update` event."""
     return {
-        "task_id": trace["task_id"],
-        "map_index": trace["map_index"],
-        "try_number": trace["try_number"],
+        **{name: trace[name] for name in _REPORTED},
         "agent": label(trace["agent_name"], trace["item_index"]),
         "type": trace["agent_type"],
-        "node": trace["node"],
-        "state": trace["state"],
-        "model": trace["model"],
-        "input_tokens": trace["input_tokens"],
-        "output_tokens": trace["output_tokens"],
         "cost_usd": float(trace["cost_usd"]) if trace["cost_usd"] is not None else None,
-        "latency_ms": trace["latency_ms"],
-        "attempt": trace["attempt"],
-        "retries": trace["retries"],
-        "fallbacks": trace["fallbacks"],
-        "notice": trace["notice"],
-        "trace_url": trace["trace_url"],
     }

@@ -2,7 +2,10 @@
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -10,10 +13,13 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from backend.core.settings import Settings
 from backend.models.offline.chat import LocalChatModel
 from backend.models.offline.image_measurements import Measurements, measure
-from backend.models.offline.ocr import TextRegion, joined_text, read_text
+from backend.models.offline.ocr import PageText, read_page
+from backend.models.offline.scripts import how_to_read
 from backend.models.offline.text_analysis import detect_language, matching_sentences
+from backend.models.prompts.picture import caption_of, without_captions
 from backend.pictures.errors import ImageInputError
-from backend.pictures.load import PictureFacts, decode_image
+from backend.pictures.load import LoadedImage, PictureFacts, decode_image
+from backend.pictures.parts import MAX_PARTS
 
 NAME = "local:vision"
 
@@ -28,12 +34,17 @@ NO_PICTURE = (
 
 
 class LocalVision(LocalChatModel):
-    """Measures the picture in the last human message that has one, and reads its text. Offline.
+    """Measures the pictures of the last human message that holds any, and reads their text, offline.
 
-    It accepts all image blocks that LangChain's `content_blocks` knows, if they contain the data: nothing is fetched.
-    `additional_kwargs["analysis"]` has `offline, notice, image, brightness, contrast, sharpness, palette, text,
-    text_regions, matches`; boxes are `[left, top, right, bottom]` in pixels of the picture as it was received. Raises
-    `ImageInputError` if the picture can't be decoded; a retry doesn't help.
+    All image blocks that LangChain's `content_blocks` knows are taken, if they hold the data: nothing is
+    fetched. Of all pictures, and the pages of documents among them, the first `MAX_PARTS` are looked at.
+
+    `additional_kwargs["analysis"]` holds `offline, notice, image, brightness, contrast, sharpness, palette, text,
+    text_regions, matches`, and in `shortcomings` what was not looked at or can't be read. `text` is that of all pages;
+    the facts, measurements and regions are the first page's. If there is more than one, `pages` holds `picture, page,
+    width, height, text, text_regions` of each, with pictures and pages counted from 1. Boxes are `[left, top, right,
+    bottom]` in pixels of the picture as it was received, whichever way up its text is. Raises `ImageInputError` for a
+    picture that can't be decoded: a retry doesn't help.
     """
 
     model: str = NAME
@@ -41,42 +52,117 @@ class LocalVision(LocalChatModel):
     max_image_pixels: int = Settings.model_fields["max_image_pixels"].default
 
     def _analyse(self, messages: Sequence[BaseMessage]) -> tuple[str, dict[str, Any]]:
-        pictures = _last_pictures(messages)
-        if not pictures:
+        sources = _last_pictures(messages)
+        if not sources:
             return NO_PICTURE, {"offline": True, "notice": NO_PICTURE}
-        image = decode_image(_picture_bytes(pictures[0]), self)
-        pixels = image.upright()
-        measured = measure(pixels)
-        regions = read_text(pixels)
+        pages: list[_Page] = []
+        count = 0
+        for number, (caption, source) in enumerate(sources[:MAX_PARTS], 1):
+            picture = decode_image(_picture_bytes(source), self)
+            count += picture.pages
+            title = caption or (f"picture {number}" if len(sources) > 1 else "")
+            looked_at = range(1, 1 + min(picture.pages, MAX_PARTS - len(pages)))
+            pages += [_look(picture, page, title, number) for page in looked_at]
+        count += len(sources[MAX_PARTS:])
+        first = pages[0]
         query = next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")
-        text = joined_text(regions)
+        query = without_captions(query)
+        text = first.read.text if len(pages) == 1 else _text_of_all(pages)
         lines = text.splitlines()
         matches = matching_sentences(query, lines, detect_language(query)) if lines else []
-        analysis = {
+        shortcomings = _shortcomings(pages, count)
+        notice = " ".join([NOTICE, *shortcomings])
+        analysis: dict[str, Any] = {
             "offline": True,
-            "notice": NOTICE,
-            "image": image.facts.as_dict(),
-            **measured,
+            "notice": notice,
+            "image": first.facts.as_dict(),
+            **first.measured,
             "text": text,
-            "text_regions": regions,
+            "text_regions": first.read.regions,
             "matches": matches,
         }
-        report = [NOTICE, *_picture_lines(image.facts, measured)]
-        if len(pictures) > 1:
-            report.append(f"Only the first of {len(pictures)} pictures was looked at.")
-        report += _text_lines(lines, regions)
+        if shortcomings:
+            analysis["shortcomings"] = shortcomings
+        if len(pages) > 1:
+            analysis["pages"] = [page.as_dict() for page in pages]
+        report = [notice]
+        for page in pages:
+            report += [*([f"{page.title}:"] if len(pages) > 1 else []), *_picture_lines(page)]
+            report += _text_lines(page.read)
         if query.strip():
             report += _query_lines(query, matches)
         return "\n".join(report), analysis
 
 
-def _last_pictures(messages: Sequence[BaseMessage]) -> list[str]:
-    """The pictures in the last human message that has any, as base64 or by their URL."""
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page of a picture, with what was measured and read; `picture` and `number` count from 1."""
+
+    title: str
+    picture: int
+    number: int
+    pages: int
+    facts: PictureFacts
+    size: tuple[int, int]
+    measured: Measurements
+    read: PageText
+
+    def as_dict(self) -> dict[str, Any]:
+        """The page as JSON values."""
+        width, height = self.size
+        return {
+            "picture": self.picture,
+            "page": self.number,
+            "width": width,
+            "height": height,
+            "text": self.read.text,
+            "text_regions": self.read.regions,
+        }
+
+
+def _look(picture: LoadedImage, page: int, title: str, number: int) -> _Page:
+    pixels = picture.upright(page=page)
+    if picture.pages > 1:
+        title = ", ".join(filter(None, (title, f"page {page} of {picture.pages}")))
+    title = title[:1].upper() + title[1:]
+    return _Page(title, number, page, picture.pages, picture.facts, pixels.size, measure(pixels), read_page(pixels))
+
+
+def _text_of_all(pages: list[_Page]) -> str:
+    """The text of all pages, each under its title."""
+    return "\n\n".join(f"{page.title}\n{page.read.text}".rstrip() for page in pages)
+
+
+def _shortcomings(pages: list[_Page], count: int) -> list[str]:
+    """What was not looked at or could not be read, in sentences."""
+    said = []
+    if count > len(pages):
+        said.append(f"Only the first {len(pages)} of {count} pictures and pages were looked at.")
+    unreadable = Counter[str]()
+    for page in pages:
+        unreadable.update(page.read.unreadable)
+    for script, pieces in sorted(unreadable.items()):
+        noun = "piece" if pieces == 1 else "pieces"
+        said.append(
+            f"{pieces} {noun} of text in {script} script can't be read here: use a hosted model, or install the data "
+            f"that Tesseract has for it (Debian: {how_to_read(script)})."
+        )
+    return said
+
+
+def _last_pictures(messages: Sequence[BaseMessage]) -> list[tuple[str | None, str]]:
+    """The pictures of the last human message that holds any, as base64 or as their URL, each with its caption."""
     for message in reversed(messages):
-        if isinstance(message, HumanMessage):
-            found = [source for block in message.content_blocks if (source := _picture_source(dict(block)))]
-            if found:
-                return found
+        if not isinstance(message, HumanMessage):
+            continue
+        blocks = [dict(block) for block in message.content_blocks]
+        found = [
+            (caption_of(before), source)
+            for before, block in pairwise([{}, *blocks])
+            if (source := _picture_source(block))
+        ]
+        if found:
+            return found
     return []
 
 
@@ -100,10 +186,13 @@ def _picture_bytes(source: str) -> bytes:
         raise ImageInputError("the picture does not hold valid base64; encode it again") from None
 
 
-def _picture_lines(facts: PictureFacts, measured: Measurements) -> list[str]:
-    frames = f", {facts.frames} frames (the first was measured)" if facts.frames > 1 else ""
+def _picture_lines(page: _Page) -> list[str]:
+    facts, measured, (width, height) = page.facts, page.measured, page.size
+    frames = f", {facts.frames} frames (the first was measured)" if facts.frames > page.pages else ""
+    if page.pages > 1:
+        frames = f", page {page.number} of {page.pages}"
     lines = [
-        f"Picture: {facts.width} × {facts.height} pixels, {facts.format}{frames}.",
+        f"Picture: {width} × {height} pixels, {facts.format}{frames}.",
         f"Light: brightness {measured['brightness']:.2f} of 1, contrast {measured['contrast']:.2f}, "
         f"sharpness {measured['sharpness']:.0f} (variance of the Laplacian).",
     ]
@@ -116,12 +205,15 @@ def _picture_lines(facts: PictureFacts, measured: Measurements) -> list[str]:
     return lines
 
 
-def _text_lines(lines: list[str], regions: list[TextRegion]) -> list[str]:
+def _text_lines(read: PageText) -> list[str]:
+    turned = f"The text is turned by {read.turned} degrees." if read.turned else ""
+    lines = read.text.splitlines()
     if not lines:
-        return ["Text: none was found."]
-    confidence = sum(region["confidence"] for region in regions) / len(regions)
+        return ["Text: none was read." if read.unreadable else "Text: none was found."]
+    scores = [region["confidence"] for region in read.regions if region["text"]]
     noun = "line" if len(lines) == 1 else "lines"
-    return [f"Text: {len(lines)} {noun}, mean confidence {confidence:.2f}:", *lines]
+    found = f"Text: {len(lines)} {noun}, mean confidence {sum(scores) / len(scores):.2f}:"
+    return [*([turned] if turned else []), found, *lines]
 
 
 def _query_lines(query: str, matches: list[str]) -> list[str]:

@@ -1,7 +1,6 @@
 """Writes what went wrong in an agent: a row for each error, an event, and whether it was recovered from."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
@@ -23,17 +22,9 @@ class ErrorRecords:
         self._earlier = place.try_number > 1 and place.item is None
 
     def of_attempt(self, failed: FailedAttempt, node: str | None) -> None:
-        """An attempt failed."""
-        self.write(
-            failed.classified,
-            action_of(failed.decision),
-            model=failed.model,
-            node=node,
-            attempt=failed.number,
-            retry_in=wait_of(failed.decision),
-            context=failed.context,
-            error_id=failed.id,
-        )
+        """Record a failed attempt that another one follows."""
+        action = action_of(failed.decision)
+        self.write(failed.classified, action, model=failed.model, node=node, attempt=failed, error_id=failed.id)
 
     def write(
         self,
@@ -42,9 +33,7 @@ class ErrorRecords:
         *,
         model: str | None,
         node: str | None,
-        attempt: int = 1,
-        retry_in: float | None = None,
-        context: Mapping[str, Any] | None = None,
+        attempt: FailedAttempt | None = None,
         error_id: str | None = None,
         silent: bool = False,
     ) -> None:
@@ -53,6 +42,7 @@ class ErrorRecords:
         recorder.errors_shown += not silent
         silent = silent or (place.item is not None and recorder.errors_shown > SHOWN_ITEMS)
         hidden = recorder.hidden
+        context = {**((attempt.context or {}) if attempt is not None else {}), "chain": list(found.chain)}
 
         def write(connection: Connection, execution_id: str) -> list[NewEvent]:
             payload = errors.add(
@@ -63,11 +53,11 @@ class ErrorRecords:
                 exception_type=found.exception_type,
                 message=hide(found.message, hidden),
                 action=action,
-                attempt=attempt,
-                retry_in=retry_in,
+                attempt=attempt.number if attempt is not None else 1,
+                retry_in=wait_of(attempt.decision) if attempt is not None else None,
                 model=model,
                 node=node,
-                context=hide({**(context or {}), "chain": list(found.chain)}, hidden),
+                context=hide(context, hidden),
                 error_id=error_id,
             )
             return [] if silent else [NewEvent("error", payload)]
@@ -75,13 +65,8 @@ class ErrorRecords:
         recorder.put(RowsWithEvents(write))
 
     def recovered(self, error_ids: Sequence[str]) -> None:
-        """What was tried succeeded after these errors."""
-
-        def write(connection: Connection, _execution_id: str) -> list[NewEvent]:
-            errors.recover(connection, error_ids)
-            return []
-
-        self._recorder.put(RowsWithEvents(write))
+        """Report that what was attempted succeeded after these errors."""
+        self._recorder.put(RowsWithEvents(lambda connection, _: errors.recover(connection, error_ids)))
 
     def follows_another(self) -> None:
         """The agent resumes what an earlier try, or this one in another triggerer, has left."""
@@ -89,12 +74,6 @@ class ErrorRecords:
 
     def succeeded(self) -> None:
         """The agent succeeded, so the errors that ended it in earlier tries are recovered."""
-        if not self._earlier:
-            return
-        place = self._place
-
-        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
-            errors.recover_earlier(connection, execution_id, place)
-            return []
-
-        self._recorder.put(RowsWithEvents(write))
+        if self._earlier:
+            place = self._place
+            self._recorder.put(RowsWithEvents(lambda connection, run: errors.recover_earlier(connection, run, place)))

@@ -20,7 +20,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
 from backend.core.events import NewEvent
-from backend.core.workflow_error_handler import Action, Classified, FailedAttempt, SwitchModel, wait_of
+from backend.core.workflow_error_handler import Action, Classified, FailedAttempt, SwitchModel
 from backend.db.runs import traces
 from backend.db.runs.traces import Place
 from backend.models.usage import CallUsage, Usage, answers, model_named
@@ -35,7 +35,6 @@ from backend.observation.tracing.agent import AgentTrace
 class _Span:
     """A row of `agent_traces` that isn't complete yet."""
 
-    place: Place
     node: str | None
     model: str | None
     notice: str | None
@@ -48,45 +47,14 @@ class _Span:
     finished_at: datetime | None = None
     latency_ms: float | None = None
     usage: Usage = field(default_factory=Usage)
-    given: Any = None
+    input_data: Any = None
     attempt: int = 1
     retries: int = 0
     fallbacks: int = 0
 
-    def failed_once(self, failed: FailedAttempt) -> None:
-        """Count a failed attempt that another one follows. An agent as a whole has one attempt."""
-        self.attempt += self.node is not None
-        if isinstance(failed.decision, SwitchModel):
-            self.fallbacks += 1
-        else:
-            self.retries += 1
-
     def close(self, state: str) -> None:
         self.state = state
         self.latency_ms = round((time.monotonic() - self.began) * 1000, 3)
-
-    def event(self) -> NewEvent:
-        row = {
-            "task_id": self.place.task_id,
-            "map_index": self.place.map_index,
-            "try_number": self.place.try_number,
-            "agent_name": self.place.agent,
-            "agent_type": self.place.agent_type,
-            "item_index": self.place.item,
-            "node": self.node,
-            "state": self.state,
-            "model": self.model,
-            "input_tokens": self.usage.input_tokens,
-            "output_tokens": self.usage.output_tokens,
-            "cost_usd": self.usage.cost_usd,
-            "latency_ms": self.latency_ms,
-            "attempt": self.attempt,
-            "retries": self.retries,
-            "fallbacks": self.fallbacks,
-            "notice": self.notice,
-            "trace_url": self.trace_url,
-        }
-        return NewEvent("agent_update", traces.payload(row))
 
     def values(self) -> dict[str, Any]:
         return {
@@ -130,12 +98,13 @@ class AgentObserver(AsyncCallbackHandler):
         writes each row only once, when it is complete, and reports nothing to the stream."""
         self._recorder = recorder
         self._brief = brief
-        self._place = self.place = place
+        self.place = place
         self.trace_id = trace_id
         self.trace_url, self.trace = trace_url, trace
-        self._agent = _Span(place, None, model, None, trace_id, trace_url)
+        self._agent = _Span(None, model, None, trace_id, trace_url)
         self._before = Usage()
-        self._failed_node: str | None = None
+        self.failed_node: str | None = None
+        """The node that failed last."""
         self._loose = Usage()  # of model calls outside of nodes
         self._nodes: dict[str, _Span] = {}
         self._calls: dict[uuid.UUID, tuple[str, str | None]] = {}  # the node and the model of running calls
@@ -158,14 +127,7 @@ class AgentObserver(AsyncCallbackHandler):
     @property
     def total_usage(self) -> Usage:
         """What the agent used in all tries of the task."""
-        now, before = self._agent.usage, self._before
-        cost = None if now.cost is None or (before.calls and before.cost is None) else now.cost + (before.cost or 0)
-        return Usage(
-            now.input_tokens + before.input_tokens,
-            now.output_tokens + before.output_tokens,
-            cost,
-            now.calls + before.calls,
-        )
+        return Usage.sum([self._before, self._agent.usage])
 
     @property
     def model(self) -> str | None:
@@ -173,8 +135,8 @@ class AgentObserver(AsyncCallbackHandler):
         return self._agent.model
 
     @property
-    def over(self) -> bool:
-        """Whether the agent has ended, however."""
+    def finished(self) -> bool:
+        """Whether the agent has ended, in whatever state."""
         return self._agent.state != "running"
 
     @property
@@ -186,19 +148,18 @@ class AgentObserver(AsyncCallbackHandler):
         """Report the chosen model, before the agent begins."""
         self._agent.model, self._agent.notice = model, notice
 
-    def begin(self, given: Any) -> None:
-        """Report that the agent starts with this input."""
+    def begin(self, input_data: Any) -> None:
         if self.trace is not None:
-            self.trace.begin(given)
-        self._start(self._agent, given)
+            self.trace.begin(input_data)
+        self._start(self._agent, input_data)
 
-    def node_started(self, key: str, name: str, given: Any, parent: str | None = None) -> None:
+    def node_started(self, key: str, name: str, input_data: Any, parent: str | None = None) -> None:
         """Report that a node starts. `key` and `parent` are LangGraph's ids of it and of the node around it."""
-        span = _Span(self._place, name, None, None, self.trace_id, attempt=1 + self._restarts[name])
+        span = _Span(name, None, None, self.trace_id, attempt=1 + self._restarts[name])
         if self.trace is not None:
-            self.trace.node_started(key, name, given, parent, span.attempt)
+            self.trace.node_started(key, name, input_data, parent, span.attempt)
         self._nodes[key] = span
-        self._start(span, given)
+        self._start(span, input_data)
 
     def node_finished(self, key: str, error: Any, output: Any) -> None:
         """Report that a node's execution has ended."""
@@ -210,7 +171,7 @@ class AgentObserver(AsyncCallbackHandler):
             span.close("failed" if error else "success")
             node = span.node or ""
             if error:
-                self._failed_node = self._ended[key] = node
+                self.failed_node = self._ended[key] = node
             else:
                 self._restarts.pop(node, None)
                 if failures := self._failures.pop(node, None):
@@ -219,7 +180,6 @@ class AgentObserver(AsyncCallbackHandler):
             self._add_to_run(span.usage)
 
     def token(self, metadata: Mapping[str, Any], text: str) -> None:
-        """Report a piece of a model's answer."""
         self._tokens.add(metadata, text)
 
     def finish(self, state: str, output: Any) -> None:
@@ -239,21 +199,13 @@ class AgentObserver(AsyncCallbackHandler):
         """Record the error that ended the agent, and its attempt. A `silent` one isn't reported to the stream."""
         if self.trace is not None:
             self.trace.failed(found, action, attempt)
-        node = self._failed_node or next((span.node for span in self._nodes.values()), None)
-        self._errors.write(
-            found,
-            action,
-            model=attempt.model if attempt is not None and attempt.model else self._agent.model,
-            node=node,
-            attempt=attempt.number if attempt is not None else 1,
-            retry_in=wait_of(attempt.decision) if attempt is not None else None,
-            context=attempt.context if attempt is not None else None,
-            silent=silent,
-        )
+        node = self.failed_node or next((span.node for span in self._nodes.values()), None)
+        model = (attempt.model if attempt is not None else None) or self._agent.model
+        self._errors.write(found, action, model=model, node=node, attempt=attempt, silent=silent)
 
     def restarted(self, failed: FailedAttempt) -> None:
         """Report that a node failed, and that the graph resumes from its last checkpoint."""
-        self._errors.of_attempt(failed, self._failed_node)
+        self._errors.of_attempt(failed, self.failed_node)
         self._count(self._agent, failed)
         self._tokens.supersede_nodes([*self._ended, *self._nodes])
         for node in self._ended.values():
@@ -261,16 +213,11 @@ class AgentObserver(AsyncCallbackHandler):
         self._restarts.update({*self._ended.values(), *(span.node or "" for span in self._nodes.values())})
         self._close_nodes("cancelled")
         self._ended.clear()
-        self._failed_node = None
+        self.failed_node = None
 
     def attempts_at(self, node: str | None) -> int:
         """The number of the current attempt at a node."""
         return 1 + self._restarts[node or ""]
-
-    @property
-    def failed_node(self) -> str | None:
-        """The node that failed last."""
-        return self._failed_node
 
     def attempt_failed(self, failed: FailedAttempt, metadata: Mapping[str, Any]) -> None:
         """Report that an attempt at a model call failed, and that another one follows."""
@@ -293,16 +240,9 @@ class AgentObserver(AsyncCallbackHandler):
         self._agent.model = model
 
     async def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: uuid.UUID,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: uuid.UUID, **kwargs: Any
     ) -> None:
-        """Remember which node calls the model."""
-        known = metadata or {}
+        known = kwargs.get("metadata") or {}
         model = model_named(known) or self._agent.model
         if self._agent.model is None:
             self._agent.model = model
@@ -323,31 +263,35 @@ class AgentObserver(AsyncCallbackHandler):
         """Forget the call; its failure is recorded with the node."""
         self._calls.pop(run_id, None)
 
-    def _start(self, span: _Span, given: Any) -> None:
-        span.given = given
+    def _start(self, span: _Span, input_data: Any) -> None:
+        span.input_data = input_data
         if not self._brief:
-            self._put(span, given, None)
+            self._put(span, input_data, None)
 
     def _finish(self, span: _Span, output: Any) -> None:
         span.finished_at = datetime.now(UTC)
-        self._put(span, span.given if self._brief else None, output)
-        span.given = None
+        self._put(span, span.input_data if self._brief else None, output)
+        span.input_data = None
 
-    def _put(self, span: _Span, given: Any, output: Any) -> None:
+    def _put(self, span: _Span, input_data: Any, output: Any) -> None:
         # The row as it is now. Redacting input and output can wait until it is written.
-        values = span.values()
-        place = span.place
-        event = None if self._brief else span.event()
-        self._recorder.put(TraceRow(lambda: traces.row(place, **values, input=given, output=output), event))
+        place, values = self.place, span.values()
+        event = None if self._brief else NewEvent("agent_update", traces.payload(traces.row(place, **values)))
+        self._recorder.put(TraceRow(lambda: traces.row(place, **values, input=input_data, output=output), event))
 
     def _add_to_run(self, usage: Usage) -> None:
         if usage.calls:
             self._recorder.put(RunUsage(usage.input_tokens, usage.output_tokens, usage.cost))
 
     def _count(self, span: _Span, failed: FailedAttempt) -> None:
-        span.failed_once(failed)
+        """Count a failed attempt that another one follows. An agent as a whole has one attempt."""
+        span.attempt += span.node is not None
+        if isinstance(failed.decision, SwitchModel):
+            span.fallbacks += 1
+        else:
+            span.retries += 1
         if not self._brief:
-            self._put(span, span.given, None)
+            self._put(span, span.input_data, None)
 
     def _close_nodes(self, state: str) -> None:
         self._tokens.flush()

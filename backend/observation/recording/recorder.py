@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 from backend.core.states import TaskState
@@ -29,11 +28,7 @@ FLUSH_SECONDS = 15.0
 
 
 class Recorder:
-    """The records of one try, on their way to a `writer`.
-
-    What can't be written is dropped and counted. Use it as an asynchronous context manager: on exit it waits until
-    everything that was put is written, for up to `FLUSH_SECONDS`.
-    """
+    """The records of one try, on their way to a `writer`. An asynchronous context manager, which flushes on exit."""
 
     def __init__(self, writer: RecordWriter, place: Place, run: RunState, *, hidden: Sequence[str] = ()) -> None:
         self._writer = writer
@@ -59,9 +54,7 @@ class Recorder:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.flush()
         self._writer.forget(self)
         if self.dropped:
@@ -102,11 +95,8 @@ class Recorder:
         """Record the task's state, for a task in the triggerer, for which Airflow calls no listener."""
         place = self.place
         duration = (finished_at - started_at).total_seconds() if finished_at is not None else None
-        self.put(
-            StateChange(
-                TaskState(place.task_id, place.map_index, place.try_number, state, started_at, finished_at, duration)
-            )
-        )
+        times = (started_at, finished_at, duration)
+        self.put(StateChange(TaskState(place.task_id, place.map_index, place.try_number, state, *times)))
 
     async def check_claim(self) -> bool:
         """Write everything that was put, and report whether the try still holds its thread.

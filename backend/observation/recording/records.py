@@ -19,11 +19,10 @@ from sqlalchemy import Connection
 
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
-from backend.db.runs import events, executions, observations, run_usage, takeover, threads, traces
+from backend.db.runs import events, executions, observations, takeover, threads, traces
 from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
 from backend.db.runs.observations import ObservedChanges, RunObservation
-from backend.db.runs.run_usage import UsageIncrement
 from backend.db.runs.threads import Claim, ClaimRequest, SupersededError
 from backend.db.runs.traces import Place
 
@@ -76,12 +75,12 @@ class Events(Record):
 
 @dataclass(frozen=True, slots=True)
 class RowsWithEvents(Record):
-    """Rows that `write` inserts or updates for the execution of a given id; it returns the events that report them."""
+    """Rows that `write` inserts or updates for the execution of a given id; it may return events that report them."""
 
-    write: Callable[[Connection, str], Sequence[NewEvent]]
+    write: Callable[[Connection, str], Sequence[NewEvent] | None]
 
     def add(self, batch: "RecordBatch", source: RecordSource) -> None:
-        batch.reported[source] += self.write(batch.connection, batch.report.ids[source])
+        batch.reported[source] += self.write(batch.connection, batch.report.ids[source]) or ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +105,8 @@ class RunUsage(Record):
     cost: Decimal | None
 
     def add(self, batch: "RecordBatch", source: RecordSource) -> None:
-        execution_id = batch.report.ids[source]
-        batch.usage.append(UsageIncrement(execution_id, self.input_tokens, self.output_tokens, self.cost))
+        used = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens, "cost_usd": self.cost}
+        batch.usage.append({"id": batch.report.ids[source], **used})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +152,12 @@ class ThreadClaim(Record):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the task has stopped waiting."""
         return self.given_up()
 
     def fail(self, error: Exception) -> None:
-        """Report the error to the task, which waits for its thread."""
         self.answer(error)
 
     def request(self, source: RecordSource, execution_id: str) -> ClaimRequest:
-        """The claim as the repository takes it."""
         number = source.place.try_number
         return ClaimRequest(execution_id, source.thread_id, number, self.agents, self.input_hash, self.instance)
 
@@ -213,20 +209,19 @@ class RecordBatch:
         self._entries = entries
         self.claims: dict[RecordSource, ThreadClaim] = {}
         self.trace_rows: list[dict[str, Any]] = []
-        self.usage: list[UsageIncrement] = []
+        self.usage: list[dict[str, Any]] = []
         self.results: dict[str, Any] = {}
         self.reported: dict[RecordSource, list[NewEvent | TaskState]] = {source: [] for source, _ in entries}
         """What each source reports to the run's timeline, in order."""
 
     def write(self) -> None:
-        """Write everything and complete the report."""
         for source, record in self._entries:
             record.claim(self, source)
         self.report.superseded = self._superseded(self._take_threads())
         for source, record in self._entries:
             record.add(self, source)
         traces.write(self.connection, self.trace_rows)
-        run_usage.add(self.connection, self.usage)
+        executions.add_usage(self.connection, self.usage)
         executions.set_results(self.connection, self.results)
         self._append_events()
 
@@ -251,24 +246,18 @@ class RecordBatch:
         return refused | {source for source, claim in earlier.items() if claim not in held}
 
     def _append_events(self) -> None:
-        reported = {source: said for source, said in self.reported.items() if source not in self.report.superseded}
+        ids = self.report.ids
+        reported = [item for item in self.reported.items() if item[0] not in self.report.superseded]
         observed: dict[str, RunObservation] = {}
-        for source, said in reported.items():
-            states = [one for one in said if isinstance(one, TaskState)]
+        for source, entries in reported:
+            states = [entry for entry in entries if isinstance(entry, TaskState)]
             if states:
-                before = observed.get(self.report.ids[source])
-                known = before.tasks if before else ()
-                observed[self.report.ids[source]] = RunObservation(source.run, [*known, *states])
+                known = observed[ids[source]].tasks if ids[source] in observed else ()
+                observed[ids[source]] = RunObservation(source.run, [*known, *states])
         changes = observations.merge(self.connection, observed)
         new = [
-            TryEvents(
-                self.report.ids[source],
-                source.place.task_id,
-                source.place.map_index,
-                source.place.try_number,
-                _in_order(said, changes.get(self.report.ids[source])),
-            )
-            for source, said in reported.items()
+            TryEvents(ids[source], source.place, _in_order(entries, changes.get(ids[source])))
+            for source, entries in reported
         ]
         events.append_from_tries(self.connection, [one for one in new if one.events])
 
@@ -276,9 +265,9 @@ class RecordBatch:
 def _in_order(reported: Sequence[NewEvent | TaskState], changes: ObservedChanges | None) -> list[NewEvent]:
     """A source's events, with what its states have changed in the place where it reported them."""
     found: list[NewEvent] = []
-    for one in reported:
-        if isinstance(one, NewEvent):
-            found.append(one)
+    for entry in reported:
+        if isinstance(entry, NewEvent):
+            found.append(entry)
         elif changes is not None and changes.task_events:
             event = changes.task_events.pop(0)
             found += [event] if event is not None else []

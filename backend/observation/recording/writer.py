@@ -50,11 +50,7 @@ class RecordWriter:
             self._interval = interval
 
     def put(self, source: RecordSource, record: Record) -> None:
-        """Queue a record."""
-        queue = self._waiting.get(source)
-        if queue is None:
-            queue = self._waiting[source] = deque()
-        queue.append(record)
+        self._waiting.setdefault(source, deque()).append(record)
         self._work.run()
 
     def hurry(self) -> None:
@@ -70,7 +66,6 @@ class RecordWriter:
             source.settle(len(records), dropped=True)
 
     def close(self) -> None:
-        """Stop writing."""
         self._work.cancel()
 
     async def _write_all(self) -> None:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
 def harmless(method: Callable[P, T]) -> Callable[P, T | None]:
@@ -30,8 +30,8 @@ def harmless(method: Callable[P, T]) -> Callable[P, T | None]:
             return method(*args, **kwargs)
         except Exception as error:
             kind = f"{method.__qualname__}: {type(error).__name__}"
-            if kind not in _told:
-                _told.add(kind)
+            if kind not in _logged:
+                _logged.add(kind)
                 log.warning("a part of the trace is missing (%s)", kind, exc_info=True)
             return None
 
@@ -59,9 +59,8 @@ class AgentTrace:
         """Called before the agent's span ends."""
 
     @harmless
-    def begin(self, given: Any) -> None:
-        """Report that the agent starts with this input."""
-        more = {"input": self.content.text(given), "metadata": self._metadata}
+    def begin(self, input_data: Any) -> None:
+        more = {"input": self.content.text(input_data), "metadata": self._metadata}
         if self._parent is None:
             self._span = self.maker.root(self.trace_id, self._name, "agent", **more)
         else:
@@ -88,17 +87,17 @@ class AgentTrace:
             stack.enter_context(self.maker.current(self.trace_id, self._span))
 
     @harmless
-    def node_started(self, key: str, name: str, given: Any, parent: str | None, attempt: int) -> None:
+    def node_started(self, key: str, name: str, input_data: Any, parent: str | None, attempt: int) -> None:
         """Report that a node starts. `key` and `parent` are LangGraph's ids of it and of the node around it."""
         if self.traced_by_itself or self._span is None:
             return
         metadata = Known({"node": name, **({"attempt": attempt} if attempt > 1 else {})})
-        given_and_metadata = {"input": self.content.text(given), "metadata": metadata}
+        details = {"input": self.content.text(input_data), "metadata": metadata}
         if key in self._nodes:  # a call that it made was reported before
-            self._nodes[key].update(**given_and_metadata)
+            self._nodes[key].update(**details)
         else:
             self._ended.discard(key)  # a node that is restarted keeps its id
-            self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span), **given_and_metadata)
+            self._node(key, name.rpartition("/")[2], self._nodes.get(parent or "", self._span), **details)
 
     @harmless
     def node_finished(self, key: str, error: Any, output: Any) -> None:
@@ -125,9 +124,8 @@ class AgentTrace:
 
     @harmless
     def failed(self, found: Classified, action: str, attempt: FailedAttempt | None) -> None:
-        """Report the error that ended the agent."""
         if self._span is not None:
-            self._mark(self._span, found, action=action, retry_in=wait_of(attempt.decision) if attempt else None)
+            self._mark(self._span, found, action, attempt)
 
     @harmless
     def finish(self, state: str, output: Any, *, model: str | None, notice: str | None, usage: Usage) -> None:
@@ -157,23 +155,14 @@ class AgentTrace:
         if not isinstance(error, BaseException):
             span.update(level="ERROR", status_message=self.content.message("internal", "error", str(error)))
             return
-        decision = attempt.decision if attempt is not None else None
-        self._mark(
-            span,
-            classify(error),
-            action=action_of(decision) if decision is not None else None,
-            retry_in=wait_of(decision) if decision is not None else None,
-        )
+        action = action_of(attempt.decision) if attempt is not None else None
+        self._mark(span, classify(error), action, attempt)
 
-    def _mark(self, span: Any, found: Classified, *, action: str | None, retry_in: float | None) -> None:
-        details = {
-            "category": found.category,
-            "exception": found.exception_type,
-            "action": action,
-            "retry_in": retry_in,
-        }
+    def _mark(self, span: Any, found: Classified, action: str | None, attempt: FailedAttempt | None) -> None:
+        retry_in = wait_of(attempt.decision) if attempt is not None else None
+        details = Known(category=found.category, exception=found.exception_type, action=action, retry_in=retry_in)
         message = self.content.message(found.category, found.exception_type, found.message)
-        span.update(level="ERROR", status_message=message, metadata=Known(details))
+        span.update(level="ERROR", status_message=message, metadata=details)
 
     def _node(self, key: str, name: str, around: Any, **more: Any) -> Any:
         if key not in self._nodes:

@@ -15,7 +15,7 @@ from backend.core.workflow_error_handler import FailedAttempt
 from backend.models.attempts import ATTEMPT_KEY, CALL_KEY
 from backend.models.usage import CallUsage, answers, model_named
 from backend.observation.tracing.agent import AgentTrace, harmless
-from backend.observation.tracing.redaction import Known, message_json, prompt_json
+from backend.observation.tracing.redaction import Known, message_json
 
 _PARAMETERS = (
     "temperature", "max_tokens", "max_completion_tokens", "max_output_tokens", "top_p", "top_k", "seed", "n",
@@ -33,7 +33,7 @@ class _Call:
     attempt: int
     error: BaseException | None = None
     ended_at: int = 0
-    speaks: bool = False
+    answering: bool = False
 
 
 class TraceCalls(BaseCallbackHandler):
@@ -54,59 +54,37 @@ class TraceCalls(BaseCallbackHandler):
     def on_chain_start(
         self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
-        """Remember the parent of a run."""
         self._parents[run_id] = parent_run_id
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget the run."""
         self._parents.pop(run_id, None)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget the run."""
         self._parents.pop(run_id, None)
 
     @harmless
     def on_chat_model_start(
-        self,
-        serialized: Any,
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, serialized: Any, messages: list[list[BaseMessage]], *, run_id: UUID, **kwargs: Any
     ) -> None:
-        """Open the span of a chat model's call."""
-        self._begin_call(run_id, parent_run_id, metadata or {}, prompt_json(messages[0] if messages else []), kwargs)
+        self._begin_call(run_id, [message_json(message) for batch in messages[:1] for message in batch], kwargs)
 
     @harmless
-    def on_llm_start(
-        self,
-        serialized: Any,
-        prompts: list[str],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Open the span of a text completion."""
-        self._begin_call(run_id, parent_run_id, metadata or {}, prompts, kwargs)
+    def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin_call(run_id, prompts, kwargs)
 
-    def _begin_call(
-        self, run_id: UUID, parent: UUID | None, metadata: Mapping[str, Any], given: Any, more: Mapping[str, Any]
-    ) -> None:
+    def _begin_call(self, run_id: UUID, input_data: Any, context: Mapping[str, Any]) -> None:
+        metadata = context.get("metadata") or {}
         model = model_named(metadata)
         call, attempt = metadata.get(CALL_KEY), int(metadata.get(ATTEMPT_KEY, 1))
-        asked: Mapping[str, Any] = more.get("invocation_params") or {}
+        asked: Mapping[str, Any] = context.get("invocation_params") or {}
         details: dict[str, Any] = {"attempt": attempt} if call is not None else {}
         if tools := [_name_of(tool) for tool in asked.get("tools") or ()]:
             details["tools"] = tools
         span = self._agent.maker.child(
-            self._around(parent, metadata),
+            self._around(context.get("parent_run_id"), metadata),
             (model or "model") + (f" (attempt {attempt})" if attempt > 1 else ""),
             "generation",
-            input=self._agent.content.text(given),
+            input=self._agent.content.text(input_data),
             model=model,
             model_parameters={
                 name: value for name in _PARAMETERS if isinstance(value := asked.get(name), str | int | float | bool)
@@ -115,16 +93,12 @@ class TraceCalls(BaseCallbackHandler):
         )
         self._calls[run_id] = _Call(span, model, call, attempt)
 
-    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Note when the answer begins."""
-        call = self._calls.get(run_id)
-        if call is not None and not call.speaks:
-            call.speaks = True
-            self._speaks(call)
-
     @harmless
-    def _speaks(self, call: _Call) -> None:
-        call.span.update(completion_start_time=datetime.now(UTC))
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        call = self._calls.get(run_id)
+        if call is not None and not call.answering:
+            call.answering = True
+            call.span.update(completion_start_time=datetime.now(UTC))
 
     @harmless
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
@@ -166,11 +140,11 @@ class TraceCalls(BaseCallbackHandler):
     def _end_call(self, call: _Call) -> None:
         call.ended_at = time.time_ns()
         if call.call is None:
-            self._settle(call, call.error, None)
+            self._settle(call, call.error)
         else:
             self._undecided[call.call, call.attempt] = call
 
-    def _settle(self, call: _Call, error: BaseException | None, failed: FailedAttempt | None) -> None:
+    def _settle(self, call: _Call, error: BaseException | None, failed: FailedAttempt | None = None) -> None:
         if error is not None:
             self._agent.fail(call.span, error, failed)
         call.span.end(end_time=call.ended_at)
@@ -189,76 +163,52 @@ class TraceCalls(BaseCallbackHandler):
 
     def _unanswered(self, key: tuple[str, int]) -> _Call | None:
         """A call whose end LangChain has not reported, because a budget refused it."""
-        found = next((run_id for run_id, call in self._calls.items() if (call.call, call.attempt) == key), None)
-        if found is None:
-            return None
-        call = self._calls.pop(found)
-        call.ended_at = time.time_ns()
-        return call
+        for run_id, call in self._calls.items():
+            if (call.call, call.attempt) == key:
+                call.ended_at = time.time_ns()
+                return self._calls.pop(run_id)
+        return None
 
     @harmless
-    def on_tool_start(
-        self,
-        serialized: Any,
-        input_str: str,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        inputs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Open the span of a tool."""
-        self._begin_tool("tool", run_id, parent_run_id, metadata, serialized, inputs or input_str, kwargs)
+    def on_tool_start(self, serialized: Any, input_str: str, *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin_tool("tool", run_id, serialized, kwargs.get("inputs") or input_str, kwargs)
 
     @harmless
-    def on_retriever_start(
-        self,
-        serialized: Any,
-        query: str,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Open the span of a retriever."""
-        self._begin_tool("retriever", run_id, parent_run_id, metadata, serialized, query, kwargs)
+    def on_retriever_start(self, serialized: Any, query: str, *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin_tool("retriever", run_id, serialized, query, kwargs)
 
     def _begin_tool(
-        self, kind: str, run_id: UUID, parent: UUID | None, metadata: Any, serialized: Any, given: Any, more: Any
+        self, kind: str, run_id: UUID, serialized: Any, input_data: Any, context: Mapping[str, Any]
     ) -> None:
-        name = more.get("name") or (serialized or {}).get("name") or kind
-        around = self._around(parent, metadata or {})
-        self._tools[run_id] = self._agent.maker.child(around, name, kind, input=self._agent.content.text(given))
+        name = context.get("name") or (serialized or {}).get("name") or kind
+        parent = context.get("parent_run_id")
+        around = self._around(parent, context.get("metadata") or {})
+        self._tools[run_id] = self._agent.maker.child(around, name, kind, input=self._agent.content.text(input_data))
         self._parents[run_id] = parent
 
     @harmless
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Close the span of a tool with its output."""
         failed = isinstance(output, ToolMessage) and output.status == "error"
         self._end_tool(run_id, output.content if isinstance(output, ToolMessage) else output, failed=failed)
 
     @harmless
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
-        """Close the span of a retriever with its documents."""
         self._end_tool(run_id, [getattr(document, "page_content", document) for document in documents])
 
     def _end_tool(self, run_id: UUID, output: Any, *, failed: bool = False) -> None:
-        self._parents.pop(run_id, None)
-        span = self._tools.pop(run_id, None)
-        if span is not None:
+        if (span := self._pop_tool(run_id)) is not None:
             span.update(output=self._agent.content.text(output), level="ERROR" if failed else None)
             span.end()
 
     @harmless
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Close the span with the error."""
-        self._parents.pop(run_id, None)
-        span = self._tools.pop(run_id, None)
-        if span is not None:
+        if (span := self._pop_tool(run_id)) is not None:
             self._agent.fail(span, error)
             span.end()
+
+    def _pop_tool(self, run_id: UUID) -> Any:
+        self._parents.pop(run_id, None)
+        return self._tools.pop(run_id, None)
 
     on_retriever_error = on_tool_error
 
@@ -266,7 +216,7 @@ class TraceCalls(BaseCallbackHandler):
     def finish(self) -> None:
         """Close all open spans as interrupted, because the agent has ended."""
         for call in [*self._undecided.values()]:
-            self._settle(call, call.error, None)
+            self._settle(call, call.error)
         for span in [*(call.span for call in self._calls.values()), *self._tools.values()]:
             span.update(level="WARNING", status_message="broken off")
             span.end()
@@ -275,11 +225,11 @@ class TraceCalls(BaseCallbackHandler):
 
     def _around(self, run: UUID | None, metadata: Mapping[str, Any]) -> Any:
         """The span in which a call is made: that of a tool, a node or the agent."""
-        seen = 0
-        while run is not None and seen < len(self._parents) + 1:
+        depth = 0
+        while run is not None and depth <= len(self._parents):
             if run in self._tools:
                 return self._tools[run]
-            run, seen = self._parents.get(run), seen + 1
+            run, depth = self._parents.get(run), depth + 1
         return self._agent.parent_of_call(str(metadata.get("langgraph_checkpoint_ns", "")))
 
 

@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -86,8 +86,8 @@ def _known_certificates() -> Iterator[None]:
     if usual is None:
         yield
         return
-    module.AsyncLangfuseAPI = lambda **given: usual(
-        **given, httpx_client=httpx.AsyncClient(verify=tls(), timeout=given.get("timeout"))
+    module.AsyncLangfuseAPI = lambda **arguments: usual(
+        **arguments, httpx_client=httpx.AsyncClient(verify=tls(), timeout=arguments.get("timeout"))
     )
     try:
         yield
@@ -98,34 +98,22 @@ def _known_certificates() -> Iterator[None]:
 class SpanMaker:
     """Makes spans with the same session, user and tags, isolated from whatever else is traced around the agents."""
 
-    def __init__(
-        self,
-        client: TraceClient,
-        *,
-        name: str,
-        session: str,
-        user: str | None,
-        tags: Sequence[str],
-        metadata: dict[str, Any],
-    ) -> None:
+    def __init__(self, client: TraceClient, **attributes: Any) -> None:
+        """`attributes` are those that Langfuse's `propagate_attributes` takes."""
         from langfuse import propagate_attributes
 
         self.client = client
-        self._attributes = partial(
-            propagate_attributes, trace_name=name, session_id=session, user_id=user, tags=[*tags], metadata=metadata
-        )
+        self._attributes = partial(propagate_attributes, **attributes)
         # An empty context isolates our spans from those of Airflow and of users.
         self._context = contextvars.Context()
         self._manager = self._attributes()  # kept, because it removes the attributes when it is deleted
         self._context.run(self._manager.__enter__)
 
     def root(self, trace_id: str, name: str, kind: str, **more: Any) -> Any:
-        """A span without a parent."""
         make = partial(self.client.langfuse.start_observation, trace_context={"trace_id": trace_id}, name=name)
         return self._context.copy().run(partial(make, as_type=kind, **more))
 
     def child(self, parent: Any, name: str, kind: str, **more: Any) -> Any:
-        """A span within its parent."""
         return self._context.copy().run(partial(parent.start_observation, name=name, as_type=kind, **more))
 
     @contextmanager

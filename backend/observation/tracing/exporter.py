@@ -128,7 +128,9 @@ class TraceExporter(SpanExporter):
                 else:
                     self.dropped += count
                     if self._hurried:
-                        self._drop_waiting()
+                        self.dropped += sum(waiting for _, waiting in self._waiting)
+                        self._waiting.clear()
+                        self._bytes = 0
                 self._changed.notify_all()
 
     def _send(self, body: bytes) -> str | None:
@@ -155,11 +157,6 @@ class TraceExporter(SpanExporter):
                 if self._changed.wait_for(lambda: self._hurried, max(pause, asked_for)):
                     return reason
         raise AssertionError("the loop returns")
-
-    def _drop_waiting(self) -> None:
-        self.dropped += sum(count for _, count in self._waiting)
-        self._waiting.clear()
-        self._bytes = 0
 
     def _log_outage(self, reason: str | None) -> None:
         if (reason is not None) == self._failing:

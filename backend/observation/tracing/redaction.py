@@ -66,13 +66,8 @@ class TraceContent:
         return str(hide(text, [*self._hidden]))
 
 
-def prompt_json(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """A prompt in the form that Langfuse displays as a conversation."""
-    return [message_json(message) for message in messages]
-
-
 def message_json(message: BaseMessage) -> dict[str, Any]:
-    """One message of a conversation."""
+    """A message in the form that Langfuse displays as a part of a conversation."""
     found: dict[str, Any] = {"role": _ROLES.get(message.type, message.type), "content": message.content}
     if isinstance(message, AIMessage) and message.tool_calls:
         found["tool_calls"] = [{"name": call["name"], "args": call["args"]} for call in message.tool_calls]

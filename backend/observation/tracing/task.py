@@ -56,7 +56,6 @@ class TaskTrace:
             self._open(client, execution_id, user, types)
 
     async def _look_up(self, database: Database, execution_id: str | None) -> str | None:
-        """The run's user."""
         if execution_id is None:
             return None
         try:
@@ -70,6 +69,8 @@ class TaskTrace:
     def _open(self, client: TraceClient, execution_id: str | None, user: str | None, types: Iterable[str]) -> None:
         task, settings = self._task, self._settings
         client.content.keep_back(self._keys)
+        dag, run, task_id = (quote(part, safe="") for part in (task.dag_id, task.dag_run_id, task.task_id))
+        mapped = f"/mapped/{task.map_index}" if task.map_index >= 0 else ""
         place = {
             "dag_id": task.dag_id,
             "dag_run_id": task.dag_run_id,
@@ -78,22 +79,24 @@ class TaskTrace:
             "try_number": task.try_number,
             "execution_id": execution_id,
             "run_type": task.run_type,
-            "run_url": _run_url(settings, task),
-            "airflow_url": _airflow_url(settings, task),
+            "run_url": f"{settings.pages_link_base}/runs/{dag}/{run}",
+            "airflow_url": f"{settings.airflow_link_base}/dags/{dag}/runs/{run}/tasks/{task_id}{mapped}",
         }
         name = task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]"
         tags = [task.dag_id, *sorted(set(types)), settings.tracing_environment]
         self._maker = SpanMaker(
             client,
-            name=langfuse_name(f"{task.dag_id}.{name}"),
-            session=session_of(task.dag_id, task.dag_run_id),
-            user=langfuse_name(user) if user else None,
+            trace_name=langfuse_name(f"{task.dag_id}.{name}"),
+            session_id=session_of(task.dag_id, task.dag_run_id),
+            user_id=langfuse_name(user) if user else None,
             tags=[langfuse_name(tag) for tag in tags],
-            metadata={key: value for key, value in place.items() if value is not None and _fits(value)},
+            metadata={
+                key: value for key, value in place.items() if value is not None and len(str(value)) <= _PROPAGATED
+            },
         )
         if self.url is not None:
-            given = client.content.text(task.run_input)
-            self._span = self._maker.root(self.id, name, "span", input=given, metadata=Known(place))
+            run_input = client.content.text(task.run_input)
+            self._span = self._maker.root(self.id, name, "span", input=run_input, metadata=Known(place))
 
     def agent(self, name: str, kind: str, *, call: int = 1) -> AgentTrace | None:
         """The spans of an agent of the task; None if none are sent. `call` counts its calls in a team."""
@@ -113,7 +116,6 @@ class TaskTrace:
 
     @harmless
     def returns(self, result: Mapping[str, Any]) -> None:
-        """Report what the task returns."""
         if self._span is None or self._maker is None:
             return
         summary = {key: result.get(key) for key in ("model", "usage", "cost_usd", "notice")}
@@ -122,7 +124,6 @@ class TaskTrace:
 
     @harmless
     def end(self, error: BaseException | None) -> None:
-        """Close the try's span."""
         span, self._span = self._span, None
         if span is None or self._maker is None:
             return
@@ -143,21 +144,3 @@ class TaskTrace:
 def calls_of(trace: AgentTrace | None) -> list[BaseCallbackHandler]:
     """The handlers that trace an agent's models and tools; none if the graph has a handler of Langfuse's own."""
     return [TraceCalls(trace)] if trace is not None and not trace.traced_by_itself else []
-
-
-def _fits(value: Any) -> bool:
-    return not isinstance(value, str) or len(value) <= _PROPAGATED
-
-
-def _run_url(settings: Settings, task: TaskContext) -> str:
-    return f"{settings.pages_link_base}/runs/{_path(task.dag_id, task.dag_run_id)}"
-
-
-def _airflow_url(settings: Settings, task: TaskContext) -> str:
-    mapped = f"/mapped/{task.map_index}" if task.map_index >= 0 else ""
-    dag, run, name = (_path(part) for part in (task.dag_id, task.dag_run_id, task.task_id))
-    return f"{settings.airflow_link_base}/dags/{dag}/runs/{run}/tasks/{name}{mapped}"
-
-
-def _path(*parts: str) -> str:
-    return "/".join(quote(part, safe="") for part in parts)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from backend.core.errors.input_error import InputError
+from backend.runtime.specs import whole_number
 
 OnItemError = Literal["fail", "continue"]
 
@@ -23,15 +24,7 @@ class BatchPlan:
 
 def parse_plan(max_concurrency: Any, on_item_error: Any) -> BatchPlan:
     """Check the arguments. Raises `InputError` naming the invalid one."""
-    # A templated argument arrives as text.
-    if isinstance(max_concurrency, str) and max_concurrency.strip().isdecimal():
-        max_concurrency = int(max_concurrency)
-    if (
-        isinstance(max_concurrency, bool)
-        or not isinstance(max_concurrency, int)
-        or not 1 <= max_concurrency <= MAX_CONCURRENCY
-    ):
-        raise InputError(f"has to be a whole number from 1 to {MAX_CONCURRENCY}", field="max_concurrency")
+    max_concurrency = whole_number(max_concurrency, MAX_CONCURRENCY, "max_concurrency")
     if on_item_error not in get_args(OnItemError):
         known = " or ".join(map(repr, get_args(OnItemError)))
         raise InputError(f"is {on_item_error!r}; it has to be {known}", field="on_item_error")

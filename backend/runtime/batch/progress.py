@@ -26,10 +26,6 @@ class BatchProgress:
     model: str | None = None
     _reported: tuple[int, ...] = ()
 
-    def add_usage(self, used: Usage) -> None:
-        """Count what an item used."""
-        self.used = Usage.sum([self.used, used])
-
     def changes(self, place: Place, state: str) -> NewEvent | None:
         """An event about the batch as a whole; None while it runs and nothing has changed since the last one."""
         now = (self.succeeded, self.failed, self.running)

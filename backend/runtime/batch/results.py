@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -41,14 +41,12 @@ class ResultWriter:
         await self._queue.put(row)
 
     async def close(self) -> None:
-        """Wait until everything is written."""
         await self._queue.put(None)
         await self._writer
         if self._error is not None:
             raise self._error
 
     def abandon(self) -> None:
-        """Stop writing."""
         self._writer.cancel()
 
     async def _write_all(self) -> None:
@@ -60,15 +58,13 @@ class ResultWriter:
             while not self._queue.empty() and len(rows) < _WRITE_LIMIT:
                 rows.append(self._queue.get_nowait())
             ended = None in rows
-            given = [row for row in rows if row is not None]
-            if given and self._error is None:
-                await self._write(given)
-
-    async def _write(self, rows: list[dict[str, Any]]) -> None:
-        try:
-            await retry_until_available(partial(self._database.run, batch_items.write, *self._target, rows))
-        except Exception as error:
-            self._error = error
+            due = [row for row in rows if row is not None]
+            if due and self._error is None:
+                write = partial(self._database.run, batch_items.write, *self._target, due)
+                try:
+                    await retry_until_available(write)
+                except Exception as error:
+                    self._error = error
 
 
 class Results:
@@ -76,14 +72,11 @@ class Results:
 
     def __init__(self, database: Database, execution_id: str, place: Place) -> None:
         self._database = database
-        self._execution_id = execution_id
-        self._place = place
+        self._target = (execution_id, place)
 
     async def count(self) -> batch_items.Counts:
         """How many items succeeded and failed, and the size of their outputs."""
-        return await retry_until_available(
-            partial(self._database.run, batch_items.count, self._execution_id, self._place)
-        )
+        return await retry_until_available(partial(self._database.run, batch_items.count, *self._target))
 
     async def outputs(self, items: int) -> list[Any]:
         """The outputs in order, None for a failed item. For at most `RESULT_ITEMS` items."""
@@ -98,19 +91,18 @@ class Results:
         with contextlib.closing(file):
             after = -1
             while rows := await self._page(after):
-                await asyncio.to_thread(file.write, "".join(_line(row) for row in rows))
+                lines = [
+                    json.dumps(batch_items.item_json(row), ensure_ascii=False, separators=(",", ":")) for row in rows
+                ]
+                await asyncio.to_thread(file.write, "\n".join([*lines, ""]))
                 after = rows[-1]["item_index"]
 
     async def _page(self, after: int) -> list[Row]:
         read = partial(batch_items.read_page, after=after, limit=_PAGE)
-        return await retry_until_available(partial(self._database.run, read, self._execution_id, self._place))
+        return await retry_until_available(partial(self._database.run, read, *self._target))
 
 
 def results_url(task: TaskContext) -> str:
     """The path under which the backend returns pages of the items."""
     path = "/".join(quote(part, safe="") for part in (task.dag_id, task.dag_run_id, "items", task.task_id))
     return f"/workflow-status/{path}?map_index={task.map_index}"
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(batch_items.item_json(row), ensure_ascii=False, separators=(",", ":")) + "\n"

@@ -73,7 +73,7 @@ class _EarlierWork:
     claim: threads.Claim
     done: set[int]
     known: set[str]
-    used: dict[int, tuple[int, int, Any, int]]
+    used: dict[int | None, tuple[int, int, Any, int]]
 
 
 class _Batch:
@@ -99,12 +99,11 @@ class _Batch:
         await runner.watch(earlier.execution_id)
         await runner.begin_trace([self._spec])
         progress.succeeded = len(earlier.done)
-        for used in earlier.used.values():
-            progress.add_usage(Usage(*used))
+        progress.used = Usage.sum(Usage(*used) for used in earlier.used.values())
         async with AsyncExitStack() as stack:
             await runner.open_checkpoints(earlier.claim, earlier.known, gather=SHARED_GATHER_SECONDS)
             if self._inputs:  # errors of the agent itself are raised before any item starts
-                progress.model = (await self._prepare(self._given(0))).model
+                progress.model = (await self._prepare(self._input_of(0))).model
             results = ResultWriter(runner.database, earlier.execution_id, self._place, self._task.thread_id)
             stack.callback(results.abandon)
             left = (index for index in range(len(self._inputs)) if index not in earlier.done)
@@ -128,10 +127,10 @@ class _Batch:
         execution_id = executions.ensure(connection, task.run_state())
         takeover.close_lost(connection, [(execution_id, place)])
         names = [self._thread(index) for index in range(len(self._inputs))]
-        wanted = threads.ClaimRequest(execution_id, task.thread_id, task.try_number, names, digest)
-        claim = threads.begin_one(connection, wanted)
+        request = threads.ClaimRequest(execution_id, task.thread_id, task.try_number, names, digest)
+        claim = threads.begin_one(connection, request)
         follows = task.try_number > 1 or claim.resumes
-        used = traces.used_by_items(connection, execution_id, place) if follows else {}
+        used = traces.used_before(connection, execution_id, place) if follows else {}
         if not claim.resumes:
             batch_items.supersede(connection, execution_id, place)
             return _EarlierWork(execution_id, claim, set(), set(), used)
@@ -143,8 +142,8 @@ class _Batch:
 
     def _digest(self) -> str:
         digest = sha256(dumps(["batch", self._spec.type, self._spec.graph, self._spec.input_data]).encode())
-        for given in self._inputs:
-            digest.update(dumps(given).encode())
+        for item in self._inputs:
+            digest.update(dumps(item).encode())
         return digest.hexdigest()
 
     def _thread(self, index: int) -> str:
@@ -175,20 +174,20 @@ class _Batch:
         finally:
             ticker.cancel()
 
-    def _given(self, index: int) -> dict[str, Any]:
+    def _input_of(self, index: int) -> dict[str, Any]:
         return {**(self._spec.input_data or {}), **self._inputs[index]}
 
-    async def _prepare(self, given: Mapping[str, Any]) -> Prepared:
+    async def _prepare(self, input_data: Mapping[str, Any]) -> Prepared:
         """The compiled graph for an input: one for all inputs, or one for pictures and one for texts."""
-        purpose = None if self._spec.graph is not None else get_agent(self._spec.type).purpose_for(given)
+        purpose = None if self._spec.graph is not None else get_agent(self._spec.type).purpose_for(input_data)
         async with self._preparing:
             if purpose not in self._prepared:
                 self._prepared[purpose] = await self._runner.prepare(self._spec, purpose)
         return self._prepared[purpose]
 
     async def _run_item(self, index: int, earlier: _EarlierWork) -> dict[str, Any]:
-        spec, thread, given = self._spec, self._thread(index), self._given(index)
-        prepared = await self._prepare(given)
+        spec, thread, input_data = self._spec, self._thread(index), self._input_of(index)
+        prepared = await self._prepare(input_data)
         brief = index >= SHOWN_ITEMS
         trace_id, trace_url, spans = self._runner.trace.item(thread, index, spec.name, spec.type)
         if spans is not None and prepared.definition is None:
@@ -212,15 +211,15 @@ class _Batch:
             "configurable": {**spec.configurable, "thread_id": thread},
         }
         began = time.monotonic()
-        observer.begin(given)
+        observer.begin(input_data)
         try:
             if prepared.definition is not None:
-                prepared.definition.check_input(given)
+                prepared.definition.check_input(input_data)
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     prepared.graph,
                     config,
-                    given,
+                    input_data,
                     observer,
                     self._runner.graphs.policy_of(spec),
                     context=spec.context,
@@ -264,7 +263,7 @@ class _Batch:
 
     def _row(self, index: int, observer: AgentObserver, began: float, state: str, output: Any) -> dict[str, Any]:
         used = observer.total_usage
-        self._progress.add_usage(observer.usage)
+        self._progress.used = Usage.sum([self._progress.used, observer.usage])
         self._progress.model = self._progress.model or observer.model
         return {
             "item_index": index,
@@ -300,7 +299,7 @@ class _Batch:
         return AgentFailure(error, classify(error), recorded=True)
 
     async def _result(self, results: Results) -> dict[str, Any]:
-        progress, task = self._progress, self._task
+        progress = self._progress
         counts = await results.count()
         result: dict[str, Any] = {
             "batch": {
@@ -308,18 +307,18 @@ class _Batch:
                 "succeeded": counts.succeeded,
                 "failed": counts.failed,
                 "failures": [
-                    {"index": index, "category": found.category, "error": found.message[:500]}
-                    for index, found in ((index, failure.classified) for index, failure in progress.failures)
+                    {"index": index, "category": item.classified.category, "error": item.classified.message[:500]}
+                    for index, item in progress.failures
                 ],
             },
             "agent": self._spec.name,
             "model": progress.model,
             "usage": {"input_tokens": progress.used.input_tokens, "output_tokens": progress.used.output_tokens},
             "cost_usd": progress.used.cost_usd,
-            "results_url": results_url(task),
+            "results_url": results_url(self._task),
             "trace_id": self._runner.trace.id,
             "trace_url": self._runner.trace.url,
-            "attempts": task.try_number,
+            "attempts": self._task.try_number,
         }
         if progress.items <= RESULT_ITEMS and counts.output_bytes <= RESULT_BYTES:
             result["results"] = await results.outputs(progress.items)

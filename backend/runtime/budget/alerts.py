@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from backend.core.events import NewEvent
 from backend.db import notification_causes
 from backend.db.engine import Database
 from backend.db.runs import executions
@@ -74,10 +73,7 @@ async def open_watch(
     loop = asyncio.get_running_loop()
 
     def report(use: Use) -> None:
-        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
-            notification_causes.budget_passed(connection, execution_id, use)
-            return []
-
-        loop.call_soon_threadsafe(recorder.put, RowsWithEvents(write))
+        rows = RowsWithEvents(lambda connection, run: notification_causes.budget_passed(connection, run, use))
+        loop.call_soon_threadsafe(recorder.put, rows)
 
     return BudgetWatch(shares, task.task_id, task.map_index, report).look

@@ -26,8 +26,8 @@ from functools import partial
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, Generation, LLMResult
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
 from sqlalchemy import Connection
 
 from backend.core.budget import Budget, BudgetExceededError
@@ -36,6 +36,7 @@ from backend.db.outage import retry_until_available
 from backend.db.runs import executions, traces
 from backend.models.prices import cost_usd
 from backend.models.token_estimate import estimate_messages, estimate_text
+from backend.models.usage import CallUsage, answers, model_named
 from backend.observation.recording.recorder import Recorder
 from backend.observation.task_context import TaskContext
 from backend.runtime.budget.alerts import open_watch
@@ -72,7 +73,6 @@ class Purse:
         return Reservation(model, tokens, cost or Decimal(0))
 
     def settle(self, reserved: Reservation, tokens: int, cost: Decimal) -> None:
-        """Replace a reservation by what the call used."""
         with self._lock:
             for ledger in self.ledgers:
                 ledger.replace(reserved, tokens, cost)
@@ -148,61 +148,31 @@ class Guard(BaseCallbackHandler):
             self._steps.add(place)
 
     def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: uuid.UUID,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: uuid.UUID, **kwargs: Any
     ) -> None:
-        """Reserve what the call's prompt is expected to use, or refuse the call."""
         tokens = sum(estimate_messages(batch) for batch in messages)
         tools = (kwargs.get("invocation_params") or {}).get("tools")
         if tools:
             tokens += estimate_text(json.dumps(tools, default=str))
-        self._reserve(run_id, tokens, metadata)
+        self._reserve(run_id, tokens, kwargs.get("metadata"))
 
-    def on_llm_start(
-        self,
-        serialized: dict[str, Any],
-        prompts: list[str],
-        *,
-        run_id: uuid.UUID,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """The same for a model that completes texts."""
-        self._reserve(run_id, sum(map(estimate_text, prompts)), metadata)
+    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: uuid.UUID, **kwargs: Any) -> None:
+        self._reserve(run_id, sum(map(estimate_text, prompts)), kwargs.get("metadata"))
 
     def on_llm_end(self, response: LLMResult, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """Count what the call used, or the estimate where the provider reports no usage."""
         reserved = self._calls.pop(run_id, None)
         if reserved is None:
             return
-        given = answered = 0
-        counted = False
-        cached: dict[str, Any] = {}
-        for generation in (item for batch in response.generations for item in batch):
-            message = generation.message if isinstance(generation, ChatGeneration) else None
-            if isinstance(message, AIMessage) and message.usage_metadata:
-                used = message.usage_metadata
-                counted = True
-                given += used["input_tokens"]
-                answered += used["output_tokens"]
-                cached = dict(used.get("input_token_details") or {})
-            elif isinstance(generation, Generation):
-                answered += estimate_text(generation.text)
-        if not counted:
-            given = reserved.tokens
-        cost = cost_usd(
-            reserved.model,
-            given,
-            answered,
-            cache_read_tokens=cached.get("cache_read", 0) or 0,
-            cache_write_tokens=cached.get("cache_creation", 0) or 0,
-        )
-        self._purse.settle(reserved, given + answered, cost if cost is not None else reserved.cost)
+        known = [used for used in (CallUsage.of(one, reserved.model) for one in answers(response)) if used.known]
+        if known:
+            tokens = sum(used.input_tokens + used.output_tokens for used in known)
+            costs = [used.cost for used in known if used.cost is not None]
+            cost = sum(costs, Decimal(0)) if len(costs) == len(known) else None
+        else:
+            answered = sum(estimate_text(item.text) for batch in response.generations for item in batch)
+            tokens, cost = reserved.tokens + answered, cost_usd(reserved.model, reserved.tokens, answered)
+        self._purse.settle(reserved, tokens, reserved.cost if cost is None else cost)
 
     def on_llm_error(self, error: BaseException, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """A call that failed used nothing."""
@@ -211,10 +181,7 @@ class Guard(BaseCallbackHandler):
             self._purse.settle(reserved, 0, Decimal(0))
 
     def _reserve(self, run_id: uuid.UUID, tokens: int, metadata: dict[str, Any] | None) -> None:
-        known = metadata or {}
-        name = known.get("ls_model_name")
-        model = f"{known.get('ls_provider', 'unknown')}:{name}" if name else self._model or ""
-        self._calls[run_id] = self._purse.reserve(model, tokens)
+        self._calls[run_id] = self._purse.reserve(model_named(metadata or {}) or self._model or "", tokens)
 
 
 @asynccontextmanager

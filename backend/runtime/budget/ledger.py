@@ -45,7 +45,6 @@ class Ledger:
 
     @property
     def name(self) -> str:
-        """The budget's name in messages."""
         return f"the {self.scope}'s budget"
 
     def uses(self, asked: Spent | None = None) -> Iterator[tuple[str, Decimal, Decimal, Decimal]]:
@@ -70,7 +69,6 @@ class Ledger:
         self.reserved_cost += cost
 
     def replace(self, expected: Reservation, tokens: int, cost: Decimal) -> None:
-        """Replace a reservation by what the call used."""
         self.tokens += tokens - expected.tokens
         self.cost += cost - expected.cost
         self.reserved_tokens -= expected.tokens

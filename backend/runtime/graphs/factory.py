@@ -73,9 +73,10 @@ class GraphFactory:
         if purpose is None:
             graph = await self.own(spec, {"configurable": dict(spec.configurable)}, saver)
             return Prepared(graph, None, requested, None)
-        definition, config, choice = self._choose(spec, requested, purpose)
+        choice = self._choose(requested, purpose)
+        definition = get_agent(spec.type)
         self._resources.http(many_calls=True)
-        graph = self._compile(spec, definition, config, choice, purpose, saver)
+        graph = self._compile(spec, choice, purpose, saver)
         return Prepared(graph, definition, choice.name, choice.notice)
 
     def built_in(
@@ -88,13 +89,14 @@ class GraphFactory:
     ) -> Graph:
         """The graph of a built-in agent for one input, which is reported to the observer. Raises `InputError`."""
         try:
-            purpose = get_agent(spec.type).purpose_for(input_data)
-            definition, config, choice = self._choose(spec, requested, purpose)
+            definition = get_agent(spec.type)
+            purpose = definition.purpose_for(input_data)
+            choice = self._choose(requested, purpose)
             observer.uses(choice.name, choice.notice)
         finally:
             observer.begin(input_data)
         definition.check_input(input_data)
-        return self._compile(spec, definition, config, choice, purpose, saver)
+        return self._compile(spec, choice, purpose, saver)
 
     def policy_of(self, spec: AgentSpec) -> ErrorPolicy:
         """An agent's error policy. Raises `InputError` naming what is wrong with a rendered one."""
@@ -107,22 +109,18 @@ class GraphFactory:
             return self._credentials.model
         return asked
 
-    def _choose(
-        self, spec: AgentSpec, requested: str | None, purpose: Purpose
-    ) -> tuple[AgentDefinition, AgentConfig, ModelChoice]:
-        choice = resolve_model(requested, purpose=purpose, settings=self._settings, credentials=self._credentials)
-        return get_agent(spec.type), AgentConfig.parse(spec.config), choice
+    def _choose(self, requested: str | None, purpose: Purpose) -> ModelChoice:
+        return resolve_model(requested, purpose=purpose, settings=self._settings, credentials=self._credentials)
 
     def _compile(
         self,
         spec: AgentSpec,
-        definition: AgentDefinition,
-        config: AgentConfig,
         choice: ModelChoice,
         purpose: Purpose,
         saver: BatchedSaver | None,
     ) -> Graph:
         # Other tasks use the graph as well, so it may hold nothing of this one.
+        definition, config = get_agent(spec.type), AgentConfig.parse(spec.config)
         policy, resources = self.policy_of(spec), self._resources
         read_upload = partial(_read_upload, resources.database)
 

@@ -128,8 +128,5 @@ async def _made(found: Any, place: str, config: RunnableConfig, resources: Async
 
 def _takes_config(factory: Any) -> bool:
     parameters = inspect.signature(factory).parameters.values()
-    return any(
-        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and parameter.default is parameter.empty
-        for parameter in parameters
-    ) or any(parameter.name == "config" for parameter in parameters)
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(one.name == "config" or (one.kind in positional and one.default is one.empty) for one in parameters)

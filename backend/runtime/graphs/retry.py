@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 async def run_with_policy(
     graph: Graph,
     config: RunnableConfig,
-    given: Any,
+    graph_input: Any,
     observer: AgentObserver,
     policy: ErrorPolicy,
     *,
@@ -63,7 +63,7 @@ async def run_with_policy(
                 return await run_graph(
                     graph,
                     config,
-                    given,
+                    graph_input,
                     observer,
                     context=context,
                     resumes=resumes or attempts.failed,
@@ -112,11 +112,9 @@ class _NodeAttempts:
         return not given_up and isinstance(self._decision, Retry)
 
     def wait(self, _: RetryCallState) -> float:
-        """Seconds until the next attempt."""
         return self._decision.after if isinstance(self._decision, Retry) else 0.0
 
     def fail(self, error: Exception) -> FailedAttempt:
-        """Decide what follows an error of a node."""
         classified, node = classify(error), self._observer.failed_node
         number = self._observer.attempts_at(node)
         if number == 1:  # the node has succeeded since its earlier failures

@@ -25,7 +25,7 @@ class GraphInterruptError(InputError):
 async def run_graph(
     graph: Graph,
     config: RunnableConfig,
-    given: Any,
+    graph_input: Any,
     observer: AgentObserver,
     *,
     context: Mapping[str, Any] | None,
@@ -38,15 +38,15 @@ async def run_graph(
     LangGraph runs only what is left of the thread: nothing, if the graph has come to its end. Raises whatever a node
     raises.
     """
-    if resumes and (kept := await graph.aget_state(config)).created_at is not None:
-        if not kept.next:
-            return returned(graph, kept.values)
-        given = None
+    if resumes and (saved := await graph.aget_state(config)).created_at is not None:
+        if not saved.next:
+            return returned(graph, saved.values)
+        graph_input = None
     if context is None and graph.context_schema is not None:
         context = _default_context(graph.context_schema)
     output: Any = None
     modes: list[StreamMode] = ["tasks", "messages", "values"] if tokens else ["tasks", "values"]
-    stream = graph.astream(given, config, context=context, stream_mode=modes, subgraphs=True)
+    stream = graph.astream(graph_input, config, context=context, stream_mode=modes, subgraphs=True)
     interrupted = False
     async for part in stream:
         namespace, mode, chunk = cast(tuple[tuple[str, ...], str, Any], part)

@@ -23,8 +23,8 @@ async def run_in_order(runner: AgentRunner, specs: list[AgentSpec], mode: str) -
 
     @task
     async def work(spec: AgentSpec, outcomes: Outcomes) -> AgentOutcome:
-        given = input_of(runner, spec, outputs(before[spec.name], outcomes))
-        return await run_alone(runner, spec, given)
+        input_data = input_of(runner, spec, outputs(before[spec.name], outcomes))
+        return await run_alone(runner, spec, input_data)
 
     @entrypoint()
     async def team(outcomes: Outcomes) -> Outcomes:

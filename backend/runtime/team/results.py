@@ -18,26 +18,28 @@ Outcomes = dict[str, AgentOutcome]
 _CONTEXT_LIMIT = 20_000
 
 
-async def run_alone(runner: AgentRunner, spec: AgentSpec, given: Mapping[str, Any], *, call: int = 1) -> AgentOutcome:
+async def run_alone(
+    runner: AgentRunner, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1
+) -> AgentOutcome:
     """Run an agent as a graph of its own. Otherwise LangGraph would take it for a subgraph of the running node."""
     context = copy_context()
     context.run(var_child_runnable_config.set, None)
-    return await asyncio.create_task(runner.run(spec, given, call=call), context=context)
+    return await asyncio.create_task(runner.run(spec, input_data, call=call), context=context)
 
 
 def input_of(runner: AgentRunner, spec: AgentSpec, results: Mapping[str, Any]) -> dict[str, Any]:
     """An agent's own input or the run's, with the results of earlier agents in a form that its type can use."""
-    given = dict(runner.task.run_input if spec.input_data is None else spec.input_data)
+    input_data = dict(runner.task.run_input if spec.input_data is None else spec.input_data)
     if not results:
-        return given
-    given["results"] = {**results, **(given.get("results") or {})}
-    reads_picture = spec.type == "vision" or (spec.type == "extraction" and given.get("image_url"))
-    if spec.type in ("text", "extraction") and not given.get("text") and not reads_picture:
-        given["text"] = "\n\n".join(_as_text(output) for output in results.values())
+        return input_data
+    input_data["results"] = {**results, **(input_data.get("results") or {})}
+    reads_picture = spec.type == "vision" or (spec.type == "extraction" and input_data.get("image_url"))
+    if spec.type in ("text", "extraction") and not input_data.get("text") and not reads_picture:
+        input_data["text"] = "\n\n".join(_as_text(output) for output in results.values())
     elif reads_picture:
         context = json.dumps(results, ensure_ascii=False)[:_CONTEXT_LIMIT]
-        given["query"] = with_more(given.get("query"), f"What the agents before you found:\n{context}")
-    return given
+        input_data["query"] = with_more(input_data.get("query"), f"What the agents before you found:\n{context}")
+    return input_data
 
 
 def with_more(query: Any, more: str) -> str:

@@ -56,8 +56,8 @@ async def run_team(
     if (failed := fatal_error(members, outcomes)) is not None:
         raise failed
     if synthesis is not None and (results := outputs(specs, outcomes)):
-        given = {"query": runner.task.run_input.get("query"), "results": results}
-        outcomes[synthesis.name] = await runner.run(synthesis, given)
+        input_data = {"query": runner.task.run_input.get("query"), "results": results}
+        outcomes[synthesis.name] = await runner.run(synthesis, input_data)
     result = {**_result(specs, outcomes, synthesis), "trace_id": runner.trace.id, "trace_url": runner.trace.url}
     if decisions is not None:
         result["decisions"] = decisions

@@ -30,9 +30,7 @@ class Supervised(TypedDict):
 class Node(Protocol):
     """A node of the team's graph."""
 
-    def __call__(self, state: Supervised) -> Coroutine[Any, Any, Command[str]]:
-        """Run it."""
-        ...
+    def __call__(self, state: Supervised) -> Coroutine[Any, Any, Command[str]]: ...
 
 
 async def run_supervised(
@@ -63,13 +61,13 @@ async def run_supervised(
 def _supervisor_node(
     runner: AgentRunner, specs: list[AgentSpec], supervisor: AgentSpec, max_steps: int, nodes: dict[str, str]
 ) -> Node:
-    team = {spec.name: _purpose(spec) for spec in specs}
+    team = {spec.name: spec.description or getattr(AGENTS.get(spec.type), "description", "") for spec in specs}
 
     async def supervise(state: Supervised) -> Command[str]:
         worked = [name for name, _ in state["calls"] if name in team]
         outcomes = _ended(state["calls"])
         failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
-        given = {
+        input_data = {
             "query": runner.task.run_input.get("query"),
             "agents": team,
             "results": outputs(specs, outcomes),
@@ -77,7 +75,7 @@ def _supervisor_node(
             "called": worked,
             "steps_left": max_steps - len(worked),
         }
-        outcome = await run_alone(runner, supervisor, given, call=len(state["decisions"]) + 1)
+        outcome = await run_alone(runner, supervisor, input_data, call=len(state["decisions"]) + 1)
         calls = [(supervisor.name, outcome)]
         if outcome.error is not None:
             return Command(goto=END, update={"calls": calls})
@@ -98,23 +96,16 @@ def _supervisor_node(
 
 def _agent_node(runner: AgentRunner, spec: AgentSpec, specs: list[AgentSpec]) -> Node:
     async def work(state: Supervised) -> Command[str]:
-        given = input_of(runner, spec, outputs(specs, _ended(state["calls"])))
+        input_data = input_of(runner, spec, outputs(specs, _ended(state["calls"])))
         instruction = state["decisions"][-1]["instruction"]
         if instruction:
-            given["query"] = with_more(given.get("query"), instruction)
+            input_data["query"] = with_more(input_data.get("query"), instruction)
         call = 1 + sum(name == spec.name for name, _ in state["calls"])
-        outcome = await run_alone(runner, spec, given, call=call)
+        outcome = await run_alone(runner, spec, input_data, call=call)
         goto = END if fatal_error([spec], {spec.name: outcome}) is not None else _SUPERVISE
         return Command(goto=goto, update={"calls": [(spec.name, outcome)]})
 
     return work
-
-
-def _purpose(spec: AgentSpec) -> str:
-    """The description of an agent for the supervisor."""
-    if spec.description is not None:
-        return spec.description
-    return AGENTS[spec.type].description if spec.type in AGENTS else ""
 
 
 def _ended(calls: list[tuple[str, AgentOutcome]]) -> Outcomes:

@@ -162,5 +162,5 @@ def _record_error(connection: Connection, notice: Notice, error: BaseException) 
         attempt=task.try_number,
         context={"chain": list(found.chain)},
     )
-    reported = TryEvents(execution_id, task.task_id, task.map_index, task.try_number, [NewEvent("error", payload)])
+    reported = TryEvents(execution_id, place, [NewEvent("error", payload)])
     events.append_from_tries(connection, [reported])

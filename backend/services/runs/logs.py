@@ -10,7 +10,7 @@ about a minute; a client whose log breaks off repeats the request with `after`.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,7 +49,7 @@ class TaskLog:
     """The log of one try. `lines` yields pages of lines, each a JSON object; an empty page is a heartbeat."""
 
     try_number: int
-    lines: AsyncIterator[list[bytes]]
+    lines: AsyncGenerator[list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class TaskLogs:
         await anext(lines)  # raises what refuses the request, before the response begins
         return TaskLog(target.number, lines)
 
-    async def _lines(self, target: _Try, after: int, *, follow: bool) -> AsyncIterator[list[bytes]]:
+    async def _lines(self, target: _Try, after: int, *, follow: bool) -> AsyncGenerator[list[bytes]]:
         """Pages of lines, preceded by an empty one as soon as Airflow returns the log."""
         position, pause, sent_at = after, PAUSE, time.monotonic()
         started, failures, readings, final_readings = False, 0, 0, 0
@@ -154,7 +154,7 @@ class TaskLogs:
                     yield []
             await self._sleep(target, pause)
 
-    async def _lines_once_started(self, target: _Try, after: int) -> AsyncIterator[list[bytes]]:
+    async def _lines_once_started(self, target: _Try, after: int) -> AsyncGenerator[list[bytes]]:
         """The same for a try that has not started; ends without lines if it never starts."""
         yield []
         sent_at = time.monotonic()

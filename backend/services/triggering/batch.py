@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from backend.core.problems import FieldError, Invalid, Problem, Unavailable
+from backend.core.problems import FieldError, Invalid, Problem
 from backend.core.roles import Principal
 from backend.core.settings import Settings
+from backend.db.outage import database_problem
 from backend.services.triggering.from_template import TemplateReference
 from backend.services.triggering.request import TriggerRequest
 from backend.services.triggering.trigger import Started, Triggers
@@ -75,7 +76,7 @@ class BatchTriggers:
                 return problem
             except SQLAlchemyError as error:
                 log.error("a run of a batch: the database failed: %s", type(error).__name__)
-                return Unavailable("The database is out of reach; try again shortly.", retry_after=5)
+                return database_problem(error)
             except Exception:
                 log.exception("a run of a batch could not be triggered")
                 return Problem("Something went wrong here; the log has the details.")

@@ -7,7 +7,7 @@ steady stream of triggers never waits for one.
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -22,6 +22,9 @@ FRESH = 2.0
 
 REFRESH = 1.5
 """Age in seconds from which details are looked up again in the background."""
+
+PARALLEL = 8
+"""Look-ups of DAGs' details that one listing has in progress at the same time."""
 
 _MAX_CACHED = 1_000
 
@@ -39,7 +42,10 @@ class WorkflowTask:
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """A DAG that can be triggered. `schema` is the JSON Schema (2020-12) of `input_data`."""
+    """A DAG. `schema` is the JSON Schema (2020-12) of `input_data`.
+
+    With an `import_error` it can't be triggered: the DAG's file no longer loads, for this reason.
+    """
 
     dag_id: str
     display_name: str
@@ -49,6 +55,7 @@ class Workflow:
     schema: dict[str, Any]
     manual: bool = True
     parsed_at: str | None = None
+    import_error: str | None = None
     _validator: Draft202012Validator | None = field(default=None, repr=False, compare=False)
 
     def defaults(self) -> dict[str, Any]:
@@ -139,7 +146,11 @@ class Catalog:
     async def _look_up(self, key: tuple[str, str], dag_id: str, token: str | None) -> Workflow:
         try:
             began = time.monotonic()
-            workflow = _workflow(await self._airflow.dag_details(dag_id, token=token))
+            details = await self._airflow.dag_details(dag_id, token=token)
+            workflow = _workflow(details)
+            if details.get("has_import_errors"):
+                errors = await self._import_errors(token)
+                workflow = replace(workflow, import_error=errors.get(_file(details), UNKNOWN_ERROR))
             if len(self._details) >= _MAX_CACHED:
                 self._details.clear()
             self._details[key] = (began, workflow)
@@ -148,22 +159,67 @@ class Catalog:
             del self._fetching[key]
 
     async def list_all(self, token: str | None) -> list[Workflow]:
-        """All workflows that the user may see. A DAG's params are read again only after it was parsed again."""
+        """All workflows that the user may see, with those whose file no longer loads.
+
+        Only a DAG's details contain its params. They are read again after the DAG was parsed again, `PARALLEL` at a
+        time; otherwise a listing costs one call per 100 DAGs and one for those that are broken. A DAG that disappears
+        meanwhile is left out.
+        """
         try:
-            dags = [dag for dag in await self._airflow.list_dags(token=token) if _triggerable(dag)]
-            return [await self._described(dag, token) for dag in dags]
+            listed, broken = await asyncio.gather(
+                self._airflow.list_dags(token=token), self._airflow.list_broken_dags(token=token)
+            )
+            errors = await self._import_errors(token) if broken else {}
+            dags = {dag["dag_id"]: dag for dag in listed if _triggerable(dag)}
+            for dag in broken:
+                if _file(dag) in errors or not dag.get("is_stale"):  # a file that was deleted has no error any more
+                    dags[dag["dag_id"]] = dag
+            return await self._all_described([dags[name] for name in sorted(dags)], errors, token)
         except AirflowRefused as refused:
             raise refusal(refused, "There are no workflows.") from refused
         except AirflowUnavailable as error:
             raise unreachable() from error
 
-    async def _described(self, dag: dict[str, Any], token: str | None) -> Workflow:
-        known = self._parsed.get(dag["dag_id"])
-        version = (dag["last_parsed_time"], dag["is_paused"])
-        if known is None or known[0] != version:
-            workflow = _workflow(await self._airflow.dag_details(dag["dag_id"], token=token))
-            known = self._parsed[dag["dag_id"]] = (version, workflow)
-        return known[1]
+    async def _all_described(
+        self, dags: list[dict[str, Any]], errors: dict[tuple[Any, Any], str], token: str | None
+    ) -> list[Workflow]:
+        slots = asyncio.Semaphore(PARALLEL)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._described(dag, errors, token, slots)) for dag in dags]
+        except ExceptionGroup as failures:  # the first one ended the others
+            raise failures.exceptions[0] from failures
+        return [workflow for task in tasks if (workflow := task.result()) is not None]
+
+    async def _described(
+        self, dag: dict[str, Any], errors: dict[tuple[Any, Any], str], token: str | None, slots: asyncio.Semaphore
+    ) -> Workflow | None:
+        """A listed DAG with its params; None when it has disappeared, or Airflow does not show its details."""
+        dag_id = dag["dag_id"]
+        known = self._parsed.get(dag_id)
+        if known is None or known[0] is None or known[0] != dag["last_parsed_time"]:
+            async with slots:
+                try:
+                    details = await self._airflow.dag_details(dag_id, token=token)
+                except AirflowRefused as refused:
+                    if refused.status in (403, 404):
+                        return None
+                    raise
+            if len(self._parsed) >= _MAX_CACHED and dag_id not in self._parsed:
+                self._parsed.pop(next(iter(self._parsed)))
+            known = self._parsed[dag_id] = (dag["last_parsed_time"], _workflow(details))
+        error = errors.get(_file(dag), UNKNOWN_ERROR) if dag.get("has_import_errors") else None
+        return replace(known[1], paused=bool(dag.get("is_paused")), import_error=error)
+
+    async def _import_errors(self, token: str | None) -> dict[tuple[Any, Any], str]:
+        """Why files fail to import, by bundle and file; empty when Airflow does not let the user see it."""
+        try:
+            found = await self._airflow.import_errors(token=token)
+        except AirflowRefused as refused:
+            if refused.status == 403:
+                return {}
+            raise
+        return {(error["bundle_name"], error["filename"]): _reason(error) for error in found}
 
 
 def _retrieve(task: asyncio.Task[Workflow]) -> None:
@@ -186,6 +242,21 @@ def refusal(refused: AirflowRefused, missing: str) -> Problem:
 def unreachable() -> Unavailable:
     """The problem to report when Airflow did not answer."""
     return Unavailable("Airflow is out of reach; try again shortly.", retry_after=5)
+
+
+UNKNOWN_ERROR = "Airflow could not import its file"
+"""The import error of a DAG when Airflow does not show it to the user."""
+
+
+def _file(dag: dict[str, Any]) -> tuple[Any, Any]:
+    """The bundle and the path of a DAG's file, which name it in import errors."""
+    return dag.get("bundle_name"), dag.get("relative_fileloc")
+
+
+def _reason(error: dict[str, Any]) -> str:
+    """An import error in one line: the file, and the last line of the stack trace, which names the exception."""
+    lines = str(error.get("stack_trace") or "").strip().splitlines()
+    return f"{error['filename']}: {lines[-1].strip() if lines else UNKNOWN_ERROR}"[:500]
 
 
 def _task(task: dict[str, Any]) -> WorkflowTask:

@@ -22,6 +22,7 @@ class TriggerRequest:
     run_after: datetime | None = None
     budget: dict[str, Any] | None = None
     template: str | None = None
+    logical_date: datetime | None = None
 
     def fingerprint(self) -> str:
         """A hash that is equal for equal requests only."""
@@ -37,4 +38,6 @@ class TriggerRequest:
             content.append(self.budget)
         if self.template:
             content.append(["template", self.template])
+        if self.logical_date:
+            content.append(["logical_date", self.logical_date.isoformat()])
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

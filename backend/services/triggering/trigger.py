@@ -113,6 +113,9 @@ class Triggers:
         except AirflowRefused as refused:
             if key is not None:
                 await self._database.run(idempotency.release, who.username, key)
+            if refused.status == 409:
+                detail = "is that of another run of this workflow, and a workflow has only one for each"
+                raise Conflict(f"/logical_date: {detail}", errors=[FieldError("/logical_date", detail)]) from refused
             if refused.status in (400, 422):
                 raise Invalid(
                     f"Airflow refused the run: {refused.detail}",
@@ -162,9 +165,14 @@ class Triggers:
                 errors=[FieldError(f"/input_data/{SYSTEM_KEY}", "is reserved for the system; omit it")],
             )
         workflow = await self._catalog.get(request.dag_id, who.airflow_token)
+        if workflow.import_error is not None:
+            raise Conflict(
+                f"The workflow {request.dag_id!r} can't be triggered: its file has an import error "
+                f"({workflow.import_error})."
+            )
         if not workflow.manual:
             raise Conflict(
-                f"The workflow {request.dag_id!r} can't be triggered: it is broken, or does not allow manual runs."
+                f"The workflow {request.dag_id!r} can't be triggered: it was removed, or allows no manual runs."
             )
         if workflow.paused:
             raise Conflict(f"The workflow {request.dag_id!r} is paused; unpause it in Airflow first.")
@@ -203,14 +211,26 @@ class Triggers:
                         claim.dag_run_id,
                         conf,
                         run_after=request.run_after,
+                        logical_date=request.logical_date,
                         token=who.airflow_token,
                     )
                 except AirflowRefused as refused:
                     if refused.status == 409:
+                        if request.logical_date is not None:
+                            await self._check_ours(who, request, claim)
                         return
                     if attempt.retry_state.attempt_number > 1:  # an earlier attempt may have taken effect
                         raise AirflowUnavailable(str(refused)) from refused
                     raise
+
+    async def _check_ours(self, who: Principal, request: TriggerRequest, claim: Claim) -> None:
+        """Whether a conflict is due to our own run. Raises `AirflowRefused` when another run has the logical date."""
+        try:
+            await self._airflow.dag_run(request.dag_id, claim.dag_run_id, token=who.airflow_token)
+        except AirflowRefused as refused:
+            if refused.status != 404:
+                raise AirflowUnavailable(str(refused)) from refused
+            raise AirflowRefused(409, "another run has this logical date") from refused
 
     async def _record(self, claim: Claim, conf: dict[str, Any]) -> Started:
         run = RunState(claim.dag_id, claim.dag_run_id, "queued", "manual", conf, datetime.now(UTC))

@@ -115,6 +115,7 @@ async def test_viewers_have_preferences(http: httpx.AsyncClient) -> None:
         (with_target(name=...), "/notification_targets/0/name", "required"),
         (with_target(url=...), "/notification_targets/0/url", "required"),
         (with_target(url="http://203.0.114.9/"), "/notification_targets/0/url", "is not https://"),
+        (with_target(url="https://xn--/"), "/notification_targets/0/url", "not a usable address"),
         (with_target(url="https://10.0.0.8/"), "/notification_targets/0/url", "not on the public internet"),
         (with_target(url="https://localhost/"), "/notification_targets/0/url", "not on the public internet"),
         (with_target(secret=...), "/notification_targets/0/secret", "is missing"),

@@ -325,7 +325,7 @@ def deep(levels: int) -> dict[str, Any]:
         (changed(input_data={"agents": []}), "/definition/input_data/agents", "is a key of the definition itself"),
         (changed(input_data={"_visual_ai": {}}), "/definition/input_data/_visual_ai", "is reserved"),
         # What can't be kept, or must not be seen
-        (changed(input_data={"x": "a\x00b"}), "/definition", "NUL"),
+        (changed(input_data={"x": "a\x00b"}), "/definition/input_data/x", "NUL"),
         (changed(input_data={"x": "y" * MAX_BYTES}), "/definition", f"the limit is {MAX_BYTES}"),
         (changed(input_data=deep(60)), "/definition", "more than 50 levels"),
         (

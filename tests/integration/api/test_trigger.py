@@ -11,12 +11,13 @@ import httpx
 import psycopg
 import pytest
 import redis
+from fastapi import FastAPI
 
 from backend.db.address import plain_url
 from backend.services.triggering import catalog, rate
 from backend.services.triggering import trigger as trigger_module
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.application import PRODUCTION, application, client_of, raw_request, served, sign_in
 from tests.kit.servers.redis import RedisServer
 
 INPUT: dict[str, Any] = {"query": "What is this?", "image_url": "https://example.com/image.jpg"}
@@ -282,17 +283,123 @@ async def test_an_invalid_body_is_refused(
 
 
 @pytest.mark.parametrize(
-    "value", ["NaN", "[Infinity]", '{"deep": [-Infinity]}', "1e999", '"\\u0000"', '"\\ud83d"', '{"\\udc00": 1}']
+    ("value", "place"),
+    [
+        ("NaN", ""),
+        ("[Infinity]", "/0"),
+        ('{"deep": [1, -Infinity]}', "/deep/1"),
+        ("1e999", ""),
+        ('"\\u0000"', ""),
+        ('"\\ud83d"', ""),
+        ('{"\\udc00": 1}', "/\\udc00"),
+        ('{"a/b\\u0000": 1}', "/a~1b\x00"),
+        (str(2**63), ""),
+        (f"[{-(2**63) - 1}]", "/0"),
+        ("[" * 300 + "]" * 300, "/0" * 199),
+    ],
 )
 async def test_values_that_json_does_not_allow_are_refused(
-    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, value: str
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str, value: str, place: str
 ) -> None:
     """Python's parser accepts it, Airflow's and PostgreSQL's don't."""
     content = json.dumps(BODY).replace('"What is this?"', f'"?", "extra": {value}')
     headers = {**ulla, "Content-Type": "application/json", "Idempotency-Key": "k"}
     response = await http.post("/workflows/trigger", content=content, headers=headers)
-    assert pointers(response)[0].startswith("/input_data")
+    assert pointers(response) == [f"/input_data/extra{place}"]
     assert (rows(database_url), airflow.triggers) == (NOTHING, [])
+
+
+@pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, '{"a":' * 3000 + "1" + "}" * 3000, "9" * 5000])
+async def test_what_python_can_not_even_parse_is_refused(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, value: str
+) -> None:
+    content = json.dumps(BODY).replace('"What is this?"', f'"?", "extra": {value}')
+    response = await http.post(
+        "/workflows/trigger", content=content, headers={**ulla, "Content-Type": "application/json"}
+    )
+    assert pointers(response)
+    assert airflow.triggers == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"budget": {"max_tokens": 2**64}}, "/budget/max_tokens"),
+        ({"budget": {"max_steps": 2**63}}, "/budget/max_steps"),
+        ({"budget": {"max_cost_usd": 2**64}}, "/budget/max_cost_usd"),
+        ({"run_after": "0001-01-01T00:00:00+14:00"}, "/run_after"),
+        ({"run_after": "9999-12-31T23:59:59Z"}, "/run_after"),
+        ({"run_after": "0000-01-01T00:00:00Z"}, "/run_after"),
+        ({"run_after": 0}, "/run_after"),
+        ({"logical_date": "0001-01-01T00:00:00Z"}, "/logical_date"),
+        ({"logical_date": "9999-12-31T23:59:59-12:00"}, "/logical_date"),
+        ({"dag_id": "d" * 251}, "/dag_id"),
+        ({"a\ud800b": 1}, ""),
+    ],
+)
+async def test_what_can_never_work_is_refused_with_its_place(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, changes: dict[str, Any], expected: str
+) -> None:
+    response = await http.post(
+        "/workflows/trigger",
+        content=json.dumps({**BODY, **changes}),
+        headers={**ulla, "Content-Type": "application/json"},
+    )
+    assert pointers(response) == [expected]
+    assert airflow.triggers == []
+
+
+async def test_the_limits_of_64_bits_are_accepted(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    extra = [2**63 - 1, -(2**63), 0.1, True]
+    response = await send(http, ulla, input_data={**INPUT, "extra": extra}, budget={"max_tokens": 2**63 - 1})
+    assert response.status_code == 202
+    assert (await http.get(response.json()["status_url"], headers=ulla)).json()["input_data"]["extra"] == extra
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/workflows/{}"),
+        ("GET", "/workflow-status/{}/run"),
+        ("GET", "/workflow-status/visual_ai_workflow/{}"),
+        ("GET", "/workflow-status/stream/visual_ai_workflow/{}"),
+        ("GET", "/workflow-status/visual_ai_workflow/{}/result"),
+        ("GET", "/workflow-status/visual_ai_workflow/{}/items/task"),
+        ("GET", "/workflow-status/visual_ai_workflow/{}/tasks/task/logs"),
+        ("GET", "/workflow-status/visual_ai_workflow/known/tasks/{}/logs"),
+        ("POST", "/workflows/visual_ai_workflow/runs/{}/cancel"),
+        ("POST", "/workflows/visual_ai_workflow/runs/{}/retry"),
+    ],
+)
+async def test_names_that_nothing_can_have_are_not_found(
+    app: FastAPI, ulla: Headers, airflow: FakeAirflow, method: str, path: str
+) -> None:
+    """Over a connection: clients resolve `..` in URLs, however it is quoted."""
+    airflow.add_run("visual_ai_workflow", "known", "running", {"task": "running"}, triggering_user_name="ulla")
+    async with served(app) as address:
+        for name in ("%2e%2e", "%2E", "a%00b", "x" * 251):
+            status, _, response = await raw_request(address, method, path.format(name), ulla)
+            assert status == 404, response
+            assert b"application/problem+json" in response
+
+
+async def test_a_run_has_a_logical_date(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    date = "2026-02-28T00:00:00+00:00"
+    first = await send(http, ulla, "k", logical_date=date)
+    assert first.status_code == 202
+    assert airflow.triggers[0][1]["logical_date"] == date
+    assert (await send(http, ulla, "k", logical_date=date)).json() == first.json(), "the same request"
+    is_problem(await send(http, ulla, "k"), 409)
+
+    taken = is_problem(await send(http, ulla, "l", logical_date=date), 409)
+    assert taken["errors"][0]["pointer"] == "/logical_date"
+    assert (await send(http, ulla, "l", logical_date="2026-03-01T00:00:00Z")).status_code == 202, (
+        "the key is free again"
+    )
+
+    airflow.fail("POST /api/v2/dags/visual_ai_workflow/dagRuns", lose_answer=True, times=1)
+    assert (await send(http, ulla, logical_date="2026-03-02T00:00:00Z")).status_code == 202, "it is our own run"
+    assert len(airflow.runs) == 3
 
 
 @pytest.mark.parametrize("key", ["", "k" * 257])
@@ -618,6 +725,80 @@ async def test_workflows_are_listed(http: httpx.AsyncClient, ulla: Headers, airf
     is_problem(await http.get("/workflows/none", headers=ulla), 404)
 
 
+async def test_a_listing_costs_a_bounded_number_of_calls(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    for number in range(332):
+        airflow.add_dag(f"dag_{number:03}")
+
+    async def calls() -> list[str]:
+        before = len(airflow.log)
+        assert len((await http.get("/workflows", headers=ulla)).json()["workflows"]) == 334
+        return [call for call in airflow.log[before:] if "/auth/" not in call]
+
+    await calls()
+    assert await calls() == ["GET /api/v2/dags"] * 5, "four pages, and the broken ones"
+    airflow.dags["dag_007"] |= {"last_parsed_time": "2030-01-01T00:00:00Z", "params": {}}
+    assert [call for call in await calls() if "details" in call] == ["GET /api/v2/dags/dag_007/details"]
+
+
+async def test_a_paused_workflow_is_listed_as_paused_at_once(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    for paused in (False, True, False):
+        airflow.dags["visual_ai_workflow"]["is_paused"] = paused
+        listed = (await http.get("/workflows", headers=ulla)).json()["workflows"]
+        assert [workflow["paused"] for workflow in listed] == [False, paused]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_workflow_that_disappears_during_the_listing_is_left_out(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, status: int
+) -> None:
+    airflow.add_dag("gone")
+    airflow.fail("/dags/gone/details", status)
+    listed = await http.get("/workflows", headers=ulla)
+    assert listed.status_code == 200
+    assert [workflow["dag_id"] for workflow in listed.json()["workflows"]] == [
+        "multi agent/workflow",
+        "visual_ai_workflow",
+    ]
+    airflow.fail("/details", 500)
+    airflow.add_dag("new")
+    is_problem(await http.get("/workflows", headers=ulla), 503)
+
+
+async def test_a_workflow_with_an_import_error_is_listed_with_it(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "FRESH", 0)
+    airflow.add_dag("broken", has_import_errors=True)
+    airflow.add_dag("broken_for_long", has_import_errors=True, is_stale=True)
+    airflow.add_dag("deleted", has_import_errors=True, is_stale=True)
+    trace = "Traceback (most recent call last):\n  File \"x.py\"\nModuleNotFoundError: No module named 'pandsa'\n"
+    airflow.import_errors = {"broken.py": trace, "broken_for_long.py": "SyntaxError: invalid syntax"}
+
+    async def errors() -> dict[str, str | None]:
+        listed = (await http.get("/workflows", headers=ulla)).json()["workflows"]
+        return {workflow["dag_id"]: workflow["import_error"] for workflow in listed}
+
+    reason = "broken.py: ModuleNotFoundError: No module named 'pandsa'"
+    assert await errors() == {
+        "broken": reason,
+        "broken_for_long": "broken_for_long.py: SyntaxError: invalid syntax",
+        "multi agent/workflow": None,
+        "visual_ai_workflow": None,
+    }
+    assert (await http.get("/workflows/broken", headers=ulla)).json()["import_error"] == reason
+    assert reason in is_problem(await send(http, ulla, dag_id="broken"), 409)["detail"]
+    assert airflow.triggers == []
+
+    airflow.fail("importErrors", 403)
+    assert (await errors())["broken"] == catalog.UNKNOWN_ERROR
+    airflow.dags["broken"]["has_import_errors"] = False
+    assert (await errors())["broken"] is None, "repaired"
+
+
 async def test_tasks_are_read_again_after_the_dag_was_parsed_again(
     http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -646,3 +827,48 @@ async def test_the_sample_picture_can_be_read(http: httpx.AsyncClient, ulla: Hea
     assert sample.headers["content-type"] == "image/png"
     assert sample.content.startswith(b"\x89PNG")
     assert "invoice" in is_problem(await http.get("/images/samples/none", headers=ulla), 404)["detail"]
+
+
+# HTTP
+
+
+async def test_a_connection_stays_usable_after_a_server_error(app: FastAPI) -> None:
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError
+
+    async with served(app) as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+        for path, status in (("/broken", b"500"), ("/healthz", b"200"), ("/broken", b"500")):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            assert status in head.splitlines()[0]
+            length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length"))
+            await reader.readexactly(int(length.split(b":")[1]))
+        writer.close()
+
+
+async def test_head_is_answered_like_get_without_a_body(app: FastAPI, ulla: Headers, airflow: FakeAirflow) -> None:
+    airflow.add_run("visual_ai_workflow", "known", "running", {"task": "running"}, triggering_user_name="ulla")
+    run = "visual_ai_workflow/known"
+    logs = f"/workflow-status/{run}/tasks/task/logs?follow=true"
+    async with served(app) as address:
+        for path in ("/workflows", f"/workflow-status/{run}", f"/workflow-status/stream/{run}", logs):
+            status, head, response = await raw_request(address, "HEAD", path, ulla)
+            assert (status, response) == (200, head + b"\r\n\r\n"), path
+        assert (await raw_request(address, "HEAD", "/workflows/visual_ai_workflow/runs/known/cancel", ulla))[0] == 405
+        assert (await raw_request(address, "HEAD", "/workflow-status/stream/none/none", ulla))[0] == 404
+    assert app.state.application.streams.open_streams == 0
+
+
+async def test_http_1_0_clients_get_no_chunks(app: FastAPI, ulla: Headers, airflow: FakeAirflow) -> None:
+    airflow.add_run("visual_ai_workflow", "known", "success", {"task": "success"}, triggering_user_name="ulla")
+    async with served(app) as address:
+        path = "/workflow-status/stream/visual_ai_workflow/known"
+        status, head, response = await raw_request(address, "GET", path, ulla, version="1.0")
+        assert status == 200
+        assert b"transfer-encoding" not in head.lower()
+        body = response[len(head) + 4 :]
+        assert body.startswith((b"id:", b"event:", b"retry:", b":", b"data:")), body[:100]
+        assert b"event: end" in body
+        assert (await raw_request(address, "GET", "/workflows", ulla, version="1.0"))[0] == 200

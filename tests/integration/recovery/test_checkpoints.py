@@ -94,7 +94,7 @@ async def test_another_input_starts_from_nothing(make_runner: MakeRunner, openai
     assert "tides" in openai_server.requests[-1].prompt
 
 
-async def test_a_task_that_succeeded_is_done_again_when_cleared(
+async def test_a_cleared_task_that_had_succeeded_runs_again(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
     spec = parse_agent({"type": "text"}, {"text": TEXT})
@@ -119,7 +119,7 @@ async def test_a_task_that_died_before_airflow_had_its_result_pays_no_model_twic
 
 
 @pytest.mark.parametrize(("next_try", "action"), [(2, "task_retry"), (1, "resume")])
-async def test_a_try_whose_process_is_gone_is_told_of(
+async def test_a_lost_process_is_reported(
     make_runner: MakeRunner, openai_server: OpenAIServer, next_try: int, action: str
 ) -> None:
     spec = parse_agent({"type": "text"}, {"text": TEXT})
@@ -134,9 +134,9 @@ async def test_a_try_whose_process_is_gone_is_told_of(
                 assert (await trace_nodes(second))[:2] == [
                     (1, "text", "prepare", "success"), (1, "text", "analyse", "cancelled"),
                 ]  # fmt: skip
-                told = text("SELECT event_type, payload FROM visual_ai.workflow_events ORDER BY seq")
+                query = text("SELECT event_type, payload FROM visual_ai.workflow_events ORDER BY seq")
                 async with second.database.engine.connect() as connection:
-                    events = [(row[0], row[1]) for row in await connection.execute(told)]
+                    events = [(row[0], row[1]) for row in await connection.execute(query)]
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
@@ -172,7 +172,7 @@ async def test_an_older_try_can_neither_begin_nor_write(make_runner: MakeRunner,
             assert found.pending_writes == [("task", "channel", "value")]
 
 
-async def test_a_try_learns_that_it_lost_its_thread_although_it_has_nothing_to_record(make_runner: MakeRunner) -> None:
+async def test_a_try_without_records_finds_out_that_it_lost_its_thread(make_runner: MakeRunner) -> None:
     first, second = make_runner(1), make_runner(1)  # the same try, taken over by another triggerer
     thread = first.task.thread_id
     async with first, second:
@@ -239,7 +239,7 @@ async def test_of_many_claims_only_the_superseded_one_is_refused(make_runner: Ma
     assert kept == [True, True, False, True, True]
 
 
-async def test_checkpoints_that_are_refused_take_nobody_elses_with_them(make_runner: MakeRunner, pg: Postgres) -> None:
+async def test_rejected_checkpoints_do_not_affect_others(make_runner: MakeRunner, pg: Postgres) -> None:
     runner = make_runner(1)
     names = [f"{runner.task.thread_id}/{number}" for number in range(5)]
     claims = [await runner.database.run(claim_alone, runner, name) for name in names]

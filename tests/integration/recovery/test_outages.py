@@ -75,7 +75,7 @@ async def restarted_under(
     return await work
 
 
-async def test_an_agent_outlasts_a_restart_in_the_same_try(
+async def test_an_agent_survives_a_restart_in_the_same_try(
     make_runner: MakeRunner,
     database: Database,
     postgres: Cluster,
@@ -97,7 +97,7 @@ async def test_an_agent_outlasts_a_restart_in_the_same_try(
     assert len(openai_server.requests) == 5
 
 
-async def test_a_batch_outlasts_a_restart(
+async def test_a_batch_survives_a_restart(
     make_runner: MakeRunner,
     database: Database,
     postgres: Cluster,
@@ -116,7 +116,7 @@ async def test_a_batch_outlasts_a_restart(
     assert await rows(database, "SELECT state, count(*) FROM visual_ai.batch_items GROUP BY 1") == [("success", 3)]
 
 
-async def test_a_graphs_store_outlasts_a_restart(
+async def test_a_graphs_store_survives_a_restart(
     pg: Postgres, database_url: str, postgres: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_pool(pg.worker_url, max_size=1) as pool:
@@ -133,7 +133,7 @@ async def test_a_graphs_store_outlasts_a_restart(
     assert item.value == {"name": "Aurora"}
 
 
-async def test_a_later_try_does_not_pay_again_because_the_database_is_away(
+async def test_a_later_try_does_not_repeat_paid_calls_while_the_database_is_unavailable(
     make_runner: MakeRunner,
     postgres: Cluster,
     openai_server: OpenAIServer,
@@ -154,7 +154,7 @@ async def test_a_later_try_does_not_pay_again_because_the_database_is_away(
     assert len(openai_server.requests) == 3
 
 
-async def test_what_the_database_refuses_is_not_tried_again(database: Database) -> None:
+async def test_statements_that_the_database_rejects_are_not_retried(database: Database) -> None:
     calls: list[int] = []
 
     def too_slow(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""One writer for the records of many tasks: each task's are written in order, and nobody's suffer from another's."""
+"""One writer for the records of many tasks: written in order per task, and isolated when one is rejected."""
 
 import asyncio
 import uuid
@@ -46,7 +46,7 @@ def recorder_of(writer: RecordWriter, run: str, *, task: str = "task", try_numbe
     return Recorder(writer, Place("dag", run, task, -1, try_number), RunState("dag", run, None))
 
 
-def says(payload: Any) -> Record:
+def token_record(payload: Any) -> Record:
     return Events([NewEvent("token", {"said": payload})])
 
 
@@ -71,14 +71,14 @@ def row_of(recorder: Recorder, state: str) -> Record:
 
 
 async def log_of(database: Database, recorder: Recorder) -> list[tuple[int, Any]]:
-    """The order and the content of what was said."""
+    """The sequence numbers and contents of the reported events."""
     assert recorder.execution_id is not None
     found = await database.run(events.read_after, recorder.execution_id, 0, limit=10_000)
     assert [event.seq for event in found] == list(range(1, len(found) + 1))
     return [(event.seq, event.payload.get("said", event.payload.get("state"))) for event in found]
 
 
-async def said(database: Database, recorder: Recorder) -> list[Any]:
+async def reported(database: Database, recorder: Recorder) -> list[Any]:
     return [word for _, word in await log_of(database, recorder)]
 
 
@@ -86,7 +86,7 @@ async def take(recorder: Recorder, *, input_hash: str = "input") -> threads.Clai
     return await recorder.take_thread([recorder.thread_id], input_hash, instance=None)
 
 
-async def test_tasks_that_begin_and_end_together_share_transactions(database: Database) -> None:
+async def test_tasks_that_start_and_end_together_share_transactions(database: Database) -> None:
     transactions = 0
     real = database.run
 
@@ -107,11 +107,11 @@ async def test_tasks_that_begin_and_end_together_share_transactions(database: Da
         recorder.put(RunUsage(1, 1, None))
         recorder.put(RunResult({"answer": number}))
         recorder.put(StateChange(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
-        recorder.put(says("the last word"))
+        recorder.put(token_record("the last word"))
     await asyncio.gather(*(recorder.flush() for recorder in recorders))
     assert transactions == 2
     for number, recorder in enumerate(recorders):
-        assert await said(database, recorder) == [
+        assert await reported(database, recorder) == [
             "queued", "running", "running", "failed", "success", "running", "the last word",
         ]  # fmt: skip
         row: Any = await database.run(executions.read, str(recorder.execution_id))
@@ -138,7 +138,7 @@ async def test_writers_of_the_same_runs_leave_no_gap_and_keep_each_ones_order(da
 
     async def tell(recorder: Recorder) -> None:
         for number in range(rounds):
-            recorder.put(says([recorder.place.task_id, number]))
+            recorder.put(token_record([recorder.place.task_id, number]))
             recorder.put(row_of(recorder, "running"))
             if number % 5 == 0:
                 await recorder.flush()
@@ -151,14 +151,14 @@ async def test_writers_of_the_same_runs_leave_no_gap_and_keep_each_ones_order(da
 
     await asyncio.gather(*(tell(recorder) for recorder in recorders), *(notice(run) for run in runs))
     for recorder in recorders:
-        words = [word for word in await said(database, recorder) if isinstance(word, list)]
+        words = [word for word in await reported(database, recorder) if isinstance(word, list)]
         own = [number for task, number in words if task == recorder.place.task_id]
         assert own == list(range(rounds))
         assert len(words) == 3 * rounds
         assert recorder.dropped == 0
 
 
-async def test_of_many_only_the_superseded_one_is_silent(database: Database) -> None:
+async def test_only_the_superseded_of_many_tries_reports_nothing(database: Database) -> None:
     writer = RecordWriter(database, shared=True)
     recorders = [recorder_of(writer, f"run {number}") for number in range(5)]
     await asyncio.gather(*(take(recorder) for recorder in recorders))
@@ -175,30 +175,30 @@ async def test_of_many_only_the_superseded_one_is_silent(database: Database) -> 
         row = await database.run(executions.read, str(recorder.execution_id))
         assert row["output_data"] == (None if number == 2 else {"answer": "late"})
         assert row["input_tokens"] == 10, "what was used was used"
-        told = await said(database, recorder)
-        assert told == (["queued"] if number == 2 else ["queued", "success", "success", "running"])
+        contents = await reported(database, recorder)
+        assert contents == (["queued"] if number == 2 else ["queued", "success", "success", "running"])
     assert await database.run(_count, "workflow_tasks WHERE state = 'success'") == 4
 
 
-async def test_what_is_refused_takes_no_other_task_with_it(
+async def test_a_rejected_record_does_not_affect_other_tasks(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = RecordWriter(database, shared=True)
     recorders = [recorder_of(writer, f"run {number}") for number in range(5)]
     for number, recorder in enumerate(recorders):
-        recorder.put(says("before"))
+        recorder.put(token_record("before"))
         if number in (1, 3):
             recorder.put(refused)
-        recorder.put(says("after"))
+        recorder.put(token_record("after"))
     claims = await asyncio.gather(*(take(recorder) for recorder in recorders))
     assert [claim.epoch for claim in claims] == [1] * 5
     for recorder in recorders:
-        assert await said(database, recorder) == ["queued", "before", "after"]
+        assert await reported(database, recorder) == ["queued", "before", "after"]
     assert [recorder.dropped for recorder in recorders] == [0, 1, 0, 1, 0]
     assert caplog.text.count("a record could not be written") == 2
 
 
-async def test_a_locked_run_holds_up_nobody_else(database: Database, admin: Engine) -> None:
+async def test_a_locked_run_does_not_delay_others(database: Database, admin: Engine) -> None:
     writer = RecordWriter(database, shared=True)
     recorders = [recorder_of(writer, f"run {number}") for number in range(3)]
     await asyncio.gather(*(take(recorder) for recorder in recorders))
@@ -206,22 +206,22 @@ async def test_a_locked_run_holds_up_nobody_else(database: Database, admin: Engi
     with admin.begin() as connection:
         executions.read(connection, str(locked.execution_id), lock=True)
         for recorder in recorders:
-            recorder.put(says("first"))
+            recorder.put(token_record("first"))
         async with asyncio.timeout(10):
             await asyncio.gather(recorders[0].flush(), recorders[2].flush())
         locked.put(refused)
-        locked.put(says("second"))
-        recorders[0].put(says("second"))
+        locked.put(token_record("second"))
+        recorders[0].put(token_record("second"))
         async with asyncio.timeout(10):
             await recorders[0].flush()
-        assert await said(database, locked) == ["queued"]
+        assert await reported(database, locked) == ["queued"]
     await locked.flush()
-    assert await said(database, locked) == ["queued", "first", "second"]
+    assert await reported(database, locked) == ["queued", "first", "second"]
     assert locked.dropped == 1
 
 
-async def test_who_is_about_to_tell_of_an_error_holds_up_nobody(database: Database, admin: Engine) -> None:
-    """A row that refers to a run shares its key; who inserts one and then wants to tell of it waits for us."""
+async def test_an_uncommitted_error_row_does_not_delay_others(database: Database, admin: Engine) -> None:
+    """A row that refers to a run shares its key; a transaction that inserts one and then reports it waits for us."""
     writer = RecordWriter(database, shared=True)
     recorder = recorder_of(writer, "run")
     await take(recorder)
@@ -232,23 +232,23 @@ async def test_who_is_about_to_tell_of_an_error_holds_up_nobody(database: Databa
         recorder.put(StateChange(TaskState("task", -1, 1, "success", NOW, NOW, 0.0)))
         async with asyncio.timeout(10):
             await recorder.flush()
-        assert await said(database, recorder) == ["queued", "success", "running"]
+        assert await reported(database, recorder) == ["queued", "success", "running"]
 
 
-async def test_a_run_that_is_gone_costs_its_own_records_only(database: Database, admin: Engine) -> None:
+async def test_a_deleted_run_loses_only_its_own_records(database: Database, admin: Engine) -> None:
     writer = RecordWriter(database, shared=True)
     gone, stays = recorder_of(writer, "gone"), recorder_of(writer, "stays")
     await asyncio.gather(take(gone), take(stays))
     with admin.begin() as connection:
         connection.execute(text("DELETE FROM visual_ai.workflow_executions WHERE dag_run_id = 'gone'"))
     for recorder in (gone, stays):
-        recorder.put(says("still here"))
+        recorder.put(token_record("still here"))
         await recorder.flush()
     assert (gone.dropped, stays.dropped) == (1, 0)
-    assert await said(database, stays) == ["queued", "still here"]
+    assert await reported(database, stays) == ["queued", "still here"]
 
 
-async def test_many_claims_at_once_are_each_their_own(database: Database) -> None:
+async def test_concurrent_claims_are_independent(database: Database) -> None:
     writer = RecordWriter(database, shared=True)
     first = [recorder_of(writer, f"run {number}") for number in range(4)]
     await asyncio.gather(*(take(recorder) for recorder in first))
@@ -267,16 +267,16 @@ async def test_many_claims_at_once_are_each_their_own(database: Database) -> Non
     assert [(claim.epoch, claim.resumes) for claim in claims] == [(2, True), (2, False), (2, True)]
     lost = await database.run(_count, f"workflow_errors WHERE exception_type = '{takeover.PROCESS_LOST}'")
     assert lost == 1
-    assert (await said(database, again[0]))[-2:] == ["cancelled", None]  # the row, and the error that tells of it
+    assert (await reported(database, again[0]))[-2:] == ["cancelled", None]  # the row, and the error that reports it
 
 
-async def test_two_that_want_the_same_thread_get_it_one_after_the_other(database: Database) -> None:
+async def test_two_tries_that_claim_the_same_thread_get_it_in_turn(database: Database) -> None:
     writer = RecordWriter(database, shared=True)
     claims = await asyncio.gather(*(take(recorder_of(writer, "run")) for _ in range(3)))
     assert sorted(claim.epoch for claim in claims) == [1, 2, 3]
 
 
-async def test_who_takes_over_meets_who_still_writes_without_a_deadlock(database: Database) -> None:
+async def test_a_takeover_during_writes_does_not_deadlock(database: Database) -> None:
     """A claim ends what the one before left open, whose recorder completes just that."""
     late = RecordWriter(database, shared=True)
     recorders = [recorder_of(late, f"run {number}") for number in range(6)]
@@ -302,22 +302,22 @@ async def test_who_takes_over_meets_who_still_writes_without_a_deadlock(database
     assert not any(recorder.dropped for recorder in recorders)
 
 
-async def test_what_waits_is_written_when_the_loop_has_cancelled_the_writer(database: Database) -> None:
+async def test_queued_records_are_written_after_the_loop_cancelled_the_writer(database: Database) -> None:
     writer = RecordWriter(database, shared=True)
     recorder = recorder_of(writer, "run")
     await take(recorder)
-    recorder.put(says("goodbye"))
+    recorder.put(token_record("goodbye"))
     await asyncio.sleep(0)  # it has begun to wait for others
     writer.close()
-    recorder.put(says("really"))
+    recorder.put(token_record("really"))
     await recorder.flush()
-    assert await said(database, recorder) == ["queued", "goodbye", "really"]
+    assert await reported(database, recorder) == ["queued", "goodbye", "really"]
 
 
-async def test_a_claim_that_nobody_waits_for_any_more_is_not_made(database: Database, admin: Engine) -> None:
+async def test_an_abandoned_claim_is_not_made(database: Database, admin: Engine) -> None:
     writer = RecordWriter(database, shared=True)
     recorder = recorder_of(writer, "run")
-    recorder.put(says("here"))
+    recorder.put(token_record("here"))
     await recorder.flush()
     with admin.begin() as connection:
         executions.read(connection, str(recorder.execution_id), lock=True)

@@ -1,4 +1,4 @@
-"""What is recorded and told of errors that agents get past, and of those that have to be waited out elsewhere."""
+"""Records and events of errors that agents recover from, or that are waited out elsewhere."""
 
 import uuid
 from collections.abc import Callable
@@ -76,26 +76,26 @@ async def errors(database: Database, columns: str = "category, action, attempt, 
     return await rows(database, f"SELECT {columns} FROM visual_ai.workflow_errors ORDER BY occurred_at")
 
 
-async def told(database: Database, kind: str) -> list[dict[str, Any]]:
+async def events_of(database: Database, kind: str) -> list[dict[str, Any]]:
     query = f"SELECT payload FROM visual_ai.workflow_events WHERE event_type = '{kind}' ORDER BY seq"
     return [payload for (payload,) in await rows(database, query)]
 
 
 def shown(tokens: list[dict[str, Any]]) -> list[str]:
-    """What a client shows that drops what an attempt said that another one followed."""
+    """What a client shows if it drops the text of superseded attempts."""
     latest: dict[int, tuple[int, str]] = {}
     for token in tokens:
-        attempt, said = latest.get(token["call"], (0, ""))
+        attempt, text_so_far = latest.get(token["call"], (0, ""))
         if token["attempt"] > attempt:
-            said = ""
-        latest[token["call"]] = (token["attempt"], said + token["text"])
-    return [said for _, said in latest.values()]
+            text_so_far = ""
+        latest[token["call"]] = (token["attempt"], text_so_far + token["text"])
+    return [text_so_far for _, text_so_far in latest.values()]
 
 
 # Built-in agents
 
 
-async def test_the_answer_names_the_model_that_gave_it(
+async def test_the_result_names_the_model_that_answered(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("context_length")
@@ -113,11 +113,11 @@ async def test_the_answer_names_the_model_that_gave_it(
     assert traces[0] == (None, "openai:gpt-4.1-mini", 0, 1, 1)
     assert ("analyse", "openai:gpt-4.1-mini", 0, 1, 2) in traces
     assert result["cost_usd"] == pytest.approx(100 * 0.4e-6 + 20 * 1.6e-6)  # of the model that answered
-    last = (await told(database, "agent_update"))[-1]
+    last = (await events_of(database, "agent_update"))[-1]
     assert (last["model"], last["fallbacks"], last["notice"]) == (result["model"], 1, result["notice"])
 
 
-async def test_what_a_stream_said_before_it_broke_off_is_superseded(
+async def test_the_text_of_a_broken_stream_is_superseded(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer, clock: Clock
 ) -> None:
     openai_server.script(content=WORDS, cut_after=8, token_delay=0.02)
@@ -125,7 +125,7 @@ async def test_what_a_stream_said_before_it_broke_off_is_superseded(
     openai_server.script(content=WORDS)
     result = await run(make_runner())
     assert result["output"]["answer"] == WORDS
-    tokens = await told(database, "token")
+    tokens = await events_of(database, "token")
     assert {token["call"] for token in tokens} == {1}
     assert [token["attempt"] for token in tokens] == sorted(token["attempt"] for token in tokens)
     assert {token["attempt"] for token in tokens} == {1, 2, 3}
@@ -143,7 +143,7 @@ async def test_what_a_stream_said_before_it_broke_off_is_superseded(
     assert [kinds[index + 1][1]["retry_in"] for index in (second, third)] == clock.waits == [1.0, 2.0]
     updates = [
         (update["state"], update["attempt"])
-        for update in await told(database, "agent_update")
+        for update in await events_of(database, "agent_update")
         if update["node"] == "analyse"
     ]
     assert updates == [("running", 1), ("running", 2), ("running", 3), ("success", 3)]
@@ -158,7 +158,7 @@ async def test_two_calls_of_an_agent_are_told_apart(
     openai_server.script(contains="There are two ships.", content={"ships": 2})
     schema = {"type": "object", "properties": {"ships": {"type": "integer"}}, "required": ["ships"]}
     await run(make_runner(), output_schema=schema)
-    assert shown(await told(database, "token")) == ["There are two ships.", '{"ships":2}']
+    assert shown(await events_of(database, "token")) == ["There are two ships.", '{"ships":2}']
 
 
 async def test_neither_keys_nor_pictures_are_recorded(
@@ -173,7 +173,7 @@ async def test_neither_keys_nor_pictures_are_recorded(
         spec = parse_agent({"type": "text"}, {"text": f"{TEXT['text']} {picture} bearer {key}"}, model="gpt-4.1-mini")
         await run_single(runner, spec)
     [(message, context)] = await errors(database, "message, context")
-    everything = f"{message} {context} {await told(database, 'error')}"
+    everything = f"{message} {context} {await events_of(database, 'error')}"
     assert key not in everything
     assert "AAAA" not in everything
     assert "s=1" not in everything
@@ -185,7 +185,9 @@ async def test_neither_keys_nor_pictures_are_recorded(
     assert any("APIError" in link or "InternalServerError" in link for link in context["chain"])
 
 
-async def test_a_policy_of_ones_own(make_runner: MakeRunner, database: Database, openai_server: OpenAIServer) -> None:
+async def test_an_agents_own_error_policy(
+    make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
+) -> None:
     openai_server.script("server_error", times=None)
     policy = {"server": {"retries": "1"}, "fallbacks": ["gpt-4o-mini"]}
     with pytest.raises(Exception, match="500"):
@@ -194,7 +196,7 @@ async def test_a_policy_of_ones_own(make_runner: MakeRunner, database: Database,
     assert [action for _, action, *_ in await errors(database)] == ["retry", "fallback", "retry", "task_retry"]
 
 
-async def test_what_ended_a_try_is_recovered_by_the_next(
+async def test_the_error_that_ended_a_try_is_recovered_by_the_next(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("rate_limit", retry_after=600)
@@ -209,7 +211,9 @@ async def test_what_ended_a_try_is_recovered_by_the_next(
     assert len(nodes) == 1  # it went on at the node that failed
 
 
-async def test_the_shared_gate_is_asked_and_told(pg: Postgres, database: Database, openai_server: OpenAIServer) -> None:
+async def test_calls_are_admitted_by_and_reported_to_the_shared_gate(
+    pg: Postgres, database: Database, openai_server: OpenAIServer
+) -> None:
     openai_server.script("rate_limit", retry_after=0.3, retry_after_format="ms")
     settings = Settings(
         database_url_override=pg.worker_url, openai_base_url=openai_server.base_url, openai_api_key="test-key"
@@ -248,7 +252,7 @@ async def test_a_supervisor_and_a_synthesis_are_called_under_the_policy(
 
 
 @pytest.mark.parametrize("graph", ["calling_late", "calling_sync", "calling_async"])
-async def test_a_graph_goes_on_at_the_node_that_failed(
+async def test_a_graph_resumes_at_the_failed_node(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer, clock: Clock, graph: str
 ) -> None:
     calling.prepared.clear()
@@ -272,18 +276,18 @@ async def test_a_graph_goes_on_at_the_node_that_failed(
     assert await rows(database, "SELECT retries FROM visual_ai.agent_traces WHERE node IS NULL") == [(2,)]
 
 
-async def test_what_a_node_said_before_it_failed_is_superseded(
+async def test_the_text_of_a_failed_node_is_superseded(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script(content=WORDS, cut_after=8, token_delay=0.02)
     openai_server.script(content=WORDS)
     await run_graph(make_runner(), "calling_late")
-    tokens = await told(database, "token")
+    tokens = await events_of(database, "token")
     assert {token["attempt"] for token in tokens} == {1, 2}
     assert shown(tokens) == [WORDS]
 
 
-async def test_a_graph_that_never_gets_through_is_left_to_the_tasks_retries(
+async def test_a_graph_that_keeps_failing_is_left_to_the_tasks_retries(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer, clock: Clock
 ) -> None:
     openai_server.script("server_error", times=None)
@@ -294,7 +298,7 @@ async def test_a_graph_that_never_gets_through_is_left_to_the_tasks_retries(
     assert [action for _, action, *_ in await errors(database)] == ["retry"] * 3 + ["task_retry"]
 
 
-async def test_a_graph_waits_elsewhere_when_it_takes_long(
+async def test_a_graph_waits_outside_the_worker_for_long(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("rate_limit", retry_after=600)
@@ -305,7 +309,7 @@ async def test_a_graph_waits_elsewhere_when_it_takes_long(
 
 
 @pytest.mark.parametrize("preset", ["auth", "bad_request", "context_length"])
-async def test_what_cannot_pass_is_not_tried_again(
+async def test_permanent_errors_are_not_retried(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer, clock: Clock, preset: Any
 ) -> None:
     openai_server.script(preset, times=None)
@@ -328,7 +332,7 @@ async def test_retries_that_a_graphs_code_asks_for_are_its_own(
     assert await errors(database) == []
 
 
-async def test_without_checkpoints_a_graph_is_not_begun_anew(
+async def test_without_checkpoints_a_graph_is_not_restarted(
     make_runner: MakeRunner, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqlalchemy.exc import OperationalError
@@ -348,7 +352,7 @@ async def test_without_checkpoints_a_graph_is_not_begun_anew(
 # Many at once
 
 
-async def test_a_long_wait_stops_a_batch_and_the_next_try_does_the_rest(
+async def test_a_long_wait_stops_a_batch_and_the_next_try_runs_the_rest(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("rate_limit", retry_after=600, nth=2)

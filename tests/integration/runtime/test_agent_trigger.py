@@ -1,4 +1,4 @@
-"""Agents in the triggerer: how a task ends there, what an error becomes, and who may take a task over."""
+"""Agents in the triggerer: how a task ends, how errors reach the worker, and when a task may be taken over."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def make(
     monkeypatch.setenv("VISUAL_AI_BLOCKING_WARNING", "0.3")
     monkeypatch.setattr(triggerer_resources, "IDLE_SECONDS", 0.05)
     pushed.clear()
-    monkeypatch.setattr(XCom, "set", lambda **given: pushed.append(given))
+    monkeypatch.setattr(XCom, "set", lambda **argument: pushed.append(argument))
     get_settings.cache_clear()
     run_id = uuid.uuid4().hex
 
@@ -109,7 +109,7 @@ async def test_success_ends_the_task_and_is_recorded_like_a_workers(make: Make, 
     assert rows("SELECT output_data ->> 'agent' FROM visual_ai.workflow_executions") == [("text",)]
 
 
-async def test_a_task_with_something_left_for_a_worker_goes_on_there(make: Make, rows: Any) -> None:
+async def test_a_task_with_work_left_for_a_worker_resumes_there(make: Make, rows: Any) -> None:
     event = await outcome(make(ends_task=False))
     assert type(event) is TriggerEvent
     assert event.payload["error"] is None
@@ -132,7 +132,7 @@ async def test_without_a_triggerer_the_task_goes_on_in_its_own_process(make: Mak
     assert rows("SELECT task_id, state, try_number FROM visual_ai.workflow_tasks") == [("task", "running", 1)]
 
 
-async def test_a_task_that_pushes_nothing_pushes_nothing(make: Make) -> None:
+async def test_a_task_without_xcom_pushes_nothing(make: Make) -> None:
     event = await outcome(make(pushes_xcom=False))
     assert isinstance(event, TaskSuccessEvent)
     assert not pushed
@@ -143,7 +143,7 @@ async def test_a_result_that_cannot_be_pushed_here_is_pushed_by_a_worker(
 ) -> None:
     trigger = make()
 
-    def refuse(**given: Any) -> None:
+    def refuse(**argument: Any) -> None:
         raise OSError("no backend")
 
     monkeypatch.setattr(XCom, "set", refuse)
@@ -152,10 +152,10 @@ async def test_a_result_that_cannot_be_pushed_here_is_pushed_by_a_worker(
     assert event.payload["result"]["agent"] == "text"
 
 
-async def test_hundreds_of_results_leave_room_for_other_messages(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hundreds_of_results_do_not_block_other_messages(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way, most, lock = 0, 0, threading.Lock()
 
-    def push(**given: Any) -> None:
+    def push(**argument: Any) -> None:
         nonlocal under_way, most
         with lock:
             under_way += 1
@@ -163,7 +163,7 @@ async def test_hundreds_of_results_leave_room_for_other_messages(make: Make, mon
         time.sleep(0.05)  # Airflow takes one message after the other
         with lock:
             under_way -= 1
-        pushed.append(given)
+        pushed.append(argument)
 
     monkeypatch.setattr(XCom, "set", push)
     tasks = [f"task-{number}" for number in range(20)]
@@ -173,13 +173,13 @@ async def test_hundreds_of_results_leave_room_for_other_messages(make: Make, mon
 
 
 async def test_a_finished_task_that_comes_back_is_not_paid_for_again(make: Make, openai_server: OpenAIServer) -> None:
-    for _ in range(2):  # the first one's triggerer died before Airflow heard of its end
+    for _ in range(2):  # the first one's triggerer died before it reported the end to Airflow
         assert isinstance(await outcome(make()), TaskSuccessEvent)
     assert len(openai_server.requests) == 1
     assert pushed[0]["value"]["output"] == pushed[1]["value"]["output"]
 
 
-async def test_an_error_is_recorded_once_and_handed_to_a_worker(
+async def test_an_error_is_recorded_once_and_passed_to_a_worker(
     make: Make, rows: Any, openai_server: OpenAIServer
 ) -> None:
     openai_server.script("rate_limit", retry_after=700)
@@ -193,7 +193,7 @@ async def test_an_error_is_recorded_once_and_handed_to_a_worker(
     assert rows("SELECT state FROM visual_ai.workflow_tasks") == [("running",)]
 
 
-async def test_wrong_arguments_are_handed_to_a_worker_too(make: Make) -> None:
+async def test_invalid_arguments_are_passed_to_a_worker_too(make: Make) -> None:
     event = await outcome(make(arguments={"agent_config": {"type": "visoin"}, "input_data": None}))
     assert event.payload["error"]["final"]
     assert not event.payload["error"]["recorded"]
@@ -238,7 +238,7 @@ async def test_cancelling_closes_the_models_connection(make: Make, rows: Any, op
     assert rows("SELECT DISTINCT state FROM visual_ai.agent_traces WHERE node IS NULL") == [("cancelled",)]
 
 
-async def test_another_triggerer_goes_on_from_the_checkpoint(make: Make, rows: Any) -> None:
+async def test_another_triggerer_resumes_from_the_checkpoint(make: Make, rows: Any) -> None:
     foreign.runs.clear()
     foreign.failures["hesitate"] = 1
     arguments = {"graph": f"{HERE}:hesitant", "agent_config": None, "input_data": {"value": 3}}
@@ -254,9 +254,7 @@ async def test_another_triggerer_goes_on_from_the_checkpoint(make: Make, rows: A
     assert rows("SELECT try_number, epoch, completed FROM visual_ai.workflow_threads") == [(1, 2, True)]
 
 
-async def test_a_triggerer_that_was_taken_for_dead_says_nothing(
-    make: Make, rows: Any, openai_server: OpenAIServer
-) -> None:
+async def test_a_superseded_triggerer_reports_nothing(make: Make, rows: Any, openai_server: OpenAIServer) -> None:
     openai_server.script(hang=True)
     openai_server.script(content="The second triggerer's answer.")
     dead = asyncio.create_task(outcome(make()))
@@ -291,7 +289,7 @@ async def test_many_triggers_share_connections(
     await closed()
     assert all(isinstance(event, TaskSuccessEvent) for event in events)
     assert used <= 20
-    assert openai_server.max_in_flight > 3, "nobody waits for another one's model"
+    assert openai_server.max_in_flight > 3, "no agent waits for another one's model"
 
 
 async def test_a_blocking_node_is_named(make: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -67,7 +67,7 @@ async def test_a_call_over_the_budget_is_never_made(
     assert await errors(runner) == [("budget", "fail")]
 
 
-async def test_what_fits_is_not_stopped(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_calls_within_the_budget_are_not_stopped(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     openai_server.script(usage=USAGE)
     async with make_runner({"max_tokens": 5_000, "max_cost_usd": "0.5", "max_steps": 3}) as runner:
         assert (await run_single(runner, spec()))["usage"] == USAGE
@@ -126,7 +126,7 @@ async def test_steps_of_earlier_tries_count(make_runner: MakeRunner, openai_serv
     assert len(openai_server.requests) == 2
 
 
-async def test_agents_side_by_side_share_the_budget(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_concurrent_agents_share_the_budget(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     openai_server.script(times=None, delay=0.3, usage={"input_tokens": 100, "output_tokens": 10})
     agents = [{"name": f"a{n}", "type": "text", "input_data": {"text": TEXT}, "required": False} for n in range(6)]
     async with make_runner({"max_tokens": 330}) as runner:  # a prompt is about 100 tokens
@@ -148,7 +148,7 @@ async def test_a_run_has_a_budget_for_all_its_tasks(make_runner: MakeRunner, ope
     assert len(openai_server.requests) == 1
 
 
-async def test_a_wrong_budget_of_the_run_says_so(make_runner: MakeRunner) -> None:
+async def test_an_invalid_budget_of_the_run_is_reported(make_runner: MakeRunner) -> None:
     async with make_runner(None, run={"max_tokens": -1}) as runner:
         with pytest.raises(InputError, match=r"_visual_ai.budget.max_tokens: has to be a whole number"):
             await run_single(runner, spec())
@@ -168,7 +168,7 @@ async def test_users_graphs_are_stopped_unchanged(
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("argument", "field"),
     [
         ({"max_token": 1}, "budget.max_token"),
         ({"max_tokens": -1}, "budget.max_tokens"),
@@ -180,9 +180,9 @@ async def test_users_graphs_are_stopped_unchanged(
         (5, "budget"),
     ],
 )
-def test_wrong_budgets_are_named(given: Any, field: str) -> None:
+def test_wrong_budgets_are_named(argument: Any, field: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse_budget(given)
+        parse_budget(argument)
     assert caught.value.field == field
 
 
@@ -195,7 +195,7 @@ def test_a_budget_survives_json() -> None:
     assert parse_budget({}) is None
 
 
-def test_a_call_that_failed_gives_its_share_back() -> None:
+def test_a_failed_call_releases_its_reservation() -> None:
     purse = Purse([Ledger(Budget(max_tokens=100), "task", Spent(tokens=40))])
     first = purse.reserve("openai:gpt-4.1", 60)
     with pytest.raises(BudgetExceededError):

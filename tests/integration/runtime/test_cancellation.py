@@ -58,7 +58,7 @@ async def test_cancelling_the_run_closes_the_model_call(
     assert [tuple(row) for row in traces] == [("cancelled",)]
 
 
-async def test_a_plain_function_is_not_waited_for_and_calls_no_model_any_more(
+async def test_a_synchronous_node_is_not_awaited_and_makes_no_further_calls(
     pg: Postgres, database: Database, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", openai_server.base_url)  # the graph makes its model itself

@@ -122,9 +122,9 @@ async def test_a_failure_leads_to_the_expected_actions(
         assert len(set(models)) == 1 + ("fallback" in case.actions)
         if case.category == "context_length":
             assert len(set(models)) == len(models)
-    told = read(
+    reported = read(
         engine,
         "SELECT payload ->> 'action', CAST(payload ->> 'retry_in' AS float) FROM visual_ai.workflow_events "
         "WHERE event_type = 'error' ORDER BY seq",
     )
-    assert told == [(row[1], row[4]) for row in errors]
+    assert reported == [(row[1], row[4]) for row in errors]

@@ -1,4 +1,4 @@
-"""The modes of a team: who runs when, who gets what, what a failure does, and what a retry pays for."""
+"""The modes of a team: which agent runs when, what it receives, what a failure does, and what a retry repeats."""
 
 import asyncio
 from types import SimpleNamespace
@@ -26,8 +26,8 @@ TEXT = "The harbour was quiet. Two ships lay at anchor. The third had left at da
 
 def agent(name: str, **more: Any) -> dict[str, Any]:
     """A text agent whose one request says "inquiry <name>"; with `text=None` it reads the results before it."""
-    given = {"text": more.pop("text", TEXT), "query": f"inquiry {name}."}
-    return {"name": name, "type": "text", "input_data": {k: v for k, v in given.items() if v is not None}, **more}
+    input_data = {"text": more.pop("text", TEXT), "query": f"inquiry {name}."}
+    return {"name": name, "type": "text", "input_data": {k: v for k, v in input_data.items() if v is not None}, **more}
 
 
 async def run(runner: AgentRunner, agents: list[dict[str, Any]], mode: str, **more: Any) -> dict[str, Any]:
@@ -110,7 +110,7 @@ async def test_branches_run_side_by_side(make_runner: MakeRunner, openai_server:
     assert openai_server.max_in_flight == 2
 
 
-async def test_a_dependent_of_an_optional_agent_goes_on_without_it(
+async def test_a_dependent_of_a_failed_optional_agent_runs_without_it(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
     openai_server.script(contains="inquiry a.", content="The answer of a.")
@@ -127,7 +127,7 @@ async def test_a_dependent_of_an_optional_agent_goes_on_without_it(
     assert "The answer of a." in openai_server.requests[-1].prompt
 
 
-async def test_dependents_of_a_required_agent_are_skipped_and_done_by_the_retry(
+async def test_dependents_of_a_failed_required_agent_are_skipped_and_run_by_the_retry(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:
     openai_server.script(contains="inquiry slow.", content="The slow answer.", hold=True)
@@ -188,7 +188,7 @@ async def test_in_sequence_none_starts_after_a_required_agents_failure(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_optional_agents_timeout_does_not_sink_the_others(
+async def test_an_optional_agents_timeout_does_not_fail_the_others(
     make_runner: MakeRunner, openai_server: OpenAIServer, mode: str
 ) -> None:
     openai_server.script("timeout", contains="inquiry a.")
@@ -202,7 +202,9 @@ async def test_an_optional_agents_timeout_does_not_sink_the_others(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_synthesis_gets_what_there_is(make_runner: MakeRunner, openai_server: OpenAIServer, mode: str) -> None:
+async def test_a_synthesis_receives_the_available_results(
+    make_runner: MakeRunner, openai_server: OpenAIServer, mode: str
+) -> None:
     openai_server.script("auth", contains="inquiry a.")
     openai_server.script(contains="inquiry b.", content="The answer of b.")
     openai_server.script(contains="Several agents worked", content="All in all.")
@@ -298,7 +300,9 @@ async def test_a_supervisor_may_finish_with_its_last_step(make_runner: MakeRunne
     assert set(result["results"]) == {"a", "b"}
 
 
-async def test_a_wrong_choice_is_sent_back_once(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_an_invalid_choice_is_returned_to_the_supervisor_once(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
     decide(openai_server, "nobody", "a", "FINISH")
     result = await run(make_runner(), [agent("a"), agent("b")], "supervisor")
     assert asked(openai_server) == ["decision", "decision", "a", "decision"]
@@ -307,7 +311,9 @@ async def test_a_wrong_choice_is_sent_back_once(make_runner: MakeRunner, openai_
     assert [one["next"] for one in result["decisions"]] == ["a", "FINISH"]
 
 
-async def test_a_second_wrong_choice_is_an_invalid_output(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_a_second_invalid_choice_is_an_invalid_output(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
     decide(openai_server, "nobody", "no one")
     runner = make_runner()
     with raises_failure(InvalidOutputError, match=r"\$\.next: 'no one' is not one of") as caught:
@@ -320,7 +326,9 @@ async def test_a_second_wrong_choice_is_an_invalid_output(make_runner: MakeRunne
     assert found == [("invalid_output", "supervisor", "repair"), ("invalid_output", "supervisor", "fail")]
 
 
-async def test_a_supervisor_is_told_of_a_failure(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_a_supervisor_receives_the_failure_of_an_agent(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
     decide(openai_server, "a", "b", "FINISH")
     openai_server.script("auth", contains="inquiry a.")
     result = await run(make_runner(), [agent("a", required=False), agent("b")], "supervisor")
@@ -363,7 +371,7 @@ async def test_offline_each_agent_works_once_and_the_notice_says_so(
     assert openai_server.requests == []
 
 
-def test_the_operator_hands_everything_on(
+def test_the_operator_passes_everything_to_the_trigger(
     pg: Postgres, database_url: str, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISUAL_AI_DATABASE_URL", pg.worker_url)

@@ -29,10 +29,10 @@ PICTURE = f"data:image/png;base64,{base64.b64encode(encode(invoice())).decode()}
 
 
 async def run(
-    runner: AgentRunner, kind: str, given: dict[str, Any], schema: Any = SCHEMA, **more: Any
+    runner: AgentRunner, kind: str, argument: dict[str, Any], schema: Any = SCHEMA, **more: Any
 ) -> dict[str, Any]:
     async with runner:
-        return await run_single(runner, parse_agent({"type": kind}, given, output_schema=schema, **more))
+        return await run_single(runner, parse_agent({"type": kind}, argument, output_schema=schema, **more))
 
 
 async def rows(runner: AgentRunner, query: str) -> list[tuple[Any, ...]]:
@@ -41,20 +41,20 @@ async def rows(runner: AgentRunner, query: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "given"),
+    ("kind", "argument"),
     [
         ("text", {"text": TEXT}),
         ("vision", {"image_url": PICTURE}),
         ("synthesis", {"results": {"reader": {"answer": TEXT}}}),
     ],
 )
-async def test_an_answer_is_put_into_the_form(
-    make_runner: MakeRunner, openai_server: OpenAIServer, kind: str, given: dict[str, Any]
+async def test_an_answer_is_converted_to_the_schema(
+    make_runner: MakeRunner, openai_server: OpenAIServer, kind: str, argument: dict[str, Any]
 ) -> None:
     openai_server.script(content="There are two ships.")
     openai_server.script(contains="There are two ships.", content={"ships": 2, "left_at": None})
     runner = make_runner()
-    result = await run(runner, kind, given)
+    result = await run(runner, kind, argument)
     assert result["output"]["data"] == {"ships": 2, "left_at": None}
     assert result["output"]["answer" if kind != "synthesis" else "summary"] == "There are two ships."
     answered, structured = openai_server.requests
@@ -69,13 +69,13 @@ async def test_an_answer_is_put_into_the_form(
     assert total == result["usage"]["output_tokens"]
 
 
-async def test_without_a_schema_there_are_no_data(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_without_a_schema_there_is_no_data(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     result = await run(make_runner(), "text", {"text": TEXT}, None)
     assert "data" not in result["output"]
     assert len(openai_server.requests) == 1
 
 
-async def test_a_pydantic_model_makes_the_data(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_a_pydantic_model_can_be_the_schema(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     openai_server.script(content={"total": 79.5, "date": "2026-11-14"})
     result = await run(make_runner(), "extraction", {"image_url": PICTURE}, "tests.kit.schema_models:Invoice")
     assert result["output"]["data"] == {"total": 79.5, "date": "2026-11-14", "customer": None}
@@ -88,15 +88,15 @@ async def test_a_pydantic_model_makes_the_data(make_runner: MakeRunner, openai_s
 
 async def test_extraction_reads_text_and_picture_at_once(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     openai_server.script(content={"ships": 2})
-    given = {"text": TEXT, "image_url": PICTURE, "query": "Count the ships."}
-    result = await run(make_runner(), "extraction", given)
+    argument = {"text": TEXT, "image_url": PICTURE, "query": "Count the ships."}
+    result = await run(make_runner(), "extraction", argument)
     assert result["output"]["data"] == {"ships": 2}
     assert result["output"]["offline"] is False
     assert f"Count the ships.\n<text>\n{TEXT}\n</text>" in openai_server.requests[0].prompt
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "problem"),
     [
         ({"ships": -1}, "$.ships: -1 is less than the minimum of 0"),
         ({"left_at": "dawn"}, "$: 'ships' is a required property"),
@@ -107,8 +107,8 @@ async def test_extraction_reads_text_and_picture_at_once(make_runner: MakeRunner
         ("Two ships.", "it is no JSON: "),
     ],
 )
-async def test_data_that_do_not_fit_are_asked_for_once_more(
-    make_runner: MakeRunner, openai_server: OpenAIServer, wrong: Any, told: str
+async def test_invalid_data_is_requested_once_more(
+    make_runner: MakeRunner, openai_server: OpenAIServer, wrong: Any, problem: str
 ) -> None:
     openai_server.script(content=wrong)
     openai_server.script(content='```json\n{"ships": 2}\n```')
@@ -116,10 +116,10 @@ async def test_data_that_do_not_fit_are_asked_for_once_more(
     assert result["output"]["data"] == {"ships": 2}
     first, second = openai_server.requests
     assert second.prompt.startswith(first.prompt)
-    assert f"It does not fit the form that was asked for: {told}" in second.prompt
+    assert f"It does not fit the form that was asked for: {problem}" in second.prompt
 
 
-async def test_data_that_never_fit_fail_for_good(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_data_that_stays_invalid_is_a_final_failure(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     openai_server.script(content="There are two ships.")
     openai_server.script(content={"ships": "two"}, times=None)
     runner = make_runner()
@@ -137,7 +137,7 @@ async def test_data_that_never_fit_fail_for_good(make_runner: MakeRunner, openai
 
 
 @pytest.mark.parametrize(("preset", "requests"), [("refusal", 1), ("length", 1)])
-async def test_what_asking_again_would_not_change(
+async def test_answers_that_a_second_request_cannot_repair(
     make_runner: MakeRunner, openai_server: OpenAIServer, preset: Any, requests: int
 ) -> None:
     openai_server.script(preset, times=None)
@@ -147,7 +147,7 @@ async def test_what_asking_again_would_not_change(
     assert len(openai_server.requests) == requests
 
 
-async def test_a_retry_asks_for_the_form_only(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
+async def test_a_retry_repeats_only_the_conversion(make_runner: MakeRunner, openai_server: OpenAIServer) -> None:
     openai_server.script(content="There are two ships.")
     openai_server.script("server_error", contains="There are two ships.")
     with pytest.raises(Exception, match="500"):
@@ -184,8 +184,8 @@ async def test_a_review_judges_by_the_criteria(make_runner: MakeRunner, openai_s
     findings = [{"criterion": "It names the captain.", "ok": False, "comment": "No captain is named."}]
     openai_server.script(content={"findings": findings, "score": 1.5, "verdict": "revise"})
     openai_server.script(content={"findings": findings, "score": 0.5, "verdict": "revise"})
-    given = {"results": {"reader": {"answer": TEXT}}, "criteria": ["It names the captain."]}
-    result = await run(make_runner(), "review", given, None)
+    argument = {"results": {"reader": {"answer": TEXT}}, "criteria": ["It names the captain."]}
+    result = await run(make_runner(), "review", argument, None)
     assert result["output"] == {
         "verdict": "revise",
         "score": 0.5,

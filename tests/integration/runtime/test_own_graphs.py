@@ -31,12 +31,12 @@ def run(pg: Postgres, database: Database) -> Run:
     run_id = uuid.uuid4().hex
 
     async def run(
-        graph: str, given: dict[str, Any], *, try_number: int = 1, project: Path | None = None, **kw: Any
+        graph: str, input_data: dict[str, Any], *, try_number: int = 1, project: Path | None = None, **kw: Any
     ) -> Any:
         settings = Settings(database_url_override=pg.worker_url, langgraph_json=str(project) if project else None)
         task = TaskContext("dag", run_id, "task", -1, try_number, {})
         async with AgentRunner(settings, database, task) as runner:
-            return await run_single(runner, parse_agent(None, given, graph=graph, **kw))
+            return await run_single(runner, parse_agent(None, input_data, graph=graph, **kw))
 
     return run
 
@@ -54,7 +54,7 @@ async def test_every_kind_of_graph_runs(run: Run, graph: str) -> None:
     assert graph != "resourceful" or foreign.closed.pop() == "resourceful"
 
 
-async def test_a_factory_gets_the_config_with_configurable(run: Run) -> None:
+async def test_a_factory_receives_the_config_with_configurable(run: Run) -> None:
     result = await run(f"{HERE}:async_factory", {"value": 3}, configurable={"step": 10})
     assert result["output"] == {"value": 13}
 
@@ -78,7 +78,7 @@ async def test_a_retry_runs_only_what_failed(run: Run, database: Database) -> No
     ]
 
 
-async def test_models_and_tools_inside_are_seen_and_counted(
+async def test_inner_models_and_tools_are_recorded_and_counted(
     run: Run, database: Database, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", openai_server.base_url)
@@ -108,14 +108,14 @@ async def test_models_and_tools_inside_are_seen_and_counted(
     assert totals == [(result["usage"]["output_tokens"], True)]
 
 
-async def test_parts_of_the_output_get_names_of_ones_own(run: Run) -> None:
+async def test_parts_of_the_output_can_be_renamed(run: Run) -> None:
     result = await run(f"{HERE}:builder", {"value": 3}, output_mapping={"answer": "value"})
     assert result["output"] == {"answer": 8}
     with raises_failure(InputError, match="output_mapping: 'nothing' leads nowhere"):
         await run(f"{HERE}:builder", {"value": 3}, try_number=2, output_mapping={"answer": "nothing"})
 
 
-async def test_a_project_gives_graphs_environment_and_modules(
+async def test_a_project_provides_graphs_environment_and_modules(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("STEP_OF_THE_PROJECT", raising=False)
@@ -155,7 +155,7 @@ async def test_a_project_gives_graphs_environment_and_modules(
         (f"{HERE}:asking", "stopped at interrupt"),
     ],
 )
-async def test_what_is_no_graph_says_so_and_is_not_retried(
+async def test_objects_that_are_not_graphs_are_rejected_without_a_retry(
     run: Run, database: Database, reference: str, message: str
 ) -> None:
     with raises_failure(InputError, match=message) as caught:

@@ -34,13 +34,13 @@ def environment(openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) ->
 async def run(pg: Postgres, database_url: str, environment: pytest.MonkeyPatch) -> AsyncIterator[Run]:
     database = Database(make_async_engine(pg.worker_url, application="test", pool_size=4))
 
-    async def run(project: str, graph: str, given: dict[str, Any], **kw: Any) -> Any:
+    async def run(project: str, graph: str, input_data: dict[str, Any], **kw: Any) -> Any:
         environment.setenv("VISUAL_AI_LANGGRAPH_JSON", str(PROJECTS / project / "langgraph.json"))
         get_settings.cache_clear()
         settings = Settings(database_url_override=pg.worker_url)
         task = TaskContext("dag", uuid.uuid4().hex, "task", -1, 1, {})
         async with AgentRunner(settings, database, task) as runner:
-            return await run_single(runner, parse_agent(None, given, graph=graph, **kw))
+            return await run_single(runner, parse_agent(None, input_data, graph=graph, **kw))
 
     yield run
     await database.close()
@@ -61,9 +61,9 @@ async def test_a_react_agent_with_tools(run: Run, openai_server: OpenAIServer) -
 
 async def test_a_memory_agent_remembers_between_runs(run: Run, openai_server: OpenAIServer) -> None:
     user = uuid.uuid4().hex
-    for said in ("My boat is called Larkspur.", "What is my boat called?"):
-        given = {"messages": [{"role": "user", "content": said}]}
-        await run("memory_agent", "memory", given, configurable={"user_id": user})
+    for message in ("My boat is called Larkspur.", "What is my boat called?"):
+        input_data = {"messages": [{"role": "user", "content": message}]}
+        await run("memory_agent", "memory", input_data, configurable={"user_id": user})
     system = openai_server.requests[-1].params
     assert len(openai_server.requests) == 2
     assert "Larkspur" in str(system) + openai_server.requests[-1].prompt

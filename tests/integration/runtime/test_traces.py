@@ -144,8 +144,8 @@ async def test_one_agent(traced: Traced, engine: Engine, openai_server: OpenAISe
     assert all(span.ended_at >= span.started_at > 0 for span in langfuse.spans)
 
     for span in langfuse.spans:
-        told = {name: span.attributes.get(name) for name in ("session.id", "user.id", "langfuse.environment")}
-        assert told == {"session.id": "dag/run", "user.id": "ann", "langfuse.environment": "development"}
+        found = {name: span.attributes.get(name) for name in ("session.id", "user.id", "langfuse.environment")}
+        assert found == {"session.id": "dag/run", "user.id": "ann", "langfuse.environment": "development"}
         assert span.attributes["langfuse.trace.name"] == "dag.work"
         assert set(span.attributes["langfuse.trace.tags"]) == {"dag", "text", "development"}
         assert span.trace_metadata["try_number"] == 1
@@ -214,8 +214,10 @@ async def test_each_attempt_and_each_model_is_a_generation(traced: Traced, opena
     assert [(call.name, call.level) for call in calls] == [
         (MODEL, "ERROR"), (f"{MODEL} (attempt 2)", "ERROR"), ("openai:gpt-4.1-nano (attempt 3)", "DEFAULT"),
     ]  # fmt: skip
-    told = [{name: call.metadata.get(name) for name in ("attempt", "category", "action", "retry_in")} for call in calls]
-    assert told == [
+    found = [
+        {name: call.metadata.get(name) for name in ("attempt", "category", "action", "retry_in")} for call in calls
+    ]
+    assert found == [
         {"attempt": 1, "category": "rate_limit", "action": "retry", "retry_in": 3.0},
         {"attempt": 2, "category": "context_length", "action": "fallback", "retry_in": None},
         {"attempt": 3, "category": None, "action": None, "retry_in": None},
@@ -225,9 +227,7 @@ async def test_each_attempt_and_each_model_is_a_generation(traced: Traced, opena
     assert traced.langfuse.named("text").metadata["model"] == "openai:gpt-4.1-nano"
 
 
-async def test_an_answer_that_is_sent_back_is_an_error_with_its_usage(
-    traced: Traced, openai_server: OpenAIServer
-) -> None:
+async def test_a_rejected_answer_is_an_error_with_its_usage(traced: Traced, openai_server: OpenAIServer) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     openai_server.script(content='{"n": "many"}', usage=USAGE)
     openai_server.script(content='{"n": 7}', usage=USAGE)
@@ -242,7 +242,7 @@ async def test_an_answer_that_is_sent_back_is_an_error_with_its_usage(
     assert accepted.level == "DEFAULT"
 
 
-async def test_what_is_refused_before_a_model_is_asked_is_seen(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_a_call_refused_before_the_request_is_traced(traced: Traced, openai_server: OpenAIServer) -> None:
     with pytest.raises(Exception, match="budget"):
         async with traced.running(
             task=replace(TASK, conf={**CONF, "_visual_ai": {"budget": {"max_tokens": 1}}})
@@ -292,7 +292,7 @@ async def test_models_and_tools_of_a_users_graph(traced: Traced, openai_server: 
 
 
 @pytest.mark.usefixtures("own_graphs")
-async def test_a_node_that_is_begun_anew_is_there_twice(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_a_restarted_node_has_two_spans(traced: Traced, openai_server: OpenAIServer) -> None:
     openai_server.script("rate_limit", retry_after=2)
     openai_server.script(content="It rains.", usage=USAGE)
     await traced.agent({"messages": [["user", "Weather in Rome?"]]}, graph=f"{USER_GRAPHS}:assistant")
@@ -306,7 +306,7 @@ async def test_a_node_that_is_begun_anew_is_there_twice(traced: Traced, openai_s
 
 
 @pytest.mark.usefixtures("own_graphs")
-async def test_a_model_that_a_tool_asks_is_within_the_tool(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_a_model_call_of_a_tool_is_nested_in_the_tool(traced: Traced, openai_server: OpenAIServer) -> None:
     openai_server.script(content="Ask somebody else.", usage=USAGE)
     await traced.agent({"question": "Who knows?"}, graph=f"{TRACED_GRAPHS}:consulting")
     assert traced.tree[2:] == ["    chain ask", "      tool expert", f"        generation {MODEL}"]
@@ -395,11 +395,11 @@ async def test_no_secret_and_no_picture_leaves(traced: Traced, openai_server: Op
     key = "QqKeyOfAProviderWithoutAPrefix"
     openai_server.script("auth", error={"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"})
     task = replace(TASK, conf={**CONF, "image_url": picture, "password": "hunter2-of-config"})
-    given = {"query": "What?", "image_url": picture, "api_key": "plain-secret-of-a-user"}
+    input_data = {"query": "What?", "image_url": picture, "api_key": "plain-secret-of-a-user"}
     asked: dict[str, Any] = {"model": MODEL, "config": {"type": "vision"}, "openai_api_key": key}
-    await traced.agent(given, task=task, **asked)
+    await traced.agent(input_data, task=task, **asked)
     with pytest.raises(Exception, match="Incorrect API key"):
-        await traced.agent(given, task=replace(task, task_id="again"), **asked)
+        await traced.agent(input_data, task=replace(task, task_id="again"), **asked)
     exported = traced.langfuse.exported
     assert len(openai_server.requests) == 2
     assert openai_server.requests[0].image_pixels
@@ -414,7 +414,7 @@ async def test_no_secret_and_no_picture_leaves(traced: Traced, openai_server: Op
     assert [path for path, _, _ in traced.langfuse.requests if path != TRACES] == []
 
 
-async def test_contents_can_stay_at_home(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_content_can_be_left_out(traced: Traced, openai_server: OpenAIServer) -> None:
     openai_server.script(content="Quite private.", usage=USAGE)
     openai_server.script("bad_request", error={"message": "Your private prompt is bad"})
     await traced.agent({"text": "A private letter."}, model=MODEL, trace_content=False)
@@ -427,7 +427,7 @@ async def test_contents_can_stay_at_home(traced: Traced, openai_server: OpenAISe
     assert refused.message == "bad_request: OpenAIInvalidRequestError"
 
 
-async def test_a_run_that_is_cancelled(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_a_cancelled_run(traced: Traced, openai_server: OpenAIServer) -> None:
     openai_server.script(hang=True)
     running = asyncio.ensure_future(traced.agent(model=MODEL))
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.in_flight == 1)
@@ -440,7 +440,7 @@ async def test_a_run_that_is_cancelled(traced: Traced, openai_server: OpenAIServ
     assert all(span.ended_at for span in traced.langfuse.spans)
 
 
-async def test_what_is_not_sampled_has_no_address(traced: Traced, engine: Engine) -> None:
+async def test_unsampled_traces_have_no_address(traced: Traced, engine: Engine) -> None:
     result = await traced.agent(model=MODEL, langfuse_sample_rate=0.0)
     assert (result["trace_url"], execution(engine)["trace_url"]) == (None, None)
     assert len(result["trace_id"]) == 32
@@ -455,7 +455,7 @@ async def test_without_keys_nothing_is_sent(traced: Traced) -> None:
 
 
 @pytest.mark.parametrize("fault", ["refused", "broken", "hanging", "unreachable"])
-async def test_agents_do_not_notice_a_langfuse_that_is_out_of_order(
+async def test_agents_are_not_affected_by_a_broken_langfuse(
     traced: Traced, openai_server: OpenAIServer, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     langfuse, more = traced.langfuse, {}
@@ -484,13 +484,13 @@ async def test_agents_do_not_notice_a_langfuse_that_is_out_of_order(
     assert gone is (fault != "hanging")
     assert langfuse.spans == []
     assert client.exporter.dropped == (0 if fault == "hanging" else 18)
-    told = [record.getMessage() for record in caplog.records if "Langfuse" in record.getMessage()]
-    assert len(told) == (0 if fault == "hanging" else 1)
+    found = [record.getMessage() for record in caplog.records if "Langfuse" in record.getMessage()]
+    assert len(found) == (0 if fault == "hanging" else 1)
     assert not [name for name in (record.name for record in caplog.records) if name.startswith(("langfuse", "opentel"))]
     assert "sk-lf" not in caplog.text
 
 
-async def test_a_langfuse_that_comes_back_gets_what_waits(traced: Traced, openai_server: OpenAIServer) -> None:
+async def test_queued_spans_are_sent_when_langfuse_recovers(traced: Traced, openai_server: OpenAIServer) -> None:
     langfuse, settings = traced.langfuse, traced.settings()
     langfuse.status = 503
     database = Database(make_async_engine(settings.database_url, application="test", pool_size=2))
@@ -521,7 +521,7 @@ print(result["trace_url"], "langfuse" in sys.modules, any("Otel" in name for nam
 
 
 @pytest.mark.parametrize("keys", [True, False])
-async def test_a_process_that_ends_sends_its_last_spans_and_one_without_keys_loads_nothing(
+async def test_an_ending_process_sends_its_last_spans_and_loads_nothing_without_keys(
     traced: Traced, pg: Any, keys: bool
 ) -> None:
     environment = {"VISUAL_AI_DATABASE_URL": pg.worker_url, "PYTHONPATH": ":".join(filter(None, sys.path))}

@@ -17,10 +17,9 @@ from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import as_failure
 from backend.db.address import plain_url
-from backend.db.runs import errors, events, executions, observations, run_usage
+from backend.db.runs import errors, events, executions, observations
 from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
-from backend.db.runs.run_usage import UsageIncrement
 from backend.db.runs.traces import Place
 from backend.services.recording.listener import Notice, record
 
@@ -118,17 +117,12 @@ def test_seq_has_no_gap_when_events_of_many_runs_are_appended_together(engine: E
                     events.append(own, ids[number % 4], [NewEvent("token", {"writer": writer, "n": number})])
                     continue
                 new = NewEvent("token", {"writer": writer, "n": number})
-                told = [
-                    TryEvents(
-                        execution_id,
-                        f"task {writer}",
-                        -1,
-                        1,
-                        [new] * size,
-                    )
+                place = Place("dag", "run", f"task {writer}", -1, 1)
+                entries = [
+                    TryEvents(execution_id, place, [new] * size)
                     for execution_id, size in zip(chosen.sample(ids, 3), (1, 0, 2), strict=True)
                 ]
-                assert events.append_from_tries(own, [*told, told[0]]) == {0, 2, 3}
+                assert events.append_from_tries(own, [*entries, entries[0]]) == {0, 2, 3}
                 if number % 5 == 4:
                     own.rollback()
 
@@ -166,7 +160,8 @@ def test_an_unknown_execution_is_rejected(connection: Connection) -> None:
     unknown = "00000000-0000-0000-0000-000000000001"
     with pytest.raises(LookupError):
         events.append(connection, unknown, [NewEvent("token", {})])
-    assert events.append_from_tries(connection, [TryEvents(unknown, "work", -1, 1, [NewEvent("token", {})])]) == set()
+    place = Place("dag", "run", "work", -1, 1)
+    assert events.append_from_tries(connection, [TryEvents(unknown, place, [NewEvent("token", {})])]) == set()
 
 
 def test_what_postgres_can_not_store_is_removed(connection: Connection) -> None:
@@ -201,14 +196,15 @@ def test_events_of_a_superseded_try_are_not_appended(
 ) -> None:
     execution_id = observations.observe(connection, run(run_state), [known] if known else [])
     before = row(connection)["last_seq"]
-    told = TryEvents(execution_id, "work", -1, speaks, [NewEvent("token", {"text": "hello"})])
+    told = TryEvents(execution_id, Place("dag", "run", "work", -1, speaks), [NewEvent("token", {"text": "hello"})])
     assert events.append_from_tries(connection, [told]) == ({0} if heard else set())
     assert row(connection)["last_seq"] == (before + 1 if heard else before)
 
 
 def test_map_indexes_are_separate_tasks(connection: Connection) -> None:
     execution_id = observations.observe(connection, run(), [TaskState("work", 1, 5, "running")])
-    told = [TryEvents(execution_id, "work", map_index, 1, [NewEvent("token", {})]) for map_index in (0, 1)]
+    places = [Place("dag", "run", "work", map_index, 1) for map_index in (0, 1)]
+    told = [TryEvents(execution_id, place, [NewEvent("token", {})]) for place in places]
     assert events.append_from_tries(connection, told) == {0}
 
 
@@ -463,10 +459,11 @@ def test_a_conf_with_a_forged_system_key_is_still_recorded(connection: Connectio
 
 def test_usage_adds_up_and_an_unknown_price_does_not_erase_the_cost(connection: Connection) -> None:
     execution_id = executions.ensure(connection, run())
-    run_usage.add(connection, [UsageIncrement(execution_id, 10, 1, None)])
+    used = {"id": execution_id, "input_tokens": 10, "output_tokens": 1}
+    executions.add_usage(connection, [{**used, "cost_usd": None}])
     assert row(connection)["cost_usd"] is None
     for _ in range(3):
-        run_usage.add(connection, [UsageIncrement(execution_id, 10, 1, Decimal("0.00000001"))])
+        executions.add_usage(connection, [{**used, "cost_usd": Decimal("0.00000001")}])
     found = row(connection)
     assert (found["input_tokens"], found["output_tokens"], found["cost_usd"]) == (40, 4, Decimal("0.00000003"))
 

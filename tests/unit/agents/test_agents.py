@@ -106,6 +106,48 @@ async def test_vision_with_a_hosted_model() -> None:
     assert shown.size == (320, 240)
 
 
+def _document(pages: list[Image.Image]) -> str:
+    return _data_url(pages[0], "TIFF", save_all=True, append_images=pages[1:], compression="tiff_deflate")
+
+
+async def test_a_hosted_model_sees_every_page_and_tile() -> None:
+    model = hosted("Three pages.")
+    graph = get_agent("vision").build({}, model, _deps(max_image_side=1000)).compile()
+    pages = [photo(64, 48), photo(9000, 120), photo(32, 24)]
+    output = await graph.ainvoke({"image_url": _document(pages), "query": "What is this?"})
+    blocks = model._asked[0][1].content_blocks
+    images = [block for block in blocks if block["type"] == "image"]
+    shown = [Image.open(io.BytesIO(base64.b64decode(block["base64"]))) for block in images]
+    assert shown[0].size == (64, 48)
+    assert all(tile.height > 90 for tile in shown[1:-1])
+    assert sum(tile.width for tile in shown[1:-1]) > 7000
+    said = [str(block["text"]).strip() for block in blocks if block["type"] == "text"]
+    assert said[:3] == [
+        "What is this?", "[Picture: page 1 of 3]", "[Picture: page 2 of 3, tile 1 of 9, from left to right]",
+    ]  # fmt: skip
+    assert said[-1] == "[Picture: page 3 of 3]"
+    assert (output["notice"], output["text_regions"]) == (None, [])
+
+
+async def test_pages_that_no_model_saw_are_named() -> None:
+    graph = get_agent("vision").build({}, hosted("A landscape."), _deps()).compile()
+    output = await graph.ainvoke({"image_url": _document([photo(8, 8)] * 18)})
+    assert output["notice"] == "Only the first 16 of 18 pages were looked at, not pages 17 to 18."
+    assert output["offline"] is False
+
+
+async def test_every_page_is_read_offline() -> None:
+    graph = get_agent("vision").build({}, LocalVision(), _deps(offline=True)).compile()
+    output = await graph.ainvoke({"image_url": _document([invoice().crop((0, 0, 700, 80)), invoice()])})
+    texts = output["text"].split("\n\n")
+    assert [text.splitlines()[0] for text in texts] == ["Page 1 of 2", "Page 2 of 2"]
+    assert texts[0].split()[4:] == ["INVOICE", "No.", "2026-1147"]
+    assert "Total EUR  79.50" in texts[1]
+    assert [(page["page"], page["width"], page["height"]) for page in output["pages"]] == [(1, 700, 80), (2, 1000, 420)]
+    assert output["text_regions"] == output["pages"][0]["text_regions"]
+    assert len(output["pages"][1]["text_regions"]) == sum(len(cells) for cells in INVOICE)
+
+
 async def test_checkpoints_hold_no_bytes(server: PictureServer) -> None:
     data = encode(photo(1500, 1000), "JPEG", quality=95)
     assert len(data) > 200_000

@@ -96,6 +96,27 @@ def test_pictures_it_does_not_hold(source: str, message: str) -> None:
         LocalVision().invoke([HumanMessage([{"type": "image_url", "image_url": {"url": source}}])])
 
 
+def test_all_pictures_of_a_message_are_looked_at() -> None:
+    pictures = [
+        {"type": "image", "base64": base64.b64encode(encode(image)).decode(), "mime_type": "image/png"}
+        for image in (invoice().crop((0, 0, 700, 80)), Image.new("RGB", (20, 10), "teal"))
+    ]
+    answer = LocalVision().invoke([HumanMessage([{"type": "text", "text": "Which number?"}, *pictures])])
+    analysis = answer.additional_kwargs["analysis"]
+    assert analysis["text"].split("\n")[0] == "Picture 1"
+    assert "2026-1147" in analysis["text"]
+    assert [(page["picture"], page["page"], page["width"]) for page in analysis["pages"]] == [(1, 1, 700), (2, 1, 20)]
+    assert "Picture 2:\nPicture: 20 × 10 pixels, PNG." in answer.text
+
+
+def test_what_is_beyond_the_bound_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.models.offline.vision.MAX_PARTS", 2)
+    picture = {"type": "image", "base64": _png(), "mime_type": "image/png"}
+    analysis = LocalVision().invoke([HumanMessage([picture] * 3)]).additional_kwargs["analysis"]
+    assert analysis["shortcomings"] == ["Only the first 2 of 3 pictures and pages were looked at."]
+    assert analysis["notice"].endswith(analysis["shortcomings"][0])
+
+
 def test_limits_are_its_own() -> None:
     with pytest.raises(ImageInputError, match="limit of 100"):
         LocalVision(max_image_pixels=100).invoke([_asking("?", photo(64, 48))])

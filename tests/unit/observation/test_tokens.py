@@ -1,4 +1,4 @@
-"""Tokens are told together: at most 20 events a second for each agent, whatever it does."""
+"""Tokens are reported together: at most 20 events a second for each agent."""
 
 import asyncio
 from itertools import pairwise
@@ -53,20 +53,20 @@ def observer(kept: Kept) -> AgentObserver:
     return AgentObserver(cast(Recorder, kept), place, model="openai:gpt-4.1-mini", trace_id="t")
 
 
-async def test_nodes_that_speak_at_once_share_the_agents_rate(observer: AgentObserver, kept: Kept) -> None:
+async def test_concurrent_nodes_share_the_agents_token_rate(observer: AgentObserver, kept: Kept) -> None:
     loop = asyncio.get_running_loop()
-    began, said = loop.time(), dict.fromkeys(NODES, "")
+    began, expected = loop.time(), dict.fromkeys(NODES, "")
     number = 0
     while loop.time() < began + 1:
         for node in NODES:
             observer.token(of(node), f"{number} ")
-            said[node] += f"{number} "
+            expected[node] += f"{number} "
         number += 1
         await asyncio.sleep(0.002)
     observer.finish("success", None)
     lasted = loop.time() - began
     tokens = kept.tokens()
-    assert {node: "".join(data["text"] for _, data in tokens if data["node"] == node) for node in NODES} == said
+    assert {node: "".join(data["text"] for _, data in tokens if data["node"] == node) for node in NODES} == expected
     assert len(tokens) <= lasted / TOKEN_INTERVAL + len(NODES), "what was left when the agent ended comes on top"
     assert len(tokens) >= 5
     assert {(data["task_id"], data["map_index"], data["try_number"], data["agent"]) for _, data in tokens} == {
@@ -76,21 +76,21 @@ async def test_nodes_that_speak_at_once_share_the_agents_rate(observer: AgentObs
         assert later[0] - earlier[0] >= TOKEN_INTERVAL * 0.9
 
 
-async def test_a_nodes_last_words_stand_before_its_end(observer: AgentObserver, kept: Kept) -> None:
+async def test_a_nodes_last_tokens_precede_its_end(observer: AgentObserver, kept: Kept) -> None:
     observer.node_started("1", "draft", None)
     observer.node_started("2", "check", None)
     observer.token(of("draft", "1"), "the ")
     observer.token(of("check", "2"), "hm")
     observer.token(of("draft", "1"), "end")
     observer.node_finished("1", None, None)
-    told = [(event.type, event.payload["node"], event.payload.get("state") or event.payload["text"])
+    reported = [(event.type, event.payload["node"], event.payload.get("state") or event.payload["text"])
             for _, event in kept.events]  # fmt: skip
-    assert told[2:] == [("token", "draft", "the end"), ("agent_update", "draft", "success")]
+    assert reported[2:] == [("token", "draft", "the end"), ("agent_update", "draft", "success")]
     early = kept.tokens()[0][0]
     await eventually(lambda: len(kept.tokens()) == 2)
     at, data = kept.tokens()[1]
     assert (data["node"], data["text"]) == ("check", "hm")
-    assert at - early >= TOKEN_INTERVAL * 0.9, "what was told early is made up for"
+    assert at - early >= TOKEN_INTERVAL * 0.9, "an early event is made up for"
 
 
 @pytest.mark.parametrize("seen_before_the_failure", [True, False])

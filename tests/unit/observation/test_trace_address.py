@@ -40,7 +40,7 @@ def test_addresses() -> None:
         assert trace_url_of(settings(**off), trace_id) is None
 
 
-def test_names_fit() -> None:
+def test_long_names_are_shortened() -> None:
     assert session_of("dag", "manual__1") == "dag/manual__1"
     long = [session_of("d" * 250, f"run-{number}") for number in range(2)]
     assert [len(name) for name in long] == [200, 200]
@@ -48,7 +48,7 @@ def test_names_fit() -> None:
     assert langfuse_name("Jörg, 50 %") == "J%C3%B6rg, 50 %"
 
 
-def test_what_stands_in_the_example_file_is_no_key() -> None:
+def test_placeholders_of_the_example_file_are_not_keys() -> None:
     example = settings(langfuse_public_key="your_langfuse_public_key", langfuse_secret_key="your_langfuse_secret_key")
     assert (example.langfuse_public_key, example.langfuse_secret_key, example.tracing) == (None, None, False)
 
@@ -59,7 +59,7 @@ def test_what_stands_in_the_example_file_is_no_key() -> None:
         ("LANGFUSE_HOST", "cloud.langfuse.com", "write an address"),
         ("LANGFUSE_BASE_URL", "ftp://somewhere", "write an address"),
         ("LANGFUSE_TRACING_ENVIRONMENT", "Production", "a-z"),
-        ("LANGFUSE_TRACING_ENVIRONMENT", "langfuse-own", "begins with"),
+        ("LANGFUSE_TRACING_ENVIRONMENT", "langfuse-own", "begin with"),
         ("LANGFUSE_SAMPLE_RATE", "1.5", "less than or equal to 1"),
     ],
 )

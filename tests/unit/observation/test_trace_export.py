@@ -1,4 +1,4 @@
-"""The way to Langfuse: bounded in memory and time, quiet, and nobody waits for it."""
+"""The export to Langfuse: bounded in memory and time, with few log lines, and no agent waits for it."""
 
 import gzip
 import logging
@@ -28,7 +28,7 @@ def spans(count: int, size: int = 0) -> list[ReadableSpan]:
 
 
 class Langfuse:
-    """Answers as it is told, and keeps what it gets."""
+    """Answers as scripted, and keeps what it receives."""
 
     def __init__(self) -> None:
         self.answers: list[int | Exception] = []
@@ -61,7 +61,7 @@ def exporter(langfuse: Langfuse) -> TraceExporter:
     return TraceExporter("https://langfuse.test", "pk", "sk", client)
 
 
-def test_what_passes_is_tried_again(
+def test_transient_errors_are_retried(
     exporter: TraceExporter, langfuse: Langfuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter_module, "_WAITS", (0.01, 0.01, 0.01))
@@ -85,7 +85,7 @@ def test_large_batches_are_sent_in_parts(
     assert sum(len(decoded(body)) for body in langfuse.requests) == exporter.sent == 20
 
 
-def test_what_waits_is_bounded(
+def test_the_queue_is_bounded(
     exporter: TraceExporter, langfuse: Langfuse, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(exporter_module, "WAITING_BYTES", 2_000)
@@ -102,7 +102,7 @@ def test_what_waits_is_bounded(
     assert [record.getMessage() for record in caplog.records] == ["100 spans of traces did not reach Langfuse"]
 
 
-def test_refused_keys_are_told_once_and_not_tried_with_each_batch(
+def test_rejected_keys_are_logged_once_and_not_retried_with_each_batch(
     exporter: TraceExporter, langfuse: Langfuse, caplog: pytest.LogCaptureFixture
 ) -> None:
     langfuse.answers = [401] * 10
@@ -116,7 +116,7 @@ def test_refused_keys_are_told_once_and_not_tried_with_each_batch(
     ]
 
 
-def test_who_ends_waits_for_no_retries(exporter: TraceExporter, langfuse: Langfuse) -> None:
+def test_shutdown_does_not_wait_for_retries(exporter: TraceExporter, langfuse: Langfuse) -> None:
     langfuse.answers = [500] * 10
     for _ in range(3):
         exporter.export(spans(1))
@@ -125,7 +125,7 @@ def test_who_ends_waits_for_no_retries(exporter: TraceExporter, langfuse: Langfu
     assert len(langfuse.requests) == 1
 
 
-def test_an_outage_is_told_of_when_it_begins_and_ends(
+def test_an_outage_is_logged_when_it_begins_and_ends(
     exporter: TraceExporter, langfuse: Langfuse, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger=exporter_module.__name__)

@@ -21,7 +21,7 @@ from backend.runtime.specs import AgentSpec, parse_agent
 class _Observer:
     def uses(self, model: str | None, notice: str | None) -> None: ...
 
-    def begin(self, given: Any) -> None: ...
+    def begin(self, argument: Any) -> None: ...
 
 
 GIVEN = {"text": "The harbour was quiet."}
@@ -39,7 +39,7 @@ def graph_of(resources: AgentResources, config: dict[str, Any], *, key: str | No
     return graph
 
 
-async def test_agents_that_are_alike_share_a_graph_and_others_do_not() -> None:
+async def test_only_identical_agents_share_a_graph() -> None:
     async with AgentResources(SETTINGS, cast(Database, None), gate=OpenGate(), shared=True) as resources:
         first, second = (graph_of(resources, {"system_prompt": "Be brief."}) for _ in range(2))
         others = [

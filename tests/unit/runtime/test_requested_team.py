@@ -16,20 +16,20 @@ def agent(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "type": "text", **more}
 
 
-def test_jinja_in_the_input_of_a_team_that_is_kept() -> None:
+def test_a_saved_team_may_not_have_jinja_in_its_input() -> None:
     team = {"agents": [agent("a", input_data={"text": "{{ dag_run.conf.text }}"})]}
     check_team(team)
     with pytest.raises(InputError, match=r"agents\[0\].input_data: holds Jinja"):
         check_team(team, kept=True)
 
 
-def fault(**given: Any) -> str:
+def fault(**argument: Any) -> str:
     with pytest.raises(InputError) as refused:
-        check_team(given)
+        check_team(argument)
     return str(refused.value)
 
 
-def test_a_team_of_every_kind_of_argument() -> None:
+def test_a_team_with_every_kind_of_argument() -> None:
     team = check_team(
         {
             "agents": [
@@ -52,7 +52,7 @@ def test_a_team_of_every_kind_of_argument() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("argument", "message"),
     [
         ({"agents": [agent("a"), agent("a")]}, "agents[1].name: is 'a', which another agent has"),
         (
@@ -94,37 +94,37 @@ def test_a_team_of_every_kind_of_argument() -> None:
         ),
     ],
 )
-def test_what_is_refused(given: dict[str, Any], message: str) -> None:
-    assert fault(**given).startswith(message)
+def test_invalid_teams_are_rejected(argument: dict[str, Any], message: str) -> None:
+    assert fault(**argument).startswith(message)
 
 
-def test_a_graph_that_the_deployment_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_graph_of_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISUAL_AI_LANGGRAPH_JSON", PROJECT)
     get_settings.cache_clear()
     try:
-        given: dict[str, Any] = {
+        argument: dict[str, Any] = {
             "agents": [{"name": "mine", "graph": "five_steps"}],
             "question": "Why?",
             "_visual_ai": {},
             "text": None,
         }
-        assert plan_agents(given)[0]["input_data"] == {"question": "Why?"}
+        assert plan_agents(argument)[0]["input_data"] == {"question": "Why?"}
         own = {"name": "mine", "graph": "five_steps", "input_data": {"topic": {"$input": "question"}}}
-        assert plan_agents({**given, "agents": [own]})[0]["input_data"] == {"topic": "Why?"}
+        assert plan_agents({**argument, "agents": [own]})[0]["input_data"] == {"topic": "Why?"}
         assert "there is no 'other'" in fault(agents=[{"name": "mine", "graph": "other"}])
     finally:
         get_settings.cache_clear()
 
 
-def test_what_agents_get_of_the_input() -> None:
+def test_agents_receive_their_share_of_the_input() -> None:
     agents = [
         agent("plain"),
         agent("own", input_data={"text": {"$input": "contract"}, "parts": [{"of": {"$input": "order"}}, 1]}),
         agent("literal", input_data={"text": "{{ not rendered }}"}),
     ]
     order = {"$input": "contract", "id": 7}  # a run's own input is data, whatever it looks like
-    given = {"agents": agents, "query": "Why?", "text": "A text.", "image_url": " ", "contract": "C", "order": order}
-    assert [entry["input_data"] for entry in plan_agents(given)] == [
+    argument = {"agents": agents, "query": "Why?", "text": "A text.", "image_url": " ", "contract": "C", "order": order}
+    assert [entry["input_data"] for entry in plan_agents(argument)] == [
         {"query": "Why?", "text": "A text."},
         {"query": "Why?", "text": "C", "parts": [{"of": order}, 1]},
         {"query": "Why?", "text": "{{ not rendered }}"},
@@ -144,13 +144,13 @@ def test_what_agents_get_of_the_input() -> None:
         ([agent("a"), agent("b")], "sequential", "text: is missing"),
     ],
 )
-def test_what_is_missing_is_named(agents: list[Any], mode: str, message: str) -> None:
+def test_missing_input_is_named(agents: list[Any], mode: str, message: str) -> None:
     with pytest.raises(InputError) as refused:
         plan_agents({"agents": agents, "orchestration_mode": mode, "query": "Why?"})
     assert str(refused.value).startswith(message)
 
 
-def test_what_may_come_from_the_agents_before() -> None:
+def test_input_that_earlier_agents_may_provide_is_not_required() -> None:
     first = agent("a", input_data={"text": "x"})
     plan_agents({"agents": [first, agent("b")], "orchestration_mode": "sequential"})
     plan_agents({"agents": [first, agent("b", depends_on=["a"])], "orchestration_mode": "graph"})

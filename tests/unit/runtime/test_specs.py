@@ -10,7 +10,7 @@ from backend.runtime.specs import is_template, parse_agent, parse_team, without_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "field", "says"),
+    ("arguments", "field", "message"),
     [
         ({"agent_config": None}, "agent_config", "is missing"),
         ({"agent_config": "vision"}, "agent_config", "not str"),
@@ -33,19 +33,19 @@ from backend.runtime.specs import is_template, parse_agent, parse_team, without_
         ({"timeout": timedelta(0)}, "timeout", "above 0"),
     ],
 )
-def test_a_wrong_argument_of_one_agent(arguments: dict[str, Any], field: str, says: str) -> None:
-    given = {"agent_config": {"type": "text"}, "input_data": None, **arguments}
+def test_a_wrong_argument_of_one_agent(arguments: dict[str, Any], field: str, message: str) -> None:
+    argument = {"agent_config": {"type": "text"}, "input_data": None, **arguments}
     with pytest.raises(InputError) as raised:
-        parse_agent(**given)
+        parse_agent(**argument)
     assert raised.value.field == field
-    assert says in raised.value.message
+    assert message in raised.value.message
 
 
 GOOD = {"name": "a", "type": "text"}
 
 
 @pytest.mark.parametrize(
-    ("agents", "mode", "field", "says"),
+    ("agents", "mode", "field", "message"),
     [
         ([GOOD], "paralel", "orchestration_mode", "'paralel'"),
         ([GOOD], None, "orchestration_mode", "one of parallel, sequential"),
@@ -67,11 +67,11 @@ GOOD = {"name": "a", "type": "text"}
         ([{**GOOD, "tone": "warm"}], "parallel", "agents[0]", "tone"),
     ],
 )
-def test_a_wrong_argument_of_a_team(agents: Any, mode: Any, field: str, says: str) -> None:
+def test_a_wrong_argument_of_a_team(agents: Any, mode: Any, field: str, message: str) -> None:
     with pytest.raises(InputError) as raised:
         parse_team(agents, mode)
     assert raised.value.field == field
-    assert says in raised.value.message
+    assert message in raised.value.message
 
 
 def test_one_agent() -> None:
@@ -83,13 +83,13 @@ def test_one_agent() -> None:
 
 
 def test_a_team() -> None:
-    given: list[dict[str, Any]] = [
+    argument: list[dict[str, Any]] = [
         {"name": "eyes", "type": "vision", "required": False, "timeout": 5, "temperature": 0, "model": "own"},
         {"name": "words", "type": "text", "input_data": {"text": "t"}},
     ]
-    before = [dict(entry) for entry in given]
-    eyes, words = parse_team(given, "sequential", model="shared")
-    assert given == before
+    before = [dict(entry) for entry in argument]
+    eyes, words = parse_team(argument, "sequential", model="shared")
+    assert argument == before
     assert (eyes.name, eyes.required, eyes.timeout, eyes.model) == ("eyes", False, 5.0, "own")
     assert (eyes.config, eyes.input_data) == ({"temperature": 0}, None)
     assert (words.required, words.model, words.input_data) == (True, "shared", {"text": "t"})
@@ -108,7 +108,7 @@ def test_templates_are_left_for_the_run() -> None:
         ("{ a }", False), ({"a": 1}, False), (None, False), (3, False),
     ],
 )  # fmt: skip
-def test_what_is_a_template(value: Any, expected: bool) -> None:
+def test_templates_are_recognized(value: Any, expected: bool) -> None:
     assert is_template(value) is expected
 
 

@@ -29,8 +29,8 @@ def test_a_team_by_dependencies() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_required_timeout_and_model_are_taken_in_each_mode(mode: str) -> None:
-    given = [agent("a", required=False, timeout=timedelta(seconds=3), model="openai:gpt-4.1"), agent("b")]
-    first, second = parse_team(given, mode, model="openai:o3")
+    argument = [agent("a", required=False, timeout=timedelta(seconds=3), model="openai:gpt-4.1"), agent("b")]
+    first, second = parse_team(argument, mode, model="openai:o3")
     assert (first.required, first.timeout, first.model) == (False, 3.0, "openai:gpt-4.1")
     assert (second.required, second.timeout, second.model) == (True, None, "openai:o3")
 
@@ -80,7 +80,7 @@ def test_required_timeout_and_model_are_taken_in_each_mode(mode: str) -> None:
         ),
     ],
 )
-def test_what_a_team_refuses(agents: Any, mode: Any, message: str) -> None:
+def test_invalid_team_arguments_are_rejected(agents: Any, mode: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_team(agents, mode)
     assert str(caught.value).startswith(message)
@@ -111,7 +111,7 @@ def test_output_schemas(schema: Any) -> None:
         ({"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}}, "refers to '#/$defs/b', which it does not h"),
     ],
 )
-def test_what_an_output_schema_refuses(schema: Any, message: str) -> None:
+def test_invalid_output_schemas_are_rejected(schema: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_agent({"type": "text"}, None, output_schema=schema)
     assert str(caught.value).startswith(f"output_schema: {message}")
@@ -120,7 +120,7 @@ def test_what_an_output_schema_refuses(schema: Any, message: str) -> None:
     assert str(caught.value).startswith(f"agent_config.output_schema: {message}")
 
 
-def test_two_output_schemas_are_one_too_many() -> None:
+def test_two_different_output_schemas_are_rejected() -> None:
     with pytest.raises(InputError, match=r"^output_schema: is another one than that of agent_config"):
         parse_agent({"type": "text", "output_schema": SCHEMA}, None, output_schema="a:B")
 
@@ -141,20 +141,20 @@ def test_max_steps(value: Any, steps: int) -> None:
         (5, "graph", "max_steps: is for the mode 'supervisor', not 'graph'"),
     ],
 )
-def test_what_max_steps_refuses(value: Any, mode: Any, message: str) -> None:
+def test_invalid_max_steps_are_rejected(value: Any, mode: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_max_steps(value, mode, agents=3)
     assert str(caught.value).startswith(message)
 
 
-def test_a_supervisor_can_be_set_up() -> None:
+def test_a_supervisor_can_be_configured() -> None:
     spec = parse_supervisor({"model": "openai:o3", "system_prompt": "Be quick.", "timeout": 5}, model="openai:gpt-4.1")
     assert (spec.name, spec.type, spec.model, spec.timeout) == ("supervisor", "supervisor", "openai:o3", 5.0)
     assert parse_supervisor(None, model="openai:gpt-4.1").model == "openai:gpt-4.1"
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("argument", "message"),
     [
         ("gpt", "supervisor: has to be a dict, not str"),
         ({"type": "text"}, "supervisor: can't set 'type'"),
@@ -163,9 +163,9 @@ def test_a_supervisor_can_be_set_up() -> None:
         ({"output_schema": SCHEMA}, "supervisor.output_schema: is given, but"),
     ],
 )
-def test_what_a_supervisor_refuses(given: Any, message: str) -> None:
+def test_invalid_supervisor_arguments_are_rejected(argument: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse_supervisor(given)
+        parse_supervisor(argument)
     assert str(caught.value).startswith(message)
 
 
@@ -188,7 +188,7 @@ def test_operators_check_when_the_dag_is_parsed() -> None:
         MultiAgentOperator(task_id="t", agents=[agent("a")], supervisor={"speed": 1})
 
 
-def test_what_is_known_later_is_checked_later() -> None:
+def test_templated_arguments_are_checked_when_the_task_runs() -> None:
     operator = MultiAgentOperator(
         task_id="t",
         agents=[agent("a"), agent("b", depends_on=["a"], input_data={})],

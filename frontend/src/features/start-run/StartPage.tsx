@@ -85,6 +85,11 @@ export function StartPage() {
             Unpause it in Airflow to start runs.
           </Alert>
         ) : null}
+        {workflow.data?.import_error ? (
+          <Alert color="red" title="This workflow can't be run">
+            Its file doesn't load: {workflow.data.import_error}
+          </Alert>
+        ) : null}
         {name !== "" && template.data ? <TemplateNotice template={template.data} /> : null}
         {above ? <ProblemAlert error={problem} without={known} /> : null}
         {ready ? (

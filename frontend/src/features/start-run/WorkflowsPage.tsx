@@ -61,6 +61,11 @@ function Card({ workflow }: { workflow: WorkflowOut }) {
                 Paused
               </Badge>
             ) : null}
+            {workflow.import_error ? (
+              <Badge color="red" variant="light" title={workflow.import_error}>
+                Import error
+              </Badge>
+            ) : null}
             {workflow.tags.map((tag) => (
               <Badge key={tag} color="gray" variant="light">
                 {tag}

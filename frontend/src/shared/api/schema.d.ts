@@ -164,7 +164,9 @@ export interface paths {
         };
         /**
          * List Workflows
-         * @description The DAGs that you may see and that can be triggered, with the JSON Schema of their input.
+         * @description The DAGs that you may see and trigger, with the JSON Schema of their input.
+         *
+         *     A DAG whose file no longer loads is listed with its `import_error` and can't be triggered until it is repaired.
          */
         get: operations["list_workflows_workflows_get"];
         put?: never;
@@ -2275,6 +2277,11 @@ export interface components {
             input_data: {
                 [key: string]: unknown;
             };
+            /**
+             * Logical Date
+             * @description The date that the run is about, for templates such as `{{ ds }}`; a DAG has one run per date
+             */
+            logical_date?: string | null;
         };
         /**
          * Usage
@@ -2400,6 +2407,11 @@ export interface components {
             input_schema: {
                 [key: string]: unknown;
             };
+            /**
+             * Import Error
+             * @description Why the DAG's file no longer loads; a DAG with an import error can't be triggered
+             */
+            import_error?: string | null;
             /** Tasks */
             tasks: components["schemas"]["WorkflowTaskOut"][] | null;
         };
@@ -2479,7 +2491,7 @@ export interface components {
         };
         /**
          * WorkflowOut
-         * @description A DAG that can be triggered; `input_schema` is the JSON Schema (2020-12) of its `input_data`.
+         * @description A DAG; `input_schema` is the JSON Schema (2020-12) of its `input_data`.
          */
         WorkflowOut: {
             /** Dag Id */
@@ -2496,6 +2508,11 @@ export interface components {
             input_schema: {
                 [key: string]: unknown;
             };
+            /**
+             * Import Error
+             * @description Why the DAG's file no longer loads; a DAG with an import error can't be triggered
+             */
+            import_error?: string | null;
         };
         /**
          * WorkflowTaskOut
