@@ -53,8 +53,8 @@ def test_a_deferrable_agent_can_be_tested_from_the_command_line(
     stack: RunningStack, airflow: httpx.Client, openai_server: OpenAIServer
 ) -> None:
     tested = stack.command("airflow", "dags", "test", "agent_deferrable")
-    newest = {"order_by": "-id", "limit": 1}
-    (run,) = airflow.get("/api/v2/dags/agent_deferrable/dagRuns", params=newest).raise_for_status().json()["dag_runs"]
+    newest = airflow.get("/api/v2/dags/agent_deferrable/dagRuns", params={"order_by": "-id", "limit": 1})
+    (run,) = newest.raise_for_status().json()["dag_runs"]
     assert run["state"] == "success", tested.stdout + tested.stderr
     assert xcom(airflow, "agent_deferrable", run["dag_run_id"], "agent")["agent"] == "text"
     assert len(openai_server.requests) == 1
