@@ -29,7 +29,7 @@ token: install ## Print an access token of the development user
 	@$(RUN) -m backend token
 
 test: install ## Run all tests; some of them: make test ARGS="tests/unit -q"
-	@$(RUN) -m pytest $(or $(ARGS),-n 2 --dist loadgroup --no-loadscope-reorder)
+	@$(RUN) -m pytest $(or $(ARGS),-n 2 --dist loadfile --no-loadscope-reorder)
 	@$(if $(ARGS),,$(RUN) -m backend frontend test)
 
 lint: install ## Check style, formatting, types and import rules
