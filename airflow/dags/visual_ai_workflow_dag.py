@@ -39,7 +39,6 @@ with DAG(
         "image_url": Param(
             "sample://invoice",
             type="string",
-            minLength=1,
             pattern=r"^\s*([Hh][Tt][Tt][Pp][Ss]?://|[Dd][Aa][Tt][Aa]:|upload://|sample://)",
             title="Picture",
             description="An https://, http:// or data: address, or the image_url of an upload (POST /images)",

@@ -83,7 +83,10 @@ class Workflow:
                     if name not in error.instance and not partial:
                         faults.append(FieldError(pointer("input_data", *path, name), "is required"))
                 continue
-            faults.append(FieldError(pointer("input_data", *path), error.message[:500]))
+            message = error.message
+            if error.validator == "pattern" and "description" in error.schema:  # says more than the expression does
+                message = f"{error.instance[:80]!r} has the wrong form; expected: {error.schema['description']}"
+            faults.append(FieldError(pointer("input_data", *path), message[:500]))
         return list(dict.fromkeys(faults))
 
 
