@@ -3,7 +3,7 @@
 `EventSourceResponse` as it comes runs four asyncio tasks for each stream (body, ping, shutdown watcher, disconnect
 watcher), and Starlette keeps each layer of middleware and FastAPI's routing on the stack for as long as the response
 lasts. With 1,000 clients, its own `__call__` takes 42 KiB per stream, even outside of the middleware; served as here it
-takes 21 KiB. The latency is the same (`make bench ARGS=streams`). Therefore:
+takes 21 KiB (`make bench ARGS=streams`). Therefore:
 
 * `EventStream.__call__` runs inside the middleware and sends the headers and the first chunk. An error before that
   becomes an ordinary HTTP error response.
