@@ -181,6 +181,8 @@ def _team_role(role: str, name: str, argument: Any, model: Any, error_policy: An
     own_policy = _policy(config.pop(ERROR_POLICY, None), f"{role}.{ERROR_POLICY}")
     if unknown := sorted(AGENT_KEYS.intersection(config)):
         raise InputError(f"can't set {unknown[0]!r}", field=role)
+    if own_model is None and model is not None and not isinstance(model, str):  # the team's
+        raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field="model")
     spec = _spec({**config, "type": role, "name": name}, None, own_model or model, timeout, role, f"{role}.")
     return replace(spec, error_policy=_both(_policy(error_policy, ERROR_POLICY), own_policy))
 

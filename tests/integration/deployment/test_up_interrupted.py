@@ -36,6 +36,8 @@ def test_an_interrupted_start_exits_with_130(tmp_path: Path, silent_server: int,
             "POSTGRES_PORT": str(silent_server),
         },
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell that runs the tests in the background has them ignore the signal, and they would pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         assert process.stdout is not None

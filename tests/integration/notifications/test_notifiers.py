@@ -174,7 +174,7 @@ async def test_a_named_user_and_a_named_target(
 def test_nobody_to_tell_is_said_in_the_log(database_url: str) -> None:
     with capture_logs() as logs:
         VisualAINotifier(user_id="nobody")(task_context())
-    assert "the user 'nobody' has no notification target for alerts" in logs[-1]["event"]
+    assert "the user 'nobody' has no target for alerts" in logs[-1]["event"]
     assert rows(database_url, "notification_causes") == []
 
 
