@@ -18,7 +18,7 @@ from backend.models.offline.image_measurements import PaletteColour, measure
 from backend.models.offline.page_layout import TextRegion
 from backend.models.prompts.picture import show_picture
 from backend.models.reply import Model, local_analysis
-from backend.pictures.load import LoadedImage
+from backend.pictures.picture import LoadedImage
 
 SYSTEM_PROMPT = (
     "You analyse one picture. Answer the question from what is visible; say so when something can't be seen "

@@ -60,9 +60,11 @@ AIRFLOW_DEFAULTS = {
     # A task whose whole worker is gone is retried after this time; the default is 5 minutes. With less than a
     # minute, tasks that can't report during a restart of the API server or a database failover would count as dead.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
-    # How many heartbeats may fail, each after five attempts (4 s or more). With the default of 3 all tasks end when the
-    # API server is away for as long as a slow start takes. A task that must stop learns so from a successful heartbeat.
-    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "10",
+    # A task asks the API server again for about 80 s, at most 5 s apart, so a restart or a slow start of that server costs
+    # no try. With the defaults (five attempts, 6 s or more) a task that begins before the server is ready has failed,
+    # and a running one ends after three heartbeats. A task that must stop learns so from a successful heartbeat.
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "30",
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
     # How often, in seconds, a task's supervisor checks whether its process has ended: with the default of 5 a failed
     # task often ends 5 s late, and a stopped one keeps running for as long.
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",

@@ -10,7 +10,8 @@ from functools import lru_cache
 from cachetools import TTLCache
 
 from backend.core.settings import Settings
-from backend.pictures.load import LoadedImage, ReadUpload, load_image
+from backend.pictures.load import ReadUpload, load_image
+from backend.pictures.picture import LoadedImage
 
 MAX_BYTES = 64 * 2**20
 """The limit on all cached pictures together, in bytes of their compressed originals."""

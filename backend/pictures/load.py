@@ -11,17 +11,17 @@ import binascii
 import hashlib
 import io
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 from backend.core.settings import Settings
-from backend.pictures.background import flattened
 from backend.pictures.errors import ImageFetchError, ImageInputError
 from backend.pictures.exif import read_exif
-from backend.pictures.parts import MAX_PARTS, STRIP
+from backend.pictures.parts import MAX_PARTS
+from backend.pictures.picture import MEDIA_TYPES, LoadedImage, PictureFacts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ImageFetchError",
     "ImageInputError",
-    "LoadedImage",
-    "PictureFacts",
     "ReadUpload",
     "UploadFacts",
     "inspect_upload",
@@ -42,16 +40,6 @@ __all__ = [
 
 ReadUpload = Callable[[UUID], Awaitable[bytes | None]]
 """Returns the bytes of an upload, or None if there is no such upload, or no longer."""
-
-MEDIA_TYPES = {
-    "PNG": "image/png",
-    "JPEG": "image/jpeg",
-    "WEBP": "image/webp",
-    "GIF": "image/gif",
-    "BMP": "image/bmp",
-    "TIFF": "image/tiff",
-}
-"""The formats that are accepted, by Pillow's names for them."""
 
 
 class ImageLimits(Protocol):
@@ -67,35 +55,6 @@ class ImageLimits(Protocol):
 SAMPLES = ("invoice",)
 """The sample pictures that come with the package, by their names in `sample://<name>`."""
 
-LOSSLESS = frozenset({"PNG", "GIF", "BMP", "TIFF"})
-MAX_MODEL_PNG = 4 * 2**20
-"""A lossless picture of more bytes than this is sent to the model as JPEG: a photograph gains nothing from PNG."""
-JPEG_QUALITY = 90
-
-
-@dataclass(frozen=True, slots=True)
-class PictureFacts:
-    """The technical facts of a picture, regardless of what it shows.
-
-    `width` and `height` are in pixels, with the EXIF orientation applied, as a viewer shows the picture. Boxes use the
-    same coordinates everywhere. `mode` is Pillow's; `frames` counts the pictures in an animation or a multi-page file.
-    """
-
-    width: int
-    height: int
-    format: str
-    media_type: str
-    mode: str
-    size_bytes: int
-    sha256: str
-    animated: bool
-    frames: int
-    exif: dict[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The facts as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class UploadFacts:
@@ -104,70 +63,6 @@ class UploadFacts:
     media_type: str
     width: int
     height: int
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedImage:
-    """A picture that was decoded once, completely. Holds the original bytes, not the pixels.
-
-    `page_frames` holds, for each page of a document, the number of its frame and its size as a viewer shows it; at most
-    `MAX_PARTS` of the `pages` are listed. An animation is one page, its first frame.
-    """
-
-    facts: PictureFacts
-    data: bytes = field(repr=False)
-    page_frames: tuple[tuple[int, int, int], ...] = ()
-    pages: int = 1
-
-    def page_size(self, page: int = 1) -> tuple[int, int]:
-        """Width and height of a page in pixels."""
-        if page == 1:
-            return self.facts.width, self.facts.height
-        _, width, height = self.page_frames[page - 1]
-        return width, height
-
-    def is_strip(self, page: int, max_side: int) -> bool:
-        """Whether a page is so long that it would be illegible at `max_side` pixels."""
-        width, height = self.page_size(page)
-        return max(width, height) > max(max_side, STRIP * min(width, height) - 1)
-
-    def upright(self, max_side: int | None = None, page: int = 1) -> "Image.Image":
-        """A page in RGB, the right way up, transparency laid on a ground that it stands out from; blocking.
-
-        With `max_side`, neither side is longer than that many pixels; a smaller picture is not enlarged.
-        """
-        from PIL import Image, ImageOps
-
-        with Image.open(io.BytesIO(self.data), formats=list(MEDIA_TYPES)) as opened:
-            if page > 1:
-                opened.seek(self.page_frames[page - 1][0])
-            if max_side is not None:
-                # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; Pillow never goes below the requested one.
-                opened.draft(None, (max_side, max_side))
-            image = _as_rgb(ImageOps.exif_transpose(opened))
-        if max_side is not None and max(image.size) > max_side:
-            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        return image
-
-    def for_model(self, max_side: int) -> tuple[bytes, str]:
-        """The first page as a model gets it: `(bytes, media type)`, PNG or JPEG; blocking.
-
-        It is scaled down to `max_side` pixels, has its orientation applied, and carries no metadata, so that neither
-        position nor camera are disclosed.
-        """
-        return self.encoded(self.upright(max_side), max_side)
-
-    def encoded(self, image: "Image.Image", max_side: int | None) -> tuple[bytes, str]:
-        """Pixels of this picture as `(bytes, media type)`, without metadata; PNG when the original is lossless."""
-        from PIL import Image
-
-        if max_side is not None and max(image.size) > max_side:
-            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        if self.facts.format in LOSSLESS:
-            data = _encoded(image, "PNG")
-            if len(data) <= MAX_MODEL_PNG:
-                return data, "image/png"
-        return _encoded(image, "JPEG", quality=JPEG_QUALITY), "image/jpeg"
 
 
 async def load_image(
@@ -294,26 +189,6 @@ def _check_pixels(image: "Image.Image", limit: int) -> None:
     width, height = image.size
     if width * height > limit:
         raise _too_many_pixels(limit, f"{width} × {height}")
-
-
-def _as_rgb(image: "Image.Image") -> "Image.Image":
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        # Pillow clips grey values of more than 8 bits at 255 instead of scaling them.
-        low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]  # one band
-        if image.mode.startswith("I;16"):
-            low, high = 0.0, 65535.0
-        scale = 255.0 / (high - low) if high > low else 0.0
-        return image.convert("F").point(lambda value: value * scale - low * scale).convert("L").convert("RGB")
-    if image.has_transparency_data:
-        return flattened(image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def _encoded(image: "Image.Image", image_format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.info.clear()  # the original's metadata
-    image.save(buffer, image_format, **options)
-    return buffer.getvalue()
 
 
 def _decode_data_url(source: str, max_bytes: int) -> bytes:

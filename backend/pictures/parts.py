@@ -10,16 +10,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from backend.pictures.picture import STRIP, LoadedImage
+
 if TYPE_CHECKING:
     from PIL import Image
 
-    from backend.pictures.load import LoadedImage
-
 MAX_PARTS = 16
 """Pages and tiles that are looked at: each costs about 1,000 tokens, or a second of OCR."""
-
-STRIP = 4
-"""A picture with sides in this proportion or beyond is a strip, which is cut when it is too long to be shown whole."""
 
 MIN_BREADTH = 12
 """Pixels of a strip that can hold a line of text."""
@@ -94,7 +91,7 @@ def _quiet_cuts(image: "Image.Image", count: int) -> Iterator[int]:
         yield low + int(quiet[np.argmin(np.abs(quiet - (ideal - low)))])
 
 
-def parts_for_model(picture: "LoadedImage", max_side: int, *, tiled: bool = True) -> PictureParts:
+def parts_for_model(picture: LoadedImage, max_side: int, *, tiled: bool = True) -> PictureParts:
     """The pieces of a picture for a model that takes `max_side` pixels on the longer side; blocking.
 
     Without `tiled` a strip stays whole, at its own size, for a model that cuts it itself.
@@ -121,7 +118,7 @@ def parts_for_model(picture: "LoadedImage", max_side: int, *, tiled: bool = True
     return PictureParts(parts, _notice(picture, shown, parts, shrunk))
 
 
-def _notice(picture: "LoadedImage", shown: int, parts: list[PicturePart], shrunk: int) -> str | None:
+def _notice(picture: LoadedImage, shown: int, parts: list[PicturePart], shrunk: int) -> str | None:
     said = []
     if shown < picture.pages:
         rest = f"page {shown + 1}" if picture.pages == shown + 1 else f"pages {shown + 1} to {picture.pages}"

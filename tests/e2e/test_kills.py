@@ -5,7 +5,9 @@ Its five steps are one call of a hosted model each; the model server's log tells
 
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -16,7 +18,7 @@ from backend.deployment.processes import MARKER_VARIABLE, marked
 from tests.kit.openai.log import RequestRecord
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.processes.stack import RunningStack, wait_for_dag, wait_until
-from tests.kit.processes.stack_processes import kill_program, kill_task, pid_of, restart_postgres
+from tests.kit.processes.stack_processes import kill_program, kill_task, pid_of, program_stopped, restart_postgres
 from tests.kit.runs import Event, check_order, follow, of_type, snapshot, trigger
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -156,6 +158,29 @@ def test_a_killed_scheduler_repeats_nothing(
         assert run.tries() == 1
     assert pid_of(stack, "scheduler") != victim
     wait_until(lambda: not left & workers(stack), timeout=30, what="the end of the workers that were left")
+
+
+def test_a_task_that_begins_without_the_api_server_waits_for_it(
+    stack: RunningStack, airflow: httpx.Client, backend: httpx.Client
+) -> None:
+    topic = "a server that is away"
+    soon = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
+    body = {"conf": {"topic": topic}, "logical_date": None, "run_after": soon}
+    run_id = airflow.post("/api/v2/dags/steps_in_worker/dagRuns", json=body).raise_for_status().json()["dag_run_id"]
+    with program_stopped(stack, "api-server"):
+        time.sleep(25)
+    url = f"/api/v2/dags/steps_in_worker/dagRuns/{run_id}/taskInstances/steps"
+
+    def task() -> dict[str, Any] | None:
+        with suppress(httpx.TransportError):
+            answer = airflow.get(url)
+            found: dict[str, Any] = answer.json() if answer.is_success else {}
+            return found if found.get("state") in ("success", "failed", "up_for_retry") else None
+        return None
+
+    ended = wait_until(task, timeout=120, poll=0.5, what="the end of its task")
+    assert (ended["state"], ended["try_number"]) == ("success", 1)
+    wait_until(lambda: backend.get("/readyz").is_success, timeout=60, what="the backend")
 
 
 def test_a_restart_of_postgresql_repeats_nothing_in_a_worker(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backend.pictures.load import LoadedImage
 from backend.pictures.parts import PicturePart, parts_for_model
+from backend.pictures.picture import LoadedImage
 
 _CAPTION = re.compile(r"\n\[Picture: ([^\]]*)\]\n")
 

@@ -2,8 +2,12 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from xmlrpc.client import ServerProxy
 
 import httpx
+from supervisor.xmlrpc import SupervisorTransport
 
 from backend.deployment.layout import Layout
 from backend.deployment.processes import MARKER_VARIABLE
@@ -26,6 +30,26 @@ def kill_program(stack: RunningStack, program: str) -> int:
     pid = pid_of(stack, program)
     os.kill(pid, signal.SIGKILL)
     return pid
+
+
+@contextmanager
+def program_stopped(stack: RunningStack, program: str) -> Iterator[None]:
+    """Keep a process of the Procfile from running; the supervisor doesn't start it again before the end."""
+    layout = Layout(root=ROOT, state=stack.state)
+    transport = SupervisorTransport(None, None, f"unix://{layout.supervisor_socket}")
+    with ServerProxy("http://localhost", transport=transport) as server:
+        name = next(f"{info['group']}:{program}" for info in processes(server) if info["name"] == program)
+        server.supervisor.stopProcess(name)
+        try:
+            yield
+        finally:
+            server.supervisor.startProcess(name, False)
+
+
+def processes(server: ServerProxy) -> list[dict[str, str]]:
+    """What the supervisor says about each process."""
+    found: list[dict[str, str]] = server.supervisor.getAllProcessInfo()  # type: ignore[assignment]
+    return found
 
 
 def kill_task(airflow: httpx.Client, dag_id: str, run_id: str, task_id: str) -> None:
