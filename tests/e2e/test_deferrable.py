@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.kit.openai.server import OpenAIServer
-from tests.kit.processes.stack import finished_run, start_run, wait_for_dag, wait_until
+from tests.kit.processes.stack import RunningStack, finished_run, start_run, wait_for_dag, wait_until
 from tests.kit.runs import follow, of_type, snapshot, trigger
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -47,6 +47,17 @@ def test_a_deferrable_agent_looks_like_any_other(
         f"/api/v2/dags/agent_deferrable/dagRuns/{accepted['dag_run_id']}/taskInstances/agent/links"
     ).json()["extra_links"]
     assert "/workflow-status/agent_deferrable/" in links["Workflow status"]
+
+
+def test_a_deferrable_agent_can_be_tested_from_the_command_line(
+    stack: RunningStack, airflow: httpx.Client, openai_server: OpenAIServer
+) -> None:
+    tested = stack.command("airflow", "dags", "test", "agent_deferrable", "--conf", '{"text": "Ships lay there."}')
+    newest = airflow.get("/api/v2/dags/agent_deferrable/dagRuns", params={"order_by": "-id", "limit": 1})
+    (run,) = newest.raise_for_status().json()["dag_runs"]
+    assert run["state"] == "success", tested.stdout + tested.stderr
+    assert xcom(airflow, "agent_deferrable", run["dag_run_id"], "agent")["agent"] == "text"
+    assert len(openai_server.requests) == 1
 
 
 def test_a_retry_resumes_in_the_triggerer(
