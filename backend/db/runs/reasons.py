@@ -22,6 +22,12 @@ EXPLAINED = "explained"
 REASON_LIMIT = 1_000
 """The maximum length of a reason, in characters."""
 
+_PLAIN = {
+    "AirflowTaskTimeout": "it took longer than its execution_timeout.",
+    "AirflowSensorTimeout": "its sensor waited longer than its timeout.",
+}
+"""What exceptions of Airflow mean whose own words don't say so."""
+
 # An error decides when the task, in the try that failed, met it last. An error of a task that went on to succeed, or
 # of an agent that was stopped because its task was, does not.
 _DECIDING = text(
@@ -60,7 +66,8 @@ def words(error: Mapping[str, Any]) -> str:
         task = f"{task}[{error['map_index']}]"
     place = f"Task {task!r} failed: " if task is not None else ""
     agent = f"agent {error['agent_name']!r}: " if error["agent_name"] is not None else ""
-    what = f"{error['exception_type'].rpartition('.')[2]}: {error['message']}"
+    kind = error["exception_type"].rpartition(".")[2]
+    what = _PLAIN.get(kind) or f"{kind}: {error['message']}"
     return redact_text(f"{place}{agent}{what}", limit=REASON_LIMIT)
 
 

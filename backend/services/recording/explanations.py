@@ -102,9 +102,8 @@ def deadlocked() -> Explanation:
 
 def task_ended(run: Json, task: Json, events: Sequence[Json]) -> Explanation | None:
     """What the event log says about the end of a failed task: somebody, the scheduler or the executor ended it."""
-    for event in events:
-        if event["event"] in TASK_CHANGES and _sets_task_failed(event, task):
-            return _of(task, "cancelled", "MarkedFailed", f"was marked as failed in Airflow by {_who(event)}.", event)
+    if event := next((event for event in events if _sets_task_failed(event, task)), None):
+        return _of(task, "cancelled", "MarkedFailed", f"was marked as failed in Airflow by {_who(event)}.", event)
     own = {event["event"]: event for event in reversed(events) if _is_about(event, task)}
     if event := own.get("stuck in queued tries exceeded"):
         what = (
@@ -222,7 +221,7 @@ def task_failed(task: Json, found: LogFindings, import_error: str | None = None)
     if found.exception is not None:
         kind, words = found.exception
         if kind.rpartition(".")[2] in ("AirflowTaskTimeout", "AirflowSensorTimeout"):
-            return _of(task, "timeout", kind, f"took longer than it may: {_quote(words)}")
+            return _of(task, "timeout", kind, f"took longer than its timeout allows ({_quote(words)}).")
         return _of(task, "internal", kind, f"failed: {kind.rpartition('.')[2]}: {_quote(words)}")
     if found.exit_code is not None:
         last = f" after the message {_quote(found.error)!r}" if found.error else ""
@@ -275,9 +274,9 @@ def _sets_state(event: Json, run: Json) -> Any:
 
 def _deletes(event: Json, execution: Json) -> bool:
     if event["event"] == "delete_dag":
-        return event.get("dag_id") == execution["dag_id"]
+        return bool(event.get("dag_id") == execution["dag_id"])
     if event["event"] == "delete_dag_run":
-        return event.get("run_id") == execution["dag_run_id"]
+        return bool(event.get("run_id") == execution["dag_run_id"])
     return any(
         execution["dag_run_id"] in (entity, entity.get("dag_run_id") if isinstance(entity, dict) else None)
         for entity in _entities(_body(event), "delete")
@@ -285,7 +284,7 @@ def _deletes(event: Json, execution: Json) -> bool:
 
 
 def _sets_task_failed(event: Json, task: Json) -> bool:
-    body = _body(event)
+    body = _body(event) if event["event"] in TASK_CHANGES else {}
     if body.get("new_state") != "failed":
         return False
     if event["event"] == "patch_task_group_instances":

@@ -7,21 +7,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine
 
 from backend.clients.airflow import AirflowClient, AirflowUnavailable
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
-from backend.db.address import plain_url
 from backend.db.engine import Database, make_async_engine
 from backend.db.runs import errors, events, executions, observations
 from backend.db.runs.executions import RunState
 from backend.db.runs.traces import Place
 from backend.services.recording import explainer as explainer_module
 from backend.services.recording.explainer import CALLS_PER_RUN, Explainer
-from backend.services.recording.reconciler import LOCK
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, make_settings
 from tests.kit.notifications import LENIENT, all_handled, rows, target, wants
@@ -37,12 +34,8 @@ OWNER = {"_visual_ai": {"user_id": "ulla", "triggered_by": "ulla"}}
 
 
 @pytest.fixture(autouse=True)
-def _explained_by_the_test(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs need not settle, and the application's own reconciler waits for the lock."""
+def _explained_by_the_test(no_reconciler: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explainer_module, "SETTLED_AFTER", timedelta(0))
-    with psycopg.connect(plain_url(database_url), autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-        yield
 
 
 @pytest.fixture
@@ -71,7 +64,7 @@ async def explainer(app: Any, database_url: str, airflow: FakeAirflow) -> AsyncI
 
 
 def ended(
-    engine: Engine, airflow: FakeAirflow, run_id: str = "run", state: str = "failed", **tasks: str | None
+    engine: Engine, airflow: FakeAirflow, run_id: str = "run", *, state: str = "failed", **tasks: str | None
 ) -> dict[str, Any]:
     """Let a run of ulla's end, as the listener reports it; returns the execution's row."""
     airflow.add_run(DAG, run_id, state, tasks, conf=OWNER)
@@ -177,7 +170,7 @@ async def test_a_failed_run_without_an_error_gets_one_with_a_reason(
     http: httpx.AsyncClient, ulla: Mapping[str, str], airflow: FakeAirflow, engine: Engine, explainer: Explainer,
     evidence: Any, tasks: dict[str, str | None], kind: str, words: str,
 ) -> None:  # fmt: skip
-    ended(engine, airflow, **tasks)
+    ended(engine, airflow, "run", state="failed", **tasks)
     evidence(airflow)
     before = await now(http, ulla)
     assert (before["reason"], before["errors"]) == (None, [])
