@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from backend.core.errors.input_error import InputError
+from backend.core.model_modes import UNDECIDED, ModelModes, read_output_method, read_streaming
 
 if TYPE_CHECKING:
     from backend.core.settings import Settings
@@ -30,18 +31,20 @@ class AgentConfig:
     """The parsed `agent_config`.
 
     `temperature` is between 0 and 2, and `max_tokens` limits the answer. `output_schema` is the form of the agent's
-    `data`: a JSON Schema, or a Pydantic model as "package.module:Class".
+    `data`: a JSON Schema, or a Pydantic model as "package.module:Class". `modes` says how the model is asked: the keys
+    `streaming` and `output_method`.
     """
 
     system_prompt: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
     output_schema: dict[str, Any] | str | None = None
+    modes: ModelModes = UNDECIDED
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> AgentConfig:
         """Check a DAG author's dictionary, without its "type". Raises `AgentConfigError` that names the key."""
-        allowed = ("system_prompt", "temperature", "max_tokens", "output_schema")
+        allowed = ("system_prompt", "temperature", "max_tokens", "output_schema", "streaming", "output_method")
         for key in config:
             if key not in (*allowed, "type"):
                 raise AgentConfigError(f"the key “{key}” is not known; allowed are type, {', '.join(allowed)}")
@@ -50,6 +53,7 @@ class AgentConfig:
             temperature=_number(config.get("temperature")),
             max_tokens=_count(config.get("max_tokens")),
             output_schema=_schema(config.get("output_schema")),
+            modes=_modes(config),
         )
 
     def model_params(self) -> dict[str, Any]:
@@ -124,6 +128,16 @@ def _schema(value: Any) -> dict[str, Any] | str | None:
     from backend.agents.output_schema import check_output_schema  # importing jsonschema takes a moment
 
     return check_output_schema(value)
+
+
+def _modes(config: Mapping[str, Any]) -> ModelModes:
+    try:
+        return ModelModes(
+            streaming=read_streaming(config.get("streaming")),
+            output_method=read_output_method(config.get("output_method")),
+        )
+    except ValueError as error:
+        raise AgentConfigError(str(error)) from None
 
 
 def _number(value: Any) -> float | None:

@@ -19,9 +19,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, cast
 
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
-from langchain_core.prompt_values import PromptValue
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 from tenacity import AsyncRetrying, RetryCallState
@@ -34,6 +33,7 @@ from backend.core.errors.agent_errors import (
     InvalidOutputError,
 )
 from backend.core.errors.facts import facts_of, tokens_refused
+from backend.core.model_modes import UNDECIDED, ModelModes
 from backend.core.ratelimit.interface import CircuitOpenError, HeldBackError, ModelGate
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import (
@@ -52,6 +52,7 @@ from backend.core.workflow_error_handler import (
     decide,
     wait_of,
 )
+from backend.models.adaptation import Shape, ask_adapting, messages_of
 from backend.models.attempts import (
     ATTEMPT_KEY,
     CALL_KEY,
@@ -59,6 +60,7 @@ from backend.models.attempts import (
     RetryTiming,
     error_context,
     listeners_of,
+    notice_listeners_of,
     prompt_context,
     watchers_of,
 )
@@ -69,8 +71,6 @@ from backend.models.token_estimate import estimate_messages
 
 log = logging.getLogger(__name__)
 
-Shape = Callable[[BaseChatModel], Runnable[Any, Any]]
-"""Turns a model into what is called: the model with tools bound, for example, or with a structured answer."""
 Check = Callable[[Any], Any]
 """Turns an answer into the call's result. Raises `InvalidOutputError` for an answer in the wrong form."""
 RepairPrompt = Callable[[Any, InvalidOutputError], str]
@@ -114,18 +114,12 @@ class ModelCall(Runnable[LanguageModelInput, AIMessage]):
         return model if isinstance(model, ModelCall) else cls(OneModel(model))
 
     def shaped(self, shape: Shape) -> Self:
-        """The same call with `shape` applied to each of its models."""
-        before = self._shape
-        both: Shape = shape if before is None else lambda model: shape(cast(BaseChatModel, before(model)))
-        return type(self)(self._models, self._policy, gate=self._gate, timing=self._timing, shape=both)
+        """The same call with this shape, which is applied to each of its models, instead of its own."""
+        return type(self)(self._models, self._policy, gate=self._gate, timing=self._timing, shape=shape)
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Self:
         """The same call with tools."""
         return self.shaped(lambda model: model.bind_tools(tools, **kwargs))
-
-    def with_structured_output(self, schema: Any, **kwargs: Any) -> Self:
-        """The same call with a structured answer; see `BaseChatModel.with_structured_output`."""
-        return self.shaped(lambda model: model.with_structured_output(schema, **kwargs))
 
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
         """Not supported: waiting would block the event loop that all agents share."""
@@ -169,14 +163,15 @@ def make_model_call(
     purpose: Purpose,
     credentials: ModelCredentials | None = None,
     params: Mapping[str, Any] | None = None,
+    modes: ModelModes = UNDECIDED,
     openai_clients: Callable[[], Mapping[str, Any]] | None = None,
     gate: ModelGate | None = None,
     timing: RetryTiming = REAL_TIME,
 ) -> ModelCall:
     """Make the call of the chosen model, with its fallback models under a policy.
 
-    `params` and `openai_clients` are those of `ModelChain`. Offline models need no rate limiter and ignore `gate`.
-    Raises `ModelConfigurationError` when the integration refuses the parameters.
+    `params`, `modes` and `openai_clients` are those of `ModelChain`. Offline models need no rate limiter and ignore
+    `gate`. Raises `ModelConfigurationError` when the integration refuses the parameters.
     """
     chain = ModelChain(
         choice,
@@ -185,6 +180,7 @@ def make_model_call(
         purpose=purpose,
         credentials=credentials,
         params=params,
+        modes=modes,
         openai_clients=openai_clients,
     )
     return ModelCall(chain, policy, gate=None if choice.local else gate, timing=timing)
@@ -240,9 +236,11 @@ class _CallInProgress:
         answer: Any = None
         try:
             model = self._models.model(self._model, self._timeout)
-            asked: Runnable[Any, Any] = model if shape is None else shape(model)
+            served = self._models.served(self._model)
             await self._admitted()
-            answer = await asked.ainvoke(self._prompt, merge_configs(self._config, mine), **kwargs)
+            config = merge_configs(self._config, mine)
+            told = notice_listeners_of(self._config)
+            answer = await ask_adapting(model, served, shape, self._prompt, config, told, **kwargs)
             self._check_end(_message(answer))
             result = answer if check is None else check(answer)
         except Exception as error:
@@ -381,11 +379,7 @@ class _CallInProgress:
         return f"{self._models.first} could not answer ({why}): {self._model} did{cut}"
 
     def _messages(self) -> list[BaseMessage]:
-        if isinstance(self._prompt, str):
-            return [HumanMessage(self._prompt)]
-        if isinstance(self._prompt, PromptValue):
-            return self._prompt.to_messages()
-        return convert_to_messages(self._prompt)
+        return messages_of(self._prompt)
 
     def _metadata(self) -> dict[str, Any]:
         return {**(self._config.get("metadata") or {}), CALL_KEY: self._id}

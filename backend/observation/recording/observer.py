@@ -234,10 +234,14 @@ class AgentObserver(AsyncCallbackHandler):
 
     def took_over(self, model: str, notice: str) -> None:
         """Report that another model than the chosen one has answered."""
+        self.noticed(notice)
+        self._agent.model = model
+
+    def noticed(self, notice: str) -> None:
+        """Report something about an answer that the user should know."""
         known = self._agent.notice
         if known is None or notice not in known:
             self._agent.notice = f"{known}; {notice}" if known else notice
-        self._agent.model = model
 
     async def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: uuid.UUID, **kwargs: Any
