@@ -275,6 +275,11 @@ def credential_scope(provider: str, settings: Settings, credentials: ModelCreden
     return sha256(f"{provider}\0{address}\0{found}".encode()).hexdigest()[:12]
 
 
+def address_of(provider: str, settings: Settings, credentials: ModelCredentials | None = None) -> str | None:
+    """The address that a provider's models are called at; None for the provider's own, or its integration's setting."""
+    return _base_url(provider, settings, credentials)
+
+
 def provider_keys(settings: Settings, credentials: ModelCredentials | None = None) -> list[str]:
     """All keys of model providers in this process. None of them may appear in a log."""
     names = {variable for provider in PROVIDERS.values() for variable in provider.key_variables}
