@@ -60,8 +60,8 @@ AIRFLOW_DEFAULTS = {
     # A task whose whole worker is gone is retried after this time; the default is 5 minutes. With less than a
     # minute, tasks that can't report during a restart of the API server or a database failover would count as dead.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
-    # A task asks the API server again for about 80 s, at most 5 s apart, so a restart or a slow start of that server costs
-    # no try. With the defaults (five attempts, 6 s or more) a task that begins before the server is ready has failed,
+    # A task asks the API server again for about 80 s, at most 5 s apart, so a restart or a slow start of that server
+    # costs no try. With the defaults (five attempts, 6 s or more) a task that begins before the server is ready fails,
     # and a running one ends after three heartbeats. A task that must stop learns so from a successful heartbeat.
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "30",
     "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
