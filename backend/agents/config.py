@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.core.errors.input_error import InputError
+from backend.core.model_modes import UNDECIDED, ModelModes, read_output_method, read_streaming
 
 if TYPE_CHECKING:
     from backend.core.settings import Settings
@@ -31,7 +32,8 @@ class AgentConfig:
 
     `temperature` is between 0 and 2, and `max_tokens` limits the answer. `output_schema` is the form of the agent's
     `data`: a JSON Schema, or a Pydantic model as "package.module:Class". `on_incomplete` says whether an incomplete
-    answer fails under the error policy ("fail") or is accepted with a notice ("accept").
+    answer fails under the error policy ("fail") or is accepted with a notice ("accept"). `modes` says how the model is
+    asked: the keys `streaming` and `output_method`.
     """
 
     system_prompt: str | None = None
@@ -39,11 +41,15 @@ class AgentConfig:
     max_tokens: int | None = None
     output_schema: dict[str, Any] | str | None = None
     on_incomplete: Literal["fail", "accept"] = "fail"
+    modes: ModelModes = UNDECIDED
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> AgentConfig:
         """Check a DAG author's dictionary, without its "type". Raises `AgentConfigError` that names the key."""
-        allowed = ("system_prompt", "temperature", "max_tokens", "output_schema", "on_incomplete")
+        allowed = (
+            "system_prompt", "temperature", "max_tokens", "output_schema", "on_incomplete", "streaming",
+            "output_method",
+        )  # fmt: skip
         for key in config:
             if key not in (*allowed, "type"):
                 raise AgentConfigError(f"the key “{key}” is not known; allowed are type, {', '.join(allowed)}")
@@ -53,6 +59,7 @@ class AgentConfig:
             max_tokens=_count(config.get("max_tokens")),
             output_schema=_schema(config.get("output_schema")),
             on_incomplete=_on_incomplete(config.get("on_incomplete")),
+            modes=_modes(config),
         )
 
     def model_params(self) -> dict[str, Any]:
@@ -133,6 +140,16 @@ def _on_incomplete(value: Any) -> Literal["fail", "accept"]:
     if value not in (None, "fail", "accept"):
         raise AgentConfigError("on_incomplete has to be “fail” or “accept”")
     return "accept" if value == "accept" else "fail"
+
+
+def _modes(config: Mapping[str, Any]) -> ModelModes:
+    try:
+        return ModelModes(
+            streaming=read_streaming(config.get("streaming")),
+            output_method=read_output_method(config.get("output_method")),
+        )
+    except ValueError as error:
+        raise AgentConfigError(str(error)) from None
 
 
 def _number(value: Any) -> float | None:

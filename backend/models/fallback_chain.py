@@ -6,12 +6,16 @@ is installed, and it has a key.
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from langchain_core.language_models import BaseChatModel
 
 from backend.core.errors.fallbacks import FallbackModel
+from backend.core.model_modes import UNDECIDED, ModelModes
+from backend.core.model_names import entry_of
 from backend.core.settings import Settings
+from backend.models.adaptation import ServedModel, memory_of
 from backend.models.prices import context_window
 from backend.models.resolve import (
     ModelChoice,
@@ -69,6 +73,10 @@ class Models(Protocol):
         """The model's key in the rate limiter."""
         ...
 
+    def served(self, name: str) -> ServedModel:
+        """How the model is asked, and what is known about its server."""
+        ...
+
 
 class OneModel:
     """A single model that was built elsewhere and has no fallback models."""
@@ -80,6 +88,7 @@ class OneModel:
     def __init__(self, model: BaseChatModel) -> None:
         self._model = model
         self.first = type(model).__name__
+        self._served = ServedModel(self.first)
 
     def model(
         self,
@@ -106,6 +115,10 @@ class OneModel:
         """Its name."""
         return name
 
+    def served(self, name: str) -> ServedModel:  # noqa: ARG002  # there is but one
+        """As it is, until its server refuses something."""
+        return self._served
+
 
 class ModelChain:
     """The chosen model and its fallback models. `params` are LangChain's standard ones, and apply to each of them."""
@@ -119,17 +132,20 @@ class ModelChain:
         purpose: Purpose = "text",
         credentials: ModelCredentials | None = None,
         params: Mapping[str, Any] | None = None,
+        modes: ModelModes = UNDECIDED,
         openai_clients: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         """Build the chosen model. Raises `ModelConfigurationError` if its integration refuses the parameters.
 
-        `openai_clients` returns the HTTP clients that OpenAI's models share, as parameters of `build_model`.
+        `modes` takes precedence over those of the connection and the settings. `openai_clients` returns the HTTP
+        clients that OpenAI's models share, as parameters of `build_model`.
         """
         self._settings = settings
         self._fallbacks = () if choice.local else tuple(fallbacks)
         self._purpose = purpose
         self._credentials = credentials
         self._params = dict(params or {})
+        self._modes = modes
         self._openai_clients = openai_clients
         self._choices = {choice.name: choice}
         self._models: dict[tuple[str, float | None, int | None], BaseChatModel] = {}
@@ -176,7 +192,13 @@ class ModelChain:
             params = {**self._params, **{name: value for name, value in given.items() if value is not None}}
             if choice.provider == "openai" and self._openai_clients is not None:
                 params |= self._openai_clients()
-            self._models[key] = build_model(choice, self._settings, credentials=self._credentials, **params)
+            self._models[key] = build_model(
+                choice,
+                self._settings,
+                credentials=self._credentials,
+                on_whole_answer=partial(self._ignores_streaming, name),
+                **params,
+            )
         return self._models[key]
 
     def options(self, tried: Collection[str]) -> list[FallbackModel]:
@@ -192,6 +214,19 @@ class ModelChain:
         """The model's key in the rate limiter: "provider:name@scope", where the scope identifies the account."""
         provider = name.partition(":")[0]
         return f"{name}@{credential_scope(provider, self._settings, self._credentials)}"
+
+    def served(self, name: str) -> ServedModel:
+        """How the model is asked, and what this process knows about its server."""
+        settings, credentials = self._settings, self._credentials
+        modes = self._modes
+        if credentials is not None and credentials.provider == name.partition(":")[0]:
+            modes = modes.over(credentials.modes)
+        modes = modes.over(entry_of(settings.model_modes, name)).over(ModelModes(streaming=settings.streaming))
+        return ServedModel(name, modes, settings.stream_usage, memory_of(self.gate_key(name)))
+
+    def _ignores_streaming(self, name: str) -> None:
+        """The server has answered as a whole although it was asked for a stream."""
+        self.served(name).memory.learn("streaming", f"{name} doesn't stream its answers here, so they arrive whole")
 
     def _resolved(self, fallback: FallbackModel) -> FallbackModel | None:
         try:

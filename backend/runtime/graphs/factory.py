@@ -19,7 +19,12 @@ from backend.db import images
 from backend.db.engine import Database
 from backend.models.attempts import RetryTiming
 from backend.models.call import make_model_call
-from backend.models.client_defaults import count_usage_once, disable_sdk_retries, request_stream_usage
+from backend.models.client_defaults import (
+    accept_refused_streams,
+    count_usage_once,
+    disable_sdk_retries,
+    request_stream_usage,
+)
 from backend.models.resolve import ModelChoice, ModelCredentials, Purpose, resolve_model
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.task_context import TaskContext
@@ -132,6 +137,7 @@ class GraphFactory:
                 purpose=purpose,
                 credentials=self._credentials,
                 params=config.model_params(),
+                modes=config.modes,
                 openai_clients=resources.http().arguments,
                 gate=resources.gate,
                 timing=self.timing,
@@ -151,6 +157,7 @@ class GraphFactory:
     async def own(self, spec: AgentSpec, config: RunnableConfig, saver: BatchedSaver | None) -> Graph:
         """The user's own graph. `config` is passed to a function that makes one."""
         count_usage_once()
+        accept_refused_streams(streaming=self._settings.streaming)
         if self._settings.stream_usage:
             request_stream_usage()
         if not self._settings.sdk_retries:
