@@ -5,11 +5,13 @@ Importing this module is cheap, because every DAG file that names an agent does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from backend.core.errors.input_error import InputError
+from backend.models.options import OPTIONS, parse_options
 
 if TYPE_CHECKING:
     from backend.core.settings import Settings
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
     from backend.pictures.load import ReadUpload
 
 MAX_SYSTEM_PROMPT = 20_000
+
+MAX_TOKENS_NAMES = ("max_tokens", "max_completion_tokens", "num_predict")
+
+CONFIG_KEYS = (
+    "system_prompt",
+    "temperature",
+    "max_tokens",
+    "max_completion_tokens",
+    "output_schema",
+    *OPTIONS,
+)
+"""Everything that configures a built-in agent: the one list of it, by which every place that takes an agent goes."""
 
 
 class AgentConfigError(InputError):
@@ -30,32 +44,44 @@ class AgentConfig:
     """The parsed `agent_config`.
 
     `temperature` is between 0 and 2, and `max_tokens` limits the answer. `output_schema` is the form of the agent's
-    `data`: a JSON Schema, or a Pydantic model as "package.module:Class".
+    `data`: a JSON Schema, or a Pydantic model as "package.module:Class". `options` are passed through to hosted models.
     """
 
     system_prompt: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
     output_schema: dict[str, Any] | str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> AgentConfig:
         """Check a DAG author's dictionary, without its "type". Raises `AgentConfigError` that names the key."""
-        allowed = ("system_prompt", "temperature", "max_tokens", "output_schema")
         for key in config:
-            if key not in (*allowed, "type"):
-                raise AgentConfigError(f"the key “{key}” is not known; allowed are type, {', '.join(allowed)}")
+            if key not in (*CONFIG_KEYS, "type"):
+                raise AgentConfigError(unknown_key(key, ("type", *CONFIG_KEYS)))
+        try:
+            options = parse_options(config)
+        except InputError as error:
+            raise AgentConfigError(error.message) from None
         return cls(
             system_prompt=_text(config.get("system_prompt")),
             temperature=_number(config.get("temperature")),
-            max_tokens=_count(config.get("max_tokens")),
+            max_tokens=_max_tokens(config),
             output_schema=_schema(config.get("output_schema")),
+            options=options,
         )
 
     def model_params(self) -> dict[str, Any]:
-        """The parameters for `build_model`."""
-        params = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        """The parameters for `build_model`. Offline models ignore them."""
+        params = {"temperature": self.temperature, "max_tokens": self.max_tokens, **self.options}
         return {name: value for name, value in params.items() if value is not None}
+
+
+def unknown_key(key: str, known: Collection[str]) -> str:
+    """Say that a key is not known, which known one is nearest, and which there are."""
+    nearest = get_close_matches(key.lower(), known, n=1)
+    hint = f"; did you mean “{nearest[0]}”?" if nearest else ""
+    return f"the key “{key}” is not known; allowed are {', '.join(known)}{hint}"
 
 
 def _process_images() -> ImageCache:
@@ -137,11 +163,22 @@ def _number(value: Any) -> float | None:
     return number
 
 
-def _count(value: Any) -> int | None:
+def _max_tokens(config: Mapping[str, Any]) -> int | None:
+    """The limit of the answer. OpenAI's API has another name for it, and Ollama's a third."""
+    given = {name: config[name] for name in MAX_TOKENS_NAMES if config.get(name) is not None}
+    if len(given) > 1:
+        first, second = list(given)[:2]
+        raise AgentConfigError(f"{first} and {second} say the same; give one of them")
+    if "num_predict" in given:
+        return None  # passed through, because it has values of its own
+    return next((_count(name, value) for name, value in given.items()), None)
+
+
+def _count(name: str, value: Any) -> int:
     try:
-        number = None if value is None or isinstance(value, bool | float) else int(value)
+        number = None if isinstance(value, bool | float) else int(value)
     except (TypeError, ValueError):
         number = None
-    if value is not None and (number is None or number < 1):
-        raise AgentConfigError("max_tokens has to be a whole number of at least 1")
+    if number is None or number < 1:
+        raise AgentConfigError(f"{name} has to be a whole number of at least 1")
     return number

@@ -12,6 +12,7 @@ from langchain_core.language_models import BaseChatModel
 
 from backend.core.errors.fallbacks import FallbackModel
 from backend.core.settings import Settings
+from backend.models.options import check_options, integration_arguments, refused_options, untaken
 from backend.models.prices import context_window
 from backend.models.resolve import (
     ModelChoice,
@@ -81,7 +82,11 @@ class OneModel:
 
 
 class ModelChain:
-    """The chosen model and its fallback models. `params` are LangChain's standard ones, and apply to each of them."""
+    """The chosen model and its fallback models.
+
+    `params` are LangChain's standard ones and the agent's model options. They apply to each of the models, except for
+    options that the integration of a fallback model doesn't take.
+    """
 
     def __init__(
         self,
@@ -123,16 +128,32 @@ class ModelChain:
     def model(self, name: str, timeout: float | None = None) -> BaseChatModel:
         """The model of that name, with the default timeout or the given one, in seconds.
 
-        Raises `ModelConfigurationError` if its integration refuses the parameters.
+        Raises `InputError` if its integration refuses the parameters, or doesn't take an option of the chosen model's.
         """
         key = (name, timeout)
         if key not in self._models:
             choice = self._choices[name]
-            params = dict(self._params) if timeout is None else {**self._params, "timeout": timeout}
+            params = self._params_for(choice)
+            if timeout is not None:
+                params["timeout"] = timeout
             if choice.provider == "openai" and self._openai_clients is not None:
                 params |= self._openai_clients()
-            self._models[key] = build_model(choice, self._settings, credentials=self._credentials, **params)
+            built = build_model(choice, self._settings, credentials=self._credentials, **params)
+            if not choice.local and (ignored := untaken(built, params)):
+                raise ModelConfigurationError(f"{choice.name} can't take {ignored[0]}; its integration ignores it")
+            self._models[key] = built
         return self._models[key]
+
+    def _params_for(self, choice: ModelChoice) -> dict[str, Any]:
+        if choice.local:
+            return dict(self._params)
+        if choice.name == self.first:
+            check_options(choice.provider, self._params)
+        refused = refused_options(choice.provider, self._params)
+        if refused:
+            log.info("%s is asked without %s, which its integration doesn't take", choice.name, ", ".join(refused))
+        taken = {name: value for name, value in self._params.items() if name not in refused}
+        return integration_arguments(choice.provider, taken)
 
     def options(self, tried: Collection[str]) -> list[FallbackModel]:
         """The models that can take over and have not been tried yet, with their context windows where known.

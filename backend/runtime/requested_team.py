@@ -11,8 +11,8 @@ from typing import Any
 from backend.agents.registry import AGENTS
 from backend.core.errors.input_error import InputError
 from backend.db.runs.executions import SYSTEM_KEY
-from backend.models.resolve import check_name
-from backend.runtime.specs import is_template, parse_max_steps
+from backend.runtime.spec_values import is_template
+from backend.runtime.specs import parse_max_steps, parse_supervisor
 from backend.runtime.team.arguments import TEAM_ARGUMENTS, Team, parse_team_arguments
 
 INPUT_REFERENCE = "$input"
@@ -45,11 +45,7 @@ def check_team(arguments: Mapping[str, Any], *, kept: bool = False) -> Team:
             _check_entry(entry, f"agents[{index}]", kept)
     team = parse_team_arguments(arguments)
     parse_max_steps(arguments.get("max_steps"), team.mode, agents=len(team.specs))
-    for index, spec in enumerate(team.specs):
-        if spec.type in AGENTS:
-            _check_model(spec.model, f"agents[{index}].model")
-    _check_model(team.supervisor.model, "supervisor.model")
-    _check_model(team.synthesis.model if team.synthesis else None, "synthesis.model")
+    parse_supervisor(arguments.get("supervisor"), team.mode)
     return team
 
 
@@ -147,12 +143,3 @@ def _referred(value: Any, place: str) -> str | None:
             field=place,
         )
     return name
-
-
-def _check_model(name: str | None, place: str) -> None:
-    if name is None:
-        return
-    try:
-        check_name(name)
-    except InputError as error:
-        raise InputError(error.message, field=place) from None
