@@ -127,12 +127,24 @@ def optional_text(state: Mapping[str, Any], name: str) -> str | None:
 
 def check_length(text: str, deps: AgentDeps, field: str = "text") -> None:
     """Raise `InputError` that names the field if a text exceeds the limit in the settings."""
-    limit = deps.settings.max_text_chars
-    if len(text) > limit:
+    check_text(field, text, deps.settings.max_text_chars)
+
+
+def check_texts(input_data: Mapping[str, Any], limit: int) -> None:
+    """Raise `InputError` that names the first field of an agent's input with a text above the limit, in characters."""
+    for name, value in input_data.items():
+        check_text(name, value, limit)
+
+
+def check_text(name: str, value: Any, limit: int, field: str | None = None) -> None:
+    """Raise `InputError` if a text in the field exceeds the limit. Pictures have limits of their own."""
+    texts = value if isinstance(value, list) else [value]
+    longest = max((len(text) for text in texts if isinstance(text, str)), default=0)
+    if name != "image_url" and longest > limit:
         raise InputError(
-            f"has {len(text)} characters, more than the limit of {limit}; send a shorter one "
+            f"has {longest} characters, more than the limit of {limit}; send a shorter one "
             "or raise VISUAL_AI_MAX_TEXT_CHARS",
-            field=field,
+            field=field or name,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from backend.agents.config import AgentConfig, AgentDeps
+from backend.agents.config import AgentConfig, AgentDeps, check_texts
 from backend.agents.registry import AgentDefinition, get_agent
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.core.jsonable import dumps
@@ -63,6 +63,7 @@ class GraphFactory:
         self._resources = resources
         self._stack = stack
         self.timing = timing
+        self.max_text_chars = settings.max_text_chars
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None, saver: BatchedSaver | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has no purpose.
@@ -96,6 +97,7 @@ class GraphFactory:
         finally:
             observer.begin(input_data)
         definition.check_input(input_data)
+        check_texts(input_data, self.max_text_chars)
         return self._compile(spec, choice, purpose, saver)
 
     def policy_of(self, spec: AgentSpec) -> ErrorPolicy:

@@ -26,6 +26,11 @@ SCHEMA = {"type": "object", "properties": {"ships": {"type": "integer"}}, "requi
 Result = dict[str, Any]
 
 
+@pytest.fixture
+def limited_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISUAL_AI_MAX_TEXT_CHARS", "30")
+
+
 async def done(runner: AgentRunner, operator: LangGraphOperator | MultiAgentOperator) -> Result:
     """The result of a task, as a worker and a triggerer run it."""
     arguments = {name: getattr(operator, name) for name in operator.arguments}
@@ -284,3 +289,30 @@ async def test_offline_models_say_that_options_had_no_effect(make_runner: MakeRu
     assert result["notice"] == (
         "temperature, top_p, stop, extra_body had no effect: local:text is an offline model, which has no options"
     )
+
+
+@pytest.mark.usefixtures("limited_texts")
+@pytest.mark.parametrize(
+    ("config", "input_data", "field"),
+    [
+        ({"type": "text"}, {"text": "a" * 31}, "text"),
+        ({"type": "text"}, {"text": "a", "query": "a" * 31}, "query"),
+        ({"type": "review"}, {"subject": "a", "criteria": ["a", "a" * 31]}, "criteria"),
+        ({"type": "extraction", "output_schema": SCHEMA}, {"text": "a", "query": "a" * 31}, "query"),
+    ],
+)
+async def test_a_text_above_the_limit_names_its_field_and_the_setting(
+    make_runner: MakeRunner,
+    openai_server: OpenAIServer,
+    config: dict[str, Any],
+    input_data: dict[str, Any],
+    field: str,
+) -> None:
+    reason = r"has 31 characters, more than the limit of 30; .* raise VISUAL_AI_MAX_TEXT_CHARS"
+    one = LangGraphOperator(task_id="task", agent_config=config, input_data=input_data)
+    with raises_failure(InputError, match=rf"^{field}: {reason}"):
+        await done(make_runner(), one)
+    several = LangGraphOperator(task_id="task", agent_config=config, inputs=[input_data])
+    with raises_failure(Exception, match=reason):
+        await done(make_runner(task="batch"), several)
+    assert openai_server.requests == []
