@@ -25,6 +25,7 @@ from visual_ai_triggers import AgentTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from backend.models.resolve import ModelCredentials
     from backend.runtime.worker import AgentTask, Work
@@ -70,6 +71,17 @@ class AgentsOperator(BaseOperator):
             self.retry_policy = AgentRetryPolicy()
         self._agent_task: AgentTask | None = None
         self._raised: tuple[BaseException, AgentFailure] | None = None
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """As in Airflow, which makes the operator only when the task runs: what is known now is checked now."""
+        cls.check_mapped(kwargs)
+        made: OperatorPartial = super().partial(**kwargs)
+        return made
+
+    @classmethod
+    def check_mapped(cls, given: Mapping[str, Any]) -> None:
+        """Check arguments that are the same for all instances of a mapped task. Raises `InputError` naming one."""
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agents. Raises a required agent's error; `AirflowFailException` if a retry can't help."""

@@ -61,6 +61,7 @@ def langgraph_task(python_callable: Callable[..., Any] | None = None, **kwargs: 
     The function returns the agent's input, a dict, or, without an `agent_config`, a tuple of the reference of a graph
     and its input. Further arguments are those of `LangGraphOperator`, except for `input_data`.
     """
+    DecoratedLangGraphOperator.check_mapped(kwargs)  # the operator of a mapped task is made only when it runs
     return task_decorator_factory(
         python_callable=python_callable,
         multiple_outputs=kwargs.pop("multiple_outputs", False),

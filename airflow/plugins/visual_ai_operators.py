@@ -167,6 +167,20 @@ class LangGraphOperator(AgentsOperator):
         if inputs is None:
             self._start_in_triggerer()
 
+    @classmethod
+    def check_mapped(cls, given: Mapping[str, Any]) -> None:
+        """Check what is the same for all instances. An `output_schema` may be among what is different."""
+        arguments = {name: given.get(name) for name in cls.arguments}
+        if _known_later(arguments["agent_config"]) or arguments["agent_config"] is arguments["graph"] is None:
+            return
+        if _known_later(arguments["input_data"]):
+            arguments["input_data"] = None
+        try:
+            parse_single(arguments, given.get("llm_conn_id"))
+        except InputError as error:
+            if not error.field.endswith("output_schema") or arguments["output_schema"] is not None:
+                raise
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agent. Raises its error, or `AirflowFailException` if a retry can't help."""
         if self.inputs is not None:  # a batch keeps its process busy, so it never runs in the triggerer
@@ -262,6 +276,21 @@ class MultiAgentOperator(AgentsOperator):
             parse_supervisor(supervisor, orchestration_mode, model=model)
 
         self._start_in_triggerer()
+
+    @classmethod
+    def check_mapped(cls, given: Mapping[str, Any]) -> None:
+        """Check what is the same for all instances. The mode may be among what is different."""
+        agents, mode = given.get("agents"), given.get("orchestration_mode", UNKNOWN_MODE)
+        if agents is not None and not _known_later(agents):
+            parse_team(_plain_agents(agents), mode, model=given.get("model"), error_policy=given.get("error_policy"))
+        if not _known_later(given.get("synthesis", True)):
+            synthesis_spec(given.get("synthesis", True), (), given.get("model"), given.get("error_policy"))
+        if not _known_later(given.get("supervisor")):
+            parse_supervisor(given.get("supervisor"), mode)
+
+
+UNKNOWN_MODE = "{{ mapped }}"
+"""Stands for a mode that is known when the task runs."""
 
 
 def _known_later(value: Any) -> bool:

@@ -354,3 +354,38 @@ def test_a_functions_graph_is_checked_when_it_is_known() -> None:
 def test_every_option_is_in_the_table() -> None:
     assert set(OPTIONS) <= ACTS.keys()
     assert not OPERATOR_ARGUMENTS & (AGENT_KEYS | set(CONFIG_KEYS))
+
+
+MAPPED: dict[str, Callable[..., Any]] = {
+    "agent": lambda **keys: LangGraphOperator.partial(
+        task_id=f"task_{next(NUMBERS)}", agent_config={**TEXT, **keys}
+    ).expand(input_data=[{"text": "a"}]),
+    "team": lambda **keys: MultiAgentOperator.partial(
+        task_id=f"task_{next(NUMBERS)}", agents=[{"name": "a", **TEXT, **keys}]
+    ).expand(model=["local:text"]),
+    "function": lambda **keys: langgraph_task(agent_config={**TEXT, **keys}, task_id=f"task_{next(NUMBERS)}")(
+        lambda text: {"text": text}
+    ).expand(text=["a"]),
+}
+
+
+@pytest.mark.parametrize("make", MAPPED.values(), ids=MAPPED)
+def test_a_mapped_task_is_checked_when_the_dag_is_parsed(make: Callable[..., Any]) -> None:
+    for keys, reason in (
+        ({"modle": "openai:o3"}, "the key “modle” is not known"),
+        ({"context": {"a": 1}}, "context: is for a graph of one's own"),
+        ({"top_k": 3, "model": "openai:o3"}, "top_k is not known to models of openai"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            make(**keys)
+    assert make(top_p=0.5, model="openai:o3", timeout=5)
+
+
+def test_what_is_mapped_is_left_for_the_run() -> None:
+    forms = LangGraphOperator.partial(task_id="forms", agent_config={"type": "extraction"})
+    assert forms.expand(output_schema=[SCHEMA], input_data=[{"text": "a"}])
+    modes = MultiAgentOperator.partial(
+        task_id="modes", agents=[{"name": "a", **TEXT}, {"name": "b", **TEXT, "depends_on": ["a"]}]
+    )
+    assert modes.expand(orchestration_mode=["graph"])
+    assert LangGraphOperator.partial(task_id="agents").expand(agent_config=[TEXT])
