@@ -31,7 +31,7 @@ from backend.core.workflow_error_handler import (
     decide,
     wait_of,
 )
-from backend.models.adaptation import Shape, ask_adapting
+from backend.models.adaptation import Shape, ask_adapting, messages_of
 from backend.models.attempts import (
     ATTEMPT_KEY,
     CALL_KEY,

@@ -16,6 +16,7 @@ from backend.core.model_modes import UNDECIDED, ModelModes
 from backend.core.model_names import entry_of
 from backend.core.settings import Settings
 from backend.models.adaptation import ServedModel, memory_of
+from backend.models.options import check_options, integration_arguments, refused_options, untaken
 from backend.models.prices import context_window
 from backend.models.resolve import (
     ModelChoice,
@@ -121,7 +122,11 @@ class OneModel:
 
 
 class ModelChain:
-    """The chosen model and its fallback models. `params` are LangChain's standard ones, and apply to each of them."""
+    """The chosen model and its fallback models.
+
+    `params` are LangChain's standard ones and the agent's model options. They apply to each of the models, except for
+    options that the integration of a fallback model doesn't take.
+    """
 
     def __init__(
         self,
@@ -183,23 +188,38 @@ class ModelChain:
     def model(self, name: str, timeout: float | None = None, max_tokens: int | None = None) -> BaseChatModel:
         """The model of that name, with the default timeout (in seconds) and limit of tokens or the given ones.
 
-        Raises `ModelConfigurationError` if its integration refuses the parameters.
+        Raises `InputError` if its integration refuses the parameters, or doesn't take an option of the chosen model's.
         """
         key = (name, timeout, max_tokens)
         if key not in self._models:
             choice = self._choices[name]
             given = {"timeout": timeout, "max_tokens": max_tokens}
-            params = {**self._params, **{name: value for name, value in given.items() if value is not None}}
+            params = self._params_for(choice, {name: value for name, value in given.items() if value is not None})
             if choice.provider == "openai" and self._openai_clients is not None:
                 params |= self._openai_clients()
-            self._models[key] = build_model(
+            built = build_model(
                 choice,
                 self._settings,
                 credentials=self._credentials,
                 on_whole_answer=partial(self._ignores_streaming, name),
                 **params,
             )
+            if not choice.local and (ignored := untaken(built, params)):
+                raise ModelConfigurationError(f"{choice.name} can't take {ignored[0]}; its integration ignores it")
+            self._models[key] = built
         return self._models[key]
+
+    def _params_for(self, choice: ModelChoice, given: Mapping[str, Any]) -> dict[str, Any]:
+        params = {**self._params, **given}
+        if choice.local:
+            return params
+        if choice.name == self.first:
+            check_options(choice.provider, params)
+        refused = refused_options(choice.provider, params)
+        if refused:
+            log.info("%s is asked without %s, which its integration doesn't take", choice.name, ", ".join(refused))
+        taken = {name: value for name, value in params.items() if name not in refused}
+        return integration_arguments(choice.provider, taken)
 
     def options(self, tried: Collection[str]) -> list[FallbackModel]:
         """The models that can take over and have not been tried yet, with their context windows where known.

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 from langchain_core.runnables import RunnableConfig
 from sqlalchemy import Connection
 
+from backend.agents.config import check_texts
 from backend.agents.registry import get_agent
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS
 from backend.core.jsonable import dumps
@@ -215,6 +216,7 @@ class _Batch:
         try:
             if prepared.definition is not None:
                 prepared.definition.check_input(input_data)
+                check_texts(input_data, self._runner.graphs.max_text_chars)
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     prepared.graph,
