@@ -93,6 +93,8 @@ def _data(reply: AIMessage) -> Any:
     fenced = _FENCED.fullmatch(text)
     try:
         return json.loads(fenced[1] if fenced else text, parse_constant=_refuse)
+    except RecursionError:
+        raise DataError("it is nested too deep") from None
     except ValueError as error:
         raise DataError(f"it is no JSON: {error}") from None
 

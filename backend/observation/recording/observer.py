@@ -141,7 +141,7 @@ class AgentObserver(AsyncCallbackHandler):
 
     @property
     def notice(self) -> str | None:
-        """What the user should know about the choice of the model."""
+        """What the user should know about the choice of the model and the result."""
         return self._agent.notice
 
     def uses(self, model: str | None, notice: str | None) -> None:
@@ -234,10 +234,14 @@ class AgentObserver(AsyncCallbackHandler):
 
     def took_over(self, model: str, notice: str) -> None:
         """Report that another model than the chosen one has answered."""
+        self.note(notice)
+        self._agent.model = model
+
+    def note(self, notice: str) -> None:
+        """Add to what the user should know about the result."""
         known = self._agent.notice
         if known is None or notice not in known:
             self._agent.notice = f"{known}; {notice}" if known else notice
-        self._agent.model = model
 
     async def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: uuid.UUID, **kwargs: Any
