@@ -3,6 +3,7 @@
 A batch runs all kinds side by side, each as an item of its own.
 """
 
+import json
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -187,18 +188,31 @@ TEXT = {"text": "The harbour was quiet. Two ships lay at anchor."}
 SCHEMA = {"type": "object", "properties": {"n": {}}, "required": ["n"]}
 
 
+def streamed(pieces: list[str]) -> str:
+    """The body of a streamed answer. JSON may hold half of a surrogate pair as an escape."""
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": {"role": "assistant", "content": piece}} for piece in pieces]
+    choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
+    chunks = [{"id": "1", "object": "chat.completion.chunk", "model": "m", "choices": [choice]} for choice in choices]
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+
+
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("pieces", "expected"),
     [
-        ("x" * 10_000_000, "x" * 10_000_000),
-        ("a \ud83d\ude00 b", "a \U0001f600 b"),
-        ("a\x00b", "/answer, which the node 'report' wrote, contains a NUL character"),
-        ("a\ud83d", "'analyse' returned what no checkpoint can keep: /reply/content contains half of a surrogate pair"),
+        (["x" * 1_000_000] * 10, "x" * 10_000_000),
+        (["a \ud83d", "\ude00 b"], "a \U0001f600 b"),
+        (["a\x00b"], "/answer, which the node 'report' wrote, contains a NUL character"),
+        (
+            ["a\ud83d"],
+            "'analyse' returned what no checkpoint can keep: /reply/content contains half of a",
+        ),
     ],
     ids=["10 MB", "an emoji in halves", "NUL", "half a pair"],
 )
-async def test_texts_of_models(runner: Runner, openai_server: OpenAIServer, answer: str, expected: str) -> None:
-    openai_server.script(content=answer, times=None)
+async def test_texts_of_models(
+    runner: Runner, openai_server: OpenAIServer, database: Database, pieces: list[str], expected: str
+) -> None:
+    openai_server.script(body=streamed(pieces), times=None)
     async with runner() as one:
         spec = parse_agent({"type": "text"}, TEXT)
         if "/" not in expected:
@@ -209,6 +223,9 @@ async def test_texts_of_models(runner: Runner, openai_server: OpenAIServer, answ
             assert isinstance(caught.value, AgentFailure)
             assert caught.value.classified.final
     assert len(openai_server.requests) == 1
+    if "/" not in expected:
+        query = "SELECT payload ->> 'text' FROM visual_ai.workflow_events WHERE event_type = 'token' ORDER BY seq"
+        assert "".join(piece for (piece,) in await rows(database, query)) == expected
 
 
 @pytest.mark.parametrize(
@@ -228,7 +245,7 @@ async def test_data_of_models(
 ) -> None:
     """The model is told once what is wrong, as with any other answer that doesn't fit."""
     openai_server.script(content="There are ships.")
-    openai_server.script(content=f'{{"n": {written}}}', times=None)
+    openai_server.script(body=streamed([f'{{"n": {written}}}']), times=None)
     async with runner() as one:
         with raises_failure(InvalidOutputError, match=words):
             await run_single(one, parse_agent({"type": "text"}, TEXT, output_schema=SCHEMA))
