@@ -32,7 +32,8 @@ class LangGraphOperator(AgentsOperator):
     """Runs one agent as a task.
 
     :param agent_config: the agent, `{"type": "vision" | "text" | "extraction" | "synthesis" | "review" |
-        "supervisor"}`, and its settings: `system_prompt`, `temperature` (0-2), `max_tokens`. Templated.
+        "supervisor"}`, and its settings: `system_prompt`, `temperature` (0-2), `max_tokens`,
+        `on_incomplete`. Templated.
     :param input_data: the agent's input, such as `{"image_url": "{{ dag_run.conf.image_url }}"}`; by default the
         run's own input. Templated.
     :param model: the model's name as LangChain's `init_chat_model` takes it (`openai:gpt-4.1`); a bare name is

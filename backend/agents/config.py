@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from backend.core.errors.input_error import InputError
 
@@ -30,18 +30,20 @@ class AgentConfig:
     """The parsed `agent_config`.
 
     `temperature` is between 0 and 2, and `max_tokens` limits the answer. `output_schema` is the form of the agent's
-    `data`: a JSON Schema, or a Pydantic model as "package.module:Class".
+    `data`: a JSON Schema, or a Pydantic model as "package.module:Class". `on_incomplete` says whether an incomplete
+    answer fails under the error policy ("fail") or is accepted with a notice ("accept").
     """
 
     system_prompt: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
     output_schema: dict[str, Any] | str | None = None
+    on_incomplete: Literal["fail", "accept"] = "fail"
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> AgentConfig:
         """Check a DAG author's dictionary, without its "type". Raises `AgentConfigError` that names the key."""
-        allowed = ("system_prompt", "temperature", "max_tokens", "output_schema")
+        allowed = ("system_prompt", "temperature", "max_tokens", "output_schema", "on_incomplete")
         for key in config:
             if key not in (*allowed, "type"):
                 raise AgentConfigError(f"the key “{key}” is not known; allowed are type, {', '.join(allowed)}")
@@ -50,6 +52,7 @@ class AgentConfig:
             temperature=_number(config.get("temperature")),
             max_tokens=_count(config.get("max_tokens")),
             output_schema=_schema(config.get("output_schema")),
+            on_incomplete=_on_incomplete(config.get("on_incomplete")),
         )
 
     def model_params(self) -> dict[str, Any]:
@@ -124,6 +127,12 @@ def _schema(value: Any) -> dict[str, Any] | str | None:
     from backend.agents.output_schema import check_output_schema  # importing jsonschema takes a moment
 
     return check_output_schema(value)
+
+
+def _on_incomplete(value: Any) -> Literal["fail", "accept"]:
+    if value not in (None, "fail", "accept"):
+        raise AgentConfigError("on_incomplete has to be “fail” or “accept”")
+    return "accept" if value == "accept" else "fail"
 
 
 def _number(value: Any) -> float | None:

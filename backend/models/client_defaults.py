@@ -1,6 +1,6 @@
-"""Changes two defaults of OpenAI's clients in this process, for graphs of users, which make their models themselves.
+"""Changes defaults of OpenAI's clients in this process, for graphs of users, which make their models themselves.
 
-Neither library has a setting for this that a user's own code wouldn't have to pass, so constructor and method are
+Neither library has a setting for this that a user's own code wouldn't have to pass, so constructor and methods are
 wrapped. Whatever a user's code sets explicitly still counts.
 
 * OpenAI's client retries a request by itself, unseen: such a retry isn't counted, ignores a long `Retry-After` and
@@ -9,8 +9,10 @@ wrapped. Whatever a user's code sets explicitly still counts.
   OpenAI's own address; elsewhere tokens, and so cost, would be lost. The servers that speak OpenAI's protocol (vLLM,
   LiteLLM, Ollama, llama.cpp, …) know `stream_options.include_usage`. For one that doesn't,
   `VISUAL_AI_STREAM_USAGE=false` keeps the default.
+* LangChain adds up every usage in a stream, but some servers repeat theirs in each chunk: only the last one counts.
 """
 
+from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -37,6 +39,52 @@ def request_stream_usage() -> None:
         return original(self, stream_usage, **kwargs) or all(value is None for value in given)
 
     BaseChatOpenAI._should_stream_usage = should_stream_usage  # type: ignore[method-assign]  # see above
+
+
+@lru_cache(maxsize=1)
+def count_usage_once() -> None:
+    """Make `ChatOpenAI` report the usage of a streamed answer once, as the server reported it last."""
+    from langchain_core.messages import AIMessageChunk
+    from langchain_core.outputs import ChatGenerationChunk
+    from langchain_openai.chat_models.base import BaseChatOpenAI
+
+    stream, astream = BaseChatOpenAI._stream, BaseChatOpenAI._astream
+
+    def held_back(chunk: ChatGenerationChunk) -> tuple[ChatGenerationChunk | None, ChatGenerationChunk | None]:
+        """What is left of a chunk, and what to report at the end."""
+        message = chunk.message
+        used = message.usage_metadata if isinstance(message, AIMessageChunk) else None
+        if not isinstance(message, AIMessageChunk) or used is None:
+            return chunk, None
+        if not (message.content or message.tool_call_chunks or chunk.generation_info):
+            return None, chunk
+        message.usage_metadata = None
+        return chunk, ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=used))
+
+    @wraps(stream)
+    def once(self: BaseChatOpenAI, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        last = None
+        for chunk in stream(self, *args, **kwargs):
+            rest, used = held_back(chunk)
+            last = used or last
+            if rest is not None:
+                yield rest
+        if last is not None:
+            yield last
+
+    @wraps(astream)
+    async def once_async(self: BaseChatOpenAI, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        last = None
+        async for chunk in astream(self, *args, **kwargs):
+            rest, used = held_back(chunk)
+            last = used or last
+            if rest is not None:
+                yield rest
+        if last is not None:
+            yield last
+
+    BaseChatOpenAI._stream = once  # type: ignore[method-assign]  # see above
+    BaseChatOpenAI._astream = once_async  # type: ignore[method-assign]  # see above
 
 
 def _without_retries(original: Any) -> Any:

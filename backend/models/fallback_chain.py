@@ -44,8 +44,21 @@ class Models(Protocol):
         """The most tokens that an answer may have."""
         ...
 
-    def model(self, name: str, timeout: float | None = None) -> BaseChatModel:
-        """The model of that name."""
+    @property
+    def max_tokens(self) -> int | None:
+        """The limit of an answer's tokens that is configured."""
+        ...
+
+    def most_tokens(self, name: str) -> int | None:
+        """The highest limit of an answer's tokens that the model knows; None if that is unknown."""
+        ...
+
+    def window(self, name: str) -> int | None:
+        """The model's context window in tokens; None if it is unknown. The first call takes half a second."""
+        ...
+
+    def model(self, name: str, timeout: float | None = None, max_tokens: int | None = None) -> BaseChatModel:
+        """The model of that name, with another timeout or limit of an answer's tokens if they are given."""
         ...
 
     def options(self, tried: Collection[str]) -> Sequence[FallbackModel]:
@@ -62,14 +75,28 @@ class OneModel:
 
     timeout = 0.0
     answer_tokens = 0
+    max_tokens = None
 
     def __init__(self, model: BaseChatModel) -> None:
         self._model = model
         self.first = type(model).__name__
 
-    def model(self, name: str, timeout: float | None = None) -> BaseChatModel:  # noqa: ARG002  # there is but one
+    def model(
+        self,
+        name: str,  # noqa: ARG002  # there is but one
+        timeout: float | None = None,  # noqa: ARG002
+        max_tokens: int | None = None,  # noqa: ARG002
+    ) -> BaseChatModel:
         """The model."""
         return self._model
+
+    def most_tokens(self, name: str) -> int | None:  # noqa: ARG002  # as above
+        """Its limit can't be raised."""
+        return 0
+
+    def window(self, name: str) -> int | None:  # noqa: ARG002  # as above
+        """It is unknown."""
+        return None
 
     def options(self, tried: Collection[str]) -> Sequence[FallbackModel]:  # noqa: ARG002  # as above
         """There are none."""
@@ -105,7 +132,7 @@ class ModelChain:
         self._params = dict(params or {})
         self._openai_clients = openai_clients
         self._choices = {choice.name: choice}
-        self._models: dict[tuple[str, float | None], BaseChatModel] = {}
+        self._models: dict[tuple[str, float | None, int | None], BaseChatModel] = {}
         self._usable: list[FallbackModel] | None = None
         self.first = choice.name
         self.model(choice.name)
@@ -120,15 +147,33 @@ class ModelChain:
         """The most tokens that an answer may have."""
         return int(self._params.get("max_tokens") or ANSWER_TOKENS)
 
-    def model(self, name: str, timeout: float | None = None) -> BaseChatModel:
-        """The model of that name, with the default timeout or the given one, in seconds.
+    @property
+    def max_tokens(self) -> int | None:
+        """The limit of an answer's tokens that is configured."""
+        limit = self._params.get("max_tokens")
+        return int(limit) if limit else None
+
+    def most_tokens(self, name: str) -> int | None:
+        """The highest limit of an answer's tokens, according to the model's profile; None if that is unknown."""
+        profile = getattr(self.model(name), "profile", None)
+        most = profile.get("max_output_tokens") if isinstance(profile, Mapping) else None
+        return most if isinstance(most, int) else None
+
+    def window(self, name: str) -> int | None:
+        """The model's context window in tokens, by the chain or the price table; None if neither knows it."""
+        own = next((each.context_window for each in self._usable or () if each.model == name), None)
+        return own or context_window(name)
+
+    def model(self, name: str, timeout: float | None = None, max_tokens: int | None = None) -> BaseChatModel:
+        """The model of that name, with the default timeout (in seconds) and limit of tokens or the given ones.
 
         Raises `ModelConfigurationError` if its integration refuses the parameters.
         """
-        key = (name, timeout)
+        key = (name, timeout, max_tokens)
         if key not in self._models:
             choice = self._choices[name]
-            params = dict(self._params) if timeout is None else {**self._params, "timeout": timeout}
+            given = {"timeout": timeout, "max_tokens": max_tokens}
+            params = {**self._params, **{name: value for name, value in given.items() if value is not None}}
             if choice.provider == "openai" and self._openai_clients is not None:
                 params |= self._openai_clients()
             self._models[key] = build_model(choice, self._settings, credentials=self._credentials, **params)

@@ -213,8 +213,6 @@ def build_model(
     """
     if choice.local:
         return _build_local(choice, settings, params)
-    from langchain.chat_models import init_chat_model
-
     _check_installed(choice.provider)
     arguments: dict[str, Any] = {"timeout": settings.model_timeout, "max_retries": 0}
     base_url = _base_url(choice.provider, settings, credentials)
@@ -230,18 +228,27 @@ def build_model(
     arguments |= params
     if choice.provider == "ollama":  # its integration takes no timeout, but its client does
         arguments = {"client_kwargs": {"timeout": arguments.pop("timeout")}, **arguments}
+        if "max_tokens" in arguments:
+            arguments["num_predict"] = arguments.pop("max_tokens")
     try:
-        built: BaseChatModel = init_chat_model(choice.model, model_provider=choice.provider, **arguments)
+        return _integrated(choice, arguments)
     except (ValueError, TypeError) as error:
         # The error's text may contain the parameters, and with them the key.
         raise ModelConfigurationError(
             f"{choice.name} could not be set up: its integration refused the parameters "
             f"{', '.join(sorted(params)) or '(none were given)'} ({type(error).__name__})"
         ) from None
-    if choice.provider == "openai":
-        from backend.models.openai_stream import leave_chunks_as_they_come
 
-        leave_chunks_as_they_come(built)
+
+def _integrated(choice: ModelChoice, arguments: Mapping[str, Any]) -> BaseChatModel:
+    """The model of a provider's integration, which is imported only here."""
+    if choice.provider == "openai":
+        from backend.models.openai_chat import openai_chat
+
+        return openai_chat(choice.model, **arguments)
+    from langchain.chat_models import init_chat_model
+
+    built: BaseChatModel = init_chat_model(choice.model, model_provider=choice.provider, **arguments)
     return built
 
 

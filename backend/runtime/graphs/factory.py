@@ -19,7 +19,7 @@ from backend.db import images
 from backend.db.engine import Database
 from backend.models.attempts import RetryTiming
 from backend.models.call import make_model_call
-from backend.models.client_defaults import disable_sdk_retries, request_stream_usage
+from backend.models.client_defaults import count_usage_once, disable_sdk_retries, request_stream_usage
 from backend.models.resolve import ModelChoice, ModelCredentials, Purpose, resolve_model
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.task_context import TaskContext
@@ -135,6 +135,7 @@ class GraphFactory:
                 openai_clients=resources.http().arguments,
                 gate=resources.gate,
                 timing=self.timing,
+                on_incomplete=config.on_incomplete,
             )
             deps = AgentDeps(self._settings, read_upload, choice.max_image_side, offline=choice.local)
             return definition.build(config, model, deps).compile(name=spec.name)
@@ -149,6 +150,7 @@ class GraphFactory:
 
     async def own(self, spec: AgentSpec, config: RunnableConfig, saver: BatchedSaver | None) -> Graph:
         """The user's own graph. `config` is passed to a function that makes one."""
+        count_usage_once()
         if self._settings.stream_usage:
             request_stream_usage()
         if not self._settings.sdk_retries:

@@ -145,7 +145,7 @@ def _returned(
     if nulled:
         places = ", ".join(_pointer(path) or "the output" for path in nulled[:3])
         more = f" and {len(nulled) - 3} more" if len(nulled) > 3 else ""
-        observer.note(f"NaN became null, because JSON has none: {places}{more}")
+        observer.noticed(f"NaN became null, because JSON has none: {places}{more}")
     return {name: _follow(output, path) for name, path in mapping.items()} if mapping else output
 
 

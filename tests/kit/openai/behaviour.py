@@ -13,7 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 Json = dict[str, Any]
 Api = Literal["chat", "responses", "models", "messages", "ollama"]
 """OpenAI's three, Anthropic's Messages API and Ollama's chat API."""
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+FinishReason = str
+"""OpenAI's are stop, length, tool_calls and content_filter; other servers have more."""
+UsageIn = Literal["end", "each", "growing", "last", "halves", "middle", "choice", "never"]
+"""Where a stream of chat completions reports its usage.
+
+`end` in a last chunk without choices, as OpenAI does; `each` in full in every chunk; `growing` in every chunk, as far
+as it has grown; `last` in the chunk with the finish reason; `halves` the input in the first chunk and the output in the
+last; `middle` in a chunk that chunks with null follow; `choice` inside of the last choice; `never` not at all.
+"""
 
 
 class ToolCall(BaseModel):
@@ -90,6 +98,11 @@ class Behaviour(BaseModel):
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    usage_in: UsageIn = "end"
+    raw_usage: Any = None
+    """Reported instead of `usage`, in OpenAI's chat completions: what no server should send."""
+    reasoning: str | None = None
+    """What the model thought first, as servers of open models send it (`reasoning_content`)."""
     malformed: bool = False
     """Send half of the JSON; in a stream, the third event is cut in half."""
 

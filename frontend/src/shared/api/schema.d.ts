@@ -1498,6 +1498,11 @@ export interface components {
             started_at: string | null;
             /** Finished At */
             finished_at: string | null;
+            /**
+             * Reason
+             * @description Why the run failed or was cancelled; null in every other state, and until it is known
+             */
+            reason: string | null;
             usage: components["schemas"]["Usage"];
             /** Cost Usd */
             cost_usd: number | null;
@@ -1873,6 +1878,11 @@ export interface components {
             started_at: string | null;
             /** Finished At */
             finished_at: string | null;
+            /**
+             * Reason
+             * @description Why the run failed or was cancelled; null in every other state, and until it is known
+             */
+            reason: string | null;
             usage: components["schemas"]["Usage"];
             /** Cost Usd */
             cost_usd: number | null;
