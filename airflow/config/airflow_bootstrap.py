@@ -22,6 +22,7 @@ SERVICE_PERMISSIONS = [
     ("can_read", "Task Instances"),
     ("can_edit", "Task Instances"),  # clearing failed tasks, to retry them
     ("can_read", "Task Logs"),
+    ("can_read", "Audit Logs"),  # who or what ended a run
     ("can_read", "XComs"),
     ("can_read", "HITL Detail"),
     ("can_edit", "HITL Detail"),  # passing on a person's answer

@@ -25,6 +25,7 @@ from backend.api.schemas.workflows import (
 from backend.core.errors.category import Category
 from backend.core.log_text import as_text
 from backend.core.problems import FieldError, Invalid
+from backend.core.states import TERMINAL_RUN_STATES
 from backend.db.runs.batch_items import item_json
 from backend.services.application import Application
 
@@ -224,6 +225,7 @@ def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:
     return {
         **{name: row[name] for name in kept},
         "execution_id": str(row["id"]),
+        "reason": row["reason"] if row["state"] in TERMINAL_RUN_STATES else None,
         "usage": Usage(input_tokens=row["input_tokens"], output_tokens=row["output_tokens"]),
         "cost_usd": float(row["cost_usd"]) if row["cost_usd"] is not None else None,
         **run_urls(services, dag_id, dag_run_id),

@@ -19,6 +19,10 @@ from backend.cli.views import REFRESH_SECONDS, JsonView, LineView, TreeView, Vie
 RESULT_LINES = 25
 """How many lines of a result are shown when a run finishes."""
 
+REASON_READINGS = 8
+REASON_PAUSE = 1.0
+"""How often the snapshot of a failed run is read until it says why it failed, and the seconds in between."""
+
 
 class Watch:
     """Watches one run. Called again after a sign-in, it continues where it stopped."""
@@ -89,7 +93,7 @@ def _view(timeline: Timeline, *, as_json: bool) -> View:
 
 async def _print_summary(backend: Backend, run: Timeline, *, brief: bool) -> None:
     """Print how the run ended, with its totals, and say what to do next."""
-    snapshot = await backend.get(run_path(run.dag_id, run.dag_run_id))
+    snapshot = await _explained(backend, run)
     usage = snapshot["usage"]["input_tokens"] + snapshot["usage"]["output_tokens"]
     started, finished = snapshot["started_at"], snapshot["finished_at"]
     facts = [str(run.end), formatting.tokens(usage)]
@@ -99,6 +103,8 @@ async def _print_summary(backend: Backend, run: Timeline, *, brief: bool) -> Non
         facts.append(formatting.cost(snapshot["cost_usd"]))
     if brief:
         print(f"end  {'  '.join(facts)}", flush=True)
+    if reason := snapshot.get("reason"):
+        print(f"Reason: {formatting.safe(reason)}", flush=True)
     ids = (run.dag_id, run.dag_run_id)
     if run.end == "success" and snapshot["result"] is not None:
         if not brief:
@@ -111,6 +117,16 @@ async def _print_summary(backend: Backend, run: Timeline, *, brief: bool) -> Non
             break
     if run.end in ("failed", "cancelled"):
         say(f"To retry what failed: {command_line('retry', *ids)}")
+
+
+async def _explained(backend: Backend, run: Timeline) -> Any:
+    """The snapshot of a finished run; of a failed one as soon as it says why, which may become known after the end."""
+    for _ in range(REASON_READINGS):
+        snapshot = await backend.get(run_path(run.dag_id, run.dag_run_id))
+        if snapshot["state"] != "failed" or snapshot.get("reason", "") is not None:
+            break
+        await asyncio.sleep(REASON_PAUSE)
+    return snapshot
 
 
 def _show_result(result: Any) -> None:

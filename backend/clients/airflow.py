@@ -244,6 +244,27 @@ class AirflowClient:
                     break
         return found
 
+    async def failed_tasks(self, dag_id: str, dag_run_id: str, *, limit: int) -> list[dict[str, Any]]:
+        """The run's first failed task instances, at most `limit`, in the order in which they ended."""
+        body = {
+            "dag_ids": [dag_id],
+            "dag_run_ids": [dag_run_id],
+            "state": ["failed"],
+            "order_by": "end_date",
+            "page_limit": limit,
+        }
+        answer = await self._read("POST", "/api/v2/dags/~/dagRuns/~/taskInstances/list", json=body)
+        return list(answer["task_instances"])
+
+    async def event_log(
+        self, names: Sequence[str], *, since: str | None, dag_id: str | None = None, run_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The last entries of Airflow's event log with these names, newest first, one page; of a DAG, or of a run."""
+        params: dict[str, Any] = {"included_events": list(names), "order_by": "-when", "limit": PAGE}
+        wanted = {"dag_id": dag_id, "run_id": run_id, "after": since}
+        params |= {name: value for name, value in wanted.items() if value is not None}
+        return list((await self._read("GET", "/api/v2/eventLogs", params=params))["event_logs"])
+
     async def _pages(
         self, method: str, path: str, key: str, params: dict[str, Any], *, token: str | None = None
     ) -> list[dict[str, Any]]:

@@ -3,20 +3,22 @@
 A cause is written in the transaction that observes the event, and only if a target of the user is subscribed to it. The
 writers are tasks, triggers and the scheduler; they need no right to read this table and wait for nobody. There is no
 unique key: a cause may be written twice. The backend takes causes out again and makes notifications of them
-(`services/notifications/recipients.py`), where duplicates are dropped.
+(`services/notifications/recipients.py`), where duplicates are dropped. Why a run failed may be found out only after its
+end (`services/recording/explainer.py`), so such a cause waits for that, for up to `REASON_WAIT`.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, literal, select, text
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, literal, not_, select, text
 from sqlalchemy.orm import aliased
 
 from backend.core.jsonable import dumps, storable
 from backend.core.preferences import NotificationEvent
 from backend.core.redaction import redact_text
 from backend.db.rows import Row, all_rows, first_row
+from backend.db.runs import reasons
 from backend.db.tables import notification_causes as causes
 from backend.db.tables import user_preferences as preferences
 from backend.db.tables import workflow_errors as errors
@@ -27,6 +29,9 @@ CHANNEL = "visual_ai_notifications"
 
 MESSAGE_LIMIT = 1_000
 """The maximum length of the text of an error or an alert, in characters."""
+
+REASON_WAIT = timedelta(seconds=60)
+"""How long the notification of a failed run waits until it is known why it failed."""
 
 _PUT = text(
     """
@@ -49,8 +54,18 @@ def run_failed(connection: Connection, execution: Mapping[str, Any]) -> None:
     """The run of this row has failed. One notification per attempt at the run."""
     if not _wanted(connection, execution["user_id"], "run_failed"):
         return
-    payload = {**about_run(execution), "error": _cause_of_failure(connection, execution)}
+    payload = {**about_run(execution), **_why(connection, execution)}
     _put(connection, execution["id"], "run_failed", f"run_failed:{execution['attempt']}", payload)
+
+
+def with_reason(connection: Connection, cause: Row) -> dict[str, Any]:
+    """The payload of a `run_failed` cause with what is known by now about why the run failed."""
+    payload = dict(cause["payload"])
+    query = select(executions).where(executions.c.id == cause["execution_id"])
+    execution = first_row(connection.execute(query))
+    if execution is None or (execution["state"], execution["attempt"]) != ("failed", payload["attempt"]):
+        return payload  # it has been retried
+    return {**payload, **_why(connection, execution)}
 
 
 def budget_passed(connection: Connection, execution_id: str, use: Mapping[str, Any]) -> None:
@@ -112,10 +127,21 @@ def budget_shares(connection: Connection, execution_id: str) -> list[float]:
     return sorted(connection.execute(query).scalar_one_or_none() or ())
 
 
+def due(cause: Any = causes) -> ColumnElement[bool]:
+    """The condition that a cause need not wait any longer."""
+    unexplained = exists().where(
+        executions.c.id == cause.c.execution_id, executions.c.state == "failed", executions.c.reason.is_(None)
+    )
+    return not_(
+        and_(cause.c.event == "run_failed", cause.c.occurred_at > func.clock_timestamp() - REASON_WAIT, unexplained)
+    )
+
+
 def take(connection: Connection, users: Sequence[str], *, limit: int) -> list[Row]:
-    """Delete and return at most `limit` causes of these users, oldest first."""
+    """Delete and return at most `limit` causes of these users that are due, oldest first."""
     chosen = aliased(causes)
-    oldest = select(chosen.c.id).where(chosen.c.user_id.in_(users)).order_by(chosen.c.occurred_at).limit(limit)
+    wanted = select(chosen.c.id).where(chosen.c.user_id.in_(users), due(chosen))
+    oldest = wanted.order_by(chosen.c.occurred_at).limit(limit)
     taken = all_rows(connection.execute(delete(causes).where(causes.c.id.in_(oldest)).returning(causes)))
     return sorted(taken, key=lambda row: row["occurred_at"])
 
@@ -134,6 +160,11 @@ def about_run(execution: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def announce(connection: Connection) -> None:
+    """Have the backend look at the causes again: the reason of a failed run is known now."""
+    connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+
+
 def _wanted(connection: Connection, user_id: str | None, event: NotificationEvent) -> bool:
     if user_id is None:
         return False
@@ -141,6 +172,13 @@ def _wanted(connection: Connection, user_id: str | None, event: NotificationEven
         preferences.c.user_id == user_id, literal(event) == preferences.c.notified_events.any_()
     )
     return connection.execute(query).first() is not None
+
+
+def _why(connection: Connection, execution: Mapping[str, Any]) -> dict[str, Any]:
+    """Why the run of this row failed, as far as that is known."""
+    deciding = reasons.deciding_errors(connection, [str(execution["id"])]).get(str(execution["id"]))
+    error = _reported(deciding) if deciding is not None else _cause_of_failure(connection, execution)
+    return {"reason": execution["reason"], "error": error}
 
 
 def _cause_of_failure(
@@ -154,8 +192,10 @@ def _cause_of_failure(
         conditions.append(errors.c.task_id == task_id)
     query = select(errors).where(*conditions).order_by((errors.c.action == "fail").desc(), errors.c.occurred_at.desc())
     error = first_row(connection.execute(query.limit(1)))
-    if error is None:
-        return None
+    return None if error is None else _reported(error)
+
+
+def _reported(error: Row) -> dict[str, Any]:
     kept = ("category", "exception_type", "task_id", "map_index", "try_number", "model")
     return {
         **{name: error[name] for name in kept},

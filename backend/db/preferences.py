@@ -7,6 +7,7 @@ from sqlalchemy import Connection, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.preferences import Preferences
+from backend.db import notification_causes
 from backend.db.tables import notification_causes as causes
 from backend.db.tables import user_preferences as preferences
 
@@ -48,10 +49,10 @@ def write(connection: Connection, user_id: str, wanted: Preferences) -> None:
 
 
 def lock_users_with_causes(connection: Connection, *, limit: int) -> list[str]:
-    """Lock users who have causes of notifications until the transaction ends, skipping those who are locked already."""
+    """Lock users who have causes that are due until the transaction ends, skipping those who are locked already."""
     query = (
         select(preferences.c.user_id)
-        .where(exists().where(causes.c.user_id == preferences.c.user_id))
+        .where(exists().where(causes.c.user_id == preferences.c.user_id, notification_causes.due()))
         .order_by(preferences.c.user_id)
         .limit(limit)
         .with_for_update(key_share=True, skip_locked=True)

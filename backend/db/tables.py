@@ -51,6 +51,7 @@ workflow_executions = Table(
     Column("attempt", Integer, nullable=False),
     Column("updated_at", _Time, nullable=False),
     Column("cancel_requested_at", _Time),
+    Column("reason", Text),
 )
 
 workflow_tasks = Table(

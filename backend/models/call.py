@@ -18,17 +18,19 @@ attempt.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, cast
 
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from tenacity import AsyncRetrying
 from tenacity.retry import retry_if_exception
 
+from backend.core.model_modes import UNDECIDED, ModelModes
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import DEFAULT_POLICY, ErrorPolicy
+from backend.models.adaptation import Shape
 from backend.models.attempts import REAL_TIME, RetryTiming
-from backend.models.call_in_progress import CallInProgress, CallSetup, Check, OnIncomplete, RepairPrompt, Shape
+from backend.models.call_in_progress import CallInProgress, CallSetup, Check, OnIncomplete, RepairPrompt
 from backend.models.fallback_chain import ModelChain, Models, OneModel
 from backend.models.resolve import ModelChoice, ModelCredentials, Purpose
 
@@ -59,26 +61,20 @@ class ModelCall(Runnable[LanguageModelInput, AIMessage]):
         return model if isinstance(model, ModelCall) else cls(OneModel(model))
 
     def shaped(self, shape: Shape) -> Self:
-        """The same call with `shape` applied to each of its models."""
-        before = self._shape
-        both: Shape = shape if before is None else lambda model: shape(cast(BaseChatModel, before(model)))
+        """The same call with this shape, which is applied to each of its models, instead of its own."""
         setup = self._setup
         return type(self)(
             setup.models,
             setup.policy,
             gate=setup.gate,
             timing=setup.timing,
-            shape=both,
+            shape=shape,
             on_incomplete=setup.on_incomplete,
         )
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Self:
         """The same call with tools."""
         return self.shaped(lambda model: model.bind_tools(tools, **kwargs))
-
-    def with_structured_output(self, schema: Any, **kwargs: Any) -> Self:
-        """The same call with a structured answer; see `BaseChatModel.with_structured_output`."""
-        return self.shaped(lambda model: model.with_structured_output(schema, **kwargs))
 
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
         """Not supported: waiting would block the event loop that all agents share."""
@@ -122,6 +118,7 @@ def make_model_call(
     purpose: Purpose,
     credentials: ModelCredentials | None = None,
     params: Mapping[str, Any] | None = None,
+    modes: ModelModes = UNDECIDED,
     openai_clients: Callable[[], Mapping[str, Any]] | None = None,
     gate: ModelGate | None = None,
     timing: RetryTiming = REAL_TIME,
@@ -129,8 +126,8 @@ def make_model_call(
 ) -> ModelCall:
     """Make the call of the chosen model, with its fallback models under a policy.
 
-    `params` and `openai_clients` are those of `ModelChain`. Offline models need no rate limiter and ignore `gate`.
-    Raises `ModelConfigurationError` when the integration refuses the parameters.
+    `params`, `modes` and `openai_clients` are those of `ModelChain`. Offline models need no rate limiter and ignore
+    `gate`. Raises `ModelConfigurationError` when the integration refuses the parameters.
     """
     chain = ModelChain(
         choice,
@@ -139,6 +136,7 @@ def make_model_call(
         purpose=purpose,
         credentials=credentials,
         params=params,
+        modes=modes,
         openai_clients=openai_clients,
     )
     limiter = None if choice.local else gate

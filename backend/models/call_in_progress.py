@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
-from langchain_core.prompt_values import PromptValue
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 from tenacity import RetryCallState
 
@@ -32,6 +31,7 @@ from backend.core.workflow_error_handler import (
     decide,
     wait_of,
 )
+from backend.models.adaptation import Shape, ask_adapting, messages_of
 from backend.models.attempts import (
     ATTEMPT_KEY,
     CALL_KEY,
@@ -50,8 +50,6 @@ from backend.models.usage import tokens_of
 
 log = logging.getLogger(__name__)
 
-Shape = Callable[[BaseChatModel], Runnable[Any, Any]]
-"""Turns a model into what is called: the model with tools bound, for example, or with a structured answer."""
 Check = Callable[[Any], Any]
 """Turns an answer into the call's result. Raises `InvalidOutputError` for an answer in the wrong form."""
 RepairPrompt = Callable[[Any, InvalidOutputError], str]
@@ -126,9 +124,11 @@ class CallInProgress:
         answer: Any = None
         try:
             model = self._models.model(self._model, self._timeout, self._max_tokens)
-            asked: Runnable[Any, Any] = model if shape is None else shape(model)
+            served = self._models.served(self._model)
             await self._admitted()
-            answer = await asked.ainvoke(self._prompt, merge_configs(self._config, mine), **kwargs)
+            config = merge_configs(self._config, mine)
+            told = notice_listeners_of(self._config)
+            answer = await ask_adapting(model, served, shape, self._prompt, config, told, **kwargs)
             self._check_answer(_message(answer), tools=shape is not None)
             result = answer if check is None else check(answer)
         except Exception as error:
@@ -333,11 +333,7 @@ class CallInProgress:
         return f"{self._models.first} could not answer ({why}): {self._model} did{cut}"
 
     def _messages(self) -> list[BaseMessage]:
-        if isinstance(self._prompt, str):
-            return [HumanMessage(self._prompt)]
-        if isinstance(self._prompt, PromptValue):
-            return self._prompt.to_messages()
-        return convert_to_messages(self._prompt)
+        return messages_of(self._prompt)
 
     def _metadata(self) -> dict[str, Any]:
         return {**(self._config.get("metadata") or {}), CALL_KEY: self._id}

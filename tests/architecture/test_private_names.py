@@ -125,6 +125,14 @@ TABLE = [
         contains("self._cast_to = cast_to"), trace="_cast_to",
     ),
     PrivateName(
+        "openai", "openai:AsyncOpenAI._make_sse_decoder", "backend/models/whole_answers.py",
+        "no public name decides how a stream is decoded, which has to include answers that are none", takes("self"),
+    ),
+    PrivateName(
+        "openai", "openai._streaming:ServerSentEvent", "backend/models/whole_answers.py",
+        "what a decoder yields", lambda event: "data" in inspect.signature(event).parameters,
+    ),
+    PrivateName(
         "openai", "openai:AsyncOpenAI.__init__", "backend/models/client_defaults.py",
         "no setting switches off retries where a user's code makes its own client; the constructors are wrapped",
         lambda init: "max_retries" in inspect.signature(init).parameters,

@@ -120,6 +120,8 @@ class FakeAirflow:
         self.runs: dict[tuple[str, str], Run] = {}
         self.import_errors: dict[str, str] = {}
         """For each file, the stack trace of what made its import fail."""
+        self.event_log: list[Json] = []
+        """Airflow's own log of what people and the scheduler did, oldest first."""
         self.followers: dict[str, dict[str, list[str]]] = {}
         """For each DAG, its tasks and the tasks downstream of each."""
         self.log: list[str] = []
@@ -147,6 +149,7 @@ class FakeAirflow:
             "bundle_name": "dags-folder",
             "relative_fileloc": f"{dag_id}.py",
             "allowed_run_types": None,
+            "dag_run_timeout": None,
             "last_parsed_time": datetime.now(UTC).isoformat(),
             "params": VISUAL_PARAMS if params is None else params,
             **shown,
@@ -174,6 +177,7 @@ class FakeAirflow:
                 "start_date": None if state == "queued" else now.isoformat(),
                 "end_date": now.isoformat() if state in ("success", "failed") else None,
                 "triggering_user_name": None,
+                "note": None,
                 **shown,
             },
             now,
@@ -208,6 +212,10 @@ class FakeAirflow:
             "map_index": map_index,
             "try_number": try_number,
             "state": state,
+            "hostname": "worker-1" if state is not None else "",
+            "operator": "PythonOperator",
+            "queue": "default",
+            "note": None,
             "start_date": now if state is not None else None,
             "end_date": now if state in ("success", "failed") else None,
             "duration": 0.5 if state in ("success", "failed") else None,
@@ -227,6 +235,25 @@ class FakeAirflow:
         raw = (line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
         kept = list(raw) if isinstance(lines, list) else raw
         self.runs[dag_id, dag_run_id].logs[task_id, map_index, try_number] = kept
+
+    def add_event(self, event: str, dag_id: str | None = None, run_id: str | None = None, **more: Any) -> None:
+        """Add an entry of the event log. An `extra` that is not a text is what somebody requested."""
+        extra = more.pop("extra", None)
+        self.event_log.append(
+            {
+                "event_log_id": len(self.event_log) + 1,
+                "when": datetime.now(UTC).isoformat(),
+                "event": event,
+                "dag_id": dag_id,
+                "run_id": run_id,
+                "task_id": None,
+                "map_index": None,
+                "try_number": None,
+                "owner": None,
+                "extra": extra if extra is None or isinstance(extra, str) else json.dumps(extra),
+                **more,
+            }
+        )
 
     def delete_run(self, dag_id: str, dag_run_id: str) -> None:
         """Delete a run, as a user can in Airflow's UI."""
@@ -284,6 +311,7 @@ class FakeAirflow:
             ("GET", r"/auth/fab/v1/users/([^/]+)", self._user_details),
             ("GET", r"/api/v2/dags", self._list_dags),
             ("GET", r"/api/v2/importErrors", self._list_import_errors),
+            ("GET", r"/api/v2/eventLogs", self._list_events),
             ("GET", r"/api/v2/dags/([^/~]+)/details", self._details),
             ("GET", r"/api/v2/dags/([^/~]+)/tasks", self._dag_tasks),
             ("POST", r"/api/v2/dags/([^/~]+)/dagRuns", self._trigger),
@@ -477,10 +505,26 @@ class FakeAirflow:
             for (dag_id, dag_run_id), run in self.runs.items()
             if dag_id in wanted["dag_ids"] and dag_run_id in wanted["dag_run_ids"]
             for task in run.tasks.values()
+            if task["state"] in wanted.get("state", [task["state"]])
         ]
-        start = wanted["page_offset"]
+        if wanted.get("order_by") == "end_date":
+            found.sort(key=lambda task: task["end_date"])
+        start = wanted.get("page_offset", 0)
         page = found[start : start + min(wanted["page_limit"], 100)]
         return httpx.Response(200, json={"task_instances": page, "total_entries": len(found)})
+
+    def _list_events(self, request: httpx.Request, name: str) -> httpx.Response:
+        if "Admin" not in self.users[name].roles:
+            return _refused(403, "Forbidden")
+        wanted = request.url.params
+        found = [
+            entry
+            for entry in reversed(self.event_log)
+            if entry["event"] in wanted.get_list("included_events")
+            and all(wanted.get(key) in (None, entry[key]) for key in ("dag_id", "run_id"))
+            and ("after" not in wanted or entry["when"] > wanted["after"])
+        ]
+        return httpx.Response(200, json={"event_logs": _page(request, found), "total_entries": len(found)})
 
 
 def _page(request: httpx.Request, items: list[Json]) -> list[Json]:

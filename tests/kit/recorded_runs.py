@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from backend.core.events import Event, NewEvent
 from backend.core.states import TaskState
-from backend.db.runs import events, executions, observations, traces
+from backend.db.runs import events, executions, observations, reasons, traces
 from backend.db.runs.executions import RunState
 from backend.db.runs.traces import Place
 
@@ -66,6 +66,11 @@ class RecordedRun:
         """Record the result of an agent task."""
         with self._database.begin() as connection:
             executions.set_results(connection, {self.id: result})
+
+    def explain(self, reason: str) -> None:
+        """Record why the run failed, as the reconciler does after its end."""
+        with self._database.begin() as connection:
+            reasons.set_reason(connection, self.id, reason)
 
     def log(self) -> list[Event]:
         """All events that are stored."""

@@ -331,6 +331,9 @@ class ExecutionOut(BaseModel):
     queued_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    reason: str | None = Field(
+        description="Why the run failed or was cancelled; null in every other state, and until it is known"
+    )
     usage: Usage
     cost_usd: float | None
     template_name: str | None = Field(description="The template that the run was created from, if any …")

@@ -15,6 +15,14 @@ class InvalidOutputError(ValueError):
     """
 
 
+class UnstorableOutputError(InvalidOutputError):
+    """A node returned something that no checkpoint, row or XCom can hold. What was paid for before it is kept.
+
+    The message names the value's place, the node and what to return instead. A retry of the task doesn't help: it would
+    get to the same value again.
+    """
+
+
 class IncompleteAnswerError(InvalidOutputError):
     """The model stopped before its answer was complete, or gave none.
 

@@ -11,6 +11,7 @@ from backend.core.jsonable import storable
 from backend.core.redaction import redact, redact_text
 from backend.db import notification_causes
 from backend.db.rows import Row, all_rows, one_row
+from backend.db.runs.reasons import EXPLAINED
 from backend.db.runs.traces import Place, label
 from backend.db.tables import workflow_errors as errors
 from backend.db.tables import workflow_executions as executions
@@ -40,35 +41,71 @@ def add(
 
     `retry_in` is in seconds. An `error_id` (a UUID) is the one to pass to `recover` later.
     """
-    made = connection.execute(
-        insert(errors)
-        .values(
-            **({} if error_id is None else {"id": error_id}),
-            execution_id=execution_id,
-            dag_id=place.dag_id,
-            dag_run_id=place.dag_run_id,
-            task_id=place.task_id,
-            map_index=place.map_index,
-            try_number=place.try_number,
-            agent_name=place.agent,
-            item_index=place.item,
-            model=model,
-            node=node,
-            category=category,
-            exception_type=exception_type,
-            message=storable(redact_text(message, limit=MESSAGE_LIMIT)),
-            action=action,
-            attempt=attempt,
-            retry_in=retry_in,
-            recovered=False,
-            context=redact(dict(context or {}), limit=1_000),
-        )
-        .returning(errors)
+    row = _insert(
+        connection,
+        message,
+        context,
+        **({} if error_id is None else {"id": error_id}),
+        execution_id=execution_id,
+        dag_id=place.dag_id,
+        dag_run_id=place.dag_run_id,
+        task_id=place.task_id,
+        map_index=place.map_index,
+        try_number=place.try_number,
+        agent_name=place.agent,
+        item_index=place.item,
+        model=model,
+        node=node,
+        category=category,
+        exception_type=exception_type,
+        action=action,
+        attempt=attempt,
+        retry_in=retry_in,
     )
-    row = one_row(made)
     if category == "rate_limit":
         notification_causes.rate_limited(connection, execution_id, row["occurred_at"])
     return payload(row)
+
+
+def add_explanation(
+    connection: Connection,
+    execution: Mapping[str, Any],
+    *,
+    category: str,
+    exception_type: str,
+    message: str,
+    task_id: str | None,
+    map_index: int,
+    try_number: int | None,
+    context: Mapping[str, Any],
+) -> None:
+    """Record why the run of this row failed, which none of its agents could: an error of a task, or of the whole run.
+
+    There is no event of it, as nothing follows the end of a run.
+    """
+    _insert(
+        connection,
+        message,
+        {**context, EXPLAINED: True},
+        execution_id=execution["id"],
+        dag_id=execution["dag_id"],
+        dag_run_id=execution["dag_run_id"],
+        task_id=task_id,
+        map_index=map_index,
+        try_number=try_number,
+        category=category,
+        exception_type=exception_type,
+        action="fail",
+        attempt=try_number or 1,
+    )
+
+
+def _insert(connection: Connection, message: str, context: Mapping[str, Any] | None, **values: Any) -> Row:
+    safe = {
+        "message": storable(redact_text(message, limit=MESSAGE_LIMIT)),
+        "context": redact(dict(context or {}), limit=1_000),
+    }
+    return one_row(connection.execute(insert(errors).values(**values, **safe, recovered=False).returning(errors)))
 
 
 def recover(connection: Connection, error_ids: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Text, and_, cast, exists, func, literal, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Text, and_, case, cast, exists, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.events import NewEvent
@@ -174,7 +174,7 @@ def read(connection: Connection, execution_id: str, *, lock: bool = False) -> Ro
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a stream needs to know about an execution: its owner, and its last `seq`."""
+    """What a stream needs to know about an execution: its owner, its state, and its last `seq`."""
 
     id: str
     dag_id: str
@@ -184,6 +184,7 @@ class Head:
     state: str
     last_seq: int
     pruned_seq: int
+    reason: str | None
 
 
 def heads(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple[str, str], Head]:
@@ -210,19 +211,26 @@ def list_tasks(connection: Connection, execution_id: str) -> list[TaskState]:
     return [TaskState(*row) for row in connection.execute(query)]
 
 
-def request_cancel(connection: Connection, execution_id: str) -> bool:
-    """Request that the run be stopped, which its agents notice within a second; return False if it has finished."""
+def request_cancel(connection: Connection, execution_id: str, *, by: str) -> bool:
+    """Request, for the user `by`, that the run be stopped, which its agents notice within a second.
+
+    Returns False if it has finished.
+    """
     changed = connection.execute(
         update(executions)
         .where(executions.c.id == execution_id, executions.c.state.not_in(sorted(TERMINAL_RUN_STATES)))
-        .values(cancel_requested_at=func.clock_timestamp())
+        .values(cancel_requested_at=func.clock_timestamp(), reason=f"Cancelled by {by}.")
     )
     return changed.rowcount == 1
 
 
 def withdraw_cancel(connection: Connection, execution_id: str) -> None:
     """Withdraw the request, because the run could not be stopped."""
-    connection.execute(update(executions).where(executions.c.id == execution_id).values(cancel_requested_at=None))
+    active = executions.c.state.in_(sorted(ACTIVE_RUN_STATES))
+    kept = case((active, None), else_=executions.c.reason)
+    connection.execute(
+        update(executions).where(executions.c.id == execution_id).values(cancel_requested_at=None, reason=kept)
+    )
 
 
 def cancelled_among(connection: Connection, execution_ids: Iterable[str]) -> set[str]:
@@ -354,6 +362,11 @@ def list_page(
 _REPORTED = (
     "dag_id", "dag_run_id", "state", "progress", "tasks_total", "tasks_done", "started_at", "finished_at", "attempt",
 )  # fmt: skip
+
+
+def end_payload(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of an `end` event: the final state, and why the run did not succeed as far as that is known."""
+    return {"state": row["state"], **({"reason": row["reason"]} if row["reason"] is not None else {})}
 
 
 def workflow_payload(row: Mapping[str, Any]) -> dict[str, Any]:

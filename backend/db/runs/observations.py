@@ -27,8 +27,8 @@ from backend.core.states import (
 )
 from backend.db import notification_causes
 from backend.db.rows import Row, all_rows
-from backend.db.runs import events, threads
-from backend.db.runs.executions import RunState, ensure, workflow_payload
+from backend.db.runs import events, reasons, threads
+from backend.db.runs.executions import RunState, end_payload, ensure, workflow_payload
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
@@ -115,6 +115,8 @@ def merge(
     restarted = {key for key in finished if states[key] in ACTIVE_RUN_STATES}
     task_events = _merge_tasks(connection, observed, observed_at, restarted)
     counts = _count_tasks(connection, [*observed])
+    failed = [key for key, state in states.items() if state == "failed" and known[key]["state"] != "failed"]
+    deciding = reasons.deciding_errors(connection, failed)
     changes: dict[str, dict[str, Any]] = {}
     for key, one in observed.items():
         before, state = known[key], states[key]
@@ -128,6 +130,7 @@ def merge(
             known_percent=0 if key in restarted else before["progress"],
         )
         values = _run_values(before, one.run, state, progress, key in restarted)
+        values["reason"] = reasons.words(deciding[key]) if key in deciding else _kept_reason(before, state)
         if any(before[name] != value for name, value in values.items()):
             changes[key] = values
     if changes:
@@ -146,7 +149,8 @@ _CHANGE = text(
     UPDATE visual_ai.workflow_executions e
     SET state = new.state, progress = new.progress, tasks_total = new.tasks_total, tasks_done = new.tasks_done,
         attempt = new.attempt, run_type = new.run_type, user_id = new.user_id, triggered_by = new.triggered_by,
-        started_at = new.started_at, finished_at = new.finished_at, cancel_requested_at = new.cancel_requested_at
+        started_at = new.started_at, finished_at = new.finished_at, cancel_requested_at = new.cancel_requested_at,
+        reason = new.reason
     FROM jsonb_populate_recordset(CAST(NULL AS visual_ai.workflow_executions), CAST(:rows AS jsonb)) new
     WHERE e.id = new.id
     """
@@ -160,7 +164,7 @@ def _run_events(connection: Connection, before: Row, values: Mapping[str, Any]) 
     if {"state", "progress", "tasks_total", "tasks_done"} & changed:
         new.append(NewEvent("workflow_update", workflow_payload(after)))
     if "state" in changed and after["state"] in TERMINAL_RUN_STATES:
-        new.append(NewEvent("end", {"state": after["state"]}))
+        new.append(NewEvent("end", end_payload(after)))
     if "state" in changed and after["state"] == "failed":
         notification_causes.run_failed(connection, after)
     return new
@@ -293,6 +297,14 @@ def _started_before_end(before: Row, run: RunState) -> bool:
     """Whether the observation is of the finished run, not of its next start after it was cleared."""
     end = before["finished_at"] or before["started_at"]
     return run.started_at is not None and end is not None and run.started_at <= end
+
+
+def _kept_reason(before: Row, state: str) -> str | None:
+    """The reason of a run that no recorded error ended: none yet, or that of its end or cancellation."""
+    if state == "failed":
+        return before["reason"] if before["state"] == "failed" else None
+    cancelled = state == "cancelled" or (state in ACTIVE_RUN_STATES and before["cancel_requested_at"] is not None)
+    return before["reason"] if cancelled else None
 
 
 def _run_values(before: Row, run: RunState, state: str, progress: Progress, restarted: bool) -> dict[str, Any]:

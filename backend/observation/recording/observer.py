@@ -144,7 +144,7 @@ class AgentObserver(AsyncCallbackHandler):
 
     @property
     def notice(self) -> str | None:
-        """What the user should know about the choice of the model."""
+        """What the user should know about the choice of the model and the result."""
         return self._agent.notice
 
     def uses(self, model: str | None, notice: str | None) -> None:
@@ -241,7 +241,7 @@ class AgentObserver(AsyncCallbackHandler):
         self._agent.model = model
 
     def noticed(self, notice: str) -> None:
-        """Report something about an answer that the user should know."""
+        """Report something about an answer or the result that the user should know."""
         known = self._agent.notice
         if known is None or notice not in known:
             self._agent.notice = f"{known}; {notice}" if known else notice

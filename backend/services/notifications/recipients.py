@@ -60,21 +60,22 @@ def _notifications(
     rate_limits = [cause for cause in causes if cause["event"] == "rate_limit_threshold"]
     for cause in causes:
         if cause["event"] != "rate_limit_threshold":
-            yield from _subscribed(cause, wanted)
+            yield from _subscribed(connection, cause, wanted)
     if rate_limits:
         yield from _rate_limits(connection, user_id, wanted, rate_limits)
 
 
-def _subscribed(cause: Row, wanted: Preferences) -> Iterator[New]:
+def _subscribed(connection: Connection, cause: Row, wanted: Preferences) -> Iterator[New]:
+    payload = notification_causes.with_reason(connection, cause) if cause["event"] == "run_failed" else cause["payload"]
     if cause["target"] is not None:
         # Even if the user has no such target: the notification is then listed as undeliverable.
-        yield _new(cause, cause["target"], cause["cause"], cause["payload"])
+        yield _new(cause, cause["target"], cause["cause"], payload)
         return
     for target in wanted.targets:
         if not target.wants(cause["event"]):
             continue
         if cause["event"] != "budget_threshold":
-            yield _new(cause, target.name, cause["cause"], cause["payload"])
+            yield _new(cause, target.name, cause["cause"], payload)
         elif cause["payload"]["budget"]["share"] >= target.thresholds.budget_share:
             yield _budget(cause, target)
 

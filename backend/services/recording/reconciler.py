@@ -35,9 +35,10 @@ from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES, TaskState
 from backend.db.address import plain_url
 from backend.db.engine import Database
-from backend.db.runs import executions, observations
+from backend.db.runs import executions, leftovers, observations
 from backend.services.background import in_background
 from backend.services.recording.airflow_json import run_state, task_state
+from backend.services.recording.explainer import Explainer
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ class Reconciler:
     """Compares Airflow's runs with the recorded ones every few seconds, while this replica holds the lock.
 
     A pass costs three list calls: the active runs, and the runs and task instances that changed. Runs that are new or
-    have changed state cost one more call per 50. Only changes are written.
+    have changed state cost one more call per 50. Only changes are written. After a pass, failed runs whose records
+    don't say why are explained (`explainer.py`).
     """
 
     def __init__(self, settings: Settings, airflow: AirflowClient, database: Database) -> None:
@@ -115,6 +117,7 @@ class Reconciler:
         self._interval = settings.reconcile_interval
         self._airflow = airflow
         self._database = database
+        self._explainer = Explainer(airflow, database)
         self._since: datetime | None = None
         self._last_full_reading: datetime | None = None
         self._history: dict[Key, _RunHistory] = {}
@@ -168,12 +171,21 @@ class Reconciler:
                 try:
                     active = await self.reconcile()
                     self._ok, self._reason = True, ""
+                    active += await self._explain()
                 except AirflowError as error:
                     self._fail(str(error))
                 except SQLAlchemyError as error:
                     self._fail(f"the database is out of reach ({type(error).__name__})")
                 await self._pause(active)
                 await connection.execute("SELECT 1")  # without the connection the lock is lost
+
+    async def _explain(self) -> int:
+        """Explain failed runs; returns how many are left. What Airflow can't say now is no fault of the pass."""
+        try:
+            return await self._explainer.explain()
+        except AirflowError as error:
+            log.info("failed runs can't be explained now: %s", error)
+            return 1
 
     async def _pause(self, active: int) -> None:
         """Wait for the next pass: briefly after one has found something, longer while nothing runs."""
@@ -227,10 +239,20 @@ class Reconciler:
             found += [task for task in changed if _key(task) in known]
         if full:
             self._last_full_reading = began
+            await self._close_left()
         tasks: dict[Key, list[Mapping[str, Any]]] = {}
         for task in found:
             tasks.setdefault(_key(task), []).append(task)
         return tasks
+
+    async def _close_left(self) -> None:
+        """Close the agents that nobody else will."""
+        for execution_id in await self._database.run(leftovers.find):
+            log.warning(
+                "closed %s agents of execution %s whose end was not recorded",
+                await self._database.run(leftovers.close, execution_id),
+                execution_id,
+            )
 
     def _unchanged(self, key: Key, run: Mapping[str, Any], stored: str | None) -> bool:
         """Whether an earlier pass has read the run, and its state has not changed since."""

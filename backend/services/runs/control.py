@@ -43,7 +43,7 @@ class Runs:
             raise _finished(row)
         execution_id = str(row["id"])
         # Before Airflow is asked, so that what its listener then reports as failed is recorded as cancelled.
-        if await self._database.run(executions.request_cancel, execution_id):
+        if await self._database.run(executions.request_cancel, execution_id, by=who.username):
             try:
                 await self._fail(who, dag_id, dag_run_id)
             except BaseException:

@@ -137,7 +137,8 @@ class Status:
             return result
         hint = " `partial=true` returns what its agents had returned by then." if result is not None else ""
         outcome = "failed" if state == "failed" else f"was {state}"
-        raise Conflict(f"The run {outcome}, so it has no result; its snapshot's `errors` say why.{hint}")
+        why = f": {row['reason']}" if row["reason"] else "; its snapshot's `errors` say why."
+        raise Conflict(f"The run {outcome}, so it has no result{why}{hint}")
 
     async def list_page(
         self,

@@ -134,13 +134,13 @@ async def test_a_run_that_ends_while_it_is_cancelled_stays_as_it_ended(
 
     def end_while_it_is_cancelled() -> None:
         [execution] = connection.execute(select(workflow_executions)).mappings()
-        assert executions.request_cancel(connection, execution["id"])
+        assert executions.request_cancel(connection, execution["id"], by="ulla")
         for state in ("success", "cancelled"):
             observations.observe(connection, RunState(DAG, run_id, state))
         late = RunState(DAG, run_id, "failed")
         observations.observe(connection, late, observed_at=executions.clock(connection))
         assert [event for event in events(database_url) if event[0] == "end"] == [("end", "success")]
-        assert not executions.request_cancel(connection, execution["id"])
+        assert not executions.request_cancel(connection, execution["id"], by="ulla")
 
     # In a thread: the backend may hold a lock on these rows, and it runs on this event loop.
     await asyncio.to_thread(end_while_it_is_cancelled)

@@ -93,12 +93,17 @@ async def test_the_exit_code_says_how_the_run_ended(
     async with shell.started(*WATCH) as watching:
         await watching.says("analyse_image  running")
         end(run, state)
+        if state == "failed":
+            await asyncio.sleep(0.5)
+            run.explain("Task 'analyse_image' was marked\x1b[2J as failed in Airflow by anna.")
         live = await watching.done()
     assert live.code == code
     late = await shell.run(*WATCH)
     assert late.code == code
     for done in (live, late):
         assert f"\nend  {state}" in done.out
+        reason = "\nReason: Task 'analyse_image' was marked[2J as failed in Airflow by anna.\n"
+        assert (reason in done.out) == (state == "failed")
         assert ("python -m backend result" in done.err) == (state == "success")
         assert ("python -m backend retry" in done.err) == (state != "success")
         assert "Traceback" not in done.err

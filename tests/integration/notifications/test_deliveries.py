@@ -22,6 +22,8 @@ from tests.kit.servers.postgres import Postgres
 from tests.kit.servers.webhooks import SECRET, Answer, Receiver
 from tests.kit.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("reasons_not_awaited")
+
 
 @pytest.fixture(autouse=True)
 def short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:

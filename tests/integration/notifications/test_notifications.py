@@ -34,6 +34,7 @@ from tests.kit.servers.webhooks import SECRET, Answer, Receiver
 from tests.kit.waiting import eventually
 
 Headers = Mapping[str, str]
+pytestmark = pytest.mark.usefixtures("reasons_not_awaited")
 
 
 @pytest.fixture

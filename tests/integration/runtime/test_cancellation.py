@@ -37,7 +37,7 @@ async def cancelled_in_its_call(spec: AgentSpec, pg: Postgres, database: Databas
         execution_id = (
             await connection.execute(text("SELECT id::text FROM visual_ai.workflow_executions"))
         ).scalar_one()
-    await database.run(executions.request_cancel, execution_id)
+    await database.run(executions.request_cancel, execution_id, by="ulla")
     with raises_failure(RunCancelledError):
         await asyncio.wait_for(running, 10)
 

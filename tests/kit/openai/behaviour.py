@@ -6,6 +6,7 @@ tell errors apart by `error.code` and even by words of `error.message`.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -64,6 +65,8 @@ class Behaviour(BaseModel):
     model: str | None = None
     contains: str | None = None
     """A substring of the prompt, which is the text of all messages."""
+    sends: str | None = None
+    """A substring of the compact JSON of the request's body without its messages, such as `"stream":true`."""
     nth: int | None = Field(default=None, ge=1)
     """Only the n-th matching request since this was scripted, counted from 1."""
     every: int | None = Field(default=None, ge=1)
@@ -120,10 +123,12 @@ class Behaviour(BaseModel):
     error_after: int | None = Field(default=None, ge=0)
     """Send an error event after this many events, as OpenAI does when it fails mid-stream. Streams only."""
 
-    def matches(self, *, api: Api, model: str, prompt: str) -> bool:
+    def matches(self, *, api: Api, model: str, prompt: str, params: Json) -> bool:
         if api != self.api and not (self.api is None and api != "models"):
             return False
         if self.model is not None and self.model != model:
+            return False
+        if self.sends is not None and self.sends not in json.dumps(params, separators=(",", ":")):
             return False
         return self.contains is None or self.contains in prompt
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from backend.core.errors.input_error import InputError
-from backend.runtime.specs import is_template, parse_agent, parse_team, without_ellipsis
+from backend.runtime.spec_values import is_template, without_ellipsis
+from backend.runtime.specs import parse_agent, parse_team
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ export function ErrorsPanel({ errors, state, onSelect }: Props) {
           {isActive(state)
             ? "If a model call fails, the error appears here with what was done about it."
             : state === "failed"
-              ? "No agent had an error. A task failed outside of its agents: select the task in the graph and read its log."
+              ? "No agent had an error. What ended the run is looked up in Airflow and appears here."
               : "No attempt by any agent failed."}
         </EmptyState>
       </Paper>

@@ -1,6 +1,6 @@
-import { Breadcrumbs, Paper, Skeleton, Stack, Tabs } from "@mantine/core";
+import { Alert, Breadcrumbs, Paper, Skeleton, Stack, Tabs } from "@mantine/core";
 import { useDocumentTitle } from "@mantine/hooks";
-import { IconMapPinOff } from "@tabler/icons-react";
+import { IconInfoCircle, IconMapPinOff } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { CatchBoundary, getRouteApi } from "@tanstack/react-router";
 import { lazy, Suspense, useCallback, useMemo } from "react";
@@ -93,6 +93,16 @@ function Content({ run }: { run: WatchedRun }) {
   return (
     <Stack gap="lg">
       <RunHeader run={run} title={workflow.data?.display_name ?? snapshot.dag_id} />
+      {over && !isActive(snapshot.state) && snapshot.reason !== null ? (
+        <Alert
+          color={snapshot.state === "failed" ? "red" : "gray"}
+          icon={<IconInfoCircle aria-hidden />}
+          title={`Why the run ${snapshot.state === "failed" ? "failed" : "was cancelled"}`}
+          style={{ overflowWrap: "anywhere" }}
+        >
+          {snapshot.reason}
+        </Alert>
+      ) : null}
       <RunStats run={run} />
       <Paper className={classes.graph}>
         {/* Without the graph the rest of the page is as good. */}

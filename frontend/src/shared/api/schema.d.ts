@@ -818,6 +818,61 @@ export interface components {
          * @description One agent: a built-in one, by its `type`, or a graph, by its name in the deployment's langgraph.json.
          */
         AgentEntry: {
+            /** Top P */
+            top_p?: number | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Stop
+             * @description Where the answer is to end
+             */
+            stop?: string | string[] | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Reasoning Effort
+             * @example low
+             */
+            reasoning_effort?: string | null;
+            /** Reasoning */
+            reasoning?: boolean | string | {
+                [key: string]: unknown;
+            } | null;
+            /** Thinking */
+            thinking?: {
+                [key: string]: unknown;
+            } | null;
+            /** Verbosity */
+            verbosity?: string | null;
+            /** Service Tier */
+            service_tier?: string | null;
+            /**
+             * Num Ctx
+             * @description Ollama's context window
+             */
+            num_ctx?: number | null;
+            /**
+             * Num Predict
+             * @description Ollama's name of `max_tokens`
+             */
+            num_predict?: number | null;
+            /** Repeat Penalty */
+            repeat_penalty?: number | null;
+            /**
+             * Extra Body
+             * @description Further fields of the request, for servers that speak OpenAI's protocol
+             */
+            extra_body?: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Model
              * @description A model name as in LangChain's init_chat_model; default: the run's model
@@ -833,6 +888,11 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
+            /**
+             * Max Completion Tokens
+             * @description Another name of `max_tokens`
+             */
+            max_completion_tokens?: number | null;
             /**
              * Timeout
              * @description Seconds
@@ -885,7 +945,7 @@ export interface components {
             required: boolean;
             /**
              * Description
-             * @description Describes the agent to a supervisor
+             * @description Describes the agent to a supervisor, and in the result
              */
             description?: string | null;
             /**
@@ -911,7 +971,7 @@ export interface components {
             } | null;
             /**
              * Output Mapping
-             * @description Selects parts of what a graph returns
+             * @description Selects parts of what the agent returns
              * @example {
              *       "answer": "messages.-1.content"
              *     }
@@ -1498,6 +1558,11 @@ export interface components {
             started_at: string | null;
             /** Finished At */
             finished_at: string | null;
+            /**
+             * Reason
+             * @description Why the run failed or was cancelled; null in every other state, and until it is known
+             */
+            reason: string | null;
             usage: components["schemas"]["Usage"];
             /** Cost Usd */
             cost_usd: number | null;
@@ -1873,6 +1938,11 @@ export interface components {
             started_at: string | null;
             /** Finished At */
             finished_at: string | null;
+            /**
+             * Reason
+             * @description Why the run failed or was cancelled; null in every other state, and until it is known
+             */
+            reason: string | null;
             usage: components["schemas"]["Usage"];
             /** Cost Usd */
             cost_usd: number | null;
@@ -1914,6 +1984,61 @@ export interface components {
          * @description The model that picks the next agent in the mode `supervisor`.
          */
         SupervisorSetup: {
+            /** Top P */
+            top_p?: number | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Stop
+             * @description Where the answer is to end
+             */
+            stop?: string | string[] | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Reasoning Effort
+             * @example low
+             */
+            reasoning_effort?: string | null;
+            /** Reasoning */
+            reasoning?: boolean | string | {
+                [key: string]: unknown;
+            } | null;
+            /** Thinking */
+            thinking?: {
+                [key: string]: unknown;
+            } | null;
+            /** Verbosity */
+            verbosity?: string | null;
+            /** Service Tier */
+            service_tier?: string | null;
+            /**
+             * Num Ctx
+             * @description Ollama's context window
+             */
+            num_ctx?: number | null;
+            /**
+             * Num Predict
+             * @description Ollama's name of `max_tokens`
+             */
+            num_predict?: number | null;
+            /** Repeat Penalty */
+            repeat_penalty?: number | null;
+            /**
+             * Extra Body
+             * @description Further fields of the request, for servers that speak OpenAI's protocol
+             */
+            extra_body?: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Model
              * @description A model name as in LangChain's init_chat_model; default: the run's model
@@ -1929,6 +2054,11 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
+            /**
+             * Max Completion Tokens
+             * @description Another name of `max_tokens`
+             */
+            max_completion_tokens?: number | null;
             /**
              * Timeout
              * @description Seconds
@@ -1944,6 +2074,61 @@ export interface components {
          * @description How the results are summarised.
          */
         SynthesisSetup: {
+            /** Top P */
+            top_p?: number | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Stop
+             * @description Where the answer is to end
+             */
+            stop?: string | string[] | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Reasoning Effort
+             * @example low
+             */
+            reasoning_effort?: string | null;
+            /** Reasoning */
+            reasoning?: boolean | string | {
+                [key: string]: unknown;
+            } | null;
+            /** Thinking */
+            thinking?: {
+                [key: string]: unknown;
+            } | null;
+            /** Verbosity */
+            verbosity?: string | null;
+            /** Service Tier */
+            service_tier?: string | null;
+            /**
+             * Num Ctx
+             * @description Ollama's context window
+             */
+            num_ctx?: number | null;
+            /**
+             * Num Predict
+             * @description Ollama's name of `max_tokens`
+             */
+            num_predict?: number | null;
+            /** Repeat Penalty */
+            repeat_penalty?: number | null;
+            /**
+             * Extra Body
+             * @description Further fields of the request, for servers that speak OpenAI's protocol
+             */
+            extra_body?: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Model
              * @description A model name as in LangChain's init_chat_model; default: the run's model
@@ -1959,6 +2144,11 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
+            /**
+             * Max Completion Tokens
+             * @description Another name of `max_tokens`
+             */
+            max_completion_tokens?: number | null;
             /**
              * Timeout
              * @description Seconds

@@ -9,6 +9,9 @@ import { type Connection, RunStream, type StreamState } from "./run-stream";
 /** A log with more events isn't replayed from its start; earlier tries and output are left out then. */
 const REPLAY_LIMIT = 20_000;
 
+/** How long after its end a failed run without a known reason is asked for it often, in milliseconds. */
+const REASON_LIMIT = 120_000;
+
 export const snapshotQuery = (dagId: string, runId: string) =>
   queryOptions({
     queryKey: ["run", dagId, runId],
@@ -16,9 +19,15 @@ export const snapshotQuery = (dagId: string, runId: string) =>
       answer(
         api.GET("/workflow-status/{dag_id}/{dag_run_id}", { params: { path: { dag_id: dagId, dag_run_id: runId } } }),
       ),
-    // The stream reports what happens. Polling finds links that appear later, and runs that someone else restarts.
-    refetchInterval: (query) => (query.state.data && isActive(query.state.data.state) ? 10_000 : 30_000),
+    // The stream reports what happens. Polling finds links that appear later, runs that someone else restarts, and why a
+    // run failed, which may become known some seconds after its end.
+    refetchInterval: ({ state: { data } }) =>
+      data && awaitsReason(data) ? 2_000 : data && isActive(data.state) ? 10_000 : 30_000,
   });
+
+function awaitsReason({ state, reason, finished_at: end }: SnapshotOut): boolean {
+  return state === "failed" && reason === null && end !== null && Date.now() - Date.parse(end) < REASON_LIMIT;
+}
 
 export interface WatchedRun {
   snapshot: SnapshotOut;
