@@ -1,5 +1,6 @@
 """Tokens and cost are those of the server's own bill, wherever in an answer the server reports them."""
 
+import json
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from backend.core.settings import Settings
+from backend.models.adaptation import StructuredAnswer
 from backend.models.call import ModelCall, make_model_call
 from backend.models.client_defaults import count_usage_once
 from backend.models.resolve import ModelCredentials, resolve_model
@@ -134,9 +136,9 @@ async def test_a_structured_answer_is_billed_alike(
     openai_server.script(usage=PLAIN, **script)
     counted = Counted()
     schema = {"title": "Ships", "type": "object", "properties": {"ships": {"type": "integer"}}}
-    asked = call(openai_server, stream=stream).with_structured_output(schema, include_raw=True)
-    answer: Any = await asked.ainvoke("How many?", {"callbacks": [counted]})
-    assert answer["parsed"] == {"ships": 2}
+    asked = call(openai_server, stream=stream).shaped(StructuredAnswer(schema))
+    answer = await asked.ainvoke("How many?", {"callbacks": [counted]})
+    assert json.loads(answer.text) == {"ships": 2}
     assert [(used.input_tokens, used.output_tokens) for used in counted.usages] == [(1_200, 345)]
 
 
