@@ -89,6 +89,9 @@ class _Setup(_ModelOptions):
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=1, strict=True, description="Limit for one response")
     max_completion_tokens: int | None = Field(None, ge=1, strict=True, description="Another name of `max_tokens`")
+    on_incomplete: Literal["fail", "accept"] | None = Field(
+        None, description="Whether an incomplete answer fails under the error policy, or is accepted with a `notice`"
+    )
     timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds")
     error_policy: ErrorPolicy | None = None
 

@@ -894,6 +894,11 @@ export interface components {
              */
             max_completion_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
              * Timeout
              * @description Seconds
              */
@@ -2060,6 +2065,11 @@ export interface components {
              */
             max_completion_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
              * Timeout
              * @description Seconds
              */
@@ -2149,6 +2159,11 @@ export interface components {
              * @description Another name of `max_tokens`
              */
             max_completion_tokens?: number | null;
+            /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Timeout
              * @description Seconds
