@@ -889,6 +889,21 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description What is done about incomplete answers
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
+            /**
              * Max Completion Tokens
              * @description Another name of `max_tokens`
              */
@@ -2055,6 +2070,21 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description What is done about incomplete answers
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
+            /**
              * Max Completion Tokens
              * @description Another name of `max_tokens`
              */
@@ -2144,6 +2174,21 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
+            /**
+             * On Incomplete
+             * @description What is done about incomplete answers
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
             /**
              * Max Completion Tokens
              * @description Another name of `max_tokens`
