@@ -85,6 +85,7 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
     "context": ({"language": "en"}, OWN | {"beside the graph"}),
     "configurable": ({"step": 1}, OWN | {"beside the graph"}),
     "output_schema": (SCHEMA, BUILT_IN | {"argument", "synthesis"}),
+    "output_method": ("json_mode", {"supervisor"}),  # and wherever there is an output_schema
     **{
         key: (value, BUILT_IN | ROLES)
         for key, value in {
@@ -111,6 +112,8 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
             "num_predict": 9,
             "repeat_penalty": 1.1,
             "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
+            "on_incomplete": "accept",
+            "streaming": False,
         }.items()
     },
     "llm_conn_id": ("models", {"argument", "team's argument"}),
@@ -118,6 +121,14 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
     "inputs": ([{"text": "a"}], ARGUMENTS),
 }
 """Each key, a value for it, and the places where it has an effect."""
+
+
+@pytest.mark.parametrize("place", sorted(BUILT_IN))
+def test_a_way_to_structured_answers_needs_a_schema(place: str) -> None:
+    assert PLACES[place]("output_schema", SCHEMA)
+    with pytest.raises(ValueError, match=r"output_method: needs an output_schema"):
+        PLACES[place]("output_method", "prompt")
+    assert single(agent_config={**TEXT, "output_method": "prompt"}, output_schema=SCHEMA)
 
 
 def test_the_table_has_every_key() -> None:
