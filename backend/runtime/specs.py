@@ -254,6 +254,8 @@ def _built_in(fields: Mapping[str, Any], model: str | None, holder: str, at: Cal
         if kind not in AGENTS:
             raise InputError(f"is {kind!r}; it has to be one of {', '.join(AGENTS)}", field=at("type"))
         values.check_schema(own.get("output_schema"), kind, AGENTS[kind].schema, at("output_schema"))
+        if own.get("output_method") and AGENTS[kind].schema == "optional" and own.get("output_schema") is None:
+            raise InputError("needs an output_schema, without which no answer is structured", field=at("output_method"))
     try:
         # What a template will render to is checked when the task runs.
         config = AgentConfig.parse({key: value for key, value in own.items() if not is_template(value)})

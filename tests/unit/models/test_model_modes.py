@@ -112,6 +112,16 @@ async def test_a_refused_stream_is_asked_for_once(openai_server: OpenAIServer, g
     assert later.notices == []
 
 
+async def test_a_stream_may_be_refused_inside_of_the_stream(openai_server: OpenAIServer) -> None:
+    refused = {"message": "Streaming is not supported by this model", "type": "invalid_request_error"}
+    openai_server.script(sends=STREAM, error_after=0, error=refused, times=None)
+    told = Watcher()
+    answer = await call(openai_server).ainvoke("hello", {"callbacks": [told]})
+    assert answer.text == "You said: hello"
+    assert [stream for stream, _ in sent(openai_server)] == [True, False]
+    assert (len(told.notices), told.failed) == (1, [])
+
+
 async def test_the_notice_has_the_providers_words(openai_server: OpenAIServer) -> None:
     refuse(openai_server, STREAM, STREAMING["openai unverified"])
     told = Watcher()

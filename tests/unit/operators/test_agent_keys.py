@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException
 
-from backend.agents.config import CONFIG_KEYS
+from backend.agents.config_keys import CONFIG_KEYS
 from backend.models.options import OPTIONS
 from backend.runtime.spec_keys import AGENT_KEYS, OPERATOR_ARGUMENTS
 from visual_ai_decorators import langgraph_task
@@ -85,6 +85,7 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
     "context": ({"language": "en"}, OWN | {"beside the graph"}),
     "configurable": ({"step": 1}, OWN | {"beside the graph"}),
     "output_schema": (SCHEMA, BUILT_IN | {"argument", "synthesis"}),
+    "output_method": ("json_mode", {"supervisor"}),  # and wherever there is an output_schema
     **{
         key: (value, BUILT_IN | ROLES)
         for key, value in {
@@ -92,6 +93,9 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
             "temperature": 0.5,
             "max_tokens": 7,
             "max_completion_tokens": 7,
+            "on_incomplete": "accept",
+            "streaming": False,
+            "output_method": "json_mode",
             "top_p": 0.5,
             "top_k": 3,
             "seed": 7,
@@ -108,6 +112,8 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
             "num_predict": 9,
             "repeat_penalty": 1.1,
             "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
+            "on_incomplete": "accept",
+            "streaming": False,
         }.items()
     },
     "llm_conn_id": ("models", {"argument", "team's argument"}),
@@ -115,6 +121,14 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
     "inputs": ([{"text": "a"}], ARGUMENTS),
 }
 """Each key, a value for it, and the places where it has an effect."""
+
+
+@pytest.mark.parametrize("place", sorted(BUILT_IN))
+def test_a_way_to_structured_answers_needs_a_schema(place: str) -> None:
+    assert PLACES[place]("output_schema", SCHEMA)
+    with pytest.raises(ValueError, match=r"output_method: needs an output_schema"):
+        PLACES[place]("output_method", "prompt")
+    assert single(agent_config={**TEXT, "output_method": "prompt"}, output_schema=SCHEMA)
 
 
 def test_the_table_has_every_key() -> None:

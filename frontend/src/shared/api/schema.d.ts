@@ -889,6 +889,21 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description What is done about incomplete answers
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
+            /**
              * Max Completion Tokens
              * @description Another name of `max_tokens`
              */
@@ -2060,6 +2075,21 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description What is done about incomplete answers
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
+            /**
              * Max Completion Tokens
              * @description Another name of `max_tokens`
              */
@@ -2154,6 +2184,21 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
+            /**
+             * On Incomplete
+             * @description What is done about incomplete answers
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
             /**
              * Max Completion Tokens
              * @description Another name of `max_tokens`
