@@ -909,11 +909,6 @@ export interface components {
              */
             max_completion_tokens?: number | null;
             /**
-             * On Incomplete
-             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
-             */
-            on_incomplete?: ("fail" | "accept") | null;
-            /**
              * Timeout
              * @description Seconds
              */
@@ -2095,11 +2090,6 @@ export interface components {
              */
             max_completion_tokens?: number | null;
             /**
-             * On Incomplete
-             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
-             */
-            on_incomplete?: ("fail" | "accept") | null;
-            /**
              * Timeout
              * @description Seconds
              */
@@ -2204,11 +2194,6 @@ export interface components {
              * @description Another name of `max_tokens`
              */
             max_completion_tokens?: number | null;
-            /**
-             * On Incomplete
-             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
-             */
-            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Timeout
              * @description Seconds
