@@ -112,8 +112,6 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
             "num_predict": 9,
             "repeat_penalty": 1.1,
             "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
-            "on_incomplete": "accept",
-            "streaming": False,
         }.items()
     },
     "llm_conn_id": ("models", {"argument", "team's argument"}),
