@@ -889,11 +889,6 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
-             * On Incomplete
-             * @description What is done about incomplete answers
-             */
-            on_incomplete?: ("fail" | "accept") | null;
-            /**
              * Streaming
              * @description Whether the model streams its answers
              */
@@ -2075,11 +2070,6 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
-             * On Incomplete
-             * @description What is done about incomplete answers
-             */
-            on_incomplete?: ("fail" | "accept") | null;
-            /**
              * Streaming
              * @description Whether the model streams its answers
              */
@@ -2184,11 +2174,6 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
-            /**
-             * On Incomplete
-             * @description What is done about incomplete answers
-             */
-            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Streaming
              * @description Whether the model streams its answers
