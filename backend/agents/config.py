@@ -5,14 +5,14 @@ Importing this module is cheap, because every DAG file that names an agent does 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
+from backend.agents.config_keys import CONFIG_KEYS, MAX_TOKENS_NAMES, unknown_key
 from backend.core.errors.input_error import InputError
 from backend.core.model_modes import UNDECIDED, ModelModes, read_output_method, read_streaming
-from backend.models.options import OPTIONS, parse_options
+from backend.models.options import parse_options
 
 if TYPE_CHECKING:
     from backend.core.settings import Settings
@@ -20,21 +20,6 @@ if TYPE_CHECKING:
     from backend.pictures.load import ReadUpload
 
 MAX_SYSTEM_PROMPT = 20_000
-
-MAX_TOKENS_NAMES = ("max_tokens", "max_completion_tokens", "num_predict")
-
-CONFIG_KEYS = (
-    "system_prompt",
-    "temperature",
-    "max_tokens",
-    "max_completion_tokens",
-    "output_schema",
-    "on_incomplete",
-    "streaming",
-    "output_method",
-    *OPTIONS,
-)
-"""Everything that configures a built-in agent: the one list of it, by which every place that takes an agent goes."""
 
 
 class AgentConfigError(InputError):
@@ -85,13 +70,6 @@ class AgentConfig:
         """The parameters for `build_model`. Offline models ignore them."""
         params = {"temperature": self.temperature, "max_tokens": self.max_tokens, **self.options}
         return {name: value for name, value in params.items() if value is not None}
-
-
-def unknown_key(key: str, known: Collection[str]) -> str:
-    """Say that a key is not known, which known one is nearest, and which there are."""
-    nearest = get_close_matches(key.lower(), known, n=1)
-    hint = f"; did you mean “{nearest[0]}”?" if nearest else ""
-    return f"the key “{key}” is not known; allowed are {', '.join(known)}{hint}"
 
 
 def _process_images() -> ImageCache:

@@ -14,6 +14,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.types import Send
 
 from backend.core.exact_json import no_form
 from backend.core.jsonable import LARGEST_INTEGER, Path, paired
@@ -119,6 +120,8 @@ def _needs_care(value: Any) -> bool:
                     return True
             elif isinstance(part, Mapping | range):
                 return True
+            elif isinstance(part, Send):
+                pending.append(part.arg)
             else:
                 pending.extend(getattr(part, "__dict__", {}).values())
     return False
@@ -157,6 +160,8 @@ class _Conversion:
             return list(value)
         if hasattr(value, "dtype") and hasattr(value, "tolist"):
             return self._of_numpy(value)
+        if isinstance(value, Send):
+            return Send(value.node, self._inside("arg", value.arg), timeout=value.timeout)
         if hasattr(value, "model_dump") or is_dataclass(value):
             return self._of_fields(value)
         return value
@@ -212,6 +217,8 @@ def _parts(value: Any) -> Iterator[tuple[str | int, Any]]:
             yield _step(key), part
     elif isinstance(value, list | tuple | set | frozenset | deque):
         yield from enumerate(value)
+    elif isinstance(value, Send):
+        yield "arg", value.arg
     elif not isinstance(value, type) and (hasattr(value, "model_dump") or is_dataclass(value)):
         yield from getattr(value, "__dict__", {}).items()
 

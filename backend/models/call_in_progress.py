@@ -14,7 +14,7 @@ from langchain_core.runnables.config import merge_configs
 from tenacity import RetryCallState
 
 from backend.core.errors.agent_errors import IncompleteAnswerError, InvalidOutputError
-from backend.core.errors.facts import facts_of, tokens_refused
+from backend.core.errors.facts import facts_of, tokens_beyond, tokens_refused
 from backend.core.ratelimit.interface import CircuitOpenError, HeldBackError, ModelGate
 from backend.core.workflow_error_handler import (
     AgentFailure,
@@ -166,7 +166,7 @@ class CallInProgress:
 
     async def _fail(self, error: Exception, answer: Any, repair: RepairPrompt | None) -> FailedAttempt:
         """Decide what follows the error, and report the failed attempt."""
-        classified = classify(error)
+        classified = await self._classify(error)
         incomplete = isinstance(error, IncompleteAnswerError)
         options = await self._options(classified, incomplete=incomplete)
         repairable = await self._repairable(error, answer, repair)
@@ -188,6 +188,17 @@ class CallInProgress:
             for listener in self._listeners:
                 listener.attempt_failed(failed, self._metadata())
         return failed
+
+    async def _classify(self, error: Exception) -> Classified:
+        """What an error is. A refusal whose numbers exceed the model's context window is an overflow."""
+        classified = classify(error)
+        if classified.category != "bad_request" or self._max_tokens is not None:
+            return classified
+        message = f"{classified.message} {facts_of(error).message}"
+        window = await asyncio.to_thread(self._models.window, self._model)
+        if window is None or tokens_beyond(message, window) is None:
+            return classified
+        return replace(classified, category="context_length")
 
     async def _repairable(self, error: Exception, answer: Any, repair: RepairPrompt | None) -> bool:
         """Whether the same model may do better at the next attempt."""

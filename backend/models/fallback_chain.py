@@ -171,8 +171,8 @@ class ModelChain:
     @property
     def max_tokens(self) -> int | None:
         """The limit of an answer's tokens that is configured."""
-        limit = self._params.get("max_tokens")
-        return int(limit) if limit else None
+        limit = int(self._params.get("max_tokens") or self._params.get("num_predict") or 0)
+        return limit if limit > 0 else None
 
     def most_tokens(self, name: str) -> int | None:
         """The highest limit of an answer's tokens, according to the model's profile; None if that is unknown."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from backend.agents.config import CONFIG_KEYS, unknown_key
+from backend.agents.config_keys import CONFIG_KEYS, unknown_key
 from backend.core.errors.category import TRANSIENT
 from backend.core.errors.input_error import InputError
 from backend.core.errors.policy import FIELD as ERROR_POLICY

@@ -13,7 +13,7 @@ from backend.core.errors.category import FINAL, Category, Classified
 from backend.core.errors.facts import facts_of
 from backend.core.errors.fallbacks import FallbackModel, pick_fallback
 from backend.core.errors.policy import ErrorPolicy
-from backend.core.errors.retry_after import wait_asked_for
+from backend.core.errors.retry_after import wait_until_reset
 
 Action = Literal["retry", "fallback", "reschedule", "repair", "fail", "task_retry"]
 """The names of decisions in records and events."""
@@ -94,8 +94,8 @@ class FailureSignals:
             category=classified.category,
             target=target,
             retry_after=getattr(error, "retry_after", None)
-            or wait_asked_for(facts.headers, f"{classified.message} {facts.message}")
-            or facts.advised_wait,
+            or facts.wait(classified.message)
+            or (wait_until_reset(facts.headers) if classified.category == "rate_limit" else None),
             retry_forbidden=facts.headers.get("x-should-retry") == "false",
             **more,
         )

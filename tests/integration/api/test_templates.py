@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 
-from backend.agents.config import CONFIG_KEYS
+from backend.agents.config_keys import CONFIG_KEYS
 from backend.agents.registry import AGENTS
 from backend.api.schemas.templates import AgentEntry, Definition, SynthesisSetup
 from backend.db.address import plain_url

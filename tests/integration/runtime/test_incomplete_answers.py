@@ -102,4 +102,4 @@ async def test_an_item_of_a_batch_fails(make_runner: MakeRunner, openai_server: 
         done = await run_batch(
             runner, spec, [{"text": TEXT}, {"text": "Three ships."}], BatchPlan(on_item_error="continue")
         )
-    assert (done["succeeded"], done["failed"]) == (1, 1)
+    assert (done["batch"]["succeeded"], done["batch"]["failed"]) == (1, 1)

@@ -271,7 +271,7 @@ async def test_an_error_text_that_postgres_rejects(
     openai_server.script(status=500, body='{"error": {"message": "a\\u0000b \\ud83d", "code": "c"}}')
     with pytest.raises(Exception, match="500"):
         await alone(online(worker_url, openai_server, error_rules=NO_RETRIES))
-    assert "ab" in rows(engine, workflow_errors)[0]["message"]
+    assert "a\ufffdb \ufffd" in rows(engine, workflow_errors)[0]["message"]
     assert timeline(engine)[-1] == "agent_update text/None failed"
 
 

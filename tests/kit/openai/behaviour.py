@@ -90,6 +90,8 @@ class Behaviour(BaseModel):
     body: Any = None
     """Replaces the whole body: a string verbatim, anything else as JSON. From status 400 on, None is `error`
     as OpenAI sends it."""
+    encoding: str = "utf-8"
+    """The encoding of the body. Clients expect UTF-8."""
     error: Json | None = None
     """OpenAI's error object, from status 400 on and for `error_after`; None: the usual one of the status."""
     retry_after: float | None = Field(default=None, ge=0)

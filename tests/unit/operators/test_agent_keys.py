@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException
 
-from backend.agents.config import CONFIG_KEYS
+from backend.agents.config_keys import CONFIG_KEYS
 from backend.models.options import OPTIONS
 from backend.runtime.spec_keys import AGENT_KEYS, OPERATOR_ARGUMENTS
 from visual_ai_decorators import langgraph_task
@@ -93,6 +93,9 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
             "temperature": 0.5,
             "max_tokens": 7,
             "max_completion_tokens": 7,
+            "on_incomplete": "accept",
+            "streaming": False,
+            "output_method": "json_mode",
             "top_p": 0.5,
             "top_k": 3,
             "seed": 7,

@@ -889,10 +889,30 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description What is done about incomplete answers
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
+            /**
              * Max Completion Tokens
              * @description Another name of `max_tokens`
              */
             max_completion_tokens?: number | null;
+            /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Timeout
              * @description Seconds
@@ -2055,10 +2075,30 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description What is done about incomplete answers
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
+            /**
              * Max Completion Tokens
              * @description Another name of `max_tokens`
              */
             max_completion_tokens?: number | null;
+            /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Timeout
              * @description Seconds
@@ -2145,10 +2185,30 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description What is done about incomplete answers
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
+            /**
              * Max Completion Tokens
              * @description Another name of `max_tokens`
              */
             max_completion_tokens?: number | null;
+            /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Timeout
              * @description Seconds
