@@ -889,6 +889,11 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
              * Streaming
              * @description Whether the model streams its answers
              */
@@ -2065,6 +2070,11 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
              * Streaming
              * @description Whether the model streams its answers
              */
@@ -2164,6 +2174,11 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
+            /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Streaming
              * @description Whether the model streams its answers
