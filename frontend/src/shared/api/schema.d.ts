@@ -890,7 +890,7 @@ export interface components {
             max_tokens?: number | null;
             /**
              * On Incomplete
-             * @description What is done about incomplete answers
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
              */
             on_incomplete?: ("fail" | "accept") | null;
             /**
@@ -908,11 +908,6 @@ export interface components {
              * @description Another name of `max_tokens`
              */
             max_completion_tokens?: number | null;
-            /**
-             * On Incomplete
-             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
-             */
-            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Timeout
              * @description Seconds
@@ -2076,7 +2071,7 @@ export interface components {
             max_tokens?: number | null;
             /**
              * On Incomplete
-             * @description What is done about incomplete answers
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
              */
             on_incomplete?: ("fail" | "accept") | null;
             /**
@@ -2094,11 +2089,6 @@ export interface components {
              * @description Another name of `max_tokens`
              */
             max_completion_tokens?: number | null;
-            /**
-             * On Incomplete
-             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
-             */
-            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Timeout
              * @description Seconds
@@ -2186,7 +2176,7 @@ export interface components {
             max_tokens?: number | null;
             /**
              * On Incomplete
-             * @description What is done about incomplete answers
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
              */
             on_incomplete?: ("fail" | "accept") | null;
             /**
@@ -2204,11 +2194,6 @@ export interface components {
              * @description Another name of `max_tokens`
              */
             max_completion_tokens?: number | null;
-            /**
-             * On Incomplete
-             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
-             */
-            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Timeout
              * @description Seconds
