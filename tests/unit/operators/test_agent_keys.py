@@ -93,8 +93,6 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
             "temperature": 0.5,
             "max_tokens": 7,
             "max_completion_tokens": 7,
-            "on_incomplete": "accept",
-            "streaming": False,
             "top_p": 0.5,
             "top_k": 3,
             "seed": 7,
