@@ -4,12 +4,13 @@ A worker of LocalExecutor runs one task at a time in a process of its own, and t
 so it doesn't need the scheduler while it runs. Airflow's LocalExecutor nevertheless ties the two together:
 
 * A scheduler that was killed and restarted knows nothing of the tasks still running, and starts them all again.
-* A scheduler that exits because its database went away first waits for its tasks, however long they take, and schedules
-  nothing meanwhile.
+* A scheduler that is stopped, or exits because its database went away, first waits for its tasks, however long they
+  take, and schedules nothing meanwhile.
+* Nobody notices that a worker was killed before its task has missed all heartbeats of several minutes.
 
 `AdoptingLocalExecutor` finds the workers of an earlier scheduler by their process titles, among the processes that
-carry this stack's marker (`backend.deployment.processes`), and adopts their tasks. Where processes have no marker, as
-in containers, it behaves like a plain LocalExecutor.
+carry this stack's marker (`backend.deployment.processes`), and adopts their tasks. It reports tasks whose worker is
+gone. Where processes have no marker, as in containers, it behaves like a plain LocalExecutor in all but that.
 """
 
 from __future__ import annotations
@@ -20,16 +21,23 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psutil
 from airflow.executors.local_executor import LocalExecutor
+from airflow.executors.workloads import ExecuteTask
+from airflow.jobs.job import Job, JobState
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
+from sqlalchemy import select, update
 
 from backend.deployment.processes import MARKER_VARIABLE, marked
 
 if TYPE_CHECKING:
-    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.taskinstancekey import TaskInstanceKey
+    from sqlalchemy.orm import Session
 
 __all__ = ["AdoptingLocalExecutor"]
 
@@ -39,14 +47,18 @@ TITLE = "airflow worker -- LocalExecutor"
 """How LocalExecutor titles its workers; the id of the task instance follows, or `<idle>`."""
 IDLE = "<idle>"
 CHECK_SECONDS = 5.0
+SILENT_SECONDS = 10
+"""A task without a worker whose last heartbeat, one of about one per second, is older than this has been lost."""
 
 
 class AdoptingLocalExecutor(LocalExecutor):
-    """A LocalExecutor that adopts the running tasks of an earlier scheduler."""
+    """A LocalExecutor that adopts the running tasks of an earlier scheduler and notices when a worker is lost."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # Airflow's
         self._orphans: list[psutil.Process] = []
+        self._adopted: dict[str, TaskInstanceKey] = {}
+        self._queued: dict[str, TaskInstanceKey] = {}
         self._checked = 0.0
 
     def start(self) -> None:
@@ -57,40 +69,60 @@ class AdoptingLocalExecutor(LocalExecutor):
             log.info("%s tasks started by an earlier scheduler are still running", len(self._orphans))
         super().start()
 
+    def queue_workload(self, workload: Any, session: Session) -> None:
+        """Queue a task, and remember its key by the id that its worker's title will show."""
+        if isinstance(workload, ExecuteTask):
+            self._queued[str(workload.ti.id)] = workload.key
+        super().queue_workload(workload, session)
+
     def sync(self) -> None:
-        """End orphaned workers whose task has finished. Airflow calls this in every loop of the scheduler."""
+        """Airflow calls this in every loop of the scheduler."""
         super().sync()
-        if self._orphans and time.monotonic() - self._checked > CHECK_SECONDS:
+        if time.monotonic() - self._checked > CHECK_SECONDS:
+            self._checked = time.monotonic()
             self._end_idle_orphans()
+            self._report_lost_tasks()
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
-        """Adopt the tasks that an orphaned worker is running; return the others, which Airflow then restarts."""
+        """Adopt the tasks that an orphaned worker is running; return the others, which Airflow then restarts.
+
+        A restart counts as a try. A task that was lost with its scheduler gets another one, since it isn't to blame.
+        """
         titles = [_title(worker) for worker in self._orphans]
-
-        def running(ti: TaskInstance) -> bool:
-            return ti.state == TaskInstanceState.RUNNING and any(str(ti.id) in title for title in titles)
-
-        return [ti for ti in tis if not running(ti)]
+        lost = []
+        for ti in tis:
+            running = ti.state == TaskInstanceState.RUNNING
+            if running and _shown(str(ti.id), titles):
+                self._adopted[str(ti.id)] = ti.key
+                continue
+            if running:
+                ti.max_tries += 1
+            lost.append(ti)
+        return lost
 
     def end(self) -> None:
-        """Wait for the running tasks, as Airflow does, unless the scheduler is exiting with an error.
+        """Leave the running tasks to the next scheduler, which adopts them, and exit at once.
 
-        After an error the process exits immediately, without any clean-up, because that would also wait for the tasks.
-        The next scheduler adopts them.
+        The process ends without any clean-up, because that would wait for the tasks. Where processes have no marker,
+        running tasks are waited for, as Airflow does, unless the scheduler is exiting with an error.
         """
-        if isinstance(sys.exc_info()[1], Exception):
-            log.error(
-                "The scheduler is exiting with an error; its tasks keep running and the next scheduler adopts them"
-            )
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(1)
-        super().end()
+        failed = isinstance(sys.exc_info()[1], Exception)
+        if not failed and MARKER_VARIABLE not in os.environ:
+            super().end()
+            return
+        log.info("The scheduler is exiting; its tasks keep running and the next scheduler adopts them")
+        if not failed:
+            # The next scheduler need not wait until this one's heartbeat is too old.
+            with suppress(Exception), create_session() as session:
+                ended = {"state": JobState.SUCCESS, "end_date": datetime.now(UTC)}
+                session.execute(update(Job).where(Job.id == self.job_id).values(ended))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1 if failed else 0)
 
     def _end_idle_orphans(self) -> None:
         """Kill orphaned workers without a task: each would wait forever on a pipe that has no writer any more, holding
         as much memory as a scheduler."""
-        self._checked = time.monotonic()
         busy = []
         for worker in self._orphans:
             title = _title(worker)
@@ -100,6 +132,33 @@ class AdoptingLocalExecutor(LocalExecutor):
             elif title:
                 busy.append(worker)
         self._orphans = busy
+
+    def _report_lost_tasks(self) -> None:
+        """Report tasks as failed whose worker was killed, by the system for want of memory for example."""
+        own = {task: key for task, key in self._queued.items() if key in self.running}
+        self._queued = own
+        expected = own | self._adopted
+        titles = [_title(worker) for worker in self._orphans]
+        for pid in self.workers:
+            with suppress(psutil.Error):
+                titles.append(_title(psutil.Process(pid)))
+        # Most of these have just ended, or wait in the queue for a worker.
+        unseen = [task for task in expected if not _shown(task, titles)]
+        if not unseen:
+            return
+        silent = datetime.now(UTC) - timedelta(seconds=SILENT_SECONDS)
+        running = (TaskInstance.id.in_(unseen), TaskInstance.state == TaskInstanceState.RUNNING)
+        with create_session() as session:
+            found = session.execute(select(TaskInstance.id, TaskInstance.last_heartbeat_at).where(*running)).all()
+        beats = {str(task): beat for task, beat in found}
+        for task in unseen:
+            beat = beats.get(task)
+            if beat is not None and beat > silent:
+                continue
+            self._adopted.pop(task, None)
+            if task in beats:
+                log.error("The worker of %s was killed", expected[task])
+                self.fail(expected[task], info="its worker process was killed")
 
 
 def _workers() -> Iterator[psutil.Process]:
@@ -114,3 +173,7 @@ def _title(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def _shown(task: str, titles: Sequence[str]) -> bool:
+    return any(task in title for title in titles)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, Connection
@@ -11,9 +13,11 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundExceptio
 from airflow.triggers.base import StartTriggerArgs
 
 from backend.core.budget import parse_budget
+from backend.core.errors.input_error import InputError
 from backend.core.redaction import redact_text
 from backend.core.workflow_error_handler import AgentFailure, as_failure, error_chain
-from backend.runtime.specs import is_template
+from backend.runtime.spec_keys import Place, argument_remedy
+from backend.runtime.spec_values import is_template
 from visual_ai_deferral import TRIGGER, plain, plain_or_none, renders_in_triggerer
 from visual_ai_retries import AgentRetryPolicy, leave_worker
 from visual_ai_tasks import credentials_of, missing_connection, task_context, work_of
@@ -21,6 +25,7 @@ from visual_ai_triggers import AgentTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from backend.models.resolve import ModelCredentials
     from backend.runtime.worker import AgentTask, Work
@@ -39,6 +44,9 @@ class AgentsOperator(BaseOperator):
 
     ui_color = "#e8f1ff"
 
+    agents_stand: ClassVar[Place] = "alone"
+    """Whether the operator has one agent or a team."""
+
     arguments: ClassVar[tuple[str, ...]] = ()
     """The names of the attributes that say what the agents are to do."""
 
@@ -50,6 +58,7 @@ class AgentsOperator(BaseOperator):
         budget: Mapping[str, Any] | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
+        self._refuse_unknown(kwargs)
         super().__init__(**kwargs)
         self.llm_conn_id = llm_conn_id
         self.budget = budget
@@ -63,12 +72,23 @@ class AgentsOperator(BaseOperator):
         self._agent_task: AgentTask | None = None
         self._raised: tuple[BaseException, AgentFailure] | None = None
 
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """As in Airflow, which makes the operator only when the task runs: what is known now is checked now."""
+        cls.check_mapped(kwargs)
+        made: OperatorPartial = super().partial(**kwargs)
+        return made
+
+    @classmethod
+    def check_mapped(cls, given: Mapping[str, Any]) -> None:
+        """Check arguments that are the same for all instances of a mapped task. Raises `InputError` naming one."""
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agents. Raises a required agent's error; `AirflowFailException` if a retry can't help."""
         arguments = self._arguments()
         if self.deferrable and (handed_over := plain_or_none({**arguments, "budget": self.budget})) is not None:
             self._defer(context, handed_over)
-        work = parsed(lambda: work_of(self._kind().__name__, arguments))
+        work = parsed(lambda: work_of(self._kind().__name__, arguments, self.llm_conn_id))
         return self._run_agents(context, work)
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +116,18 @@ class AgentsOperator(BaseOperator):
     def failure_behind(self, error: BaseException) -> BaseException:
         """The agents' failure for which this operator raised `error`; `error` itself if it has another cause."""
         return self._raised[1] if self._raised is not None and self._raised[0] is error else error
+
+    def _refuse_unknown(self, passed_on: Mapping[str, Any]) -> None:
+        """Say what to do about arguments that stand in the wrong place or are misspelt; Airflow only refuses them."""
+        follows = type(self).__mro__.index(AgentsOperator) + 1
+        if type(self).__mro__[follows] is not BaseOperator:
+            return  # another class may take them
+        for name in passed_on:
+            if name not in _airflows_arguments() and name != "default_args":
+                own = (*self.template_fields, "on_item_error", "deferrable")
+                remedy = argument_remedy(name, self.agents_stand, (*own, *_airflows_arguments()))
+                if remedy is not None:
+                    raise InputError(remedy, field=name)
 
     def _start_in_triggerer(self) -> None:
         """Let the task start in the triggerer, if it can. Each operator calls this at the end of its `__init__`."""
@@ -214,6 +246,11 @@ class AgentsOperator(BaseOperator):
             if isinstance(outlet, Asset | AssetAlias):
                 context["outlet_events"][outlet].extra.update(extra)
         return result
+
+
+@lru_cache(maxsize=1)
+def _airflows_arguments() -> frozenset[str]:
+    return frozenset(signature(BaseOperator.__init__).parameters)
 
 
 def parsed(parse: Callable[[], Any]) -> Any:

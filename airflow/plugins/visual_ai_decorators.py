@@ -9,6 +9,7 @@ from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, determ
 from airflow.sdk.definitions.context import context_merge
 from airflow.sdk.exceptions import AirflowFailException
 
+from backend.core.errors.input_error import InputError
 from visual_ai_operators import LangGraphOperator
 
 if TYPE_CHECKING:
@@ -26,8 +27,13 @@ class DecoratedLangGraphOperator(DecoratedOperator, LangGraphOperator):
         **LangGraphOperator.template_fields_renderers,
     }
     custom_operator_name = "@task.langgraph"
+    graph_at_run = "returned.by:function"
 
     def __init__(self, *, python_callable: Callable[..., Any], **kwargs: Any) -> None:
+        config = kwargs.get("agent_config")
+        for place, given in (("", kwargs), ("agent_config.", config if isinstance(config, Mapping) else {})):
+            if given.get("input_data") is not None:
+                raise InputError("is what the function returns; return it there", field=f"{place}input_data")
         super().__init__(python_callable=python_callable, **kwargs)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -36,7 +42,10 @@ class DecoratedLangGraphOperator(DecoratedOperator, LangGraphOperator):
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
         given = self.python_callable(*self.op_args, **arguments)
         if isinstance(given, tuple) and len(given) == 2:
-            self.graph, given = given
+            graph, given = given
+            if self.graph not in (None, graph):
+                raise AirflowFailException(f"graph: is {self.graph!r}, but the function returned {graph!r}")
+            self.graph = graph
         if not isinstance(given, Mapping):
             raise AirflowFailException(
                 f"the function of @task.langgraph returned a {type(given).__name__}; it has to return the agent's "
@@ -49,9 +58,10 @@ class DecoratedLangGraphOperator(DecoratedOperator, LangGraphOperator):
 def langgraph_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """`@task.langgraph(agent_config=…)`: a task that runs an agent on what the function returns.
 
-    The function returns the agent's input, a dict, or a tuple of the reference of a graph and its input. Further
-    arguments are those of `LangGraphOperator`.
+    The function returns the agent's input, a dict, or, without an `agent_config`, a tuple of the reference of a graph
+    and its input. Further arguments are those of `LangGraphOperator`, except for `input_data`.
     """
+    DecoratedLangGraphOperator.check_mapped(kwargs)  # the operator of a mapped task is made only when it runs
     return task_decorator_factory(
         python_callable=python_callable,
         multiple_outputs=kwargs.pop("multiple_outputs", False),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from backend.runtime.specs import is_template
+from backend.runtime.spec_values import is_template
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG

@@ -9,18 +9,20 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
+from backend.core.errors.input_error import InputError
 from backend.runtime.batch.plan import DEFAULT_CONCURRENCY, parse_inputs, parse_plan
+from backend.runtime.spec_values import is_template, without_ellipsis
 from backend.runtime.specs import (
     AgentSpec,
-    is_template,
-    parse_agent,
+    check_connection,
+    check_team_model,
     parse_max_steps,
     parse_supervisor,
     parse_team,
     synthesis_spec,
-    without_ellipsis,
 )
 from visual_ai_agents_operator import AgentsOperator, parsed
+from visual_ai_tasks import parse_single
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -31,8 +33,11 @@ __all__ = ["LangGraphOperator", "MultiAgentOperator"]
 class LangGraphOperator(AgentsOperator):
     """Runs one agent as a task.
 
+    Several parameters are keys of `agent_config` too. A value may stand in either place; two that differ are refused.
+
     :param agent_config: the agent, `{"type": "vision" | "text" | "extraction" | "synthesis" | "review" |
-        "supervisor"}`, and its settings: `system_prompt`, `temperature` (0-2), `max_tokens`. Templated.
+        "supervisor"}`, its settings (`system_prompt`, `temperature` from 0 to 2, `max_tokens`, `on_incomplete`,
+        `streaming`, `output_method`, options of the model such as `top_p` and `seed`) and its `name`. Templated.
     :param input_data: the agent's input, such as `{"image_url": "{{ dag_run.conf.image_url }}"}`; by default the
         run's own input. Templated.
     :param model: the model's name as LangChain's `init_chat_model` takes it (`openai:gpt-4.1`); a bare name is
@@ -40,14 +45,13 @@ class LangGraphOperator(AgentsOperator):
     :param output_schema: the form of the output's `data`: a JSON Schema of an object, or a Pydantic model as
         "package.module:Class". A model whose answer doesn't fit is asked once more; then the task fails without a retry
         (`invalid_output`). The agent `extraction` needs a schema; other agents need a hosted model for it. Templated.
-    :param timeout: how long the agent may take, in seconds or as a `timedelta`.
+    :param timeout: how long the agent may take, in seconds or as a `timedelta`. Templated.
     :param graph: the user's own graph instead of `agent_config`: `"package.module:attribute"` (a `StateGraph`, a
         compiled graph, or a function that returns one) or a name in the `langgraph.json` that
         `VISUAL_AI_LANGGRAPH_JSON` points to. `input_data` is its input. Templated.
-    :param context: the graph's runtime context. Templated.
-    :param configurable: further entries of `config["configurable"]`. Templated.
-    :param output_mapping: renames parts of the graph's output, such as `{"answer": "messages.-1.content"}`.
-
+    :param context: the graph's runtime context. Only for a graph. Templated.
+    :param configurable: further entries of `config["configurable"]`. Only for a graph. Templated.
+    :param output_mapping: renames parts of the output, such as `{"answer": "messages.-1.content"}`. Templated.
     :param error_policy: how to handle models' errors, where it differs from the settings: retries, backoff, fallback
         models and repairs by category, such as
         `{"rate_limit": {"retries": 8}, "wait_limit": 120, "fallbacks": ["…"]}`. Templated.
@@ -62,6 +66,8 @@ class LangGraphOperator(AgentsOperator):
     :param results_path: a file or object storage address (`s3://…`) to which the items are written as JSON lines. May
         be another task's output. Templated.
 
+    The last three are for batches only.
+
     XCom: `{output, agent, model, usage: {input_tokens, output_tokens}, cost_usd, trace_id, trace_url, attempts,
     notice}`. Of a batch: `{batch: {items, succeeded, failed, failures}, agent, model, usage, cost_usd, results_url,
     attempts}` and, for up to 100 items and 1 MiB, `results`: the outputs in order, None for a failed item.
@@ -69,6 +75,10 @@ class LangGraphOperator(AgentsOperator):
     Wrong arguments raise a `ValueError` that names the argument when the DAG is parsed. Wrong input fails the task
     without a retry, and so do errors that the same request would meet again (authentication, quota, context length).
     """
+
+    agents_stand = "alone"
+    graph_at_run: ClassVar[str | None] = None
+    """What stands for a graph that is known only when the task runs, if there may be one."""
 
     arguments = (
         "agent_config",
@@ -89,6 +99,8 @@ class LangGraphOperator(AgentsOperator):
         "graph",
         "context",
         "configurable",
+        "output_mapping",
+        "timeout",
         "inputs",
         "max_concurrency",
         "results_path",
@@ -138,24 +150,48 @@ class LangGraphOperator(AgentsOperator):
         self.timeout = timeout
         self.error_policy = error_policy
         parse_plan(DEFAULT_CONCURRENCY if is_template(max_concurrency) else max_concurrency, on_item_error)
-        if inputs is not None and not _known_later(inputs):
+        if inputs is None:
+            self._refuse_batch_arguments()
+        elif not _known_later(inputs):
             parse_inputs(inputs)
         if not _known_later(agent_config):
             given = self._arguments()
             if _known_later(self.input_data):
                 given["input_data"] = None
-            spec = parse_agent(**given)
+            if agent_config is None and graph is None:
+                given["graph"] = self.graph_at_run
+            spec = parse_single(given, self.llm_conn_id)
             if inputs is None:
-                _check_fields(spec, "input_data")
+                _check_fields(spec, "agent_config.input_data" if self.input_data is None else "input_data")
 
         if inputs is None:
             self._start_in_triggerer()
 
+    @classmethod
+    def check_mapped(cls, given: Mapping[str, Any]) -> None:
+        """Check what is the same for all instances. An `output_schema` may be among what is different."""
+        arguments = {name: given.get(name) for name in cls.arguments}
+        if _known_later(arguments["agent_config"]) or arguments["agent_config"] is arguments["graph"] is None:
+            return
+        if _known_later(arguments["input_data"]):
+            arguments["input_data"] = None
+        try:
+            parse_single(arguments, given.get("llm_conn_id"))
+        except InputError as error:
+            if not error.field.endswith("output_schema") or arguments["output_schema"] is not None:
+                raise
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agent. Raises its error, or `AirflowFailException` if a retry can't help."""
         if self.inputs is not None:  # a batch keeps its process busy, so it never runs in the triggerer
-            return self._run_batch(context, parsed(lambda: parse_agent(**self._arguments())))
+            return self._run_batch(context, parsed(lambda: parse_single(self._arguments(), self.llm_conn_id)))
         return super().execute(context)
+
+    def _refuse_batch_arguments(self) -> None:
+        usual = {"max_concurrency": DEFAULT_CONCURRENCY, "on_item_error": "fail", "results_path": None}
+        for name, default in usual.items():
+            if getattr(self, name) != default:
+                raise InputError("is for a batch; give its inputs=[…] as well", field=name)
 
     def _run_batch(self, context: Context, spec: AgentSpec) -> dict[str, Any]:
         from backend.runtime.batch.run import run_batch
@@ -199,6 +235,7 @@ class MultiAgentOperator(AgentsOperator):
     are as with `LangGraphOperator`.
     """
 
+    agents_stand = "team"
     arguments = ("agents", "orchestration_mode", "model", "synthesis", "supervisor", "max_steps", "error_policy")
     template_fields: Sequence[str] = (*arguments, "budget", "llm_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"agents": "json", "synthesis": "json", "supervisor": "json"}
@@ -230,12 +267,30 @@ class MultiAgentOperator(AgentsOperator):
             for index, spec in enumerate(specs):
                 chained = orchestration_mode not in ("parallel", "graph") or bool(spec.depends_on)
                 _check_fields(spec, f"agents[{index}].input_data", chained=chained)
+            if synthesis is False and orchestration_mode in ("parallel", "sequential", "graph"):
+                check_team_model(specs, model)
+                check_connection(specs, self.llm_conn_id)
         if not is_template(max_steps):
             parse_max_steps(max_steps, orchestration_mode, agents=1)
-        if supervisor is not None and not _known_later(supervisor):
-            parse_supervisor(supervisor, model=model)
+        if not _known_later(supervisor):
+            parse_supervisor(supervisor, orchestration_mode, model=model)
 
         self._start_in_triggerer()
+
+    @classmethod
+    def check_mapped(cls, given: Mapping[str, Any]) -> None:
+        """Check what is the same for all instances. The mode may be among what is different."""
+        agents, mode = given.get("agents"), given.get("orchestration_mode", UNKNOWN_MODE)
+        if agents is not None and not _known_later(agents):
+            parse_team(_plain_agents(agents), mode, model=given.get("model"), error_policy=given.get("error_policy"))
+        if not _known_later(given.get("synthesis", True)):
+            synthesis_spec(given.get("synthesis", True), (), given.get("model"), given.get("error_policy"))
+        if not _known_later(given.get("supervisor")):
+            parse_supervisor(given.get("supervisor"), mode)
+
+
+UNKNOWN_MODE = "{{ mapped }}"
+"""Stands for a mode that is known when the task runs."""
 
 
 def _known_later(value: Any) -> bool:
@@ -255,7 +310,6 @@ def _plain_agents(agents: Any) -> Any:
 def _check_fields(spec: AgentSpec, argument: str, *, chained: bool = False) -> None:
     """Refuse input without a field that the agent needs. The fields' contents are checked when the task runs."""
     from backend.agents.registry import AGENTS
-    from backend.core.errors.input_error import InputError
 
     if spec.input_data is None or spec.type not in AGENTS:
         return

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backend.core.errors.input_error import InputError
-from backend.runtime.specs import parse_agent
+from backend.runtime.specs import AgentSpec, check_connection, parse_agent
 from backend.runtime.team.arguments import parse_team_arguments
 
 if TYPE_CHECKING:
@@ -22,10 +22,17 @@ if TYPE_CHECKING:
     from backend.runtime.runner import TaskContext
     from backend.runtime.worker import Work
 
-__all__ = ["credentials_of", "missing_connection", "task_context", "work_of"]
+__all__ = ["credentials_of", "missing_connection", "parse_single", "task_context", "work_of"]
 
 
-def work_of(operator: str, arguments: Mapping[str, Any]) -> Work:
+def parse_single(arguments: Mapping[str, Any], llm_conn_id: str | None) -> AgentSpec:
+    """The agent of a `LangGraphOperator`. Raises `ValueError` that names the argument which is wrong."""
+    spec = parse_agent(**arguments)
+    check_connection([spec], llm_conn_id)
+    return spec
+
+
+def work_of(operator: str, arguments: Mapping[str, Any], llm_conn_id: str | None) -> Work:
     """What a task of the operator is to do, from rendered arguments.
 
     Raises `ValueError` that names the argument which is wrong.
@@ -33,7 +40,7 @@ def work_of(operator: str, arguments: Mapping[str, Any]) -> Work:
     if operator == "LangGraphOperator":
         from backend.runtime.runner import run_single
 
-        spec = parse_agent(**arguments)
+        spec = parse_single(arguments, llm_conn_id)
         return lambda runner: run_single(runner, spec)
     if operator == "MultiAgentOperator":
         from backend.runtime.team.run import run_team

@@ -156,7 +156,7 @@ class AgentTrigger(BaseTrigger):
 
         task = self._task_context()
         arguments, conn_id, budget = self._rendered([self.arguments, self.llm_conn_id, self.budget])
-        work = work_of(self.operator, arguments)
+        work = work_of(self.operator, arguments, conn_id)
         settings, credentials = get_settings(), await _credentials(conn_id)
         self._keys = provider_keys(settings, credentials)
         for key in set(self._keys) - _masked:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from backend.agents.config_keys import CONFIG_KEYS, MAX_TOKENS_NAMES, unknown_key
 from backend.core.errors.input_error import InputError
+from backend.core.model_modes import UNDECIDED, ModelModes, read_output_method, read_streaming
+from backend.models.options import parse_options
 
 if TYPE_CHECKING:
     from backend.core.settings import Settings
@@ -30,31 +33,42 @@ class AgentConfig:
     """The parsed `agent_config`.
 
     `temperature` is between 0 and 2, and `max_tokens` limits the answer. `output_schema` is the form of the agent's
-    `data`: a JSON Schema, or a Pydantic model as "package.module:Class".
+    `data`: a JSON Schema, or a Pydantic model as "package.module:Class". `on_incomplete` says whether an incomplete
+    answer fails under the error policy ("fail") or is accepted with a notice ("accept"). `modes` says how the model is
+    asked: the keys `streaming` and `output_method`. `options` are passed through to hosted models.
     """
 
     system_prompt: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
     output_schema: dict[str, Any] | str | None = None
+    on_incomplete: Literal["fail", "accept"] = "fail"
+    modes: ModelModes = UNDECIDED
+    options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> AgentConfig:
         """Check a DAG author's dictionary, without its "type". Raises `AgentConfigError` that names the key."""
-        allowed = ("system_prompt", "temperature", "max_tokens", "output_schema")
         for key in config:
-            if key not in (*allowed, "type"):
-                raise AgentConfigError(f"the key “{key}” is not known; allowed are type, {', '.join(allowed)}")
+            if key not in (*CONFIG_KEYS, "type"):
+                raise AgentConfigError(unknown_key(key, ("type", *CONFIG_KEYS)))
+        try:
+            options = parse_options(config)
+        except InputError as error:
+            raise AgentConfigError(error.message) from None
         return cls(
             system_prompt=_text(config.get("system_prompt")),
             temperature=_number(config.get("temperature")),
-            max_tokens=_count(config.get("max_tokens")),
+            max_tokens=_max_tokens(config),
             output_schema=_schema(config.get("output_schema")),
+            on_incomplete=_on_incomplete(config.get("on_incomplete")),
+            modes=_modes(config),
+            options=options,
         )
 
     def model_params(self) -> dict[str, Any]:
-        """The parameters for `build_model`."""
-        params = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        """The parameters for `build_model`. Offline models ignore them."""
+        params = {"temperature": self.temperature, "max_tokens": self.max_tokens, **self.options}
         return {name: value for name, value in params.items() if value is not None}
 
 
@@ -101,12 +115,24 @@ def optional_text(state: Mapping[str, Any], name: str) -> str | None:
 
 def check_length(text: str, deps: AgentDeps, field: str = "text") -> None:
     """Raise `InputError` that names the field if a text exceeds the limit in the settings."""
-    limit = deps.settings.max_text_chars
-    if len(text) > limit:
+    check_text(field, text, deps.settings.max_text_chars)
+
+
+def check_texts(input_data: Mapping[str, Any], limit: int) -> None:
+    """Raise `InputError` that names the first field of an agent's input with a text above the limit, in characters."""
+    for name, value in input_data.items():
+        check_text(name, value, limit)
+
+
+def check_text(name: str, value: Any, limit: int, field: str | None = None) -> None:
+    """Raise `InputError` if a text in the field exceeds the limit. Pictures have limits of their own."""
+    texts = value if isinstance(value, list) else [value]
+    longest = max((len(text) for text in texts if isinstance(text, str)), default=0)
+    if name != "image_url" and longest > limit:
         raise InputError(
-            f"has {len(text)} characters, more than the limit of {limit}; send a shorter one "
+            f"has {longest} characters, more than the limit of {limit}; send a shorter one "
             "or raise VISUAL_AI_MAX_TEXT_CHARS",
-            field=field,
+            field=field or name,
         )
 
 
@@ -126,6 +152,22 @@ def _schema(value: Any) -> dict[str, Any] | str | None:
     return check_output_schema(value)
 
 
+def _on_incomplete(value: Any) -> Literal["fail", "accept"]:
+    if value not in (None, "fail", "accept"):
+        raise AgentConfigError("on_incomplete has to be “fail” or “accept”")
+    return "accept" if value == "accept" else "fail"
+
+
+def _modes(config: Mapping[str, Any]) -> ModelModes:
+    try:
+        return ModelModes(
+            streaming=read_streaming(config.get("streaming")),
+            output_method=read_output_method(config.get("output_method")),
+        )
+    except ValueError as error:
+        raise AgentConfigError(str(error)) from None
+
+
 def _number(value: Any) -> float | None:
     # Templates render to text.
     try:
@@ -137,11 +179,22 @@ def _number(value: Any) -> float | None:
     return number
 
 
-def _count(value: Any) -> int | None:
+def _max_tokens(config: Mapping[str, Any]) -> int | None:
+    """The limit of the answer. OpenAI's API has another name for it, and Ollama's a third."""
+    given = {name: config[name] for name in MAX_TOKENS_NAMES if config.get(name) is not None}
+    if len(given) > 1:
+        first, second = list(given)[:2]
+        raise AgentConfigError(f"{first} and {second} say the same; give one of them")
+    if "num_predict" in given:
+        return None  # passed through, because it has values of its own
+    return next((_count(name, value) for name, value in given.items()), None)
+
+
+def _count(name: str, value: Any) -> int:
     try:
-        number = None if value is None or isinstance(value, bool | float) else int(value)
+        number = None if isinstance(value, bool | float) else int(value)
     except (TypeError, ValueError):
         number = None
-    if value is not None and (number is None or number < 1):
-        raise AgentConfigError("max_tokens has to be a whole number of at least 1")
+    if number is None or number < 1:
+        raise AgentConfigError(f"{name} has to be a whole number of at least 1")
     return number

@@ -14,6 +14,8 @@ from jsonschema.validators import validator_for
 from referencing.jsonschema import DRAFT202012
 
 from backend.core.errors.input_error import InputError
+from backend.core.exact_json import NoJsonFormError, to_json
+from backend.core.problems import pointer
 
 FIELD = "output_schema"
 MAX_MESSAGE = 1_000
@@ -78,6 +80,7 @@ def _of_json_schema(schema: dict[str, Any]) -> OutputSchema:
     validator = kind(schema, registry=referencing.Registry(), format_checker=kind.FORMAT_CHECKER)
 
     def fit(data: Any) -> dict[str, Any]:
+        _check_storable(data)
         error = best_match(validator.iter_errors(data))
         if error is not None:
             raise DataError(f"{error.json_path}: {error.message[:MAX_MESSAGE]}")
@@ -107,6 +110,7 @@ def _of_model(path: str) -> OutputSchema:
         raise InputError(f"{path} has to describe an object", field=FIELD)
 
     def fit(data: Any) -> dict[str, Any]:
+        _check_storable(data)
         try:
             return model.model_validate(data).model_dump(mode="json")
         except ValidationError as error:
@@ -115,6 +119,14 @@ def _of_model(path: str) -> OutputSchema:
             raise DataError("; ".join(lines)[:MAX_MESSAGE]) from None
 
     return OutputSchema(schema, fit)
+
+
+def _check_storable(data: Any) -> None:
+    """Raise `DataError` for a part that no row or XCom can hold: the model can write it in another way."""
+    try:
+        to_json(data, for_xcom=True)
+    except NoJsonFormError as error:
+        raise DataError(f"{pointer(*error.path[:20]) or '$'} {error.fault}") from None
 
 
 def _check_references(part: Any, root: dict[str, Any]) -> None:

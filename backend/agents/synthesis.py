@@ -14,7 +14,7 @@ from backend.agents.config import AgentConfig, AgentDeps, optional_text
 from backend.agents.structured import add_structure
 from backend.core.errors.input_error import InputError
 from backend.models.prompts.document import fence
-from backend.models.reply import Model, local_analysis
+from backend.models.reply import Model, local_analysis, notice_of
 
 SYSTEM_PROMPT = (
     "Several agents worked on the same request; each <text> element holds what the agent it is named after "
@@ -72,7 +72,7 @@ def build(
         return {
             "summary": str(analysis.get("summary", reply.text)) if analysis else reply.text,
             "offline": analysis is not None,
-            "notice": analysis.get("notice") if analysis else None,
+            "notice": notice_of(reply),
         }
 
     graph = StateGraph(SynthesisState, input_schema=SynthesisInput, output_schema=SynthesisOutput)

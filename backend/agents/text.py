@@ -13,7 +13,7 @@ from backend.agents.config import AgentConfig, AgentDeps, check_length, optional
 from backend.agents.structured import add_structure
 from backend.models.offline.text_analysis import detect_language, key_phrases, split_sentences, statistics
 from backend.models.prompts.document import fence
-from backend.models.reply import Model, local_analysis
+from backend.models.reply import Model, local_analysis, notice_of
 
 SYSTEM_PROMPT = (
     "You read the text inside the <text> element and answer the question about it, in the question's "
@@ -76,7 +76,7 @@ def build(config: AgentConfig, model: Model, deps: AgentDeps) -> StateGraph[Text
             "answer": reply.text,
             "summary": str(analysis.get("summary", reply.text)) if analysis else reply.text,
             "offline": analysis is not None,
-            "notice": analysis.get("notice") if analysis else None,
+            "notice": notice_of(reply),
         }
 
     graph = StateGraph(TextState, input_schema=TextInput, output_schema=TextOutput)

@@ -17,7 +17,7 @@ from backend.agents.structured import add_structure
 from backend.models.offline.image_measurements import PaletteColour, measure
 from backend.models.offline.page_layout import TextRegion
 from backend.models.prompts.picture import show_picture
-from backend.models.reply import Model, local_analysis
+from backend.models.reply import Model, local_analysis, notice_of
 from backend.pictures.picture import LoadedImage
 
 SYSTEM_PROMPT = (
@@ -114,7 +114,7 @@ def build(
         reply = state["reply"]
         analysis = local_analysis(reply)
         shown = state.get("shown") or ShownFacts(parts=[], notice=None)
-        said = [analysis.get("notice") if analysis else None, shown["notice"]]
+        said = [notice_of(reply), shown["notice"]]
         pages = _pages(analysis or {}, shown["parts"], state["image"])
         return {
             "answer": reply.text,

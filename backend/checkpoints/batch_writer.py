@@ -12,8 +12,8 @@ How it works:
   nobody can take one over before the commit. Operations of superseded claims are left out.
 - What the database refuses fails alone: the batch is halved until the refused operations are by themselves. A sequence
   that has failed stays failed, because later checkpoints build on earlier ones.
-- A lost connection is not an error of the sequence. The whole batch is repeated on a new connection, for up to
-  `outage.OUTAGE_SECONDS`; every operation may be repeated.
+- A lost connection, a time limit or a read-only database is not an error of the sequence. The whole batch is repeated
+  for up to `outage.OUTAGE_SECONDS`; every operation may be repeated.
 
 Transactions run in a thread of the writer's own: a busy event loop can't keep row locks waiting, and nodes that block
 all other threads can't hold up checkpoints.
@@ -35,7 +35,7 @@ from psycopg.rows import DictRow
 from backend.checkpoints.pool import CONNECTION
 from backend.core.coalesced_task import OnDemand
 from backend.db.address import plain_url
-from backend.db.outage import connection_lost, retry_until_available
+from backend.db.outage import retry_until_available, temporary
 from backend.db.runs.threads import HOLD, Claim, holding
 
 SHARED_GATHER_SECONDS = 0.05
@@ -138,7 +138,7 @@ class CheckpointWriter:
             held = await retry_until_available(partial(self._commit, batch))
         except Exception as error:
             self._batches.popleft()
-            if len(batch) > 1 and not connection_lost(error):  # the refused operations must not take others with them
+            if len(batch) > 1 and not temporary(error):  # the refused operations must not take others with them
                 half = len(batch) // 2
                 self._batches.extendleft([batch[half:], batch[:half]])
             else:

@@ -8,6 +8,10 @@ A write that fails is raised by the graph's next write, or by `flush`. It fails 
 `psycopg.errors.SerializationFailure` when a later claim holds the thread (a retry doesn't help), with
 `psycopg.OperationalError` when the database was unavailable for too long (a retry helps), and with another
 `psycopg.Error` when the database refuses the row.
+
+A value that can't be serialized is refused before anything is queued: the write raises `NotKeptError`, and so does
+everything that follows on its thread, because later checkpoints build on that one. `refused` shows it to the runner at
+once, so that no other node is paid for.
 """
 
 import logging
@@ -22,10 +26,10 @@ from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMet
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from backend.checkpoints.batch_writer import CheckpointWriter, Operation, Pending, WriteSequence
 from backend.checkpoints.pool import Pool
+from backend.checkpoints.state_serializer import NotKeptError, StateSerializer, fits_inline
 from backend.db.outage import retry_until_available
 from backend.db.runs.threads import Claim
 
@@ -44,11 +48,13 @@ class BatchedSaver(AsyncPostgresSaver):
 
     def __init__(self, pool: Pool, claim: Claim, writer: CheckpointWriter, known: Collection[str] = ()) -> None:
         # Built-in agents keep messages and plain data in their states; what a user's graph keeps is the user's choice.
-        super().__init__(pool, serde=JsonPlusSerializer())
+        super().__init__(pool, serde=StateSerializer())
         self._sequence = WriteSequence(claim)
         self._writer = writer
         self._known = set(known)
         self._last: Pending | None = None
+        self.refused: dict[str, NotKeptError] = {}
+        """By thread, the value that could not be serialized."""
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator["BatchedSaver"]:
@@ -95,21 +101,32 @@ class BatchedSaver(AsyncPostgresSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        values = checkpoint["channel_values"]
-        serde = _Snapshots(self.serde, [values[channel] for channel in new_versions if channel in values])
+        thread = config["configurable"]["thread_id"]
+        # LangGraph keeps texts and numbers in a `jsonb` column. What that can't hold goes where everything else does.
+        values = {
+            channel: value if fits_inline(value) else _Apart(value)
+            for channel, value in checkpoint["channel_values"].items()
+        }
+        checkpoint = {**checkpoint, "channel_values": values}
+        new = [
+            (channel, values[channel])
+            for channel in new_versions
+            if not isinstance(values.get(channel), str | int | float | bool | None)
+        ]
+        serde = self._snapshots(thread, new, metadata.get("source", "loop"))
         await self._add(
             lambda connection, pipeline: PostgresSaver(connection, pipeline, serde).put(
                 config, checkpoint, metadata, new_versions
             )
         )
-        thread, namespace = config["configurable"]["thread_id"], config["configurable"]["checkpoint_ns"]
+        namespace = config["configurable"]["checkpoint_ns"]
         self._known.add(thread)
         return {"configurable": {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": checkpoint["id"]}}
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        serde = _Snapshots(self.serde, [value for _, value in writes])
+        serde = self._snapshots(config["configurable"]["thread_id"], writes, task_id)
         await self._add(
             lambda connection, pipeline: PostgresSaver(connection, pipeline, serde).put_writes(
                 config, writes, task_id, task_path
@@ -131,6 +148,15 @@ class BatchedSaver(AsyncPostgresSaver):
         await self.flush()
         await super().aprune(thread_ids, strategy=strategy)
 
+    def _snapshots(self, thread: str, values: Iterable[tuple[str, Any]], source: str) -> "_Snapshots":
+        if thread in self.refused:
+            raise self.refused[thread]
+        try:
+            return _Snapshots(self.serde, values)
+        except NotKeptError as error:
+            self.refused[thread] = error.written_by(source)
+            raise self.refused[thread] from None
+
     async def _add(self, operation: Operation) -> None:
         if self._sequence.error is not None:
             raise self._sequence.error
@@ -142,14 +168,24 @@ class BatchedSaver(AsyncPostgresSaver):
             await self._writer.wait_for(self._last)
 
 
+class _Apart:
+    """A text or number that `jsonb` can't hold."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 class _Snapshots(SerializerProtocol):
     """Serializes values when they are handed over, not when they are written: a node may change them meanwhile."""
 
-    def __init__(self, serde: SerializerProtocol, values: Iterable[Any]) -> None:
+    def __init__(self, serde: SerializerProtocol, values: Iterable[tuple[str, Any]]) -> None:
         self._serde = serde
         # The values are kept as well: an id belongs to an object only as long as the object exists.
-        self._values = [value for value in values if not isinstance(value, str | int | float | bool | None)]
-        self._taken = {id(value): serde.dumps_typed(value) for value in self._values}
+        self._values: list[Any] = []
+        self._taken: dict[int, tuple[str, bytes]] = {}
+        for channel, value in values:
+            self._values.append(value)
+            self._taken[id(value)] = self._take(channel, value)
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         """The value as it was when it was handed over."""
@@ -158,3 +194,9 @@ class _Snapshots(SerializerProtocol):
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         return self._serde.loads_typed(data)
+
+    def _take(self, channel: str, value: Any) -> tuple[str, bytes]:
+        try:
+            return self._serde.dumps_typed(value.value if isinstance(value, _Apart) else value)
+        except NotKeptError as error:
+            raise error.of(channel) from None

@@ -1,4 +1,8 @@
-"""Converts whatever an agent returns to JSON that PostgreSQL accepts."""
+"""Converts anything to JSON text that PostgreSQL accepts, for records that people read.
+
+Nothing here refuses a value: where PostgreSQL can't store the original, a replacement character stands in for it. What
+an agent returns is data that others compute with; `exact_json` converts it.
+"""
 
 import json
 import math
@@ -8,36 +12,37 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 MAX_DEPTH = 200
-"""Levels of lists and objects that a client's JSON may be nested. Later parsers have limits of their own."""
+"""Levels of lists and objects that a value may be nested. Later parsers have limits of their own."""
 
 LARGEST_INTEGER = 2**63 - 1
 """What other parsers of JSON read without loss, and databases store."""
+
+Path = tuple[str | int, ...]
+"""The keys and indexes that lead to a part of a value."""
+
+_REPLACEMENT = "\ufffd"
 
 # U+0000 is valid in JSON but not in jsonb. An escaped backslash followed by `u0000` is something else.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 def to_jsonable(value: Any) -> Any:
-    """A copy of `value` that consists of JSON types only.
-
-    Models, dataclasses, dates, sets and decimals get their usual JSON form. NaN and infinities become null, bytes
-    become base64, and anything else its `str()`.
-    """
+    """A copy of `value` that consists of JSON types only, for records: what has no JSON form becomes its `str()`."""
     return to_jsonable_python(value, inf_nan_mode="null", bytes_mode="base64", serialize_unknown=True)
 
 
-def unstorable(value: Any) -> tuple[tuple[str | int, ...], str] | None:
+def unstorable(value: Any) -> tuple[Path, str] | None:
     """The first part of a parsed JSON value that JSON or PostgreSQL does not allow: its path and what is wrong."""
-    pending: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    pending: list[tuple[Path, Any]] = [((), value)]
     while pending:
         path, part = pending.pop()
-        if (fault := _fault(part)) is not None:
+        if (fault := fault_of(part)) is not None:
             return path, fault
         if isinstance(part, dict | list) and len(path) >= MAX_DEPTH:
             return path, f"is nested more than {MAX_DEPTH} levels deep"
         if isinstance(part, dict):
             for key, below in part.items():
-                if isinstance(key, str) and (fault := _fault(key)) is not None:
+                if isinstance(key, str) and (fault := fault_of(key)) is not None:
                     return (*path, key), f"is a key that {fault}"
                 pending.append(((*path, key), below))
         elif isinstance(part, list):
@@ -45,12 +50,13 @@ def unstorable(value: Any) -> tuple[tuple[str | int, ...], str] | None:
     return None
 
 
-def _fault(value: Any) -> str | None:
+def fault_of(value: Any) -> str | None:
+    """What JSON or PostgreSQL does not allow about a text or number, and what to do about it."""
     if isinstance(value, str):
         if "\x00" in value:
-            return "contains a NUL character (U+0000)"
+            return "contains a NUL character (U+0000), which PostgreSQL can't store; remove or replace it"
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            return "contains half of a surrogate pair"
+            return "contains half of a surrogate pair, which is no character; remove or replace it"
     elif isinstance(value, float):
         if not math.isfinite(value):
             return "is NaN or an infinity, or a number too large for JSON; use null or a text"
@@ -60,17 +66,39 @@ def _fault(value: Any) -> str | None:
 
 
 def dumps(value: Any) -> str:
-    """Compact JSON text that `jsonb` accepts: without NUL characters, and with `?` for unpaired surrogates."""
+    """Compact JSON text that `jsonb` accepts, with U+FFFD for NUL characters and unpaired surrogates.
+
+    Raises `ValueError` or `TypeError` for what can't be converted at all, such as a list that contains itself; what
+    `redact` and `to_json` return always can.
+    """
     encoded = json.dumps(to_jsonable(value), separators=(",", ":"), ensure_ascii=False)
-    # `ensure_ascii=False` still escapes U+0000.
-    return _whole(_NUL.sub(r"\1", encoded))
+    if "\\u0000" in encoded:  # which `ensure_ascii=False` still escapes
+        encoded = _NUL.sub(rf"\1{_REPLACEMENT}", encoded)
+    return _whole(encoded)
 
 
 def storable(text: str) -> str:
     """`text` in a form that a text column accepts, changed in the same way."""
-    return _whole(text.replace("\x00", ""))
+    return _whole(text.replace("\x00", _REPLACEMENT))
+
+
+def paired(text: str) -> str:
+    """`text` with one character for each surrogate pair: a stream may deliver the halves of an emoji one by one.
+
+    Raises `UnicodeDecodeError` if there are unpaired halves.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    return text
 
 
 def _whole(text: str) -> str:
     # An unpaired surrogate, which JSON may contain as an escape, can't be encoded in UTF-8.
-    return text.encode("utf-8", "replace").decode()
+    try:
+        return paired(text)
+    except UnicodeDecodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -1,9 +1,14 @@
 """Removes secrets and image bytes from everything that is stored, streamed or logged."""
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from typing import Any
+
+from backend.core.jsonable import MAX_DEPTH, storable
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w=.+-]+)*);base64,([A-Za-z0-9+/=_\-\s]{64,})")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_\-\r\n])[A-Za-z0-9+/_\-\r\n]{400,}+={0,2}")
@@ -21,6 +26,13 @@ _COUNTS = re.compile(
 )
 
 REDACTED = "[redacted]"
+
+_PART = 10
+"""What each part of a truncated value counts besides its text, in characters."""
+_LONGEST_KEY = 1_000
+"""The longest key of a truncated value, in characters."""
+_LONGEST_INTEGER = 4_096
+"""The longest integer that is kept as one, in bits. Python refuses to write much longer ones."""
 
 _PREFIXES = ("sk", "pk", "rk", "xoxa", "xoxb", "xoxp", "ghp", "gho", "glpat")
 _MARKS = ("bearer", "eyj", "://", *(prefix + joint for prefix in _PREFIXES for joint in "-_"))
@@ -51,26 +63,98 @@ def redact_text(text: str, *, limit: int | None = None) -> str:
 
 
 def redact(value: Any, *, limit: int | None = None) -> Any:
-    """A JSON-compatible copy of `value` without secrets and embedded images, strings truncated to `limit`
-    characters."""
-    if isinstance(value, str):
-        return redact_text(value, limit=limit)
-    if isinstance(value, bytes):
-        return f"[{len(value)} bytes]"
-    if isinstance(value, dict):
-        return {
-            str(key): REDACTED if item is not None and _is_secret_key(key) else redact(item, limit=limit)
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple | set | frozenset):
-        return [redact(item, limit=limit) for item in value]
-    if value is None or isinstance(value, bool | int):
-        return value
-    if hasattr(value, "model_dump"):  # a message or another pydantic model
-        return redact(value.model_dump(), limit=limit)
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None  # JSON has no NaN
-    return redact_text(str(value), limit=limit)
+    """A JSON-compatible copy of `value` without secrets and embedded images.
+
+    With a `limit`, strings are truncated to that many characters, and all of it together to ten times as many; what was
+    left out is counted in its place. Never raises: a value without a JSON form becomes its `str()`.
+    """
+    return _Redaction(limit).redact(value)
+
+
+class _Redaction:
+    """One call of `redact`."""
+
+    __slots__ = ("_around", "_left", "_limit")
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._left = math.inf if limit is None else 10 * limit
+        self._around: set[int] = set()
+
+    def redact(self, value: Any) -> Any:
+        self._left -= _PART
+        if isinstance(value, str):
+            return self._text(value)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            return int(value) if value.bit_length() <= _LONGEST_INTEGER else f"[integer of {value.bit_length()} bits]"
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else None  # JSON has no NaN
+        if isinstance(value, bytes | bytearray):
+            return f"[{len(value)} bytes]"
+        if isinstance(value, dict):
+            return self._inside(value, self._dict)
+        if isinstance(value, list | tuple | set | frozenset | deque | range):
+            return self._inside(value, self._list)
+        return self._other(value)
+
+    def _other(self, value: Any) -> Any:
+        try:
+            if hasattr(value, "model_dump"):  # a message or another pydantic model
+                return self._inside(value, lambda model: self.redact(model.model_dump(warnings=False)))
+            if is_dataclass(value) and not isinstance(value, type):
+                parts = {part.name: getattr(value, part.name) for part in fields(value)}
+                return self._inside(value, lambda _: self.redact(parts))
+            if hasattr(value, "dtype") and hasattr(value, "tolist"):  # NumPy's
+                if getattr(value, "ndim", 0):
+                    return self._inside(value, self._list)
+                plain = value.tolist()
+                return self.redact(plain if isinstance(plain, str | int | float) else str(value))
+            return self._text(str(value))
+        except Exception:  # whatever the methods of a user's class raise
+            return f"[{type(value).__qualname__}]"
+
+    def _text(self, text: str) -> str:
+        if self._limit is None:
+            return redact_text(text)
+        text = redact_text(text, limit=max(0, min(self._limit, int(self._left))))
+        self._left -= len(text)
+        return text
+
+    def _list(self, values: Any) -> list[Any]:
+        found: list[Any] = []
+        for item in values:
+            if self._left <= 0:
+                found.append(f"… ({len(values) - len(found)} more)")
+                break
+            found.append(self.redact(item))
+        return found
+
+    def _dict(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, item in values.items():
+            if self._left <= 0:
+                found["…"] = f"({len(values) - len(found)} more)"
+                break
+            name = key if type(key) is str and key.isascii() else storable(str(key))
+            secret = item is not None and _is_secret_key(name)
+            if self._limit is not None:
+                self._left -= min(len(name), _LONGEST_KEY)
+                if len(name) > _LONGEST_KEY:
+                    name = f"{name[:_LONGEST_KEY]}… ({len(name)} characters)"
+            found[name] = REDACTED if secret else self.redact(item)
+        return found
+
+    def _inside(self, value: Any, redact_parts: Callable[[Any], Any]) -> Any:
+        if id(value) in self._around:
+            return "… (contains itself)"
+        if len(self._around) >= MAX_DEPTH:
+            return "… (nested deeper)"
+        self._around.add(id(value))
+        found = redact_parts(value)
+        self._around.discard(id(value))
+        return found
 
 
 def find_secret(value: Any) -> list[str | int] | None:

@@ -13,7 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from backend.core.errors.fallbacks import parse_fallbacks
 from backend.core.errors.input_error import InputError
 from backend.core.errors.policy import MAX_SECONDS, ErrorPolicy, parse_error_policy
-from backend.core.ratelimit.configured import ModelLimit, check_names
+from backend.core.model_modes import ModelModes
+from backend.core.model_names import check_names
+from backend.core.ratelimit.configured import ModelLimit
 
 MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key is at least as long as the hash."""
@@ -80,6 +82,9 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     model_timeout: float = Field(120.0, validation_alias="VISUAL_AI_MODEL_TIMEOUT", gt=0)
+    streaming: bool = Field(True, validation_alias="VISUAL_AI_STREAMING")
+    stream_usage: bool = Field(True, validation_alias="VISUAL_AI_STREAM_USAGE")
+    model_modes: Annotated[dict[str, ModelModes], NoDecode] = Field({}, validation_alias="VISUAL_AI_MODEL_MODES")
 
     # Model errors and rate limits
     error_rules: Annotated[dict[str, Any], NoDecode] = Field({}, validation_alias="VISUAL_AI_ERROR_POLICY")
@@ -95,7 +100,6 @@ class Settings(BaseSettings):
     triggerer_threads: int = Field(32, validation_alias="VISUAL_AI_TRIGGERER_THREADS", ge=1, le=1000)
     blocking_warning: float = Field(1.0, validation_alias="VISUAL_AI_BLOCKING_WARNING", gt=0)
 
-    stream_usage: bool = Field(True, validation_alias="VISUAL_AI_STREAM_USAGE")
     langgraph_json: str | None = Field(None, validation_alias="VISUAL_AI_LANGGRAPH_JSON")
 
     event_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_EVENT_RETENTION_DAYS", gt=0)
@@ -212,7 +216,7 @@ class Settings(BaseSettings):
             raise ValueError("use up to 40 of a-z, 0-9, - and _; the name must not begin with “langfuse”")
         return name
 
-    @field_validator("model_limits", "error_rules", "model_fallbacks", mode="before")
+    @field_validator("model_limits", "model_modes", "error_rules", "model_fallbacks", mode="before")
     @classmethod
     def _read_json(cls, given: Any) -> Any:
         if not isinstance(given, str):
@@ -222,11 +226,11 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise ValueError(f"this is not valid JSON: {error}") from None
 
-    @field_validator("model_limits")
+    @field_validator("model_limits", "model_modes")
     @classmethod
-    def _check_model_names(cls, limits: dict[str, ModelLimit]) -> dict[str, ModelLimit]:
-        check_names(limits)
-        return limits
+    def _check_model_names(cls, entries: dict[str, Any]) -> dict[str, Any]:
+        check_names(entries)
+        return entries
 
     @model_validator(mode="after")
     def _refuse_wrong_policies(self) -> Self:

@@ -1,4 +1,4 @@
-"""Waits for a database that is being restarted or failing over: calls that lost their connection are repeated."""
+"""Waits for a database that is being restarted, failing over, read-only or overloaded: its calls are repeated."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -41,6 +41,23 @@ def connection_lost(error: BaseException) -> bool:
     return isinstance(error, OSError | NoConnectionFree)
 
 
+_TEMPORARY = (
+    "08", "53", "58",  # connections, resources such as disk and memory, the system
+    "40001", "40P01",  # serialization failure, deadlock
+    "25006", "25P03", "25P04",  # read-only, as after a failover; a transaction took too long
+    "55P03", "57",  # locked; a time limit, a shutdown or a start
+)  # fmt: skip
+"""States, or their first characters, of errors that are the database's and not the statement's."""
+
+
+def temporary(error: BaseException) -> bool:
+    """Whether the same call may succeed later: the connection failed, or the database can't carry it out now."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, psycopg.Error) and cause.sqlstate is not None:
+        return cause.sqlstate.startswith(_TEMPORARY)
+    return connection_lost(error)
+
+
 def database_problem(error: BaseException) -> Unavailable:
     """What to tell a client whose request the database did not serve, without the database's own words."""
     state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
@@ -58,13 +75,13 @@ def database_problem(error: BaseException) -> Unavailable:
 
 
 async def retry_until_available(call: Callable[[], Awaitable[T]], *, within: float = OUTAGE_SECONDS) -> T:
-    """Return the result of `call()`, repeating it while it loses its connection.
+    """Return the result of `call()`, repeating it after errors that are `temporary`.
 
     Only for calls that may be repeated: a connection can be lost after the commit. Raises the last error once the
     database has been unavailable for `within` seconds, and any other error at once.
     """
     retrying = AsyncRetrying(
-        retry=retry_if_exception(connection_lost),
+        retry=retry_if_exception(temporary),
         wait=wait_exponential(multiplier=0.1, max=2.0) + wait_random(0, 0.1),
         stop=stop_after_delay(within),
         before_sleep=_warn,

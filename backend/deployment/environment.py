@@ -57,14 +57,13 @@ AIRFLOW_DEFAULTS = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
-    # A task whose whole worker is gone is retried after this time; the default is 5 minutes. With less than a
-    # minute, tasks that can't report during a restart of the API server or a database failover would count as dead.
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
-    # A task asks the API server again for about 80 s, at most 5 s apart, so a restart or a slow start of that server
-    # costs no try. With the defaults (five attempts, 6 s or more) a task that begins before the server is ready fails,
-    # and a running one ends after three heartbeats. A task that must stop learns so from a successful heartbeat.
-    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "30",
+    # A task asks the API server again for about 10 minutes, as long as its token is valid, at most 5 s apart, and gives
+    # a slow answer time: neither a restart nor an outage of that server costs a try. With the defaults (five attempts,
+    # 6 s or more, and 5 s for an answer) a task that begins meanwhile fails, and a running one ends after three
+    # heartbeats.
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "200",
     "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     # How often, in seconds, a task's supervisor checks whether its process has ended: with the default of 5 a failed
     # task often ends 5 s late, and a stopped one keeps running for as long.
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",

@@ -62,6 +62,15 @@ class AttemptListener(Protocol):
 
 
 @runtime_checkable
+class NoticeListener(Protocol):
+    """A callback handler that wants to know what the user should know about an answer."""
+
+    def noticed(self, notice: str) -> None:
+        """There is something to know about an answer that was accepted."""
+        ...
+
+
+@runtime_checkable
 class AttemptWatcher(Protocol):
     """A callback handler that wants to know the end of every attempt at a model call."""
 
@@ -73,6 +82,11 @@ class AttemptWatcher(Protocol):
 def listeners_of(config: RunnableConfig) -> list[AttemptListener]:
     """The attempt listeners among the callbacks of a run."""
     return [handler for handler in _handlers(config) if isinstance(handler, AttemptListener)]
+
+
+def notice_listeners_of(config: RunnableConfig) -> list[NoticeListener]:
+    """The notice listeners among the callbacks of a run."""
+    return [handler for handler in _handlers(config) if isinstance(handler, NoticeListener)]
 
 
 def watchers_of(config: RunnableConfig) -> list[AttemptWatcher]:

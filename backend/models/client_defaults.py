@@ -1,6 +1,6 @@
-"""Changes two defaults of OpenAI's clients in this process, for graphs of users, which make their models themselves.
+"""Changes defaults of OpenAI's clients in this process, for graphs of users, which make their models themselves.
 
-Neither library has a setting for this that a user's own code wouldn't have to pass, so constructor and method are
+The libraries have no settings for this that a user's own code wouldn't have to pass, so constructor and methods are
 wrapped. Whatever a user's code sets explicitly still counts.
 
 * OpenAI's client retries a request by itself, unseen: such a retry isn't counted, ignores a long `Retry-After` and
@@ -9,10 +9,19 @@ wrapped. Whatever a user's code sets explicitly still counts.
   OpenAI's own address; elsewhere tokens, and so cost, would be lost. The servers that speak OpenAI's protocol (vLLM,
   LiteLLM, Ollama, llama.cpp, …) know `stream_options.include_usage`. For one that doesn't,
   `VISUAL_AI_STREAM_USAGE=false` keeps the default.
+* LangChain adds up every usage in a stream, but some servers repeat theirs in each chunk: only the last one counts.
+* A server may refuse to stream, or to count the tokens of a stream, or ignore the wish. The answer is then requested
+  whole, as for built-in agents, and a whole answer is accepted. `VISUAL_AI_STREAMING=false` requests all answers whole.
 """
 
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import lru_cache, wraps
 from typing import Any
+
+from backend.models.refusals import Feature, refused_feature
+
+log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
@@ -39,6 +48,52 @@ def request_stream_usage() -> None:
     BaseChatOpenAI._should_stream_usage = should_stream_usage  # type: ignore[method-assign]  # see above
 
 
+@lru_cache(maxsize=1)
+def count_usage_once() -> None:
+    """Make `ChatOpenAI` report the usage of a streamed answer once, as the server reported it last."""
+    from langchain_core.messages import AIMessageChunk
+    from langchain_core.outputs import ChatGenerationChunk
+    from langchain_openai.chat_models.base import BaseChatOpenAI
+
+    stream, astream = BaseChatOpenAI._stream, BaseChatOpenAI._astream
+
+    def held_back(chunk: ChatGenerationChunk) -> tuple[ChatGenerationChunk | None, ChatGenerationChunk | None]:
+        """What is left of a chunk, and what to report at the end."""
+        message = chunk.message
+        used = message.usage_metadata if isinstance(message, AIMessageChunk) else None
+        if not isinstance(message, AIMessageChunk) or used is None:
+            return chunk, None
+        if not (message.content or message.tool_call_chunks or chunk.generation_info):
+            return None, chunk
+        message.usage_metadata = None
+        return chunk, ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=used))
+
+    @wraps(stream)
+    def once(self: BaseChatOpenAI, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        last = None
+        for chunk in stream(self, *args, **kwargs):
+            rest, used = held_back(chunk)
+            last = used or last
+            if rest is not None:
+                yield rest
+        if last is not None:
+            yield last
+
+    @wraps(astream)
+    async def once_async(self: BaseChatOpenAI, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        last = None
+        async for chunk in astream(self, *args, **kwargs):
+            rest, used = held_back(chunk)
+            last = used or last
+            if rest is not None:
+                yield rest
+        if last is not None:
+            yield last
+
+    BaseChatOpenAI._stream = once  # type: ignore[method-assign]  # see above
+    BaseChatOpenAI._astream = once_async  # type: ignore[method-assign]  # see above
+
+
 def _without_retries(original: Any) -> Any:
     @wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -46,3 +101,108 @@ def _without_retries(original: Any) -> Any:
         original(self, *args, **kwargs)
 
     return init
+
+
+@lru_cache(maxsize=1)
+def accept_refused_streams(*, streaming: bool) -> None:
+    """Make OpenAI's models request an answer whole if their server refuses a stream, or always without `streaming`."""
+    from langchain_openai import AzureChatOpenAI, ChatOpenAI
+
+    from backend.models.whole_answers import accept_whole_answers_everywhere
+
+    accept_whole_answers_everywhere()
+    for kind in (ChatOpenAI, AzureChatOpenAI):
+        kind._astream = _astream(kind._astream, streaming)  # type: ignore[method-assign]  # see above
+        kind._stream = _stream(kind._stream, streaming)  # type: ignore[method-assign]  # see above
+
+
+_refused: set[tuple[str, Feature]] = set()
+"""What the servers of models have refused in this process."""
+
+
+def _astream(original: Any, default: bool) -> Any:
+    @wraps(original)
+    async def astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        begun = False
+        while (asked := _asked(self, default, kwargs)) is not None:
+            try:
+                async for chunk in original(self, *args, **asked):
+                    begun = True
+                    yield chunk
+                return
+            except Exception as error:
+                if begun or not _learns(self, error):
+                    raise
+        yield _whole(await self._agenerate(*args, **_unstreamed(kwargs)))
+
+    return astream
+
+
+def _stream(original: Any, default: bool) -> Any:
+    @wraps(original)
+    def stream(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        begun = False
+        while (asked := _asked(self, default, kwargs)) is not None:
+            try:
+                for chunk in original(self, *args, **asked):
+                    begun = True
+                    yield chunk
+                return
+            except Exception as error:
+                if begun or not _learns(self, error):
+                    raise
+        yield _whole(self._generate(*args, **_unstreamed(kwargs)))
+
+    return stream
+
+
+def _asked(model: Any, default: bool, given: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arguments of a stream that the model's server may accept; None if it won't stream."""
+    name = _name(model)
+    if (name, "streaming") in _refused or not (default or model.streaming):
+        return None
+    if (name, "stream_usage") in _refused:
+        return {key: value for key, value in given.items() if key != "stream_options"} | {"stream_usage": False}
+    return dict(given)
+
+
+def _learns(model: Any, error: Exception) -> bool:
+    """Whether the error refuses what has not been refused before. It is then remembered."""
+    name = _name(model)
+    features: tuple[Feature, ...] = ("stream_usage", "streaming")
+    feature = refused_feature(error, [each for each in features if (name, each) not in _refused])
+    if feature is None:
+        return False
+    log.warning("%s refuses %s; it is asked without from now on: %s", model.model_name, feature, error)
+    _refused.add((name, feature))
+    return True
+
+
+def _name(model: Any) -> str:
+    return f"{model.model_name}@{model.openai_api_base or getattr(model, 'azure_endpoint', None)}"
+
+
+def _unstreamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key not in ("stream", "stream_usage", "stream_options")}
+
+
+def _whole(result: Any) -> Any:
+    """A whole answer as the only chunk of a stream."""
+    from langchain_core.messages import AIMessageChunk
+    from langchain_core.outputs import ChatGenerationChunk
+
+    generation = result.generations[0]
+    message, output = generation.message, result.llm_output or {}
+    chunk = AIMessageChunk(
+        content=message.content,
+        additional_kwargs=message.additional_kwargs,
+        response_metadata={
+            **{key: value for key, value in output.items() if key != "token_usage"},
+            **message.response_metadata,
+        },
+        tool_calls=message.tool_calls,
+        invalid_tool_calls=message.invalid_tool_calls,
+        usage_metadata=message.usage_metadata,
+        chunk_position="last",
+    )
+    return ChatGenerationChunk(message=chunk, generation_info=generation.generation_info)

@@ -2,8 +2,13 @@
 
 OpenAI's client turns each chunk into an object, and LangChain turns that back into a dictionary. Together this takes
 half of the CPU time that an agent with a streamed answer costs its process, so chunks stay the JSON they arrive in. On
-their way they are checked, because neither the client nor LangChain notices an error in a shape other than OpenAI's: it
-would look like an empty answer, and the server's words would be lost.
+their way three things are put right:
+
+* Neither the client nor LangChain notices an error in a shape other than OpenAI's: it would look like an empty answer,
+  and the server's words would be lost. Such chunks raise.
+* Some servers repeat the usage, as it is or as it grows, in every chunk, and LangChain adds up what it finds. It is
+  held back and reported once, at the end, each number as it was last reported.
+* Some servers repeat the finish reason, and LangChain joins the repetitions to one word. Only the first one passes.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -13,6 +18,7 @@ from langchain_core.language_models import BaseChatModel
 from openai import APIError, AsyncStream
 
 from backend.core.errors.words import MAX_BODY, parsed, words_of
+from backend.models.openai_usage import UsageInChunks
 
 _ANSWERS = ("choices", "usage", "prompt_filter_results")
 """A chunk with one of these is no error."""
@@ -83,22 +89,29 @@ class _Chunks:
         await self._stream.close()
 
     async def _checked(self) -> AsyncIterator[Any]:
-        begun = False
+        begun, usage, ended = False, UsageInChunks(), set[tuple[Any, Any]]()
         try:
             async for chunk in self._stream:
                 begun = True
                 self._check(chunk)
+                if isinstance(chunk, dict):
+                    _drop_repeated_end(chunk, ended)
+                    if not usage.take(chunk):
+                        continue
                 yield chunk
         except UnicodeDecodeError as error:
             raise self._error("The stream is not valid UTF-8.") from error
         if not begun and (text := self._listener.beginning.decode(errors="replace").strip()):
             # A response without events: an error with status 200, or a page of a proxy.
             raise self._error(parsed(text))
+        if (last := usage.last_chunk()) is not None:
+            yield last
 
     def _check(self, chunk: Any) -> None:
         """Raise if a chunk is neither a part of an answer nor the client's own object."""
         if isinstance(chunk, Mapping):
-            if chunk and (chunk.get("object") == "error" or not any(name in chunk for name in _ANSWERS)):
+            failed = chunk.get("object") == "error" or chunk.get("error")
+            if chunk and (failed or not any(name in chunk for name in _ANSWERS)):
                 raise self._error(chunk)
             choices = chunk.get("choices")
             for choice in choices if isinstance(choices, list) else ():
@@ -112,6 +125,17 @@ class _Chunks:
     def _error(self, body: Any) -> APIError:
         words = words_of(body) or "The stream contains what is no part of an answer."
         return APIError(words, request=self._stream.response.request, body=body)
+
+
+def _drop_repeated_end(chunk: dict[str, Any], ended: set[tuple[Any, Any]]) -> None:
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, dict) or not isinstance(reason := choice.get("finish_reason"), str) or not reason:
+            continue
+        end = (choice.get("index"), reason)
+        if end in ended:
+            choice["finish_reason"] = None
+        ended.add(end)
 
 
 def leave_chunks_as_they_come(model: BaseChatModel) -> None:

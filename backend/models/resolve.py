@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import SecretStr
 
 from backend.core.errors.input_error import InputError
+from backend.core.model_modes import UNDECIDED, ModelModes, read_output_method, read_streaming
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -42,13 +43,14 @@ class ModelConfigurationError(InputError):
 class ModelCredentials:
     """A key and an address from an Airflow connection, which take precedence over the environment's.
 
-    `model` is used where neither the agent nor the run names one.
+    `model` is used where neither the agent nor the run names one. `modes` says how models of this provider are asked.
     """
 
     provider: str = "openai"
     api_key: SecretStr | None = None
     base_url: str | None = None
     model: str | None = None
+    modes: ModelModes = UNDECIDED
 
     @classmethod
     def of_connection(
@@ -56,7 +58,8 @@ class ModelCredentials:
     ) -> ModelCredentials:
         """Read an Airflow connection of the common-ai provider's type `langchain`.
 
-        It has the key in its password, the address in its host, and `{"model": "provider:name"}` in its extra.
+        It has the key in its password, the address in its host, and `{"model": "provider:name"}` in its extra, which
+        may also have `streaming` and `output_method`. Raises `InputError` if one of these two is wrong.
         """
         model = extra.get("model")
         model = model if isinstance(model, str) and model.strip() else None
@@ -64,7 +67,14 @@ class ModelCredentials:
         if model is not None and ":" not in model:
             model = f"{named}:{model}"
         provider = named if model is None else _split(model)[0]
-        return cls(provider, SecretStr(password) if password else None, address or None, model)
+        try:
+            modes = ModelModes(
+                streaming=read_streaming(extra.get("streaming")),
+                output_method=read_output_method(extra.get("output_method")),
+            )
+        except ValueError as error:
+            raise InputError(f"names a connection whose extra is wrong: {error}", field="llm_conn_id") from None
+        return cls(provider, SecretStr(password) if password else None, address or None, model, modes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,17 +214,18 @@ def build_model(
     settings: Settings,
     *,
     credentials: ModelCredentials | None = None,
+    on_whole_answer: Callable[[], None] | None = None,
     **params: Any,
 ) -> BaseChatModel:
     """Build the chosen model; `params` are LangChain's standard ones (temperature, max_tokens, …).
+
+    `on_whole_answer` is called when a server that was asked for a stream answers with a whole.
 
     The model does not retry by itself, because the model call does so under the error policy. Its timeout, in seconds,
     is `settings.model_timeout` by default. Raises `ModelConfigurationError` if the integration refuses the parameters.
     """
     if choice.local:
         return _build_local(choice, settings, params)
-    from langchain.chat_models import init_chat_model
-
     _check_installed(choice.provider)
     arguments: dict[str, Any] = {"timeout": settings.model_timeout, "max_retries": 0}
     base_url = _base_url(choice.provider, settings, credentials)
@@ -230,18 +241,32 @@ def build_model(
     arguments |= params
     if choice.provider == "ollama":  # its integration takes no timeout, but its client does
         arguments = {"client_kwargs": {"timeout": arguments.pop("timeout")}, **arguments}
+        if "max_tokens" in arguments:
+            arguments["num_predict"] = arguments.pop("max_tokens")
     try:
-        built: BaseChatModel = init_chat_model(choice.model, model_provider=choice.provider, **arguments)
+        built = _integrated(choice, arguments)
     except (ValueError, TypeError) as error:
         # The error's text may contain the parameters, and with them the key.
         raise ModelConfigurationError(
             f"{choice.name} could not be set up: its integration refused the parameters "
             f"{', '.join(sorted(params)) or '(none were given)'} ({type(error).__name__})"
         ) from None
-    if choice.provider == "openai":
-        from backend.models.openai_stream import leave_chunks_as_they_come
+    if choice.provider in ("openai", "azure_openai"):
+        from backend.models.whole_answers import accept_whole_answers
 
-        leave_chunks_as_they_come(built)
+        accept_whole_answers(built, on_whole_answer)
+    return built
+
+
+def _integrated(choice: ModelChoice, arguments: Mapping[str, Any]) -> BaseChatModel:
+    """The model of a provider's integration, which is imported only here."""
+    if choice.provider == "openai":
+        from backend.models.openai_chat import openai_chat
+
+        return openai_chat(choice.model, **arguments)
+    from langchain.chat_models import init_chat_model
+
+    built: BaseChatModel = init_chat_model(choice.model, model_provider=choice.provider, **arguments)
     return built
 
 
@@ -256,6 +281,11 @@ def credential_scope(provider: str, settings: Settings, credentials: ModelCreden
     )
     address = _base_url(provider, settings, credentials) or ""
     return sha256(f"{provider}\0{address}\0{found}".encode()).hexdigest()[:12]
+
+
+def address_of(provider: str, settings: Settings, credentials: ModelCredentials | None = None) -> str | None:
+    """The address that a provider's models are called at; None for the provider's own, or its integration's setting."""
+    return _base_url(provider, settings, credentials)
 
 
 def provider_keys(settings: Settings, credentials: ModelCredentials | None = None) -> list[str]:

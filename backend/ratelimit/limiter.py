@@ -16,7 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from uuid import uuid4
 
-from backend.core.ratelimit.configured import ModelLimit, limit_of
+from backend.core.model_names import entry_of
+from backend.core.ratelimit.configured import ModelLimit
 from backend.core.ratelimit.interface import CallOutcome, CircuitOpenError, HeldBackError, ModelGate, OpenGate
 from backend.core.settings import Settings
 from backend.db.engine import Database
@@ -99,7 +100,7 @@ class SharedGate:
     def _queue(self, model: str) -> ModelQueue:
         queue = self._queues.get(model)
         if queue is None:
-            queue = self._queues[model] = ModelQueue(model, self._store, limit_of(self._limits, model))
+            queue = self._queues[model] = ModelQueue(model, self._store, entry_of(self._limits, model))
         return queue
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from backend.core.jsonable import to_jsonable
+from backend.core.jsonable import storable, to_jsonable
 from backend.core.redaction import REDACTED, redact_text
 from backend.core.workflow_error_handler import AgentFailure, Classified, Reschedule, as_failure
 
@@ -32,7 +32,7 @@ def pack(error: Exception, *, hide: Sequence[str] = ()) -> dict[str, Any]:
     def clean(text: str) -> str:
         for key in hide:
             text = text.replace(key, REDACTED)
-        return redact_text(text, limit=MESSAGE_LIMIT)
+        return storable(redact_text(text, limit=MESSAGE_LIMIT))
 
     failure = as_failure(error)
     error, classified = failure.error, failure.classified

@@ -10,7 +10,7 @@ from backend.core.settings import get_settings
 from backend.db import images
 from backend.db.engine import task_engine
 from backend.pictures.load import load_image
-from backend.runtime.requested_team import plan_agents, shared_input
+from backend.runtime.requested_team import plan_agents
 
 
 def check_picture(source: Any) -> dict[str, Any]:
@@ -25,28 +25,13 @@ def check_picture(source: Any) -> dict[str, Any]:
 def plan_team(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The agents for a run of `multi_agent_workflow`, each with its checked input.
 
-    Without `agents`, the vision agent receives the picture and the text agent the text, or the question if there is
-    neither. Raises `InputError` naming the parameter.
+    Raises `InputError` naming the parameter.
     """
-    arguments = dict(params) if params.get("agents") else {**params, "agents": _fitting(shared_input(params))}
-    agents = plan_agents(arguments)
+    agents = plan_agents(params, max_text_chars=get_settings().max_text_chars)
     for agent in agents:
         source = agent["input_data"].get("image_url")
         if agent.get("type") == "vision" or (agent.get("type") == "extraction" and source):
             check_picture(source)
-    return agents
-
-
-def _fitting(shared: dict[str, Any]) -> list[dict[str, Any]]:
-    agents: list[dict[str, Any]] = []
-    if "image_url" in shared:
-        agents.append({"name": "vision", "type": "vision"})
-    if "text" in shared:
-        agents.append({"name": "text", "type": "text"})
-    if not agents and "query" in shared:
-        agents.append({"name": "text", "type": "text", "input_data": {"text": shared["query"]}})
-    if not agents:
-        raise InputError("is empty; give at least one of query, image_url and text", field="input_data")
     return agents
 
 

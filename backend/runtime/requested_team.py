@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from backend.agents.config import check_text
 from backend.agents.registry import AGENTS
 from backend.core.errors.input_error import InputError
 from backend.db.runs.executions import SYSTEM_KEY
-from backend.models.resolve import check_name
-from backend.runtime.specs import is_template, parse_max_steps
+from backend.runtime.spec_values import is_template
+from backend.runtime.specs import parse_max_steps, parse_supervisor
 from backend.runtime.team.arguments import TEAM_ARGUMENTS, Team, parse_team_arguments
 
 INPUT_REFERENCE = "$input"
@@ -45,21 +46,20 @@ def check_team(arguments: Mapping[str, Any], *, kept: bool = False) -> Team:
             _check_entry(entry, f"agents[{index}]", kept)
     team = parse_team_arguments(arguments)
     parse_max_steps(arguments.get("max_steps"), team.mode, agents=len(team.specs))
-    for index, spec in enumerate(team.specs):
-        if spec.type in AGENTS:
-            _check_model(spec.model, f"agents[{index}].model")
-    _check_model(team.supervisor.model, "supervisor.model")
-    _check_model(team.synthesis.model if team.synthesis else None, "synthesis.model")
+    parse_supervisor(arguments.get("supervisor"), team.mode)
     return team
 
 
-def plan_agents(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+def plan_agents(arguments: Mapping[str, Any], *, max_text_chars: int | None = None) -> list[dict[str, Any]]:
     """The team's agents, each with the input that it will have in a run with this input.
 
     A built-in agent receives the run's `query`, `image_url` and `text`, over which its own `input_data` takes
-    precedence. A graph receives its own `input_data`, or else the run's whole input. Raises `InputError` naming the
-    argument, or the field that is missing.
+    precedence. A graph receives its own `input_data`, or else the run's whole input. Without `agents`, the vision agent
+    receives the picture and the text agent the text, or the question if there is neither. Raises `InputError` naming
+    the argument, or the field that is missing, empty or longer than `max_text_chars`.
     """
+    if not arguments.get("agents"):
+        arguments = {**arguments, "agents": _fitting(shared_input(arguments))}
     team = check_team(arguments)
     agents = [_with_input(entry, arguments, f"agents[{index}]") for index, entry in enumerate(arguments["agents"])]
     for index, (spec, entry) in enumerate(zip(team.specs, agents, strict=True)):
@@ -68,12 +68,31 @@ def plan_agents(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         alone = team.mode == "parallel" or first or (team.mode == "graph" and not spec.depends_on)
         if spec.type in AGENTS and alone:
             AGENTS[spec.type].check_input(entry["input_data"])
+        if spec.type in AGENTS and max_text_chars is not None:
+            own = arguments["agents"][index].get("input_data") or {}
+            for name, value in entry["input_data"].items():
+                place = f"agents[{index}].input_data.{name}" if name in own else name
+                check_text(name, value, max_text_chars, place)
     return agents
 
 
 def shared_input(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's input that all built-in agents receive: those of the fields that hold text."""
     return {key: arguments[key] for key in SHARED if isinstance(arguments.get(key), str) and arguments[key].strip()}
+
+
+def _fitting(shared: dict[str, Any]) -> list[dict[str, Any]]:
+    """The agents for an input that names none."""
+    agents: list[dict[str, Any]] = []
+    if "image_url" in shared:
+        agents.append({"name": "vision", "type": "vision"})
+    if "text" in shared:
+        agents.append({"name": "text", "type": "text"})
+    if not agents and "query" in shared:
+        agents.append({"name": "text", "type": "text", "input_data": {"text": {INPUT_REFERENCE: "query"}}})
+    if not agents:
+        raise InputError("is empty; give at least one of query, image_url and text", field="input_data")
+    return agents
 
 
 def _with_input(entry: Mapping[str, Any], arguments: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -147,12 +166,3 @@ def _referred(value: Any, place: str) -> str | None:
             field=place,
         )
     return name
-
-
-def _check_model(name: str | None, place: str) -> None:
-    if name is None:
-        return
-    try:
-        check_name(name)
-    except InputError as error:
-        raise InputError(error.message, field=place) from None

@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.core.budget import Budget
-from backend.core.jsonable import dumps
+from backend.core.exact_json import fingerprint_text
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import AgentFailure, classify
@@ -52,7 +52,7 @@ from backend.runtime.budget.guard import Guard, Purse, open_purse
 from backend.runtime.cancellation import CallStop, RunCancelledError
 from backend.runtime.graphs.factory import GraphFactory, Prepared
 from backend.runtime.graphs.retry import record_failure, run_with_policy
-from backend.runtime.graphs.run import mapped
+from backend.runtime.graphs.run import check_input
 from backend.runtime.loop_watchdog import AGENT_KEY
 from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
@@ -143,7 +143,7 @@ class AgentRunner:
         would pay again for what earlier tries did (a retry helps). Raises `SupersededError` when a later try has begun.
         """
         await self.open_budgets()
-        digest = sha256(dumps(request).encode()).hexdigest()
+        digest = sha256(fingerprint_text(request).encode()).hexdigest()
         self._threads = dict(threads)
         try:
             every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
@@ -230,6 +230,7 @@ class AgentRunner:
                 graph = await self.graphs.own(spec, config, self._saver)
                 if observer.trace is not None:
                     observer.trace.uses(graph)
+            check_input(input_data)
             config["callbacks"] = self.callbacks(observer)
             if self._resumes and call == 1:  # what earlier tries used is known by agent, not by call
                 observer.used_before(await self._used_before(observer.place))
@@ -242,9 +243,9 @@ class AgentRunner:
                     self.graphs.policy_of(spec),
                     context=spec.context,
                     resumes=self._resumes,
+                    mapping=spec.output_mapping,
                     timing=self.graphs.timing,
                 )
-            output = mapped(output, spec.output_mapping)
         except Exception as error:
             if isinstance(error, TimeoutError) and spec.timeout is not None:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")

@@ -92,7 +92,7 @@ async def run_application(
         preferences = Preferences(database, box, webhooks)
         rate = TriggerRate(settings.trigger_rate_per_minute, settings.redis_address)
         stack.push_async_callback(rate.close)
-        triggers = Triggers(airflow, database, catalog, preferences, rate)
+        triggers = Triggers(airflow, database, catalog, preferences, rate, settings)
         batch_triggers = BatchTriggers(settings, triggers)
         limits = limit_store(settings, database)
         stack.push_async_callback(limits.close)

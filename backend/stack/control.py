@@ -196,7 +196,9 @@ class Stack:
 
     def _stop_everything(self, *, keep_database: bool = False) -> bool:
         found = self._supervisor.stop()
-        found |= end_all(self.layout.identity, unless=_is_postgres) > 0
+        # What is left are the running tasks. Killed like this they are handed back: the next start runs them again from
+        # their last checkpoints. A task that is asked to end reports that it has failed.
+        found |= end_all(self.layout.identity, unless=_is_postgres, grace=0) > 0
         if keep_database:
             return found
         if (self.layout.postgres / "PG_VERSION").exists():

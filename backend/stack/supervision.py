@@ -56,8 +56,8 @@ autorestart=true
 startsecs=4
 startretries=1000
 stopsignal=TERM
-stopasgroup=true
-killasgroup=true
+stopasgroup={group}
+killasgroup={group}
 stopwaitsecs=12
 redirect_stderr=true
 stdout_logfile={logs}/{name}.log
@@ -110,7 +110,9 @@ def render_configuration(layout: Layout, names: list[str]) -> str:
     }
     text = _SUPERVISOR.format(**places)
     for name in names:
-        text += _PROGRAM.format(name=name, specification=literal(layout.run / f"{name}.json"), **places)
+        # The scheduler's tasks are in its process group, and outlive it.
+        group = "false" if name == SCHEDULER else "true"
+        text += _PROGRAM.format(name=name, specification=literal(layout.run / f"{name}.json"), group=group, **places)
     services = [name for name in names if name != API_SERVER]
     return text + _GROUPS.format(api=API_SERVER, services=",".join(services))
 
@@ -193,7 +195,8 @@ class Supervisor:
     def stop(self, *, timeout: float = 30.0) -> bool:
         """Stop every process, then the daemon. Returns whether the daemon was running.
 
-        Processes that don't exit within `timeout` seconds are left to `backend.deployment.processes.end_all`.
+        Running tasks, and processes that don't exit within `timeout` seconds, are left to
+        `backend.deployment.processes.end_all`.
         """
         process = self.process()
         if process is None:

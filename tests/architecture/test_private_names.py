@@ -82,6 +82,24 @@ TABLE = [
         takes("self", "stream_usage", "kwargs"),
     ),
     PrivateName(
+        "langchain-openai", f"{CHAT_OPENAI}._stream", "backend/models/client_defaults.py",
+        "LangChain adds up the usages that a server repeats in each chunk, also where a user's code makes the model",
+        takes("self", "messages", "stop", "run_manager", "stream_usage", "kwargs"),
+    ),
+    PrivateName(
+        "langchain-openai", f"{CHAT_OPENAI}._astream", "backend/models/client_defaults.py",
+        "the same", takes("self", "messages", "stop", "run_manager", "stream_usage", "kwargs"),
+    ),
+    PrivateName(
+        "langchain-openai", f"{CHAT_OPENAI}._create_chat_result", "backend/models/openai_chat.py",
+        "LangChain fails at a usage that isn't made of numbers", takes("self", "response", "generation_info"),
+    ),
+    PrivateName(
+        "langchain-openai", f"{CHAT_OPENAI}._convert_chunk_to_generation_chunk", "backend/models/openai_chat.py",
+        "LangChain drops the refusal in a stream, and the text of a tool call's arguments",
+        takes("self", "chunk", "default_chunk_class", "base_generation_info"),
+    ),
+    PrivateName(
         "langchain-openai", f"{CHAT_OPENAI}._create_chat_result", "backend/core/errors/recognition.py", READERS
     ),
     PrivateName(
@@ -105,6 +123,14 @@ TABLE = [
         "openai", "openai:AsyncStream.__init__", "backend/models/openai_stream.py",
         "no public name leaves a stream's pieces as the JSON that they come in (`_cast_to`)",
         contains("self._cast_to = cast_to"), trace="_cast_to",
+    ),
+    PrivateName(
+        "openai", "openai:AsyncOpenAI._make_sse_decoder", "backend/models/whole_answers.py",
+        "no public name decides how a stream is decoded, which has to include answers that are none", takes("self"),
+    ),
+    PrivateName(
+        "openai", "openai._streaming:ServerSentEvent", "backend/models/whole_answers.py",
+        "what a decoder yields", lambda event: "data" in inspect.signature(event).parameters,
     ),
     PrivateName(
         "openai", "openai:AsyncOpenAI.__init__", "backend/models/client_defaults.py",

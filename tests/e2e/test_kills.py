@@ -30,7 +30,7 @@ OVER = ("success", "failed", "cancelled")
 @pytest.fixture(scope="module", autouse=True)
 def dags(airflow: httpx.Client, backend: httpx.Client) -> None:
     """Wait until Airflow and the backend know the DAGs of these tests."""
-    last = "blocking_steps_in_worker"
+    last = "steps_in_worker"  # they are stored in alphabetical order
     wait_for_dag(airflow, last)
     wait_until(lambda: backend.get(f"/workflows/{last}").is_success, timeout=30, what=f"{last} in the backend")
 
@@ -160,27 +160,58 @@ def test_a_killed_scheduler_repeats_nothing(
     wait_until(lambda: not left & workers(stack), timeout=30, what="the end of the workers that were left")
 
 
-def test_a_task_that_begins_without_the_api_server_waits_for_it(
-    stack: RunningStack, airflow: httpx.Client, backend: httpx.Client
+def test_a_killed_worker_is_noticed(
+    stack: RunningStack, airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer
 ) -> None:
-    topic = "a server that is away"
-    soon = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
-    body = {"conf": {"topic": topic}, "logical_date": None, "run_after": soon}
-    run_id = airflow.post("/api/v2/dags/steps_in_worker/dagRuns", json=body).raise_for_status().json()["dag_run_id"]
-    with program_stopped(stack, "api-server"):
-        time.sleep(25)
-    url = f"/api/v2/dags/steps_in_worker/dagRuns/{run_id}/taskInstances/steps"
+    """Not only after the minutes that a task may go without a heartbeat."""
+    run = in_step_3(backend, openai_server, "steps_in_worker", "a killed worker")
+    url = f"/api/v2/dags/steps_in_worker/dagRuns/{run.accepted['dag_run_id']}/taskInstances/steps"
+    task = airflow.get(url).raise_for_status().json()
+    (worker,) = [pid for pid in workers(stack) if task["id"] in _title(psutil.Process(pid))]
+    for pid in (worker, int(task["pid"])):
+        psutil.Process(pid).kill()
+    run.ends_well()
+    assert (run.repeated(), run.tries()) == (1, 2)
 
-    def task() -> dict[str, Any] | None:
+
+def test_a_stop_hands_running_tasks_back(
+    stack: RunningStack, backend: httpx.Client, openai_server: OpenAIServer
+) -> None:
+    dags = ("steps_in_worker", "steps_deferrable", "blocking_steps_in_worker")
+    runs = [in_step_3(backend, openai_server, dag_id, f"a stop of {dag_id}") for dag_id in dags]
+    assert stack.command("down").returncode == 0
+    assert workers(stack) == set()
+    assert stack.command("up").returncode == 0
+    openai_server.release()
+    for run in runs:
+        run.ends_well()
+        assert run.calls() == {1: 1, 2: 1, 3: 2, 4: 1, 5: 1}
+
+
+def test_without_the_api_server_tasks_wait_for_it(
+    stack: RunningStack, airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer
+) -> None:
+    running = in_step_3(backend, openai_server, "steps_in_worker", "a server that is away")
+    soon = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
+    body = {"conf": {"topic": "a server that is late"}, "logical_date": None, "run_after": soon}
+    begun = airflow.post("/api/v2/dags/steps_in_worker/dagRuns", json=body).raise_for_status().json()["dag_run_id"]
+    with program_stopped(stack, "api-server"):
+        openai_server.release()
+        time.sleep(25)
+
+    def task(run_id: str) -> dict[str, Any] | None:
         with suppress(httpx.TransportError):
-            answer = airflow.get(url)
+            answer = airflow.get(f"/api/v2/dags/steps_in_worker/dagRuns/{run_id}/taskInstances/steps")
             found: dict[str, Any] = answer.json() if answer.is_success else {}
             return found if found.get("state") in ("success", "failed", "up_for_retry") else None
         return None
 
-    ended = wait_until(task, timeout=120, poll=0.5, what="the end of its task")
-    assert (ended["state"], ended["try_number"]) == ("success", 1)
+    for run_id in (begun, running.accepted["dag_run_id"]):
+        ended = wait_until(lambda: task(run_id), timeout=120, poll=0.5, what="the end of its task")  # noqa: B023
+        assert (ended["state"], ended["try_number"]) == ("success", 1)
     wait_until(lambda: backend.get("/readyz").is_success, timeout=60, what="the backend")
+    running.ends_well()
+    assert running.repeated() == 0
 
 
 def test_a_restart_of_postgresql_repeats_nothing_in_a_worker(

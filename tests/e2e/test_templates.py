@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.kit.openai.server import OpenAIServer
-from tests.kit.runs import check_order, follow, of_type, snapshot, trigger
+from tests.kit.runs import check_order, follow, of_type, snapshot
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -101,22 +101,21 @@ def test_a_workflow_without_a_dag_file(backend: httpx.Client, openai_server: Ope
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "pointer", "detail"),
     [
-        ({"agents": [{"name": "a", "graph": "tests.kit.graphs.foreign:anything"}]}, "agents[0].graph: names code"),
-        ({"agents": [{"name": "a", "type": "text", "output_schema": "antigravity:X"}]}, "agents[0].output_schema"),
-        ({"agents": [{"name": "{{ 1 }}", "type": "text"}]}, "agents[0].name: holds Jinja"),
-        ({"agents": [{"name": "a", "type": "text"}], "error_policy": {"x": 1}}, "error_policy.x: is not known"),
-        ({"agents": [{"name": "a", "type": "text"}], "supervisor": {"name": "x"}}, "supervisor: can't set 'name'"),
+        ({"agents": [{"name": "a", "graph": "tests.kit.graphs.foreign:anything"}]}, "agents/0/graph", "names code"),
+        ({"agents": [{"name": "a", "type": "text", "output_schema": "a:X"}]}, "agents/0/output_schema", "names code"),
+        ({"agents": [{"name": "{{ 1 }}", "type": "text"}]}, "agents/0/name", "holds Jinja"),
+        ({"agents": [{"name": "a", "type": "text"}], "error_policy": {"x": 1}}, "error_policy/x", "is not known"),
+        ({"agents": [{"name": "a", "type": "text"}], "supervisor": {"name": "x"}}, "supervisor", "can't set 'name'"),
     ],
 )
 def test_a_run_with_its_own_team_is_checked_in_the_same_way(
-    backend: httpx.Client, changes: dict[str, Any], message: str
+    backend: httpx.Client, changes: dict[str, Any], pointer: str, detail: str
 ) -> None:
-    accepted = trigger(backend, "multi_agent_workflow", {"text": "Some text.", **changes}, model="local:text")
-    now, _ = finished(backend, accepted)
-    assert now["state"] == "failed"
-    assert message in now["errors"][0]["message"]
-    assert [(task["task_id"], task["try_number"]) for task in now["tasks"] if task["state"] == "failed"] == [
-        ("validate_input", 1)
-    ]
+    body = {"dag_id": "multi_agent_workflow", "input_data": {"text": "Some text.", **changes}}
+    answer = backend.post("/workflows/trigger", json=body)
+    assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == f"/input_data/{pointer}"
+    assert error["detail"].startswith(detail)

@@ -10,7 +10,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from backend.agents.config import MAX_SYSTEM_PROMPT
 from backend.api.schemas.workflows import BudgetBody, storable_json
-from backend.runtime.specs import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS, MAX_STEPS, Mode
+from backend.core.model_modes import OutputMethod
+from backend.runtime.spec_values import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS
+from backend.runtime.specs import MAX_STEPS, Mode
 
 NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 RESERVED = frozenset({"schema"})
@@ -53,9 +55,32 @@ ErrorPolicy = Annotated[
 ]
 
 
-class _Setup(BaseModel):
+class _ModelOptions(BaseModel):
+    """The options that are passed through to hosted models; `backend/models/options.py` has them all."""
+
     model_config = ConfigDict(extra="forbid")
 
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0, strict=True)
+    seed: int | None = Field(None, strict=True)
+    stop: str | list[str] | None = Field(None, description="Where the answer is to end")
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, Any] | None = None
+    reasoning_effort: str | None = Field(None, examples=["low"])
+    reasoning: bool | str | dict[str, Any] | None = None
+    thinking: dict[str, Any] | None = None
+    verbosity: str | None = None
+    service_tier: str | None = None
+    num_ctx: int | None = Field(None, ge=1, strict=True, description="Ollama's context window")
+    num_predict: int | None = Field(None, strict=True, description="Ollama's name of `max_tokens`")
+    repeat_penalty: float | None = Field(None, ge=0, le=100)
+    extra_body: dict[str, Any] | None = Field(
+        None, description="Further fields of the request, for servers that speak OpenAI's protocol"
+    )
+
+
+class _Setup(_ModelOptions):
     model: ModelName | None = Field(
         None,
         description="A model name as in LangChain's init_chat_model; default: the run's model",
@@ -64,6 +89,13 @@ class _Setup(BaseModel):
     system_prompt: str | None = Field(None, min_length=1, max_length=MAX_SYSTEM_PROMPT)
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=1, strict=True, description="Limit for one response")
+    on_incomplete: Literal["fail", "accept"] | None = Field(None, description="What is done about incomplete answers")
+    streaming: bool | None = Field(None, strict=True, description="Whether the model streams its answers")
+    output_method: OutputMethod | None = Field(None, description="How the model is asked for an `output_schema`")
+    max_completion_tokens: int | None = Field(None, ge=1, strict=True, description="Another name of `max_tokens`")
+    on_incomplete: Literal["fail", "accept"] | None = Field(
+        None, description="Whether an incomplete answer fails under the error policy, or is accepted with a `notice`"
+    )
     timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds")
     error_policy: ErrorPolicy | None = None
 
@@ -102,7 +134,10 @@ class AgentEntry(_Setup):
     )
     required: bool = Field(True, strict=True, description="Whether its failure fails the task")
     description: str | None = Field(
-        None, min_length=1, max_length=MAX_DESCRIPTION_CHARS, description="Describes the agent to a supervisor"
+        None,
+        min_length=1,
+        max_length=MAX_DESCRIPTION_CHARS,
+        description="Describes the agent to a supervisor, and in the result",
     )
     output_schema: dict[str, Any] | None = Field(
         None, description="A JSON Schema of an object, for the output's `data`; extraction requires one"
@@ -110,7 +145,7 @@ class AgentEntry(_Setup):
     context: dict[str, Any] | None = Field(None, description="Passed to a graph as its context")
     configurable: dict[str, Any] | None = Field(None, description="Passed to a graph as its `configurable`")
     output_mapping: dict[str, str] | None = Field(
-        None, description="Selects parts of what a graph returns", examples=[{"answer": "messages.-1.content"}]
+        None, description="Selects parts of what the agent returns", examples=[{"answer": "messages.-1.content"}]
     )
 
 

@@ -1,14 +1,51 @@
 """Errors of an agent's own work, as opposed to errors that a model's provider reports."""
 
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+Remedy = Literal["more_tokens", "again", "no_tools", "none"]
+"""What may help against an incomplete answer: a higher token limit, the same request once more, the same with the
+remark that there are no tools, or nothing."""
+
 
 class InvalidOutputError(ValueError):
-    """The model's answer does not have the required form, even after the model was told what is wrong with it.
+    """The model's answer is incomplete or doesn't have the required form, also after another attempt at it.
 
     A retry of the task doesn't help: the schema, the prompt or the model has to change.
     """
 
 
-class AnswerRefusedError(InvalidOutputError):
+class UnstorableOutputError(InvalidOutputError):
+    """A node returned something that no checkpoint, row or XCom can hold. What was paid for before it is kept.
+
+    The message names the value's place, the node and what to return instead. A retry of the task doesn't help: it would
+    get to the same value again.
+    """
+
+
+class IncompleteAnswerError(InvalidOutputError):
+    """The model stopped before its answer was complete, or gave none.
+
+    :param known: what is known of the answer, as JSON, for the error's record.
+    :param remedy: what may help at the next attempt.
+    :param acceptable: whether the answer may be accepted where that is asked for.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        known: Mapping[str, Any] | None = None,
+        remedy: Remedy = "none",
+        acceptable: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.known: Final = dict(known or {})
+        self.remedy: Final[Remedy] = remedy
+        self.acceptable: Final = acceptable
+
+
+class AnswerRefusedError(IncompleteAnswerError):
     """The model declined to answer. It isn't asked again, because it would decline again."""
 
 

@@ -13,7 +13,7 @@ from backend.core.errors.category import FINAL, Category, Classified
 from backend.core.errors.facts import facts_of
 from backend.core.errors.fallbacks import FallbackModel, pick_fallback
 from backend.core.errors.policy import ErrorPolicy
-from backend.core.errors.retry_after import wait_asked_for
+from backend.core.errors.retry_after import wait_until_reset
 
 Action = Literal["retry", "fallback", "reschedule", "repair", "fail", "task_retry"]
 """The names of decisions in records and events."""
@@ -44,7 +44,7 @@ class Reschedule:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Send the answer back to the model together with what is wrong with it."""
+    """Ask the model again, together with what is wrong with its answer, or with a higher limit for a cut one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ class FailureSignals:
     :param circuit_open: whether the model was not even asked because its provider is known to be down.
     :param prompt_tokens: the tokens of the prompt, with room for the answer.
     :param min_prompt_tokens: the same after the prompt is trimmed as far as possible.
-    :param repairable: whether there is an answer to send back.
+    :param repairable: whether the next attempt may end better: there is an answer to send back, or a limit to raise.
+    :param incomplete: whether the answer is incomplete, rather than in the wrong form.
     :param is_fallback: whether the model stood in for the chosen one.
     """
 
@@ -82,6 +83,7 @@ class FailureSignals:
     prompt_tokens: int = 0
     min_prompt_tokens: int = 0
     repairable: bool = False
+    incomplete: bool = False
     is_fallback: bool = False
 
     @classmethod
@@ -92,8 +94,8 @@ class FailureSignals:
             category=classified.category,
             target=target,
             retry_after=getattr(error, "retry_after", None)
-            or wait_asked_for(facts.headers, f"{classified.message} {facts.message}")
-            or facts.advised_wait,
+            or facts.wait(classified.message)
+            or (wait_until_reset(facts.headers) if classified.category == "rate_limit" else None),
             retry_forbidden=facts.headers.get("x-should-retry") == "false",
             **more,
         )
@@ -123,9 +125,14 @@ def decide(
     """
     rule = policy.rule(signals.category)
     before = sum(past.category == signals.category and past.target == signals.target for past in history)
-    if signals.category == "invalid_output":
-        return Repair() if signals.repairable and before < rule.repairs else _fail(signals)
     switch = _switch(policy, signals, options)
+    if signals.category == "invalid_output":
+        if signals.incomplete:
+            # Once for the whole call: a model that takes over and stops early as well makes room for the next one.
+            before = sum(past.incomplete for past in history)
+        if signals.repairable and before < rule.repairs:
+            return Repair()
+        return (switch if signals.incomplete else None) or _fail(signals)
     if signals.fallback_unusable:
         # A fallback that can't be used is no worse than none: the error that it stood in for decides.
         return switch or _fail(history[0] if history else signals)

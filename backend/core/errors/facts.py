@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from backend.core.errors.retry_after import wait_asked_for, wait_in_body
 from backend.core.errors.words import parsed, words_of
 from backend.core.redaction import redact
 
@@ -23,6 +24,14 @@ _REQUEST_ID_HEADERS = (
 )
 _CODE_NAME = re.compile(r"[A-Za-z][\w.-]*")
 _SUM = re.compile(r"(\d[\d,]*) \+ (\d[\d,]*) > ")  # Anthropic: the prompt and its max_tokens
+_FAR_BEYOND = 100
+_GROUPED = re.compile(r"(?<![\w.,:/-])\d{1,3}(?:[,._' ]\d{3})+(?![\w:/-])|(?<![\w.,:/-])\d{4,12}(?![\w:/-])")
+_WITH_UNIT = re.compile(
+    r"(?i)\d[\d,._]*\s*(?:bytes?|[kmg]i?b|px|pixels?|ms|s|sec\w*|min\w*|hours?|days?|characters?|chars?|%|x\s*\d+)\b"
+)
+_OF_THE_ANSWER = re.compile(
+    r"(?i)completion tokens|output tokens|max_(?:completion_|output_|new_)?tokens\W*(?:is|must|has to|should|value|:)"
+)
 _NUMBER = re.compile(r"(?<![\w.-])\d[\d,]{3,}(?![\w.-]*[A-Za-z-])")
 
 
@@ -49,6 +58,10 @@ class ErrorFacts:
     body: str
     request_id: str | None
 
+    def wait(self, message: str = "") -> float | None:
+        """How long the server asks to wait, in seconds; `message` is what else is known of its words."""
+        return wait_asked_for(self.headers, f"{message} {self.message}") or self.advised_wait
+
 
 def facts_of(error: BaseException) -> ErrorFacts:
     """Read an exception of OpenAI's, Anthropic's, Google's or Ollama's client, of botocore, httpx, or one like them."""
@@ -56,10 +69,9 @@ def facts_of(error: BaseException) -> ErrorFacts:
     codes: list[str] = []
     kinds: list[str] = []
     statuses: list[int] = []
-    waits: list[float] = []
     bodies = [body for body in _bodies(error, response) if body is not None]
     for place in (_attributes(error), *map(_error_object, bodies)):
-        _read_names(place, codes, kinds, statuses, waits)
+        _read_names(place, codes, kinds, statuses)
     status = next(filter(None, (_status(holder) for holder in (error, response))), None)
     if status is None and isinstance(response, Mapping):
         status = _http_status(_part(response, "ResponseMetadata").get("HTTPStatusCode"))
@@ -71,7 +83,7 @@ def facts_of(error: BaseException) -> ErrorFacts:
         tuple(dict.fromkeys(codes)),
         tuple(dict.fromkeys(kinds)),
         headers,
-        next(iter(waits), None),
+        next(filter(None, (wait_in_body(body, headers) for body in bodies)), None),
         next(filter(None, map(words_of, bodies)), ""),
         _excerpt(bodies),
         _request_id(headers, bodies),
@@ -144,9 +156,7 @@ def _request_id(headers: Mapping[str, str], bodies: Sequence[Any]) -> str | None
     return next((each for each in found if isinstance(each, str) and each), None)
 
 
-def _read_names(
-    place: Mapping[str, Any], codes: list[str], kinds: list[str], statuses: list[int], waits: list[float]
-) -> None:
+def _read_names(place: Mapping[str, Any], codes: list[str], kinds: list[str], statuses: list[int]) -> None:
     for key in ("code", "Code", "status", "status_code", "error_code", "errorCode", "__type"):
         value = place.get(key)
         status = _http_status(value)
@@ -166,9 +176,6 @@ def _read_names(
             continue
         if isinstance(detail.get("reason"), str):
             codes.append(str(detail["reason"]).lower())
-        with suppress(ValueError):
-            if isinstance(detail.get("retryDelay"), str):  # google.rpc.RetryInfo
-                waits.append(float(detail["retryDelay"].removesuffix("s")))
 
 
 def _status(holder: Any) -> int | None:
@@ -198,6 +205,19 @@ def _headers(response: Any) -> dict[str, str]:
 def _part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = value.get(name)
     return part if isinstance(part, Mapping) else {}
+
+
+def tokens_beyond(message: str, window: int) -> int | None:
+    """The number of tokens by which a refusal shows that the request exceeds a context window; None if it doesn't.
+
+    This does not depend on the words, which every server chooses for itself: the message has a number that is larger
+    than the window, and not as large as a date or an id. Numbers with a unit other than tokens, and messages about the
+    limit of the answer, don't count.
+    """
+    if _OF_THE_ANSWER.search(message):
+        return None
+    numbers = [int(re.sub(r"\D", "", found)) for found in _GROUPED.findall(_WITH_UNIT.sub(" ", message))]
+    return max((number for number in numbers if window < number <= window * _FAR_BEYOND), default=None)
 
 
 def tokens_refused(message: str) -> int | None:

@@ -29,9 +29,11 @@ class Rule:
     :param backoff: the longest wait before the first retry, in seconds. It doubles with each retry, up to
         `max_backoff`; the actual wait is a random part of it.
     :param timeout_factor: what the timeout is multiplied by for each retry.
-    :param fallback: whether another model takes over once the retries are used up.
+    :param fallback: whether another model takes over once the retries are used up. For answers in the wrong form none
+        does, only for incomplete ones.
     :param trim: whether the prompt may be trimmed to fit that model.
-    :param repairs: how often an answer in the wrong form is sent back to the model.
+    :param repairs: how often an answer in the wrong form is sent back to the model, or an incomplete one asked for
+        again.
     """
 
     retries: int = 0
@@ -48,7 +50,7 @@ _RULES: dict[Category, Rule] = {
     "timeout": Rule(retries=3, backoff=0.5, timeout_factor=0.5),
     "server": Rule(retries=3, fallback=True),
     "context_length": Rule(fallback=True, trim=True),
-    "invalid_output": Rule(repairs=1),
+    "invalid_output": Rule(repairs=1, fallback=True),
 }
 
 # What can be set for each category. The remaining categories fail at once or follow the task's own `retries`.
@@ -58,7 +60,7 @@ _SETTABLE: dict[Category, frozenset[str]] = {
     "timeout": _RETRYING | {"timeout_factor"},
     "server": _RETRYING,
     "context_length": frozenset({"fallback", "trim"}),
-    "invalid_output": frozenset({"repairs"}),
+    "invalid_output": frozenset({"repairs", "fallback"}),
     **dict.fromkeys(
         cast(tuple[Category, ...], ("auth", "quota", "bad_request", "content_filter")), frozenset({"fallback"})
     ),

@@ -23,6 +23,7 @@ from backend.core.errors.agent_errors import (
 from backend.core.errors.category import Category
 from backend.core.errors.facts import ErrorFacts, facts_of
 from backend.core.errors.input_error import InputError
+from backend.core.errors.retry_after import wait_asked_for, wait_until_reset
 from backend.core.ratelimit.interface import CircuitOpenError, HeldBackError
 
 _OWN: tuple[tuple[type[BaseException], Category], ...] = (
@@ -208,6 +209,17 @@ _OVERFLOW = re.compile(
     r"|request too large for"  # OpenAI and Groq: larger than the tokens per minute, so it never succeeds
 )
 _NO_CREDIT = re.compile(r"(?i)credit balance is too low|insufficient credits|budget has been exceeded")
+_USED_UP = re.compile(
+    r"(?i)insufficient (?:balance|funds|quota)|exceeded your (?:current|monthly) (?:quota|budget)"
+    r"|(?:out of|no|no remaining|not enough) credits?\b|balance is (?:not enough|insufficient|negative)"
+    r"|(?:monthly|spend(?:ing)?) (?:limit|cap|quota|budget)\b|quota (?:has been |is )?(?:exhausted|used up|depleted)"
+    r"|(?:top up|recharge|add credits|purchase more|upgrade your plan)\b|in arrears|overdue"
+)
+"""No money or no quota is left, which no wait of minutes changes: unless the response asks for one."""
+_DAILY = re.compile(r"(?i)per[ _-]?day|\b(?:daily|[RT]PD)\b")
+_GOOGLES_DAILY = re.compile(r"PerDay")
+_SHORT = 60.0
+_QUOTA_STATUSES = frozenset({402, 429, None})
 _BAD_KEY = re.compile(r"(?i)api key not valid")  # Google answers 400
 _FILTERED = re.compile(r"(?i)content management policy")
 _WORDED_STATUSES = frozenset({400, 413, 422, 429, 500})
@@ -221,7 +233,8 @@ def category_of(error: BaseException) -> Category | None:
     names = frozenset(base.__name__ for base in type(error).__mro__)
     facts = facts_of(error)
     return (
-        _worded(error, facts, names)
+        _used_up(error, facts, names)
+        or _worded(error, facts, names)
         or next((_BY_CODE[code] for code in facts.codes if code in _BY_CODE), None)
         or next((_BY_CODE[kind] for kind in facts.kinds if kind in _TELLING_KINDS), None)
         or next((category for name, category in _BY_CLASS if name in names), None)
@@ -238,6 +251,21 @@ def never_connects(error: BaseException) -> Category | None:
     return "bad_request" if any(base.__name__ in _UNSENDABLE for base in type(error).__mro__) else None
 
 
+def _used_up(error: BaseException, facts: ErrorFacts, names: frozenset[str]) -> Category | None:
+    """Whether a quota is used up for longer than a few retries last: that of the day, or all of it."""
+    from_provider = facts.status is not None or names & {"APIError", "ResponseError"}
+    if facts.status not in _QUOTA_STATUSES or not from_provider:
+        return None
+    message = f"{error} {facts.message}"
+    if facts.status == 429 and _DAILY.search(f"{message} {facts.body}"):
+        wait = wait_asked_for(facts.headers, message) or wait_until_reset(facts.headers)
+        # Google asks for a wait of some seconds even when nothing is left for the day.
+        in_vain = wait is None or (wait < _SHORT and _GOOGLES_DAILY.search(facts.body) is not None)
+        return "quota" if in_vain else None
+    named = any(code in _BY_CODE for code in facts.codes)
+    return "quota" if not named and _USED_UP.search(message) and facts.wait(str(error)) is None else None
+
+
 def _worded(error: BaseException, facts: ErrorFacts, names: frozenset[str]) -> Category | None:
     """What only the message of a refused request, or of an error in mid-stream, can tell."""
     if facts.status not in _WORDED_STATUSES and not (facts.status is None and names & {"APIError", "ResponseError"}):
@@ -247,10 +275,10 @@ def _worded(error: BaseException, facts: ErrorFacts, names: frozenset[str]) -> C
     message = f"{error} {facts.message}"
     if _OVERFLOW.search(message):
         return "context_length"
-    if _NO_CREDIT.search(message):
-        return "quota"
     if _BAD_KEY.search(message):
         return "auth"
+    if _NO_CREDIT.search(message):
+        return "quota"
     return "content_filter" if _FILTERED.search(message) else None
 
 
@@ -281,7 +309,7 @@ def _unreadable_answer(error: BaseException, names: frozenset[str]) -> bool:
     if names & {"APIError", "ResponseError"}:
         return True
     frames = _frames(error.__traceback__)
-    if "JSONDecodeError" in names or (frames and frames[-1][0] == "json"):
+    if "JSONDecodeError" in names or (frames and frames[-1][0].startswith("json")):
         # A graph may parse JSON of its own, so what counts is which module called the parser.
         reader = next((name for name, _ in reversed(frames) if not name.startswith("json")), "")
         return reader.startswith(_CLIENTS)

@@ -23,6 +23,8 @@ from backend.core.events import NewEvent
 from backend.core.workflow_error_handler import Action, Classified, FailedAttempt, SwitchModel
 from backend.db.runs import traces
 from backend.db.runs.traces import Place
+from backend.models.attempts import CALL_KEY
+from backend.models.completeness import was_stopped
 from backend.models.usage import CallUsage, Usage, answers, model_named
 from backend.observation.recording.errors import ErrorRecords
 from backend.observation.recording.recorder import Recorder
@@ -107,7 +109,8 @@ class AgentObserver(AsyncCallbackHandler):
         """The node that failed last."""
         self._loose = Usage()  # of model calls outside of nodes
         self._nodes: dict[str, _Span] = {}
-        self._calls: dict[uuid.UUID, tuple[str, str | None]] = {}  # the node and the model of running calls
+        # Of running calls: the node, the model, and whether it is a user's own one, whose answers nobody else checks.
+        self._calls: dict[uuid.UUID, tuple[str, str | None, bool]] = {}
         self._tokens = TokenStream(lambda new: recorder.put(Events(new)), place)
         self._errors = ErrorRecords(recorder, place)
         self._ended: dict[str, str] = {}  # executions that failed since the graph was last started, and their nodes
@@ -141,7 +144,7 @@ class AgentObserver(AsyncCallbackHandler):
 
     @property
     def notice(self) -> str | None:
-        """What the user should know about the choice of the model."""
+        """What the user should know about the choice of the model and the result."""
         return self._agent.notice
 
     def uses(self, model: str | None, notice: str | None) -> None:
@@ -234,10 +237,14 @@ class AgentObserver(AsyncCallbackHandler):
 
     def took_over(self, model: str, notice: str) -> None:
         """Report that another model than the chosen one has answered."""
+        self.noticed(notice)
+        self._agent.model = model
+
+    def noticed(self, notice: str) -> None:
+        """Report something about an answer or the result that the user should know."""
         known = self._agent.notice
         if known is None or notice not in known:
             self._agent.notice = f"{known}; {notice}" if known else notice
-        self._agent.model = model
 
     async def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: uuid.UUID, **kwargs: Any
@@ -246,14 +253,18 @@ class AgentObserver(AsyncCallbackHandler):
         model = model_named(known) or self._agent.model
         if self._agent.model is None:
             self._agent.model = model
-        self._calls[run_id] = (task_key(known), model)
+        self._calls[run_id] = (task_key(known), model, CALL_KEY not in known)
 
     async def on_llm_end(self, response: LLMResult, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """Count what the call used."""
-        key, model = self._calls.pop(run_id, ("", self._agent.model))
+        key, model, own = self._calls.pop(run_id, ("", self._agent.model, False))
         span = self._nodes.get(key)
         for message in answers(response):
             used = CallUsage.of(message, model)
+            if used.notice is not None:
+                self.noticed(used.notice)
+            if own and (reason := was_stopped(message)) is not None:
+                self.noticed(f"an answer of {model or 'a model'} is incomplete: it was stopped ({reason})")
             for usage in (self._agent.usage, span.usage if span is not None else self._loose):
                 usage.add(used.input_tokens, used.output_tokens, used.cost)
             if span is not None:

@@ -24,7 +24,8 @@ from backend.observation.recording.writer import RecordWriter
 log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 10_000
-FLUSH_SECONDS = 15.0
+FLUSH_SECONDS = 70.0
+"""A little longer than the writer tries."""
 
 
 class Recorder:

@@ -39,6 +39,7 @@ class TokenStream:
         self._place = place
         self._calls: dict[str, _Call] = {}
         self._waiting: dict[tuple[str, int], list[str]] = {}
+        self._halves: dict[tuple[str, int], str] = {}  # of surrogate pairs, whose other half is still to come
         self._timer: asyncio.TimerHandle | None = None
         self._next = 0.0  # when the loop's clock allows another event
 
@@ -51,7 +52,8 @@ class TokenStream:
             # piece may arrive after it. It must not be taken for a piece of the next attempt.
             return
         call.attempt, call.has_text = attempt, True
-        self._waiting.setdefault((_key(metadata), call.attempt), []).append(text)
+        key = _key(metadata), call.attempt
+        self._waiting.setdefault(key, []).append(self._halves.pop(key, "") + text)
         self._wait()
 
     def supersede_call(self, metadata: Mapping[str, Any]) -> None:
@@ -71,8 +73,10 @@ class TokenStream:
 
         Text that is sent early makes the next pause longer.
         """
-        for key in [key for key in self._waiting if task_key in (None, self._calls[key[0]].task_key)]:
-            self._send(key)
+        for key in [
+            key for key in {**self._waiting, **self._halves} if task_key in (None, self._calls[key[0]].task_key)
+        ]:
+            self._send(key, last=True)
         if not self._waiting and self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -91,15 +95,21 @@ class TokenStream:
             self._send(next(iter(self._waiting)))
         self._wait()
 
-    def _send(self, key: tuple[str, int]) -> None:
+    def _send(self, key: tuple[str, int], *, last: bool = False) -> None:
+        text = self._halves.pop(key, "") + "".join(self._waiting.pop(key, ()))
+        if not last and "\ud800" <= text[-1:] <= "\udbff":
+            self._halves[key], text = text[-1], text[:-1]
+        if not text:
+            return
         self._next = max(self._next, asyncio.get_running_loop().time()) + TOKEN_INTERVAL
         call, attempt = key
-        self._put([self._event(self._calls[call], attempt, "".join(self._waiting.pop(key)))])
+        self._put([self._event(self._calls[call], attempt, text)])
 
     def _supersede(self, calls: Iterable[tuple[str, _Call]]) -> None:
         new = []
         for key, call in calls:
             self._waiting.pop((key, call.attempt), None)
+            self._halves.pop((key, call.attempt), None)
             call.attempt += 1
             if call.has_text:
                 call.has_text = False

@@ -3,7 +3,8 @@
 Records are queued per task. A transaction takes what has arrived within a short interval, a limited number of records,
 each task's in order; while it runs, the next one gathers. What goes wrong is handled without the tasks:
 
-- An unavailable database is retried for half a minute. What can't be written by then is dropped and counted.
+- A database that is unavailable, read-only or locked is retried for a minute. What can't be written by then is dropped
+  and counted; the reconciler closes what it leaves open.
 - What the database refuses is isolated by halving the group until the refused record is alone, and dropped.
 - A writer that many tasks share postpones the records of a run that another transaction has locked: they return to the
   front of their queue, and nobody else waits for that lock.
@@ -14,11 +15,9 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-
 from backend.core.coalesced_task import OnDemand
 from backend.db.engine import Database
+from backend.db.outage import temporary
 from backend.observation.recording.records import Entry, Record, RecordSource, WriteReport, write_records
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ SHARED_INTERVAL_SECONDS = 0.1
 """Time between two transactions where hundreds of agents share a process."""
 TRANSACTION_LIMIT = 2_000
 """Records in one transaction, which holds the executions' row locks."""
-_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0, *[4.0] * 15)
 
 
 class RecordWriter:
@@ -108,15 +107,12 @@ class RecordWriter:
         for delay in (*_RETRY_DELAYS, None):
             try:
                 report = await self._database.run(write_records, group, wait=not self._shared)
-            except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
-                if delay is None:
-                    self._groups.popleft()
-                    self._drop(group, error)
-                else:
-                    await asyncio.sleep(delay)
             except Exception as error:
+                if temporary(error) and delay is not None:
+                    await asyncio.sleep(delay)
+                    continue
                 self._groups.popleft()
-                if len(group) > 1:  # the refused record must not take others with it
+                if len(group) > 1 and not temporary(error):  # the refused record must not take others with it
                     half = len(group) // 2
                     self._groups.extendleft([group[half:], group[:half]])
                 else:
@@ -151,7 +147,7 @@ class RecordWriter:
             self._waiting.setdefault(source, deque()).appendleft(record)
 
     def _drop(self, group: list[Entry], error: Exception) -> None:
-        if isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError):
+        if temporary(error):
             log.warning("a record could not be written: %s", type(error).__name__)
         else:
             log.error("a record could not be written", exc_info=error)

@@ -5,7 +5,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from backend.core.jsonable import dumps
+from backend.core.jsonable import dumps, storable
 from backend.core.redaction import hide, redact, redact_text
 
 STRING_LIMIT = 20_000
@@ -41,7 +41,7 @@ class TraceContent:
         if value is None or not self._enabled:
             return None
         clean = redact(value, limit=STRING_LIMIT)
-        text = self._without_keys(clean if isinstance(clean, str) else dumps(clean))
+        text = self._without_keys(storable(clean) if isinstance(clean, str) else dumps(clean))
         if len(text) > TEXT_LIMIT:
             text = f"{text[:TEXT_LIMIT]}… ({len(text)} characters)"
         # What is left of a data URI must not look like one, because the SDK would upload it as a file.
@@ -52,7 +52,7 @@ class TraceContent:
         kind = kind.rpartition(".")[2]
         if not self._enabled:
             return f"{category}: {kind}"
-        return self._without_keys(f"{category}: {kind}: {redact_text(words, limit=2_000)}")
+        return self._without_keys(f"{category}: {kind}: {storable(redact_text(words, limit=2_000))}")
 
     def mask(self, *, data: Any, **_: Any) -> Any:
         """Langfuse's hook for everything that its SDK receives, also from users' own code."""

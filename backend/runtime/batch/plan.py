@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from backend.core.errors.input_error import InputError
-from backend.runtime.specs import whole_number
+from backend.runtime.spec_values import whole_number
 
 OnItemError = Literal["fail", "continue"]
 

@@ -25,9 +25,10 @@ from typing import Any, TextIO
 from langchain_core.runnables import RunnableConfig
 from sqlalchemy import Connection
 
+from backend.agents.config import check_texts
 from backend.agents.registry import get_agent
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS
-from backend.core.jsonable import dumps
+from backend.core.exact_json import fingerprint_text
 from backend.core.workflow_error_handler import AgentFailure, Category, classify
 from backend.db.outage import retry_until_available
 from backend.db.runs import batch_items, executions, takeover, threads, traces
@@ -42,7 +43,7 @@ from backend.runtime.cancellation import RunCancelledError
 from backend.runtime.gc_tuning import rare_collections
 from backend.runtime.graphs.factory import Prepared
 from backend.runtime.graphs.retry import record_failure, run_with_policy
-from backend.runtime.graphs.run import mapped
+from backend.runtime.graphs.run import check_input
 from backend.runtime.runner import AgentRunner
 from backend.runtime.specs import AgentSpec
 
@@ -141,9 +142,9 @@ class _Batch:
         return _EarlierWork(execution_id, claim, done, known, used)
 
     def _digest(self) -> str:
-        digest = sha256(dumps(["batch", self._spec.type, self._spec.graph, self._spec.input_data]).encode())
+        digest = sha256(fingerprint_text(["batch", self._spec.type, self._spec.graph, self._spec.input_data]).encode())
         for item in self._inputs:
-            digest.update(dumps(item).encode())
+            digest.update(fingerprint_text(item).encode())
         return digest.hexdigest()
 
     def _thread(self, index: int) -> str:
@@ -213,8 +214,10 @@ class _Batch:
         began = time.monotonic()
         observer.begin(input_data)
         try:
+            check_input(input_data)
             if prepared.definition is not None:
                 prepared.definition.check_input(input_data)
+                check_texts(input_data, self._runner.graphs.max_text_chars)
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     prepared.graph,
@@ -225,9 +228,9 @@ class _Batch:
                     context=spec.context,
                     resumes=thread in earlier.known,
                     tokens=False,
+                    mapping=spec.output_mapping,
                     timing=self._runner.graphs.timing,
                 )
-            output = mapped(output, spec.output_mapping)
         except Exception as error:
             if isinstance(error, TimeoutError) and spec.timeout is not None:
                 error = TimeoutError(f"{spec.name}[{index}] took longer than its timeout of {spec.timeout:g} s")

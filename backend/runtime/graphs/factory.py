@@ -3,13 +3,13 @@
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from backend.agents.config import AgentConfig, AgentDeps
+from backend.agents.config import AgentConfig, AgentDeps, check_texts
 from backend.agents.registry import AgentDefinition, get_agent
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.core.jsonable import dumps
@@ -19,7 +19,12 @@ from backend.db import images
 from backend.db.engine import Database
 from backend.models.attempts import RetryTiming
 from backend.models.call import make_model_call
-from backend.models.client_defaults import disable_sdk_retries, request_stream_usage
+from backend.models.client_defaults import (
+    accept_refused_streams,
+    count_usage_once,
+    disable_sdk_retries,
+    request_stream_usage,
+)
 from backend.models.resolve import ModelChoice, ModelCredentials, Purpose, resolve_model
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.task_context import TaskContext
@@ -63,6 +68,7 @@ class GraphFactory:
         self._resources = resources
         self._stack = stack
         self.timing = timing
+        self.max_text_chars = settings.max_text_chars
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None, saver: BatchedSaver | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has no purpose.
@@ -73,7 +79,7 @@ class GraphFactory:
         if purpose is None:
             graph = await self.own(spec, {"configurable": dict(spec.configurable)}, saver)
             return Prepared(graph, None, requested, None)
-        choice = self._choose(requested, purpose)
+        choice = self._choose(spec, requested, purpose)
         definition = get_agent(spec.type)
         self._resources.http(many_calls=True)
         graph = self._compile(spec, choice, purpose, saver)
@@ -91,11 +97,12 @@ class GraphFactory:
         try:
             definition = get_agent(spec.type)
             purpose = definition.purpose_for(input_data)
-            choice = self._choose(requested, purpose)
+            choice = self._choose(spec, requested, purpose)
             observer.uses(choice.name, choice.notice)
         finally:
             observer.begin(input_data)
         definition.check_input(input_data)
+        check_texts(input_data, self.max_text_chars)
         return self._compile(spec, choice, purpose, saver)
 
     def policy_of(self, spec: AgentSpec) -> ErrorPolicy:
@@ -103,14 +110,18 @@ class GraphFactory:
         return parse_error_policy(spec.error_policy, base=self._settings.error_policy)
 
     def requested(self, spec: AgentSpec) -> str | None:
-        """The name of the model that was requested, if any."""
+        """The name of the model that was requested, if any. A user's own graph makes its models itself."""
+        if spec.graph is not None:
+            return None
         asked = spec.model or self._task.run_model
-        if asked is None and spec.graph is None and self._credentials is not None:
-            return self._credentials.model
-        return asked
+        return self._credentials.model if asked is None and self._credentials is not None else asked
 
-    def _choose(self, requested: str | None, purpose: Purpose) -> ModelChoice:
-        return resolve_model(requested, purpose=purpose, settings=self._settings, credentials=self._credentials)
+    def _choose(self, spec: AgentSpec, requested: str | None, purpose: Purpose) -> ModelChoice:
+        choice = resolve_model(requested, purpose=purpose, settings=self._settings, credentials=self._credentials)
+        if choice.local and (ignored := AgentConfig.parse(spec.config).model_params()):
+            effect = f"{', '.join(ignored)} had no effect: {choice.name} is an offline model, which has no options"
+            return replace(choice, notice="; ".join(filter(None, (choice.notice, effect))))
+        return choice
 
     def _compile(
         self,
@@ -132,9 +143,11 @@ class GraphFactory:
                 purpose=purpose,
                 credentials=self._credentials,
                 params=config.model_params(),
+                modes=config.modes,
                 openai_clients=resources.http().arguments,
                 gate=resources.gate,
                 timing=self.timing,
+                on_incomplete=config.on_incomplete,
             )
             deps = AgentDeps(self._settings, read_upload, choice.max_image_side, offline=choice.local)
             return definition.build(config, model, deps).compile(name=spec.name)
@@ -149,6 +162,8 @@ class GraphFactory:
 
     async def own(self, spec: AgentSpec, config: RunnableConfig, saver: BatchedSaver | None) -> Graph:
         """The user's own graph. `config` is passed to a function that makes one."""
+        count_usage_once()
+        accept_refused_streams(streaming=self._settings.streaming)
         if self._settings.stream_usage:
             request_stream_usage()
         if not self._settings.sdk_retries:

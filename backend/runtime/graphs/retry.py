@@ -46,6 +46,7 @@ async def run_with_policy(
     context: Mapping[str, Any] | None,
     resumes: bool,
     tokens: bool = True,
+    mapping: Mapping[str, str] | None = None,
     timing: RetryTiming = REAL_TIME,
 ) -> Any:
     """Return what `run_graph` returns; after a transient error of a node, wait as the policy says and go on there.
@@ -68,6 +69,7 @@ async def run_with_policy(
                     context=context,
                     resumes=resumes or attempts.failed,
                     tokens=tokens,
+                    mapping=mapping,
                 )
             except AgentFailure:
                 raise

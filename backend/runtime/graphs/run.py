@@ -1,16 +1,27 @@
-"""Runs one compiled graph on its thread: from the start, or from where an earlier try stopped."""
+"""Runs one compiled graph on its thread: from the start, or from where an earlier try stopped.
 
-from collections.abc import Mapping
+What a graph returns is data for later tasks, so it is converted to JSON without losing anything, or refused
+(`core/exact_json.py`). So is what can't be kept in its checkpoints: the run then ends before the next node is paid for.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.constants import START
 from langgraph.pregel import Pregel
 from langgraph.types import StreamMode
 
 from backend.checkpoints.batched_saver import BatchedSaver
+from backend.checkpoints.state_serializer import NotKeptError
+from backend.core.errors.agent_errors import UnstorableOutputError
 from backend.core.errors.input_error import InputError
-from backend.core.jsonable import to_jsonable
+from backend.core.exact_json import NoJsonFormError, to_json
+from backend.core.jsonable import Path
+from backend.core.problems import pointer
 from backend.observation.recording.observer import AgentObserver, node_path
 
 Graph = Pregel[Any, Any, Any, Any]
@@ -31,43 +42,73 @@ async def run_graph(
     context: Mapping[str, Any] | None,
     resumes: bool,
     tokens: bool = True,
+    mapping: Mapping[str, str] | None = None,
 ) -> Any:
     """Run the graph and return its output as JSON. Nodes, tokens and usage are reported to the observer.
 
     Without `tokens`, models don't stream their answers, which saves most of an answer's CPU time. If it `resumes`,
-    LangGraph runs only what is left of the thread: nothing, if the graph has come to its end. Raises whatever a node
-    raises.
+    LangGraph runs only what is left of the thread: nothing, if the graph has come to its end. `mapping` picks and
+    renames parts of the output: `{"answer": "messages.-1.content"}`.
+
+    Raises whatever a node raises, `UnstorableOutputError` naming a value that can't be stored, and `InputError` naming
+    an input that can't be kept or a path of the mapping that doesn't exist.
     """
+    writers: dict[str, str] = {}
     if resumes and (saved := await graph.aget_state(config)).created_at is not None:
         if not saved.next:
-            return returned(graph, saved.values)
+            return _returned(graph, saved.values, mapping, observer, writers)
         graph_input = None
     if context is None and graph.context_schema is not None:
         context = _default_context(graph.context_schema)
     output: Any = None
     modes: list[StreamMode] = ["tasks", "messages", "values"] if tokens else ["tasks", "values"]
     stream = graph.astream(graph_input, config, context=context, stream_mode=modes, subgraphs=True)
+    names: dict[str, str] = {}  # of executions of nodes
     interrupted = False
-    async for part in stream:
-        namespace, mode, chunk = cast(tuple[tuple[str, ...], str, Any], part)
-        if mode == "messages":
-            message, metadata = chunk
-            if isinstance(message, AIMessage) and message.text:
-                observer.token(metadata, message.text)
-        elif mode == "tasks":
-            if "triggers" in chunk:
-                parent = namespace[-1].partition(":")[2] if namespace else None
-                observer.node_started(chunk["id"], node_path(namespace, chunk["name"]), chunk["input"], parent)
-            else:
-                observer.node_finished(chunk["id"], chunk.get("error"), chunk.get("result"))
-                interrupted = interrupted or (bool(chunk.get("interrupts")) and not namespace)
-        elif not namespace:
-            output = chunk
-    if isinstance(graph.checkpointer, BatchedSaver):
-        await graph.checkpointer.flush()
+    try:
+        async with aclosing(cast(AsyncGenerator[Any, None], stream)):  # an error in here stops the nodes that still run
+            async for part in stream:
+                namespace, mode, chunk = cast(tuple[tuple[str, ...], str, Any], part)
+                if mode == "messages":
+                    message, metadata = chunk
+                    if isinstance(message, AIMessage) and message.text:
+                        observer.token(metadata, message.text)
+                elif mode == "tasks":
+                    if "triggers" in chunk:
+                        name = names[chunk["id"]] = node_path(namespace, chunk["name"])
+                        parent = namespace[-1].partition(":")[2] if namespace else None
+                        observer.node_started(chunk["id"], name, chunk["input"], parent)
+                    else:
+                        observer.node_finished(chunk["id"], chunk.get("error"), chunk.get("result"))
+                        writers.update(dict.fromkeys(_channels(chunk.get("result")), names.get(chunk["id"], "")))
+                        interrupted = interrupted or (bool(chunk.get("interrupts")) and not namespace)
+                    await _check_kept(graph, config)
+                elif not namespace:
+                    output = chunk
+        if isinstance(graph.checkpointer, BatchedSaver):
+            await graph.checkpointer.flush()
+    except NotKeptError as error:
+        raise _not_kept(error, names, observer) from None
     if interrupted:
         raise GraphInterruptError("stopped at interrupt() to ask a person; a task can't run such graphs yet")
-    return returned(graph, output)
+    return _returned(graph, output, mapping, observer, writers)
+
+
+async def _check_kept(graph: Graph, config: RunnableConfig) -> None:
+    """Raise `NotKeptError` if the graph has a value that its checkpoints can't hold, before the next node begins."""
+    if isinstance(graph.checkpointer, BatchedSaver):
+        await asyncio.sleep(0)  # LangGraph hands checkpoints over in a task of their own
+        refused = graph.checkpointer.refused.get(config["configurable"]["thread_id"])
+        if refused is not None:
+            raise refused
+
+
+def check_input(input_data: Any) -> None:
+    """Raise `InputError` naming a part of an agent's input that could be kept nowhere, before anything is paid for."""
+    try:
+        to_json(input_data)
+    except NoJsonFormError as error:
+        raise InputError(error.fault, field=f"input_data{_pointer(error.path)}") from None
 
 
 def _default_context(schema: Any) -> dict[str, Any] | None:
@@ -79,19 +120,54 @@ def _default_context(schema: Any) -> dict[str, Any] | None:
     return {}
 
 
-def returned(graph: Graph, state: Any) -> Any:
-    """The part of a state that the graph's output schema names, as JSON."""
+def _returned(
+    graph: Graph,
+    state: Any,
+    mapping: Mapping[str, str] | None,
+    observer: AgentObserver,
+    writers: Mapping[str, str],
+) -> Any:
+    """The part of a state that the graph's output schema and the mapping name, as JSON."""
     if isinstance(state, Mapping) and not isinstance(graph.output_channels, str):
-        state = {name: state[name] for name in graph.output_channels if name in state}
-    return to_jsonable(state)
+        named = {path.partition(".")[0] for path in mapping.values()} if mapping else None
+        state = {
+            name: state[name] for name in graph.output_channels if name in state and (named is None or name in named)
+        }
+    nulled: list[Path] = []
+    try:
+        output = to_json(state, nulled, for_xcom=True)
+    except NoJsonFormError as error:
+        observer.failed_node = node = writers.get(str(error.path[0])) if error.path else None
+        by = f", which the node {node!r} wrote," if node else ""
+        raise UnstorableOutputError(
+            f"the output can't be passed on: {_pointer(error.path) or 'all of it'}{by} {error.fault}"
+        ) from None
+    if nulled:
+        places = ", ".join(_pointer(path) or "the output" for path in nulled[:3])
+        more = f" and {len(nulled) - 3} more" if len(nulled) > 3 else ""
+        observer.noticed(f"NaN became null, because JSON has none: {places}{more}")
+    return {name: _follow(output, path) for name, path in mapping.items()} if mapping else output
 
 
-def mapped(output: Any, mapping: Mapping[str, str] | None) -> Any:
-    """Parts of an output under new names: `{"answer": "messages.-1.content"}`.
+def _not_kept(error: NotKeptError, names: Mapping[str, str], observer: AgentObserver) -> Exception:
+    if error.source == "input":
+        path = error.path[1:] if error.path[:1] == (START,) else error.path
+        return InputError(error.fault, field=f"input_data{_pointer(path)}")
+    place = _pointer(error.path)
+    observer.failed_node = node = names.get(error.source)
+    what = f"the node {node!r} returned" if node else "a reducer of the state made"
+    return UnstorableOutputError(f"{what} what no checkpoint can keep: {place} {error.fault}")
 
-    Raises `InputError` naming a path that doesn't exist.
-    """
-    return output if not mapping else {name: _follow(output, path) for name, path in mapping.items()}
+
+def _channels(result: Any) -> Iterable[str]:
+    """The channels that a node wrote."""
+    return result if isinstance(result, Mapping) else ()
+
+
+def _pointer(path: Path) -> str:
+    """The JSON pointer of a value, shortened to what a message can hold."""
+    shown = [step if isinstance(step, int) or len(step) <= 100 else f"{step[:100]}…" for step in path[:10]]
+    return pointer(*shown) + ("/…" if len(path) > 10 else "")
 
 
 def _follow(output: Any, path: str) -> Any:

@@ -75,16 +75,20 @@ def _result(specs: list[AgentSpec], outcomes: Outcomes, synthesis: AgentSpec | N
     total = Usage.sum(outcome.usage for outcome in outcomes.values())
     summed_up = outcomes.get(synthesis.name) if synthesis is not None else None
     summary = summed_up.output.get("summary") if summed_up is not None and summed_up.output else None
-    return {
+    described = {spec.name: spec.description for spec in specs}
+    result = {
         "results": {spec.name: outcomes[spec.name].output for spec in specs if spec.name in outcomes},
         "summary": summary,
-        "agents": {name: _agent_json(outcome) for name, outcome in outcomes.items()},
+        "agents": {name: _agent_json(outcome, described.get(name)) for name, outcome in outcomes.items()},
         "usage": {"input_tokens": total.input_tokens, "output_tokens": total.output_tokens},
         "cost_usd": total.cost_usd,
     }
+    if synthesis is not None and synthesis.config.get("output_schema") is not None:
+        result["data"] = summed_up.output.get("data") if summed_up is not None and summed_up.output else None
+    return result
 
 
-def _agent_json(outcome: AgentOutcome) -> dict[str, Any]:
+def _agent_json(outcome: AgentOutcome, description: str | None) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "state": outcome.state,
         "model": outcome.model,
@@ -92,6 +96,8 @@ def _agent_json(outcome: AgentOutcome) -> dict[str, Any]:
         "cost_usd": outcome.usage.cost_usd,
         "trace_id": outcome.trace_id,
     }
+    if description:
+        entry["description"] = description
     if outcome.notice:
         entry["notice"] = outcome.notice
     if outcome.error is not None:

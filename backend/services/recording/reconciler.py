@@ -35,7 +35,7 @@ from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES, TaskState
 from backend.db.address import plain_url
 from backend.db.engine import Database
-from backend.db.runs import executions, observations
+from backend.db.runs import executions, leftovers, observations
 from backend.services.background import in_background
 from backend.services.recording.airflow_json import run_state, task_state
 from backend.services.recording.explainer import Explainer
@@ -239,10 +239,20 @@ class Reconciler:
             found += [task for task in changed if _key(task) in known]
         if full:
             self._last_full_reading = began
+            await self._close_left()
         tasks: dict[Key, list[Mapping[str, Any]]] = {}
         for task in found:
             tasks.setdefault(_key(task), []).append(task)
         return tasks
+
+    async def _close_left(self) -> None:
+        """Close the agents that nobody else will."""
+        for execution_id in await self._database.run(leftovers.find):
+            log.warning(
+                "closed %s agents of execution %s whose end was not recorded",
+                await self._database.run(leftovers.close, execution_id),
+                execution_id,
+            )
 
     def _unchanged(self, key: Key, run: Mapping[str, Any], stored: str | None) -> bool:
         """Whether an earlier pass has read the run, and its state has not changed since."""

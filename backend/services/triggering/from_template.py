@@ -5,13 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backend.core.errors.input_error import InputError
-from backend.core.problems import Conflict, FieldError, Invalid, NotFound, field_path, pointer
+from backend.core.problems import Conflict, FieldError, Invalid, NotFound
 from backend.db import templates
 from backend.db.engine import Database
-from backend.runtime.requested_team import plan_agents
 from backend.runtime.team.arguments import TEAM_ARGUMENTS
-from backend.services.triggering.catalog import Workflow
 from backend.services.triggering.request import TriggerRequest
 
 FIELD = "/template"
@@ -46,28 +43,17 @@ class TemplateVersion:
             budget=self.definition.get("budget") if request.budget is None else request.budget,
         )
 
-    def faults(self, workflow: Workflow, request: TriggerRequest) -> list[FieldError]:
-        """What in a completed request violates the DAG's schema or is missing for the template's agents."""
-        found = [self._own(fault) for fault in workflow.faults(request.input_data)]
-        if found or self.definition.get("agents") is None:
-            return found
-        try:
-            plan_agents({**workflow.defaults(), **request.input_data})
-        except InputError as error:
-            return [self._own(FieldError(pointer("input_data", *field_path(error.field)), error.message))]
-        return []
-
-    def system_values(self) -> dict[str, Any]:
-        """What the run records about the template."""
-        return {"template": self.name, "template_version": self.version}
-
-    def _own(self, fault: FieldError) -> FieldError:
-        """Attribute a fault to the template if the faulty value is the template's."""
+    def attributed(self, fault: FieldError) -> FieldError:
+        """A fault in a completed request, attributed to the template if the faulty value is the template's."""
         field = fault.pointer.split("/")[2] if fault.pointer.count("/") > 1 else ""
         if field not in TEAM_ARGUMENTS or self.definition.get(field) is None:
             return fault
         place = fault.pointer.removeprefix("/input_data")
         return FieldError(FIELD, f"{self.name}@{self.version} needs a new version: {place} {fault.detail}")
+
+    def system_values(self) -> dict[str, Any]:
+        """What the run records about the template."""
+        return {"template": self.name, "template_version": self.version}
 
 
 class TemplateReference:

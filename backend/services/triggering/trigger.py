@@ -25,16 +25,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
-from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, Unavailable
+from backend.core.errors.input_error import InputError
+from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, Unavailable, field_path, pointer
 from backend.core.roles import Principal, Role
+from backend.core.settings import Settings
 from backend.db import idempotency
 from backend.db.engine import Database
 from backend.db.idempotency import Claim
 from backend.db.runs import executions, observations
 from backend.db.runs.executions import SYSTEM_KEY, RunState
+from backend.runtime.langgraph_json import GraphLoadError
+from backend.runtime.requested_team import plan_agents
 from backend.services.notifications.preferences import Preferences
 from backend.services.recording.airflow_json import run_state
-from backend.services.triggering.catalog import Catalog, refusal, unreachable
+from backend.services.triggering.catalog import Catalog, Workflow, refusal, unreachable
 from backend.services.triggering.from_template import TemplateReference, TemplateVersion
 from backend.services.triggering.rate import TriggerRate
 from backend.services.triggering.request import TriggerRequest
@@ -66,12 +70,14 @@ class Triggers:
         catalog: Catalog,
         preferences: Preferences,
         rate: TriggerRate,
+        settings: Settings,
     ) -> None:
         self._airflow = airflow
         self._database = database
         self._catalog = catalog
         self._preferences = preferences
         self._rate = rate
+        self._settings = settings
 
     def reference(self, request: TriggerRequest) -> TemplateReference | None:
         """The request's reference to a template, if it has one. Requests of a batch may share it."""
@@ -176,9 +182,26 @@ class Triggers:
             )
         if workflow.paused:
             raise Conflict(f"The workflow {request.dag_id!r} is paused; unpause it in Airflow first.")
-        faults = version.faults(workflow, request) if version else workflow.faults(request.input_data)
+        faults = workflow.faults(request.input_data) or self._team_faults(workflow, request.input_data)
+        if version is not None:
+            faults = [version.attributed(fault) for fault in faults]
         if faults:
             raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
+
+    def _team_faults(self, workflow: Workflow, input_data: dict[str, Any]) -> list[FieldError]:
+        """What is wrong with the team of a run, or missing or too long in its input, for a DAG that runs teams."""
+        if not workflow.takes("agents"):
+            return []
+        try:
+            arguments = {**workflow.defaults(), **input_data}
+            plan_agents(arguments, max_text_chars=self._settings.max_text_chars)
+        except GraphLoadError as error:
+            if self._settings.langgraph_json is None:  # only the tasks have the project, and check it
+                return []
+            return [_fault(error)]
+        except InputError as error:
+            return [_fault(error)]
+        return []
 
     async def _options(self, who: Principal, request: TriggerRequest) -> dict[str, Any]:
         """The run's model and budget, if any. Raises `Unavailable` when the preferences can't be read: a run must not
@@ -241,6 +264,11 @@ class Triggers:
             # Airflow has the run: the listener or the reconciler records it, under the id in its conf.
             log.warning("run %s was started but is not recorded yet: %s", claim.dag_run_id, type(error).__name__)
         return Started(execution_id, claim.dag_id, claim.dag_run_id, "queued")
+
+
+def _fault(error: InputError) -> FieldError:
+    path = [] if error.field == "input_data" else field_path(error.field)
+    return FieldError(pointer("input_data", *path), error.message)
 
 
 def _new_claim(dag_id: str, fingerprint: str) -> Claim:

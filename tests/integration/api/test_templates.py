@@ -10,11 +10,12 @@ import pytest
 from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 
-from backend.agents.config import AgentConfig
+from backend.agents.config_keys import CONFIG_KEYS
 from backend.agents.registry import AGENTS
 from backend.api.schemas.templates import AgentEntry, Definition, SynthesisSetup
 from backend.db.address import plain_url
-from backend.runtime.specs import AGENT_KEYS, MODES
+from backend.runtime.spec_keys import AGENT_KEYS, ROLE_KEYS
+from backend.runtime.specs import MODES
 from backend.runtime.team.arguments import TEAM_ARGUMENTS
 from backend.services.templates import MAX_BYTES
 from tests.kit.airflow import MULTI_AGENT_PARAMS, FakeAirflow
@@ -442,9 +443,9 @@ async def test_the_schema_validates_definitions_in_an_editor(http: httpx.AsyncCl
 
 
 def test_the_schema_covers_the_operators_arguments() -> None:
-    config = set(AgentConfig.__dataclass_fields__)
+    config = set(CONFIG_KEYS)
     assert set(AgentEntry.model_fields) == AGENT_KEYS | config
-    assert set(SynthesisSetup.model_fields) == config | {"model", "timeout", "error_policy"}
+    assert set(SynthesisSetup.model_fields) == set(ROLE_KEYS)
     assert set(Definition.model_fields) == {"dag_id", "description", "input_data", "model", "budget", *TEAM_ARGUMENTS}
     schema = Definition.model_json_schema()
     assert schema["$defs"]["AgentEntry"]["properties"]["type"]["anyOf"][0]["enum"] == list(AGENTS)

@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from langgraph.store.base import PutOp
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from backend.checkpoints.pool import ResilientStore, open_pool
 from backend.core.settings import Settings, get_settings
+from backend.db.address import plain_url
 from backend.db.engine import Database
 from backend.db.outage import retry_until_available
 from backend.runtime import runner as runner_module
@@ -157,11 +159,35 @@ async def test_a_later_try_does_not_repeat_paid_calls_while_the_database_is_unav
 async def test_statements_that_the_database_rejects_are_not_retried(database: Database) -> None:
     calls: list[int] = []
 
-    def too_slow(connection: Connection) -> None:
+    def wrong(connection: Connection) -> None:
         calls.append(1)
-        connection.execute(text("SET LOCAL statement_timeout = 1"))
-        connection.execute(text("SELECT pg_sleep(1)"))
+        connection.execute(text("SELECT 1 / 0"))
 
-    with pytest.raises(OperationalError):
-        await retry_until_available(partial(database.run, too_slow))
+    with pytest.raises(DBAPIError):
+        await retry_until_available(partial(database.run, wrong))
     assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "SET LOCAL statement_timeout = 1; SELECT pg_sleep(1)",
+        "SET LOCAL transaction_read_only = on; DELETE FROM visual_ai.checkpoints",
+        "SET LOCAL lock_timeout = 1; LOCK visual_ai.checkpoints; SELECT pg_advisory_xact_lock(7)",
+        "DO $$ BEGIN RAISE 'disk full' USING ERRCODE = '53100'; END $$",
+        "DO $$ BEGIN RAISE 'deadlock' USING ERRCODE = '40P01'; END $$",
+    ],
+)
+async def test_trouble_of_the_database_passes(database: Database, database_url: str, trouble: str) -> None:
+    calls: list[int] = []
+
+    def troubled_twice(connection: Connection) -> str:
+        calls.append(1)
+        if len(calls) < 3:
+            connection.execute(text(trouble))
+        return "done"
+
+    with psycopg.connect(plain_url(database_url)) as other:
+        other.execute("SELECT pg_advisory_xact_lock(7)")
+        assert await retry_until_available(partial(database.run, troubled_twice)) == "done"
+    assert calls == [1, 1, 1]

@@ -271,7 +271,7 @@ async def test_an_error_text_that_postgres_rejects(
     openai_server.script(status=500, body='{"error": {"message": "a\\u0000b \\ud83d", "code": "c"}}')
     with pytest.raises(Exception, match="500"):
         await alone(online(worker_url, openai_server, error_rules=NO_RETRIES))
-    assert "ab" in rows(engine, workflow_errors)[0]["message"]
+    assert "a\ufffdb \ufffd" in rows(engine, workflow_errors)[0]["message"]
     assert timeline(engine)[-1] == "agent_update text/None failed"
 
 
@@ -653,6 +653,8 @@ async def test_killing_an_operator(environment: None, openai_server: OpenAIServe
 
 
 def test_a_stored_result_replaces_that_of_the_last_agent(environment: None, engine: Engine) -> None:
-    stored = run_result.store("dag", "run", {"output": {"answer": "x\x00"}, "n": float("nan")})
+    stored = run_result.store("dag", "run", {"output": {"answer": ("x", "y")}, "n": float("nan")})
     assert stored == {"execution_id": str(execution(engine)["id"])}
-    assert execution(engine)["output_data"] == {"output": {"answer": "x"}, "n": None}
+    assert execution(engine)["output_data"] == {"output": {"answer": ["x", "y"]}, "n": None}
+    with pytest.raises(InputError, match=r"^result/output/answer: contains a NUL character"):
+        run_result.store("dag", "run", {"output": {"answer": "x\x00"}})

@@ -164,17 +164,17 @@ def test_an_unknown_execution_is_rejected(connection: Connection) -> None:
     assert events.append_from_tries(connection, [TryEvents(unknown, place, [NewEvent("token", {})])]) == set()
 
 
-def test_what_postgres_can_not_store_is_removed(connection: Connection) -> None:
+def test_what_postgres_can_not_store_is_replaced(connection: Connection) -> None:
     execution_id = executions.ensure(connection, run(conf={"text": "a\x00b\ud83d", "n": float("nan")}))
     events.append(connection, execution_id, [NewEvent("token", {"text": "x\x00y\ud83d", "n": float("inf")})])
-    assert log_of(connection, execution_id)[-1].payload == {"text": "xy?", "n": None}
-    assert row(connection)["input_data"] == {"text": "ab?", "n": None}
+    assert log_of(connection, execution_id)[-1].payload == {"text": "x\ufffdy\ufffd", "n": None}
+    assert row(connection)["input_data"] == {"text": "a\ufffdb\ufffd", "n": None}
     place = Place("dag", "run", "work", -1, 1, "a", "text")
     errors.add(
         connection, execution_id, place, category="internal", exception_type="E", message="a\x00b\ud83d",
         action="fail", context={"chain": ["c\x00d"]},
     )  # fmt: skip
-    assert [error["message"] for error in errors.list_for(connection, execution_id)] == ["ab?"]
+    assert [error["message"] for error in errors.list_for(connection, execution_id)] == ["a\ufffdb\ufffd"]
 
 
 @pytest.mark.parametrize(

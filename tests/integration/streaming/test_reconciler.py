@@ -1,6 +1,7 @@
 """The recorded state converges on Airflow's, whoever changed what there and whatever notices were lost."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,15 +10,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 
 from backend.clients.airflow import AirflowClient, AirflowUnavailable
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.db.address import plain_url
 from backend.db.engine import Database, make_async_engine
-from backend.db.runs import events, executions, observations
+from backend.db.runs import events, executions, leftovers, observations, traces
 from backend.db.runs.executions import RunState
+from backend.db.runs.traces import Place
 from backend.services.recording import reconciler as reconciler_module
 from backend.services.recording.reconciler import Reconciler
 from tests.kit.airflow import FakeAirflow
@@ -118,6 +120,48 @@ async def test_a_run_that_started_and_finished_unnoticed_is_recorded(
     airflow.add_run(DAG, "run", "failed", {"a": "failed", "b": "upstream_failed"})
     assert await reconciler.reconcile() == 0
     assert state(engine) == ("failed", {"a": "failed", "b": "upstream_failed"})
+
+
+async def test_agents_whose_end_was_lost_are_closed(
+    reconciler: Reconciler, airflow: FakeAirflow, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the state of their task, once no record can be on its way any more, and silently after the run's end."""
+
+    def closed() -> list[tuple[str, str, bool]]:
+        with engine.connect() as connection:
+            query = text("SELECT agent_name, state, finished_at IS NOT NULL FROM visual_ai.agent_traces ORDER BY 1")
+            return [(name, state, finished) for name, state, finished in connection.execute(query)]
+
+    async def pass_later() -> None:
+        """A full reading."""
+        reconciler._last_full_reading = None
+        await reconciler.reconcile()
+
+    tasks = {"a": "success", "b": "failed", "c": "running"}
+    airflow.add_run(DAG, "run", "running", tasks)
+    await reconciler.reconcile()
+    found = row(engine)
+    assert found is not None
+    with engine.begin() as connection:
+        for task in tasks:
+            new = traces.row(
+                Place(DAG, "run", task, -1, 1, task, "text"), id=str(uuid.uuid4()), execution_id=str(found["id"]),
+                state="running", started_at=datetime.now(UTC), input_tokens=0, output_tokens=0,
+            )  # fmt: skip
+            traces.write(connection, [new])
+    opened = [(task, "running", False) for task in tasks]
+    await pass_later()
+    assert closed() == opened
+    monkeypatch.setattr(leftovers, "GRACE_SECONDS", 0)
+    await pass_later()
+    assert closed() == [("a", "success", True), ("b", "cancelled", True), ("c", "running", False)]
+    assert told(engine)[-2:] == ["agent_update a success", "agent_update b cancelled"]
+
+    airflow.set_run(DAG, "run", "failed")
+    await pass_later()
+    await pass_later()
+    assert closed()[2] == ("c", "cancelled", True)
+    assert told(engine)[-1] == "end failed"
 
 
 async def test_an_old_run_is_not_recorded(reconciler: Reconciler, airflow: FakeAirflow, engine: Engine) -> None:

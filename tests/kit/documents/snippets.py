@@ -35,6 +35,7 @@ SNIPPETS = {
     "python-client": Snippet(README, "python", "httpx.post"),
     "event-source": Snippet(README, "javascript", "EventSource"),
     "activate": Snippet(README, "bash", "bin/activate"),
+    "doctor": Snippet(README, "bash", "python -m backend doctor"),
     "commands": Snippet(README, "bash", "python -m backend watch"),
     "operators": Snippet(README, "python", "single_agent = "),
     "monitoring": Snippet(README, "bash", "/monitoring/workflow-metrics"),

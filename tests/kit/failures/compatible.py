@@ -122,9 +122,7 @@ COMPATIBLE = [
         402,
         error("This request requires more credits, or fewer max_tokens.", None, 402),
     ),
-    passing(
-        "OpenRouter: a day's requests", "rate_limit", 429, error("Rate limit exceeded: free-models-per-day", None, 429)
-    ),
+    final("OpenRouter: a day's requests", "quota", 429, error("Rate limit exceeded: free-models-per-day", None, 429)),
     Case(
         "OpenRouter: an error with status 200",
         "server",

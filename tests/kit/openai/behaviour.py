@@ -6,6 +6,7 @@ tell errors apart by `error.code` and even by words of `error.message`.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field
 Json = dict[str, Any]
 Api = Literal["chat", "responses", "models", "messages", "ollama"]
 """OpenAI's three, Anthropic's Messages API and Ollama's chat API."""
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+FinishReason = str
+"""OpenAI's are stop, length, tool_calls and content_filter; other servers have more."""
+UsageIn = Literal["end", "each", "growing", "last", "halves", "middle", "choice", "never"]
+"""Where a stream of chat completions reports its usage.
+
+`end` in a last chunk without choices, as OpenAI does; `each` in full in every chunk; `growing` in every chunk, as far
+as it has grown; `last` in the chunk with the finish reason; `halves` the input in the first chunk and the output in the
+last; `middle` in a chunk that chunks with null follow; `choice` inside of the last choice; `never` not at all.
+"""
 
 
 class ToolCall(BaseModel):
@@ -56,6 +65,8 @@ class Behaviour(BaseModel):
     model: str | None = None
     contains: str | None = None
     """A substring of the prompt, which is the text of all messages."""
+    sends: str | None = None
+    """A substring of the compact JSON of the request's body without its messages, such as `"stream":true`."""
     nth: int | None = Field(default=None, ge=1)
     """Only the n-th matching request since this was scripted, counted from 1."""
     every: int | None = Field(default=None, ge=1)
@@ -79,6 +90,8 @@ class Behaviour(BaseModel):
     body: Any = None
     """Replaces the whole body: a string verbatim, anything else as JSON. From status 400 on, None is `error`
     as OpenAI sends it."""
+    encoding: str = "utf-8"
+    """The encoding of the body. Clients expect UTF-8."""
     error: Json | None = None
     """OpenAI's error object, from status 400 on and for `error_after`; None: the usual one of the status."""
     retry_after: float | None = Field(default=None, ge=0)
@@ -90,6 +103,11 @@ class Behaviour(BaseModel):
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    usage_in: UsageIn = "end"
+    raw_usage: Any = None
+    """Reported instead of `usage`, in OpenAI's chat completions: what no server should send."""
+    reasoning: str | None = None
+    """What the model thought first, as servers of open models send it (`reasoning_content`)."""
     malformed: bool = False
     """Send half of the JSON; in a stream, the third event is cut in half."""
 
@@ -105,10 +123,12 @@ class Behaviour(BaseModel):
     error_after: int | None = Field(default=None, ge=0)
     """Send an error event after this many events, as OpenAI does when it fails mid-stream. Streams only."""
 
-    def matches(self, *, api: Api, model: str, prompt: str) -> bool:
+    def matches(self, *, api: Api, model: str, prompt: str, params: Json) -> bool:
         if api != self.api and not (self.api is None and api != "models"):
             return False
         if self.model is not None and self.model != model:
+            return False
+        if self.sends is not None and self.sends not in json.dumps(params, separators=(",", ":")):
             return False
         return self.contains is None or self.contains in prompt
 

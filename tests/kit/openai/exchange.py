@@ -225,7 +225,8 @@ class Exchange:
         await self._whole(compact(wire.error_body(self.record.api, error, self.record.number)), status, headers)
 
     async def _whole(self, text: str, status: int | None = None, headers: dict[str, str] | None = None) -> None:
-        chosen, data = self.behaviour, text.encode()
+        chosen = self.behaviour
+        data = text.encode(chosen.encoding)
         half = data[: len(data) // 2]
         if chosen.malformed:
             data = half

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.kit.documents.json_example import example
-from tests.kit.openai.behaviour import Behaviour, FinishReason, ToolCall, Usage
+from tests.kit.openai.behaviour import Behaviour, FinishReason, ToolCall, Usage, UsageIn
 from tests.kit.openai.request import TOKEN_CHARACTERS, ModelRequest, tokens
 
 REPLY_LIMIT = 200  # characters of the user's message that the default reply repeats
@@ -22,6 +22,9 @@ class Reply:
     tool_calls: tuple[ToolCall, ...]
     finish_reason: FinishReason
     usage: Usage
+    usage_in: UsageIn = "end"
+    raw_usage: Any = None
+    reasoning: str | None = None
 
 
 def in_tokens(text: str) -> list[str]:
@@ -77,4 +80,7 @@ def reply_to(request: ModelRequest, behaviour: Behaviour, number: int) -> Reply:
         tool_calls=calls,
         finish_reason=behaviour.finish_reason or finish,
         usage=behaviour.usage or Usage(input_tokens=request.input_tokens, output_tokens=said * request.n),
+        usage_in=behaviour.usage_in,
+        raw_usage=behaviour.raw_usage,
+        reasoning=behaviour.reasoning,
     )

@@ -95,7 +95,9 @@ class ServerState:
     def choose(self, request: ModelRequest) -> Behaviour:
         """The behaviour for this request, which is counted."""
         matching = [
-            s for s in self.scripted if s.behaviour.matches(api=request.api, model=request.model, prompt=request.prompt)
+            s
+            for s in self.scripted
+            if s.behaviour.matches(api=request.api, model=request.model, prompt=request.prompt, params=request.params)
         ]
         for scripted in matching:
             scripted.seen += 1

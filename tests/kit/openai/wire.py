@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from tests.kit.openai import other_wire
 from tests.kit.openai.behaviour import Api, Json
@@ -64,8 +65,10 @@ def _named(event: Json, number: int) -> bytes:
 # Chat completions
 
 
-def _chat_usage(reply: Reply) -> Json:
+def _chat_usage(reply: Reply) -> Any:
     usage = reply.usage
+    if reply.raw_usage is not None:
+        return reply.raw_usage
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -77,6 +80,8 @@ def _chat_usage(reply: Reply) -> Json:
 
 def chat_completion(request: ModelRequest, reply: Reply) -> Json:
     message: Json = {"role": "assistant", "content": reply.text or None, "refusal": reply.refusal}
+    if reply.reasoning is not None:
+        message["reasoning_content"] = reply.reasoning
     if reply.tool_calls:
         message["tool_calls"] = [
             {
@@ -93,13 +98,42 @@ def chat_completion(request: ModelRequest, reply: Reply) -> Json:
         "created": int(time.time()),
         "model": request.model,
         "choices": [{"index": i, **choice} for i in range(request.n)],
-        "usage": _chat_usage(reply),
+        "usage": None if reply.usage_in == "never" else _chat_usage(reply),
         "service_tier": "default",
         "system_fingerprint": "fp_kit",
     }
 
 
 def _chat_chunks(request: ModelRequest, reply: Reply) -> Iterator[Json]:
+    """The chunks, with the usage where `usage_in` says."""
+    chunks = list(_chunks(request, reply))
+    if not request.include_usage:
+        yield from chunks
+        return
+    usage, last = _chat_usage(reply), len(chunks) - 1
+    for position, chunk in enumerate(chunks):
+        match reply.usage_in:
+            case "each":
+                chunk["usage"] = usage
+            case "growing":
+                said = reply.usage.output_tokens * position // max(last, 1)
+                chunk["usage"] = {**usage, "completion_tokens": said, "total_tokens": reply.usage.input_tokens + said}
+            case "halves" if position == 0:
+                chunk["usage"] = {"prompt_tokens": reply.usage.input_tokens, "completion_tokens": 0}
+            case "halves" if position == last:
+                chunk["usage"] = {"completion_tokens": reply.usage.output_tokens}
+            case "last" if position == last:
+                chunk["usage"] = usage
+            case "middle" if position == last // 2:
+                chunk["usage"] = usage
+            case "choice" if position == last:
+                chunk["choices"][0]["usage"] = usage
+        yield chunk
+    if reply.usage_in == "end":
+        yield {**chunks[-1], "choices": [], "usage": usage}
+
+
+def _chunks(request: ModelRequest, reply: Reply) -> Iterator[Json]:
     base: Json = {
         "id": f"chatcmpl-{reply.number}",
         "object": "chat.completion.chunk",
@@ -116,6 +150,8 @@ def _chat_chunks(request: ModelRequest, reply: Reply) -> Iterator[Json]:
         return {**base, "choices": [choice]}
 
     yield chunk({"role": "assistant", "content": None if reply.tool_calls else "", "refusal": None})
+    for piece in in_tokens(reply.reasoning or ""):
+        yield chunk({"reasoning_content": piece})
     for piece in in_tokens(reply.text):
         yield chunk({"content": piece})
     for piece in in_tokens(reply.refusal or ""):
@@ -126,8 +162,6 @@ def _chat_chunks(request: ModelRequest, reply: Reply) -> Iterator[Json]:
         for piece in in_tokens(arguments_text(call)):
             yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
     yield chunk({}, reply.finish_reason)
-    if request.include_usage:
-        yield {**base, "choices": [], "usage": _chat_usage(reply)}
 
 
 # Responses

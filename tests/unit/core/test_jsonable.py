@@ -13,7 +13,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, SecretStr
 
-from backend.core.jsonable import dumps, to_jsonable
+from backend.core.jsonable import dumps, storable, to_jsonable
 
 
 class Colour(Enum):
@@ -79,26 +79,33 @@ def test_messages_and_secrets() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a\x00b", "ab"),
-        ("\x00", ""),
-        ("\x00\x00\x00", ""),
+        ("a\x00b", "a\ufffdb"),
+        ("\x00", "\ufffd"),
+        ("\x00\x00\x00", "\ufffd\ufffd\ufffd"),
         ("\\u0000", "\\u0000"),  # six characters, none of them NUL
-        ("\\\x00", "\\"),
-        ("\\\\\x00u0000", "\\\\u0000"),
+        ("\\\x00", "\\\ufffd"),
+        ("\\\\\x00u0000", "\\\\\ufffdu0000"),
         ("\n\t\x1f\u2028ü🙂", "\n\t\x1f\u2028ü🙂"),
     ],
 )
-def test_only_nul_characters_are_dropped(text: str, expected: str) -> None:
+def test_only_nul_characters_are_replaced(text: str, expected: str) -> None:
     assert json.loads(dumps(text)) == expected
     assert json.loads(dumps({text: [text]})) == {expected: [expected]}
 
 
-@pytest.mark.parametrize("text", ["half a pair: \ud83d", "\udc80", "\ud83d\x00"])
-def test_half_a_surrogate_pair_can_be_stored(text: str) -> None:
-    """Models stream them: JSON may hold one escaped half of an emoji."""
-    stored = dumps({"text": text})
-    stored.encode("utf-8")
-    assert json.loads(stored)["text"].startswith(text[:-1].rstrip("\ud83d"))
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("half a pair: \ud83d", "half a pair: \ufffd"),
+        ("\udc80", "\ufffd"),
+        ("\ud83d\x00", "\ufffd\ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),  # both halves, as a model may stream them
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+    ],
+)
+def test_halves_of_surrogate_pairs_are_joined_or_replaced(text: str, expected: str) -> None:
+    assert json.loads(dumps({"text": text}).encode()) == {"text": expected}
+    assert storable(text) == expected
 
 
 def test_the_text_is_one_line() -> None:

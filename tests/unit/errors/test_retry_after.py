@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from backend.core.errors.facts import tokens_refused
-from backend.core.errors.retry_after import wait_asked_for
+from backend.core.errors.retry_after import wait_asked_for, wait_in_body, wait_until_reset
 
 NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
 
@@ -19,6 +19,11 @@ NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
         ({"retry-after": "3s"}, 3),
         ({"retry-after": "1m30s"}, 90),
         ({"retry-after": "250ms"}, 0.25),
+        ({"retry-after": "2 minutes"}, 120),
+        ({"retry-after": "1 h, 5 min and 3 s"}, 3_903),
+        ({"retry-after": "2026-11-22T10:00:30Z"}, 30),
+        ({"retry-after": "1795341630"}, 30),  # a moment, which nobody can mean as a wait of 57 years
+        ({"retry-after": "3 apples"}, None),
         ({"retry-after": "0s"}, None),
         ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
         ({"x-ms-retry-after-ms": "250"}, 0.25),
@@ -49,6 +54,17 @@ def test_headers(headers: dict[str, str], seconds: float | None) -> None:
         ("Please try again in 6m0s.", 360),
         ("limit of your current OpenAI S0 pricing tier. Please retry after 86400 seconds.", 86_400),
         ("Please retry in 53.016342224s.", 53.016342224),
+        ("Please wait 20 seconds before you try again.", 20),
+        ("Please wait for 2 minutes.", 120),
+        ("Your limit resets in 3h 20m.", 12_000),
+        ("Retry after 20.", 20),
+        ("Please try again in 1 hour and 5 minutes", 3_900),
+        ("Try again at 2026-11-22T10:05:00Z.", 300),
+        ("Your quota renews on 2026-11-22 11:00 UTC", 3_600),
+        ("429 Quota exceeded. [violations { } , retry_delay {\n  seconds: 34\n}\n]", 34),
+        ('got status 429: {"retryDelay": "34s"}', 34),
+        ("Please retry after 5 failed attempts.", None),
+        ("It was available for 3 users.", None),
         ("Please try again later.", None),
         ("The engine is currently overloaded, please try again in a moment", None),
         ("try again in 0s", None),
@@ -56,7 +72,57 @@ def test_headers(headers: dict[str, str], seconds: float | None) -> None:
     ],
 )
 def test_words(message: str, seconds: float | None) -> None:
-    assert wait_asked_for({}, message) == seconds
+    assert wait_asked_for({}, message, now=NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-reset-requests": "12"}, 12),
+        ({"x-ratelimit-reset-requests": "1m30s"}, 90),
+        ({"x-ratelimit-reset-tokens": "6ms"}, 0.006),
+        ({"x-ratelimit-reset-tokens": "6ms", "x-ratelimit-remaining-tokens": "100"}, None),
+        ({"x-ratelimit-reset-tokens": "6ms", "x-ratelimit-remaining-tokens": "0"}, 0.006),
+        ({"x-ratelimit-reset-tokens": "8.64s", "x-ratelimit-remaining-tokens": "100"}, 8.64),
+        ({"x-ratelimit-reset-tokens": "2s", "x-ratelimit-reset-requests": "7m12s"}, 432),
+        ({"x-ratelimit-reset": "1795341630"}, 30),
+        ({"x-ratelimit-reset": "1795341630000"}, 30),
+        ({"x-ratelimit-reset-requests": "2026-11-22T10:00:45Z"}, 45),
+        ({"x-ratelimit-reset-requests": "Sun, 22 Nov 2026 10:00:50 GMT"}, 50),
+        ({"anthropic-ratelimit-tokens-reset": "2026-11-22T10:00:30Z"}, 30),
+        ({"ratelimit-reset": "30"}, 30),
+        ({"x-ratelimit-reset-requests": "2026-11-22T09:00:00Z"}, None),
+        ({"x-ratelimit-reset-requests": "0s"}, None),
+        ({"x-ratelimit-reset-requests": "soon"}, None),
+        ({"x-ratelimit-limit-requests": "30"}, None),
+        ({}, None),
+    ],
+)
+def test_when_a_limit_is_reset(headers: dict[str, str], seconds: float | None) -> None:
+    assert wait_until_reset(headers, now=NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ({"error": {"details": [{"@type": "RetryInfo", "retryDelay": "34s"}]}}, 34),
+        ([{"error": {"details": [{"retryDelay": "1.5s"}]}}], 1.5),
+        ({"retry_delay": {"seconds": 34}}, 34),
+        ({"retryDelay": {"seconds": "34", "nanos": 500_000_000}}, 34.5),
+        ({"error": {"retry_after": 12}}, 12),
+        ({"retryAfter": "12"}, 12),
+        ({"retry_after_ms": 1500}, 1.5),
+        ({"error": {"metadata": {"headers": {"X-RateLimit-Reset": "1795341630000"}}}}, 30),
+        ({"retry_after": True}, None),
+        ({"retry_after": None}, None),
+        ({"retry_after": "soon"}, None),
+        ({"retry": 5}, None),
+        ("words", None),
+        (None, None),
+    ],
+)
+def test_a_body(body: object, seconds: float | None) -> None:
+    assert wait_in_body(body, now=NOW) == seconds
 
 
 def test_headers_take_precedence_over_words() -> None:

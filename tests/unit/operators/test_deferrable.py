@@ -72,7 +72,7 @@ def test_it_survives_the_dags_serialization(dag: DAG) -> None:
         {"input_data": {"text": "{{ broken"}},
         {"on_execute_callback": print},
         {"pre_execute": print},
-        {"configurable": {"object": object()}},
+        {"agent_config": None, "graph": "package.module:graph", "configurable": {"object": object()}},
     ],
 )
 def test_it_starts_in_a_worker_when_it_has_to(changes: dict[str, Any]) -> None:

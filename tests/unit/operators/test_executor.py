@@ -53,7 +53,7 @@ def make_executor() -> AdoptingLocalExecutor:
 
 
 def task(state: str, number: uuid.UUID | None = None) -> Any:
-    return SimpleNamespace(id=number or uuid.uuid4(), state=state)
+    return SimpleNamespace(id=number or uuid.uuid4(), key=("dag", "task"), state=state, max_tries=2)
 
 
 def test_running_tasks_are_adopted_and_others_restarted(worker: Callable[..., Worker]) -> None:
@@ -63,6 +63,7 @@ def test_running_tasks_are_adopted_and_others_restarted(worker: Callable[..., Wo
     executor = make_executor()
     executor.start()
     assert executor.try_adopt_task_instances([running, queued, lost]) == [queued, lost]
+    assert [one.max_tries for one in (running, queued, lost)] == [2, 2, 3], "it isn't to blame for the lost try"
 
 
 def test_workers_of_another_stack_are_ignored(worker: Callable[..., Worker]) -> None:
@@ -93,19 +94,29 @@ busy.start()
 executor.workers[busy.pid] = busy
 print(busy.pid, flush=True)
 try:
-    raise ConnectionError("the database is away")
+    raise {error}
 finally:
     executor.end()
 """
 
 
-def test_a_scheduler_that_exits_with_an_error_does_not_wait_for_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "status", "marked"),
+    [("ConnectionError('the database is away')", 1, False), ("SystemExit('it was stopped')", 0, True)],
+)
+def test_a_scheduler_that_exits_does_not_wait_for_its_tasks(
+    monkeypatch: pytest.MonkeyPatch, error: str, status: int, marked: bool
+) -> None:
     monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
-    scheduler = subprocess.Popen([sys.executable, "-W", "ignore", "-c", CRASH], stdout=subprocess.PIPE, text=True)
+    if marked:
+        monkeypatch.setenv(MARKER_VARIABLE, f"test-{uuid.uuid4()}")
+    scheduler = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", CRASH.format(error=error)], stdout=subprocess.PIPE, text=True
+    )
     assert scheduler.stdout is not None
     busy = psutil.Process(int(next(line for line in scheduler.stdout if line.strip().isdigit())))
     try:
-        assert scheduler.wait(60) == 1
+        assert scheduler.wait(60) == status
         assert busy.is_running()
     finally:
         busy.kill()

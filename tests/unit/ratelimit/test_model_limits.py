@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from backend.core.ratelimit.configured import ModelLimit, limit_of
+from backend.core.model_names import entry_of
+from backend.core.ratelimit.configured import ModelLimit
 from backend.core.settings import Settings
 
 VARIABLE = "VISUAL_AI_MODEL_LIMITS"
@@ -70,5 +71,5 @@ LIMITS = {
     ],
 )
 def test_the_most_specific_limit_applies(model: str, expected: int | None) -> None:
-    found = limit_of(LIMITS, model)
+    found = entry_of(LIMITS, model)
     assert (found.requests_per_minute if found else None) == expected

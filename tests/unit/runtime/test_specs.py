@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from backend.core.errors.input_error import InputError
-from backend.runtime.specs import is_template, parse_agent, parse_team, without_ellipsis
+from backend.runtime.spec_values import is_template, without_ellipsis
+from backend.runtime.specs import parse_agent, parse_team
+
+FOREIGN = "tests.kit.graphs.foreign"
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,11 @@ from backend.runtime.specs import is_template, parse_agent, parse_team, without_
         ({"agent_config": {"type": "text", "temperature": 3}}, "agent_config", "temperature"),
         ({"agent_config": {"type": "text", "max_tokens": 0}}, "agent_config", "max_tokens"),
         ({"agent_config": {"type": "text", "system_prompt": ""}}, "agent_config", "system_prompt"),
+        ({"agent_config": {"type": "text", "streaming": "no"}}, "agent_config", "streaming has to be true or false"),
+        ({"agent_config": {"type": "extraction", "output_schema": {"type": "object"}, "output_method": "xml"}},
+         "agent_config", "output_method has to be one of json_schema, function_calling, json_mode, prompt"),
+        ({"agent_config": {"type": "text", "output_method": "prompt"}}, "agent_config.output_method", "output_schema"),
+        ({"agent_config": {"streaming": False}, "graph": f"{FOREIGN}:builder"}, "agent_config.streaming", "built-in"),
         ({"input_data": "hello"}, "input_data", "has to be a dict"),
         ({"input_data": ["a"]}, "input_data", "not list"),
         ({"model": 5}, "model", "a model's name"),
@@ -32,7 +40,7 @@ from backend.runtime.specs import is_template, parse_agent, parse_team, without_
         ({"timeout": float("nan")}, "timeout", "above 0"),
         ({"timeout": timedelta(0)}, "timeout", "above 0"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_argument_of_one_agent(arguments: dict[str, Any], field: str, message: str) -> None:
     argument = {"agent_config": {"type": "text"}, "input_data": None, **arguments}
     with pytest.raises(InputError) as raised:

@@ -818,6 +818,61 @@ export interface components {
          * @description One agent: a built-in one, by its `type`, or a graph, by its name in the deployment's langgraph.json.
          */
         AgentEntry: {
+            /** Top P */
+            top_p?: number | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Stop
+             * @description Where the answer is to end
+             */
+            stop?: string | string[] | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Reasoning Effort
+             * @example low
+             */
+            reasoning_effort?: string | null;
+            /** Reasoning */
+            reasoning?: boolean | string | {
+                [key: string]: unknown;
+            } | null;
+            /** Thinking */
+            thinking?: {
+                [key: string]: unknown;
+            } | null;
+            /** Verbosity */
+            verbosity?: string | null;
+            /** Service Tier */
+            service_tier?: string | null;
+            /**
+             * Num Ctx
+             * @description Ollama's context window
+             */
+            num_ctx?: number | null;
+            /**
+             * Num Predict
+             * @description Ollama's name of `max_tokens`
+             */
+            num_predict?: number | null;
+            /** Repeat Penalty */
+            repeat_penalty?: number | null;
+            /**
+             * Extra Body
+             * @description Further fields of the request, for servers that speak OpenAI's protocol
+             */
+            extra_body?: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Model
              * @description A model name as in LangChain's init_chat_model; default: the run's model
@@ -833,6 +888,26 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
+            /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
+            /**
+             * Max Completion Tokens
+             * @description Another name of `max_tokens`
+             */
+            max_completion_tokens?: number | null;
             /**
              * Timeout
              * @description Seconds
@@ -885,7 +960,7 @@ export interface components {
             required: boolean;
             /**
              * Description
-             * @description Describes the agent to a supervisor
+             * @description Describes the agent to a supervisor, and in the result
              */
             description?: string | null;
             /**
@@ -911,7 +986,7 @@ export interface components {
             } | null;
             /**
              * Output Mapping
-             * @description Selects parts of what a graph returns
+             * @description Selects parts of what the agent returns
              * @example {
              *       "answer": "messages.-1.content"
              *     }
@@ -1924,6 +1999,61 @@ export interface components {
          * @description The model that picks the next agent in the mode `supervisor`.
          */
         SupervisorSetup: {
+            /** Top P */
+            top_p?: number | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Stop
+             * @description Where the answer is to end
+             */
+            stop?: string | string[] | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Reasoning Effort
+             * @example low
+             */
+            reasoning_effort?: string | null;
+            /** Reasoning */
+            reasoning?: boolean | string | {
+                [key: string]: unknown;
+            } | null;
+            /** Thinking */
+            thinking?: {
+                [key: string]: unknown;
+            } | null;
+            /** Verbosity */
+            verbosity?: string | null;
+            /** Service Tier */
+            service_tier?: string | null;
+            /**
+             * Num Ctx
+             * @description Ollama's context window
+             */
+            num_ctx?: number | null;
+            /**
+             * Num Predict
+             * @description Ollama's name of `max_tokens`
+             */
+            num_predict?: number | null;
+            /** Repeat Penalty */
+            repeat_penalty?: number | null;
+            /**
+             * Extra Body
+             * @description Further fields of the request, for servers that speak OpenAI's protocol
+             */
+            extra_body?: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Model
              * @description A model name as in LangChain's init_chat_model; default: the run's model
@@ -1939,6 +2069,26 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
+            /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
+            /**
+             * Max Completion Tokens
+             * @description Another name of `max_tokens`
+             */
+            max_completion_tokens?: number | null;
             /**
              * Timeout
              * @description Seconds
@@ -1954,6 +2104,61 @@ export interface components {
          * @description How the results are summarised.
          */
         SynthesisSetup: {
+            /** Top P */
+            top_p?: number | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Seed */
+            seed?: number | null;
+            /**
+             * Stop
+             * @description Where the answer is to end
+             */
+            stop?: string | string[] | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Reasoning Effort
+             * @example low
+             */
+            reasoning_effort?: string | null;
+            /** Reasoning */
+            reasoning?: boolean | string | {
+                [key: string]: unknown;
+            } | null;
+            /** Thinking */
+            thinking?: {
+                [key: string]: unknown;
+            } | null;
+            /** Verbosity */
+            verbosity?: string | null;
+            /** Service Tier */
+            service_tier?: string | null;
+            /**
+             * Num Ctx
+             * @description Ollama's context window
+             */
+            num_ctx?: number | null;
+            /**
+             * Num Predict
+             * @description Ollama's name of `max_tokens`
+             */
+            num_predict?: number | null;
+            /** Repeat Penalty */
+            repeat_penalty?: number | null;
+            /**
+             * Extra Body
+             * @description Further fields of the request, for servers that speak OpenAI's protocol
+             */
+            extra_body?: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Model
              * @description A model name as in LangChain's init_chat_model; default: the run's model
@@ -1969,6 +2174,26 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
+            /**
+             * On Incomplete
+             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
+             */
+            on_incomplete?: ("fail" | "accept") | null;
+            /**
+             * Streaming
+             * @description Whether the model streams its answers
+             */
+            streaming?: boolean | null;
+            /**
+             * Output Method
+             * @description How the model is asked for an `output_schema`
+             */
+            output_method?: ("json_schema" | "function_calling" | "json_mode" | "prompt") | null;
+            /**
+             * Max Completion Tokens
+             * @description Another name of `max_tokens`
+             */
+            max_completion_tokens?: number | null;
             /**
              * Timeout
              * @description Seconds

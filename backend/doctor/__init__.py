@@ -1,0 +1,1 @@
+"""`python -m backend doctor`: what a configured model can do, and what to set for it."""
