@@ -357,13 +357,11 @@ def _incomplete(error: Exception) -> Exception:
     """An error as which a provider's client reports an answer that was cut off, in our form; otherwise the error."""
     if type(error).__name__ != "LengthFinishReasonError":
         return error
-    made = IncompleteAnswerError(
+    return IncompleteAnswerError(
         "the answer was cut off by the token limit (length)",
         known={"finish_reason": "length"},
         remedy="more_tokens",
     )
-    made.__cause__ = error
-    return made
 
 
 def _message(answer: Any) -> AIMessage | None:

@@ -105,15 +105,17 @@ def _without_retries(original: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def accept_refused_streams(*, streaming: bool) -> None:
-    """Make OpenAI's models request an answer whole if their server refuses a stream, or always without `streaming`."""
-    from langchain_openai import AzureChatOpenAI, ChatOpenAI
+    """Make OpenAI's models request an answer whole if their server refuses a stream, or always without `streaming`.
+
+    The models of built-in agents are left alone: `backend/models/adaptation.py` does the same for them.
+    """
+    from langchain_openai import ChatOpenAI
 
     from backend.models.whole_answers import accept_whole_answers_everywhere
 
     accept_whole_answers_everywhere()
-    for kind in (ChatOpenAI, AzureChatOpenAI):
-        kind._astream = _astream(kind._astream, streaming)  # type: ignore[method-assign]  # see above
-        kind._stream = _stream(kind._stream, streaming)  # type: ignore[method-assign]  # see above
+    ChatOpenAI._astream = _astream(ChatOpenAI._astream, streaming)  # type: ignore[method-assign]  # see above
+    ChatOpenAI._stream = _stream(ChatOpenAI._stream, streaming)  # type: ignore[method-assign]  # see above
 
 
 _refused: set[tuple[str, Feature]] = set()
@@ -131,7 +133,7 @@ def _astream(original: Any, default: bool) -> Any:
                     yield chunk
                 return
             except Exception as error:
-                if begun or not _learns(self, error):
+                if begun or not _learns(self, error, asked):
                     raise
         yield _whole(await self._agenerate(*args, **_unstreamed(kwargs)))
 
@@ -149,7 +151,7 @@ def _stream(original: Any, default: bool) -> Any:
                     yield chunk
                 return
             except Exception as error:
-                if begun or not _learns(self, error):
+                if begun or not _learns(self, error, asked):
                     raise
         yield _whole(self._generate(*args, **_unstreamed(kwargs)))
 
@@ -158,6 +160,8 @@ def _stream(original: Any, default: bool) -> Any:
 
 def _asked(model: Any, default: bool, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """The arguments of a stream that the model's server may accept; None if it won't stream."""
+    if _is_built_in(model):
+        return dict(given)
     name = _name(model)
     if (name, "streaming") in _refused or not (default or model.streaming):
         return None
@@ -166,20 +170,27 @@ def _asked(model: Any, default: bool, given: Mapping[str, Any]) -> dict[str, Any
     return dict(given)
 
 
-def _learns(model: Any, error: Exception) -> bool:
-    """Whether the error refuses what has not been refused before. It is then remembered."""
-    name = _name(model)
-    features: tuple[Feature, ...] = ("stream_usage", "streaming")
-    feature = refused_feature(error, [each for each in features if (name, each) not in _refused])
+def _learns(model: Any, error: Exception, asked: Mapping[str, Any]) -> bool:
+    """Whether the error refuses a part of what was asked for, which is then remembered."""
+    if _is_built_in(model):
+        return False
+    used: set[Feature] = {"streaming"} if asked.get("stream_usage") is False else {"streaming", "stream_usage"}
+    feature = refused_feature(error, used)
     if feature is None:
         return False
     log.warning("%s refuses %s; it is asked without from now on: %s", model.model_name, feature, error)
-    _refused.add((name, feature))
+    _refused.add((_name(model), feature))
     return True
 
 
+def _is_built_in(model: Any) -> bool:
+    from backend.models.openai_chat import OpenAIChat
+
+    return isinstance(model, OpenAIChat)
+
+
 def _name(model: Any) -> str:
-    return f"{model.model_name}@{model.openai_api_base or getattr(model, 'azure_endpoint', None)}"
+    return f"{model.model_name}@{model.openai_api_base or ''}"
 
 
 def _unstreamed(given: Mapping[str, Any]) -> dict[str, Any]:

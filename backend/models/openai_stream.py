@@ -100,7 +100,7 @@ class _Chunks:
                         continue
                 yield chunk
         except UnicodeDecodeError as error:
-            raise self._error("The stream is not valid UTF-8.") from error
+            raise self._error("The stream has bytes other than UTF-8.") from error
         if not begun and (text := self._listener.beginning.decode(errors="replace").strip()):
             # A response without events: an error with status 200, or a page of a proxy.
             raise self._error(parsed(text))

@@ -89,13 +89,9 @@ class _Setup(_ModelOptions):
     system_prompt: str | None = Field(None, min_length=1, max_length=MAX_SYSTEM_PROMPT)
     temperature: float | None = Field(None, ge=0, le=2)
     max_tokens: int | None = Field(None, ge=1, strict=True, description="Limit for one response")
-    on_incomplete: Literal["fail", "accept"] | None = Field(None, description="What is done about incomplete answers")
     streaming: bool | None = Field(None, strict=True, description="Whether the model streams its answers")
     output_method: OutputMethod | None = Field(None, description="How the model is asked for an `output_schema`")
     max_completion_tokens: int | None = Field(None, ge=1, strict=True, description="Another name of `max_tokens`")
-    on_incomplete: Literal["fail", "accept"] | None = Field(
-        None, description="Whether an incomplete answer fails under the error policy, or is accepted with a `notice`"
-    )
     timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds")
     error_policy: ErrorPolicy | None = None
 

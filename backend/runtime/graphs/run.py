@@ -140,7 +140,7 @@ def _returned(
         observer.failed_node = node = writers.get(str(error.path[0])) if error.path else None
         by = f", which the node {node!r} wrote," if node else ""
         raise UnstorableOutputError(
-            f"the output can't be passed on: {_pointer(error.path) or 'all of it'}{by} {error.fault}"
+            f"the output can't be passed on: {_pointer(error.path) or 'all of it'}{by} {error.fault}{_advice(observer)}"
         ) from None
     if nulled:
         places = ", ".join(_pointer(path) or "the output" for path in nulled[:3])
@@ -156,7 +156,13 @@ def _not_kept(error: NotKeptError, names: Mapping[str, str], observer: AgentObse
     place = _pointer(error.path)
     observer.failed_node = node = names.get(error.source)
     what = f"the node {node!r} returned" if node else "a reducer of the state made"
-    return UnstorableOutputError(f"{what} what no checkpoint can keep: {place} {error.fault}")
+    return UnstorableOutputError(f"{what} what no checkpoint can keep: {place} {error.fault}{_advice(observer)}")
+
+
+def _advice(observer: AgentObserver) -> str:
+    """What the user of a built-in agent can do, whose nodes are not theirs to change."""
+    own = observer.place.agent_type == "graph"
+    return "" if own else " (if the model wrote it: ask for plain text in the system_prompt, or name another model)"
 
 
 def _channels(result: Any) -> Iterable[str]:

@@ -280,7 +280,7 @@ async def test_an_error_text_that_postgres_rejects(
     [
         (TEXT, {"query": "?"}, None, "text: is missing"),
         (TEXT, {"text": " "}, None, "text: is blank"),
-        ({"type": "text"}, {"text": "x"}, "wrong:model", "unknown provider"),
+        ({"type": "text"}, {"text": "x"}, "cohere:command-r", "needs a key: set COHERE_API_KEY"),
         ({"type": "{{ x }}"}, {"text": "x"}, None, "there is no agent"),
         ({"type": "vision"}, {"image_url": "ftp://x"}, None, "image_url"),
         ({"type": "vision"}, {"image_url": f"upload://{uuid.UUID(int=7)}"}, None, "image_url"),

@@ -28,6 +28,7 @@ from tests.kit.openai.server import OpenAIServer
 from tests.kit.value_kinds import KINDS
 
 GRAPH = "tests.kit.graphs.values:builder"
+STORING = "tests.kit.graphs.values:storing"
 Runner = Callable[..., AgentRunner]
 
 
@@ -182,6 +183,19 @@ async def test_the_results_of_a_team(runner: Runner, database: Database) -> None
         "SELECT jsonb_array_length(output_data #> '{results,numbers,answer}') FROM visual_ai.workflow_executions",
     )
     assert stored == [(5000,)]
+
+
+async def test_items_of_the_store(runner: Runner, database: Database) -> None:
+    """As in an output: converted, or refused in the node that puts them."""
+    values.stored.clear()
+    async with runner() as one:
+        await run_single(one, parse_agent(None, {"kind": "matrix", "place": "answer"}, graph=STORING))
+    assert values.stored == [{"value": [[1.5, None]]}]
+    async with runner(2, again=True) as one:
+        with raises_failure(UnstorableOutputError, match="the item 'values/NUL': /value contains a NUL character"):
+            await run_single(one, parse_agent(None, {"kind": "NUL", "place": "answer"}, graph=STORING))
+    query = "SELECT category, action, node FROM visual_ai.workflow_errors"
+    assert await rows(database, query) == [("invalid_output", "fail", "store")]
 
 
 TEXT = {"text": "The harbour was quiet. Two ships lay at anchor."}

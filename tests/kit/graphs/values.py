@@ -3,6 +3,7 @@
 from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
 
 from tests.kit.value_kinds import KINDS
 
@@ -60,3 +61,21 @@ builder.add_edge(START, "pay")
 builder.add_edge("pay", "produce")
 builder.add_edge("produce", "finish")
 builder.add_edge("finish", END)
+
+
+stored: list[Any] = []
+"""What the store returned for the value that was put there."""
+
+
+async def store(state: State, runtime: Runtime[None]) -> State:
+    assert runtime.store is not None
+    kind = state["kind"]
+    await runtime.store.aput(("values",), kind, {"value": KINDS[kind].make()})
+    item = await runtime.store.aget(("values",), kind)
+    stored.append(item.value if item is not None else None)
+    return {"answer": "done"}
+
+
+storing = StateGraph(State, output_schema=Output)
+storing.add_node(store)
+storing.add_edge(START, "store")

@@ -1,13 +1,15 @@
 """Models that users' graphs make themselves get by with a server that doesn't stream."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
-from langchain_openai import AzureChatOpenAI, ChatOpenAI
+from langchain_openai import ChatOpenAI
 
 from backend.models import client_defaults, whole_answers
+from backend.models.openai_chat import openai_chat
 from tests.kit.openai.refusals import OTHER_ERRORS, STREAM_USAGE, STREAMING
 from tests.kit.openai.server import OpenAIServer
 
@@ -16,9 +18,8 @@ LOOK_UP = [{"name": "look_up", "description": "", "parameters": {}}]
 
 @pytest.fixture(autouse=True)
 def _unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for kind in (ChatOpenAI, AzureChatOpenAI):
-        for name in ("_stream", "_astream"):
-            monkeypatch.setattr(kind, name, getattr(kind, name))
+    for name in ("_stream", "_astream"):
+        monkeypatch.setattr(ChatOpenAI, name, getattr(ChatOpenAI, name))
     for client in (openai.OpenAI, openai.AsyncOpenAI):
         monkeypatch.setattr(client, "_make_sse_decoder", client._make_sse_decoder)
     client_defaults.accept_refused_streams.cache_clear()
@@ -93,4 +94,23 @@ async def test_other_errors_are_raised(openai_server: OpenAIServer, given: tuple
     openai_server.script(status=given[0], body=given[1], times=None)
     with pytest.raises(openai.APIError):
         await chat(openai_server).ainvoke("hello", stream=True)
+    assert streams(openai_server) == [True]
+
+
+async def test_refusals_that_arrive_at_the_same_time(openai_server: OpenAIServer) -> None:
+    client_defaults.accept_refused_streams(streaming=True)
+    refused = STREAMING["openai unverified"]
+    openai_server.script(sends='"stream":true', status=refused[0], body=refused[1], delay=0.2, times=None)
+    model = chat(openai_server)
+
+    async def whole() -> str:
+        return "".join([chunk.text async for chunk in model.astream("hello")])
+
+    assert await asyncio.gather(*(whole() for _ in range(5))) == ["You said: hello"] * 5
+    assert streams(openai_server).count(True) == 5
+
+
+async def test_models_of_built_in_agents_are_left_alone(openai_server: OpenAIServer) -> None:
+    client_defaults.accept_refused_streams(streaming=False)
+    await openai_chat("m", base_url=openai_server.base_url, api_key="test", max_retries=0).ainvoke("hi", stream=True)
     assert streams(openai_server) == [True]

@@ -1,5 +1,6 @@
 """A model is asked in the ways that its server supports: what is requested, how often, and what is told of it."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -119,6 +120,15 @@ async def test_a_stream_may_be_refused_inside_of_the_stream(openai_server: OpenA
     answer = await call(openai_server).ainvoke("hello", {"callbacks": [told]})
     assert answer.text == "You said: hello"
     assert [stream for stream, _ in sent(openai_server)] == [True, False]
+    assert (len(told.notices), told.failed) == (1, [])
+
+
+async def test_refusals_that_arrive_at_the_same_time_are_told_once(openai_server: OpenAIServer) -> None:
+    status, body = STREAMING["openai unverified"]
+    openai_server.script(sends=STREAM, status=status, body=body, delay=0.2, times=None)
+    told, asked = Watcher(), call(openai_server)
+    answers = await asyncio.gather(*(asked.ainvoke("hello", {"callbacks": [told]}) for _ in range(5)))
+    assert [answer.text for answer in answers] == ["You said: hello"] * 5
     assert (len(told.notices), told.failed) == (1, [])
 
 

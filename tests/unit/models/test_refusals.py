@@ -4,8 +4,8 @@ from typing import Any
 
 import openai
 import pytest
-from langchain_openai import ChatOpenAI
 
+from backend.models.openai_chat import openai_chat
 from backend.models.refusals import Feature, is_about_one_schema, refused_feature
 from tests.kit.openai.refusals import FUNCTION_CALLING, JSON_MODE, JSON_SCHEMA, OTHER_ERRORS, STREAM_USAGE, STREAMING
 from tests.kit.openai.server import OpenAIServer
@@ -27,7 +27,7 @@ CASES: list[Case] = [
 
 async def error_of(server: OpenAIServer, status: int, body: Any) -> Exception:
     server.script(status=status, body=body)
-    model = ChatOpenAI(model="m", base_url=server.base_url, api_key="test", max_retries=0)
+    model = openai_chat("m", base_url=server.base_url, api_key="test", max_retries=0)
     with pytest.raises(openai.APIError) as caught:
         await model.ainvoke("hello", stream=True)
     return caught.value

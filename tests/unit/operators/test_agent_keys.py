@@ -93,9 +93,6 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
             "temperature": 0.5,
             "max_tokens": 7,
             "max_completion_tokens": 7,
-            "on_incomplete": "accept",
-            "streaming": False,
-            "output_method": "json_mode",
             "top_p": 0.5,
             "top_k": 3,
             "seed": 7,
@@ -112,8 +109,6 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
             "num_predict": 9,
             "repeat_penalty": 1.1,
             "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
-            "on_incomplete": "accept",
-            "streaming": False,
         }.items()
     },
     "llm_conn_id": ("models", {"argument", "team's argument"}),

@@ -162,7 +162,7 @@ OOM = entry("Process terminated by signal. Likely out of memory error (OOM).", "
         ([entry("Process terminated by signal.", "error", signal_name="SIGTERM")], "ProcessLostError", "shut down"),
         ([entry("Process terminated by signal.", "error", signal=-10)], "ProcessLostError", "the signal -10"),
         ([raised("RuntimeError", "outer words")], "RuntimeError", "Task 'work' failed: RuntimeError: outer words"),
-        ([raised("AirflowTaskTimeout", "Timeout, PID: 7")], "AirflowTaskTimeout", "took longer than its timeout"),
+        ([raised("AirflowTaskTimeout", "Timeout, PID: 7")], "AirflowTaskTimeout", "longer than its timeout allows"),
         ([entry("Dag not found during start up", "error")], "DagNotFound", "did not find its DAG"),
         ([entry("Task not found in Dag during start up", "error")], "DagNotFound", "no longer exists in its DAG"),
         ([entry("Server indicated the task shouldn't be running anymore. Terminating process", "error"),

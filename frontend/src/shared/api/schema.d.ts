@@ -889,11 +889,6 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
-             * On Incomplete
-             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
-             */
-            on_incomplete?: ("fail" | "accept") | null;
-            /**
              * Streaming
              * @description Whether the model streams its answers
              */
@@ -2070,11 +2065,6 @@ export interface components {
              */
             max_tokens?: number | null;
             /**
-             * On Incomplete
-             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
-             */
-            on_incomplete?: ("fail" | "accept") | null;
-            /**
              * Streaming
              * @description Whether the model streams its answers
              */
@@ -2174,11 +2164,6 @@ export interface components {
              * @description Limit for one response
              */
             max_tokens?: number | null;
-            /**
-             * On Incomplete
-             * @description Whether an incomplete answer fails under the error policy, or is accepted with a `notice`
-             */
-            on_incomplete?: ("fail" | "accept") | null;
             /**
              * Streaming
              * @description Whether the model streams its answers
