@@ -10,7 +10,9 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
@@ -223,9 +225,9 @@ class Examination:
         window = context_window(name)
         tokens = round(window * TOO_LONG) if window else UNKNOWN_WINDOW
         cost = cost_usd(name, tokens, 0)
-        if not anyway and cost is not None and cost > MAX_OVERFLOW_COST:
-            detail = f"--overflow sends a prompt that is too long, which costs {cost:.2f} US dollars if it is taken"
-            self._add("context overflow", "not tried", detail)
+        if not anyway and (cost > MAX_OVERFLOW_COST if cost is not None else not _is_near(self.report.address)):
+            price = "is paid for" if cost is None else f"costs {cost:.2f} US dollars"
+            self._add("context overflow", "not tried", f"--overflow sends a prompt that {price} if it isn't refused")
             return
         began = time.monotonic()
         try:
@@ -285,6 +287,15 @@ def _picture(question: str) -> list[str | dict[Any, Any]]:
     Image.new("RGB", (64, 64), (220, 20, 20)).save(drawn, "PNG")
     data = base64.b64encode(drawn.getvalue()).decode("ascii")
     return [{"type": "text", "text": question}, {"type": "image", "base64": data, "mime_type": "image/png"}]
+
+
+def _is_near(address: str | None) -> bool:
+    """Whether an address is in a private network, where a prompt that is taken after all costs nothing but time."""
+    host = (urlsplit(address).hostname or "") if address else ""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return bool(host) and ("." not in host or host.endswith((".local", ".internal")))
 
 
 def _said(error: BaseException) -> str:

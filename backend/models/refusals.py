@@ -7,7 +7,7 @@ wrong guess costs one more request that is refused, because nothing is remembere
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Literal
 
@@ -79,7 +79,8 @@ def _facts(error: BaseException) -> ErrorFacts | None:
         if facts.status is not None:
             return None
         if any(base.__name__ in ("APIError", "ResponseError") for base in type(cause).__mro__):
-            return facts
+            # Without an object from the server, the words are a client's about a stream that it can't read.
+            return facts if isinstance(getattr(cause, "body", None), Mapping) else None
     return None
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from backend.__main__ import app
 from backend.core.settings import Settings, get_settings
+from backend.doctor.examination import _is_near
 from backend.models.resolve import PROVIDERS
 from tests.kit.documents.snippets import snippet
 from tests.kit.openai.refusals import FUNCTION_CALLING, JSON_MODE, JSON_SCHEMA, STREAM_USAGE, STREAMING
@@ -221,6 +222,24 @@ def test_an_expensive_prompt_is_sent_only_on_request(doctor: Doctor, openai_serv
     assert results(doctor("openai:gpt-4.1", "--json"))["context overflow"] == "not tried"
     assert all("ship" not in request.prompt for request in openai_server.requests)
     assert results(doctor("openai:gpt-4.1", "--json", "--overflow"))["context overflow"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("address", "near"),
+    [
+        ("http://127.0.0.1:11434/v1", True),
+        ("http://localhost:8000/v1", True),
+        ("http://192.168.1.7/v1", True),
+        ("http://vllm:8000/v1", True),
+        ("http://[::1]:8000/v1", True),
+        ("http://gpu.internal/v1", True),
+        ("https://api.example.com/v1", False),
+        ("https://8.8.8.8/v1", False),
+        (None, False),
+    ],
+)
+def test_which_servers_get_a_long_prompt_at_an_unknown_price(address: str | None, near: bool) -> None:
+    assert _is_near(address) is near
 
 
 def test_offline_models_say_what_they_are(
