@@ -104,7 +104,7 @@ async def _print_summary(backend: Backend, run: Timeline, *, brief: bool) -> Non
     if brief:
         print(f"end  {'  '.join(facts)}", flush=True)
     if reason := snapshot.get("reason"):
-        print(f"Reason: {formatting.safe(reason)}", flush=True)
+        say(f"Reason: {formatting.safe(reason)}")
     ids = (run.dag_id, run.dag_run_id)
     if run.end == "success" and snapshot["result"] is not None:
         if not brief:

@@ -184,7 +184,6 @@ class Head:
     state: str
     last_seq: int
     pruned_seq: int
-    reason: str | None
 
 
 def heads(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple[str, str], Head]:
@@ -362,11 +361,6 @@ def list_page(
 _REPORTED = (
     "dag_id", "dag_run_id", "state", "progress", "tasks_total", "tasks_done", "started_at", "finished_at", "attempt",
 )  # fmt: skip
-
-
-def end_payload(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of an `end` event: the final state, and why the run did not succeed as far as that is known."""
-    return {"state": row["state"], **({"reason": row["reason"]} if row["reason"] is not None else {})}
 
 
 def workflow_payload(row: Mapping[str, Any]) -> dict[str, Any]:

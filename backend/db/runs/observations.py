@@ -28,7 +28,7 @@ from backend.core.states import (
 from backend.db import notification_causes
 from backend.db.rows import Row, all_rows
 from backend.db.runs import events, reasons, threads
-from backend.db.runs.executions import RunState, end_payload, ensure, workflow_payload
+from backend.db.runs.executions import RunState, ensure, workflow_payload
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 
@@ -164,7 +164,7 @@ def _run_events(connection: Connection, before: Row, values: Mapping[str, Any]) 
     if {"state", "progress", "tasks_total", "tasks_done"} & changed:
         new.append(NewEvent("workflow_update", workflow_payload(after)))
     if "state" in changed and after["state"] in TERMINAL_RUN_STATES:
-        new.append(NewEvent("end", end_payload(after)))
+        new.append(NewEvent("end", {"state": after["state"]}))
     if "state" in changed and after["state"] == "failed":
         notification_causes.run_failed(connection, after)
     return new

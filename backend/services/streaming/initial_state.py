@@ -19,7 +19,7 @@ follows that.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from backend.core.states import TERMINAL_RUN_STATES
@@ -102,9 +102,7 @@ class InitialStates:
         if channel.finished and cursor >= channel.cursor:
             now = await self._status.head(head.dag_id, head.dag_run_id)
             if now.state in TERMINAL_RUN_STATES and now.last_seq <= cursor:
-                yield Chunk(
-                    RETRY_AFTER_END + encode_fields("end", executions.end_payload(asdict(now))), cursor, last=True
-                )
+                yield Chunk(RETRY_AFTER_END + encode_fields("end", {"state": now.state}), cursor, last=True)
 
     async def _state(self, head: Head) -> InitialState:
         while True:
@@ -189,5 +187,5 @@ def _initial_state(snapshot: Snapshot) -> InitialState:
     encoded = [encode_fields(kind, data) for kind, data in state[:-1]]
     encoded.append(encode_fields(*state[-1], seq=state_seq))
     if finished:
-        encoded.append(RETRY_AFTER_END + encode_fields("end", executions.end_payload(row), seq=cursor))
+        encoded.append(RETRY_AFTER_END + encode_fields("end", {"state": row["state"]}, seq=cursor))
     return InitialState(RETRY + b"".join(encoded), cursor, finished)

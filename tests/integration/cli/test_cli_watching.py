@@ -102,8 +102,8 @@ async def test_the_exit_code_says_how_the_run_ended(
     assert late.code == code
     for done in (live, late):
         assert f"\nend  {state}" in done.out
-        reason = "\nReason: Task 'analyse_image' was marked[2J as failed in Airflow by anna.\n"
-        assert (reason in done.out) == (state == "failed")
+        reason = "Reason: Task 'analyse_image' was marked[2J as failed in Airflow by anna.\n"
+        assert (reason in done.err) == (state == "failed")
         assert ("python -m backend result" in done.err) == (state == "success")
         assert ("python -m backend retry" in done.err) == (state != "success")
         assert "Traceback" not in done.err

@@ -41,7 +41,7 @@ export type RunEvent = { seq: number | null } & (
   | { type: "agent_update"; data: AgentUpdate }
   | { type: "token"; data: Token }
   | { type: "error"; data: ErrorOut }
-  | { type: "end"; data: { state: string; reason?: string } }
+  | { type: "end"; data: { state: string } }
 );
 
 export const EVENT_TYPES = ["workflow_update", "task_update", "agent_update", "token", "error", "end"] as const;
