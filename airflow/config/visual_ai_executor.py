@@ -57,8 +57,8 @@ class AdoptingLocalExecutor(LocalExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # Airflow's
         self._orphans: list[psutil.Process] = []
-        self._adopted: dict[str, TaskInstanceKey] = {}
-        self._queued: dict[str, TaskInstanceKey] = {}
+        self._tasks: dict[str, TaskInstanceKey] = {}
+        """The tasks that were queued or adopted and may not have ended yet, by the ids that workers' titles show."""
         self._checked = 0.0
 
     def start(self) -> None:
@@ -72,7 +72,7 @@ class AdoptingLocalExecutor(LocalExecutor):
     def queue_workload(self, workload: Any, session: Session) -> None:
         """Queue a task, and remember its key by the id that its worker's title will show."""
         if isinstance(workload, ExecuteTask):
-            self._queued[str(workload.ti.id)] = workload.key
+            self._tasks[str(workload.ti.id)] = workload.key
         super().queue_workload(workload, session)
 
     def sync(self) -> None:
@@ -93,7 +93,7 @@ class AdoptingLocalExecutor(LocalExecutor):
         for ti in tis:
             running = ti.state == TaskInstanceState.RUNNING
             if running and _shown(str(ti.id), titles):
-                self._adopted[str(ti.id)] = ti.key
+                self._tasks[str(ti.id)] = ti.key
                 continue
             if running:
                 ti.max_tries += 1
@@ -135,30 +135,27 @@ class AdoptingLocalExecutor(LocalExecutor):
 
     def _report_lost_tasks(self) -> None:
         """Report tasks as failed whose worker was killed, by the system for want of memory for example."""
-        own = {task: key for task, key in self._queued.items() if key in self.running}
-        self._queued = own
-        expected = own | self._adopted
         titles = [_title(worker) for worker in self._orphans]
         for pid in self.workers:
             with suppress(psutil.Error):
                 titles.append(_title(psutil.Process(pid)))
-        # Most of these have just ended, or wait in the queue for a worker.
-        unseen = [task for task in expected if not _shown(task, titles)]
+        # Most of these have just ended, or wait for a worker.
+        unseen = [task for task in self._tasks if not _shown(task, titles)]
         if not unseen:
             return
-        silent = datetime.now(UTC) - timedelta(seconds=SILENT_SECONDS)
-        running = (TaskInstance.id.in_(unseen), TaskInstance.state == TaskInstanceState.RUNNING)
+        columns = (TaskInstance.id, TaskInstance.state, TaskInstance.last_heartbeat_at)
         with create_session() as session:
-            found = session.execute(select(TaskInstance.id, TaskInstance.last_heartbeat_at).where(*running)).all()
-        beats = {str(task): beat for task, beat in found}
+            found = session.execute(select(*columns).where(TaskInstance.id.in_(unseen))).all()
+        known = {str(task): (state, beat) for task, state, beat in found}
+        silent = datetime.now(UTC) - timedelta(seconds=SILENT_SECONDS)
         for task in unseen:
-            beat = beats.get(task)
-            if beat is not None and beat > silent:
+            state, beat = known.get(task, (None, None))
+            if state == TaskInstanceState.QUEUED or (state == TaskInstanceState.RUNNING and beat and beat > silent):
                 continue
-            self._adopted.pop(task, None)
-            if task in beats:
-                log.error("The worker of %s was killed", expected[task])
-                self.fail(expected[task], info="its worker process was killed")
+            key = self._tasks.pop(task)
+            if state == TaskInstanceState.RUNNING:
+                log.error("The worker of %s was killed", key)
+                self.fail(key, info="its worker process was killed")
 
 
 def _workers() -> Iterator[psutil.Process]:
