@@ -38,4 +38,4 @@ def test_a_run_that_fails_without_an_error_gets_one_that_says_why(
         assert expected[dag_id] in now["reason"]
         assert [error["message"] for error in now["errors"]] == [now["reason"]]
         shown = stack.command("watch", dag_id, run_id)
-        assert (shown.returncode, f"Reason: {now['reason']}" in shown.stdout) == (1, True), shown.stderr
+        assert (shown.returncode, f"Reason: {now['reason']}" in shown.stderr) == (1, True), shown.stderr
