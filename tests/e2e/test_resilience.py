@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -85,9 +85,18 @@ def slow_scheduler(stack: RunningStack, tmp_path: Path) -> Iterator[None]:
     for file in Path(own).iterdir():
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "slow_plugin.py").write_text(SLOW_LISTENER)
-    stack.restart("scheduler", {name: str(tmp_path)})
+    restart_scheduler(stack, {name: str(tmp_path)})
     yield
-    stack.restart("scheduler", {name: own})
+    restart_scheduler(stack, {name: own})
+
+
+def restart_scheduler(stack: RunningStack, environment: Mapping[str, str]) -> None:
+    """Restart it with further variables, and wait until Airflow knows it."""
+    stack.restart("scheduler", environment)
+    url = f"{stack.airflow_url}/api/v2/monitor/health"
+    wait_until(
+        lambda: httpx.get(url).json()["scheduler"]["status"] == "healthy", timeout=60, what="a healthy scheduler"
+    )
 
 
 def test_nothing_follows_the_end_of_a_run_that_airflow_still_calls_running(

@@ -107,11 +107,9 @@ def test_after_the_supervisor_was_killed_the_stack_restarts_with_its_data(
     assert stack.command("down").returncode == 0
     assert not [process for process in psutil.process_iter() if _marker(process) == str(stack.state)]
     assert "Nothing was running" in stack.command("down").stdout
-    started = time.monotonic()
     result = stack.command("up")
     assert result.returncode == 0, result.stderr
     assert "(once)" not in result.stdout  # Airflow's accounts are still there
-    assert time.monotonic() - started < 90
 
 
 def _marker(process: psutil.Process) -> str | None:
