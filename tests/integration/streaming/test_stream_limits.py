@@ -32,7 +32,7 @@ from tests.kit.waiting import eventually
 
 PATH = path_of(DAG, "run")
 RUN = RunState(DAG, "run", "running")
-HEAD = executions.Head("id", DAG, "run", None, None, "running", 10, 0, None)
+HEAD = executions.Head("id", DAG, "run", None, None, "running", 10, 0)
 
 
 @pytest.fixture
