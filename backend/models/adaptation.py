@@ -117,7 +117,7 @@ class StructuredAnswer:
         given = {} if method is None else {"method": method}
         try:
             shaped = model.with_structured_output(self.schema, include_raw=True, **given) | RunnableLambda(_raw)
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except (ValueError, TypeError, NotImplementedError) as error:  # each integration says so in its own way
             raise UnknownMethodError(str(error)) from error
         return RunnableLambda(self.instructed) | shaped if method == "json_mode" else shaped
 

@@ -14,14 +14,12 @@ wrapped. Whatever a user's code sets explicitly still counts.
   whole, as for built-in agents, and a whole answer is accepted. `VISUAL_AI_STREAMING=false` requests all answers whole.
 """
 
-import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import lru_cache, wraps
 from typing import Any
 
+from backend.models.adaptation import ModeMemory, memory_of
 from backend.models.refusals import Feature, refused_feature
-
-log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
@@ -118,10 +116,6 @@ def accept_refused_streams(*, streaming: bool) -> None:
     ChatOpenAI._stream = _stream(ChatOpenAI._stream, streaming)  # type: ignore[method-assign]  # see above
 
 
-_refused: set[tuple[str, Feature]] = set()
-"""What the servers of models have refused in this process."""
-
-
 def _astream(original: Any, default: bool) -> Any:
     @wraps(original)
     async def astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -162,10 +156,10 @@ def _asked(model: Any, default: bool, given: Mapping[str, Any]) -> dict[str, Any
     """The arguments of a stream that the model's server may accept; None if it won't stream."""
     if _is_built_in(model):
         return dict(given)
-    name = _name(model)
-    if (name, "streaming") in _refused or not (default or model.streaming):
+    memory = _memory(model)
+    if memory.refuses("streaming") or not (default or model.streaming):
         return None
-    if (name, "stream_usage") in _refused:
+    if memory.refuses("stream_usage"):
         return {key: value for key, value in given.items() if key != "stream_options"} | {"stream_usage": False}
     return dict(given)
 
@@ -178,8 +172,7 @@ def _learns(model: Any, error: Exception, asked: Mapping[str, Any]) -> bool:
     feature = refused_feature(error, used)
     if feature is None:
         return False
-    log.warning("%s refuses %s; it is asked without from now on: %s", model.model_name, feature, error)
-    _refused.add((_name(model), feature))
+    _memory(model).learn(feature, f"{model.model_name} refuses {feature}; it is asked without from now on: {error}")
     return True
 
 
@@ -189,8 +182,8 @@ def _is_built_in(model: Any) -> bool:
     return isinstance(model, OpenAIChat)
 
 
-def _name(model: Any) -> str:
-    return f"{model.model_name}@{model.openai_api_base or ''}"
+def _memory(model: Any) -> ModeMemory:
+    return memory_of(f"{model.model_name}@{model.openai_api_base or ''}")
 
 
 def _unstreamed(given: Mapping[str, Any]) -> dict[str, Any]:

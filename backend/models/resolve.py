@@ -241,8 +241,6 @@ def build_model(
     arguments |= params
     if choice.provider == "ollama":  # its integration takes no timeout, but its client does
         arguments = {"client_kwargs": {"timeout": arguments.pop("timeout")}, **arguments}
-        if "max_tokens" in arguments:
-            arguments["num_predict"] = arguments.pop("max_tokens")
     try:
         built = _integrated(choice, arguments)
     except (ValueError, TypeError) as error:
