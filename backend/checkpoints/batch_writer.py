@@ -29,14 +29,13 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection, Pipeline
-from psycopg.errors import SerializationFailure
 from psycopg.rows import DictRow
 
 from backend.checkpoints.pool import CONNECTION
 from backend.core.coalesced_task import OnDemand
 from backend.db.address import plain_url
 from backend.db.outage import retry_until_available, temporary
-from backend.db.runs.threads import HOLD, Claim, holding
+from backend.db.runs.threads import HOLD, Claim, holding, superseded
 
 SHARED_GATHER_SECONDS = 0.05
 """How long operations of a batch's items, or of a triggerer's agents, wait for others to share a transaction. Graphs
@@ -147,7 +146,7 @@ class CheckpointWriter:
         else:
             self._batches.popleft()
             for pending in batch:
-                pending.end(None if pending.sequence.claim in held else _superseded(pending.sequence.claim))
+                pending.end(None if pending.sequence.claim in held else superseded(pending.sequence.claim))
 
     async def _commit(self, batch: Sequence[Pending]) -> set[Claim]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, batch)
@@ -175,9 +174,3 @@ class CheckpointWriter:
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
-
-
-def _superseded(claim: Claim) -> SerializationFailure:
-    return SerializationFailure(
-        f"try {claim.try_number} (epoch {claim.epoch}) of {claim.thread_id} was superseded by another claim"
-    )

@@ -4,10 +4,9 @@ LangGraph's `AsyncPostgresSaver` takes a transaction for every write, and holds 
 reads with it, and leaves writes to a `CheckpointWriter` that is shared by all graphs of a batch or a triggerer. A graph
 therefore never waits for its writes: `flush` does, and so does everything that reads or deletes.
 
-A write that fails is raised by the graph's next write, or by `flush`. It fails with
-`psycopg.errors.SerializationFailure` when a later claim holds the thread (a retry doesn't help), with
-`psycopg.OperationalError` when the database was unavailable for too long (a retry helps), and with another
-`psycopg.Error` when the database refuses the row.
+A write that fails is raised by the graph's next write, or by `flush`. It fails with `SupersededError` when a later
+claim holds the thread (a retry doesn't help), with `psycopg.OperationalError` when the database was unavailable for too
+long (a retry helps), and with another `psycopg.Error` when the database refuses the row.
 
 A value that can't be serialized is refused before anything is queued: the write raises `NotKeptError`, and so does
 everything that follows on its thread, because later checkpoints build on that one. `refused` shows it to the runner at

@@ -90,9 +90,11 @@ class AgentResources:
         if self._checkpoints is not None:
             self._checkpoints.close()
         self.records.close()
-        await self._stack.aclose()
-        if self._http is not None:
-            await self._http.close()
+        try:
+            await self._stack.aclose()
+        finally:
+            if self._http is not None:
+                await self._http.close()
 
     @cached_property
     def store(self) -> ResilientStore:

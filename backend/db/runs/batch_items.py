@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, func, select, text
 from backend.core.jsonable import dumps
 from backend.core.redaction import redact_text
 from backend.db.rows import Row, all_rows
+from backend.db.runs.threads import Claim, held, superseded
 from backend.db.runs.traces import Place
 from backend.db.tables import batch_items as items
 
@@ -44,14 +45,14 @@ _WRITE = text(
 
 
 def write(
-    connection: Connection, execution_id: str, place: Place, thread_id: str, rows: Sequence[Mapping[str, Any]]
+    connection: Connection, execution_id: str, place: Place, claim: Claim, rows: Sequence[Mapping[str, Any]]
 ) -> None:
     """Write the outcomes of items in one statement; each row has the columns from `item_index` to `trace_url`.
 
-    Raises `OperationalError` (serialization failure) when a later try has taken over the batch.
+    Raises `SupersededError` when the batch has been taken over (a retry doesn't help).
     """
-    hold = text("SELECT visual_ai.hold_thread(:thread, :try_number)")
-    connection.execute(hold, {"thread": thread_id, "try_number": place.try_number})
+    if not held(connection, [claim]):
+        raise superseded(claim)
     kept = [{**row, "error": redact_text(row["error"], limit=ERROR_LIMIT) if row["error"] else None} for row in rows]
     connection.execute(
         _WRITE,

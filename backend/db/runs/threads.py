@@ -126,6 +126,12 @@ def held(connection: Connection, claims: Collection[Claim]) -> set[Claim]:
     return {claim for claim in claims if (claim.thread_id, claim.try_number, claim.epoch) in found}
 
 
+def superseded(claim: Claim) -> SupersededError:
+    return SupersededError(
+        f"try {claim.try_number} (epoch {claim.epoch}) of {claim.thread_id} was superseded by another claim"
+    )
+
+
 def thread_of(dag_id: str, dag_run_id: str, task_id: str, map_index: int) -> str:
     """The thread of a task instance, the same for all its tries."""
     return f"{dag_id}/{dag_run_id}/{task_id}/{map_index}"

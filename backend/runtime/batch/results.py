@@ -12,6 +12,7 @@ from backend.db.engine import Database
 from backend.db.outage import retry_until_available
 from backend.db.rows import Row
 from backend.db.runs import batch_items
+from backend.db.runs.threads import Claim
 from backend.db.runs.traces import Place
 from backend.observation.task_context import TaskContext
 
@@ -27,9 +28,9 @@ _WRITE_LIMIT = 500
 class ResultWriter:
     """Writes items' rows, many per transaction. It must not lose any: unlike the recorder, `add` and `close` raise."""
 
-    def __init__(self, database: Database, execution_id: str, place: Place, thread_id: str) -> None:
+    def __init__(self, database: Database, execution_id: str, place: Place, claim: Claim) -> None:
         self._database = database
-        self._target = (execution_id, place, thread_id)
+        self._target = (execution_id, place, claim)
         self._queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(2 * _WRITE_LIMIT)
         self._writer = asyncio.create_task(self._write_all())
         self._error: Exception | None = None

@@ -105,7 +105,7 @@ class _Batch:
             await runner.open_checkpoints(earlier.claim, earlier.known, gather=SHARED_GATHER_SECONDS)
             if self._inputs:  # errors of the agent itself are raised before any item starts
                 progress.model = (await self._prepare(self._input_of(0))).model
-            results = ResultWriter(runner.database, earlier.execution_id, self._place, self._task.thread_id)
+            results = ResultWriter(runner.database, earlier.execution_id, self._place, earlier.claim)
             stack.callback(results.abandon)
             left = (index for index in range(len(self._inputs)) if index not in earlier.done)
             stack.enter_context(rare_collections())

@@ -195,8 +195,8 @@ async def test_items_are_paged(http: httpx.AsyncClient, ulla: Headers, database:
     }  # fmt: skip
     with database.begin() as connection:
         rows = [{"item_index": index, "output": {"n": index}, **kept} for index in range(5)]
-        threads.begin(connection, [ClaimRequest(execution_id, "thread", 1, [], "")])
-        batch_items.write(connection, execution_id, place, "thread", rows)
+        claim = threads.begin_one(connection, ClaimRequest(execution_id, "thread", 1, [], ""))
+        batch_items.write(connection, execution_id, place, claim, rows)
     seen: list[int] = []
     after = -1
     while after is not None:

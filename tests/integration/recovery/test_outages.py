@@ -67,10 +67,11 @@ async def restarted_under(
     work: asyncio.Future[Any], postgres: Cluster, server: OpenAIServer, caplog: pytest.LogCaptureFixture
 ) -> Any:
     """Let the held model call be answered while the server is down, and start it when the answer was to be kept."""
+    caplog.clear()
     await asyncio.to_thread(postgres.stop)
     try:
-        caplog.clear()
         server.release()
+        await asyncio.to_thread(server.wait_for, lambda stats: stats.in_flight == 0)
         await eventually(lambda: "the database is unavailable" in caplog.text)
     finally:
         await asyncio.to_thread(postgres.start)

@@ -199,7 +199,7 @@ async def test_a_superseded_try_writes_no_results(batch: Batch, openai_server: O
     newer = asyncio.create_task(batch(questions(1), try_number=2))
     assert (await newer)["batch"]["succeeded"] == 1
     openai_server.release()
-    with pytest.raises(Exception, match="superseded by try"):
+    with pytest.raises(Exception, match="superseded by another claim"):
         await older
 
 
