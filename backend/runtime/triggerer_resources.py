@@ -30,6 +30,9 @@ IDLE_SECONDS = 30.0
 LEAVE_SECONDS = 8.0
 """How long running agents may take to write their records when the loop is closed. Airflow kills after 10 s."""
 
+KEEPER = "visual-ai-shared-resources"
+"""The name of the asyncio task that keeps them open."""
+
 WAIT_SECONDS = 120.0
 """How long an agent waits for one of the shared connections: hundreds may start at once."""
 
@@ -51,7 +54,7 @@ class _SharedResources:
         self._ready = asyncio.Event()
         self._changed = asyncio.Event()
         # A task of its own, and not that of the first agent: it closes what all of them use.
-        self._keeper = asyncio.create_task(self._keep(), name="visual-ai-shared-resources")
+        self._keeper = asyncio.create_task(self._keep(), name=KEEPER)
 
     @property
     def closed(self) -> bool:

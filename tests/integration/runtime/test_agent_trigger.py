@@ -5,7 +5,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,9 +85,15 @@ async def outcome(trigger: AgentTrigger) -> TriggerEvent:
 
 
 async def closed() -> None:
-    """Wait until nothing is shared any more."""
-    while triggerer_resources._shared:  # noqa: ASYNC110  # another task empties it
-        await asyncio.sleep(0.02)
+    """Wait until what the agents of this loop shared is closed."""
+    keepers = [task for task in asyncio.all_tasks() if task.get_name() == triggerer_resources.KEEPER]
+    await asyncio.gather(*keepers, return_exceptions=True)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left_open() -> AsyncIterator[None]:
+    yield
+    await closed()
 
 
 async def until(condition: Callable[[], Any]) -> None:
