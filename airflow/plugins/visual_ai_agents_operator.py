@@ -40,6 +40,8 @@ class AgentsOperator(BaseOperator):
         starts there if its templates can be rendered there, and in a worker otherwise.
     :param llm_conn_id: the Airflow connection with the models' key and address, of the common-ai provider's type
         `langchain`; by default the environment's. It applies to built-in agents. Templated.
+    :param checkpoint: whether the agents' states are kept, from which a retry resumes. With False nothing of them is
+        stored, and a retry begins, and pays, from the start.
     """
 
     ui_color = "#e8f1ff"
@@ -56,6 +58,7 @@ class AgentsOperator(BaseOperator):
         deferrable: bool | None = None,
         llm_conn_id: str | None = None,
         budget: Mapping[str, Any] | XComArg | None = None,
+        checkpoint: bool = True,
         **kwargs: Any,
     ) -> None:
         self._refuse_unknown(kwargs)
@@ -64,6 +67,9 @@ class AgentsOperator(BaseOperator):
         self.budget = budget
         if not is_template(budget):
             parse_budget(budget)
+        if not isinstance(checkpoint, bool):
+            raise InputError(f"must be True or False, not {checkpoint!r}", field="checkpoint")
+        self.checkpoint = checkpoint
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
@@ -124,7 +130,7 @@ class AgentsOperator(BaseOperator):
             return  # another class may take them
         for name in passed_on:
             if name not in _airflows_arguments() and name != "default_args":
-                own = (*self.template_fields, "on_item_error", "deferrable")
+                own = (*self.template_fields, "on_item_error", "deferrable", "checkpoint")
                 remedy = argument_remedy(name, self.agents_stand, (*own, *_airflows_arguments()))
                 if remedy is not None:
                     raise InputError(remedy, field=name)
@@ -169,6 +175,7 @@ class AgentsOperator(BaseOperator):
             "budget": arguments.pop("budget"),
             "arguments": arguments,
             "llm_conn_id": self.llm_conn_id,
+            "checkpoint": self.checkpoint,
             "ends_task": not (
                 self.outlets or self.multiple_outputs or self.returns_dag_result or self._post_execute_hook
             ),
@@ -202,7 +209,9 @@ class AgentsOperator(BaseOperator):
         keys = provider_keys(settings, credentials)
         for key in keys:
             mask_secret(key)
-        self._agent_task = AgentTask(settings, task_context(context), budget=budget, credentials=credentials)
+        self._agent_task = AgentTask(
+            settings, task_context(context), budget=budget, credentials=credentials, checkpoint=self.checkpoint
+        )
         failure: AgentFailure | None = None
         try:
             result = self._agent_task.run(work)

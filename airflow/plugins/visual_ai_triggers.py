@@ -59,6 +59,7 @@ class AgentTrigger(BaseTrigger):
     :param run_type: the run's type, if the task started in a worker.
     :param llm_conn_id: the connection with the models' key. It is read when the agents run.
     :param budget: the task's budget.
+    :param checkpoint: whether the agents' states are kept.
     :param place: the task instance's `dag_id`, `run_id`, `task_id`, `map_index`, `try_number` and `id`, if the task
         started in a worker. Needed where no triggerer sets `task_instance`: `airflow dags test` runs a trigger in its
         own process, and always resumes the task with the trigger's event.
@@ -74,6 +75,7 @@ class AgentTrigger(BaseTrigger):
         run_type: str | None = None,
         llm_conn_id: str | None = None,
         budget: Mapping[str, Any] | None = None,
+        checkpoint: bool = True,
         place: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
@@ -85,6 +87,7 @@ class AgentTrigger(BaseTrigger):
         self.run_type = run_type
         self.llm_conn_id = llm_conn_id
         self.budget = budget
+        self.checkpoint = checkpoint
         self.place = place
         self._context: Context | None = None
         self._keys: list[str] = []  # must appear in no log and no event
@@ -101,6 +104,7 @@ class AgentTrigger(BaseTrigger):
             "run_type": self.run_type,
             "llm_conn_id": self.llm_conn_id,
             "budget": self.budget,
+            "checkpoint": self.checkpoint,
             "place": self.place,
         }
 
@@ -163,7 +167,13 @@ class AgentTrigger(BaseTrigger):
             mask_secret(key)
             _masked.add(key)
         result, execution_id = await run_deferred(
-            settings, task, work, ends_here=self._ends_here, budget=parse_budget(budget), credentials=credentials
+            settings,
+            task,
+            work,
+            ends_here=self._ends_here,
+            budget=parse_budget(budget),
+            credentials=credentials,
+            checkpoint=self.checkpoint,
         )
         return to_jsonable(result), execution_id
 

@@ -24,6 +24,7 @@ async def run_deferred(
     ends_here: bool,
     budget: Budget | None = None,
     credentials: ModelCredentials | None = None,
+    checkpoint: bool = True,
 ) -> tuple[dict[str, Any], str | None]:
     """Carry out `work`; returns the task's result and the run's id in our records, with all records written.
 
@@ -36,7 +37,15 @@ async def run_deferred(
     started_at = datetime.now(UTC)
     async with (
         shared_resources(settings) as shared,
-        AgentRunner(settings, shared.database, task, budget=budget, shared=shared, credentials=credentials) as runner,
+        AgentRunner(
+            settings,
+            shared.database,
+            task,
+            budget=budget,
+            shared=shared,
+            credentials=credentials,
+            checkpoint=checkpoint,
+        ) as runner,
     ):
         runner.recorder.put_state("running", started_at=started_at)
         try:

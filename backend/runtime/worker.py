@@ -58,8 +58,10 @@ class AgentTask:
         *,
         budget: Budget | None = None,
         credentials: ModelCredentials | None = None,
+        checkpoint: bool = True,
     ) -> None:
         self._credentials = credentials
+        self._checkpoint = checkpoint
         self.execution_id: str | None = None
         """The run's id in our records; known once the task has run."""
         self._settings = settings
@@ -96,7 +98,12 @@ class AgentTask:
         )
         try:
             async with AgentRunner(
-                self._settings, database, self._task, budget=self._budget, credentials=self._credentials
+                self._settings,
+                database,
+                self._task,
+                budget=self._budget,
+                credentials=self._credentials,
+                checkpoint=self._checkpoint,
             ) as runner:
                 running = asyncio.ensure_future(work(runner))
                 with self._lock:

@@ -56,6 +56,23 @@ async def test_a_retry_runs_only_the_failed_node_and_counts_all_tokens(
     assert len(openai_server.requests) == 2
 
 
+async def test_without_checkpoints_nothing_is_stored_and_a_retry_begins_anew(
+    make_runner: MakeRunner, openai_server: OpenAIServer
+) -> None:
+    spec = parse_agent({"type": "text"}, {"text": TEXT, "query": "Where did the third ship go?"})
+    openai_server.script("server_error")
+    async with make_runner(1, checkpoint=False) as first:
+        with pytest.raises(Exception, match="500"):
+            await run_single(first, spec)
+    async with make_runner(2, checkpoint=False) as second:
+        await run_single(second, spec)
+    nodes = [(number, node, state) for number, _, node, state in await trace_nodes(second)]
+    assert nodes[1:3] == [(1, "analyse", "failed"), (2, "prepare", "success")]
+    async with second.database.engine.connect() as connection:
+        kept = await connection.execute(text("SELECT count(*) FROM visual_ai.checkpoints"))
+        assert kept.scalar_one() == 0
+
+
 async def test_finished_agents_of_a_team_are_not_run_again(
     make_runner: MakeRunner, openai_server: OpenAIServer
 ) -> None:

@@ -44,7 +44,9 @@ def context(**changes: Any) -> Any:
 
 
 def test_a_task_starts_in_the_triggerer_when_it_can() -> None:
-    operator = single(input_data={"text": "{{ dag_run.conf.text }} {{ params.size }}"}, llm_conn_id="models", timeout=5)
+    operator = single(
+        input_data={"text": "{{ dag_run.conf.text }} {{ params.size }}"}, llm_conn_id="models", checkpoint=False
+    )
     assert operator.start_from_trigger
     assert operator.start_trigger_args is not None
     given = operator.start_trigger_args.trigger_kwargs
@@ -52,6 +54,7 @@ def test_a_task_starts_in_the_triggerer_when_it_can() -> None:
     assert given["arguments"]["input_data"] == {"text": "{{ dag_run.conf.text }} {{ params.size }}"}
     assert given["llm_conn_id"] == "models"
     assert given["ends_task"]
+    assert given["checkpoint"] is False
     assert AgentTrigger(**given).serialize()[1] == {**given, "conf": None, "run_type": None, "place": None}
 
 

@@ -182,6 +182,13 @@ def test_a_users_graph_takes_no_schema(deferrable: bool) -> None:
         team(agents=[{"name": "a", **own}], deferrable=deferrable)
 
 
+def test_checkpoint_is_a_flag() -> None:
+    with pytest.raises(ValueError, match=r"^checkpoint: must be True or False, not 'no'"):
+        single(checkpoint="no")
+    with pytest.raises(ValueError, match=r"^agent_config.checkpoint: is an argument of the operator"):
+        single(agent_config={**TEXT, "checkpoint": False})
+
+
 def test_a_mapped_operator(dag: DAG) -> None:
     LangGraphOperator.partial(task_id="each", agent_config=TEXT).expand(input_data=[{"text": "a"}, {"text": "b"}])
     assert dag.get_task("each").is_mapped
