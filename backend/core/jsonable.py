@@ -55,7 +55,7 @@ def fault_of(value: Any) -> str | None:
     if isinstance(value, str):
         if "\x00" in value:
             return "contains a NUL character (U+0000), which PostgreSQL can't store; remove or replace it"
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        if not _encodable(value):
             return "contains half of a surrogate pair, which is no character; remove or replace it"
     elif isinstance(value, float):
         if not math.isfinite(value):
@@ -63,6 +63,14 @@ def fault_of(value: Any) -> str | None:
     elif isinstance(value, int) and not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:
         return "is an integer outside 64 bits; send it as a text"
     return None
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()  # a hundred times as fast as a look at each character
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def dumps(value: Any) -> str:

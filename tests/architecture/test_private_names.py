@@ -77,6 +77,15 @@ TABLE = [
         contains(')} <idle>"', ')} {workload.display_name}"'), trace="<idle>",
     ),
     PrivateName(
+        "langgraph", "langgraph.pregel._messages:_state_values", "backend/runtime/graphs/message_stream.py",
+        "LangGraph looks at each character of a text that a node returns", takes("obj"),
+    ),
+    PrivateName(
+        "langgraph", "langgraph.pregel._messages:StreamMessagesHandler.on_chain_end",
+        "backend/runtime/graphs/message_stream.py", "the same",
+        takes("self", "response", "run_id", "parent_run_id", "kwargs"),
+    ),
+    PrivateName(
         "langchain-openai", f"{CHAT_OPENAI}._should_stream_usage", "backend/models/client_defaults.py",
         "no setting asks for the usage of streams where a user's code makes its own model",
         takes("self", "stream_usage", "kwargs"),

@@ -99,11 +99,15 @@ class _Runs:
         wait_until(all_taken, timeout=600, poll=1, what=f"the start of all runs of {dag_id}")
 
     def wait(self, dag_id: str) -> None:
-        """Wait until all started runs have succeeded."""
+        """Wait until all started runs have succeeded. Raises `AssertionError` as soon as one has failed."""
+
+        def count(state: str) -> int:
+            answer = self._airflow.get(f"/api/v2/dags/{dag_id}/dagRuns", params={"state": state, "limit": 1})
+            return int(answer.raise_for_status().json()["total_entries"])
 
         def over() -> bool:
-            answer = self._airflow.get(f"/api/v2/dags/{dag_id}/dagRuns", params={"state": "success", "limit": 1})
-            return int(answer.raise_for_status().json()["total_entries"]) >= self._started[dag_id]
+            assert not count("failed"), f"runs of {dag_id} have failed"
+            return count("success") >= self._started[dag_id]
 
         wait_until(over, timeout=900, poll=0.25, what=f"the end of all runs of {dag_id}")
 

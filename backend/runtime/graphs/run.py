@@ -23,6 +23,7 @@ from backend.core.exact_json import NoJsonFormError, to_json
 from backend.core.jsonable import Path
 from backend.core.problems import pointer
 from backend.observation.recording.observer import AgentObserver, node_path
+from backend.runtime.graphs.message_stream import skip_texts
 
 Graph = Pregel[Any, Any, Any, Any]
 
@@ -61,6 +62,7 @@ async def run_graph(
     if context is None and graph.context_schema is not None:
         context = _default_context(graph.context_schema)
     output: Any = None
+    skip_texts()
     modes: list[StreamMode] = ["tasks", "messages", "values"] if tokens else ["tasks", "values"]
     stream = graph.astream(graph_input, config, context=context, stream_mode=modes, subgraphs=True)
     names: dict[str, str] = {}  # of executions of nodes
