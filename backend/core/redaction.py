@@ -38,6 +38,9 @@ _PREFIXES = ("sk", "pk", "rk", "xoxa", "xoxb", "xoxp", "ghp", "gho", "glpat")
 _MARKS = ("bearer", "eyj", "://", *(prefix + joint for prefix in _PREFIXES for joint in "-_"))
 """Every text that `_SECRETS` matches contains one of these; searching for them is twenty times as fast."""
 
+_LONGEST_SECRET = 8_192
+"""How far beyond its limit a text is searched, in characters, so that no secret is cut in two and overlooked."""
+
 _SHORTEST = 3
 """The length of the shortest text that a pattern matches: `a:b` before an `@` in a URL."""
 
@@ -46,7 +49,13 @@ _WINDOW = 200
 
 
 def redact_text(text: str, *, limit: int | None = None) -> str:
-    """`text` without secrets and embedded images, truncated to `limit` characters."""
+    """`text` without secrets and embedded images, truncated to `limit` characters.
+
+    The cost is bounded by the limit, unless an embedded image begins before it, which is measured as a whole.
+    """
+    size = len(text)
+    if limit is not None and size > limit + _LONGEST_SECRET and ";base64," not in text[: limit + _LONGEST_SECRET]:
+        return f"{redact_text(text[: limit + _LONGEST_SECRET])[:limit]}… ({size} characters)"
     # Most texts are short names and states, and most others contain no image.
     if len(text) >= _SHORTEST:
         if ";base64," in text:
@@ -62,13 +71,14 @@ def redact_text(text: str, *, limit: int | None = None) -> str:
     return text
 
 
-def redact(value: Any, *, limit: int | None = None) -> Any:
+def redact(value: Any, *, limit: int | None = None, total: int | None = None) -> Any:
     """A JSON-compatible copy of `value` without secrets and embedded images.
 
-    With a `limit`, strings are truncated to that many characters, and all of it together to ten times as many; what was
-    left out is counted in its place. Never raises: a value without a JSON form becomes its `str()`.
+    With a `limit`, strings are truncated to that many characters, and all of it together to `total`, by default ten
+    times as many; what was left out is counted in its place. Never raises: a value without a JSON form becomes its
+    `str()`.
     """
-    return _Redaction(limit).redact(value)
+    return _Redaction(limit, total).redact(value)
 
 
 class _Redaction:
@@ -76,9 +86,9 @@ class _Redaction:
 
     __slots__ = ("_around", "_left", "_limit")
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int | None, total: int | None) -> None:
         self._limit = limit
-        self._left = math.inf if limit is None else 10 * limit
+        self._left = math.inf if limit is None else total or 10 * limit
         self._around: set[int] = set()
 
     def redact(self, value: Any) -> Any:

@@ -13,8 +13,11 @@ from backend.core.redaction import redact
 from backend.db.rows import Row, all_rows
 from backend.db.tables import agent_traces as traces
 
-EXCERPT = 20_000
-"""The longest string stored of an agent's input or output, in characters."""
+EXCERPT_BYTES = 16 * 1024
+"""The size of what is stored of an agent's or node's input, and of its output, as JSON text in UTF-8.
+
+A loop of hundreds of steps writes its whole state twice for each of them. The whole values are in its checkpoints.
+"""
 
 SHOWN_ITEMS = 50
 """This many items of a batch, from the first, appear in streams and snapshots one by one. All items have rows."""
@@ -79,9 +82,19 @@ def row(place: Place, **values: Any) -> dict[str, Any]:
         "agent_type": place.agent_type,
         "item_index": place.item,
         **values,
-        "input": redact(values.get("input"), limit=EXCERPT),
-        "output": redact(values.get("output"), limit=EXCERPT),
+        "input": _excerpt(values.get("input")),
+        "output": _excerpt(values.get("output")),
     }
+
+
+def _excerpt(value: Any) -> Any:
+    characters = EXCERPT_BYTES * 3 // 4
+    while True:
+        found = redact(value, limit=characters, total=characters)
+        # A character can be four bytes, or an escape of six.
+        if len(dumps(found).encode()) <= EXCERPT_BYTES:
+            return found
+        characters //= 2
 
 
 _SUPERSEDE = text(
@@ -112,6 +125,25 @@ def supersede(connection: Connection, begun: Sequence[tuple[str, Place]]) -> lis
         },
     )
     return sorted(all_rows(ended), key=lambda row: row["started_at"])
+
+
+_ADD_NOTICE = text(
+    """
+    UPDATE visual_ai.agent_traces SET notice = concat_ws('; ', notice, CAST(:notice AS text))
+    WHERE execution_id = :execution_id AND task_id = :task_id AND map_index = :map_index AND try_number = :try_number
+      AND node IS NULL AND coalesce(item_index, 0) = 0
+    RETURNING execution_id::text, task_id, map_index, try_number, agent_name, agent_type, item_index, node, state,
+        model, started_at, latency_ms, input_tokens, output_tokens, cost_usd, attempt, retries, fallbacks, notice,
+        trace_url
+    """
+)
+
+
+def add_notice(connection: Connection, execution_id: str, place: Place, notice: str) -> list[Row]:
+    """Add something that the user should know to the agents of a try; of a batch, to its first item. Returns their
+    rows, without inputs and outputs."""
+    where = {name: getattr(place, name) for name in ("task_id", "map_index", "try_number")}
+    return all_rows(connection.execute(_ADD_NOTICE, {"execution_id": execution_id, "notice": notice, **where}))
 
 
 def used_before(

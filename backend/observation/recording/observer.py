@@ -27,10 +27,13 @@ from backend.models.attempts import CALL_KEY
 from backend.models.completeness import was_stopped
 from backend.models.usage import CallUsage, Usage, answers, model_named
 from backend.observation.recording.errors import ErrorRecords
-from backend.observation.recording.recorder import Recorder
+from backend.observation.recording.recorder import QUEUE_LIMIT, Recorder
 from backend.observation.recording.records import Events, RunUsage, TraceRow
 from backend.observation.recording.tokens import TokenStream, task_key
 from backend.observation.tracing.agent import AgentTrace
+
+UNWRITTEN_LIMIT = 1_000
+"""Records that a graph may be ahead of the database. Each may hold a state of the graph in memory."""
 
 
 @dataclass(slots=True)
@@ -150,6 +153,10 @@ class AgentObserver(AsyncCallbackHandler):
     def uses(self, model: str | None, notice: str | None) -> None:
         """Report the chosen model, before the agent begins."""
         self._agent.model, self._agent.notice = model, notice
+
+    async def room(self) -> None:
+        """Wait while the database is far behind with what was reported, so that nothing of it has to be dropped."""
+        await self._recorder.room(QUEUE_LIMIT // 2 if self._brief else UNWRITTEN_LIMIT)
 
     def begin(self, input_data: Any) -> None:
         if self.trace is not None:
@@ -288,7 +295,10 @@ class AgentObserver(AsyncCallbackHandler):
         # The row as it is now. Redacting input and output can wait until it is written.
         place, values = self.place, span.values()
         event = None if self._brief else NewEvent("agent_update", traces.payload(traces.row(place, **values)))
-        self._recorder.put(TraceRow(lambda: traces.row(place, **values, input=input_data, output=output), event))
+        ended = span is self._agent and self.finished
+        self._recorder.put(
+            TraceRow(lambda: traces.row(place, **values, input=input_data, output=output), event, dispensable=not ended)
+        )
 
     def _add_to_run(self, usage: Usage) -> None:
         if usage.calls:

@@ -13,17 +13,22 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Self
 
+from sqlalchemy import Connection
+
+from backend.core.events import NewEvent
 from backend.core.states import TaskState
-from backend.db.runs import threads
+from backend.db.runs import threads, traces
 from backend.db.runs.executions import RunState
 from backend.db.runs.threads import Claim
 from backend.db.runs.traces import Place
-from backend.observation.recording.records import Events, Record, StateChange, ThreadClaim
+from backend.observation.recording.records import Events, Record, RowsWithEvents, StateChange, ThreadClaim
 from backend.observation.recording.writer import RecordWriter
 
 log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 10_000
+"""Unwritten records of a task, from which on dispensable ones are left out."""
+
 FLUSH_SECONDS = 70.0
 """A little longer than the writer tries."""
 
@@ -57,13 +62,16 @@ class Recorder:
 
     async def __aexit__(self, *error: object) -> None:
         await self.flush()
+        if self.dropped and not self._gave_up:
+            self._tell_dropped()
+            await self.flush()
         self._writer.forget(self)
         if self.dropped:
             log.error("%s records of this task could not be written to the visual_ai database", self.dropped)
 
     def put(self, record: Record) -> None:
         """Have a record written soon, after those that were put before it."""
-        if self._unwritten >= QUEUE_LIMIT:
+        if self._unwritten >= QUEUE_LIMIT and record.dispensable:
             self.dropped += 1
             return
         self._unwritten += 1
@@ -113,10 +121,20 @@ class Recorder:
         """Let records wait up to `interval` seconds for others, in a task with very many of them."""
         self._writer.relax(interval)
 
-    async def room(self) -> None:
-        """Wait until the queue is at most half full, so that no record has to be dropped."""
-        while self._unwritten > QUEUE_LIMIT // 2:  # noqa: ASYNC110  # an event for each record would cost more
-            await asyncio.sleep(0.02)
+    async def room(self, limit: int = QUEUE_LIMIT // 2) -> None:
+        """Wait until at most `limit` records are unwritten, so that none has to be dropped.
+
+        Like `flush`, it gives up after `FLUSH_SECONDS`: the task goes on without a database.
+        """
+        if self._unwritten <= limit or self._gave_up:
+            return
+        self._writer.hurry()
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                while self._unwritten > limit:  # noqa: ASYNC110  # an event for each record would cost more
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            self._gave_up = True
 
     async def flush(self) -> None:
         """Wait until everything that was put is written or dropped.
@@ -131,6 +149,16 @@ class Recorder:
                 await self._idle.wait()
         except TimeoutError:
             self._gave_up = True
+
+    def _tell_dropped(self) -> None:
+        dropped = self.dropped
+        notice = f"{dropped} records of this try are missing: the database did not take them"
+
+        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
+            noted = traces.add_notice(connection, execution_id, self.place, notice)
+            return [NewEvent("agent_update", traces.payload(row)) for row in noted]
+
+        self.put(RowsWithEvents(write))
 
     def settle(self, records: int, *, dropped: bool = False) -> None:
         """The writer reports that this many records are written or, with `dropped`, can't be."""

@@ -56,6 +56,11 @@ class Record(ABC):
         """Whether nobody needs the record any more."""
         return False
 
+    @property
+    def dispensable(self) -> bool:
+        """Whether the record is left out when far too many wait: a result, a cost, an error or an end never is."""
+        return False
+
     def fail(self, error: Exception) -> None:  # noqa: B027  # most kinds have nobody who waits for them
         """The record can't be written."""
 
@@ -68,6 +73,10 @@ class Events(Record):
     """Events of the run's timeline, and nothing else."""
 
     events: Sequence[NewEvent]
+
+    @property
+    def dispensable(self) -> bool:
+        return True
 
     def add(self, batch: "RecordBatch", source: RecordSource) -> None:
         batch.reported[source] += self.events
@@ -89,6 +98,7 @@ class TraceRow(Record):
 
     values: Callable[[], dict[str, Any]]
     event: NewEvent | None = None
+    dispensable: bool = False
 
     def add(self, batch: "RecordBatch", source: RecordSource) -> None:
         batch.trace_rows.append({**self.values(), "execution_id": batch.report.ids[source]})

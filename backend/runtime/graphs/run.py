@@ -85,6 +85,7 @@ async def run_graph(
                         writers.update(dict.fromkeys(_channels(chunk.get("result")), names.get(chunk["id"], "")))
                         interrupted = interrupted or (bool(chunk.get("interrupts")) and not namespace)
                     await _check_kept(graph, config)
+                    await observer.room()
                 elif not namespace:
                     output = chunk
         if isinstance(graph.checkpointer, BatchedSaver):

@@ -28,6 +28,7 @@ from backend.db.engine import Database, make_async_engine
 from backend.db.runs import events, executions, observations
 from backend.db.runs.executions import RunState
 from backend.db.tables import agent_traces, workflow_errors
+from backend.observation.recording import observer as observer_module
 from backend.observation.recording import recorder as recorder_module
 from backend.observation.recording import run_result, writer
 from backend.observation.recording.records import RowsWithEvents
@@ -400,6 +401,47 @@ async def test_everything_is_recorded_when_the_database_recovers(
         "agent_update text/None running",
         "agent_update text/None success",
     )
+
+
+async def test_a_graph_waits_for_a_database_that_is_slower(
+    openai_server: OpenAIServer, worker_url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Database.run
+
+    async def slowly(self: Database, function: Any, *args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(0.1)
+        return await real(self, function, *args, **kwargs)
+
+    monkeypatch.setattr(Database, "run", slowly)
+    monkeypatch.setattr(recorder_module, "QUEUE_LIMIT", 20)
+    monkeypatch.setattr(observer_module, "UNWRITTEN_LIMIT", 10)
+    async with running(online(worker_url, openai_server)) as runner:
+        await run_single(runner, parse_agent(None, {"steps": 60, "items": []}, graph="tests.kit.graphs.foreign:loop"))
+    assert runner.recorder.dropped == 0
+    found = rows(engine, agent_traces)
+    assert [row["state"] for row in found] == ["success"] * 61
+    assert all(len(dumps([row["input"], row["output"]])) < 33 * 1024 for row in found)
+    assert found[-1]["output"] is not None
+    assert len(execution(engine)["output_data"]["output"]["items"]) == 60
+
+
+async def test_far_too_many_records_leave_the_result_and_the_end(
+    openai_server: OpenAIServer, worker_url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(self: Any) -> None:
+        """Don't wait."""
+
+    monkeypatch.setattr(recorder_module, "QUEUE_LIMIT", 20)
+    monkeypatch.setattr(observer_module.AgentObserver, "room", at_once)
+    async with running(online(worker_url, openai_server)) as runner:
+        runner.recorder.relax(5)
+        await run_single(runner, parse_agent(None, {"steps": 60, "items": []}, graph="tests.kit.graphs.foreign:loop"))
+    assert runner.recorder.dropped > 0
+    (agent,) = [row for row in rows(engine, agent_traces) if row["node"] is None]
+    assert agent["state"] == "success"
+    assert f"{runner.recorder.dropped} records of this try are missing" in agent["notice"]
+    assert log_of(engine)[-1][1]["notice"] == agent["notice"]
+    assert len(execution(engine)["output_data"]["output"]["items"]) == 60
 
 
 async def test_a_rejected_record_does_not_affect_the_others(

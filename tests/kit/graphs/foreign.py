@@ -55,6 +55,28 @@ builder.add_edge("double", END)
 compiled = builder.compile()
 
 
+class Growing(TypedDict, total=False):
+    """A list that grows with each step of a loop."""
+
+    steps: int
+    items: Annotated[list[str], operator.add]
+
+
+def _grow(state: Growing) -> Growing:
+    return {"items": [f"{len(state['items'])} " + "word " * 400]}
+
+
+def _again(state: Growing) -> str:
+    return "grow" if len(state["items"]) < state["steps"] else END
+
+
+_loop = StateGraph(Growing)
+_loop.add_node("grow", _grow)
+_loop.add_edge(START, "grow")
+_loop.add_conditional_edges("grow", _again)
+loop = _loop.compile().with_config(recursion_limit=10_000)
+
+
 def factory() -> StateGraph[Counted, None, Counted, Counted]:
     return builder
 
