@@ -152,6 +152,11 @@ class AirflowClient:
         path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{_segment(task_id)}/{map_index}"
         return await self._read("GET", path, token=token)
 
+    async def xcom(self, dag_id: str, dag_run_id: str, task_id: str, map_index: int) -> Any:
+        """What a task returned. Raises `AirflowRefused` with 404 when it has pushed nothing."""
+        path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{_segment(task_id)}/xcomEntries/return_value"
+        return (await self._read("GET", path, params={"map_index": map_index}))["value"]
+
     @asynccontextmanager
     async def task_log(
         self, dag_id: str, dag_run_id: str, task_id: str, map_index: int, try_number: int, *, token: str | None

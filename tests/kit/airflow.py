@@ -100,6 +100,8 @@ class Run:
     tasks: dict[tuple[str, int], Json] = field(default_factory=dict)
     logs: dict[tuple[str, int, int], Iterable[bytes]] = field(default_factory=dict)
     """Lines of the log, by task, map index and try."""
+    xcoms: dict[tuple[str, int], Any] = field(default_factory=dict)
+    """What the tasks have returned, by task and map index."""
     tasks_updated_at: dict[tuple[str, int], datetime] = field(default_factory=dict)
 
 
@@ -319,6 +321,11 @@ class FakeAirflow:
             ("GET", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._run),
             ("GET", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/(-?[0-9]+)", self._task),
             ("GET", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/logs/([0-9]+)", self._log),
+            (
+                "GET",
+                r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/xcomEntries/return_value",
+                self._xcom,
+            ),
             ("PATCH", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._stop),
             ("POST", r"/api/v2/dags/([^/~]+)/clearTaskInstances", self._clear),
             ("POST", r"/api/v2/dags/~/dagRuns/~/taskInstances/list", self._list_tasks),
@@ -438,6 +445,13 @@ class FakeAirflow:
         if task is None:
             return _refused(404, f"The Mapped Task Instance with task_id: `{task_id}` was not found")
         return httpx.Response(200, json=task)
+
+    def _xcom(self, request: httpx.Request, _: str, dag_id: str, dag_run_id: str, task_id: str) -> httpx.Response:
+        run = self.runs.get((dag_id, dag_run_id))
+        key = task_id, int(request.url.params["map_index"])
+        if run is None or key not in run.xcoms:
+            return _refused(404, "XCom entry with key: `return_value` not found")
+        return httpx.Response(200, json={"key": "return_value", "value": run.xcoms[key]})
 
     def _log(
         self, request: httpx.Request, _: str, dag_id: str, dag_run_id: str, task_id: str, try_number: str

@@ -39,6 +39,7 @@ from backend.db.runs import executions, leftovers, observations
 from backend.services.background import in_background
 from backend.services.recording.airflow_json import run_state, task_state
 from backend.services.recording.explainer import Explainer
+from backend.services.recording.result_restorer import ResultRestorer
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Reconciler:
 
     A pass costs three list calls: the active runs, and the runs and task instances that changed. Runs that are new or
     have changed state cost one more call per 50. Only changes are written. After a pass, failed runs whose records
-    don't say why are explained (`explainer.py`).
+    don't say why are explained (`explainer.py`), and results that did not arrive are restored (`result_restorer.py`).
     """
 
     def __init__(self, settings: Settings, airflow: AirflowClient, database: Database) -> None:
@@ -118,6 +119,7 @@ class Reconciler:
         self._airflow = airflow
         self._database = database
         self._explainer = Explainer(airflow, database)
+        self._restorer = ResultRestorer(airflow, database)
         self._since: datetime | None = None
         self._last_full_reading: datetime | None = None
         self._history: dict[Key, _RunHistory] = {}
@@ -171,7 +173,7 @@ class Reconciler:
                 try:
                     active = await self.reconcile()
                     self._ok, self._reason = True, ""
-                    active += await self._explain()
+                    active += await self._complete()
                 except AirflowError as error:
                     self._fail(str(error))
                 except SQLAlchemyError as error:
@@ -179,13 +181,16 @@ class Reconciler:
                 await self._pause(active)
                 await connection.execute("SELECT 1")  # without the connection the lock is lost
 
-    async def _explain(self) -> int:
-        """Explain failed runs; returns how many are left. What Airflow can't say now is no fault of the pass."""
+    async def _complete(self) -> int:
+        """Explain failed runs and restore missing results; returns how many runs are left to explain. What Airflow
+        can't say now is no fault of the pass."""
         try:
-            return await self._explainer.explain()
+            left = await self._explainer.explain()
+            await self._restorer.restore()
         except AirflowError as error:
-            log.info("failed runs can't be explained now: %s", error)
+            log.info("records of ended runs can't be completed now: %s", error)
             return 1
+        return left
 
     async def _pause(self, active: int) -> None:
         """Wait for the next pass: briefly after one has found something, longer while nothing runs."""
