@@ -20,7 +20,6 @@ async def create_token(credentials: Credentials, response: Response, services: S
     token, expires_in, role = await services.authenticator.sign_in(
         credentials.username, credentials.password.get_secret_value()
     )
-    response.headers["Cache-Control"] = "no-store"
     response.set_cookie(
         COOKIE,
         token,
@@ -38,14 +37,12 @@ async def delete_cookie(response: Response, services: Services) -> None:
 
     Tokens are not stored, so they can't be revoked: a copied token remains valid until it expires.
     """
-    response.headers["Cache-Control"] = "no-store"
     response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=_secure(services))
 
 
 @router.get("/users/me")
-async def get_me(who: SignedIn, response: Response) -> Me:
+async def get_me(who: SignedIn) -> Me:
     """The signed-in user. For a page that was reloaded and has only the cookie."""
-    response.headers["Cache-Control"] = "no-store"
     expires_at = datetime.fromtimestamp(who.expires_at, UTC) if who.expires_at is not None else None
     return Me(user_id=who.username, role=who.role.label, expires_at=expires_at)
 

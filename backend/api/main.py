@@ -26,7 +26,7 @@ from backend.api import (
     workflows,
 )
 from backend.api.event_stream import StreamingApp
-from backend.api.middleware import BodyLimit, RequestId
+from backend.api.middleware import BodyLimit, ResponseHeaders
 from backend.core.settings import Settings, get_settings
 from backend.services.application import run_application
 
@@ -68,6 +68,7 @@ def create_app(
             allow_methods=["GET", "POST", "PUT"],
             allow_headers=[
                 "Authorization",
+                "Cache-Control",
                 "Content-Type",
                 "Idempotency-Key",
                 "Last-Event-ID",
@@ -75,7 +76,7 @@ def create_app(
             ],
             expose_headers=["Location", "Retry-After", "X-Request-ID", "X-Try-Number"],
         )
-    app.add_middleware(RequestId)
+    app.add_middleware(ResponseHeaders)
     metrics.install(app)
     for router in (
         auth.router,

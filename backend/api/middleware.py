@@ -1,4 +1,7 @@
-"""Middleware for every request: its id, and the limit on its body. Pure ASGI, so that streams are not buffered."""
+"""Middleware for every request: headers of its response, and the limit on its body.
+
+Pure ASGI, so that streams are not buffered.
+"""
 
 import json
 import logging
@@ -18,8 +21,9 @@ _ACCEPTABLE_ID = re.compile(r"[\w.:-]{1,128}\Z")
 _MULTIPART_OVERHEAD = 64 * 1024
 
 
-class RequestId:
-    """Sets `X-Request-ID` on every response: the request's own if it is well-formed, or else a new one."""
+class ResponseHeaders:
+    """Sets the headers of every response: `X-Request-ID` is the request's own if it is well-formed, or else a new one;
+    `Cache-Control: no-store` where the response says nothing else, because what is sent here changes or is private."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -38,7 +42,9 @@ class RequestId:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         try:

@@ -75,7 +75,6 @@ async def system_health(services: Services, _: Reader, response: Response) -> Sy
     health = await services.health.system()
     if health.status == "unhealthy":
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    response.headers["Cache-Control"] = "no-store"
     return health
 
 

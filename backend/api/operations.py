@@ -23,7 +23,6 @@ async def readyz(services: Services, response: Response) -> dict[str, str]:
     ready, checks = await services.health.ready()
     if not ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    response.headers["Cache-Control"] = "no-store"
     return {"status": "ready" if ready else "not ready", **checks}
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 
 from backend.api.deps import Services, SignedIn
 from backend.api.schemas.preferences import PreferencesBody, PreferencesOut, TargetOut, ThresholdsBody
@@ -15,15 +15,13 @@ router = APIRouter(prefix="/users/me/preferences", tags=["preferences"])
 
 
 @router.get("")
-async def get_preferences(who: SignedIn, services: Services, response: Response) -> PreferencesOut:
+async def get_preferences(who: SignedIn, services: Services) -> PreferencesOut:
     """Your preferences. The secrets of notification targets are never returned."""
-    return _out(await services.preferences.get(who), services, response)
+    return _out(await services.preferences.get(who), services)
 
 
 @router.put("")
-async def put_preferences(
-    body: PreferencesBody, who: SignedIn, services: Services, response: Response
-) -> PreferencesOut:
+async def put_preferences(body: PreferencesBody, who: SignedIn, services: Services) -> PreferencesOut:
     """Replace all your preferences. A notification target keeps its secret if the request contains none.
 
     The model and the budget apply to runs that are triggered for you from now on.
@@ -44,11 +42,10 @@ async def put_preferences(
             for target in body.notification_targets
         ],
     )
-    return _out(await services.preferences.put(who, requested), services, response)
+    return _out(await services.preferences.put(who, requested), services)
 
 
-def _out(kept: Preferences, services: Application, response: Response) -> PreferencesOut:
-    response.headers["Cache-Control"] = "no-store"
+def _out(kept: Preferences, services: Application) -> PreferencesOut:
     return PreferencesOut(
         default_model=kept.default_model,
         budget=BudgetBody(**kept.budget) if kept.budget is not None else None,

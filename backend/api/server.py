@@ -35,6 +35,7 @@ class Server(uvicorn.Server):
             **options,  # type: ignore[arg-type]  # uvicorn's own
         )
         super().__init__(config)
+        logging.getLogger("uvicorn.access").addFilter(_without_query)
         self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -49,6 +50,14 @@ class Server(uvicorn.Server):
         if application is not None:
             application.streams.close()
         await super().shutdown(sockets)
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Take the query out of a line of the access log: it may hold what nobody but its sender should know."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:
+        client, method, path, *rest = record.args
+        record.args = (client, method, str(path).partition("?")[0], *rest)
+    return True
 
 
 class _Connection(HttpToolsProtocol):

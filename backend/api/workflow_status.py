@@ -24,7 +24,7 @@ from backend.api.schemas.workflows import (
 )
 from backend.core.errors.category import Category
 from backend.core.log_text import as_text
-from backend.core.problems import FieldError, Invalid
+from backend.core.problems import FieldError, Invalid, NotFound
 from backend.core.states import TERMINAL_RUN_STATES
 from backend.db.runs.batch_items import item_json
 from backend.services.application import Application
@@ -111,9 +111,14 @@ async def stream_status(
     after that event, without loss. The server closes the stream after `end`.
     """
     cursor = _cursor(last_event_id_header or last_event_id)
-    stream = await services.streams.open(who, dag_id, dag_run_id, cursor)
+    try:
+        stream = await services.streams.open(who, dag_id, dag_run_id, cursor)
+    except NotFound:
+        if dag_run_id == "result":  # of a run of the DAG `stream`, whose path reads like this one
+            return await get_result("stream", dag_id, who, services)
+        raise
     if wants_head(request):
-        return Response(headers={"Cache-Control": "no-store"}, media_type="text/event-stream")
+        return Response(media_type="text/event-stream")
     return EventStream(stream)
 
 
@@ -163,7 +168,7 @@ async def get_result(
     set.
     """
     result = await services.status.result(who, dag_id, dag_run_id, partial=partial)
-    return Response(result, media_type="application/json", headers={"Cache-Control": "no-store"})
+    return Response(result, media_type="application/json")
 
 
 @router.get("/{dag_id}/{dag_run_id}/tasks/{task_id}/logs", response_class=Response, responses=LOG_DOC)  # type: ignore[arg-type]  # as above
@@ -196,7 +201,6 @@ async def get_logs(
         _json(log.lines) if as_json else _text(log.lines),
         media_type=NDJSON if as_json else "text/plain",
         headers={
-            "Cache-Control": "no-store",
             "Vary": "Accept",
             "X-Accel-Buffering": "no",
             "X-Content-Type-Options": "nosniff",
@@ -212,7 +216,8 @@ async def _json(pages: AsyncIterator[list[bytes]]) -> AsyncIterator[bytes]:
 
 async def _text(pages: AsyncIterator[list[bytes]]) -> AsyncIterator[str]:
     async for lines in pages:
-        if text := "\n".join(filter(None, map(as_text, lines))):
+        text = "\n".join(filter(None, map(as_text, lines)))
+        if text or not lines:
             yield text + "\n"
 
 

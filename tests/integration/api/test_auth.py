@@ -256,7 +256,7 @@ def test_development_needs_no_secret() -> None:
 
 
 async def test_only_configured_origins_may_call_the_api(database_url: str, airflow: FakeAirflow) -> None:
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,cache-control"}
     named, other = {"Origin": "https://pages.test"}, {"Origin": "https://elsewhere.test"}
     async with (
         application(database_url, airflow, cors_origins=("https://pages.test",)) as app,

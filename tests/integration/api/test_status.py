@@ -120,6 +120,19 @@ async def test_a_list_contains_no_inputs_and_outputs(http: httpx.AsyncClient, ul
     answer = await http.get("/workflow-status", headers=ulla)
     assert len(answer.content) < 2_000
     assert answer.json()["executions"][0]["state"] == "success"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_dag_may_be_called_stream(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
+    run(database, "success", dag_id="stream", result={"output": 1})
+    run(database, "success", "result")
+    for path in ("stream/run", "stream/stream/run", "stream/run/result", f"stream/{DAG}/result", f"{DAG}/result"):
+        answer = await http.get(f"/workflow-status/{path}", headers=ulla)
+        assert answer.status_code == 200, path
+        streams = path in ("stream/stream/run", f"stream/{DAG}/result")
+        assert answer.headers["content-type"].startswith("text/event-stream" if streams else "application/json"), path
+    assert (await http.get("/workflow-status/stream/run/result", headers=ulla)).json() == {"output": 1}
+    assert (await http.get("/workflow-status/stream/none/result", headers=ulla)).status_code == 404
 
 
 async def test_a_result_is_returned_alone_and_complete(

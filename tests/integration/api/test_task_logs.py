@@ -343,8 +343,9 @@ async def test_following_waits_for_a_task_that_has_not_started(
         assert (await skipped).headers["x-try-number"] == "1"
 
 
+@pytest.mark.parametrize("kind", ["application/x-ndjson", "text/plain"])
 async def test_following_sends_heartbeats_and_ends_when_the_token_expires(
-    database_url: str, airflow: FakeAirflow, quickly: None, monkeypatch: pytest.MonkeyPatch
+    database_url: str, airflow: FakeAirflow, quickly: None, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(logs, "HEARTBEAT", 0.1)
     airflow.set_run(DAG, RUN, "running")
@@ -354,7 +355,7 @@ async def test_following_sends_heartbeats_and_ends_when_the_token_expires(
         served(app) as address,
         httpx.AsyncClient(base_url=address) as http,
     ):
-        headers = {**await sign_in(http, "ulla"), **NDJSON}
+        headers = {**await sign_in(http, "ulla"), "Accept": kind}
         got = b""
         with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012  # it breaks while it is read
             async with http.stream("GET", LOGS, params={"follow": True, "after": 9}, headers=headers) as response:
