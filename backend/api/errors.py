@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from backend.core.jsonable import MAX_DEPTH
+from backend.core.jsonable import MAX_INPUT_DEPTH
 from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, pointer
 from backend.db.outage import database_problem
 
@@ -62,7 +62,7 @@ def install(app: FastAPI) -> None:
     async def on_http(_: Request, error: HTTPException) -> JSONResponse:
         # The parser's own limits: FastAPI reports both as a mere 400.
         if isinstance(error.__cause__, RecursionError):
-            return problem_response(_invalid_body(f"is nested more than {MAX_DEPTH} levels deep"))
+            return problem_response(_invalid_body(f"is nested more than {MAX_INPUT_DEPTH} levels deep"))
         if isinstance(error.__cause__, ValueError) and "integer string conversion" in str(error.__cause__):
             return problem_response(_invalid_body("contains a number that is too long"))
         body: dict[str, Any] = {

@@ -14,6 +14,9 @@ from pydantic_core import to_jsonable_python
 MAX_DEPTH = 200
 """Levels of lists and objects that a value may be nested. Later parsers have limits of their own."""
 
+MAX_INPUT_DEPTH = 64
+"""The same for what a run is started with, which Airflow renders, serialises and shows, each with limits of its own."""
+
 LARGEST_INTEGER = 2**63 - 1
 """What other parsers of JSON read without loss, and databases store."""
 
@@ -32,14 +35,14 @@ def to_jsonable(value: Any) -> Any:
 
 
 def unstorable(value: Any) -> tuple[Path, str] | None:
-    """The first part of a parsed JSON value that JSON or PostgreSQL does not allow: its path and what is wrong."""
+    """The first part of a run's input that JSON, PostgreSQL or Airflow does not allow: its path and what is wrong."""
     pending: list[tuple[Path, Any]] = [((), value)]
     while pending:
         path, part = pending.pop()
         if (fault := fault_of(part)) is not None:
             return path, fault
-        if isinstance(part, dict | list) and len(path) >= MAX_DEPTH:
-            return path, f"is nested more than {MAX_DEPTH} levels deep"
+        if isinstance(part, dict | list) and len(path) >= MAX_INPUT_DEPTH:
+            return path, f"is nested more than {MAX_INPUT_DEPTH} levels deep"
         if isinstance(part, dict):
             for key, below in part.items():
                 if isinstance(key, str) and (fault := fault_of(key)) is not None:

@@ -295,7 +295,8 @@ async def test_an_invalid_body_is_refused(
         ('{"a/b\\u0000": 1}', "/a~1b\x00"),
         (str(2**63), ""),
         (f"[{-(2**63) - 1}]", "/0"),
-        ("[" * 300 + "]" * 300, "/0" * 199),
+        ("[" * 64 + "]" * 64, "/0" * 63),
+        ("[" * 500 + "]" * 500, "/0" * 63),
     ],
 )
 async def test_values_that_json_does_not_allow_are_refused(
@@ -307,6 +308,13 @@ async def test_values_that_json_does_not_allow_are_refused(
     response = await http.post("/workflows/trigger", content=content, headers=headers)
     assert pointers(response) == [f"/input_data/extra{place}"]
     assert (rows(database_url), airflow.triggers) == (NOTHING, [])
+
+
+async def test_deeply_nested_input_is_accepted_up_to_the_limit(http: httpx.AsyncClient, ulla: Headers) -> None:
+    deepest: Any = 1
+    for _ in range(63):
+        deepest = [deepest]
+    assert (await send(http, ulla, input_data={**BODY["input_data"], "extra": deepest})).status_code == 202
 
 
 @pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, '{"a":' * 3000 + "1" + "}" * 3000, "9" * 5000])
