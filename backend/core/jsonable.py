@@ -7,6 +7,7 @@ an agent returns is data that others compute with; `exact_json` converts it.
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -36,20 +37,24 @@ def to_jsonable(value: Any) -> Any:
 
 def unstorable(value: Any) -> tuple[Path, str] | None:
     """The first part of a run's input that JSON, PostgreSQL or Airflow does not allow: its path and what is wrong."""
-    pending: list[tuple[Path, Any]] = [((), value)]
+    if not isinstance(value, dict | list):
+        fault = fault_of(value)
+        return ((), fault) if fault is not None else None
+    pending: list[tuple[Path, dict[str, Any] | list[Any]]] = [((), value)]
     while pending:
-        path, part = pending.pop()
-        if (fault := fault_of(part)) is not None:
-            return path, fault
-        if isinstance(part, dict | list) and len(path) >= MAX_INPUT_DEPTH:
+        path, whole = pending.pop()
+        if len(path) >= MAX_INPUT_DEPTH:
             return path, f"is nested more than {MAX_INPUT_DEPTH} levels deep"
-        if isinstance(part, dict):
-            for key, below in part.items():
-                if isinstance(key, str) and (fault := fault_of(key)) is not None:
+        if isinstance(whole, dict):
+            for key in whole:
+                if (fault := fault_of(key)) is not None:
                     return (*path, key), f"is a key that {fault}"
-                pending.append(((*path, key), below))
-        elif isinstance(part, list):
-            pending.extend(((*path, index), below) for index, below in enumerate(part))
+        parts: Iterable[tuple[str | int, Any]] = whole.items() if isinstance(whole, dict) else enumerate(whole)
+        for step, part in parts:
+            if isinstance(part, dict | list):
+                pending.append(((*path, step), part))
+            elif (fault := fault_of(part)) is not None:
+                return (*path, step), fault
     return None
 
 
