@@ -71,6 +71,7 @@ class EventStream(EventSourceResponse):
             async with aclosing(self._chunks):
                 await self._stream_response(send_body)
         except SendTimeoutError:
+            self._stream.cut()
             # An orderly close would wait for the client to read what is buffered.
             if (transport := scope["state"].get(TRANSPORT)) is not None:
                 transport.abort()

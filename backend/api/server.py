@@ -1,5 +1,6 @@
 """The HTTP server of one backend process."""
 
+import asyncio
 import gc
 import logging
 import resource
@@ -60,8 +61,22 @@ def _without_query(record: logging.LogRecord) -> bool:
     return True
 
 
+_VANISHED = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
+"""TCP options (seconds, a count, milliseconds) with which a host that vanishes is noticed within a minute, whether or
+not something is being sent to it. Systems that don't know one keep their own default: hours, or 15 minutes."""
+
+
 class _Connection(HttpToolsProtocol):
     """Makes the connection's transport available to the response, which may have to abort it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _VANISHED.items():
+                if hasattr(socket, name):
+                    connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -159,6 +159,10 @@ class Stream:
                 elif not frames and (who.expires_at is None or time.time() < who.expires_at):
                     yield _HEARTBEAT
 
+    def cut(self) -> None:
+        """The client has not read for so long that its connection is aborted."""
+        self._streams.dropped += 1
+
     def leave(self) -> None:
         """The client has disconnected: end the stream."""
         if self._subscription is not None:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -219,6 +220,27 @@ async def test_a_client_that_reads_nothing_is_disconnected(
             for _ in range(60):
                 await asyncio.to_thread(writer.say, execution_id, "x" * 200_000)
             await eventually(lambda: streams.open_streams == 0)
+        assert streams.dropped == 1
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux shows the timers of connections")
+async def test_a_host_that_vanishes_is_noticed_within_a_minute(
+    database_url: str, airflow: FakeAirflow, writer: LogWriter
+) -> None:
+    execution_id = writer.observe(RUN)
+    async with backend(database_url, airflow) as (app, http):
+        streams, port = app.state.application.streams, http.base_url.port or 0
+        with socket.create_connection((http.base_url.host, port)) as silent:
+            silent.sendall(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            await eventually(lambda: streams.open_streams == 1)
+            await asyncio.to_thread(writer.say, execution_id, "x")
+            mine, peer = f":{port:04X}", f":{silent.getsockname()[1]:04X}"
+            table = await asyncio.to_thread(Path("/proc/net/tcp").read_text)
+            lines = [line.split() for line in table.splitlines()[1:]]
+            (timer,) = [line[5] for line in lines if line[1].endswith(mine) and line[2].endswith(peer)]
+        kind, _, left = timer.partition(":")
+        assert kind == "02", "the keep-alive timer"
+        assert int(left, 16) <= 20 * 100, "hundredths of a second"
 
 
 def frames(count: int, size: int = 10, start: int = 1) -> list[Frame]:
