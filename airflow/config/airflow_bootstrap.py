@@ -24,6 +24,7 @@ SERVICE_PERMISSIONS = [
     ("can_read", "Task Logs"),
     ("can_read", "Audit Logs"),  # who or what ended a run
     ("can_read", "XComs"),
+    ("can_read", "Pools"),  # whether one is full
     ("can_read", "HITL Detail"),
     ("can_edit", "HITL Detail"),  # passing on a person's answer
     ("can_read", "ImportError"),

@@ -230,7 +230,7 @@ def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:
     return {
         **{name: row[name] for name in kept},
         "execution_id": str(row["id"]),
-        "reason": row["reason"] if row["state"] in TERMINAL_RUN_STATES else None,
+        "reason": row["reason"] if row["state"] in TERMINAL_RUN_STATES else row["waits_for"],
         "usage": Usage(input_tokens=row["input_tokens"], output_tokens=row["output_tokens"]),
         "cost_usd": float(row["cost_usd"]) if row["cost_usd"] is not None else None,
         **run_urls(services, dag_id, dag_run_id),

@@ -152,6 +152,10 @@ class AirflowClient:
         path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{_segment(task_id)}/{map_index}"
         return await self._read("GET", path, token=token)
 
+    async def pool(self, name: str) -> dict[str, Any]:
+        """A pool with its slots. Raises `AirflowRefused` with 404 when there is none."""
+        return await self._read("GET", f"/api/v2/pools/{_segment(name)}")
+
     async def xcom(self, dag_id: str, dag_run_id: str, task_id: str, map_index: int) -> Any:
         """What a task returned. Raises `AirflowRefused` with 404 when it has pushed nothing."""
         path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{_segment(task_id)}/xcomEntries/return_value"

@@ -52,6 +52,7 @@ workflow_executions = Table(
     Column("updated_at", _Time, nullable=False),
     Column("cancel_requested_at", _Time),
     Column("reason", Text),
+    Column("waits_for", Text),
 )
 
 workflow_tasks = Table(

@@ -126,6 +126,10 @@ class FakeAirflow:
         """Airflow's own log of what people and the scheduler did, oldest first."""
         self.followers: dict[str, dict[str, list[str]]] = {}
         """For each DAG, its tasks and the tasks downstream of each."""
+        self.dead: set[str] = set()
+        """The components that are not running."""
+        self.taken_slots: dict[str, int] = {}
+        """For each pool, how many of its 128 slots are taken."""
         self.log: list[str] = []
         """`METHOD path` of each request, oldest first."""
         self.askers: list[tuple[str, str]] = []
@@ -217,6 +221,7 @@ class FakeAirflow:
             "hostname": "worker-1" if state is not None else "",
             "operator": "PythonOperator",
             "queue": "default",
+            "pool": "default_pool",
             "note": None,
             "start_date": now if state is not None else None,
             "end_date": now if state in ("success", "failed") else None,
@@ -314,6 +319,7 @@ class FakeAirflow:
             ("GET", r"/api/v2/dags", self._list_dags),
             ("GET", r"/api/v2/importErrors", self._list_import_errors),
             ("GET", r"/api/v2/eventLogs", self._list_events),
+            ("GET", r"/api/v2/pools/([^/]+)", self._pool),
             ("GET", r"/api/v2/dags/([^/~]+)/details", self._details),
             ("GET", r"/api/v2/dags/([^/~]+)/tasks", self._dag_tasks),
             ("POST", r"/api/v2/dags/([^/~]+)/dagRuns", self._trigger),
@@ -354,7 +360,8 @@ class FakeAirflow:
         beat = datetime.now(UTC).isoformat()
         parts: Json = {"metadatabase": {"status": "healthy"}}
         for name in ("scheduler", "triggerer", "dag_processor"):
-            parts[name] = {"status": "healthy", f"latest_{name}_heartbeat": beat}
+            status = "unhealthy" if name in self.dead else "healthy"
+            parts[name] = {"status": status, f"latest_{name}_heartbeat": beat}
         return httpx.Response(200, json=parts)
 
     def _user_details(self, _: httpx.Request, asking: str, name: str) -> httpx.Response:
@@ -387,6 +394,12 @@ class FakeAirflow:
         if dag_id not in self.dags:
             return _refused(404, f"The Dag with ID: `{dag_id}` was not found")
         return httpx.Response(200, json=self.dags[dag_id])
+
+    def _pool(self, _: httpx.Request, __: str, name: str) -> httpx.Response:
+        taken = self.taken_slots.get(name, 0)
+        return httpx.Response(
+            200, json={"name": name, "slots": 128, "occupied_slots": taken, "open_slots": 128 - taken}
+        )
 
     def _dag_tasks(self, _: httpx.Request, __: str, dag_id: str) -> httpx.Response:
         followers = self.followers.get(dag_id, {"validate_input": ["analyse_image"], "analyse_image": []})

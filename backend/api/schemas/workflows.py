@@ -332,7 +332,8 @@ class ExecutionOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     reason: str | None = Field(
-        description="Why the run failed or was cancelled; null in every other state, and until it is known"
+        description="Why the run failed or was cancelled, or what an active run waits for that doesn't go on; null "
+        "otherwise, and until it is known"
     )
     usage: Usage
     cost_usd: float | None

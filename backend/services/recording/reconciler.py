@@ -40,6 +40,7 @@ from backend.services.background import in_background
 from backend.services.recording.airflow_json import run_state, task_state
 from backend.services.recording.explainer import Explainer
 from backend.services.recording.result_restorer import ResultRestorer
+from backend.services.recording.stalls import Stalls
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,9 @@ IDLE_FACTOR = 2.5
 
 FULL_READING = timedelta(seconds=30)
 """How often all task instances of active runs are read, not only those that changed."""
+
+STALLS_SECONDS = 15.0
+"""How often runs that stand still are looked for."""
 
 QUICK_FACTOR = 0.25
 """How much shorter the pause is after a pass has found something unreported."""
@@ -120,10 +124,12 @@ class Reconciler:
         self._database = database
         self._explainer = Explainer(airflow, database)
         self._restorer = ResultRestorer(airflow, database)
+        self._stalls = Stalls(airflow, database)
         self._since: datetime | None = None
         self._last_full_reading: datetime | None = None
         self._history: dict[Key, _RunHistory] = {}
         self._found_at = -QUICK_SECONDS
+        self._stalls_at = -STALLS_SECONDS
         self._ok = False
         self._reason = "not started"
         self.leading = False
@@ -187,6 +193,9 @@ class Reconciler:
         try:
             left = await self._explainer.explain()
             await self._restorer.restore()
+            if time.monotonic() - self._stalls_at >= STALLS_SECONDS:
+                self._stalls_at = time.monotonic()
+                await self._stalls.explain()
         except AirflowError as error:
             log.info("records of ended runs can't be completed now: %s", error)
             return 1

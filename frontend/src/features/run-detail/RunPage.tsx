@@ -103,6 +103,11 @@ function Content({ run }: { run: WatchedRun }) {
           {snapshot.reason}
         </Alert>
       ) : null}
+      {!over && snapshot.reason !== null ? (
+        <Alert color="yellow" icon={<IconInfoCircle aria-hidden />} title="What the run waits for">
+          {snapshot.reason}
+        </Alert>
+      ) : null}
       <RunStats run={run} />
       <Paper className={classes.graph}>
         {/* Without the graph the rest of the page is as good. */}

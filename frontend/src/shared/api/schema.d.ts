@@ -1575,7 +1575,7 @@ export interface components {
             finished_at: string | null;
             /**
              * Reason
-             * @description Why the run failed or was cancelled; null in every other state, and until it is known
+             * @description Why the run failed or was cancelled, or what an active run waits for that doesn't go on; null otherwise, and until it is known
              */
             reason: string | null;
             usage: components["schemas"]["Usage"];
@@ -1955,7 +1955,7 @@ export interface components {
             finished_at: string | null;
             /**
              * Reason
-             * @description Why the run failed or was cancelled; null in every other state, and until it is known
+             * @description Why the run failed or was cancelled, or what an active run waits for that doesn't go on; null otherwise, and until it is known
              */
             reason: string | null;
             usage: components["schemas"]["Usage"];
