@@ -52,11 +52,7 @@ def test_a_deferrable_agent_looks_like_any_other(
 def test_a_deferrable_agent_can_be_tested_from_the_command_line(
     stack: RunningStack, airflow: httpx.Client, openai_server: OpenAIServer
 ) -> None:
-    airflow.patch("/api/v2/dags/agent_deferrable", json={"is_paused": True}).raise_for_status()
-    try:
-        tested = stack.command("airflow", "dags", "test", "agent_deferrable", "--conf", '{"text": "Ships lay there."}')
-    finally:
-        airflow.patch("/api/v2/dags/agent_deferrable", json={"is_paused": False}).raise_for_status()
+    tested = stack.command("airflow", "dags", "test", "agent_deferrable", "--conf", '{"text": "Ships lay there."}')
     newest = airflow.get("/api/v2/dags/agent_deferrable/dagRuns", params={"order_by": "-id", "limit": 1})
     (run,) = newest.raise_for_status().json()["dag_runs"]
     assert run["state"] == "success", tested.stdout + tested.stderr

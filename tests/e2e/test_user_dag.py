@@ -116,3 +116,18 @@ def test_wrong_arguments_are_import_errors_that_name_them(stack: RunningStack, a
     finally:
         for dag_id in wrong:
             (stack.dags / f"{dag_id}.py").unlink()
+
+
+def test_a_dag_that_is_tested_beside_a_scheduler_runs_once(
+    stack: RunningStack, airflow: httpx.Client, openai_server: OpenAIServer
+) -> None:
+    """One of its tasks is ready all the while that the other one runs."""
+    wait_for_dag(airflow, "two_agents_at_once")
+    openai_server.script(delay=4.0, times=4)
+    tested = stack.command("airflow", "dags", "test", "two_agents_at_once")
+    newest = airflow.get("/api/v2/dags/two_agents_at_once/dagRuns", params={"order_by": "-id", "limit": 1})
+    (run,) = newest.raise_for_status().json()["dag_runs"]
+    assert run["state"] == "success", tested.stdout + tested.stderr
+    tasks = airflow.get(f"/api/v2/dags/two_agents_at_once/dagRuns/{run['dag_run_id']}/taskInstances").json()
+    assert [task["queued_when"] for task in tasks["task_instances"]] == [None, None], "the scheduler has taken neither"
+    assert len(openai_server.requests) == 2
