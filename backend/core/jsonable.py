@@ -63,7 +63,7 @@ def fault_of(value: Any) -> str | None:
     if isinstance(value, str):
         if "\x00" in value:
             return "contains a NUL character (U+0000), which PostgreSQL can't store; remove or replace it"
-        if not _encodable(value):
+        if not value.isascii() and not _encodable(value):
             return "contains half of a surrogate pair, which is no character; remove or replace it"
     elif isinstance(value, float):
         if not math.isfinite(value):
