@@ -73,7 +73,8 @@ def _module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise GraphLoadError(
-                f"there is no module {name!r}; it has to be installed, or be on PYTHONPATH, where tasks run"
+                f"there is no module {name!r}; it has to be installed, or be on PYTHONPATH, where tasks run "
+                "(for a deferrable task: in the triggerer, which doesn't look in the folder of DAGs)"
             ) from error
         raise
 
