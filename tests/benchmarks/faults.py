@@ -227,7 +227,8 @@ def _under(scene: Scene, name: str, fault: Callable[[Scene], None]) -> dict[str,
     ids = _start(scene, name)
     scene.server.wait_for(lambda stats: stats.requests >= ALL_CALLS // 4, timeout=300)
     fault(scene)
-    wait_until(lambda: _all_over(scene, ids), timeout=900, poll=1, what=f"the end of all runs under {name}")
+    with suppress(TimeoutError):  # what is not over then is counted as not successful
+        wait_until(lambda: _all_over(scene, ids), timeout=600, poll=1)
     seconds = time.monotonic() - began
     time.sleep(SETTLED)
     chosen = f"SELECT id FROM visual_ai.workflow_executions WHERE dag_run_id IN {tuple(ids)}"
