@@ -93,6 +93,16 @@ def dumps(value: Any) -> str:
     return _whole(encoded)
 
 
+def is_larger(value: Any, limit: int) -> bool:
+    """Whether the JSON text of a JSON value has more than `limit` characters, at the cost of writing that many."""
+    size = 0
+    for piece in json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).iterencode(value):
+        size += len(piece)
+        if size > limit:
+            return True
+    return False
+
+
 def storable(text: str) -> str:
     """`text` in a form that a text column accepts, changed in the same way."""
     return _whole(text.replace("\x00", _REPLACEMENT))

@@ -6,7 +6,7 @@ attempt. An attempt that has failed is superseded at once, by an event without t
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ from backend.models.attempts import ATTEMPT_KEY, CALL_KEY
 
 TOKEN_INTERVAL = 0.05
 """Seconds between two `token` events of an agent, however many of its calls produce tokens at the same time."""
+
+PIECE = 10_000
+"""The longest text of one event, in characters, so that it has less than 64 KB whatever they are. The answer of a model
+that doesn't stream arrives at once."""
 
 
 @dataclass(slots=True)
@@ -103,7 +107,7 @@ class TokenStream:
             return
         self._next = max(self._next, asyncio.get_running_loop().time()) + TOKEN_INTERVAL
         call, attempt = key
-        self._put([self._event(self._calls[call], attempt, text)])
+        self._put([self._event(self._calls[call], attempt, piece) for piece in _pieces(text)])
 
     def _supersede(self, calls: Iterable[tuple[str, _Call]]) -> None:
         new = []
@@ -139,6 +143,16 @@ class TokenStream:
                 "text": text,
             },
         )
+
+
+def _pieces(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = start + PIECE
+        if "\ud800" <= text[end - 1 : end] <= "\udbff":  # the first half of a surrogate pair
+            end += 1
+        yield text[start:end]
+        start = end
 
 
 def task_key(metadata: Mapping[str, Any]) -> str:

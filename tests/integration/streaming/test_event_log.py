@@ -237,6 +237,21 @@ def test_a_run_from_start_to_end(connection: Connection) -> None:
     assert row(connection)["finished_at"] == START + timedelta(seconds=3)
 
 
+@pytest.mark.parametrize(("letters", "by_reference"), [(15_000, False), (17_000, True), (5_000_000, True)])
+def test_a_large_result_travels_by_reference(connection: Connection, letters: int, by_reference: bool) -> None:
+    execution_id = observations.observe(connection, run("running", started_at=START))
+    executions.set_results(connection, {execution_id: {"output": "ü" * letters, "key": "sk-abcdefgh12345678"}})
+    observations.observe(connection, run("success", finished_at=START + timedelta(seconds=3)))
+    (last,) = [event for event in log_of(connection, execution_id) if event.payload.get("progress") == 100]
+    assert len(dumps(last.payload).encode()) < 64 * 1024
+    assert ("result" in last.payload, "result_ref" in last.payload) == (not by_reference, by_reference)
+    if by_reference:
+        reference = last.payload["result_ref"]
+        assert (reference["url"], reference["media_type"]) == ("/workflow-status/dag/run/result", "application/json")
+        assert reference["excerpt"]["output"] == "ü" * 1_000 + f"… ({letters} characters)"
+    assert row(connection)["output_data"]["output"] == "ü" * letters
+
+
 NOTICES: list[tuple[RunState, list[TaskState]]] = [
     (run("running", started_at=START), [task(None), task(None, "next")]),
     (run(None), [task("running")]),

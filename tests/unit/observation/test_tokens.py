@@ -7,12 +7,13 @@ from typing import Any, cast
 import pytest
 
 from backend.core.events import NewEvent
+from backend.core.jsonable import dumps
 from backend.db.runs.traces import Place
 from backend.models.attempts import ATTEMPT_KEY, CALL_KEY
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.recording.recorder import Recorder
 from backend.observation.recording.records import Events, Record, TraceRow
-from backend.observation.recording.tokens import TOKEN_INTERVAL, TokenStream
+from backend.observation.recording.tokens import PIECE, TOKEN_INTERVAL, TokenStream
 from tests.kit.waiting import eventually
 
 NODES = ("draft", "check", "polish")
@@ -107,3 +108,14 @@ async def test_late_tokens_of_a_failed_attempt_are_not_taken_for_the_next_one(se
     tokens.flush()
     reset = [(2, "")] if seen_before_the_failure else []
     assert [(event.payload["attempt"], event.payload["text"]) for event in events] == [*reset, (2, "the answer")]
+
+
+async def test_an_answer_that_comes_at_once_becomes_several_events(observer: AgentObserver, kept: Kept) -> None:
+    answer = "x" * (PIECE - 1) + "\ud83d\ude00" + "ü" * 3 * PIECE
+    observer.token(of("draft"), answer)
+    await eventually(lambda: kept.tokens())
+    texts = [payload["text"] for _, payload in kept.tokens()]
+    assert "".join(texts) == answer
+    assert len(texts) == 4
+    assert all(len(dumps(text).encode()) < 64 * 1024 for text in texts)
+    assert texts[0].endswith("\ud83d\ude00"), "a pair stays together"
