@@ -214,7 +214,7 @@ async def test_a_response_without_components_is_not_healthy(pg: Postgres) -> Non
 
 
 async def test_a_check_that_hangs_times_out_and_hides_no_other(pg: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_module, "CHECK_TIMEOUT", 0.2)
+    monkeypatch.setattr(health_module, "CHECK_TIMEOUT", 1.5)  # in which a busy machine's database answers, too
 
     async def hang(_: httpx.Request) -> httpx.Response:
         await asyncio.sleep(60)
@@ -222,10 +222,10 @@ async def test_a_check_that_hangs_times_out_and_hides_no_other(pg: Postgres, mon
 
     settings: dict[str, Any] = {"openai_api_key": "sk-verysecretkey", **LANGFUSE}
     async with made(pg.backend_url, outside=hang, airflow_answers=hang, **settings) as health:
-        system = await asyncio.wait_for(health.system(), 2)
+        system = await asyncio.wait_for(health.system(), 30)
     assert "database" not in faults(system)
     assert faults(system)["langfuse"] == faults(system)["model_provider"] == "degraded"
-    assert system.components["airflow_api"].reason == "no response within 0.2 s"
+    assert system.components["airflow_api"].reason == "no response within 1.5 s"
 
 
 async def test_a_database_that_is_down_is_unhealthy_and_nothing_leaks() -> None:
