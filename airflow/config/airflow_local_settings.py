@@ -71,8 +71,6 @@ PRELOADED = (
     "visual_ai_operators",
 )
 
-TEST_POOL = "airflow dags test"
-
 PREPARED = (
     "backend.models.offline.text_analysis:prepare",
     "backend.models.http_clients:tls",
@@ -127,6 +125,9 @@ def _executor() -> str:
     from airflow.configuration import conf
 
     return str(conf.get("core", "executor"))
+
+
+TEST_POOL = "airflow dags test"
 
 
 def task_instance_mutation_hook(task_instance: TaskInstance) -> None:

@@ -17,11 +17,13 @@ _FIND = text(
     f"""
     SELECT e.id::text, e.dag_id, e.dag_run_id, e.state, e.waits_for,
         (SELECT count(*) FROM visual_ai.workflow_executions r
-            WHERE r.dag_id = e.dag_id AND r.state IN ('running', 'awaiting_input')) AS running
+            WHERE r.dag_id = e.dag_id AND r.state IN ('running', 'awaiting_input')) AS running,
+        EXISTS (
+            SELECT FROM visual_ai.workflow_tasks w WHERE w.execution_id = e.id AND w.state = 'deferred') AS deferred
     FROM visual_ai.workflow_executions e
     WHERE e.state IN ('queued', 'running') AND NOT {_BUSY}
         AND e.updated_at < clock_timestamp() - make_interval(secs => :after)
-    ORDER BY e.queued_at LIMIT :limit
+    ORDER BY deferred, e.queued_at LIMIT :limit
     """  # noqa: S608  # no input in it
 )
 _CLEAR = text(
@@ -40,8 +42,11 @@ _SET = text(
 
 
 def find(connection: Connection, *, after: float, limit: int) -> list[Row]:
-    """Active runs in which nothing has changed for `after` seconds, oldest first, each with the number of its DAG's
-    `running` runs. What others waited for, which go on by now, is forgotten."""
+    """Active runs in which nothing has changed for `after` seconds, each with the number of its DAG's `running` runs.
+
+    Those with a `deferred` task, which mostly wait for a model, come last. What others waited for, which go on by now,
+    is forgotten.
+    """
     connection.execute(_CLEAR)
     return all_rows(connection.execute(_FIND, {"after": after, "limit": limit}))
 

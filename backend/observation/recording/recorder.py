@@ -56,6 +56,7 @@ class Recorder:
         self._unwritten = 0
         self._idle = asyncio.Event()
         self._gave_up = False
+        self._overran = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,9 +125,10 @@ class Recorder:
     async def room(self, limit: int = QUEUE_LIMIT // 2) -> None:
         """Wait until at most `limit` records are unwritten, so that none has to be dropped.
 
-        Like `flush`, it gives up after `FLUSH_SECONDS`: the task goes on without a database.
+        Like `flush`, it gives up after `FLUSH_SECONDS`, and not a second time for the same outage: the task goes on
+        without a database. `flush` still waits for what it has recorded.
         """
-        if self._unwritten <= limit or self._gave_up:
+        if self._unwritten <= limit or self._overran:
             return
         self._writer.hurry()
         try:
@@ -134,7 +136,7 @@ class Recorder:
                 while self._unwritten > limit:  # noqa: ASYNC110  # an event for each record would cost more
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            self._gave_up = True
+            self._overran = True
 
     async def flush(self) -> None:
         """Wait until everything that was put is written or dropped.
@@ -166,4 +168,4 @@ class Recorder:
         self.dropped += records if dropped else 0
         if not self._unwritten:
             self._idle.set()
-            self._gave_up = False
+            self._gave_up = self._overran = False

@@ -1,7 +1,8 @@
 """Says why a run that has not ended doesn't go on.
 
-The reconciler calls this every half minute. It costs Airflow nothing while no run stands still; otherwise its health,
-the tasks of these runs, and each of their DAGs and pools once.
+The reconciler calls this several times a minute. It costs Airflow nothing while something happens in every run;
+otherwise its health, the tasks of the runs that stand still, and each of their DAGs and pools once. A run whose task is
+in a triggerer that is alive doesn't stand still.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,16 @@ class Stalls:
         if not found:
             return
         health = await self._airflow.health()
+        causes: dict[str, str | None] = {}
+        if health.get("triggerer", {}).get("status") == "healthy":
+            causes = {row["id"]: None for row in found if row["deferred"] and row["waits_for"] is not None}
+            found = [row for row in found if not row["deferred"]]
+        causes |= await self._causes(found, health)
+        if causes:
+            await self._database.run(stalled.set_causes, causes)
+
+    async def _causes(self, found: Sequence[Json], health: Json) -> dict[str, str | None]:
+        """What these runs wait for, where that isn't known already."""
         tasks: dict[tuple[str, str], list[Json]] = {}
         for task in await self._airflow.task_instances((row["dag_id"], row["dag_run_id"]) for row in found):
             tasks.setdefault((task["dag_id"], task["dag_run_id"]), []).append(task)
@@ -44,8 +55,7 @@ class Stalls:
             cause = cause_of(row, dags[row["dag_id"]], own, pools, health)
             if cause != row["waits_for"]:
                 causes[row["id"]] = cause
-        if causes:
-            await self._database.run(stalled.set_causes, causes)
+        return causes
 
     async def _dag(self, dag_id: str) -> Json | None:
         try:
@@ -98,11 +108,10 @@ def _tasks_wait_for(tasks: Sequence[Json], pools: Mapping[str, Json | None], hea
         if pool is not None and pool["open_slots"] == 0:
             slots = f"whose {pool['slots']} slots are taken" if pool["slots"] else "which has no slots"
             return f"The task {task['task_id']!r} waits for the pool {pool['name']!r}, {slots}."
-    if waiting and not deferred:
+    if waiting:
         names = _named([task["task_id"] for task in waiting])
-        return (
-            f"{names} for a free worker (Airflow's core.parallelism, the DAG's max_active_tasks, or Celery's workers)."
-        )
+        limits = "Airflow's core.parallelism, the DAG's max_active_tasks, or Celery's workers"
+        return f"{names[0].upper()}{names[1:]} for a free worker ({limits})."
     return None
 
 

@@ -17,6 +17,7 @@ from backend.db.runs import errors, events, executions, observations, takeover, 
 from backend.db.runs.executions import RunState
 from backend.db.runs.threads import ClaimRequest, SupersededError
 from backend.db.runs.traces import Place
+from backend.observation.recording import recorder as recorder_module
 from backend.observation.recording.recorder import Recorder
 from backend.observation.recording.records import (
     Events,
@@ -233,6 +234,24 @@ async def test_an_uncommitted_error_row_does_not_delay_others(database: Database
         async with asyncio.timeout(10):
             await recorder.flush()
         assert await reported(database, recorder) == ["queued", "success", "running"]
+
+
+async def test_a_task_that_ran_ahead_still_waits_for_its_last_records(
+    database: Database, admin: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = recorder_of(RecordWriter(database), "run")
+    await take(recorder)
+    with admin.begin() as connection:
+        connection.execute(text("LOCK TABLE visual_ai.workflow_events IN ACCESS EXCLUSIVE MODE"))
+        recorder.put(token_record("said"))
+        monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 0.1)
+        await recorder.room(0)
+        monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 30)
+        last = asyncio.create_task(recorder.flush())
+        await asyncio.sleep(0.1)
+        assert not last.done()
+    await last
+    assert "said" in await reported(database, recorder)
 
 
 async def test_a_deleted_run_loses_only_its_own_records(database: Database, admin: Engine) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import openai
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from sqlalchemy import Engine, create_engine, select, text
+from sqlalchemy import Engine, select, text
 
 from backend.core.errors.input_error import InputError
 from backend.core.jsonable import dumps
@@ -49,13 +49,6 @@ TASK = TaskContext("dag", "run", "work", -1, 1, {"query": "What is this?", "text
 TEXT = {"type": "text"}
 KEY = "sk-test-abcdefgh12345678"
 CLOSED = "postgresql+psycopg://nobody:pw-of-nobody@127.0.0.1:1/none"
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(database_url, json_serializer=dumps)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

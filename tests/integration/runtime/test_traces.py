@@ -4,7 +4,7 @@ import asyncio
 import base64
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from langfuse import Langfuse
 from opentelemetry import trace as opentelemetry
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, select
 
-from backend.core.jsonable import dumps
 from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
 from backend.db.runs import executions
@@ -97,13 +96,6 @@ class Traced:
     def spans(self, kind: str) -> list[Span]:
         found = [span for span in self.langfuse.spans if span.kind == kind]
         return sorted(found, key=lambda span: span.started_at)
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(database_url, json_serializer=dumps)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -1,17 +1,16 @@
 """A run that fails says why, whoever ended it: one reason and one error, from Airflow where nobody recorded any."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 
 from backend.clients.airflow import AirflowClient, AirflowUnavailable
-from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.db.engine import Database, make_async_engine
 from backend.db.runs import errors, events, executions, observations
@@ -36,13 +35,6 @@ OWNER = {"_visual_ai": {"user_id": "ulla", "triggered_by": "ulla"}}
 @pytest.fixture(autouse=True)
 def _explained_by_the_test(no_reconciler: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explainer_module, "SETTLED_AFTER", timedelta(0))
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(database_url, json_serializer=dumps)
-    yield engine
-    engine.dispose()
 
 
 @asynccontextmanager

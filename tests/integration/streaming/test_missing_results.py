@@ -1,14 +1,13 @@
 """A run that succeeded has its result, also when its task could not record it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 
 from backend.clients.airflow import AirflowClient, AirflowUnavailable
-from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.db.engine import Database, make_async_engine
 from backend.db.runs import executions, observations, traces
@@ -20,13 +19,6 @@ from tests.kit.application import PRODUCTION, make_settings
 
 DAG = "visual_ai_workflow"
 RESULT = {"output": {"answer": "Two ships.", "score": 2**53 + 1}, "agent": "text", "attempts": 1}
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(database_url, json_serializer=dumps)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from backend.clients.airflow import AirflowClient, AirflowUnavailable
-from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.db.address import plain_url
 from backend.db.engine import Database, make_async_engine
@@ -53,13 +52,6 @@ async def made(url: str, airflow: FakeAirflow, **changes: Any) -> AsyncIterator[
 async def reconciler(database_url: str, airflow: FakeAirflow) -> AsyncIterator[Reconciler]:
     async with made(database_url, airflow) as (reconciler, _):
         yield reconciler
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(database_url, json_serializer=dumps)
-    yield engine
-    engine.dispose()
 
 
 def observe(engine: Engine, run_id: str, state: str | None, *tasks: TaskState) -> str:

@@ -1,14 +1,13 @@
 """A run that doesn't go on says what it waits for, and no longer once it goes on."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 
 from backend.clients.airflow import AirflowClient
-from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.db.engine import Database, make_async_engine
 from backend.db.runs import observations
@@ -19,13 +18,6 @@ from tests.kit.application import PRODUCTION, make_settings
 
 DAG = "visual_ai_workflow"
 Headers = Mapping[str, str]
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(database_url, json_serializer=dumps)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
@@ -145,6 +137,20 @@ async def test_a_run_that_goes_on_waits_for_nothing(
     airflow.dags[DAG]["is_paused"] = False
     active(engine, airflow, work="running")
     await stalls.explain()
+    assert await reason(http, ulla) is None
+
+
+async def test_a_task_in_a_living_triggerer_does_not_stand_still(
+    stalls: Stalls, http: httpx.AsyncClient, ulla: Headers, engine: Engine, airflow: FakeAirflow
+) -> None:
+    active(engine, airflow, work="deferred")
+    untriggered(airflow)
+    await stalls.explain()
+    assert await reason(http, ulla)
+    airflow.dead.clear()
+    before = len(airflow.log)
+    await stalls.explain()
+    assert airflow.log[before:] == ["GET /api/v2/monitor/health"]
     assert await reason(http, ulla) is None
 
 
