@@ -1,21 +1,21 @@
-"""Executions: one row per DAG run, whoever started it, and the `workflow_update` events of its timeline."""
+"""Executions: one row per DAG run, whoever started it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 from sqlalchemy import Connection, Text, and_, case, cast, exists, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.events import NewEvent
-from backend.core.jsonable import dumps, is_larger, storable
+from backend.core.jsonable import dumps, storable
 from backend.core.redaction import redact
 from backend.core.states import ACTIVE_RUN_STATES, TERMINAL_RUN_STATES, TaskState
 from backend.db.rows import Row, all_rows, first_row, one_row
 from backend.db.runs import events
+from backend.db.runs.run_payload import workflow_payload
 from backend.db.tables import agent_traces as traces
 from backend.db.tables import workflow_errors as errors
 from backend.db.tables import workflow_executions as executions
@@ -357,32 +357,6 @@ def list_page(
             < tuple_(literal(before[0]), literal(before[1], executions.c.id.type))
         )
     return all_rows(connection.execute(query.where(and_(True, *conditions))))
-
-
-EVENT_RESULT_LIMIT = 16_000
-"""Characters of a result's JSON text up to which it is part of the run's last event. Up to 64 KB in UTF-8: some clients
-read no longer lines."""
-
-_REPORTED = (
-    "dag_id", "dag_run_id", "state", "progress", "tasks_total", "tasks_done", "started_at", "finished_at", "attempt",
-)  # fmt: skip
-
-
-def workflow_payload(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload of a `workflow_update`. A large result travels by reference: every subscriber gets the event."""
-    payload = {name: row[name] for name in _REPORTED}
-    result = row["output_data"]
-    if row["state"] not in TERMINAL_RUN_STATES or result is None:
-        return payload
-    if not is_larger(result, EVENT_RESULT_LIMIT):
-        return {**payload, "result": result}
-    run = "/".join(quote(row[name], safe="") for name in ("dag_id", "dag_run_id"))
-    reference = {
-        "url": f"/workflow-status/{run}/result",
-        "media_type": "application/json",
-        "excerpt": redact(result, limit=1_000, total=4_000),
-    }
-    return {**payload, "result_ref": reference}
 
 
 # Anybody may have written the run's conf: values of the wrong type are ignored.

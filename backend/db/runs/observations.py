@@ -28,7 +28,8 @@ from backend.core.states import (
 from backend.db import notification_causes
 from backend.db.rows import Row, all_rows
 from backend.db.runs import events, reasons, threads
-from backend.db.runs.executions import RunState, ensure, workflow_payload
+from backend.db.runs.executions import RunState, ensure
+from backend.db.runs.run_payload import workflow_payload
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
 

@@ -24,8 +24,9 @@ from typing import Any, Generic, TypeVar
 
 from backend.core.states import TERMINAL_RUN_STATES
 from backend.db.engine import Database
-from backend.db.runs import events, executions
+from backend.db.runs import events
 from backend.db.runs.executions import Head
+from backend.db.runs.run_payload import workflow_payload
 from backend.services.runs.status import Snapshot, Status
 from backend.services.streaming.feed import BATCH
 from backend.services.streaming.sse import RETRY, RETRY_AFTER_END, Frame, encode, encode_fields, join
@@ -180,7 +181,7 @@ def _initial_state(snapshot: Snapshot) -> InitialState:
     cursor = int(row["last_seq"])
     # The last event in the log of a finished run is `end`, which is sent under its own id.
     state_seq = cursor - 1 if finished else cursor
-    state: list[tuple[str, Any]] = [("workflow_update", executions.workflow_payload(row))]
+    state: list[tuple[str, Any]] = [("workflow_update", workflow_payload(row))]
     state += [("task_update", task) for task in snapshot.tasks if task["state"] is not None]
     state += [("agent_update", agent) for agent in snapshot.agents]
     state += [("error", error) for error in reversed(snapshot.errors)]
