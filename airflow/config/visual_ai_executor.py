@@ -7,17 +7,23 @@ so it doesn't need the scheduler while it runs. Airflow's LocalExecutor neverthe
 * A scheduler that is stopped, or exits because its database went away, first waits for its tasks, however long they
   take, and schedules nothing meanwhile.
 * Nobody notices that a worker was killed before its task has missed all heartbeats of several minutes.
+* A worker that was killed while it waited for a task takes the queue's lock with it, and no other worker gets a task.
 
 `AdoptingLocalExecutor` finds the workers of an earlier scheduler by their process titles, among the processes that
 carry this stack's marker (`backend.deployment.processes`), and adopts their tasks. It reports tasks whose worker is
-gone. Where processes have no marker, as in containers, it behaves like a plain LocalExecutor in all but that.
+gone, and its workers share locks that end with their holder. Where processes have no marker, as in containers, it
+behaves like a plain LocalExecutor in all but these last two.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import logging
+import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -60,6 +66,7 @@ class AdoptingLocalExecutor(LocalExecutor):
         self._tasks: dict[str, TaskInstanceKey] = {}
         """The tasks that were queued or adopted and may not have ended yet, by the ids that workers' titles show."""
         self._checked = 0.0
+        self._locked_by_process = False
 
     def start(self) -> None:
         """Find the workers of an earlier scheduler, then start this executor's own."""
@@ -67,7 +74,21 @@ class AdoptingLocalExecutor(LocalExecutor):
         self._end_idle_orphans()
         if self._orphans:
             log.info("%s tasks started by an earlier scheduler are still running", len(self._orphans))
+        self._locked_by_process = False
         super().start()
+
+    def _spawn_workers_with_gc_freeze(self, spawn_number: int) -> None:
+        """Start workers, which share locks that end with their holder."""
+        # What LocalExecutor shares among its workers is made just before it first starts them.
+        if not self._locked_by_process:
+            self._locked_by_process = True
+            tasks: Any = self.activity_queue
+            results: Any = self.result_queue
+            tasks._rlock = _ProcessLock()
+            results._wlock = _ProcessLock()
+            lock: Any = _ProcessLock()
+            self._unread_messages = multiprocessing.Value(ctypes.c_uint, lock=lock)
+        super()._spawn_workers_with_gc_freeze(spawn_number)  # type: ignore[no-untyped-call]  # Airflow's
 
     def queue_workload(self, workload: Any, session: Session) -> None:
         """Queue a task, and remember its key by the id that its worker's title will show."""
@@ -156,6 +177,30 @@ class AdoptingLocalExecutor(LocalExecutor):
             if state == TaskInstanceState.RUNNING:
                 log.error("The worker of %s was killed", key)
                 self.fail(key, info="its worker process was killed")
+
+
+class _ProcessLock:
+    """A lock among forked processes that the system releases when its holder ends, however that comes about.
+
+    A lock of `multiprocessing` stays locked for good if its holder is killed. This one doesn't exclude the threads of
+    one process from each other.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open for as long as the lock exists
+
+    def acquire(self) -> bool:
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def _workers() -> Iterator[psutil.Process]:

@@ -77,6 +77,22 @@ TABLE = [
         contains(')} <idle>"', ')} {workload.display_name}"'), trace="<idle>",
     ),
     PrivateName(
+        "apache-airflow", f"{EXECUTOR}:LocalExecutor._spawn_workers_with_gc_freeze",
+        "airflow/config/visual_ai_executor.py",
+        "a worker that is killed takes the locks that it shares with the others with it, and no setting changes that",
+        takes("self", "spawn_number"),
+    ),
+    PrivateName(
+        "apache-airflow", f"{EXECUTOR}:LocalExecutor.start", "airflow/config/visual_ai_executor.py", "the same",
+        contains("self.activity_queue = SimpleQueue()", "self.result_queue = SimpleQueue()", "self._unread_messages ="),
+        trace="_unread_messages",
+    ),
+    PrivateName(
+        "apache-airflow", "multiprocessing.queues:SimpleQueue", "airflow/config/visual_ai_executor.py",
+        "the same: the locks of the standard library's queue", contains("with self._rlock", "with self._wlock"),
+        trace="_rlock",
+    ),
+    PrivateName(
         "langgraph", "langgraph.pregel._messages:_state_values", "backend/runtime/graphs/message_stream.py",
         "LangGraph looks at each character of a text that a node returns", takes("obj"),
     ),
@@ -263,6 +279,7 @@ def is_self(node: ast.expr) -> bool:
 def test_every_private_name_in_use_is_in_the_table() -> None:
     known = own_names() | {part for entry in TABLE for part in re.split(r"[.:]", entry.name)}
     known |= {"_cast_to"}  # an attribute of instances: see AsyncStream.__init__
+    known |= {"_unread_messages", "_rlock", "_wlock"}  # the same: see LocalExecutor.start
     known |= {"_exit", "_replace", "_current_frames"}  # documented by the standard library
     for path in sources():
         for node in ast.walk(parsed(path)):

@@ -74,7 +74,9 @@ class Scene:
         return [one for one in marked(self.layout.identity) if re.search(title, " ".join(one.cmdline()))]
 
     def kill(self, title: str) -> None:
-        for process in self.processes(title):
+        found = self.processes(title)
+        assert found, f"no process is called {title}"
+        for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 

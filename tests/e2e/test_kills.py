@@ -172,6 +172,20 @@ def test_a_killed_worker_is_noticed(
     assert (run.repeated(), run.tries()) == (1, 2)
 
 
+def test_killed_idle_workers_take_no_lock_with_them(
+    stack: RunningStack, backend: httpx.Client, openai_server: OpenAIServer
+) -> None:
+    """One of them holds the lock of the queue that the workers take their tasks from."""
+    idle = {pid for pid in workers(stack) if "<idle>" in _title(psutil.Process(pid))}
+    assert idle
+    for pid in idle:
+        psutil.Process(pid).kill()
+    run = in_step_3(backend, openai_server, "steps_in_worker", "idle workers that were killed")
+    openai_server.release()
+    run.ends_well()
+    assert (run.repeated(), run.tries()) == (0, 1)
+
+
 def test_a_stop_hands_running_tasks_back(
     stack: RunningStack, backend: httpx.Client, openai_server: OpenAIServer
 ) -> None:
