@@ -27,6 +27,11 @@ def tokens(count: int) -> str:
     return f"{count:,} token{'' if count == 1 else 's'}"
 
 
+def size(count: int) -> str:
+    """`40 KB`, `1.5 MB`."""
+    return f"{count / 1_000:.0f} KB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
+
+
 def cost(usd: float | None) -> str:
     """`$12.30`, `$0.0123`, `$0.000042`; a dash when the cost is unknown."""
     if usd is None:

@@ -139,6 +139,8 @@ def _show_result(result: Any) -> None:
 def _answer(result: Any) -> str:
     """The part of a result to read first: a team's summary, an agent's answer, or else its whole output."""
     found = result if isinstance(result, dict) else {}
+    if found.get("truncated") is True and "excerpt" in found:
+        return f"{found['excerpt']}\n… the first of {formatting.size(found['bytes'])}"
     output = found.get("output", result)
     fields = output if isinstance(output, dict) else {}
     for text in (found.get("summary"), fields.get("answer"), fields.get("summary"), output):

@@ -418,6 +418,17 @@ async def test_a_terminal_shows_a_live_tree(shell: CommandLine, run: RecordedRun
         assert await terminal.ended() == 0
 
 
+async def test_of_a_large_result_its_beginning_is_shown(shell: CommandLine, run: RecordedRun) -> None:
+    begin(run)
+    end(run)
+    run.returns({"output": "long " * 20_000})
+    async with shell.terminal(*WATCH) as terminal:
+        await terminal.shows(
+            '{"output": "long long', "… the first of 100 KB", "The whole result: python -m backend result"
+        )
+        assert await terminal.ended() == 0
+
+
 async def test_a_terminal_without_colours(shell: CommandLine, run: RecordedRun) -> None:
     begin(run)
     end(run)

@@ -3,21 +3,31 @@ import { IconArrowNarrowRight, IconRobot } from "@tabler/icons-react";
 import { memo, type ReactNode, useEffect, useLayoutEffect, useRef } from "react";
 import { cost, count } from "@/shared/format/amounts";
 import { latency } from "@/shared/format/times";
-import { type AgentRun, latestAgents, type NodeRun, type RunModel } from "@/shared/stream/run-model";
+import { type AgentRun, latestAgents, type NodeRun } from "@/shared/stream/run-model";
+import type { WatchedRun } from "@/shared/stream/useRun";
 import { EmptyState } from "@/shared/ui/EmptyState";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { isActive, lookOf } from "@/shared/ui/states";
 import classes from "./AgentsPanel.module.css";
+import type { Group as Instances } from "./large/groups";
+import { TaskGroup } from "./large/TaskGroup";
 
 /** Agents shown individually. The stream reports only some of a batch's items. */
 const SHOWN = 60;
 
+interface Props {
+  run: WatchedRun;
+  groups: ReadonlyMap<string, Instances>;
+  onSelect: (task: string) => void;
+}
+
 /** The run's agents in their latest try: nodes, usage, and their output as it streams. */
-export function AgentsPanel({ model }: { model: RunModel }) {
+export function AgentsPanel({ run, groups, onSelect }: Props) {
+  const { model, snapshot } = run;
   const agents = [...model.tasks.values()].flatMap((task) =>
-    latestAgents(task).map((agent) => ({ task: task.key, agent })),
+    groups.has(task.taskId) ? [] : latestAgents(task).map((agent) => ({ task: task.key, agent })),
   );
-  if (agents.length === 0) {
+  if (agents.length === 0 && groups.size === 0) {
     return (
       <Paper>
         <EmptyState icon={IconRobot} title={isActive(model.state) ? "No agent has started yet" : "No agents ran"}>
@@ -41,6 +51,9 @@ export function AgentsPanel({ model }: { model: RunModel }) {
             {one.agent.batch ? <Items agents={shown.filter((item) => batchOf(item)?.agent === one.agent)} /> : null}
           </AgentCard>
         ))}
+      {[...groups.values()].map((group) => (
+        <TaskGroup key={group.taskId} run={snapshot} group={group} onSelect={onSelect} />
+      ))}
       {agents.length > SHOWN ? <Text c="dimmed">and {count(agents.length - SHOWN)} more</Text> : null}
     </Stack>
   );

@@ -4,6 +4,8 @@ import { useState } from "react";
 import { EmptyState } from "@/shared/ui/EmptyState";
 import { JsonView } from "@/shared/ui/JsonView";
 import { isActive } from "@/shared/ui/states";
+import { TruncatedValue } from "./large/TruncatedValue";
+import { isTruncated } from "./large/truncated";
 import { ResultValue } from "./ResultValue";
 
 /** The result of the run's last agent task: readable, or as JSON. */
@@ -23,6 +25,13 @@ export function ResultPanel({ result, state }: { result: unknown; state: string 
               : "The run ended before an agent returned anything; its errors say why."}
           </EmptyState>
         )}
+      </Paper>
+    );
+  }
+  if (isTruncated(result)) {
+    return (
+      <Paper p="md">
+        <TruncatedValue value={result} name="result" />
       </Paper>
     );
   }

@@ -16,6 +16,7 @@ import { useEffect, useMemo } from "react";
 import type { WorkflowTaskOut } from "@/shared/api/schema";
 import type { RunModel } from "@/shared/stream/run-model";
 import { isActive } from "@/shared/ui/states";
+import type { Group } from "./large/groups";
 import { graphTasks, heightOf, layOut } from "./graph-layout";
 import classes from "./RunGraph.module.css";
 import { TaskNode, type TaskNodeType } from "./TaskNode";
@@ -26,6 +27,7 @@ interface Props {
   /** Whether the tasks are loading. */
   waiting: boolean;
   model: RunModel;
+  groups: ReadonlyMap<string, Group>;
   onSelect: (task: string) => void;
 }
 
@@ -41,11 +43,11 @@ export function RunGraph(props: Props) {
   );
 }
 
-function Flow({ workflow, model, onSelect }: Props) {
+function Flow({ workflow, model, groups, onSelect }: Props) {
   const colours = useComputedColorScheme();
   const narrow = useMediaQuery("(max-width: 48em)", false, { getInitialValueInEffect: false });
   const direction = narrow ? "down" : "right";
-  const tasks = useMemo(() => graphTasks(workflow, model), [workflow, model]);
+  const tasks = useMemo(() => graphTasks(workflow, model, groups), [workflow, model, groups]);
   // Boxes move only when one of them changes its size, not with every token.
   const shape = tasks.map((task) => `${task.id} ${heightOf(task)} ${task.downstream.join(" ")}`).join("\n");
   // eslint-disable-next-line react-hooks/exhaustive-deps -- the shape represents the tasks

@@ -8,6 +8,7 @@ import { StateBadge } from "@/shared/ui/StateBadge";
 import { isActive } from "@/shared/ui/states";
 import { RunActionButton } from "./RunActionButton";
 import { ConnectionStatus } from "./ConnectionStatus";
+import { smallInput } from "./large/truncated";
 import { userInput } from "./user-input";
 
 /** The run's name and state, and the actions available. */
@@ -59,7 +60,7 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
             <ButtonLink
               to="/run/$dagId"
               params={{ dagId: snapshot.dag_id }}
-              search={again(snapshot.input_data)}
+              search={again(smallInput(snapshot))}
               variant="default"
               leftSection={<IconPlayerPlay size={16} aria-hidden />}
             >

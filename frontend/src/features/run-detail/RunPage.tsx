@@ -14,6 +14,8 @@ import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { isActive, lookOf } from "@/shared/ui/states";
 import { AgentsPanel } from "./AgentsPanel";
 import { ErrorsPanel } from "./ErrorsPanel";
+import { groupsOf, instanceQuery } from "./large/groups";
+import { smallInput } from "./large/truncated";
 import { InputPanel } from "./InputPanel";
 import { picturesOf } from "./pictures";
 import { PicturePanel } from "./PicturePanel";
@@ -72,7 +74,7 @@ function Content({ run }: { run: WatchedRun }) {
   const navigate = route.useNavigate();
   const workflow = useQuery(workflowQuery(snapshot.dag_id));
   const over = !isActive(model.state);
-  // Once the run has finished, the snapshot also knows which errors it recovered from, but only of the latest 200.
+  // Once the run has finished, the snapshot also knows which errors it recovered from, but only of the latest ones.
   const errors: readonly ErrorOut[] = useMemo(
     () =>
       over && !isActive(snapshot.state) && snapshot.errors.length >= model.errors.length
@@ -81,8 +83,12 @@ function Content({ run }: { run: WatchedRun }) {
     [over, snapshot, model.errors],
   );
   const result = model.result ?? snapshot.result;
-  const pictures = useMemo(() => picturesOf(snapshot.input_data, result), [snapshot.input_data, result]);
+  const pictures = useMemo(() => picturesOf(smallInput(snapshot), result), [snapshot, result]);
   const picturesThere = pictures.length > 0;
+  const groups = useMemo(() => groupsOf(model, snapshot.mapped_tasks), [model, snapshot.mapped_tasks]);
+  // An instance of a large mapped task may be one that this page has not been told of.
+  const unknown = task !== undefined && !model.tasks.has(task) && snapshot.tasks_next !== null;
+  const asked = useQuery({ ...instanceQuery(snapshot, task ?? ""), enabled: unknown });
   const shown: Tab = tab ?? (model.state === "failed" ? "errors" : model.state === "success" ? "result" : "agents");
   const openTask = useCallback(
     (key: string | undefined) =>
@@ -117,6 +123,7 @@ function Content({ run }: { run: WatchedRun }) {
               workflow={workflow.data?.tasks ?? null}
               waiting={workflow.isPending}
               model={model}
+              groups={groups}
               onSelect={openTask}
             />
           </Suspense>
@@ -143,10 +150,10 @@ function Content({ run }: { run: WatchedRun }) {
           <Tabs.Tab value="input">Input</Tabs.Tab>
         </Tabs.List>
         <Tabs.Panel value="agents">
-          <AgentsPanel model={model} />
+          <AgentsPanel run={run} groups={groups} onSelect={openTask} />
         </Tabs.Panel>
         <Tabs.Panel value="timeline">
-          <Timeline model={model} queuedAt={snapshot.queued_at} onSelect={openTask} />
+          <Timeline model={model} groups={groups} queuedAt={snapshot.queued_at} onSelect={openTask} />
         </Tabs.Panel>
         <Tabs.Panel value="errors">
           <ErrorsPanel errors={errors} state={model.state} onSelect={openTask} />
@@ -163,7 +170,7 @@ function Content({ run }: { run: WatchedRun }) {
       </Tabs>
       <TaskDrawer
         run={snapshot}
-        task={task === undefined ? undefined : model.tasks.get(task)}
+        task={task === undefined ? undefined : (model.tasks.get(task) ?? asked.data ?? undefined)}
         onClose={() => openTask(undefined)}
       />
     </Stack>

@@ -1,26 +1,36 @@
 import { Paper, Text, Tooltip, UnstyledButton } from "@mantine/core";
 import { IconTimeline } from "@tabler/icons-react";
+import { count } from "@/shared/format/amounts";
 import { duration, elapsed, fullMoment } from "@/shared/format/times";
 import type { RunModel, Try } from "@/shared/stream/run-model";
 import { EmptyState } from "@/shared/ui/EmptyState";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { isActive, lookOf } from "@/shared/ui/states";
 import { useNow } from "@/shared/ui/useNow";
+import { type Group, GROUPED } from "./large/groups";
 import { spanOf, tickLabel, ticksOf } from "./time-axis";
 import classes from "./Timeline.module.css";
 
 interface Props {
   model: RunModel;
+  groups: ReadonlyMap<string, Group>;
   queuedAt: string;
   onSelect: (task: string) => void;
 }
 
 /** When each try of each task ran. */
-export function Timeline({ model, queuedAt, onSelect }: Props) {
+export function Timeline({ model, groups, queuedAt, onSelect }: Props) {
   const active = isActive(model.state);
   const now = useNow(500, active);
-  const tasks = [...model.tasks.values()].sort((a, b) => begin(a.tries) - begin(b.tries) || a.key.localeCompare(b.key));
-  const tries = tasks.flatMap((task) => task.tries);
+  const all = [...model.tasks.values()].sort((a, b) => begin(a.tries) - begin(b.tries) || a.key.localeCompare(b.key));
+  const tries = all.flatMap((task) => task.tries);
+  // Of a group the first few; the Agents tab lists all.
+  const drawn = new Map<string, number>();
+  const tasks = all.filter(({ taskId }) => {
+    const before = drawn.get(taskId) ?? 0;
+    drawn.set(taskId, before + 1);
+    return !groups.has(taskId) || before < GROUPED;
+  });
   const span = spanOf([queuedAt, model.startedAt], tries, active ? now : null, model.finishedAt);
   if (span === null || tries.length === 0) {
     return (
@@ -79,6 +89,11 @@ export function Timeline({ model, queuedAt, onSelect }: Props) {
           </li>
         ))}
       </ul>
+      {[...groups.values()].map(({ taskId, total: instances }) => (
+        <Text key={taskId} size="sm" c="dimmed" mt={4}>
+          {taskId}: the first {GROUPED} of {count(instances)} instances. The Agents tab lists all.
+        </Text>
+      ))}
     </Paper>
   );
 }

@@ -1,5 +1,6 @@
 import dagre from "@dagrejs/dagre";
 import type { WorkflowTaskOut } from "@/shared/api/schema";
+import type { Group } from "./large/groups";
 import { type AgentRun, latestAgents, type RunModel, type TaskRun } from "@/shared/stream/run-model";
 
 /** A task in the graph: one box, however many mapped instances it has. */
@@ -31,16 +32,32 @@ export const DETAILED = 3;
 export const LISTED = 6;
 
 /** The DAG's tasks with their state in the run. Tasks that the DAG doesn't (or no longer) have stand alone. */
-export function graphTasks(workflow: readonly WorkflowTaskOut[] | null, model: RunModel): GraphTask[] {
+export function graphTasks(
+  workflow: readonly WorkflowTaskOut[] | null,
+  model: RunModel,
+  groups: ReadonlyMap<string, Group>,
+): GraphTask[] {
   const instances = new Map<string, TaskRun[]>();
-  for (const task of model.tasks.values()) instances.set(task.taskId, [...(instances.get(task.taskId) ?? []), task]);
+  for (const task of model.tasks.values()) {
+    const others = instances.get(task.taskId);
+    if (others) others.push(task);
+    else instances.set(task.taskId, [task]);
+  }
   const known = workflow ?? [];
   const ids = new Set(known.map((task) => task.task_id));
   const others = [...instances.keys()].filter((id) => !ids.has(id));
   return [
     ...known.map(({ task_id, label, downstream }) => join(task_id, label, downstream, instances.get(task_id) ?? [])),
     ...others.map((id) => join(id, id, [], instances.get(id) ?? [])),
-  ];
+  ].map((task) => {
+    // Of a large mapped task, the model may lack instances.
+    const group = groups.get(task.id);
+    return group ? { ...task, instances: group.total, done: doneOf(group) } : task;
+  });
+}
+
+function doneOf({ states }: Group): number {
+  return states.reduce((all, [state, count]) => (state === "success" || state === "skipped" ? all + count : all), 0);
 }
 
 const URGENCY = ["failed", "upstream_failed", "up_for_retry", "up_for_reschedule", "running", "deferred", "restarting"];
@@ -48,7 +65,8 @@ const URGENCY = ["failed", "upstream_failed", "up_for_retry", "up_for_reschedule
 function join(id: string, label: string, downstream: string[], instances: TaskRun[]): GraphTask {
   const urgency = ({ state }: TaskRun) =>
     URGENCY.includes(state ?? "") ? URGENCY.indexOf(state ?? "") : URGENCY.length;
-  const [task = null] = instances.toSorted((a, b) => urgency(a) - urgency(b));
+  let task: TaskRun | null = null;
+  for (const one of instances) if (task === null || urgency(one) < urgency(task)) task = one;
   return {
     id,
     label,

@@ -252,9 +252,69 @@ export interface paths {
         };
         /**
          * Get Snapshot
-         * @description The run's current state.
+         * @description The run's current state. A large input or result stands there by reference (`truncated`).
          */
         get: operations["get_snapshot_workflow_status__dag_id___dag_run_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflow-status/{dag_id}/{dag_run_id}/tasks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Tasks
+         * @description The run's task instances: failed and active ones, queued ones, then the rest, each by task and map index.
+         */
+        get: operations["list_tasks_workflow_status__dag_id___dag_run_id__tasks_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflow-status/{dag_id}/{dag_run_id}/agents": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Agents
+         * @description The run's agents, newest first, then the nodes of their graphs, newest first.
+         */
+        get: operations["list_agents_workflow_status__dag_id___dag_run_id__agents_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflow-status/{dag_id}/{dag_run_id}/errors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Errors
+         * @description The run's errors, newest first.
+         */
+        get: operations["list_errors_workflow_status__dag_id___dag_run_id__errors_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -283,29 +343,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/workflow-status/{dag_id}/{dag_run_id}/result": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Result
-         * @description The complete result of the run's last agent task, as JSON; `null` when no agent returned anything.
-         *
-         *     409 with `Retry-After` while the run has not finished, and 409 when it failed or was cancelled, unless `partial` is
-         *     set.
-         */
-        get: operations["get_result_workflow_status__dag_id___dag_run_id__result_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/workflow-status/{dag_id}/{dag_run_id}/tasks/{task_id}/logs": {
         parameters: {
             query?: never;
@@ -322,6 +359,52 @@ export interface paths {
          *     it is. Lines over 1 MiB are omitted. If the connection ends before the body does, repeat the request with `after`.
          */
         get: operations["get_logs_workflow_status__dag_id___dag_run_id__tasks__task_id__logs_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflow-status/{dag_id}/{dag_run_id}/result": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Result
+         * @description The complete result of the run's last agent task, as JSON; `null` when no agent returned anything.
+         *
+         *     If that task is mapped, the result is a list by map index, with `null` for an instance that returned nothing. It is
+         *     the whole list without `limit`; with it, `Link: <…>; rel="next"` has the address of the next page.
+         *
+         *     409 with `Retry-After` while the run has not finished, and 409 when it failed or was cancelled, unless `partial` is
+         *     set. Supports HEAD, `If-None-Match`, `Range` and `If-Range`.
+         */
+        get: operations["get_result_workflow_status__dag_id___dag_run_id__result_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflow-status/{dag_id}/{dag_run_id}/input": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Input
+         * @description The complete `input_data` of the run, as JSON, without secrets and image bytes. Supports what `…/result` does.
+         */
+        get: operations["get_input_workflow_status__dag_id___dag_run_id__input_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -996,6 +1079,18 @@ export interface components {
             } | null;
         };
         /**
+         * AgentList
+         * @description The same of its agents and their nodes.
+         */
+        AgentList: {
+            /** Agents */
+            agents: components["schemas"]["AgentOut"][];
+            /** Total */
+            total: number;
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
          * AgentMetrics
          * @description The runs of one agent with one model. Each try of its task is a run; skipped agents did not run.
          */
@@ -1486,6 +1581,18 @@ export interface components {
             latest: string;
         };
         /**
+         * ErrorList
+         * @description The same of its errors.
+         */
+        ErrorList: {
+            /** Errors */
+            errors: components["schemas"]["ErrorOut"][];
+            /** Total */
+            total: number;
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
          * ErrorOut
          * @description An error of one attempt and the action taken; `retry_in` is in seconds.
          *
@@ -1921,7 +2028,10 @@ export interface components {
         };
         /**
          * SnapshotOut
-         * @description A run's current state. A stream that resumes after `last_event_id` continues from it.
+         * @description A run's current state, 256 KB at most. A stream that resumes after `last_event_id` continues from it.
+         *
+         *     Of a run with hundreds of tasks, agents or errors it has the first page: `…_next` is the cursor with which
+         *     `…/tasks`, `…/agents` and `…/errors` continue, and null if there are no more.
          */
         SnapshotOut: {
             /** Execution Id */
@@ -1980,17 +2090,42 @@ export interface components {
             /** Trace Url */
             trace_url: string | null;
             /** Input Data */
-            input_data: {
+            input_data: components["schemas"]["Truncated"] | {
                 [key: string]: unknown;
             };
-            /** Tasks */
+            /**
+             * Tasks
+             * @description Failed and active ones before the rest, if there are more of them
+             */
             tasks: components["schemas"]["TaskOut"][];
-            /** Agents */
+            /** Tasks Next */
+            tasks_next: string | null;
+            /**
+             * Agents
+             * @description Agents before nodes, and the newest, if there are more of them
+             */
             agents: components["schemas"]["AgentOut"][];
+            /** Agents Total */
+            agents_total: number;
+            /** Agents Next */
+            agents_next: string | null;
             /** Errors */
             errors: components["schemas"]["ErrorOut"][];
+            /** Errors Total */
+            errors_total: number;
+            /** Errors Next */
+            errors_next: string | null;
+            /**
+             * Mapped Tasks
+             * @description By mapped task, how many of its instances are in which state (`none` before the first)
+             */
+            mapped_tasks: {
+                [key: string]: {
+                    [key: string]: number;
+                };
+            };
             /** Result */
-            result: unknown;
+            result: components["schemas"]["Truncated"] | unknown;
             /** Last Event Id */
             last_event_id: number;
         };
@@ -2300,6 +2435,18 @@ export interface components {
             has_secret: boolean;
         };
         /**
+         * TaskList
+         * @description A page of a run's tasks. `total` counts all that match; `next_cursor` is null on the last page.
+         */
+        TaskList: {
+            /** Tasks */
+            tasks: components["schemas"]["TaskOut"][];
+            /** Total */
+            total: number;
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
          * TaskOut
          * @description A task instance; `duration` is in seconds.
          */
@@ -2517,6 +2664,27 @@ export interface components {
              * @description The date that the run is about, for templates such as `{{ ds }}`; a DAG has one run per date
              */
             logical_date?: string | null;
+        };
+        /**
+         * Truncated
+         * @description What stands for an input or result of more than 32 KB of JSON: its beginning, and the address of the whole.
+         */
+        Truncated: {
+            /**
+             * Truncated
+             * @constant
+             */
+            truncated: true;
+            /** Bytes */
+            bytes: number;
+            /** Media Type */
+            media_type: string;
+            /** Sha256 */
+            sha256: string;
+            /** Excerpt */
+            excerpt: string;
+            /** Url */
+            url: string;
         };
         /**
          * Usage
@@ -2775,6 +2943,7 @@ export interface components {
 export type Accepted = components['schemas']['Accepted'];
 export type AcceptedEntry = components['schemas']['AcceptedEntry'];
 export type AgentEntry = components['schemas']['AgentEntry'];
+export type AgentList = components['schemas']['AgentList'];
 export type AgentMetrics = components['schemas']['AgentMetrics'];
 export type AgentOut = components['schemas']['AgentOut'];
 export type AgentPerformance = components['schemas']['AgentPerformance'];
@@ -2790,6 +2959,7 @@ export type Duration = components['schemas']['Duration'];
 export type ErrorBucket = components['schemas']['ErrorBucket'];
 export type ErrorDistribution = components['schemas']['ErrorDistribution'];
 export type ErrorGroup = components['schemas']['ErrorGroup'];
+export type ErrorList = components['schemas']['ErrorList'];
 export type ErrorOut = components['schemas']['ErrorOut'];
 export type ExecutionList = components['schemas']['ExecutionList'];
 export type ExecutionOut = components['schemas']['ExecutionOut'];
@@ -2813,6 +2983,7 @@ export type SynthesisSetup = components['schemas']['SynthesisSetup'];
 export type SystemHealth = components['schemas']['SystemHealth'];
 export type TargetBody = components['schemas']['TargetBody'];
 export type TargetOut = components['schemas']['TargetOut'];
+export type TaskList = components['schemas']['TaskList'];
 export type TaskOut = components['schemas']['TaskOut'];
 export type TemplateBody = components['schemas']['TemplateBody'];
 export type TemplateList = components['schemas']['TemplateList'];
@@ -2821,6 +2992,7 @@ export type TemplateSummary = components['schemas']['TemplateSummary'];
 export type ThresholdsBody = components['schemas']['ThresholdsBody'];
 export type Token = components['schemas']['Token'];
 export type TriggerBody = components['schemas']['TriggerBody'];
+export type Truncated = components['schemas']['Truncated'];
 export type Usage = components['schemas']['Usage'];
 export type VersionBody = components['schemas']['VersionBody'];
 export type VersionList = components['schemas']['VersionList'];
@@ -3225,6 +3397,119 @@ export interface operations {
             };
         };
     };
+    list_tasks_workflow_status__dag_id___dag_run_id__tasks_get: {
+        parameters: {
+            query?: {
+                task_id?: string | null;
+                map_index?: number | null;
+                state?: string | null;
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskList"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    list_agents_workflow_status__dag_id___dag_run_id__agents_get: {
+        parameters: {
+            query?: {
+                task_id?: string | null;
+                map_index?: number | null;
+                state?: string | null;
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentList"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    list_errors_workflow_status__dag_id___dag_run_id__errors_get: {
+        parameters: {
+            query?: {
+                task_id?: string | null;
+                map_index?: number | null;
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorList"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
     list_items_workflow_status__dag_id___dag_run_id__items__task_id__get: {
         parameters: {
             query?: {
@@ -3250,41 +3535,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ItemList"];
-                };
-            };
-            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemOut"];
-                };
-            };
-        };
-    };
-    get_result_workflow_status__dag_id___dag_run_id__result_get: {
-        parameters: {
-            query?: {
-                /** @description Also the result that a failed or cancelled run had by then */
-                partial?: boolean;
-            };
-            header?: never;
-            path: {
-                dag_id: string;
-                dag_run_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The result */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
                 };
             };
             /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
@@ -3331,6 +3581,123 @@ export interface operations {
                     "text/plain": string;
                     "application/x-ndjson": string;
                 };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_result_workflow_status__dag_id___dag_run_id__result_get: {
+        parameters: {
+            query?: {
+                /** @description Also the result that a failed or cancelled run had by then */
+                partial?: boolean;
+                /** @description Of a mapped task: results after this map index */
+                after?: number;
+                /** @description Of a mapped task: results of at most this many instances */
+                limit?: number | null;
+            };
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The value */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description The part that `Range` asks for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description `If-None-Match` names the present value */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `Range` begins after the end */
+            416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_input_workflow_status__dag_id___dag_run_id__input_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The value */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description The part that `Range` asks for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description `If-None-Match` names the present value */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `Range` begins after the end */
+            416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {
