@@ -19,6 +19,7 @@ from backend.api import (
     notifications,
     operations,
     preferences,
+    run_values,
     templates,
     workflow_runs,
     workflow_status,
@@ -74,7 +75,17 @@ def create_app(
                 "Last-Event-ID",
                 "X-Request-ID",
             ],
-            expose_headers=["Location", "Retry-After", "X-Request-ID", "X-Try-Number"],
+            expose_headers=[
+                "Accept-Ranges",
+                "Content-Range",
+                "ETag",
+                "Link",
+                "Location",
+                "Retry-After",
+                "X-Request-ID",
+                "X-Total-Count",
+                "X-Try-Number",
+            ],
         )
     app.add_middleware(ResponseHeaders)
     metrics.install(app)
@@ -84,6 +95,7 @@ def create_app(
         workflow_runs.router,
         workflows.router,
         workflow_status.router,
+        run_values.router,
         monitoring.router,
         images.router,
         preferences.router,

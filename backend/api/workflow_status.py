@@ -1,5 +1,6 @@
-"""`/workflow-status`: the state of runs, as a list, a snapshot, a stream, and their results and logs."""
+"""`/workflow-status`: the state of runs, as a list, a snapshot, a stream, and their tasks, agents, errors and logs."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -11,14 +12,18 @@ from sse_starlette import EventSourceResponse
 from backend.api.addresses import run_urls
 from backend.api.deps import Name, Reader, Services, wants_head
 from backend.api.event_stream import EventStream
+from backend.api.run_values import get_input, get_result
 from backend.api.schemas.workflows import (
+    AgentList,
     AgentOut,
+    ErrorList,
     ErrorOut,
     ExecutionList,
     ExecutionOut,
     ItemList,
     ItemOut,
     SnapshotOut,
+    TaskList,
     TaskOut,
     Usage,
 )
@@ -27,7 +32,9 @@ from backend.core.log_text import as_text
 from backend.core.problems import FieldError, Invalid, NotFound
 from backend.core.states import TERMINAL_RUN_STATES
 from backend.db.runs.batch_items import item_json
+from backend.db.runs.pages import RowFilter
 from backend.services.application import Application
+from backend.services.runs.snapshot import Snapshot
 
 router = APIRouter(prefix="/workflow-status", tags=["status"])
 
@@ -35,6 +42,10 @@ State = Literal["queued", "running", "success", "failed", "cancelled", "awaiting
 
 LARGEST = 2**31 - 1
 """The largest value of an integer column."""
+
+MapIndex = Annotated[int | None, Query(ge=-1, le=LARGEST)]
+PageLimit = Annotated[int, Query(ge=1, le=200)]
+PageCursor = Annotated[str | None, Query(max_length=2_000)]
 
 NDJSON = "application/x-ndjson"
 
@@ -45,9 +56,6 @@ STREAM_DOC = {
     }
 }
 
-RESULT_DOC = {
-    200: {"description": "The result", "content": {"application/json": {"schema": {}}}},
-}
 LOG_DOC = {
     200: {
         "description": "The log",
@@ -114,27 +122,99 @@ async def stream_status(
     try:
         stream = await services.streams.open(who, dag_id, dag_run_id, cursor)
     except NotFound:
-        if dag_run_id == "result":  # of a run of the DAG `stream`, whose path reads like this one
-            return await get_result("stream", dag_id, who, services)
+        # Paths of runs of the DAG `stream` read like this one.
+        if dag_run_id == "result":
+            return await get_result(request, "stream", dag_id, who, services)
+        if dag_run_id == "input":
+            return await get_input(request, "stream", dag_id, who, services)
         raise
     if wants_head(request):
         return Response(media_type="text/event-stream")
     return EventStream(stream)
 
 
-@router.get("/{dag_id}/{dag_run_id}")
-async def get_snapshot(dag_id: str, dag_run_id: str, who: Reader, services: Services) -> SnapshotOut:
-    """The run's current state."""
+@router.get("/{dag_id}/{dag_run_id}", response_model=SnapshotOut)
+async def get_snapshot(dag_id: str, dag_run_id: str, who: Reader, services: Services) -> Response:
+    """The run's current state. A large input or result stands there by reference (`truncated`)."""
     snapshot = await services.status.snapshot(who, dag_id, dag_run_id)
-    return SnapshotOut(
-        **_execution(snapshot.row, services),
-        input_data=snapshot.row["input_data"],
-        tasks=[TaskOut(**task) for task in snapshot.tasks],
-        agents=[AgentOut(**agent) for agent in snapshot.agents],
-        errors=[ErrorOut(**error) for error in snapshot.errors],
-        result=snapshot.row["output_data"],
+    # In a thread: with hundreds of agents it takes longer than other requests should wait.
+    body = await asyncio.to_thread(_snapshot_json, snapshot, _execution(snapshot.row, services))
+    return Response(body, media_type="application/json")
+
+
+def _snapshot_json(snapshot: Snapshot, execution: dict[str, Any]) -> bytes:
+    whole = SnapshotOut.model_construct(
+        **execution,
+        input_data=snapshot.input_data,
+        tasks=[TaskOut.model_construct(**task) for task in snapshot.tasks.items],
+        tasks_next=snapshot.tasks.next_cursor,
+        agents=[AgentOut.model_construct(**agent) for agent in snapshot.agents.items],
+        agents_total=snapshot.agents.total,
+        agents_next=snapshot.agents.next_cursor,
+        errors=[ErrorOut.model_construct(**error) for error in snapshot.errors.items],
+        errors_total=snapshot.errors.total,
+        errors_next=snapshot.errors.next_cursor,
+        mapped_tasks=snapshot.mapped,
+        result=snapshot.result,
         last_event_id=snapshot.row["last_seq"],
     )
+    return whole.__pydantic_serializer__.to_json(whole)
+
+
+@router.get("/{dag_id}/{dag_run_id}/tasks")
+async def list_tasks(
+    dag_id: str,
+    dag_run_id: str,
+    who: Reader,
+    services: Services,
+    task_id: Name = None,
+    map_index: MapIndex = None,
+    state: Annotated[str | None, Query(max_length=40, pattern=r"^[a-z_]+$")] = None,
+    limit: PageLimit = 200,
+    cursor: PageCursor = None,
+) -> TaskList:
+    """The run's task instances: failed and active ones, queued ones, then the rest, each by task and map index."""
+    wanted = RowFilter(task_id, map_index, state)
+    page = await services.status.page(who, dag_id, dag_run_id, "tasks", wanted, cursor=cursor, limit=limit)
+    tasks = [TaskOut(**task) for task in page.items]
+    return TaskList(tasks=tasks, total=page.total, next_cursor=page.next_cursor)
+
+
+@router.get("/{dag_id}/{dag_run_id}/agents")
+async def list_agents(
+    dag_id: str,
+    dag_run_id: str,
+    who: Reader,
+    services: Services,
+    task_id: Name = None,
+    map_index: MapIndex = None,
+    state: Annotated[str | None, Query(max_length=40, pattern=r"^[a-z_]+$")] = None,
+    limit: PageLimit = 200,
+    cursor: PageCursor = None,
+) -> AgentList:
+    """The run's agents, newest first, then the nodes of their graphs, newest first."""
+    wanted = RowFilter(task_id, map_index, state)
+    page = await services.status.page(who, dag_id, dag_run_id, "agents", wanted, cursor=cursor, limit=limit)
+    agents = [AgentOut(**agent) for agent in page.items]
+    return AgentList(agents=agents, total=page.total, next_cursor=page.next_cursor)
+
+
+@router.get("/{dag_id}/{dag_run_id}/errors")
+async def list_errors(
+    dag_id: str,
+    dag_run_id: str,
+    who: Reader,
+    services: Services,
+    task_id: Name = None,
+    map_index: MapIndex = None,
+    limit: PageLimit = 100,
+    cursor: PageCursor = None,
+) -> ErrorList:
+    """The run's errors, newest first."""
+    wanted = RowFilter(task_id, map_index)
+    page = await services.status.page(who, dag_id, dag_run_id, "errors", wanted, cursor=cursor, limit=limit)
+    errors = [ErrorOut(**error) for error in page.items]
+    return ErrorList(errors=errors, total=page.total, next_cursor=page.next_cursor)
 
 
 @router.get("/{dag_id}/{dag_run_id}/items/{task_id}")
@@ -152,23 +232,6 @@ async def list_items(
     rows = await services.status.items(who, dag_id, dag_run_id, task_id, map_index, after=after, limit=limit + 1)
     page = [ItemOut(**item_json(row)) for row in rows[:limit]]
     return ItemList(items=page, next_after=page[-1].index if len(rows) > limit else None)
-
-
-@router.get("/{dag_id}/{dag_run_id}/result", response_class=Response, responses=RESULT_DOC)  # type: ignore[arg-type]  # as above
-async def get_result(
-    dag_id: str,
-    dag_run_id: str,
-    who: Reader,
-    services: Services,
-    partial: Annotated[bool, Query(description="Also the result that a failed or cancelled run had by then")] = False,
-) -> Response:
-    """The complete result of the run's last agent task, as JSON; `null` when no agent returned anything.
-
-    409 with `Retry-After` while the run has not finished, and 409 when it failed or was cancelled, unless `partial` is
-    set.
-    """
-    result = await services.status.result(who, dag_id, dag_run_id, partial=partial)
-    return Response(result, media_type="application/json")
 
 
 @router.get("/{dag_id}/{dag_run_id}/tasks/{task_id}/logs", response_class=Response, responses=LOG_DOC)  # type: ignore[arg-type]  # as above

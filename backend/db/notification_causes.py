@@ -61,8 +61,7 @@ def run_failed(connection: Connection, execution: Mapping[str, Any]) -> None:
 def with_reason(connection: Connection, cause: Row) -> dict[str, Any]:
     """The payload of a `run_failed` cause with what is known by now about why the run failed."""
     payload = dict(cause["payload"])
-    query = select(executions).where(executions.c.id == cause["execution_id"])
-    execution = first_row(connection.execute(query))
+    execution = _execution(connection, cause["execution_id"])
     if execution is None or (execution["state"], execution["attempt"]) != ("failed", payload["attempt"]):
         return payload  # it has been retried
     return {**payload, **_why(connection, execution)}
@@ -74,7 +73,7 @@ def budget_passed(connection: Connection, execution_id: str, use: Mapping[str, A
     `use` has the `scope` (`run` or `task`), `task_id`, `map_index`, the name of the `limit`, how much is `allowed` and
     `used`, and the `share` that was reached.
     """
-    execution = first_row(connection.execute(select(executions).where(executions.c.id == execution_id)))
+    execution = _execution(connection, execution_id)
     if execution is None:
         return
     cause = ":".join(str(use[name]) for name in ("scope", "task_id", "map_index", "limit", "allowed"))
@@ -105,7 +104,7 @@ def alert(
     `place` is where the alert comes from. If something `failed` and `error` is None, the last error recorded there is
     used. With a `target`, only that one is notified, whatever it is subscribed to.
     """
-    execution = first_row(connection.execute(select(executions).where(executions.c.id == execution_id)))
+    execution = _execution(connection, execution_id)
     if execution is None:
         return False
     if error is not None:
@@ -163,6 +162,16 @@ def about_run(execution: Mapping[str, Any]) -> dict[str, Any]:
 def announce(connection: Connection) -> None:
     """Have the backend look at the causes again: the reason of a failed run is known now."""
     connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+
+
+def _execution(connection: Connection, execution_id: str) -> Row | None:
+    """What the functions above need of an execution: its input and output may be large."""
+    names = (
+        "id", "dag_id", "dag_run_id", "user_id", "state", "attempt", "started_at", "input_tokens", "output_tokens",
+        "cost_usd", "reason",
+    )  # fmt: skip
+    query = select(*(executions.c[name] for name in names)).where(executions.c.id == execution_id)
+    return first_row(connection.execute(query))
 
 
 def _wanted(connection: Connection, user_id: str | None, event: NotificationEvent) -> bool:

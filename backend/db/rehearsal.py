@@ -17,9 +17,10 @@ from backend.core.settings import get_settings
 from backend.core.states import TaskState
 from backend.db import rate_limits
 from backend.db.engine import task_engine
-from backend.db.runs import events, executions, observations, takeover, threads, traces
+from backend.db.runs import events, executions, observations, results, takeover, threads, traces
 from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
+from backend.db.runs.results import TaskResult
 from backend.db.runs.traces import Place
 
 log = logging.getLogger(__name__)
@@ -62,5 +63,5 @@ def _act(connection: Connection) -> None:
         rate_limits.swap(connection, model, version, state)
     rate_limits.read(connection, model)
     executions.cancelled_among(connection, [execution_id])
-    executions.set_results(connection, {execution_id: {}})
+    results.record(connection, [TaskResult(execution_id, {}, task.task_id)])
     observations.observe(connection, run, [TaskState("task", -1, 1, "success", now, now, 0.1)])

@@ -53,6 +53,9 @@ workflow_executions = Table(
     Column("cancel_requested_at", _Time),
     Column("reason", Text),
     Column("waits_for", Text),
+    Column("input_reference", JSONB),
+    Column("output_reference", JSONB),
+    Column("result_task", Text),
 )
 
 workflow_tasks = Table(
@@ -275,4 +278,25 @@ notifications = Table(
     Column("finished_at", _Time),
     Column("last_status", Integer),
     Column("last_error", Text),
+)
+
+mapped_results = Table(
+    "mapped_results",
+    metadata,
+    Column("execution_id", _Id, primary_key=True),
+    Column("task_id", Text, primary_key=True),
+    Column("map_index", Integer, primary_key=True),
+    Column("value", JSONB, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("recorded_at", _Time, nullable=False),
+)
+
+value_pieces = Table(
+    "value_pieces",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("made_at", _Time, nullable=False),
 )

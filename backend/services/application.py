@@ -26,6 +26,7 @@ from backend.services.recording.retention import EventRetention
 from backend.services.runs.control import Runs
 from backend.services.runs.logs import TaskLogs
 from backend.services.runs.status import Status
+from backend.services.runs.values import Values
 from backend.services.streaming.feed import EventFeed
 from backend.services.streaming.stream import Streams
 from backend.services.templates import Templates
@@ -47,6 +48,7 @@ class Application:
     triggers: Triggers
     batch_triggers: BatchTriggers
     status: Status
+    values: Values
     task_logs: TaskLogs
     runs: Runs
     streams: Streams
@@ -107,6 +109,7 @@ async def run_application(
             triggers=triggers,
             batch_triggers=batch_triggers,
             status=status,
+            values=Values(database, status),
             task_logs=TaskLogs(airflow, status),
             runs=Runs(airflow, database, status),
             streams=Streams(settings, database, feed, status),

@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 
 from backend.core.events import Event, NewEvent
 from backend.core.states import TaskState
-from backend.db.runs import events, executions, observations, reasons, traces
+from backend.db.runs import events, observations, reasons, results, traces
 from backend.db.runs.executions import RunState
+from backend.db.runs.results import TaskResult
 from backend.db.runs.traces import Place
 
 
@@ -62,10 +63,10 @@ class RecordedRun:
         with self._database.begin() as connection:
             events.append(connection, self.id, [NewEvent(kind, payload)])
 
-    def returns(self, result: Any) -> None:
+    def returns(self, result: Any, task_id: str | None = None, map_index: int = -1) -> None:
         """Record the result of an agent task."""
         with self._database.begin() as connection:
-            executions.set_results(connection, {self.id: result})
+            results.record(connection, [TaskResult(self.id, result, task_id, map_index)])
 
     def explain(self, reason: str) -> None:
         """Record why the run failed, as the reconciler does after its end."""

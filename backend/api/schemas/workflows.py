@@ -345,15 +345,62 @@ class ExecutionOut(BaseModel):
     trace_url: str | None
 
 
-class SnapshotOut(ExecutionOut):
-    """A run's current state. A stream that resumes after `last_event_id` continues from it."""
+class Truncated(BaseModel):
+    """What stands for an input or result of more than 32 KB of JSON: its beginning, and the address of the whole."""
 
-    input_data: dict[str, Any]
-    tasks: list[TaskOut]
-    agents: list[AgentOut]
+    truncated: Literal[True]
+    bytes: int
+    media_type: str
+    sha256: str
+    excerpt: str
+    url: str
+
+
+class SnapshotOut(ExecutionOut):
+    """A run's current state, 256 KB at most. A stream that resumes after `last_event_id` continues from it.
+
+    Of a run with hundreds of tasks, agents or errors it has the first page: `…_next` is the cursor with which
+    `…/tasks`, `…/agents` and `…/errors` continue, and null if there are no more.
+    """
+
+    input_data: Truncated | dict[str, Any]
+    tasks: list[TaskOut] = Field(description="Failed and active ones before the rest, if there are more of them")
+    tasks_next: str | None
+    agents: list[AgentOut] = Field(description="Agents before nodes, and the newest, if there are more of them")
+    agents_total: int
+    agents_next: str | None
     errors: list[ErrorOut]
-    result: Any
+    errors_total: int
+    errors_next: str | None
+    mapped_tasks: dict[str, dict[str, int]] = Field(
+        description="By mapped task, how many of its instances are in which state (`none` before the first)"
+    )
+    result: Truncated | Any
     last_event_id: int
+
+
+class TaskList(BaseModel):
+    """A page of a run's tasks. `total` counts all that match; `next_cursor` is null on the last page."""
+
+    tasks: list[TaskOut]
+    total: int
+    next_cursor: str | None
+
+
+class AgentList(BaseModel):
+    """The same of its agents and their nodes."""
+
+    agents: list[AgentOut]
+    total: int
+    next_cursor: str | None
+
+
+class ErrorList(BaseModel):
+    """The same of its errors."""
+
+    errors: list[ErrorOut]
+    total: int
+    next_cursor: str | None
 
 
 class ExecutionList(BaseModel):

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from backend.core.jsonable import storable
 from backend.core.redaction import redact, redact_text
 from backend.db import notification_causes
-from backend.db.rows import Row, all_rows, one_row
+from backend.db.rows import Row, one_row
 from backend.db.runs.reasons import EXPLAINED
 from backend.db.runs.traces import Place, label
 from backend.db.tables import workflow_errors as errors
@@ -128,14 +128,6 @@ def recover_earlier(connection: Connection, execution_id: str, place: Place) -> 
         )
         .values(recovered=True)
     )
-
-
-def list_for(connection: Connection, execution_id: str, *, limit: int = 200) -> list[Row]:
-    """The execution's errors, newest first."""
-    query = (
-        select(errors).where(errors.c.execution_id == execution_id).order_by(errors.c.occurred_at.desc()).limit(limit)
-    )
-    return all_rows(connection.execute(query))
 
 
 def rate_limits_since(connection: Connection, user_id: str, since: datetime) -> list[tuple[datetime, str]]:

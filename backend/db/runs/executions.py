@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Text, and_, case, cast, exists, func, literal, or_, select, text, tuple_, update
+from sqlalchemy import Connection, and_, case, exists, func, literal, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.events import NewEvent
@@ -29,7 +29,7 @@ _KEY = tuple_(executions.c.dag_id, executions.c.dag_run_id)
 
 # The values of a row about which nothing is known yet.
 _UNBEGUN = {
-    "progress": 0, "tasks_done": 0, "started_at": None, "finished_at": None, "attempt": 1, "output_data": None,
+    "progress": 0, "tasks_done": 0, "started_at": None, "finished_at": None, "attempt": 1,
 }  # fmt: skip
 
 
@@ -143,13 +143,22 @@ def lock(connection: Connection, execution_ids: Iterable[str], *, wait: bool = T
     return {row.id: row.locked for row in found}
 
 
+_VALUES = ("input_data", "input_reference", "output_data", "output_reference", "result_task")
+_LIGHT = [column for column in executions.c if column.name not in _VALUES]
+
+SHOWN = [
+    *_LIGHT,
+    *(executions.c[name] for name in ("input_reference", "output_reference", "result_task")),
+    case((executions.c.input_reference.is_(None), executions.c.input_data)).label("input_data"),
+    case((executions.c.output_reference.is_(None), executions.c.output_data)).label("output_data"),
+]
+"""The columns of an execution, with a large input or output by reference only: then its value is null."""
+
+
 def get(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
-    """The run's execution row."""
-    query = select(executions).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
+    """The run's execution row, with the columns `SHOWN`."""
+    query = select(*SHOWN).where(executions.c.dag_id == dag_id, executions.c.dag_run_id == dag_run_id)
     return first_row(connection.execute(query))
-
-
-_LIGHT = [column for column in executions.c if column.name not in ("input_data", "output_data")]
 
 
 def find(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
@@ -158,16 +167,10 @@ def find(connection: Connection, dag_id: str, dag_run_id: str) -> Row | None:
     return first_row(connection.execute(query))
 
 
-def read_result(connection: Connection, execution_id: str) -> tuple[str, str | None]:
-    """The execution's state, and its result as JSON text; None if no agent task has returned anything."""
-    query = select(executions.c.state, cast(executions.c.output_data, Text)).where(executions.c.id == execution_id)
-    state, result = connection.execute(query).one()
-    return str(state), result
-
-
 def read(connection: Connection, execution_id: str, *, lock: bool = False) -> Row:
-    """The execution's row. With `lock`, nobody else can change it or its timeline until the transaction ends."""
-    query = select(executions).where(executions.c.id == execution_id)
+    """The execution's row, with the columns `SHOWN`. With `lock`, nobody else can change it or its timeline until the
+    transaction ends."""
+    query = select(*SHOWN).where(executions.c.id == execution_id)
     if lock:
         query = query.with_for_update(key_share=True)
     return one_row(connection.execute(query))
@@ -246,24 +249,6 @@ def begin_trace(connection: Connection, execution_id: str, *, trace_url: str | N
     row = update(executions).where(executions.c.id == execution_id)
     kept = row.values(trace_url=func.coalesce(trace_url, executions.c.trace_url)).returning(executions.c.user_id)
     return connection.execute(kept).scalar()
-
-
-_SET_RESULTS = text(
-    """
-    UPDATE visual_ai.workflow_executions e
-    SET output_data = result.value, trace_url = coalesce(nullif(result.value ->> 'trace_url', ''), e.trace_url)
-    FROM jsonb_to_recordset(CAST(:results AS jsonb)) AS result (id uuid, value jsonb)
-    WHERE e.id = result.id
-    """
-)
-
-
-def set_results(connection: Connection, results: Mapping[str, Any]) -> None:
-    """Store what agent tasks returned, and the addresses of their traces, as the results of runs, by the executions'
-    ids. The last task to end wins."""
-    if results:
-        rows = [{"id": execution_id, "value": result} for execution_id, result in results.items()]
-        connection.execute(_SET_RESULTS, {"results": dumps(rows)})
 
 
 _ADD_USAGE = text(

@@ -27,8 +27,8 @@ from backend.core.states import (
 )
 from backend.db import notification_causes
 from backend.db.rows import Row, all_rows
-from backend.db.runs import events, reasons, threads
-from backend.db.runs.executions import RunState, ensure
+from backend.db.runs import events, reasons, results, threads
+from backend.db.runs.executions import SHOWN, RunState, ensure
 from backend.db.runs.run_payload import workflow_payload
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
@@ -107,7 +107,7 @@ def merge(
     caller appends. The executions stay locked until the transaction ends."""
     if not observed:
         return {}
-    query = select(executions).where(executions.c.id == func.any(cast(list(observed), ARRAY(UUID(as_uuid=False)))))
+    query = select(*SHOWN).where(executions.c.id == func.any(cast(list(observed), ARRAY(UUID(as_uuid=False)))))
     locked = all_rows(connection.execute(query.order_by(executions.c.id).with_for_update(key_share=True)))
     known = {row["id"]: row for row in locked}
     states = {key: _next_state(known[key], one.run, observed_at) for key, one in observed.items()}
@@ -163,7 +163,8 @@ def _run_events(connection: Connection, before: Row, values: Mapping[str, Any]) 
     after = {**before, **values}
     new: list[NewEvent] = []
     if {"state", "progress", "tasks_total", "tasks_done"} & changed:
-        new.append(NewEvent("workflow_update", workflow_payload(after)))
+        result = results.shown(connection, after) if after["state"] in TERMINAL_RUN_STATES else None
+        new.append(NewEvent("workflow_update", workflow_payload(after, result)))
     if "state" in changed and after["state"] in TERMINAL_RUN_STATES:
         new.append(NewEvent("end", {"state": after["state"]}))
     if "state" in changed and after["state"] == "failed":

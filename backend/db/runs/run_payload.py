@@ -1,34 +1,44 @@
-"""What a run's timeline says of the run itself: the payload of `workflow_update`."""
+"""What a run's timeline says of the run itself: the payload of `workflow_update`; and large values by reference."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
-from backend.core.jsonable import is_larger
-from backend.core.redaction import redact
 from backend.core.states import TERMINAL_RUN_STATES
 
-EVENT_RESULT_LIMIT = 16_000
-"""Characters of a result's JSON text up to which it is part of the run's last event. Up to 64 KB in UTF-8: some clients
-read no longer lines."""
+WHOLE_BYTES = 32_768
+"""Bytes of JSON text up to which an input or a result stands in snapshots and events as it is. The migration
+`022_large_values` computes the references of larger ones."""
+
+EXCERPT_CHARACTERS = 4_000
+"""Characters of its JSON text with which a larger value begins there."""
+
+MEDIA_TYPE = "application/json"
 
 _REPORTED = (
     "dag_id", "dag_run_id", "state", "progress", "tasks_total", "tasks_done", "started_at", "finished_at", "attempt",
 )  # fmt: skip
 
 
-def workflow_payload(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload of a `workflow_update`. A large result travels by reference: every subscriber gets the event."""
+def workflow_payload(row: Mapping[str, Any], result: Any = None) -> dict[str, Any]:
+    """The payload of a `workflow_update`. The last one has the `result`, as `results.shown` returns it."""
     payload = {name: row[name] for name in _REPORTED}
-    result = row["output_data"]
-    if row["state"] not in TERMINAL_RUN_STATES or result is None:
-        return payload
-    if not is_larger(result, EVENT_RESULT_LIMIT):
-        return {**payload, "result": result}
+    return payload if result is None or row["state"] not in TERMINAL_RUN_STATES else {**payload, "result": result}
+
+
+def truncated(
+    row: Mapping[str, Any], leaf: Literal["input", "result"], *, size: int, excerpt: str, sha256: str
+) -> dict[str, Any]:
+    """What stands for a large input or result of the run of this row: its size in bytes, its beginning, and where the
+    whole is."""
     run = "/".join(quote(row[name], safe="") for name in ("dag_id", "dag_run_id"))
-    reference = {
-        "url": f"/workflow-status/{run}/result",
-        "media_type": "application/json",
-        "excerpt": redact(result, limit=1_000, total=4_000),
+    # The result of a run that did not succeed has to be asked for.
+    query = "?partial=true" if leaf == "result" and row["state"] in ("failed", "cancelled") else ""
+    return {
+        "truncated": True,
+        "bytes": size,
+        "media_type": MEDIA_TYPE,
+        "sha256": sha256,
+        "excerpt": excerpt,
+        "url": f"/workflow-status/{run}/{leaf}{query}",
     }
-    return {**payload, "result_ref": reference}

@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, text
+from sqlalchemy import Connection, func, select, text
 
 from backend.core.jsonable import dumps
 from backend.core.redaction import redact
@@ -207,17 +207,6 @@ def spent_before(
         },
     ).one()
     return int(row[0]), None if row[2] else row[1], int(row[3])
-
-
-def list_agents(connection: Connection, execution_id: str) -> list[Row]:
-    """The execution's agent runs and nodes, oldest first, without inputs and outputs.
-
-    Of batches only the first `SHOWN_ITEMS` items, which are also those that the stream reports.
-    """
-    columns = [column for column in traces.c if column.name not in ("input", "output")]
-    shown = or_(traces.c.item_index.is_(None), traces.c.item_index < SHOWN_ITEMS)
-    query = select(*columns).where(traces.c.execution_id == execution_id, shown).order_by(traces.c.started_at)
-    return all_rows(connection.execute(query))
 
 
 def label(agent: str | None, item: int | None) -> str | None:

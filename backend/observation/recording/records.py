@@ -19,10 +19,11 @@ from sqlalchemy import Connection
 
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
-from backend.db.runs import events, executions, observations, takeover, threads, traces
+from backend.db.runs import events, executions, observations, results, takeover, threads, traces
 from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
 from backend.db.runs.observations import ObservedChanges, RunObservation
+from backend.db.runs.results import TaskResult
 from backend.db.runs.threads import Claim, ClaimRequest, SupersededError
 from backend.db.runs.traces import Place
 
@@ -131,13 +132,14 @@ class StateChange(Record):
 
 @dataclass(frozen=True, slots=True)
 class RunResult(Record):
-    """What the task returns, as the run's result."""
+    """What the task returns, as the run's result; of a mapped task, as one of a list."""
 
     result: Mapping[str, Any]
 
     def add(self, batch: "RecordBatch", source: RecordSource) -> None:
         if source not in batch.report.superseded:
-            batch.results[batch.report.ids[source]] = self.result
+            place = source.place
+            batch.results.append(TaskResult(batch.report.ids[source], self.result, place.task_id, place.map_index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ class RecordBatch:
         self.claims: dict[RecordSource, ThreadClaim] = {}
         self.trace_rows: list[dict[str, Any]] = []
         self.usage: list[dict[str, Any]] = []
-        self.results: dict[str, Any] = {}
+        self.results: list[TaskResult] = []
         self.reported: dict[RecordSource, list[NewEvent | TaskState]] = {source: [] for source, _ in entries}
         """What each source reports to the run's timeline, in order."""
 
@@ -232,7 +234,7 @@ class RecordBatch:
             record.add(self, source)
         traces.write(self.connection, self.trace_rows)
         executions.add_usage(self.connection, self.usage)
-        executions.set_results(self.connection, self.results)
+        results.record(self.connection, self.results)
         self._append_events()
 
     def _take_threads(self) -> dict[RecordSource, Claim | SupersededError]:

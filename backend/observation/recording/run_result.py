@@ -7,8 +7,9 @@ from backend.core.exact_json import NoJsonFormError, to_json
 from backend.core.problems import pointer
 from backend.core.settings import get_settings
 from backend.db.engine import task_engine
-from backend.db.runs import executions
+from backend.db.runs import executions, results
 from backend.db.runs.executions import RunState
+from backend.db.runs.results import TaskResult
 
 
 def store(dag_id: str, dag_run_id: str, result: dict[str, Any]) -> dict[str, Any]:
@@ -23,5 +24,5 @@ def store(dag_id: str, dag_run_id: str, result: dict[str, Any]) -> dict[str, Any
         raise InputError(error.fault, field=f"result{pointer(*error.path)}") from None
     with task_engine(get_settings().database_url).begin() as connection:
         execution_id = executions.ensure(connection, RunState(dag_id, dag_run_id, None))
-        executions.set_results(connection, {execution_id: stored})
+        results.record(connection, [TaskResult(execution_id, stored)])
     return {"execution_id": execution_id}

@@ -8,7 +8,9 @@ from collections import OrderedDict
 
 from backend.clients.airflow import AirflowClient, AirflowRefused
 from backend.db.engine import Database
+from backend.db.rows import Row
 from backend.db.runs import missing_results
+from backend.db.runs.results import TaskResult
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +20,10 @@ AFTER = 5.0
 WITHIN = 24 * 3600.0
 """Seconds after a run's end within which its result is restored at all: Airflow itself may have been away."""
 
-RUNS_PER_PASS = 10
+MAPPED_WITHIN = 600.0
+"""The same for the instances of mapped tasks, which are looked at one by one."""
+
+RESULTS_PER_PASS = 10
 _REMEMBERED = 10_000
 
 
@@ -28,18 +33,20 @@ class ResultRestorer:
     def __init__(self, airflow: AirflowClient, database: Database) -> None:
         self._airflow = airflow
         self._database = database
-        self._without: OrderedDict[str, None] = OrderedDict()
-        """Executions whose task has pushed no result."""
+        self._without: OrderedDict[tuple[str, str, int], None] = OrderedDict()
+        """Task instances that have pushed no result."""
 
     async def restore(self) -> int:
         """Restore what is missing; returns how many results were restored.
 
         Raises `AirflowError` and `SQLAlchemyError`; a retry helps.
         """
-        limit = RUNS_PER_PASS + len(self._without)
-        found = await self._database.run(missing_results.find, after=AFTER, within=WITHIN, limit=limit)
+        limit = RESULTS_PER_PASS + len(self._without)
+        found = await self._database.run(
+            missing_results.find, after=AFTER, within=WITHIN, mapped_within=MAPPED_WITHIN, limit=limit
+        )
         restored = 0
-        for row in [row for row in found if row["id"] not in self._without][:RUNS_PER_PASS]:
+        for row in [row for row in found if _key(row) not in self._without][:RESULTS_PER_PASS]:
             try:
                 result = await self._airflow.xcom(row["dag_id"], row["dag_run_id"], row["task_id"], row["map_index"])
             except AirflowRefused as refused:
@@ -47,11 +54,17 @@ class ResultRestorer:
                     raise
                 result = None
             if not isinstance(result, dict):
-                self._without[row["id"]] = None
+                self._without[_key(row)] = None
                 if len(self._without) > _REMEMBERED:
                     self._without.popitem(last=False)
                 continue
-            await self._database.run(missing_results.restore, row["id"], result)
+            await self._database.run(
+                missing_results.restore, TaskResult(row["id"], result, row["task_id"], row["map_index"])
+            )
             log.info("restored the result of run %s of %s", row["dag_run_id"], row["dag_id"])
             restored += 1
         return restored
+
+
+def _key(row: Row) -> tuple[str, str, int]:
+    return row["id"], row["task_id"], row["map_index"]

@@ -1,4 +1,7 @@
-"""Deletes the events of runs that finished long ago. Their states, usage, errors and results are kept."""
+"""Deletes the events of runs that finished long ago, and the pieces of large values that were downloaded.
+
+States, usage, errors and results are kept.
+"""
 
 import asyncio
 import logging
@@ -10,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.core.settings import Settings
 from backend.db.engine import Database
-from backend.db.runs import events
+from backend.db.runs import events, value_text
 from backend.services.background import in_background
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,7 @@ class EventRetention:
             # Not at the start of a process, and not in all replicas at once.
             await asyncio.sleep(INTERVAL * random.uniform(0.5, 1.0))  # noqa: S311  # nothing secret
             try:
+                await self._database.run(value_text.forget)
                 if total := await self.prune():
                     log.info("deleted %s events of runs that finished long ago", total)
             except SQLAlchemyError as error:

@@ -4,42 +4,34 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Connection
 
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowUnavailable
 from backend.core.errors.category import Category
-from backend.core.problems import Conflict, NotFound
+from backend.core.problems import NotFound
 from backend.core.roles import Principal
 from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES, TaskState
 from backend.db.engine import Database
 from backend.db.rows import Row
-from backend.db.runs import batch_items, errors, executions, observations, traces
+from backend.db.runs import batch_items, executions, observations
 from backend.db.runs.executions import Head
+from backend.db.runs.pages import RowFilter
 from backend.db.runs.traces import Place
 from backend.services.recording.airflow_json import run_state
 from backend.services.runs.page_cursor import decode_cursor, encode_cursor
+from backend.services.runs.snapshot import (
+    NOT_FOUND,
+    Listed,
+    ListKind,
+    Snapshot,
+    decode_list_cursor,
+    read_list,
+    read_snapshot,
+)
 from backend.services.triggering.catalog import unreachable
-
-NOT_FOUND = "There is no such run, or it is not yours."
-
-RESULT_RETRY_AFTER = 2.0
-"""Seconds after which a client may ask again for the result of a run that has not finished."""
 
 NAMED_TASKS = 20
 """Task names that an error about an unknown task lists at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """An execution's current row, tasks, agents and errors. `row["last_seq"]` is the last event that it includes."""
-
-    row: Row
-    tasks: list[dict[str, Any]]
-    agents: list[dict[str, Any]]
-    errors: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +69,7 @@ class Status:
     async def snapshot(self, who: Principal, dag_id: str, dag_run_id: str) -> Snapshot:
         """The execution's current state. Raises as `row` does."""
         row = await self.row(who, dag_id, dag_run_id)
-        return await self._database.run(_read_snapshot, dag_id, dag_run_id, str(row["id"]))
+        return await self._database.run(read_snapshot, dag_id, dag_run_id, str(row["id"]))
 
     async def find(self, who: Principal, dag_id: str, dag_run_id: str) -> Head:
         """The head of an execution: what a stream needs of it. Raises as `row` does, except that the caller has to
@@ -99,7 +91,23 @@ class Status:
 
     async def read(self, head: Head) -> Snapshot:
         """The execution's current state, without a check of rights. Raises `NotFound` when it has been deleted."""
-        return await self._database.run(_read_snapshot, head.dag_id, head.dag_run_id, head.id)
+        return await self._database.run(read_snapshot, head.dag_id, head.dag_run_id, head.id)
+
+    async def page(
+        self,
+        who: Principal,
+        dag_id: str,
+        dag_run_id: str,
+        kind: ListKind,
+        wanted: RowFilter,
+        *,
+        cursor: str | None,
+        limit: int,
+    ) -> Listed:
+        """A page of the run's tasks, agents or errors. Raises as `row` does, and `Invalid` for a malformed cursor."""
+        after = decode_list_cursor(kind, cursor) if cursor else None
+        row = await self.row(who, dag_id, dag_run_id)
+        return await self._database.run(read_list, str(row["id"]), kind, wanted, after, limit)
 
     async def items(
         self, who: Principal, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, after: int, limit: int
@@ -118,27 +126,6 @@ class Status:
             if (task_id, map_index) not in {task.key for task in tasks}:
                 raise no_such_task(task_id, map_index, tasks)
         return found
-
-    async def result(self, who: Principal, dag_id: str, dag_run_id: str, *, partial: bool) -> str:
-        """The run's complete result as JSON text; `null` when the run succeeded without one.
-
-        With `partial` also the result that a failed or cancelled run had by then. Raises `NotFound`, and `Conflict`
-        when the run has no result, with the seconds after which to ask again if it has not finished.
-        """
-        row = await self.row(who, dag_id, dag_run_id)
-        state, result = await self._database.run(executions.read_result, str(row["id"]))
-        if state not in TERMINAL_RUN_STATES:
-            raise Conflict(
-                f"The run is {state}; its result is available once it has finished.", retry_after=RESULT_RETRY_AFTER
-            )
-        if state == "success":
-            return result or "null"
-        if partial and result is not None:
-            return result
-        hint = " `partial=true` returns what its agents had returned by then." if result is not None else ""
-        outcome = "failed" if state == "failed" else f"was {state}"
-        why = f": {row['reason']}" if row["reason"] else "; its snapshot's `errors` say why."
-        raise Conflict(f"The run {outcome}, so it has no result{why}{hint}")
 
     async def list_page(
         self,
@@ -216,19 +203,6 @@ def check_may_see(who: Principal, head: Head) -> None:
     """Raises `NotFound` when the user may not see the run."""
     if not (who.sees_all or who.username in (head.user_id, head.triggered_by)):
         raise NotFound(NOT_FOUND)
-
-
-def _read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, execution_id: str) -> Snapshot:
-    # The row first: what is read after it must not be older than its cursor.
-    row = executions.get(connection, dag_id, dag_run_id)
-    if row is None:
-        raise NotFound(NOT_FOUND)
-    return Snapshot(
-        row,
-        [task.payload() for task in executions.list_tasks(connection, execution_id)],
-        [traces.payload(trace) for trace in traces.list_agents(connection, execution_id)],
-        [errors.payload(error) for error in errors.list_for(connection, execution_id)],
-    )
 
 
 class _HeadLookup:

@@ -3,8 +3,8 @@
 A client connects in one of three ways, and each begins differently:
 
 * Without a cursor: with the run's current state, sent as ordinary events (`workflow_update`, then a `task_update`,
-  `agent_update` or `error` for each task, agent and error). Only the last of them has an `id`, so a client that loses
-  the connection in between receives the whole state again.
+  `agent_update` or `error` for each task, agent and error of its snapshot, which has the first page of a large run).
+  Only the last of them has an `id`, so a client that loses the connection in between receives the whole state again.
 * With a cursor: with the events of the log that follow it.
 * With a cursor whose successors were pruned: with a `gap` that names them, then with the rest of the log.
 
@@ -27,7 +27,8 @@ from backend.db.engine import Database
 from backend.db.runs import events
 from backend.db.runs.executions import Head
 from backend.db.runs.run_payload import workflow_payload
-from backend.services.runs.status import Snapshot, Status
+from backend.services.runs.snapshot import Snapshot
+from backend.services.runs.status import Status
 from backend.services.streaming.feed import BATCH
 from backend.services.streaming.sse import RETRY, RETRY_AFTER_END, Frame, encode, encode_fields, join
 from backend.services.streaming.subscriptions import Subscription
@@ -113,7 +114,8 @@ class InitialStates:
                 return state
 
     async def _read_state(self, head: Head) -> InitialState:
-        return _initial_state(await self._status.read(head))
+        # In a thread: with hundreds of agents, encoding takes longer than other streams should wait.
+        return await asyncio.to_thread(_initial_state, await self._status.read(head))
 
     async def _page(self, subscription: Subscription, after: int) -> list[Frame]:
         page = subscription.channel.since(after)
@@ -181,10 +183,10 @@ def _initial_state(snapshot: Snapshot) -> InitialState:
     cursor = int(row["last_seq"])
     # The last event in the log of a finished run is `end`, which is sent under its own id.
     state_seq = cursor - 1 if finished else cursor
-    state: list[tuple[str, Any]] = [("workflow_update", workflow_payload(row))]
-    state += [("task_update", task) for task in snapshot.tasks if task["state"] is not None]
-    state += [("agent_update", agent) for agent in snapshot.agents]
-    state += [("error", error) for error in reversed(snapshot.errors)]
+    state: list[tuple[str, Any]] = [("workflow_update", workflow_payload(row, snapshot.result))]
+    state += [("task_update", task) for task in snapshot.tasks.items if task["state"] is not None]
+    state += [("agent_update", agent) for agent in snapshot.agents.items]
+    state += [("error", error) for error in reversed(snapshot.errors.items)]
     encoded = [encode_fields(kind, data) for kind, data in state[:-1]]
     encoded.append(encode_fields(*state[-1], seq=state_seq))
     if finished:

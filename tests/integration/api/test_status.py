@@ -11,8 +11,9 @@ from sqlalchemy import Engine, create_engine, insert
 
 from backend.core.jsonable import dumps
 from backend.core.states import TaskState
-from backend.db.runs import batch_items, executions, observations, threads
+from backend.db.runs import batch_items, observations, results, threads
 from backend.db.runs.executions import RunState
+from backend.db.runs.results import TaskResult
 from backend.db.runs.threads import ClaimRequest
 from backend.db.runs.traces import Place
 from backend.db.tables import agent_traces, workflow_errors
@@ -56,7 +57,7 @@ def run(
         seen = RunState(dag_id, run_id, "running", conf={"_visual_ai": {"user_id": user}}, **more)
         execution_id = observations.observe(connection, seen, tasks)
         if result is not None:
-            executions.set_results(connection, {execution_id: result})
+            results.record(connection, [TaskResult(execution_id, result)])
         if state != "running":
             observations.observe(connection, RunState(dag_id, run_id, state))
         return execution_id

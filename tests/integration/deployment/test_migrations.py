@@ -1,5 +1,7 @@
 """The migrations on a real PostgreSQL, and the rights of the two roles."""
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 
@@ -7,7 +9,7 @@ import psycopg
 import pytest
 
 from backend.db.address import plain_url
-from backend.db.migrate import BOOKKEEPING_SCHEMA, CHECKPOINT_TABLES, migrate
+from backend.db.migrate import BOOKKEEPING_SCHEMA, CHECKPOINT_TABLES, migrate, migrations_directory
 from backend.db.roles import RoleError, role_password
 from backend.stack.postgres import Cluster
 from tests.kit.servers.postgres import Postgres, running_cluster
@@ -168,3 +170,22 @@ def test_an_owner_who_may_not_create_roles_is_told_what_to_do() -> None:
         migrated = migrate(owner, {"visual_ai_backend": "b", "visual_ai_worker": "w"})
         psycopg.connect(plain_url(migrated.worker_url)).close()
         assert not migrated.warnings
+
+
+def test_large_values_of_earlier_releases_get_their_references(pg: Postgres) -> None:
+    with psycopg.connect(plain_url(pg.admin_url), autocommit=True) as owner:
+        table = "visual_ai.workflow_executions"
+        owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        large = json.dumps({"text": "x" * 5_000_000})
+        for run, result in (("large", large), ("small", '{"text": "x"}')):
+            owner.execute(
+                f"INSERT INTO {table} (dag_id, dag_run_id, state, output_data) VALUES ('d', %s, 'success', %s)",
+                (run, result),
+            )
+        owner.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        migration = (migrations_directory() / "022_large_values.sql").read_text(encoding="utf-8")
+        for statement in re.findall(r"^UPDATE .*?;$", migration, re.DOTALL | re.MULTILINE):
+            owner.execute(statement)
+        query = f"SELECT dag_run_id, output_reference ->> 'bytes' FROM {table} WHERE dag_id = 'd'"
+        found: dict[str, str | None] = dict(owner.execute(query).fetchall())
+    assert found == {"large": str(len(large)), "small": None}

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
 from backend.db.engine import Database
-from backend.db.runs import errors, events, executions, observations, takeover, threads, traces
+from backend.db.runs import errors, events, executions, observations, results, takeover, threads, traces
 from backend.db.runs.executions import RunState
 from backend.db.runs.threads import ClaimRequest, SupersededError
 from backend.db.runs.traces import Place
@@ -43,8 +43,10 @@ def admin(pg: Postgres) -> Iterator[Engine]:
     engine.dispose()
 
 
-def recorder_of(writer: RecordWriter, run: str, *, task: str = "task", try_number: int = 1) -> Recorder:
-    return Recorder(writer, Place("dag", run, task, -1, try_number), RunState("dag", run, None))
+def recorder_of(
+    writer: RecordWriter, run: str, *, task: str = "task", try_number: int = 1, map_index: int = -1
+) -> Recorder:
+    return Recorder(writer, Place("dag", run, task, map_index, try_number), RunState("dag", run, None))
 
 
 def token_record(payload: Any) -> Record:
@@ -120,6 +122,25 @@ async def test_tasks_that_start_and_end_together_share_transactions(database: Da
         assert row["output_data"] == {"answer": number}
         assert not recorder.superseded
     assert await database.run(_count, "workflow_threads WHERE completed AND epoch = 1") == 30
+
+
+async def test_each_instance_of_a_mapped_task_keeps_its_result(database: Database) -> None:
+    """Also when their records are written together, and when a later try returns something else."""
+    writer = RecordWriter(database, shared=True)
+    recorders = [recorder_of(writer, "run", map_index=index) for index in range(20)]
+    await asyncio.gather(*(take(recorder) for recorder in recorders))
+    for number, recorder in enumerate(recorders):
+        recorder.put(RunResult({"answer": number}))
+    await asyncio.gather(*(recorder.flush() for recorder in recorders))
+    second = recorder_of(writer, "run", try_number=2, map_index=3)
+    await take(second)
+    second.put(RunResult({"answer": "again"}))
+    await second.flush()
+    row = await database.run(executions.get, "dag", "run")
+    assert row is not None
+    expected: list[Any] = [{"answer": number} for number in range(20)]
+    expected[3] = {"answer": "again"}
+    assert await database.run(results.shown, row) == expected
 
 
 def _count(connection: Connection, what: str) -> int:

@@ -1,8 +1,9 @@
 """The event log and the recorded state of runs: gapless, fenced against superseded tries, and finally consistent."""
 
+import json
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,9 +18,10 @@ from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import as_failure
 from backend.db.address import plain_url
-from backend.db.runs import errors, events, executions, observations
+from backend.db.runs import errors, events, executions, observations, pages, results
 from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
+from backend.db.runs.results import TaskResult
 from backend.db.runs.traces import Place
 from backend.services.recording.listener import Notice, record
 
@@ -60,6 +62,10 @@ def summary(connection: Connection, execution_id: str) -> list[str]:
         name = event.payload.get("task_id")
         short.append(f"{event.type} {name} {state}" if name else f"{event.type} {state}")
     return short
+
+
+def errors_of(connection: Connection, execution_id: str) -> Sequence[Any]:
+    return pages.error_page(connection, execution_id, limit=100).rows
 
 
 def row(connection: Connection) -> dict[str, Any]:
@@ -174,7 +180,7 @@ def test_what_postgres_can_not_store_is_replaced(connection: Connection) -> None
         connection, execution_id, place, category="internal", exception_type="E", message="a\x00b\ud83d",
         action="fail", context={"chain": ["c\x00d"]},
     )  # fmt: skip
-    assert [error["message"] for error in errors.list_for(connection, execution_id)] == ["a\ufffdb\ufffd"]
+    assert [error["message"] for error in errors_of(connection, execution_id)] == ["a\ufffdb\ufffd"]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +221,7 @@ def test_a_run_from_start_to_end(connection: Connection) -> None:
     observations.observe(connection, run(None), [task("success")])
     observations.observe(connection, run(None), [task("running", "next")])
     observations.observe(connection, run(None), [task("success", "next")])
-    executions.set_results(connection, {execution_id: {"answer": 42}})
+    results.record(connection, [TaskResult(execution_id, {"answer": 42})])
     observations.observe(connection, run("success", finished_at=START + timedelta(seconds=3)))
     assert summary(connection, execution_id) == [
         "workflow_update queued",
@@ -237,19 +243,24 @@ def test_a_run_from_start_to_end(connection: Connection) -> None:
     assert row(connection)["finished_at"] == START + timedelta(seconds=3)
 
 
-@pytest.mark.parametrize(("letters", "by_reference"), [(15_000, False), (17_000, True), (5_000_000, True)])
-def test_a_large_result_travels_by_reference(connection: Connection, letters: int, by_reference: bool) -> None:
+@pytest.mark.parametrize(("letters", "whole"), [(16_000, True), (17_000, False), (5_000_000, False)])
+def test_a_large_result_travels_by_reference(connection: Connection, letters: int, whole: bool) -> None:
     execution_id = observations.observe(connection, run("running", started_at=START))
-    executions.set_results(connection, {execution_id: {"output": "ü" * letters, "key": "sk-abcdefgh12345678"}})
+    result = {"output": "ü" * letters, "exact": 2**60 + 1}
+    results.record(connection, [TaskResult(execution_id, result)])
     observations.observe(connection, run("success", finished_at=START + timedelta(seconds=3)))
     (last,) = [event for event in log_of(connection, execution_id) if event.payload.get("progress") == 100]
     assert len(dumps(last.payload).encode()) < 64 * 1024
-    assert ("result" in last.payload, "result_ref" in last.payload) == (not by_reference, by_reference)
-    if by_reference:
-        reference = last.payload["result_ref"]
-        assert (reference["url"], reference["media_type"]) == ("/workflow-status/dag/run/result", "application/json")
-        assert reference["excerpt"]["output"] == "ü" * 1_000 + f"… ({letters} characters)"
-    assert row(connection)["output_data"]["output"] == "ü" * letters
+    if whole:
+        assert last.payload["result"] == result
+        return
+    shown = last.payload["result"]
+    text = json.dumps({"exact": 2**60 + 1, "output": "ü" * letters}, ensure_ascii=False)
+    assert (shown["truncated"], shown["bytes"]) == (True, len(text.encode()))
+    assert (shown["url"], shown["media_type"]) == ("/workflow-status/dag/run/result", "application/json")
+    assert len(shown["excerpt"]) == 4_000
+    assert shown["excerpt"] == text[:4_000]
+    assert row(connection)["output_data"] is None, "who reads the run's row does not read its result"
 
 
 NOTICES: list[tuple[RunState, list[TaskState]]] = [
@@ -491,11 +502,11 @@ def test_the_error_of_a_failed_task_precedes_its_state(connection: Connection) -
         "error work postgresql://[redacted]@db said no",
         "task_update work up_for_retry",
     ]
-    [found] = errors.list_for(connection, execution_id)
+    [found] = errors_of(connection, execution_id)
     assert (found["category"], found["action"], found["attempt"]) == ("timeout", "task_retry", 1)
     recorded = as_failure(ValueError("once is enough")).as_recorded()
     record(connection, Notice(run(None), (task("failed", try_number=2),), recorded, "fail"))
-    assert len(errors.list_for(connection, execution_id)) == 1
+    assert len(errors_of(connection, execution_id)) == 1
 
 
 def test_many_cursors_are_read_with_one_query(connection: Connection) -> None:

@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 from backend.clients.airflow import AirflowClient, AirflowUnavailable
 from backend.core.states import TaskState
 from backend.db.engine import Database, make_async_engine
-from backend.db.runs import executions, observations, traces
+from backend.db.runs import executions, observations, results, traces
 from backend.db.runs.executions import RunState
+from backend.db.runs.results import TaskResult
 from backend.db.runs.traces import Place
 from backend.services.recording.result_restorer import ResultRestorer
 from tests.kit.airflow import FakeAirflow
@@ -56,7 +57,12 @@ def succeeded(engine: Engine, airflow: FakeAirflow, run_id: str, *, state: str =
 
 def result_of(engine: Engine, execution_id: str) -> Any:
     with engine.connect() as connection:
-        return executions.read(connection, execution_id)["output_data"]
+        row = connection.exec_driver_sql(
+            "SELECT dag_id, dag_run_id FROM visual_ai.workflow_executions WHERE id = %s", (execution_id,)
+        ).one()
+        found = executions.get(connection, row.dag_id, row.dag_run_id)
+        assert found is not None
+        return results.shown(connection, found)
 
 
 async def test_a_lost_result_is_restored_from_the_last_agents_xcom(
@@ -89,3 +95,18 @@ async def test_a_result_waits_for_airflow(restorer: ResultRestorer, engine: Engi
     airflow.heal()
     assert await restorer.restore() == 1
     assert result_of(engine, lost) == RESULT
+
+
+async def test_each_lost_result_of_a_mapped_task_is_restored(
+    restorer: ResultRestorer, engine: Engine, airflow: FakeAirflow
+) -> None:
+    lost = succeeded(engine, airflow, "lost", agents=0)
+    with engine.begin() as connection:
+        states = ["success", "success", "failed", "success"]
+        tasks = [TaskState("each", index, 1, state) for index, state in enumerate(states)]
+        observations.observe(connection, RunState(DAG, "lost", "success"), tasks)
+        results.record(connection, [TaskResult(lost, {"n": 1}, "each", 1)])
+    airflow.runs[DAG, "lost"].xcoms = {("each", 0): {"n": 0}, ("each", 2): {"n": 2}, ("each", 3): {"n": 3}}
+    assert await restorer.restore() == 2
+    assert result_of(engine, lost) == [{"n": 0}, {"n": 1}, None, {"n": 3}]
+    assert await restorer.restore() == 0
