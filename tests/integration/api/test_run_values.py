@@ -232,8 +232,8 @@ async def test_a_runs_input_is_its_owners(http: httpx.AsyncClient, database: Eng
 async def test_nobody_waits_while_a_large_result_is_polled_streamed_and_downloaded(
     http: httpx.AsyncClient, database: Engine
 ) -> None:
-    """Of 24 MB, not ASCII only. What the event loop's thread computes at a time is measured meanwhile: reading the whole
-    costs it seconds. The test's own client joins the parts that it receives."""
+    """Of 24 MB, not ASCII only. What the event loop's thread computes at a time is measured: seconds, if it reads all.
+    The test's own client joins the parts that it receives."""
     finished(database, {"output": "ü" * 12_000_000})
     pauses: list[float] = []
 
