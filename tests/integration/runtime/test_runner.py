@@ -25,9 +25,9 @@ from backend.core.states import TaskState
 from backend.core.workflow_error_handler import AgentFailure, classify, error_chain
 from backend.db import images
 from backend.db.engine import Database, make_async_engine
-from backend.db.runs import events, executions, observations
+from backend.db.runs import events, observations
 from backend.db.runs.executions import RunState
-from backend.db.tables import agent_traces, workflow_errors
+from backend.db.tables import agent_traces, workflow_errors, workflow_executions
 from backend.observation.recording import observer as observer_module
 from backend.observation.recording import recorder as recorder_module
 from backend.observation.recording import run_result, writer
@@ -92,9 +92,7 @@ def rows(engine: Engine, table: Any) -> list[dict[str, Any]]:
 
 def execution(engine: Engine) -> dict[str, Any]:
     with engine.connect() as connection:
-        row = executions.get(connection, "dag", "run")
-    assert row is not None
-    return dict(row)
+        return dict(connection.execute(select(workflow_executions)).mappings().one())
 
 
 def log_of(engine: Engine) -> list[tuple[str, dict[str, Any]]]:
