@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     allow_private_images: bool = Field(False, validation_alias="VISUAL_AI_ALLOW_PRIVATE_IMAGES")
     max_image_bytes: int = Field(20 * 2**20, validation_alias="VISUAL_AI_MAX_IMAGE_BYTES", ge=1024)
     max_image_pixels: int = Field(50_000_000, validation_alias="VISUAL_AI_MAX_IMAGE_PIXELS", ge=1)
+    inline_picture_bytes: int = Field(4096, validation_alias="VISUAL_AI_INLINE_PICTURE_BYTES", ge=0)
     model_image_side: int = Field(2048, validation_alias="VISUAL_AI_MODEL_IMAGE_SIDE", ge=64)
     image_fetch_timeout: float = Field(20.0, validation_alias="VISUAL_AI_IMAGE_FETCH_TIMEOUT", gt=0)
 

@@ -240,11 +240,12 @@ class AgentRunner:
             config["callbacks"] = self.callbacks(observer)
             if self._resumes and call == 1:  # what earlier tries used is known by agent, not by call
                 observer.used_before(await self._used_before(observer.place))
+            given = input_data if spec.graph is None else await self.graphs.with_pictures(input_data)
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     graph,
                     config,
-                    dict(input_data),
+                    dict(given),
                     observer,
                     self.graphs.policy_of(spec),
                     context=spec.context,

@@ -100,7 +100,8 @@ async def run_application(
         preferences = Preferences(database, box, webhooks)
         rate = TriggerRate(settings.trigger_rate_per_minute, settings.redis_address)
         stack.push_async_callback(rate.close)
-        triggers = Triggers(airflow, database, large_database, catalog, preferences, rate, settings)
+        images = Images(settings, large_database)
+        triggers = Triggers(airflow, database, large_database, catalog, images, preferences, rate, settings)
         batch_triggers = BatchTriggers(settings, triggers)
         limits = limit_store(settings, database)
         stack.push_async_callback(limits.close)
@@ -118,7 +119,7 @@ async def run_application(
             task_logs=TaskLogs(airflow, status),
             runs=Runs(airflow, database, status),
             streams=Streams(settings, database, feed, status),
-            images=Images(settings, large_database),
+            images=images,
             monitoring=Monitoring(database),
             model_limits=model_limits,
             health=Health(settings, airflow, database, feed, reconciler, deliveries, model_limits),

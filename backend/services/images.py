@@ -11,9 +11,8 @@ from backend.core.settings import Settings
 from backend.db import images
 from backend.db.engine import Database
 from backend.db.images import StoredImage
+from backend.pictures.inline import SCHEME
 from backend.pictures.load import UploadFacts, inspect_upload, read_sample
-
-SCHEME = "upload://"
 
 
 class Images:
@@ -29,16 +28,20 @@ class Images:
             found, digest = await asyncio.to_thread(self._inspect, content)
         except InputError as error:
             raise Invalid(f"/file: {error.message}", errors=[FieldError("/file", error.message)]) from error
-        image_id = await self._database.run(
+        image_id = await self.keep(who.username, content, found, digest)
+        return image_id, f"{SCHEME}{image_id}"
+
+    async def keep(self, user_id: str, content: bytes, facts: UploadFacts, digest: str) -> str:
+        """Store a picture that was checked, once for each user and `digest`, its SHA-256; returns its id."""
+        return await self._database.run(
             images.add,
-            user_id=who.username,
-            media_type=found.media_type,
-            width=found.width,
-            height=found.height,
+            user_id=user_id,
+            media_type=facts.media_type,
+            width=facts.width,
+            height=facts.height,
             sha256=digest,
             content=content,
         )
-        return image_id, f"{SCHEME}{image_id}"
 
     def _inspect(self, content: bytes) -> tuple[UploadFacts, str]:
         return inspect_upload(content, self._settings), sha256(content).hexdigest()

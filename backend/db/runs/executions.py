@@ -24,6 +24,9 @@ from backend.db.tables import workflow_tasks as tasks
 SYSTEM_KEY = "_visual_ai"
 """The only key of `dag_run.conf` that belongs to the system."""
 
+UPLOADS_KEY = "uploads"
+"""What stands under that key of uploads that the trigger made of pictures in the input: their references."""
+
 
 _KEY = tuple_(executions.c.dag_id, executions.c.dag_run_id)
 

@@ -218,11 +218,13 @@ class _Batch:
             if prepared.definition is not None:
                 prepared.definition.check_input(input_data)
                 check_texts(input_data, self._runner.graphs.max_text_chars)
+            own = prepared.definition is None
+            given = await self._runner.graphs.with_pictures(input_data) if own else input_data
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     prepared.graph,
                     config,
-                    input_data,
+                    given,
                     observer,
                     self._runner.graphs.policy_of(spec),
                     context=spec.context,

@@ -1,5 +1,6 @@
 """The conf of a run as JSON text: what Airflow is sent, and what is recorded of it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ class EncodedInput:
     text: bytes
     recorded: str
     """Without secrets."""
+    uploads: Collection[str] = ()
+    """The references that stand for pictures which the input contained."""
 
     def conf(self, system: dict[str, Any]) -> list[bytes]:
         """The pieces of the run's conf: its input, and what the system adds under its own key."""
@@ -22,6 +25,6 @@ class EncodedInput:
         return [self.text[:-1] if joint == "," else b"", f"{joint}{dumps(SYSTEM_KEY)}:{dumps(system)}}}".encode()]
 
 
-def encode_input(input_data: dict[str, Any]) -> EncodedInput:
+def encode_input(input_data: dict[str, Any], uploads: Collection[str] = ()) -> EncodedInput:
     """Encode a run's input."""
-    return EncodedInput(dumps(input_data).encode(), dumps(redact(input_data)))
+    return EncodedInput(dumps(input_data).encode(), dumps(redact(input_data)), uploads)

@@ -14,6 +14,7 @@ instead of letting Airflow generate one:
 A claim is released only if Airflow refused the run for certain, so that the key can be used again.
 """
 
+import asyncio
 import logging
 import secrets
 import uuid
@@ -36,14 +37,17 @@ from backend.db import idempotency
 from backend.db.engine import Database
 from backend.db.idempotency import Claim
 from backend.db.runs import executions, observations
-from backend.db.runs.executions import SYSTEM_KEY, RunState
+from backend.db.runs.executions import SYSTEM_KEY, UPLOADS_KEY, RunState
+from backend.pictures.inline import SCHEME, with_references
 from backend.runtime.langgraph_json import GraphLoadError
 from backend.runtime.requested_team import plan_agents
+from backend.services.images import Images
 from backend.services.notifications.preferences import Preferences
 from backend.services.recording.airflow_json import run_state
 from backend.services.triggering.catalog import Catalog, Workflow, refusal, unreachable
 from backend.services.triggering.conf import EncodedInput, encode_input
 from backend.services.triggering.from_template import TemplateReference, TemplateVersion
+from backend.services.triggering.inline_pictures import decode_pictures, find_pictures
 from backend.services.triggering.rate import TriggerRate
 from backend.services.triggering.request import TriggerRequest
 
@@ -73,6 +77,7 @@ class Triggers:
         database: Database,
         large_database: Database,
         catalog: Catalog,
+        images: Images,
         preferences: Preferences,
         rate: TriggerRate,
         settings: Settings,
@@ -81,6 +86,7 @@ class Triggers:
         self._database = database
         self._large_database = large_database
         self._catalog = catalog
+        self._images = images
         self._preferences = preferences
         self._rate = rate
         self._settings = settings
@@ -112,8 +118,10 @@ class Triggers:
         version = await template.version() if template is not None else None
         dag_id = request.dag_id if version is None else version.dag_id(request)
         workflow = await self._catalog.get(dag_id, who.airflow_token)
-        request, encoded = await apart(request.input_data, partial(self._checked, request, workflow, version))
+        request = await apart(given.input_data, partial(self._checked, request, workflow, version))
         options = await self._options(who, request)
+        uploads = await self._upload_pictures(who, request)
+        encoded = await apart(given.input_data, partial(_encoded, request, workflow, uploads))
         fingerprint = "" if key is None else await apart(given.input_data, given.fingerprint)
         claim = _new_claim(request.dag_id, fingerprint)
         if key is not None:
@@ -121,6 +129,8 @@ class Triggers:
             if not new:
                 await self._check_same(claim, given)
         system = {**_system_values(who, request, claim, key), **(version.system_values() if version else {}), **options}
+        if encoded.uploads:
+            system[UPLOADS_KEY] = list(encoded.uploads)
         try:
             await self._start(who, request, claim, encoded, system)
         except AirflowRefused as refused:
@@ -171,10 +181,8 @@ class Triggers:
         if request.user_id not in (None, who.username) and who.role < Role.OP:
             raise Forbidden("user_id: only the roles Op and Admin may start a run on behalf of another user.")
 
-    def _checked(
-        self, request: TriggerRequest, workflow: Workflow, version: TemplateVersion | None
-    ) -> tuple[TriggerRequest, EncodedInput]:
-        """The request, completed by its template, with its input encoded. Raises `Conflict` and `Invalid`."""
+    def _checked(self, request: TriggerRequest, workflow: Workflow, version: TemplateVersion | None) -> TriggerRequest:
+        """The request, completed by its template. Raises `Conflict` and `Invalid`."""
         if version is not None:
             request = version.apply(request)
         if SYSTEM_KEY in request.input_data:
@@ -198,7 +206,22 @@ class Triggers:
             faults = [version.attributed(fault) for fault in faults]
         if faults:
             raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
-        return request, encode_input(request.input_data)
+        return request
+
+    async def _upload_pictures(self, who: Principal, request: TriggerRequest) -> dict[str, str]:
+        """Keep the pictures that stand in the input as uploads of the run's user; returns their references."""
+        least = self._settings.inline_picture_bytes
+        if not least:
+            return {}
+        found = await apart(request.input_data, partial(find_pictures, request.input_data, least))
+        if not found:
+            return {}
+        pictures = await asyncio.to_thread(decode_pictures, found, self._settings)
+        user = request.user_id or who.username
+        return {
+            one.source: f"{SCHEME}{await self._images.keep(user, one.content, one.facts, one.sha256)}"
+            for one in pictures
+        }
 
     def _team_faults(self, workflow: Workflow, input_data: dict[str, Any]) -> list[FieldError]:
         """What is wrong with the team of a run, or missing or too long in its input, for a DAG that runs teams."""
@@ -281,6 +304,14 @@ class Triggers:
             # Airflow has the run: the listener or the reconciler records it, under the id in its conf.
             log.warning("run %s was started but is not recorded yet: %s", claim.dag_run_id, type(error).__name__)
         return Started(execution_id, claim.dag_id, claim.dag_run_id, "queued")
+
+
+def _encoded(request: TriggerRequest, workflow: Workflow, uploads: dict[str, str]) -> EncodedInput:
+    if uploads:
+        referring = with_references(request.input_data, uploads)
+        if not workflow.faults(referring):  # a DAG may insist on `data:` URLs
+            return encode_input(referring, uploads.values())
+    return encode_input(request.input_data)
 
 
 def _fault(error: InputError) -> FieldError:
