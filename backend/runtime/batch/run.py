@@ -214,7 +214,7 @@ class _Batch:
         began = time.monotonic()
         observer.begin(input_data)
         try:
-            check_input(input_data)
+            await check_input(input_data)
             if prepared.definition is not None:
                 prepared.definition.check_input(input_data)
                 check_texts(input_data, self._runner.graphs.max_text_chars)

@@ -4,9 +4,9 @@ What a graph returns is data for later tasks, so it is converted to JSON without
 (`core/exact_json.py`). So is what can't be kept in its checkpoints: the run then ends before the next node is paid for.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage
@@ -21,6 +21,7 @@ from backend.core.errors.agent_errors import UnstorableOutputError
 from backend.core.errors.input_error import InputError
 from backend.core.exact_json import NoJsonFormError, to_json
 from backend.core.jsonable import Path
+from backend.core.large_values import apart
 from backend.core.problems import pointer
 from backend.observation.recording.observer import AgentObserver, node_path
 from backend.runtime.graphs.message_stream import skip_texts
@@ -57,7 +58,7 @@ async def run_graph(
     writers: dict[str, str] = {}
     if resumes and (saved := await graph.aget_state(config)).created_at is not None:
         if not saved.next:
-            return _returned(graph, saved.values, mapping, observer, writers)
+            return await _returned(graph, saved.values, mapping, observer, writers)
         graph_input = None
     if context is None and graph.context_schema is not None:
         context = _default_context(graph.context_schema)
@@ -97,22 +98,22 @@ async def run_graph(
         raise _not_kept(error, names, observer) from None
     if interrupted:
         raise GraphInterruptError("stopped at interrupt() to ask a person; a task can't run such graphs yet")
-    return _returned(graph, output, mapping, observer, writers)
+    return await _returned(graph, output, mapping, observer, writers)
 
 
 async def _check_kept(graph: Graph, config: RunnableConfig) -> None:
     """Raise `NotKeptError` if the graph has a value that its checkpoints can't hold, before the next node begins."""
     if isinstance(graph.checkpointer, BatchedSaver):
-        await asyncio.sleep(0)  # LangGraph hands checkpoints over in a task of their own
+        await graph.checkpointer.taken()
         refused = graph.checkpointer.refused.get(config["configurable"]["thread_id"])
         if refused is not None:
             raise refused
 
 
-def check_input(input_data: Any) -> None:
+async def check_input(input_data: Any) -> None:
     """Raise `InputError` naming a part of an agent's input that could be kept nowhere, before anything is paid for."""
     try:
-        to_json(input_data)
+        await apart(input_data, partial(to_json, input_data))
     except NoJsonFormError as error:
         raise InputError(error.fault, field=f"input_data{_pointer(error.path)}") from None
 
@@ -126,7 +127,7 @@ def _default_context(schema: Any) -> dict[str, Any] | None:
     return {}
 
 
-def _returned(
+async def _returned(
     graph: Graph,
     state: Any,
     mapping: Mapping[str, str] | None,
@@ -141,7 +142,7 @@ def _returned(
         }
     nulled: list[Path] = []
     try:
-        output = to_json(state, nulled, for_xcom=True)
+        output = await apart(state, partial(to_json, state, nulled, for_xcom=True))
     except NoJsonFormError as error:
         observer.failed_node = node = writers.get(str(error.path[0])) if error.path else None
         by = f", which the node {node!r} wrote," if node else ""
