@@ -46,7 +46,7 @@ class BatchedSaver(AsyncPostgresSaver):
     """The checkpointer for the graphs of one claim. Use it inside `async with saver.writing()`.
 
     `known` are the threads that may have checkpoints already. For any other thread nothing is looked up before its
-    first write. Graphs are to run with the saver's `durability`.
+    first write. Graphs are to run with the saver's `durability`. No value may have more than `largest` bytes.
     """
 
     def __init__(
@@ -56,9 +56,10 @@ class BatchedSaver(AsyncPostgresSaver):
         writer: CheckpointWriter,
         known: Collection[str] = (),
         durability: Durability = "async",
+        largest: int | None = None,
     ) -> None:
         # Built-in agents keep messages and plain data in their states; what a user's graph keeps is the user's choice.
-        super().__init__(pool, serde=StateSerializer())
+        super().__init__(pool, serde=StateSerializer(largest))
         self._sequence = WriteSequence(claim)
         self._writer = writer
         self._known = set(known)

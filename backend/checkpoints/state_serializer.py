@@ -55,14 +55,23 @@ class NotKeptError(ValueError):
 class StateSerializer(JsonPlusSerializer):
     """LangGraph's serializer for whatever graphs keep in their states. Raises `NotKeptError`."""
 
+    def __init__(self, largest: int | None = None) -> None:
+        """`largest` is the limit on one value, in bytes."""
+        super().__init__()
+        self._largest = largest
+
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         if _needs_care(obj):
             obj = _Conversion().convert(obj)
         try:
-            return super().dumps_typed(obj)
+            kind, data = super().dumps_typed(obj)
         except (TypeError, ValueError, RecursionError):
             path, fault = self._refused(obj)
             raise NotKeptError(path, fault) from None
+        if self._largest is not None and len(data) > self._largest:
+            fault = f"has {len(data):,} bytes, more than VISUAL_AI_MAX_STATE_BYTES allows; store it elsewhere"
+            raise NotKeptError((), fault)
+        return kind, data
 
     def _refused(self, value: Any) -> tuple[Path, str]:
         """The innermost part that can't be serialized, and why."""

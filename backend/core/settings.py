@@ -123,6 +123,12 @@ class Settings(BaseSettings):
     webhook_concurrency: int = Field(64, validation_alias="VISUAL_AI_WEBHOOK_CONCURRENCY", ge=2, le=1000)
     notification_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_NOTIFICATION_RETENTION_DAYS", gt=0)
 
+    # Sizes of values
+    max_input_bytes: int = Field(120_000_000, validation_alias="VISUAL_AI_MAX_INPUT_BYTES", ge=1024, le=240_000_000)
+    max_output_bytes: int = Field(120_000_000, validation_alias="VISUAL_AI_MAX_OUTPUT_BYTES", ge=1024, le=240_000_000)
+    max_state_bytes: int = Field(250_000_000, validation_alias="VISUAL_AI_MAX_STATE_BYTES", ge=1024, le=1_000_000_000)
+    max_steps: int = Field(10_000, validation_alias="VISUAL_AI_MAX_STEPS", ge=1)
+
     # Text
     max_text_chars: int = Field(1_000_000, validation_alias="VISUAL_AI_MAX_TEXT_CHARS", ge=1)
 

@@ -237,7 +237,8 @@ class AgentRunner:
                 graph = await self.graphs.own(spec, config, self._saver)
                 if observer.trace is not None:
                     observer.trace.uses(graph)
-            await check_input(input_data)
+            await check_input(input_data, self.graphs.largest_input)
+            config["recursion_limit"] = self.graphs.step_limit(graph)
             config["callbacks"] = self.callbacks(observer)
             if self._resumes and call == 1:  # what earlier tries used is known by agent, not by call
                 observer.used_before(await self._used_before(observer.place))
@@ -252,6 +253,7 @@ class AgentRunner:
                     context=spec.context,
                     resumes=self._resumes,
                     mapping=spec.output_mapping,
+                    largest=self.graphs.largest_output,
                     timing=self.graphs.timing,
                 )
         except Exception as error:

@@ -214,7 +214,8 @@ class _Batch:
         began = time.monotonic()
         observer.begin(input_data)
         try:
-            await check_input(input_data)
+            await check_input(input_data, self._runner.graphs.largest_input)
+            config["recursion_limit"] = self._runner.graphs.step_limit(prepared.graph)
             if prepared.definition is not None:
                 prepared.definition.check_input(input_data)
                 check_texts(input_data, self._runner.graphs.max_text_chars)
@@ -231,6 +232,7 @@ class _Batch:
                     resumes=thread in earlier.known,
                     tokens=False,
                     mapping=spec.output_mapping,
+                    largest=self._runner.graphs.largest_output,
                     timing=self._runner.graphs.timing,
                 )
         except Exception as error:

@@ -14,6 +14,7 @@ from backend.agents.config import AgentConfig, AgentDeps, check_texts
 from backend.agents.registry import AgentDefinition, get_agent
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.core.errors.input_error import InputError
+from backend.core.exact_json import SizeLimit
 from backend.core.jsonable import dumps
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import ErrorPolicy, parse_error_policy
@@ -72,6 +73,8 @@ class GraphFactory:
         self._stack = stack
         self.timing = timing
         self.max_text_chars = settings.max_text_chars
+        self.largest_input = SizeLimit(settings.max_input_bytes, "VISUAL_AI_MAX_INPUT_BYTES")
+        self.largest_output = SizeLimit(settings.max_output_bytes, "VISUAL_AI_MAX_OUTPUT_BYTES")
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None, saver: BatchedSaver | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has no purpose.
@@ -180,6 +183,11 @@ class GraphFactory:
             store=self._resources.store,
             name=spec.name,
         )
+
+    def step_limit(self, graph: Graph) -> int:
+        """How many steps a graph may take: its own `recursion_limit`, or else that of the settings."""
+        own = (graph.config or {}).get("recursion_limit")
+        return self._settings.max_steps if own is None else own
 
     async def with_pictures(self, input_data: Any) -> Any:
         """A graph's input, with the pictures that the run was given as `data:` URLs in that form again.

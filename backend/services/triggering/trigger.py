@@ -30,7 +30,7 @@ from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavai
 from backend.clients.airflow_runs import trigger_body
 from backend.core.errors.input_error import InputError
 from backend.core.large_values import LARGE, apart
-from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, Unavailable, field_path, pointer
+from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooLarge, Unavailable, field_path, pointer
 from backend.core.roles import Principal, Role
 from backend.core.settings import Settings
 from backend.db import idempotency
@@ -122,6 +122,9 @@ class Triggers:
         options = await self._options(who, request)
         uploads = await self._upload_pictures(who, request)
         encoded = await apart(given.input_data, partial(_encoded, request, workflow, uploads))
+        if len(encoded.text) > self._settings.max_input_bytes:
+            detail = f"has {len(encoded.text)} bytes; VISUAL_AI_MAX_INPUT_BYTES allows {self._settings.max_input_bytes}"
+            raise TooLarge(f"/input_data: {detail}", errors=[FieldError("/input_data", detail)])
         fingerprint = "" if key is None else await apart(given.input_data, given.fingerprint)
         claim = _new_claim(request.dag_id, fingerprint)
         if key is not None:

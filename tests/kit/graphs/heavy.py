@@ -39,3 +39,8 @@ for _number in range(NODES):
     chain.add_node(f"node{_number}", _step)
     chain.add_edge(f"node{_number - 1}" if _number else START, f"node{_number}")
 chain.add_edge(f"node{NODES - 1}", END)
+
+endless = StateGraph(State)
+endless.add_node("again", lambda state: {"steps": ["step"]})
+endless.add_edge(START, "again")
+endless.add_edge("again", "again")
