@@ -1,6 +1,7 @@
 """Nothing that a client sends, or that a run has, holds up the backend's event loop: all other clients would wait."""
 
 import asyncio
+import base64
 import gc
 import json
 from collections.abc import AsyncIterator, Callable
@@ -10,10 +11,13 @@ from threading import Thread
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.kit.airflow import MULTI_AGENT_PARAMS, FakeAirflow
 from tests.kit.application import PRODUCTION, application, served, sign_in
+from tests.kit.pictures import encode
 from tests.kit.servers.airflow import AirflowServer
 from tests.kit.slow_callbacks import Callbacks, measured_callbacks
 
@@ -219,3 +223,20 @@ async def test_no_request_body_holds_up_the_event_loop(
             problems.append(f"{name} ({response.status_code}):\n{backend.measured()}")
             backend.callbacks.clear()
     assert not problems, "\n\n".join(problems)
+
+
+async def test_large_pictures_do_not_hold_up_the_event_loop(
+    running: tuple[Backend, httpx.AsyncClient, AirflowServer],
+) -> None:
+    backend, http, _ = running
+    noise = np.random.default_rng(1).integers(0, 255, (1_400, 1_400, 3), dtype=np.uint8)
+    picture = encode(Image.fromarray(noise), "BMP")
+    inline = f"data:image/png;base64,{base64.b64encode(encode(Image.fromarray(noise[:1_000]))[:3_500_000]).decode()}"
+    for _ in range(2):  # the first time modules are imported
+        backend.callbacks.clear()
+        uploaded = await http.post("/images", files={"file": ("picture.bmp", picture)})
+        assert uploaded.status_code == 201
+        assert (await http.get(uploaded.headers["location"])).content == picture
+        body = {"dag_id": "visual_ai_workflow", "input_data": {"image_url": inline}}
+        assert (await post(http, "/workflows/trigger", body)).status_code == 422  # it is cut short
+    assert not backend.callbacks.slow, backend.measured()

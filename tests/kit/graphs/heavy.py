@@ -41,6 +41,6 @@ for _number in range(NODES):
 chain.add_edge(f"node{NODES - 1}", END)
 
 endless = StateGraph(State)
-endless.add_node("again", lambda state: {"steps": ["step"]})
+endless.add_node("again", lambda _: {"steps": ["step"]})
 endless.add_edge(START, "again")
 endless.add_edge("again", "again")
