@@ -29,6 +29,7 @@ from backend.agents.config import check_texts
 from backend.agents.registry import get_agent
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS
 from backend.core.exact_json import fingerprint_text
+from backend.core.large_values import apart
 from backend.core.workflow_error_handler import AgentFailure, Category, classify
 from backend.db.outage import retry_until_available
 from backend.db.runs import batch_items, executions, takeover, threads, traces
@@ -96,7 +97,8 @@ class _Batch:
         runner, progress = self._runner, self._progress
         runner.recorder.relax(RECORDER_INTERVAL)
         await runner.open_budgets()
-        earlier = await retry_until_available(partial(runner.database.run, self._begin, self._digest()))
+        digest = await apart(self._inputs, self._digest)
+        earlier = await retry_until_available(partial(runner.database.run, self._begin, digest))
         await runner.watch(earlier.execution_id)
         await runner.begin_trace([self._spec])
         progress.succeeded = len(earlier.done)

@@ -46,7 +46,7 @@ HEAVY = "tests.kit.graphs.heavy"
     ],
 )
 async def test_a_limit_is_named_and_final(
-    pg: Postgres, database: Database, limits: dict[str, int], graph: str, category: str, said: str
+    pg: Postgres, database: Database, limits: dict[str, Any], graph: str, category: str, said: str
 ) -> None:
     settings = Settings(database_url_override=pg.worker_url, **limits)
     given: dict[str, Any] = {"kind": "text", "size": 225_000, "note": "x" * 3_000}
