@@ -179,13 +179,13 @@ def test_large_values_of_earlier_releases_get_their_references(pg: Postgres) -> 
         large = json.dumps({"text": "x" * 5_000_000})
         for run, result in (("large", large), ("small", '{"text": "x"}')):
             owner.execute(
-                f"INSERT INTO {table} (dag_id, dag_run_id, state, output_data) VALUES ('d', %s, 'success', %s)",
+                f"INSERT INTO {table} (dag_id, dag_run_id, state, output_data) VALUES ('of_old', %s, 'success', %s)",
                 (run, result),
             )
         owner.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
         migration = (migrations_directory() / "022_large_values.sql").read_text(encoding="utf-8")
         for statement in re.findall(r"^UPDATE .*?;$", migration, re.DOTALL | re.MULTILINE):
             owner.execute(statement)
-        query = f"SELECT dag_run_id, output_reference ->> 'bytes' FROM {table} WHERE dag_id = 'd'"
+        query = f"SELECT dag_run_id, output_reference ->> 'bytes' FROM {table} WHERE dag_id = 'of_old'"
         found: dict[str, str | None] = dict(owner.execute(query).fetchall())
     assert found == {"large": str(len(large)), "small": None}
