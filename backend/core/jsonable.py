@@ -26,6 +26,8 @@ Path = tuple[str | int, ...]
 
 _REPLACEMENT = "\ufffd"
 
+_LONG_NUMBER = re.compile(r"\d{20}")
+
 # U+0000 is valid in JSON but not in jsonb. An escaped backslash followed by `u0000` is something else.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
@@ -91,6 +93,21 @@ def dumps(value: Any) -> str:
     if "\\u0000" in encoded:  # which `ensure_ascii=False` still escapes
         encoded = _NUL.sub(rf"\1{_REPLACEMENT}", encoded)
     return _whole(encoded)
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of JSON text from PostgreSQL, which writes 1e22 as an integer of 23 digits.
+
+    No integer that large can be stored, so it becomes the floating-point number that it was.
+    """
+    if isinstance(text, bytes):
+        text = text.decode()
+    return json.loads(text, parse_int=_integer) if _LONG_NUMBER.search(text) else json.loads(text)
+
+
+def _integer(digits: str) -> int | float:
+    number = int(digits)
+    return number if -LARGEST_INTEGER - 1 <= number <= 2 * LARGEST_INTEGER + 1 else float(number)
 
 
 def is_larger(value: Any, limit: int) -> bool:

@@ -1,3 +1,4 @@
+import { parseAnswer } from "../api/exact-json";
 import { EVENT_TYPES, type RunEvent } from "./events";
 import { applyEvents, type RunModel } from "./run-model";
 
@@ -101,7 +102,7 @@ export class RunStream {
 
   private take(type: RunEvent["type"], message: MessageEvent): void {
     const seq = message.lastEventId === "" ? null : Number(message.lastEventId);
-    this.waiting.push({ seq, type, data: JSON.parse(String(message.data)) as unknown } as RunEvent);
+    this.waiting.push({ seq, type, data: parseAnswer(String(message.data)) } as RunEvent);
     if (type === "end") {
       this.disconnect();
       this.flush();
