@@ -105,6 +105,7 @@ def check_event_source_comes_back(client: httpx.Client, backend: ProxiedBackend)
     """A browser's plain `EventSource` goes on after its last event when the backend has been away."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
+    backend.release.clear()
     with chromium() as browser:
         page = browser.new_page(bypass_csp=True)
         page.goto(str(client.base_url))
