@@ -1,4 +1,4 @@
-"""Deletes the checkpoints of old runs, once a day."""
+"""Deletes the checkpoints of old runs, once a day: first those before the last, later all."""
 
 from __future__ import annotations
 
@@ -22,16 +22,27 @@ with DAG(
             minimum=0,
             title="Days to keep checkpoints",
             description="Counted from the end of their run; by default VISUAL_AI_CHECKPOINT_RETENTION_DAYS",
-        )
+        ),
+        "history_days": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            title="Days to keep the checkpoints before the last",
+            description="Counted from the end of their run; by default VISUAL_AI_CHECKPOINT_HISTORY_DAYS",
+        ),
     },
     doc_md=__doc__,
 ) as dag:
 
     @task
-    def prune_checkpoints() -> int:
-        """Delete the checkpoints of old runs, and return the number of task instances they belonged to."""
-        from backend.checkpoints.prune import prune_checkpoints as prune
+    def prune_checkpoints() -> dict[str, int]:
+        """Delete checkpoints, and return how many task instances have none left, and how many agents only the last."""
+        from backend.checkpoints import prune
 
-        return prune(get_current_context()["params"]["checkpoint_days"])
+        params = get_current_context()["params"]
+        return {
+            "deleted": prune.prune_checkpoints(params["checkpoint_days"]),
+            "thinned": prune.thin_checkpoints(params["history_days"]),
+        }
 
     prune_checkpoints()

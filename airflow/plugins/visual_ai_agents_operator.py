@@ -26,6 +26,7 @@ from visual_ai_triggers import AgentTrigger
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
+    from langgraph.types import Durability
 
     from backend.models.resolve import ModelCredentials
     from backend.runtime.worker import AgentTask, Work
@@ -42,6 +43,9 @@ class AgentsOperator(BaseOperator):
         `langchain`; by default the environment's. It applies to built-in agents. Templated.
     :param checkpoint: whether the agents' states are kept, from which a retry resumes. With False nothing of them is
         stored, and a retry begins, and pays, from the start.
+    :param durability: when the states are written, as LangGraph defines it. `async` (the default): while the next step
+        runs; `sync`: before it begins; `exit`: once, when the graph ends or fails. With `exit` a try that is killed
+        leaves nothing to resume from, and a long loop stores one state instead of each step's.
     """
 
     ui_color = "#e8f1ff"
@@ -59,6 +63,7 @@ class AgentsOperator(BaseOperator):
         llm_conn_id: str | None = None,
         budget: Mapping[str, Any] | XComArg | None = None,
         checkpoint: bool = True,
+        durability: Durability | None = None,
         **kwargs: Any,
     ) -> None:
         self._refuse_unknown(kwargs)
@@ -69,7 +74,11 @@ class AgentsOperator(BaseOperator):
             parse_budget(budget)
         if not isinstance(checkpoint, bool):
             raise InputError(f"must be True or False, not {checkpoint!r}", field="checkpoint")
-        self.checkpoint = checkpoint
+        if durability not in (None, "async", "sync", "exit"):
+            raise InputError(f"must be 'async', 'sync' or 'exit', not {durability!r}", field="durability")
+        if durability is not None and not checkpoint:
+            raise InputError("has no effect with checkpoint=False, which writes no states", field="durability")
+        self.durability: Durability | None = (durability or "async") if checkpoint else None
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
@@ -130,7 +139,7 @@ class AgentsOperator(BaseOperator):
             return  # another class may take them
         for name in passed_on:
             if name not in _airflows_arguments() and name != "default_args":
-                own = (*self.template_fields, "on_item_error", "deferrable", "checkpoint")
+                own = (*self.template_fields, "on_item_error", "deferrable", "checkpoint", "durability")
                 remedy = argument_remedy(name, self.agents_stand, (*own, *_airflows_arguments()))
                 if remedy is not None:
                     raise InputError(remedy, field=name)
@@ -175,7 +184,7 @@ class AgentsOperator(BaseOperator):
             "budget": arguments.pop("budget"),
             "arguments": arguments,
             "llm_conn_id": self.llm_conn_id,
-            "checkpoint": self.checkpoint,
+            "durability": self.durability,
             "ends_task": not (
                 self.outlets or self.multiple_outputs or self.returns_dag_result or self._post_execute_hook
             ),
@@ -210,7 +219,7 @@ class AgentsOperator(BaseOperator):
         for key in keys:
             mask_secret(key)
         self._agent_task = AgentTask(
-            settings, task_context(context), budget=budget, credentials=credentials, checkpoint=self.checkpoint
+            settings, task_context(context), budget=budget, credentials=credentials, durability=self.durability
         )
         failure: AgentFailure | None = None
         try:

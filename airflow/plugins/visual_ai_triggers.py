@@ -25,6 +25,7 @@ from visual_ai_tasks import credentials_of, missing_connection, task_context, wo
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from langgraph.types import Durability
 
     from backend.models.resolve import ModelCredentials
     from backend.runtime.runner import TaskContext
@@ -59,7 +60,7 @@ class AgentTrigger(BaseTrigger):
     :param run_type: the run's type, if the task started in a worker.
     :param llm_conn_id: the connection with the models' key. It is read when the agents run.
     :param budget: the task's budget.
-    :param checkpoint: whether the agents' states are kept.
+    :param durability: when the agents' states are written, as LangGraph defines it; None: never.
     :param place: the task instance's `dag_id`, `run_id`, `task_id`, `map_index`, `try_number` and `id`, if the task
         started in a worker. Needed where no triggerer sets `task_instance`: `airflow dags test` runs a trigger in its
         own process, and always resumes the task with the trigger's event.
@@ -75,7 +76,7 @@ class AgentTrigger(BaseTrigger):
         run_type: str | None = None,
         llm_conn_id: str | None = None,
         budget: Mapping[str, Any] | None = None,
-        checkpoint: bool = True,
+        durability: Durability | None = "async",
         place: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
@@ -87,7 +88,7 @@ class AgentTrigger(BaseTrigger):
         self.run_type = run_type
         self.llm_conn_id = llm_conn_id
         self.budget = budget
-        self.checkpoint = checkpoint
+        self.durability = durability
         self.place = place
         self._context: Context | None = None
         self._keys: list[str] = []  # must appear in no log and no event
@@ -104,7 +105,7 @@ class AgentTrigger(BaseTrigger):
             "run_type": self.run_type,
             "llm_conn_id": self.llm_conn_id,
             "budget": self.budget,
-            "checkpoint": self.checkpoint,
+            "durability": self.durability,
             "place": self.place,
         }
 
@@ -173,7 +174,7 @@ class AgentTrigger(BaseTrigger):
             ends_here=self._ends_here,
             budget=parse_budget(budget),
             credentials=credentials,
-            checkpoint=self.checkpoint,
+            durability=self.durability,
         )
         return to_jsonable(result), execution_id
 

@@ -47,6 +47,7 @@ class EventStream(EventSourceResponse):
     def __init__(self, stream: Stream | CombinedStream) -> None:
         self._stream = stream
         self._chunks = stream.chunks()
+        self._transport: asyncio.WriteTransport | None = None
         super().__init__(self._chunks, send_timeout=SEND_TIMEOUT, client_close_handler_callable=self._on_disconnect)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
@@ -67,6 +68,7 @@ class EventStream(EventSourceResponse):
             if message["type"] == "http.response.body":  # the start has been sent
                 await send(message)
 
+        self._transport = scope["state"].get(TRANSPORT)
         watcher = asyncio.create_task(self._listen_for_disconnect(receive))
         try:
             async with aclosing(self._chunks):
@@ -74,13 +76,19 @@ class EventStream(EventSourceResponse):
         except SendTimeoutError:
             self._stream.cut()
             # An orderly close would wait for the client to read what is buffered.
-            if (transport := scope["state"].get(TRANSPORT)) is not None:
-                transport.abort()
+            if self._transport is not None:
+                self._transport.abort()
         except Exception as error:  # the client resumes by its cursor
             log.warning("a stream broke off: %s", type(error).__name__, exc_info=True)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             watcher.cancel()
+
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        if self._transport is not None and self._transport.get_write_buffer_size() == 0:
+            await send(message)  # can't block, and a timer for each event and client is a third of what sending costs
+        else:
+            await super()._send_with_timeout(send, message)
 
     async def _on_disconnect(self, _: Message) -> None:
         self._stream.leave()

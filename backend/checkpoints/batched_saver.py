@@ -2,7 +2,8 @@
 
 LangGraph's `AsyncPostgresSaver` takes a transaction for every write, and holds one lock for all of them. `BatchedSaver`
 reads with it, and leaves writes to a `CheckpointWriter` that is shared by all graphs of a batch or a triggerer. A graph
-therefore never waits for its writes: `flush` does, and so does everything that reads or deletes.
+therefore doesn't wait for its writes, unless its durability is `sync`: `flush` does, and so does everything that reads
+or deletes.
 
 A write that fails is raised by the graph's next write, or by `flush`. It fails with `SupersededError` when a later
 claim holds the thread (a retry doesn't help), with `psycopg.OperationalError` when the database was unavailable for too
@@ -25,6 +26,7 @@ from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMet
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.types import Durability
 
 from backend.checkpoints.batch_writer import CheckpointWriter, Operation, Pending, WriteSequence
 from backend.checkpoints.pool import Pool
@@ -42,15 +44,23 @@ class BatchedSaver(AsyncPostgresSaver):
     """The checkpointer for the graphs of one claim. Use it inside `async with saver.writing()`.
 
     `known` are the threads that may have checkpoints already. For any other thread nothing is looked up before its
-    first write.
+    first write. Graphs are to run with the saver's `durability`.
     """
 
-    def __init__(self, pool: Pool, claim: Claim, writer: CheckpointWriter, known: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        claim: Claim,
+        writer: CheckpointWriter,
+        known: Collection[str] = (),
+        durability: Durability = "async",
+    ) -> None:
         # Built-in agents keep messages and plain data in their states; what a user's graph keeps is the user's choice.
         super().__init__(pool, serde=StateSerializer())
         self._sequence = WriteSequence(claim)
         self._writer = writer
         self._known = set(known)
+        self.durability: Durability = durability
         self._last: Pending | None = None
         self.refused: dict[str, NotKeptError] = {}
         """By thread, the value that could not be serialized."""
@@ -120,6 +130,8 @@ class BatchedSaver(AsyncPostgresSaver):
         )
         namespace = config["configurable"]["checkpoint_ns"]
         self._known.add(thread)
+        if self.durability == "sync":
+            await self.flush()
         return {"configurable": {"thread_id": thread, "checkpoint_ns": namespace, "checkpoint_id": checkpoint["id"]}}
 
     async def aput_writes(

@@ -104,6 +104,7 @@ class Settings(BaseSettings):
 
     event_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_EVENT_RETENTION_DAYS", gt=0)
     checkpoint_retention_days: float = Field(7.0, validation_alias="VISUAL_AI_CHECKPOINT_RETENTION_DAYS", ge=0)
+    checkpoint_history_days: float = Field(1.0, validation_alias="VISUAL_AI_CHECKPOINT_HISTORY_DAYS", ge=0)
 
     # Images
     allow_private_images: bool = Field(False, validation_alias="VISUAL_AI_ALLOW_PRIVATE_IMAGES")

@@ -174,6 +174,7 @@ workflow_threads = Table(
     Column("input_hash", Text, nullable=False),
     Column("completed", Boolean, nullable=False),
     Column("updated_at", _Time, nullable=False),
+    Column("thinned", Boolean, nullable=False),
 )
 
 batch_items = Table(

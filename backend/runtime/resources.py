@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from functools import cached_property
 from typing import Self
 
+from langgraph.types import Durability
+
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS, CheckpointWriter
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.checkpoints.pool import Pool, ResilientStore, open_pool
@@ -111,10 +113,10 @@ class AgentResources:
             self._http = HttpClients(many_calls=many_calls or self._shared)
         return self._http
 
-    def saver(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> BatchedSaver:
+    def saver(self, claim: Claim, known: Collection[str], durability: Durability, *, gather: float = 0) -> BatchedSaver:
         """A checkpointer for the graphs of a claim. `known` are the threads that may have checkpoints already."""
         if self._checkpoints is None:
             self._checkpoints = CheckpointWriter(
                 self.settings.database_url, gather=SHARED_GATHER_SECONDS if self._shared else gather
             )
-        return BatchedSaver(self.pool, claim, self._checkpoints, known)
+        return BatchedSaver(self.pool, claim, self._checkpoints, known, durability)

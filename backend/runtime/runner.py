@@ -26,6 +26,7 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
+from langgraph.types import Durability
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -95,20 +96,20 @@ class AgentRunner:
         credentials: ModelCredentials | None = None,
         shared: AgentResources | None = None,
         gate: ModelGate | None = None,
-        checkpoint: bool = True,
+        durability: Durability | None = "async",
         timing: RetryTiming = REAL_TIME,
     ) -> None:
         """`budget` is the task's own, for all of its tries; the run's budget is in the run's conf.
 
         `credentials` are for the models of built-in agents; users' graphs make their models themselves. With `shared`
         resources the runner opens and closes none of its own. `gate` admits the model calls of built-in agents instead
-        of the one in the settings, and `timing` carries out the waits between attempts. Without `checkpoint` no state
-        of a graph is kept, and nothing resumes.
+        of the one in the settings, and `timing` carries out the waits between attempts. `durability` says when graphs
+        write their checkpoints, as LangGraph defines it; with None no state is kept, and nothing resumes.
         """
         self._own_resources = shared is None
         self._resources = shared or AgentResources(settings, database, gate=gate)
         self._budget = budget
-        self._checkpoint = checkpoint
+        self._durability = durability
         self._began = datetime.now(UTC)
         self.database = database
         self.task = task
@@ -157,7 +158,7 @@ class AgentRunner:
                 raise ConnectionError("the database is unavailable, and with it what earlier tries did") from error
             log.warning("no checkpoints are kept, the database is unavailable: %s", type(error).__name__)
             return
-        self._resumes = claim.resumes and self._checkpoint
+        self._resumes = claim.resumes and self._durability is not None
         await self.open_checkpoints(claim, every if claim.resumes else ())
         if self._resumes:
             log.info("resuming from the checkpoints of an earlier try")
@@ -167,9 +168,9 @@ class AgentRunner:
     async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
         """Keep the checkpoints of the task's graphs under a claim; see `AgentResources.saver`."""
         self.recorder.claim = claim
-        if not self._checkpoint:
+        if self._durability is None:
             return
-        saver = self._resources.saver(claim, known, gather=gather)
+        saver = self._resources.saver(claim, known, self._durability, gather=gather)
         self._saver = await self._stack.enter_async_context(saver.writing())
 
     async def open_budgets(self) -> None:

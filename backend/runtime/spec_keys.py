@@ -26,7 +26,7 @@ ROLE_KEYS = ("model", "timeout", ERROR_POLICY, *CONFIG_KEYS)
 
 OPERATOR_ARGUMENTS = frozenset(
     {
-        *("llm_conn_id", "budget", "deferrable", "checkpoint"),
+        *("llm_conn_id", "budget", "deferrable", "checkpoint", "durability"),
         *("inputs", "max_concurrency", "on_item_error", "results_path"),
         *("agent_config", "agents", "orchestration_mode", "synthesis", "supervisor", "max_steps"),
         *("task_id", "retries", "retry_delay", "retry_policy", "execution_timeout", "trigger_rule", "outlets", "pool"),

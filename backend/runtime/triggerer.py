@@ -5,6 +5,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+from langgraph.types import Durability
+
 from backend.core.budget import Budget
 from backend.core.settings import Settings
 from backend.models.resolve import ModelCredentials
@@ -24,7 +26,7 @@ async def run_deferred(
     ends_here: bool,
     budget: Budget | None = None,
     credentials: ModelCredentials | None = None,
-    checkpoint: bool = True,
+    durability: Durability | None = "async",
 ) -> tuple[dict[str, Any], str | None]:
     """Carry out `work`; returns the task's result and the run's id in our records, with all records written.
 
@@ -44,7 +46,7 @@ async def run_deferred(
             budget=budget,
             shared=shared,
             credentials=credentials,
-            checkpoint=checkpoint,
+            durability=durability,
         ) as runner,
     ):
         runner.recorder.put_state("running", started_at=started_at)

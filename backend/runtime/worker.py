@@ -7,6 +7,8 @@ from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+from langgraph.types import Durability
+
 from backend.core.budget import Budget
 from backend.core.settings import Settings
 from backend.db.engine import ThreadedDatabase, task_engine
@@ -58,10 +60,10 @@ class AgentTask:
         *,
         budget: Budget | None = None,
         credentials: ModelCredentials | None = None,
-        checkpoint: bool = True,
+        durability: Durability | None = "async",
     ) -> None:
         self._credentials = credentials
-        self._checkpoint = checkpoint
+        self._durability = durability
         self.execution_id: str | None = None
         """The run's id in our records; known once the task has run."""
         self._settings = settings
@@ -103,7 +105,7 @@ class AgentTask:
                 self._task,
                 budget=self._budget,
                 credentials=self._credentials,
-                checkpoint=self._checkpoint,
+                durability=self._durability,
             ) as runner:
                 running = asyncio.ensure_future(work(runner))
                 with self._lock:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import Connection, delete, func, select, text, update
 
 from backend.core.jsonable import dumps
 from backend.db.tables import workflow_threads as threads
@@ -44,13 +44,13 @@ class ClaimRequest:
 _TAKE = text(
     """
     INSERT INTO visual_ai.workflow_threads (
-        thread_id, execution_id, try_number, epoch, instance, agents, input_hash, completed, updated_at)
-    SELECT thread_id, execution_id, try_number, epoch, instance, agents, input_hash, false, clock_timestamp()
+        thread_id, execution_id, try_number, epoch, instance, agents, input_hash, completed, updated_at, thinned)
+    SELECT thread_id, execution_id, try_number, epoch, instance, agents, input_hash, false, clock_timestamp(), false
     FROM jsonb_populate_recordset(CAST(NULL AS visual_ai.workflow_threads), CAST(:rows AS jsonb))
     ON CONFLICT (thread_id) DO UPDATE SET
         execution_id = excluded.execution_id, try_number = excluded.try_number, epoch = excluded.epoch,
         instance = excluded.instance, agents = excluded.agents, input_hash = excluded.input_hash,
-        completed = excluded.completed, updated_at = excluded.updated_at
+        completed = excluded.completed, updated_at = excluded.updated_at, thinned = excluded.thinned
     """
 )
 
@@ -161,15 +161,16 @@ def forget(connection: Connection, agent_threads: Sequence[str]) -> None:
         connection.execute(query, {"ids": list(agent_threads)})
 
 
-_PRUNE = text(
-    """
+_ENDED = """
     SELECT t.thread_id, t.agents FROM visual_ai.workflow_threads t
     JOIN visual_ai.workflow_executions e ON e.id = t.execution_id
     WHERE e.state IN ('success', 'failed', 'cancelled') AND e.finished_at < now() - make_interval(secs => :seconds)
+        {also}
     ORDER BY e.finished_at LIMIT :limit
     FOR UPDATE OF t SKIP LOCKED
-    """
-)
+"""
+
+_PRUNE = text(_ENDED.format(also=""))
 
 
 def prune(connection: Connection, *, older_than: float, limit: int) -> int:
@@ -179,3 +180,25 @@ def prune(connection: Connection, *, older_than: float, limit: int) -> int:
         forget(connection, [agent for row in found for agent in row.agents])
         connection.execute(delete(threads).where(threads.c.thread_id.in_([row.thread_id for row in found])))
     return len(found)
+
+
+_UNTHINNED = text(_ENDED.format(also="AND NOT t.thinned"))
+_LONG = text(
+    """
+    SELECT thread_id FROM visual_ai.checkpoints WHERE thread_id = ANY(:agents)
+    GROUP BY thread_id HAVING count(*) > :steps
+    """
+)
+
+
+def mark_thinned(connection: Connection, *, older_than: float, steps: int, limit: int) -> tuple[int, list[str]]:
+    """Mark at most `limit` task instances whose runs ended more than `older_than` seconds ago; returns their number and
+    those of their LangGraph threads that have more than `steps` checkpoints. Nobody can take the threads over before
+    the transaction ends."""
+    found = connection.execute(_UNTHINNED, {"seconds": older_than, "limit": limit}).all()
+    if not found:
+        return 0, []
+    marked = threads.c.thread_id.in_([row.thread_id for row in found])
+    connection.execute(update(threads).where(marked).values(thinned=True))
+    agents = [agent for row in found for agent in row.agents]
+    return len(found), list(connection.execute(_LONG, {"agents": agents, "steps": steps}).scalars())

@@ -64,7 +64,10 @@ async def run_graph(
     output: Any = None
     skip_texts()
     modes: list[StreamMode] = ["tasks", "messages", "values"] if tokens else ["tasks", "values"]
-    stream = graph.astream(graph_input, config, context=context, stream_mode=modes, subgraphs=True)
+    durability = graph.checkpointer.durability if isinstance(graph.checkpointer, BatchedSaver) else None
+    stream = graph.astream(
+        graph_input, config, context=context, stream_mode=modes, subgraphs=True, durability=durability
+    )
     names: dict[str, str] = {}  # of executions of nodes
     interrupted = False
     try:

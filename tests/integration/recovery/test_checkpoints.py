@@ -61,10 +61,10 @@ async def test_without_checkpoints_nothing_is_stored_and_a_retry_begins_anew(
 ) -> None:
     spec = parse_agent({"type": "text"}, {"text": TEXT, "query": "Where did the third ship go?"})
     openai_server.script("server_error")
-    async with make_runner(1, checkpoint=False) as first:
+    async with make_runner(1, durability=None) as first:
         with pytest.raises(Exception, match="500"):
             await run_single(first, spec)
-    async with make_runner(2, checkpoint=False) as second:
+    async with make_runner(2, durability=None) as second:
         await run_single(second, spec)
     nodes = [(number, node, state) for number, _, node, state in await trace_nodes(second)]
     assert nodes[1:3] == [(1, "analyse", "failed"), (2, "prepare", "success")]

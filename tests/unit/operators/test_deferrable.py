@@ -54,7 +54,7 @@ def test_a_task_starts_in_the_triggerer_when_it_can() -> None:
     assert given["arguments"]["input_data"] == {"text": "{{ dag_run.conf.text }} {{ params.size }}"}
     assert given["llm_conn_id"] == "models"
     assert given["ends_task"]
-    assert given["checkpoint"] is False
+    assert given["durability"] is None
     assert AgentTrigger(**given).serialize()[1] == {**given, "conf": None, "run_type": None, "place": None}
 
 

@@ -189,6 +189,16 @@ def test_checkpoint_is_a_flag() -> None:
         single(agent_config={**TEXT, "checkpoint": False})
 
 
+def test_durability_is_one_of_langgraphs() -> None:
+    assert [single(durability=given).durability for given in (None, "sync", "exit")] == ["async", "sync", "exit"]
+    with pytest.raises(ValueError, match=r"^durability: must be 'async', 'sync' or 'exit', not 'never'"):
+        single(durability="never")
+    with pytest.raises(ValueError, match=r"^durability: has no effect with checkpoint=False"):
+        single(durability="exit", checkpoint=False)
+    with pytest.raises(ValueError, match=r"^agent_config.durability: is an argument of the operator"):
+        single(agent_config={**TEXT, "durability": "exit"})
+
+
 def test_a_mapped_operator(dag: DAG) -> None:
     LangGraphOperator.partial(task_id="each", agent_config=TEXT).expand(input_data=[{"text": "a"}, {"text": "b"}])
     assert dag.get_task("each").is_mapped

@@ -1,0 +1,3 @@
+-- depends: 021_stalled_runs
+-- Whether maintenance has reduced the checkpoints of a task instance to its last state.
+ALTER TABLE visual_ai.workflow_threads ADD COLUMN thinned boolean NOT NULL DEFAULT false;
