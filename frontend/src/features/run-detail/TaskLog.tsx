@@ -43,8 +43,7 @@ export function TaskLog({ run, task, tryNumber }: Props) {
     const abort = new AbortController();
     const parts = [dagId, runId, "tasks", taskId, "logs"].map(encodeURIComponent).join("/");
     const query = new URLSearchParams({ try_number: String(tryNumber), map_index: String(mapIndex) });
-    const show = (piece: string, first: boolean) =>
-      setText((before) => ((first ? "" : before) + piece).slice(-KEPT));
+    const show = (piece: string, first: boolean) => setText((before) => ((first ? "" : before) + piece).slice(-KEPT));
     follow(`/workflow-status/${parts}?${query}`, abort.signal, { show, crowded: setCrowded, over: () => over.current })
       .catch((thrown: unknown) => {
         if (!abort.signal.aborted) setError(thrown);

@@ -44,7 +44,11 @@ describe("the hub", () => {
     vi.unstubAllGlobals();
   });
 
-  const tab = (index: number) => tabs[index]!;
+  const tab = (index: number): FakeTab => {
+    const found = tabs[index];
+    if (!found) throw new Error(`no tab ${index}`);
+    return found;
+  };
   const open = () => FakeSource.opened.filter((source) => source.readyState !== FakeSource.CLOSED);
   const query = () => new URL(FakeSource.last.url, "http://localhost").searchParams;
 
