@@ -49,7 +49,7 @@ async def combined(
     http: httpx.AsyncClient, *runs: str, after: str | None = None, parser: Parser | None = None
 ) -> AsyncGenerator[Got]:
     parser = parser or Parser()
-    query = [("run", f"{DAG}/{run}") for run in runs]
+    query = httpx.QueryParams({"run": [f"{DAG}/{run}" for run in runs]})
     headers = {"Last-Event-ID": after} if after is not None else {}
     async with http.stream("GET", "/workflow-status/streams", params=query, headers=headers) as response:
         assert response.status_code == 200, await response.aread()
@@ -112,8 +112,8 @@ async def test_every_id_resumes_all_runs_without_loss_or_repetition(
     assert len(whole) == 2 * len(log_of(database, execution_id))
     for index, one in enumerate(whole):
         rest = [later async for later in combined(http, "a", "b", after=one.id)]
-        for run in range(2):
-            assert of_run(rest, run) == of_run(whole[index + 1 :], run)
+        for position in range(2):
+            assert of_run(rest, position) == of_run(whole[index + 1 :], position)
 
 
 async def test_without_cursors_each_run_begins_with_its_state(http: httpx.AsyncClient, database: LogWriter) -> None:
@@ -155,7 +155,7 @@ async def test_a_run_that_may_not_be_seen_doesnt_stop_the_others(http: httpx.Asy
 async def test_invalid_requests_are_refused(
     http: httpx.AsyncClient, query: list[tuple[str, str]], pointer: str
 ) -> None:
-    answer = await http.get("/workflow-status/streams", params=query)
+    answer = await http.get("/workflow-status/streams", params=tuple(query))
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
 
 

@@ -209,9 +209,10 @@ export interface paths {
          * @description The events of several runs as they happen, each as in its own stream.
          *
          *     An event's `id` is `<position>;<cursor>,<cursor>,…`: the position of its run among the `run` parameters, from 0, and
-         *     the last event of each run that the client has; empty for none, followed by `-` after `end`. With `Last-Event-ID` (header or
-         *     query) all runs resume there; the query also takes the cursors alone. A run that doesn't exist, or that you may not
-         *     see, is answered with a `problem` event; the others go on. The server closes the stream after the last `end`.
+         *     the last event of each run that the client has; empty for none, followed by `-` after `end`. With `Last-Event-ID`
+         *     (header or query) all runs resume there; the query also takes the cursors alone. A run that doesn't exist,
+         *     or that you may not see, is answered with a `problem` event; the others go on. The server closes the stream after
+         *     the last `end`.
          */
         get: operations["stream_several_workflow_status_streams_get"];
         put?: never;
