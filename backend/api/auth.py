@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Response
 
 from backend.api.deps import COOKIE, Services, SignedIn
+from backend.api.json_bodies import JsonRoute
 from backend.api.schemas.auth import Credentials, Me, Token
 from backend.services.application import Application
 
-router = APIRouter(tags=["auth"])
+router = APIRouter(tags=["auth"], route_class=JsonRoute)
 
 
 @router.post("/auth/token")

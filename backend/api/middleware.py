@@ -69,10 +69,12 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        limit = self._upload_limit if scope["path"] == "/images" else self._limit
+        uploads = scope["path"] == "/images"
+        limit = self._upload_limit if uploads else self._limit
+        setting = "VISUAL_AI_MAX_IMAGE_BYTES" if uploads else "VISUAL_AI_MAX_BODY_BYTES"
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
-            await _refuse(send, limit)
+            await _refuse(send, limit, setting)
             return
         received = 0
         refused = False
@@ -94,16 +96,17 @@ class BodyLimit:
         with suppress(_BodyTooLarge):
             await self.app(scope, limited_receive, guarded_send)
         if refused:
-            await _refuse(send, limit)
+            await _refuse(send, limit, setting)
 
 
 class _BodyTooLarge(Exception):
     """Stops reading a body."""
 
 
-async def _refuse(send: Send, limit: int) -> None:
+async def _refuse(send: Send, limit: int, setting: str) -> None:
     problem = TooLarge(
-        f"The body is larger than {limit} bytes. Upload pictures with POST /images and send their image_url."
+        f"The body is larger than {limit} bytes, the limit of {setting}. Upload pictures with POST /images and send "
+        "their image_url."
     )
     body = json.dumps(problem.body()).encode()
     headers = [

@@ -5,13 +5,14 @@ from dataclasses import asdict
 from fastapi import APIRouter
 
 from backend.api.deps import Services, SignedIn
+from backend.api.json_bodies import JsonRoute
 from backend.api.schemas.preferences import PreferencesBody, PreferencesOut, TargetOut, ThresholdsBody
 from backend.api.schemas.workflows import BudgetBody
 from backend.core.preferences import Preferences, Thresholds
 from backend.services.application import Application
 from backend.services.notifications.preferences import WantedPreferences, WantedTarget
 
-router = APIRouter(prefix="/users/me/preferences", tags=["preferences"])
+router = APIRouter(prefix="/users/me/preferences", tags=["preferences"], route_class=JsonRoute)
 
 
 @router.get("")

@@ -44,6 +44,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()  # imported objects stay: the collector need not examine them again
+        # A large input is a million objects: with Python's own thresholds they would be examined many times over.
+        gc.set_threshold(20_000, 20, 20)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop serving."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from backend.api.deps import Author, Name, Reader, Services
+from backend.api.json_bodies import JsonRoute
 from backend.api.schemas.templates import (
     NAME,
     TemplateBody,
@@ -18,7 +19,7 @@ from backend.api.schemas.templates import (
     definition_schema,
 )
 
-router = APIRouter(prefix="/templates", tags=["templates"])
+router = APIRouter(prefix="/templates", tags=["templates"], route_class=JsonRoute)
 
 TemplateName = Annotated[str, Path(pattern=NAME)]
 Version = Annotated[int, Path(ge=1, le=2**31 - 1)]

@@ -1,5 +1,6 @@
 """`/workflows/trigger`: trigger runs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Header, Response
 
 from backend.api.addresses import run_urls
 from backend.api.deps import Services, Starter
+from backend.api.json_bodies import JsonRoute
 from backend.api.schemas.workflows import (
     Accepted,
     AcceptedEntry,
@@ -17,12 +19,13 @@ from backend.api.schemas.workflows import (
     RunOptions,
     TriggerBody,
 )
+from backend.core.large_values import in_thread
 from backend.core.problems import Problem
 from backend.services.application import Application
 from backend.services.triggering.request import TriggerRequest
 from backend.services.triggering.trigger import Started
 
-router = APIRouter(prefix="/workflows", tags=["workflows"])
+router = APIRouter(prefix="/workflows", tags=["workflows"], route_class=JsonRoute)
 
 IdempotencyKey = Annotated[
     str | None,
@@ -51,20 +54,27 @@ async def trigger_workflow(
     return accepted
 
 
-@router.post("/trigger/batch", status_code=202)
+@router.post("/trigger/batch", status_code=202, response_model=BatchAccepted)
 async def trigger_batch(
     body: BatchBody,
     who: Starter,
     services: Services,
     idempotency_key: IdempotencyKey = None,
-) -> BatchAccepted:
+) -> Response:
     """Start a run of a DAG or of a template for each input. Each has its own outcome: the run or the problem.
 
     The batch is completed even if you disconnect. With an `Idempotency-Key` a repeated request starts only the runs
     that are missing. For thousands of inputs, one run with a batch task is far cheaper than as many runs.
     """
+    services.batch_triggers.check_size(len(body.inputs))
     requests = [_request(body, input_data) for input_data in body.inputs]
     outcomes = await services.batch_triggers.trigger(who, requests, idempotency_key)
+    # Entry by entry, a thousand would take the event loop a while.
+    content = await in_thread(lambda: _batch_accepted(outcomes, services).model_dump_json())
+    return Response(content, 202, media_type="application/json")
+
+
+def _batch_accepted(outcomes: Sequence[Started | Problem], services: Application) -> BatchAccepted:
     entries = [
         RefusedEntry(index=index, problem=ProblemOut(**outcome.body(), retry_after=outcome.retry_after))
         if isinstance(outcome, Problem)

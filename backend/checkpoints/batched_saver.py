@@ -14,6 +14,7 @@ everything that follows on its thread, because later checkpoints build on that o
 once, so that no other node is paid for.
 """
 
+import asyncio
 import logging
 from asyncio import timeout
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
@@ -31,6 +32,7 @@ from langgraph.types import Durability
 from backend.checkpoints.batch_writer import CheckpointWriter, Operation, Pending, WriteSequence
 from backend.checkpoints.pool import Pool
 from backend.checkpoints.state_serializer import NotKeptError, StateSerializer, fits_inline
+from backend.core.large_values import apart
 from backend.db.outage import retry_until_available
 from backend.db.runs.threads import Claim
 
@@ -44,7 +46,7 @@ class BatchedSaver(AsyncPostgresSaver):
     """The checkpointer for the graphs of one claim. Use it inside `async with saver.writing()`.
 
     `known` are the threads that may have checkpoints already. For any other thread nothing is looked up before its
-    first write. Graphs are to run with the saver's `durability`.
+    first write. Graphs are to run with the saver's `durability`. No value may have more than `largest` bytes.
     """
 
     def __init__(
@@ -54,14 +56,16 @@ class BatchedSaver(AsyncPostgresSaver):
         writer: CheckpointWriter,
         known: Collection[str] = (),
         durability: Durability = "async",
+        largest: int | None = None,
     ) -> None:
         # Built-in agents keep messages and plain data in their states; what a user's graph keeps is the user's choice.
-        super().__init__(pool, serde=StateSerializer())
+        super().__init__(pool, serde=StateSerializer(largest))
         self._sequence = WriteSequence(claim)
         self._writer = writer
         self._known = set(known)
         self.durability: Durability = durability
         self._last: Pending | None = None
+        self._taking: set[asyncio.Future[None]] = set()
         self.refused: dict[str, NotKeptError] = {}
         """By thread, the value that could not be serialized."""
 
@@ -122,7 +126,7 @@ class BatchedSaver(AsyncPostgresSaver):
             for channel in new_versions
             if not isinstance(values.get(channel), str | int | float | bool | None)
         ]
-        serde = self._snapshots(thread, new, metadata.get("source", "loop"))
+        serde = await self._snapshots(thread, new, metadata.get("source", "loop"))
         await self._add(
             lambda connection, pipeline: PostgresSaver(connection, pipeline, serde).put(
                 config, checkpoint, metadata, new_versions
@@ -137,7 +141,7 @@ class BatchedSaver(AsyncPostgresSaver):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        serde = self._snapshots(config["configurable"]["thread_id"], writes, task_id)
+        serde = await self._snapshots(config["configurable"]["thread_id"], writes, task_id)
         await self._add(
             lambda connection, pipeline: PostgresSaver(connection, pipeline, serde).put_writes(
                 config, writes, task_id, task_path
@@ -159,14 +163,28 @@ class BatchedSaver(AsyncPostgresSaver):
         await self.flush()
         await super().aprune(thread_ids, strategy=strategy)
 
-    def _snapshots(self, thread: str, values: Iterable[tuple[str, Any]], source: str) -> "_Snapshots":
+    async def _snapshots(self, thread: str, values: Iterable[tuple[str, Any]], source: str) -> "_Snapshots":
         if thread in self.refused:
             raise self.refused[thread]
+        kept = [*values]
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._taking.add(taken)
         try:
-            return _Snapshots(self.serde, values)
+            return await apart([value for _, value in kept], partial(_Snapshots, self.serde, kept))
+        except RuntimeError:  # a node that runs in parallel has changed a container meanwhile
+            return _Snapshots(self.serde, kept)
         except NotKeptError as error:
             self.refused[thread] = error.written_by(source)
             raise self.refused[thread] from None
+        finally:
+            self._taking.discard(taken)
+            taken.set_result(None)
+
+    async def taken(self) -> None:
+        """Wait until what LangGraph has handed over is serialized, so that nodes may change it."""
+        await asyncio.sleep(0)  # LangGraph hands checkpoints over in a task of their own
+        while self._taking:
+            await asyncio.wait([*self._taking])
 
     async def _add(self, operation: Operation) -> None:
         if self._sequence.error is not None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
+import orjson
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Send
 
@@ -54,14 +55,23 @@ class NotKeptError(ValueError):
 class StateSerializer(JsonPlusSerializer):
     """LangGraph's serializer for whatever graphs keep in their states. Raises `NotKeptError`."""
 
+    def __init__(self, largest: int | None = None) -> None:
+        """`largest` is the limit on one value, in bytes."""
+        super().__init__()
+        self._largest = largest
+
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         if _needs_care(obj):
             obj = _Conversion().convert(obj)
         try:
-            return super().dumps_typed(obj)
+            kind, data = super().dumps_typed(obj)
         except (TypeError, ValueError, RecursionError):
             path, fault = self._refused(obj)
             raise NotKeptError(path, fault) from None
+        if self._largest is not None and len(data) > self._largest:
+            fault = f"has {len(data):,} bytes, more than VISUAL_AI_MAX_STATE_BYTES allows; store it elsewhere"
+            raise NotKeptError((), fault)
+        return kind, data
 
     def _refused(self, value: Any) -> tuple[Path, str]:
         """The innermost part that can't be serialized, and why."""
@@ -97,8 +107,22 @@ def fits_inline(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+_PLAIN_ONLY = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
+
+def _is_plain_data(value: Any) -> bool:
+    """Whether orjson, which looks at a large list thirty times as fast as Python, finds nothing but JSON in it."""
+    try:
+        orjson.dumps(value, option=_PLAIN_ONLY)
+    except (orjson.JSONEncodeError, RecursionError):
+        return False
+    return True
+
+
 def _needs_care(value: Any) -> bool:
     """Whether a value has parts that LangGraph's serializer refuses or changes."""
+    if isinstance(value, list | dict) and _is_plain_data(value):
+        return False
     pending, seen = [value], set()
     while pending:
         part = pending.pop()

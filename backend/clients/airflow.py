@@ -6,17 +6,23 @@ AirflowError
 """
 
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from backend.clients.airflow_runs import decode_run, decode_runs
+from backend.core.jsonable import loads
+from backend.core.large_values import LARGE, in_thread
 from backend.core.settings import Settings
+
+T = TypeVar("T")
 
 PAGE = 100
 """Airflow's default `[api] maximum_page_limit`."""
@@ -45,6 +51,13 @@ class AirflowRefused(AirflowError):
         super().__init__(f"Airflow answered {status}: {detail}")
         self.status = status
         self.detail = detail
+
+
+def _decode(text: bytes) -> dict[str, Any]:
+    answer = loads(text)
+    if not isinstance(answer, dict):
+        raise ValueError("no JSON object")
+    return answer
 
 
 class AirflowClient:
@@ -116,34 +129,19 @@ class AirflowClient:
         """The current import errors, each with its file and stack trace."""
         return await self._pages("GET", "/api/v2/importErrors", "import_errors", params={"order_by": "id"}, token=token)
 
-    async def trigger(
-        self,
-        dag_id: str,
-        dag_run_id: str,
-        conf: dict[str, Any],
-        *,
-        run_after: datetime | None = None,
-        logical_date: datetime | None = None,
-        token: str | None = None,
-    ) -> dict[str, Any]:
-        """Start a run under an id that the caller chose.
+    async def trigger(self, dag_id: str, body: bytes, *, token: str | None = None) -> None:
+        """Start a run with `airflow_runs.trigger_body`, under an id that the caller chose.
 
         Raises `AirflowRefused` with 409 when the DAG has a run with this id or this logical date.
         """
-        date = logical_date.isoformat() if logical_date is not None else None
-        body: dict[str, Any] = {"dag_run_id": dag_run_id, "logical_date": date, "conf": conf}
-        if run_after is not None:
-            body["run_after"] = run_after.isoformat()
-        return await self._send(
-            "POST",
-            f"/api/v2/dags/{_segment(dag_id)}/dagRuns",
-            token=token or await self._token(),
-            json=body,
-        )
+        path = f"/api/v2/dags/{_segment(dag_id)}/dagRuns"
+        headers = {"Content-Type": "application/json"}
+        # The response, which repeats the conf, is not decoded.
+        await self._exchange("POST", path, token=token or await self._token(), content=body, headers=headers)
 
     async def dag_run(self, dag_id: str, dag_run_id: str, *, token: str | None = None) -> dict[str, Any]:
-        """One run. Raises `AirflowRefused` with 404 when there is none."""
-        return await self._read("GET", _run_path(dag_id, dag_run_id), token=token)
+        """One run; a large conf is left as text (`airflow_runs`). Raises `AirflowRefused` with 404 if there is none."""
+        return await self._read_as(decode_run, "GET", _run_path(dag_id, dag_run_id), token=token)
 
     async def task_instance(
         self, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, token: str | None
@@ -206,21 +204,11 @@ class AirflowClient:
 
     async def runs_updated_since(self, moment: datetime) -> list[dict[str, Any]]:
         """All runs of all DAGs that changed at or after `moment`, oldest change first."""
-        return await self._pages(
-            "GET",
-            "/api/v2/dags/~/dagRuns",
-            "dag_runs",
-            params={"updated_at_gte": moment.isoformat(), "order_by": "updated_at"},
-        )
+        return await self._runs({"updated_at_gte": moment.isoformat(), "order_by": "updated_at"})
 
     async def active_runs(self) -> list[dict[str, Any]]:
         """All runs that are queued or running."""
-        return await self._pages(
-            "GET",
-            "/api/v2/dags/~/dagRuns",
-            "dag_runs",
-            params={"state": ["queued", "running"], "order_by": "id"},
-        )
+        return await self._runs({"state": ["queued", "running"], "order_by": "id"})
 
     async def tasks_updated_since(self, moment: datetime, *, run_after: str | None) -> list[dict[str, Any]]:
         """The task instances of all runs since `run_after` that changed at or after `moment`."""
@@ -274,6 +262,17 @@ class AirflowClient:
         params |= {name: value for name, value in wanted.items() if value is not None}
         return list((await self._read("GET", "/api/v2/eventLogs", params=params))["event_logs"])
 
+    async def _runs(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Runs, whose large confs are left as text (`airflow_runs`)."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = await self._read_as(
+                decode_runs, "GET", "/api/v2/dags/~/dagRuns", params={**params, "limit": PAGE, "offset": len(found)}
+            )
+            found.extend(page)
+            if len(page) < PAGE:
+                return found
+
     async def _pages(
         self, method: str, path: str, key: str, params: dict[str, Any], *, token: str | None = None
     ) -> list[dict[str, Any]]:
@@ -285,6 +284,11 @@ class AirflowClient:
                 return found
 
     async def _read(self, method: str, path: str, *, token: str | None = None, **request: Any) -> dict[str, Any]:
+        return await self._read_as(_decode, method, path, token=token, **request)
+
+    async def _read_as(
+        self, decode: Callable[[bytes], T], method: str, path: str, *, token: str | None = None, **request: Any
+    ) -> T:
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(3),
             wait=wait_random_exponential(multiplier=0.1, max=1.0),
@@ -293,14 +297,14 @@ class AirflowClient:
         ):
             with attempt:
                 if token is not None:
-                    return await self._send(method, path, token=token, **request)
+                    return await self._send_as(decode, method, path, token=token, **request)
                 try:
-                    return await self._send(method, path, token=await self._token(), **request)
+                    return await self._send_as(decode, method, path, token=await self._token(), **request)
                 except AirflowRefused as refused:
                     if refused.status != httpx.codes.UNAUTHORIZED:
                         raise
                     self._service_token = None  # Airflow was set up again with another secret
-                    return await self._send(method, path, token=await self._token(), **request)
+                    return await self._send_as(decode, method, path, token=await self._token(), **request)
         raise AssertionError("unreachable")  # pragma: no cover  # AsyncRetrying returns or raises
 
     async def _token(self) -> str:
@@ -311,20 +315,29 @@ class AirflowClient:
         return self._service_token[0]
 
     async def _send(self, method: str, path: str, *, token: str | None, **request: Any) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return await self._send_as(_decode, method, path, token=token, **request)
+
+    async def _send_as(
+        self, decode: Callable[[bytes], T], method: str, path: str, *, token: str | None, **request: Any
+    ) -> T:
+        content = (await self._exchange(method, path, token=token, **request)).content
+        try:
+            # A list of runs has the confs of all of them.
+            return await in_thread(partial(decode, content)) if len(content) > LARGE else decode(content)
+        except ValueError as error:
+            raise AirflowUnavailable("Airflow's response is not what it is expected to be") from error
+
+    async def _exchange(
+        self, method: str, path: str, *, token: str | None, headers: Mapping[str, str] | None = None, **request: Any
+    ) -> httpx.Response:
+        own = {"Authorization": f"Bearer {token}"} if token else {}
         self.calls += 1
         try:
-            response = await self._http.request(method, path, headers=headers, **request)
+            response = await self._http.request(method, path, headers={**own, **(headers or {})}, **request)
         except httpx.HTTPError as error:
             raise _out_of_reach(error) from error
         _check(response)
-        try:
-            answer = response.json()
-        except ValueError as error:
-            raise AirflowUnavailable("Airflow's response is not JSON") from error
-        if not isinstance(answer, dict):
-            raise AirflowUnavailable("Airflow's response is not a JSON object")
-        return answer
+        return response
 
 
 def _segment(name: str) -> str:

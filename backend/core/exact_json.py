@@ -13,14 +13,22 @@ from enum import Enum
 from fractions import Fraction
 from pathlib import PurePath
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from backend.core.jsonable import LARGEST_INTEGER, MAX_DEPTH, Path, dumps, fault_of, paired
 
-MAX_CHARACTERS = 50_000_000
-"""The size of the largest value. Fifty million characters may be 200 MB, and PostgreSQL's limit is 256 MB."""
+
+class SizeLimit(NamedTuple):
+    """The largest size of a value's texts, in bytes, and the name of the setting that raises it."""
+
+    size: int
+    setting: str
+
+
+LARGEST = SizeLimit(240_000_000, "PostgreSQL")
+"""What PostgreSQL's `jsonb`, which has a limit of 256 MB, can hold in any case."""
 
 _LARGEST_PASSED_ON = 2 * LARGEST_INTEGER + 1
 """The largest integer that survives in Airflow's messages and in LangGraph's checkpoints."""
@@ -43,26 +51,27 @@ class NoJsonFormError(ValueError):
         self.fault = fault
 
 
-def to_json(value: Any, nulled: list[Path] | None = None, *, for_xcom: bool = False) -> Any:
+def to_json(value: Any, nulled: list[Path] | None = None, *, for_xcom: bool = False, limit: SizeLimit = LARGEST) -> Any:
     """A copy of `value` that consists of JSON types only and has lost nothing. Raises `NoJsonFormError`.
 
     Models, dataclasses, dates, UUIDs, enums, decimals, paths and complex numbers get their usual JSON form. Tuples and
     sets become lists, NumPy's arrays and scalars become lists and numbers, and bytes become base64. NaN becomes null,
     and its path is appended to `nulled`. A value `for_xcom` may not have the keys that Airflow reserves.
     """
-    return _Conversion([] if nulled is None else nulled, for_xcom).convert(value)
+    return _Conversion([] if nulled is None else nulled, for_xcom, limit).convert(value)
 
 
 class _Conversion:
     """One call of `to_json`."""
 
-    def __init__(self, nulled: list[Path], for_xcom: bool) -> None:
+    def __init__(self, nulled: list[Path], for_xcom: bool, limit: SizeLimit) -> None:
         self._nulled = nulled
         self._for_xcom = for_xcom
         self._path: list[str | int] = []
         self._around: set[int] = set()
         """The ids of the containers around the present value."""
-        self._left = MAX_CHARACTERS
+        self._limit = limit
+        self._left = limit.size
 
     def convert(self, value: Any) -> Any:
         kind = type(value)
@@ -127,6 +136,8 @@ class _Conversion:
             text = paired(text)
         if (fault := fault_of(text)) is not None:
             raise self._fault(fault)
+        if not text.isascii():
+            self._take(len(text.encode()) - len(text))
         return text
 
     def _number(self, number: float) -> float | None:
@@ -227,13 +238,13 @@ class _Conversion:
         self._around.discard(id(value))
         return converted
 
-    def _take(self, characters: int) -> None:
-        self._left -= characters
+    def _take(self, size: int) -> None:
+        self._left -= size
         if self._left < 0:
             del self._path[1:]  # the part that is too large, rather than the one with which it became so
             raise self._fault(
-                f"has more than {MAX_CHARACTERS // 1_000_000} million characters; store it elsewhere and return its "
-                "address"
+                f"has more than {self._limit.size:,} bytes, the limit of {self._limit.setting}; store it elsewhere and "
+                "pass on its address"
             )
 
     def _fault(self, fault: str) -> NoJsonFormError:

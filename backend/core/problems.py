@@ -80,7 +80,7 @@ class Conflict(Problem):
 
 
 class TooLarge(Problem):
-    """The body is larger than the limit."""
+    """The body, or a part of it, is larger than the limit."""
 
     status = 413
     title = "Content too large"

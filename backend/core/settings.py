@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     allow_private_images: bool = Field(False, validation_alias="VISUAL_AI_ALLOW_PRIVATE_IMAGES")
     max_image_bytes: int = Field(20 * 2**20, validation_alias="VISUAL_AI_MAX_IMAGE_BYTES", ge=1024)
     max_image_pixels: int = Field(50_000_000, validation_alias="VISUAL_AI_MAX_IMAGE_PIXELS", ge=1)
+    inline_picture_bytes: int = Field(4096, validation_alias="VISUAL_AI_INLINE_PICTURE_BYTES", ge=0)
     model_image_side: int = Field(2048, validation_alias="VISUAL_AI_MODEL_IMAGE_SIDE", ge=64)
     image_fetch_timeout: float = Field(20.0, validation_alias="VISUAL_AI_IMAGE_FETCH_TIMEOUT", gt=0)
 
@@ -121,6 +122,12 @@ class Settings(BaseSettings):
     webhook_first_wait: float = Field(10.0, validation_alias="VISUAL_AI_WEBHOOK_FIRST_WAIT", gt=0, le=3600)
     webhook_concurrency: int = Field(64, validation_alias="VISUAL_AI_WEBHOOK_CONCURRENCY", ge=2, le=1000)
     notification_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_NOTIFICATION_RETENTION_DAYS", gt=0)
+
+    # Sizes of values
+    max_input_bytes: int = Field(120_000_000, validation_alias="VISUAL_AI_MAX_INPUT_BYTES", ge=1024, le=240_000_000)
+    max_output_bytes: int = Field(120_000_000, validation_alias="VISUAL_AI_MAX_OUTPUT_BYTES", ge=1024, le=240_000_000)
+    max_state_bytes: int = Field(250_000_000, validation_alias="VISUAL_AI_MAX_STATE_BYTES", ge=1024, le=1_000_000_000)
+    max_steps: int = Field(10_000, validation_alias="VISUAL_AI_MAX_STEPS", ge=1)
 
     # Text
     max_text_chars: int = Field(1_000_000, validation_alias="VISUAL_AI_MAX_TEXT_CHARS", ge=1)

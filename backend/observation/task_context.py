@@ -6,7 +6,7 @@ from typing import Any
 
 from backend.core.budget import Budget, parse_budget
 from backend.db.runs import threads
-from backend.db.runs.executions import SYSTEM_KEY, RunState
+from backend.db.runs.executions import SYSTEM_KEY, UPLOADS_KEY, RunState
 from backend.db.runs.traces import Place
 
 
@@ -47,6 +47,13 @@ class TaskContext:
         system = self.conf.get(SYSTEM_KEY)
         budget = system.get("budget") if isinstance(system, Mapping) else None
         return parse_budget(budget, field=f"{SYSTEM_KEY}.budget")
+
+    @property
+    def uploads(self) -> frozenset[str]:
+        """The references that stand for pictures which the run was given as `data:` URLs."""
+        system = self.conf.get(SYSTEM_KEY)
+        uploads = system.get(UPLOADS_KEY) if isinstance(system, Mapping) else None
+        return frozenset(one for one in uploads if isinstance(one, str)) if isinstance(uploads, list) else frozenset()
 
     def place(self) -> Place:
         """Where the records of this try belong."""

@@ -33,6 +33,7 @@ __all__ = [
     "ImageInputError",
     "ReadUpload",
     "UploadFacts",
+    "decode_data_url",
     "inspect_upload",
     "load_image",
     "read_sample",
@@ -91,7 +92,7 @@ async def load_image(
             resolve=resolve or resolve_host,
         )
     elif scheme == "data":
-        data = await asyncio.to_thread(_decode_data_url, source, settings.max_image_bytes)
+        data = await asyncio.to_thread(decode_data_url, source, settings.max_image_bytes)
     elif scheme == "upload":
         data = await _read_upload(source, read_upload)
     elif scheme == "sample":
@@ -191,7 +192,8 @@ def _check_pixels(image: "Image.Image", limit: int) -> None:
         raise _too_many_pixels(limit, f"{width} × {height}")
 
 
-def _decode_data_url(source: str, max_bytes: int) -> bytes:
+def decode_data_url(source: str, max_bytes: int) -> bytes:
+    """The bytes of a picture's `data:` URL. Blocking. Raises `ImageInputError`."""
     header, comma, body = source.partition(",")
     media_type, *parameters = header[len("data:") :].lower().split(";")
     if not comma or "base64" not in parameters or not media_type.startswith("image/"):

@@ -119,4 +119,4 @@ class AgentResources:
             self._checkpoints = CheckpointWriter(
                 self.settings.database_url, gather=SHARED_GATHER_SECONDS if self._shared else gather
             )
-        return BatchedSaver(self.pool, claim, self._checkpoints, known, durability)
+        return BatchedSaver(self.pool, claim, self._checkpoints, known, durability, self.settings.max_state_bytes)

@@ -33,6 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.core.budget import Budget
 from backend.core.exact_json import fingerprint_text
+from backend.core.large_values import apart
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import AgentFailure, classify
@@ -147,7 +148,7 @@ class AgentRunner:
         would pay again for what earlier tries did (a retry helps). Raises `SupersededError` when a later try has begun.
         """
         await self.open_budgets()
-        digest = sha256(fingerprint_text(request).encode()).hexdigest()
+        digest = await apart(request, lambda: sha256(fingerprint_text(request).encode()).hexdigest())
         self._threads = dict(threads)
         try:
             every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
@@ -236,20 +237,23 @@ class AgentRunner:
                 graph = await self.graphs.own(spec, config, self._saver)
                 if observer.trace is not None:
                     observer.trace.uses(graph)
-            check_input(input_data)
+            await check_input(input_data, self.graphs.largest_input)
+            config["recursion_limit"] = self.graphs.step_limit(graph)
             config["callbacks"] = self.callbacks(observer)
             if self._resumes and call == 1:  # what earlier tries used is known by agent, not by call
                 observer.used_before(await self._used_before(observer.place))
+            given = input_data if spec.graph is None else await self.graphs.with_pictures(input_data)
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     graph,
                     config,
-                    dict(input_data),
+                    dict(given),
                     observer,
                     self.graphs.policy_of(spec),
                     context=spec.context,
                     resumes=self._resumes,
                     mapping=spec.output_mapping,
+                    largest=self.graphs.largest_output,
                     timing=self.graphs.timing,
                 )
         except Exception as error:

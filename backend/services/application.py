@@ -10,7 +10,7 @@ import httpx
 from backend.clients.airflow import AirflowClient
 from backend.clients.webhooks import WebhookClient
 from backend.core.settings import Settings
-from backend.db.engine import Database, make_async_engine
+from backend.db.engine import Database, ThreadedDatabase, make_async_engine, make_engine
 from backend.ratelimit.limiter import limit_store
 from backend.services.auth import Authenticator
 from backend.services.images import Images
@@ -33,6 +33,9 @@ from backend.services.triggering.batch import BatchTriggers
 from backend.services.triggering.catalog import Catalog
 from backend.services.triggering.rate import TriggerRate
 from backend.services.triggering.trigger import Triggers
+
+_LARGE = 2
+"""Connections, and threads, for rows of megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +87,21 @@ async def run_application(
             make_async_engine(settings.database_url, application="visual_ai_backend", pool_size=1, check=False)
         )
         stack.push_async_callback(reader.close)
+        # Sends and receives megabytes in a thread.
+        engine = make_engine(settings.database_url, application="visual_ai_backend", pool_size=_LARGE, wait=None)
+        stack.callback(engine.dispose)
+        large_database = ThreadedDatabase(engine, threads=_LARGE, redis_url=settings.redis_address)
+        stack.push_async_callback(large_database.close)
         feed = EventFeed(settings.database_url, reader, settings.redis_address)
-        reconciler = Reconciler(settings, airflow, database)
+        reconciler = Reconciler(settings, airflow, database, large_database)
         catalog = Catalog(airflow)
         status = Status(settings, database, airflow)
         webhooks, box = WebhookClient(settings), SecretBox(secret, "secret of a webhook")
         preferences = Preferences(database, box, webhooks)
         rate = TriggerRate(settings.trigger_rate_per_minute, settings.redis_address)
         stack.push_async_callback(rate.close)
-        triggers = Triggers(airflow, database, catalog, preferences, rate, settings)
+        images = Images(settings, large_database)
+        triggers = Triggers(airflow, database, large_database, catalog, images, preferences, rate, settings)
         batch_triggers = BatchTriggers(settings, triggers)
         limits = limit_store(settings, database)
         stack.push_async_callback(limits.close)
@@ -110,7 +119,7 @@ async def run_application(
             task_logs=TaskLogs(airflow, status),
             runs=Runs(airflow, database, status),
             streams=Streams(settings, database, feed, status),
-            images=Images(settings, database),
+            images=images,
             monitoring=Monitoring(database),
             model_limits=model_limits,
             health=Health(settings, airflow, database, feed, reconciler, deliveries, model_limits),

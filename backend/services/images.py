@@ -11,9 +11,8 @@ from backend.core.settings import Settings
 from backend.db import images
 from backend.db.engine import Database
 from backend.db.images import StoredImage
-from backend.pictures.load import inspect_upload, read_sample
-
-SCHEME = "upload://"
+from backend.pictures.inline import SCHEME
+from backend.pictures.load import UploadFacts, inspect_upload, read_sample
 
 
 class Images:
@@ -26,19 +25,26 @@ class Images:
     async def add(self, who: Principal, content: bytes) -> tuple[str, str]:
         """Store a picture; returns its id and the `image_url` for `input_data`. Raises `Invalid` for other files."""
         try:
-            found = await asyncio.to_thread(inspect_upload, content, self._settings)
+            found, digest = await asyncio.to_thread(self._inspect, content)
         except InputError as error:
             raise Invalid(f"/file: {error.message}", errors=[FieldError("/file", error.message)]) from error
-        image_id = await self._database.run(
+        image_id = await self.keep(who.username, content, found, digest)
+        return image_id, f"{SCHEME}{image_id}"
+
+    async def keep(self, user_id: str, content: bytes, facts: UploadFacts, digest: str) -> str:
+        """Store a picture that was checked, once for each user and `digest`, its SHA-256; returns its id."""
+        return await self._database.run(
             images.add,
-            user_id=who.username,
-            media_type=found.media_type,
-            width=found.width,
-            height=found.height,
-            sha256=sha256(content).hexdigest(),
+            user_id=user_id,
+            media_type=facts.media_type,
+            width=facts.width,
+            height=facts.height,
+            sha256=digest,
             content=content,
         )
-        return image_id, f"{SCHEME}{image_id}"
+
+    def _inspect(self, content: bytes) -> tuple[UploadFacts, str]:
+        return inspect_upload(content, self._settings), sha256(content).hexdigest()
 
     async def sample(self, name: str) -> bytes:
         """The picture `sample://<name>`, a PNG. Raises `NotFound`, which names the samples."""

@@ -1,6 +1,5 @@
 """Workflow templates: immutable versions, checked when they are created, of which one is active."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,8 @@ from sqlalchemy import Connection
 
 from backend.core.budget import parse_budget
 from backend.core.errors.input_error import InputError
+from backend.core.jsonable import dumps
+from backend.core.large_values import apart
 from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, NotFound, field_path, pointer
 from backend.core.redaction import find_secret
 from backend.core.roles import Principal, Role
@@ -134,7 +135,7 @@ class Templates:
     async def _check(self, who: Principal, definition: dict[str, Any]) -> None:
         """Raises `Invalid` with pointers into `/definition`, and what the catalogue raises when it can't look up the
         DAG."""
-        size = len(json.dumps(definition, ensure_ascii=False).encode())
+        size = await apart(definition, lambda: len(dumps(definition).encode()))
         if size > MAX_BYTES:
             raise _invalid([_fault(f"has {size} bytes; the limit is {MAX_BYTES}")])
         if (place := find_secret(definition)) is not None:

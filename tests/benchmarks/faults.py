@@ -159,12 +159,17 @@ def _misbehaving_model(preset: Any, times: int) -> Callable[[Scene], None]:
 
 def _power_cut(scene: Scene) -> None:
     end_all(scene.layout.identity, grace=0)
-    assert scene.stack.command("up").returncode == 0
+    _succeeds(scene, "up")
 
 
 def _down_and_up(scene: Scene) -> None:
-    assert scene.stack.command("down").returncode == 0
-    assert scene.stack.command("up").returncode == 0
+    _succeeds(scene, "down")
+    _succeeds(scene, "up")
+
+
+def _succeeds(scene: Scene, command: str) -> None:
+    done = scene.stack.command(command)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
 FAULTS: dict[str, Callable[[Scene], None]] = {

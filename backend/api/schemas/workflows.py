@@ -140,7 +140,8 @@ class BatchBody(RunOptions):
         },
     )
 
-    inputs: list[InputData] = Field(min_length=1)
+    # One fault is enough: there may be as many as entries.
+    inputs: list[InputData] = Field(min_length=1, fail_fast=True)
 
 
 class Accepted(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Text, and_, case, cast, exists, func, literal, or_, select, text, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from backend.core.events import NewEvent
 from backend.core.jsonable import dumps, storable
@@ -23,6 +23,9 @@ from backend.db.tables import workflow_tasks as tasks
 
 SYSTEM_KEY = "_visual_ai"
 """The only key of `dag_run.conf` that belongs to the system."""
+
+UPLOADS_KEY = "uploads"
+"""What stands under that key of uploads that the trigger made of pictures in the input: their references."""
 
 
 _KEY = tuple_(executions.c.dag_id, executions.c.dag_run_id)
@@ -47,6 +50,8 @@ class RunState:
     finished_at: datetime | None = None
     tasks_total: int = 0
     user: str | None = None
+    input_json: str | None = None
+    """The run's input without secrets as JSON text, if it was encoded beforehand; `conf` then need not contain it."""
 
 
 def ensure(connection: Connection, run: RunState) -> str:
@@ -82,7 +87,7 @@ def _first_values(run: RunState) -> dict[str, Any]:
         "user_id": _text(system.get("user_id")) or run.user,
         "triggered_by": _text(system.get("triggered_by")) or run.user,
         "state": "queued",
-        "input_data": redact({key: value for key, value in run.conf.items() if key != SYSTEM_KEY}),
+        "input_data": _recorded_input(run),
         "idempotency_key": _text(system.get("idempotency_key")),
         "template_name": _text(system.get("template")),
         "template_version": _count(system.get("template_version")),
@@ -93,6 +98,12 @@ def _first_values(run: RunState) -> dict[str, Any]:
     if own_id := _uuid(system.get("execution_id")):
         values["id"] = own_id
     return values
+
+
+def _recorded_input(run: RunState) -> Any:
+    if run.input_json is not None:
+        return cast(literal(run.input_json, Text), JSONB)
+    return redact({key: value for key, value in run.conf.items() if key != SYSTEM_KEY})
 
 
 def _make(connection: Connection, values: Mapping[str, Any]) -> str | None:

@@ -89,6 +89,9 @@ def observe_news(
     return any(moment is not None and moment < observed_at - _LISTENER_TAKES for moment in moments)
 
 
+_COLUMNS = [column for column in executions.c if column.name != "input_data"]
+
+
 def _observe(
     connection: Connection, run: RunState, observed: Iterable[TaskState], observed_at: datetime | None
 ) -> tuple[str, list[NewEvent]]:
@@ -107,7 +110,7 @@ def merge(
     caller appends. The executions stay locked until the transaction ends."""
     if not observed:
         return {}
-    query = select(executions).where(executions.c.id == func.any(cast(list(observed), ARRAY(UUID(as_uuid=False)))))
+    query = select(*_COLUMNS).where(executions.c.id == func.any(cast(list(observed), ARRAY(UUID(as_uuid=False)))))
     locked = all_rows(connection.execute(query.order_by(executions.c.id).with_for_update(key_share=True)))
     known = {row["id"]: row for row in locked}
     states = {key: _next_state(known[key], one.run, observed_at) for key, one in observed.items()}

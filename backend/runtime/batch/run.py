@@ -29,6 +29,7 @@ from backend.agents.config import check_texts
 from backend.agents.registry import get_agent
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS
 from backend.core.exact_json import fingerprint_text
+from backend.core.large_values import apart
 from backend.core.workflow_error_handler import AgentFailure, Category, classify
 from backend.db.outage import retry_until_available
 from backend.db.runs import batch_items, executions, takeover, threads, traces
@@ -96,7 +97,8 @@ class _Batch:
         runner, progress = self._runner, self._progress
         runner.recorder.relax(RECORDER_INTERVAL)
         await runner.open_budgets()
-        earlier = await retry_until_available(partial(runner.database.run, self._begin, self._digest()))
+        digest = await apart(self._inputs, self._digest)
+        earlier = await retry_until_available(partial(runner.database.run, self._begin, digest))
         await runner.watch(earlier.execution_id)
         await runner.begin_trace([self._spec])
         progress.succeeded = len(earlier.done)
@@ -214,21 +216,25 @@ class _Batch:
         began = time.monotonic()
         observer.begin(input_data)
         try:
-            check_input(input_data)
+            await check_input(input_data, self._runner.graphs.largest_input)
+            config["recursion_limit"] = self._runner.graphs.step_limit(prepared.graph)
             if prepared.definition is not None:
                 prepared.definition.check_input(input_data)
                 check_texts(input_data, self._runner.graphs.max_text_chars)
+            own = prepared.definition is None
+            given = await self._runner.graphs.with_pictures(input_data) if own else input_data
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     prepared.graph,
                     config,
-                    input_data,
+                    given,
                     observer,
                     self._runner.graphs.policy_of(spec),
                     context=spec.context,
                     resumes=thread in earlier.known,
                     tokens=False,
                     mapping=spec.output_mapping,
+                    largest=self._runner.graphs.largest_output,
                     timing=self._runner.graphs.timing,
                 )
         except Exception as error:

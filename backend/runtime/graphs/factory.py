@@ -1,5 +1,6 @@
 """Makes the graphs of a task's agents: those of built-in agents with their models, and users' own."""
 
+import asyncio
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -12,6 +13,8 @@ from langchain_core.runnables import RunnableConfig
 from backend.agents.config import AgentConfig, AgentDeps, check_texts
 from backend.agents.registry import AgentDefinition, get_agent
 from backend.checkpoints.batched_saver import BatchedSaver
+from backend.core.errors.input_error import InputError
+from backend.core.exact_json import SizeLimit
 from backend.core.jsonable import dumps
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import ErrorPolicy, parse_error_policy
@@ -28,6 +31,7 @@ from backend.models.client_defaults import (
 from backend.models.resolve import ModelChoice, ModelCredentials, Purpose, resolve_model
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.task_context import TaskContext
+from backend.pictures.inline import SCHEME, data_url, named, with_references
 from backend.runtime.graphs.load import load_graph
 from backend.runtime.graphs.run import Graph
 from backend.runtime.resources import AgentResources
@@ -69,6 +73,8 @@ class GraphFactory:
         self._stack = stack
         self.timing = timing
         self.max_text_chars = settings.max_text_chars
+        self.largest_input = SizeLimit(settings.max_input_bytes, "VISUAL_AI_MAX_INPUT_BYTES")
+        self.largest_output = SizeLimit(settings.max_output_bytes, "VISUAL_AI_MAX_OUTPUT_BYTES")
 
     async def prepare(self, spec: AgentSpec, purpose: Purpose | None, saver: BatchedSaver | None) -> Prepared:
         """Choose the model for a purpose and compile the graph; a user's own graph has no purpose.
@@ -177,6 +183,25 @@ class GraphFactory:
             store=self._resources.store,
             name=spec.name,
         )
+
+    def step_limit(self, graph: Graph) -> int:
+        """How many steps a graph may take: its own `recursion_limit`, or else that of the settings."""
+        own = (graph.config or {}).get("recursion_limit")
+        return self._settings.max_steps if own is None else own
+
+    async def with_pictures(self, input_data: Any) -> Any:
+        """A graph's input, with the pictures that the run was given as `data:` URLs in that form again.
+
+        Users' graphs expect what the client sent; only what Airflow and the records keep refers to uploads.
+        """
+        uploads = self._task.uploads
+        pictures: dict[str, str] = {}
+        for reference in sorted(named(input_data, uploads)) if uploads else ():
+            image = await self._resources.database.run(images.get, reference.removeprefix(SCHEME))
+            if image is None:
+                raise InputError(f"refers to {reference}, which no longer exists", field="input_data")
+            pictures[reference] = await asyncio.to_thread(data_url, image.media_type, image.content)
+        return with_references(input_data, pictures) if pictures else input_data
 
 
 async def _read_upload(database: Database, image_id: uuid.UUID) -> bytes | None:

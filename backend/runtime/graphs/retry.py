@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.retry import retry_if_exception
 
+from backend.core.exact_json import LARGEST, SizeLimit
 from backend.core.workflow_error_handler import (
     TRANSIENT,
     AgentFailure,
@@ -47,6 +48,7 @@ async def run_with_policy(
     resumes: bool,
     tokens: bool = True,
     mapping: Mapping[str, str] | None = None,
+    largest: SizeLimit = LARGEST,
     timing: RetryTiming = REAL_TIME,
 ) -> Any:
     """Return what `run_graph` returns; after a transient error of a node, wait as the policy says and go on there.
@@ -70,6 +72,7 @@ async def run_with_policy(
                     resumes=resumes or attempts.failed,
                     tokens=tokens,
                     mapping=mapping,
+                    largest=largest,
                 )
             except AgentFailure:
                 raise

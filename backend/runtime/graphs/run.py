@@ -4,23 +4,26 @@ What a graph returns is data for later tasks, so it is converted to JSON without
 (`core/exact_json.py`). So is what can't be kept in its checkpoints: the run then ends before the next node is paid for.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.constants import START
+from langgraph.errors import GraphRecursionError
 from langgraph.pregel import Pregel
 from langgraph.types import StreamMode
 
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.checkpoints.state_serializer import NotKeptError
+from backend.core.budget import BudgetExceededError
 from backend.core.errors.agent_errors import UnstorableOutputError
 from backend.core.errors.input_error import InputError
-from backend.core.exact_json import NoJsonFormError, to_json
+from backend.core.exact_json import LARGEST, NoJsonFormError, SizeLimit, to_json
 from backend.core.jsonable import Path
+from backend.core.large_values import apart
 from backend.core.problems import pointer
 from backend.observation.recording.observer import AgentObserver, node_path
 from backend.runtime.graphs.message_stream import skip_texts
@@ -44,12 +47,13 @@ async def run_graph(
     resumes: bool,
     tokens: bool = True,
     mapping: Mapping[str, str] | None = None,
+    largest: SizeLimit = LARGEST,
 ) -> Any:
     """Run the graph and return its output as JSON. Nodes, tokens and usage are reported to the observer.
 
     Without `tokens`, models don't stream their answers, which saves most of an answer's CPU time. If it `resumes`,
     LangGraph runs only what is left of the thread: nothing, if the graph has come to its end. `mapping` picks and
-    renames parts of the output: `{"answer": "messages.-1.content"}`.
+    renames parts of the output: `{"answer": "messages.-1.content"}`. `largest` limits the output.
 
     Raises whatever a node raises, `UnstorableOutputError` naming a value that can't be stored, and `InputError` naming
     an input that can't be kept or a path of the mapping that doesn't exist.
@@ -57,7 +61,7 @@ async def run_graph(
     writers: dict[str, str] = {}
     if resumes and (saved := await graph.aget_state(config)).created_at is not None:
         if not saved.next:
-            return _returned(graph, saved.values, mapping, observer, writers)
+            return await _returned(graph, saved.values, mapping, observer, writers, largest)
         graph_input = None
     if context is None and graph.context_schema is not None:
         context = _default_context(graph.context_schema)
@@ -95,24 +99,29 @@ async def run_graph(
             await graph.checkpointer.flush()
     except NotKeptError as error:
         raise _not_kept(error, names, observer) from None
+    except GraphRecursionError:
+        raise BudgetExceededError(
+            f"the graph was not done after {config.get('recursion_limit')} steps; if it does come to an end, raise "
+            "VISUAL_AI_MAX_STEPS, or give the graph a recursion_limit of its own"
+        ) from None
     if interrupted:
         raise GraphInterruptError("stopped at interrupt() to ask a person; a task can't run such graphs yet")
-    return _returned(graph, output, mapping, observer, writers)
+    return await _returned(graph, output, mapping, observer, writers, largest)
 
 
 async def _check_kept(graph: Graph, config: RunnableConfig) -> None:
     """Raise `NotKeptError` if the graph has a value that its checkpoints can't hold, before the next node begins."""
     if isinstance(graph.checkpointer, BatchedSaver):
-        await asyncio.sleep(0)  # LangGraph hands checkpoints over in a task of their own
+        await graph.checkpointer.taken()
         refused = graph.checkpointer.refused.get(config["configurable"]["thread_id"])
         if refused is not None:
             raise refused
 
 
-def check_input(input_data: Any) -> None:
+async def check_input(input_data: Any, largest: SizeLimit = LARGEST) -> None:
     """Raise `InputError` naming a part of an agent's input that could be kept nowhere, before anything is paid for."""
     try:
-        to_json(input_data)
+        await apart(input_data, partial(to_json, input_data, limit=largest))
     except NoJsonFormError as error:
         raise InputError(error.fault, field=f"input_data{_pointer(error.path)}") from None
 
@@ -126,12 +135,13 @@ def _default_context(schema: Any) -> dict[str, Any] | None:
     return {}
 
 
-def _returned(
+async def _returned(
     graph: Graph,
     state: Any,
     mapping: Mapping[str, str] | None,
     observer: AgentObserver,
     writers: Mapping[str, str],
+    largest: SizeLimit,
 ) -> Any:
     """The part of a state that the graph's output schema and the mapping name, as JSON."""
     if isinstance(state, Mapping) and not isinstance(graph.output_channels, str):
@@ -141,7 +151,7 @@ def _returned(
         }
     nulled: list[Path] = []
     try:
-        output = to_json(state, nulled, for_xcom=True)
+        output = await apart(state, partial(to_json, state, nulled, for_xcom=True, limit=largest))
     except NoJsonFormError as error:
         observer.failed_node = node = writers.get(str(error.path[0])) if error.path else None
         by = f", which the node {node!r} wrote," if node else ""

@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection
 
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowRefused, AirflowUnavailable
+from backend.clients.airflow_runs import CONF_TEXT
+from backend.core.large_values import in_thread
 from backend.db import notification_causes
 from backend.db.engine import Database
 from backend.db.rows import Row
@@ -101,7 +104,7 @@ class Explainer:
         if row["state"] == "cancelled":
             return explanations.cancelled()
         if run["state"] != "failed":
-            await self._database.run(observations.observe, run_state(run), observed_at=row["now"])
+            await self._database.run(observations.observe, await run_state(run), observed_at=row["now"])
             return None
         events = await self._events(row, since=run.get("queued_at") or run.get("start_date"))
         if found := explanations.run_set_failed(run, events):
@@ -110,7 +113,8 @@ class Explainer:
         if not tasks:
             return await self._without_failed_tasks(row, run)
         for task in tasks:
-            if found := explanations.task_ended(run, task, events):
+            explain = partial(explanations.task_ended, run, task, events)
+            if found := await in_thread(explain) if CONF_TEXT in run else explain():
                 return found
         return await self._from_log(row, tasks[0])
 

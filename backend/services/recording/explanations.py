@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from backend.clients.airflow_runs import CONF_TEXT
 from backend.core.errors.category import Category
-from backend.core.jsonable import unstorable
+from backend.core.jsonable import loads, unstorable
 from backend.core.problems import pointer
 
 Json = Mapping[str, Any]
@@ -138,7 +139,8 @@ def _ended_by_executor(run: Json, task: Json, event: Json) -> Explanation:
             what += f" Its {long} is too long for the name of a folder, in which Airflow keeps the task's log."
         what += said or " The logs of the scheduler and the workers say more."
         return _of(task, "internal", "TaskNeverStarted", what, event)
-    if (fault := unstorable(run.get("conf"))) is not None:
+    conf = loads(run[CONF_TEXT]) if CONF_TEXT in run else run.get("conf")
+    if (fault := unstorable(conf)) is not None:
         path, detail = fault
         what = f"could not be given the run's input: {pointer(*path)} {detail}.{said}"
         return _of(task, "input", "InputNotPassedOn", what, event)

@@ -37,7 +37,7 @@ from backend.db.address import plain_url
 from backend.db.engine import Database
 from backend.db.runs import executions, leftovers, observations
 from backend.services.background import in_background
-from backend.services.recording.airflow_json import run_state, task_state
+from backend.services.recording.airflow_json import known_run_state, run_state, task_state
 from backend.services.recording.explainer import Explainer
 from backend.services.recording.result_restorer import ResultRestorer
 from backend.services.recording.stalls import Stalls
@@ -117,11 +117,14 @@ class Reconciler:
     don't say why are explained (`explainer.py`), and results that did not arrive are restored (`result_restorer.py`).
     """
 
-    def __init__(self, settings: Settings, airflow: AirflowClient, database: Database) -> None:
+    def __init__(
+        self, settings: Settings, airflow: AirflowClient, database: Database, large_database: Database
+    ) -> None:
         self._conninfo = plain_url(settings.database_url)
         self._interval = settings.reconcile_interval
         self._airflow = airflow
         self._database = database
+        self._large_database = large_database
         self._explainer = Explainer(airflow, database)
         self._restorer = ResultRestorer(airflow, database)
         self._stalls = Stalls(airflow, database)
@@ -297,8 +300,11 @@ class Reconciler:
         new = [state for task in tasks if not history.task_settled(state := task_state(task))]
         if not new and history.settled and (history.run, history.stored) == (run["state"], stored):
             return
+        # Only a run that is new here needs its input, which may be large.
+        observed = known_run_state(run) if stored is not None else await run_state(run)
         try:
-            changed = await self._database.run(observations.observe_news, run_state(run), new, observed_at=observed_at)
+            database = self._database if observed.input_json is None else self._large_database
+            changed = await database.run(observations.observe_news, observed, new, observed_at=observed_at)
         except (OperationalError, InterfaceError):
             raise  # a fault of the database, not of this run
         except (DBAPIError, LookupError, TypeError, ValueError):

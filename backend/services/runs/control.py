@@ -11,7 +11,7 @@ from backend.db.engine import Database
 from backend.db.rows import Row
 from backend.db.runs import executions, observations
 from backend.db.runs.executions import RunState
-from backend.services.recording.airflow_json import run_state, task_state
+from backend.services.recording.airflow_json import known_run_state, task_state
 from backend.services.runs.status import Status
 from backend.services.triggering.catalog import refusal, unreachable
 
@@ -57,7 +57,7 @@ class Runs:
 
     async def _fail(self, who: Principal, dag_id: str, dag_run_id: str) -> None:
         """Have Airflow fail the run. Airflow would do that to a finished run, too, so its state is read first."""
-        current = run_state(await self._call(self._airflow.dag_run(dag_id, dag_run_id)))
+        current = known_run_state(await self._call(self._airflow.dag_run(dag_id, dag_run_id)))
         if current.state in TERMINAL_RUN_STATES:
             await self._database.run(observations.observe, current)
             raise Conflict(f"The run has already finished: {current.state}.")

@@ -185,7 +185,7 @@ class Status:
             raise unreachable() from error
         except AirflowError as error:
             raise NotFound(NOT_FOUND) from error
-        await self._database.run(observations.observe, run_state(run))
+        await self._database.run(observations.observe, await run_state(run))
         row = await self._database.run(executions.find, dag_id, dag_run_id)
         if row is None:
             raise NotFound(NOT_FOUND)

@@ -13,7 +13,7 @@ RETRY_AFTER_END = b"retry: 3600000\n"
 """Precedes the last `end`: an `EventSource` that nobody closes would otherwise reconnect every 2 s."""
 
 # The SSE standard does not treat these as line breaks, but Python's `splitlines`, which many clients use, does.
-_LINE_BREAKS_ELSEWHERE = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
+_LINE_BREAKS_ELSEWHERE = {char: f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,9 @@ def encode(event: Event) -> Frame:
 def encode_fields(event_type: str, payload: object, *, seq: int | None = None) -> bytes:
     """Encode one event; without `seq` it has no `id`. JSON text contains no line break, so `data` is one line."""
     head = f"id: {seq}\n" if seq is not None else ""
-    data = dumps(payload).translate(_LINE_BREAKS_ELSEWHERE)
+    data = dumps(payload)
+    for char, escape in _LINE_BREAKS_ELSEWHERE.items():  # `str.translate` takes seconds for some megabytes
+        data = data.replace(char, escape)
     return f"{head}event: {event_type}\ndata: {data}\n\n".encode()
 
 

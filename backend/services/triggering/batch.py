@@ -27,7 +27,8 @@ class BatchTriggers:
     def __init__(self, settings: Settings, triggers: Triggers) -> None:
         self._triggers = triggers
         self._limit = settings.batch_trigger_limit
-        self._slots = asyncio.Semaphore(settings.batch_trigger_concurrency)
+        self._concurrency = settings.batch_trigger_concurrency
+        self._slots = asyncio.Semaphore(self._concurrency)
         self._running: set[asyncio.Task[list[Started | Problem]]] = set()
 
     @asynccontextmanager
@@ -36,6 +37,12 @@ class BatchTriggers:
         yield
         if self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
+
+    def check_size(self, count: int) -> None:
+        """Raise `Invalid` if a batch may not have this many runs."""
+        if count > self._limit:
+            detail = f"has {count} entries; at most {self._limit} may be sent at once"
+            raise Invalid(f"/inputs: {detail}", errors=[FieldError("/inputs", detail)])
 
     async def trigger(
         self, who: Principal, requests: Sequence[TriggerRequest], key: str | None = None
@@ -46,9 +53,7 @@ class BatchTriggers:
         with the position it becomes the key of each run, so a repeated batch starts only what is missing. Raises
         `Invalid` for too many requests.
         """
-        if len(requests) > self._limit:
-            detail = f"has {len(requests)} entries; at most {self._limit} may be sent at once"
-            raise Invalid(f"/inputs: {detail}", errors=[FieldError("/inputs", detail)])
+        self.check_size(len(requests))
         task = asyncio.create_task(self._all(who, requests, key))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -59,12 +64,17 @@ class BatchTriggers:
     ) -> list[Started | Problem]:
         # All runs of a batch use the same version of a template, even if another one is activated meanwhile.
         references = {request.template: self._triggers.reference(request) for request in requests}
-        return await asyncio.gather(
-            *(
-                self._one(who, request, None if key is None else f"{key}#{index}", references[request.template])
-                for index, request in enumerate(requests)
-            )
-        )
+        outcomes: dict[int, Started | Problem] = {}
+        waiting = iter(enumerate(requests))
+
+        async def work() -> None:
+            for index, request in waiting:
+                own_key = None if key is None else f"{key}#{index}"
+                outcomes[index] = await self._one(who, request, own_key, references[request.template])
+
+        # A few tasks for all: a thousand would take the event loop a while to create.
+        await asyncio.gather(*(work() for _ in range(min(self._concurrency, len(requests)))))
+        return [outcomes[index] for index in range(len(requests))]
 
     async def _one(
         self, who: Principal, request: TriggerRequest, key: str | None, template: TemplateReference | None

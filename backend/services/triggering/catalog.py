@@ -9,6 +9,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker
@@ -25,6 +26,9 @@ REFRESH = 1.5
 
 PARALLEL = 8
 """Look-ups of DAGs' details that one listing has in progress at the same time."""
+
+MAX_FAULTS = 100
+"""Violations of a DAG's schema that are reported for one input. A long list may have a million."""
 
 _MAX_CACHED = 1_000
 
@@ -75,7 +79,7 @@ class Workflow:
         if self._validator is None:
             return []
         faults = []
-        for error in self._validator.iter_errors(input_data):
+        for error in islice(self._validator.iter_errors(input_data), MAX_FAULTS):
             error = best_match([error]) or error  # of alternatives, the closest match
             path = list(error.absolute_path)
             if error.validator == "required" and isinstance(error.instance, dict):

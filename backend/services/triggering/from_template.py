@@ -22,15 +22,20 @@ class TemplateVersion:
     version: int
     definition: dict[str, Any]
 
+    def dag_id(self, request: TriggerRequest) -> str:
+        """The DAG of the request's run. Raises `Invalid` when the request names another one."""
+        dag_id: str = self.definition["dag_id"]
+        if request.dag_id not in ("", dag_id):
+            detail = f"is {request.dag_id!r}, but the template {self.name!r} is for {dag_id!r}; omit dag_id"
+            raise _invalid("/dag_id", detail)
+        return dag_id
+
     def apply(self, request: TriggerRequest) -> TriggerRequest:
         """The request, completed with the template's values where it has none of its own.
 
         Raises `Invalid` when it names another DAG, or agents although the template has its own.
         """
-        dag_id = self.definition["dag_id"]
-        if request.dag_id not in ("", dag_id):
-            detail = f"is {request.dag_id!r}, but the template {self.name!r} is for {dag_id!r}; omit dag_id"
-            raise _invalid("/dag_id", detail)
+        dag_id = self.dag_id(request)
         team = {key: self.definition[key] for key in TEAM_ARGUMENTS if self.definition.get(key) is not None}
         for key in team:
             if key in request.input_data:

@@ -14,32 +14,40 @@ instead of letting Airflow generate one:
 A claim is released only if Airflow refused the run for certain, so that the key can be used again.
 """
 
+import asyncio
 import logging
 import secrets
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
+from backend.clients.airflow_runs import trigger_body
 from backend.core.errors.input_error import InputError
-from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, Unavailable, field_path, pointer
+from backend.core.large_values import LARGE, apart
+from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooLarge, Unavailable, field_path, pointer
 from backend.core.roles import Principal, Role
 from backend.core.settings import Settings
 from backend.db import idempotency
 from backend.db.engine import Database
 from backend.db.idempotency import Claim
 from backend.db.runs import executions, observations
-from backend.db.runs.executions import SYSTEM_KEY, RunState
+from backend.db.runs.executions import SYSTEM_KEY, UPLOADS_KEY, RunState
+from backend.pictures.inline import SCHEME, with_references
 from backend.runtime.langgraph_json import GraphLoadError
 from backend.runtime.requested_team import plan_agents
+from backend.services.images import Images
 from backend.services.notifications.preferences import Preferences
 from backend.services.recording.airflow_json import run_state
 from backend.services.triggering.catalog import Catalog, Workflow, refusal, unreachable
+from backend.services.triggering.conf import EncodedInput, encode_input
 from backend.services.triggering.from_template import TemplateReference, TemplateVersion
+from backend.services.triggering.inline_pictures import decode_pictures, find_pictures
 from backend.services.triggering.rate import TriggerRate
 from backend.services.triggering.request import TriggerRequest
 
@@ -67,14 +75,18 @@ class Triggers:
         self,
         airflow: AirflowClient,
         database: Database,
+        large_database: Database,
         catalog: Catalog,
+        images: Images,
         preferences: Preferences,
         rate: TriggerRate,
         settings: Settings,
     ) -> None:
         self._airflow = airflow
         self._database = database
+        self._large_database = large_database
         self._catalog = catalog
+        self._images = images
         self._preferences = preferences
         self._rate = rate
         self._settings = settings
@@ -101,21 +113,29 @@ class Triggers:
             return known
         await self._rate.check(who.username)
         self._check_user(who, request)
-        fingerprint = request.fingerprint()
+        given = request
         template = template or self.reference(request)
         version = await template.version() if template is not None else None
-        if version is not None:
-            request = version.apply(request)
-        await self._check_input(who, request, version)
+        dag_id = request.dag_id if version is None else version.dag_id(request)
+        workflow = await self._catalog.get(dag_id, who.airflow_token)
+        request = await apart(given.input_data, partial(self._checked, request, workflow, version))
         options = await self._options(who, request)
+        uploads = await self._upload_pictures(who, request)
+        encoded = await apart(given.input_data, partial(_encoded, request, workflow, uploads))
+        if len(encoded.text) > self._settings.max_input_bytes:
+            detail = f"has {len(encoded.text)} bytes; VISUAL_AI_MAX_INPUT_BYTES allows {self._settings.max_input_bytes}"
+            raise TooLarge(f"/input_data: {detail}", errors=[FieldError("/input_data", detail)])
+        fingerprint = "" if key is None else await apart(given.input_data, given.fingerprint)
         claim = _new_claim(request.dag_id, fingerprint)
         if key is not None:
-            claim, _ = await self._database.run_autocommit(idempotency.claim, who.username, key, claim)
-            self._check_same(claim, fingerprint)
+            claim, new = await self._database.run_autocommit(idempotency.claim, who.username, key, claim)
+            if not new:
+                await self._check_same(claim, given)
         system = {**_system_values(who, request, claim, key), **(version.system_values() if version else {}), **options}
-        conf = {**request.input_data, SYSTEM_KEY: system}
+        if encoded.uploads:
+            system[UPLOADS_KEY] = list(encoded.uploads)
         try:
-            await self._start(who, request, claim, conf)
+            await self._start(who, request, claim, encoded, system)
         except AirflowRefused as refused:
             if key is not None:
                 await self._database.run(idempotency.release, who.username, key)
@@ -130,13 +150,13 @@ class Triggers:
             raise refusal(refused, f"There is no workflow {request.dag_id!r}.") from refused
         except AirflowUnavailable as error:
             raise unreachable() from error
-        return await self._record(claim, conf)
+        return await self._record(claim, encoded, system)
 
     async def _replay(self, who: Principal, request: TriggerRequest, key: str) -> Started | None:
         claim = await self._database.run_autocommit(idempotency.find, who.username, key)
         if claim is None:
             return None
-        self._check_same(claim, request.fingerprint())
+        await self._check_same(claim, request)
         known = await self._database.run_autocommit(executions.heads, [(claim.dag_id, claim.dag_run_id)])
         if not known:
             return await self._find_started(who, claim)
@@ -146,7 +166,7 @@ class Triggers:
     async def _find_started(self, who: Principal, claim: Claim) -> Started | None:
         """The run of a claim that was not recorded; None when Airflow does not have it."""
         try:
-            run = run_state(await self._airflow.dag_run(claim.dag_id, claim.dag_run_id, token=who.airflow_token))
+            run = await run_state(await self._airflow.dag_run(claim.dag_id, claim.dag_run_id, token=who.airflow_token))
         except AirflowRefused:
             return None
         except AirflowUnavailable as error:
@@ -155,8 +175,8 @@ class Triggers:
         return Started(execution_id, claim.dag_id, claim.dag_run_id, str(run.state))
 
     @staticmethod
-    def _check_same(claim: Claim, fingerprint: str) -> None:
-        if claim.request_hash != fingerprint:
+    async def _check_same(claim: Claim, request: TriggerRequest) -> None:
+        if not await apart(request.input_data, partial(request.has_fingerprint, claim.request_hash)):
             raise Conflict("This Idempotency-Key was used with another request; use a new key.")
 
     @staticmethod
@@ -164,13 +184,15 @@ class Triggers:
         if request.user_id not in (None, who.username) and who.role < Role.OP:
             raise Forbidden("user_id: only the roles Op and Admin may start a run on behalf of another user.")
 
-    async def _check_input(self, who: Principal, request: TriggerRequest, version: TemplateVersion | None) -> None:
+    def _checked(self, request: TriggerRequest, workflow: Workflow, version: TemplateVersion | None) -> TriggerRequest:
+        """The request, completed by its template. Raises `Conflict` and `Invalid`."""
+        if version is not None:
+            request = version.apply(request)
         if SYSTEM_KEY in request.input_data:
             raise Invalid(
                 f"/input_data/{SYSTEM_KEY}: is reserved",
                 errors=[FieldError(f"/input_data/{SYSTEM_KEY}", "is reserved for the system; omit it")],
             )
-        workflow = await self._catalog.get(request.dag_id, who.airflow_token)
         if workflow.import_error is not None:
             raise Conflict(
                 f"The workflow {request.dag_id!r} can't be triggered: its file has an import error "
@@ -187,6 +209,22 @@ class Triggers:
             faults = [version.attributed(fault) for fault in faults]
         if faults:
             raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
+        return request
+
+    async def _upload_pictures(self, who: Principal, request: TriggerRequest) -> dict[str, str]:
+        """Keep the pictures that stand in the input as uploads of the run's user; returns their references."""
+        least = self._settings.inline_picture_bytes
+        if not least:
+            return {}
+        found = await apart(request.input_data, partial(find_pictures, request.input_data, least))
+        if not found:
+            return {}
+        pictures = await asyncio.to_thread(decode_pictures, found, self._settings)
+        user = request.user_id or who.username
+        return {
+            one.source: f"{SCHEME}{await self._images.keep(user, one.content, one.facts, one.sha256)}"
+            for one in pictures
+        }
 
     def _team_faults(self, workflow: Workflow, input_data: dict[str, Any]) -> list[FieldError]:
         """What is wrong with the team of a run, or missing or too long in its input, for a DAG that runs teams."""
@@ -219,7 +257,15 @@ class Triggers:
             budget = preferences.budget if budget is None else budget
         return {name: value for name, value in (("model", model), ("budget", budget)) if value}
 
-    async def _start(self, who: Principal, request: TriggerRequest, claim: Claim, conf: dict[str, Any]) -> None:
+    async def _start(
+        self, who: Principal, request: TriggerRequest, claim: Claim, encoded: EncodedInput, system: dict[str, Any]
+    ) -> None:
+        body = await apart(
+            encoded.text,
+            lambda: trigger_body(
+                claim.dag_run_id, encoded.conf(system), run_after=request.run_after, logical_date=request.logical_date
+            ),
+        )
         # The run id is ours: if an earlier attempt took effect, Airflow answers 409, which is success.
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(3),
@@ -229,14 +275,7 @@ class Triggers:
         ):
             with attempt:
                 try:
-                    await self._airflow.trigger(
-                        request.dag_id,
-                        claim.dag_run_id,
-                        conf,
-                        run_after=request.run_after,
-                        logical_date=request.logical_date,
-                        token=who.airflow_token,
-                    )
+                    await self._airflow.trigger(request.dag_id, body, token=who.airflow_token)
                 except AirflowRefused as refused:
                     if refused.status == 409:
                         if request.logical_date is not None:
@@ -255,15 +294,27 @@ class Triggers:
                 raise AirflowUnavailable(str(refused)) from refused
             raise AirflowRefused(409, "another run has this logical date") from refused
 
-    async def _record(self, claim: Claim, conf: dict[str, Any]) -> Started:
-        run = RunState(claim.dag_id, claim.dag_run_id, "queued", "manual", conf, datetime.now(UTC))
+    async def _record(self, claim: Claim, encoded: EncodedInput, system: dict[str, Any]) -> Started:
+        conf = {SYSTEM_KEY: system}
+        run = RunState(
+            claim.dag_id, claim.dag_run_id, "queued", "manual", conf, datetime.now(UTC), input_json=encoded.recorded
+        )
         execution_id = claim.execution_id
         try:
-            execution_id = await self._database.run_autocommit(executions.start, run)
+            database = self._large_database if len(encoded.recorded) > LARGE else self._database
+            execution_id = await database.run_autocommit(executions.start, run)
         except SQLAlchemyError as error:
             # Airflow has the run: the listener or the reconciler records it, under the id in its conf.
             log.warning("run %s was started but is not recorded yet: %s", claim.dag_run_id, type(error).__name__)
         return Started(execution_id, claim.dag_id, claim.dag_run_id, "queued")
+
+
+def _encoded(request: TriggerRequest, workflow: Workflow, uploads: dict[str, str]) -> EncodedInput:
+    if uploads:
+        referring = with_references(request.input_data, uploads)
+        if not workflow.faults(referring):  # a DAG may insist on `data:` URLs
+            return encode_input(referring, uploads.values())
+    return encode_input(request.input_data)
 
 
 def _fault(error: InputError) -> FieldError:

@@ -880,3 +880,12 @@ async def test_http_1_0_clients_get_no_chunks(app: FastAPI, ulla: Headers, airfl
         assert body.startswith((b"id:", b"event:", b"retry:", b":", b"data:")), body[:100]
         assert b"event: end" in body
         assert (await raw_request(address, "GET", "/workflows", ulla, version="1.0"))[0] == 200
+
+
+@pytest.mark.parametrize("app", [{"max_input_bytes": 2_000}], indirect=True)
+async def test_an_input_beyond_its_limit_is_413(http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    response = await send(http, ulla, input_data={**INPUT, "query": "x" * 2_000})
+    problem = is_problem(response, 413)
+    assert problem["errors"][0]["pointer"] == "/input_data"
+    assert "VISUAL_AI_MAX_INPUT_BYTES" in problem["detail"]
+    assert not airflow.triggers

@@ -40,7 +40,7 @@ from tests.kit.sse_client import Message, StreamProtocol, open_stream, path_of
 from tests.kit.waiting import eventually
 
 DAG = "some_dag"
-RUNS = 200
+RUNS = 60
 AIRFLOW_DOWN = float(os.environ.get("CHAOS_AIRFLOW_DOWN", "3"))
 """Seconds."""
 CLIENTS_A_RUN = 2

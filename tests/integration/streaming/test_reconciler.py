@@ -42,7 +42,7 @@ async def made(url: str, airflow: FakeAirflow, **changes: Any) -> AsyncIterator[
     database = Database(make_async_engine(url, application="test", pool_size=3))
     client = AirflowClient(settings, airflow.transport)
     try:
-        yield Reconciler(settings, client, database), client
+        yield Reconciler(settings, client, database, database), client
     finally:
         await client.close()
         await database.close()

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from airflow.sdk.serde import deserialize, serialize
 
-from backend.core.exact_json import MAX_CHARACTERS, NoJsonFormError, fingerprint_text, to_json
+from backend.core.exact_json import NoJsonFormError, SizeLimit, fingerprint_text, to_json
 from backend.core.jsonable import Path, dumps
 from backend.core.problems import pointer
 from backend.core.redaction import redact
@@ -64,10 +64,10 @@ def test_reserved_keys_matter_in_xcoms_only() -> None:
     assert to_json({"__type": 2}, for_xcom=True) == {"__type": 2}
 
 
-@pytest.mark.parametrize("value", ["x" * (MAX_CHARACTERS + 1), range(10**12), [["x" * 1_000_000] * 60]])
+@pytest.mark.parametrize("value", ["x" * 1_000_001, "ä" * 500_001, range(10**12), [["x" * 100_000] * 11]])
 def test_what_is_too_large_is_refused_before_it_fills_the_memory(value: Any) -> None:
-    with pytest.raises(NoJsonFormError, match="more than 50 million characters; store it elsewhere") as caught:
-        to_json({"a": value})
+    with pytest.raises(NoJsonFormError, match="more than 1,000,000 bytes, the limit of THE_SETTING; store") as caught:
+        to_json({"a": value}, limit=SizeLimit(1_000_000, "THE_SETTING"))
     assert caught.value.path == ("a",)
 
 

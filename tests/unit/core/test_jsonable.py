@@ -1,6 +1,7 @@
 """Whatever an agent returns becomes JSON that Postgres accepts."""
 
 import json
+import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,7 +14,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, SecretStr
 
-from backend.core.jsonable import dumps, storable, to_jsonable
+from backend.core.jsonable import dumps, loads, storable, to_jsonable
 
 
 class Colour(Enum):
@@ -111,3 +112,28 @@ def test_halves_of_surrogate_pairs_are_joined_or_replaced(text: str, expected: s
 def test_the_text_is_one_line() -> None:
     assert "\n" not in dumps({"a": "1\n2\r3", "b": [1, 2]})
     assert dumps({"a": 1, "b": [1, 2]}) == '{"a":1,"b":[1,2]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":9007199254740993,"b":18446744073709551617}',
+        "[-0.0,1e999,NaN]",
+        '{"a":"\\ud800"}',
+        '{"a":1,"a":2}',
+    ],
+)
+def test_loads_agrees_with_the_standard_library(text: str) -> None:
+    assert repr(loads(text)) == repr(json.loads(text))
+    assert repr(loads(text.encode())) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize("text", ["\x00", "\\\x00", "\\u0000", "\\\\u0000", "\x00\x00", "a\x00\\", "\\\x00u0000"])
+def test_dumps_replaces_nul_and_nothing_that_looks_like_it(text: str) -> None:
+    assert json.loads(dumps([text, {text: 1}])) == [text.replace("\x00", "\ufffd"), {text.replace("\x00", "\ufffd"): 1}]
+
+
+def test_dumps_is_quick_with_many_nul_characters() -> None:
+    began = time.thread_time()
+    dumps("\x00\\u0000" * 1_000_000)
+    assert time.thread_time() - began < 5
