@@ -26,5 +26,11 @@ export default defineConfig({
     // The content security policy allows no fonts or scripts in `data:` URLs.
     assetsInlineLimit: 0,
   },
-  test: { environment: "happy-dom", include: ["src/**/*.test.{ts,tsx}"], restoreMocks: true },
+  test: {
+    environment: "happy-dom",
+    include: ["src/**/*.test.{ts,tsx}"],
+    restoreMocks: true,
+    // Its imports lack file extensions, which Node.js doesn't accept.
+    server: { deps: { inline: [/@rjsf/] } },
+  },
 });

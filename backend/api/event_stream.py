@@ -24,6 +24,7 @@ from sse_starlette import EventSourceResponse
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Message, Receive, Scope, Send
 
+from backend.services.streaming.combined import CombinedStream
 from backend.services.streaming.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ _STARTED = "event_stream"
 class EventStream(EventSourceResponse):
     """Serves one stream."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream | CombinedStream) -> None:
         self._stream = stream
         self._chunks = stream.chunks()
         self._transport: asyncio.WriteTransport | None = None

@@ -23,6 +23,7 @@ from backend.api import (
     templates,
     workflow_runs,
     workflow_status,
+    workflow_streams,
     workflow_triggers,
     workflows,
 )
@@ -94,6 +95,7 @@ def create_app(
         workflow_triggers.router,
         workflow_runs.router,
         workflows.router,
+        workflow_streams.router,
         workflow_status.router,
         run_values.router,
         monitoring.router,

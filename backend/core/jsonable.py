@@ -6,6 +6,7 @@ an agent returns is data that others compute with; `exact_json` converts it.
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,6 +27,8 @@ Path = tuple[str | int, ...]
 
 _REPLACEMENT = "\ufffd"
 _NUL = "\\u0000"
+
+_LONG_NUMBER = re.compile(r"\d{20}")
 
 # What orjson would write in its own way is left to pydantic, so that every value has one form.
 _OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
@@ -156,6 +159,21 @@ def _without_nul(encoded: str) -> str:
         pieces += [_NUL if escaped else _REPLACEMENT, piece]
         before = piece
     return "".join(pieces) if others else encoded
+
+
+def loads_stored(text: bytes | str) -> Any:
+    """The value of JSON text from PostgreSQL, which writes 1e22 as an integer of 23 digits.
+
+    No integer that large can be stored, so it becomes the floating-point number that it was.
+    """
+    if isinstance(text, bytes):
+        text = text.decode()
+    return json.loads(text, parse_int=_integer) if _LONG_NUMBER.search(text) else json.loads(text)
+
+
+def _integer(digits: str) -> int | float:
+    number = int(digits)
+    return number if -LARGEST_INTEGER - 1 <= number <= 2 * LARGEST_INTEGER + 1 else float(number)
 
 
 def is_larger(value: Any, limit: int) -> bool:

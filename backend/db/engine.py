@@ -19,7 +19,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from backend.core.jsonable import dumps
+from backend.core.jsonable import dumps, loads_stored
 from backend.db.runs.announcements import OPTION, Announcement, Announcer, notify
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ def make_engine(url: str, *, application: str, pool_size: int = 2, wait: float |
         pool_pre_ping=True,
         pool_timeout=wait,
         json_serializer=dumps,
+        json_deserializer=loads_stored,
         use_native_hstore=False,  # unused, and costs each new engine two round trips
         connect_args={"application_name": application, "connect_timeout": 5},
     )
@@ -70,6 +71,7 @@ def make_async_engine(url: str, *, application: str, pool_size: int, check: bool
         pool_pre_ping=check,
         pool_timeout=10,
         json_serializer=dumps,
+        json_deserializer=loads_stored,
         use_native_hstore=False,  # unused, and costs each new engine two round trips
         connect_args={"application_name": application, "connect_timeout": 5},
     )

@@ -46,6 +46,7 @@ CONTRACT = {
     ("GET", "/workflow-status/{dag_id}/{dag_run_id}/errors"),
     ("GET", "/workflow-status/{dag_id}/{dag_run_id}/tasks/{task_id}/logs"),
     ("GET", "/workflow-status/stream/{dag_id}/{dag_run_id}"),
+    ("GET", "/workflow-status/streams"),
     ("GET", "/monitoring/workflow-metrics"),
     ("GET", "/monitoring/agent-performance"),
     ("GET", "/monitoring/error-distribution"),

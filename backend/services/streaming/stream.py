@@ -108,7 +108,7 @@ class Streams:
 class Stream:
     """One client's stream."""
 
-    __slots__ = ("_after", "_head", "_streams", "_subscription", "_who")
+    __slots__ = ("_after", "_head", "_left", "_streams", "_subscription", "_who", "ended")
 
     def __init__(self, streams: Streams, who: Principal, head: Head, after: int | None) -> None:
         self._streams = streams
@@ -116,6 +116,9 @@ class Stream:
         self._head = head
         self._after = after
         self._subscription: Subscription | None = None
+        self._left = False
+        self.ended = False
+        """The run has finished, and the latest chunk is the last one: it ends with `end`."""
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """The stream's bytes, each chunk a sequence of whole events; to be iterated once.
@@ -125,7 +128,10 @@ class Stream:
         streams, who = self._streams, self._who
         with streams.counted(who), streams.feed.subscribe(self._head) as subscription:
             self._subscription = subscription
+            if self._left:
+                return
             async for chunk in streams.initial_states.chunks(self._head, self._after, subscription):
+                self.ended = chunk.last
                 yield chunk.data
             if chunk.last:
                 return
@@ -152,9 +158,9 @@ class Stream:
                         log.error("stream of execution %s: %s follows %s", self._head.id, new[0].seq, cursor)
                         return  # the client resumes by its cursor and receives what is missing
                     cursor = new[-1].seq
-                    last = new[-1].type == "end"
-                    yield join(new, last=last)
-                    if last:
+                    self.ended = new[-1].type == "end"
+                    yield join(new, last=self.ended)
+                    if self.ended:
                         return
                 elif not frames and (who.expires_at is None or time.time() < who.expires_at):
                     yield _HEARTBEAT
@@ -165,5 +171,6 @@ class Stream:
 
     def leave(self) -> None:
         """The client has disconnected: end the stream."""
+        self._left = True
         if self._subscription is not None:
             self._subscription.close()

@@ -5,8 +5,11 @@ import {
   createRouter,
   lazyRouteComponent,
   Outlet,
+  parseSearchWith,
   redirect,
+  stringifySearchWith,
 } from "@tanstack/react-router";
+import { parse, stringify } from "@/shared/api/exact-json";
 import { sessionQuery } from "@/shared/api/session";
 import { dashboardSearch } from "@/features/dashboard/search";
 import { runPageSearch } from "@/features/run-detail/search";
@@ -143,6 +146,9 @@ export function makeRouter(queryClient: QueryClient) {
   return createRouter({
     routeTree,
     context: { queryClient },
+    // A run to start may be given in the URL, with its numbers as they were written.
+    parseSearch: parseSearchWith(parse),
+    stringifySearch: stringifySearchWith(stringify, parse),
     defaultPreload: "intent",
     defaultPreloadStaleTime: 0,
     scrollRestoration: true,

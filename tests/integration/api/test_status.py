@@ -69,6 +69,18 @@ async def listed(http: httpx.AsyncClient, headers: Headers, **query: Any) -> lis
     return [execution["dag_run_id"] for execution in answer.json()["executions"]]
 
 
+async def test_numbers_are_answered_as_they_were_given(http: httpx.AsyncClient, database: Engine) -> None:
+    given = '{"n":[9007199254740993,-9223372036854775808,1.0,0.1,1e+22,1.7976931348623157e+308,5e-324]}'
+    with database.begin() as connection:
+        seen = RunState(DAG, "run", "running", conf=json.loads(given))
+        execution_id = observations.observe(connection, seen, ())
+        executions.set_results(connection, {execution_id: json.loads(given)})
+    answer = await http.get(f"/workflow-status/{DAG}/run", headers=await sign_in(http, "otto"))
+    for name in ("input_data", "result"):
+        assert json.dumps(answer.json()[name], separators=(",", ":")) == given
+        assert f'"{name}":{given.replace("e+", "e")}' in answer.text.replace("e+", "e")
+
+
 async def test_each_filter_narrows_the_list(http: httpx.AsyncClient, database: Engine) -> None:
     now = datetime.now(UTC)
     run(database, "success", "a", queued_at=now - timedelta(hours=4))

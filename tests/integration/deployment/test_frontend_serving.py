@@ -1,8 +1,6 @@
 """The pages as `make up` serves them: built from the sources, with the rules of production."""
 
-import os
 import re
-import subprocess
 from collections.abc import Iterator
 
 import httpx
@@ -10,8 +8,15 @@ import pytest
 
 from backend.stack.frontend import Frontend
 from tests.kit.processes.proxied_backend import ProxiedBackend, proxied_backend
-from tests.kit.processes.stack import ROOT, free_port, wait_until
-from tests.kit.serving import RULES, check_hashed_file, check_page, check_unbuffered
+from tests.kit.processes.stack import ROOT
+from tests.kit.serving import (
+    RULES,
+    check_event_source_comes_back,
+    check_hashed_file,
+    check_page,
+    check_unbuffered,
+    pages,
+)
 
 pytestmark = pytest.mark.timeout(600)  # the first run installs packages
 
@@ -24,27 +29,8 @@ def backend() -> Iterator[ProxiedBackend]:
 
 @pytest.fixture(scope="module")
 def client(backend: ProxiedBackend) -> Iterator[httpx.Client]:
-    nodejs = Frontend(ROOT).build()
-    port = free_port()
-    command = [str(nodejs.program), "node_modules/vite/bin/vite.js", "preview", "--host", "127.0.0.1"]
-    environment = {**os.environ, "VISUAL_AI_FRONTEND_PORT": str(port), "VISUAL_AI_BACKEND_URL": backend.url, "CI": "1"}
-    process = subprocess.Popen(
-        command, cwd=ROOT / "frontend", env=nodejs.environment(environment), stdout=subprocess.DEVNULL
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:
-            wait_until(lambda: _answers(client), timeout=60, what="the pages")
-            yield client
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/").is_success
-    except httpx.TransportError:
-        return False
+    with pages(backend.url) as url, httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
+        yield client
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/runs?state=failed", "/run/visual_ai_workflow/manual__1"])
@@ -76,9 +62,14 @@ def test_a_second_build_does_nothing() -> None:
     Frontend(ROOT, lambda name: pytest.fail(f"it began again: {name}")).build()
 
 
-def test_an_unreachable_backend_is_a_retryable_problem(client: httpx.Client, backend: ProxiedBackend) -> None:
-    backend.shutdown()
-    backend.server_close()
+def test_an_event_source_comes_back_after_a_restart_of_the_backend(
+    client: httpx.Client, backend: ProxiedBackend
+) -> None:
+    check_event_source_comes_back(client, backend)
+
+
+def test_an_unreachable_backend_is_a_retryable_problem(client: httpx.Client) -> None:
+    """After the test above, the backend is away."""
     answer = client.get("/workflows")
     assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
     assert answer.headers["content-type"] == "application/problem+json"

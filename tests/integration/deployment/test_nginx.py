@@ -13,7 +13,14 @@ import pytest
 
 from tests.kit.processes.proxied_backend import ProxiedBackend, proxied_backend
 from tests.kit.processes.stack import ROOT, free_port, wait_until
-from tests.kit.serving import RULES, check_hashed_file, check_page, check_unbuffered
+from tests.kit.serving import (
+    RULES,
+    check_event_source_comes_back,
+    check_hashed_file,
+    check_page,
+    check_streams_while_the_backend_is_away,
+    check_unbuffered,
+)
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
@@ -129,6 +136,13 @@ def test_an_unreachable_backend_is_a_retryable_problem(client: httpx.Client, bac
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["retry-after"] == "5"
     assert answer.json()["status"] == httpx.codes.SERVICE_UNAVAILABLE
+    check_streams_while_the_backend_is_away(client)
+
+
+def test_an_event_source_comes_back_after_a_restart_of_the_backend(
+    client: httpx.Client, backend: ProxiedBackend
+) -> None:
+    check_event_source_comes_back(client, backend)
 
 
 def test_hsts_is_sent_only_behind_tls(client: httpx.Client) -> None:
@@ -160,3 +174,4 @@ def test_the_configuration_has_the_frontends_rules() -> None:
     for name, value in RULES["headers"].items():
         assert f'add_header {name} "{value}" always;' in text
     assert f'"{RULES["cacheControl"]["hashed"]}"' in text
+    assert f"location ~ {RULES['streams']} {{" in text

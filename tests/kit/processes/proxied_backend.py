@@ -3,14 +3,16 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class ProxiedBackend(ThreadingHTTPServer):
-    """`/workflow-status/stream/…` sends an event at once and another one after `release`; the rest echoes headers."""
+    """`/workflow-status/stream/…` sends the event after the cursor at once and another one after `release`; the rest
+    echoes headers."""
 
     daemon_threads = True
+    allow_reuse_address = True
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -24,9 +26,9 @@ class ProxiedBackend(ThreadingHTTPServer):
 
 
 @contextmanager
-def proxied_backend() -> Iterator[ProxiedBackend]:
+def proxied_backend(port: int = 0) -> Iterator[ProxiedBackend]:
     """A running one."""
-    with ProxiedBackend() as server:
+    with ProxiedBackend(port) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
@@ -67,11 +69,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self._send(b"id: 1\ndata: first\n\n")
+        cursor = int(self.headers.get("Last-Event-ID", "0"))
+        self._send(b"retry: 500\nid: %d\ndata: first\n\n" % (cursor + 1))
         self.server.release.wait(30)
-        self._send(b"id: 2\ndata: second\n\n")
+        self._send(b"id: %d\ndata: second\n\n" % (cursor + 2))
         self._send(b"")
 
     def _send(self, data: bytes) -> None:
-        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-        self.wfile.flush()
+        with suppress(OSError):  # the browser has left
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+            self.wfile.flush()

@@ -1,4 +1,4 @@
-import { IconBroadcast, IconCloudOff, IconPlugConnected, type TablerIcon } from "@tabler/icons-react";
+import { IconBroadcast, IconCloudOff, IconHourglass, IconPlugConnected, type TablerIcon } from "@tabler/icons-react";
 import type { Connection } from "@/shared/stream/run-stream";
 import classes from "./ConnectionStatus.module.css";
 
@@ -7,6 +7,7 @@ const SIGNS: Record<Connection, { label: string; tone: string; icon: TablerIcon 
   ended: null,
   live: { label: "Live", tone: "live", icon: IconBroadcast },
   reconnecting: { label: "Reconnecting…", tone: "caution", icon: IconPlugConnected },
+  waiting: { label: "Waiting, too many runs are open", tone: "caution", icon: IconHourglass },
   offline: { label: "Offline, will catch up", tone: "caution", icon: IconCloudOff },
 };
 

@@ -1,5 +1,6 @@
 import { Text } from "@mantine/core";
-import { bytes, cost, count } from "@/shared/format/amounts";
+import { isLosslessNumber } from "@/shared/api/exact-json";
+import { bytes, cost, count, number } from "@/shared/format/amounts";
 import { duration, latency } from "@/shared/format/times";
 import { JsonView } from "@/shared/ui/JsonView";
 import classes from "./ResultValue.module.css";
@@ -14,8 +15,8 @@ const DEEPEST = 3;
 export function ResultValue({ value, depth = 0 }: { value: unknown; depth?: number }) {
   if (value === null || value === undefined) return <Text c="dimmed">none</Text>;
   if (typeof value === "string") return <span className={classes.text}>{value}</span>;
-  if (typeof value === "number")
-    return <span className="tabular">{value.toLocaleString("en", { maximumFractionDigits: 4 })}</span>;
+  if (typeof value === "number") return <span className="tabular">{number(value)}</span>;
+  if (isLosslessNumber(value)) return <span className="tabular">{value.value}</span>;
   if (typeof value === "boolean") return <span>{value ? "yes" : "no"}</span>;
   if (Array.isArray(value)) return <Items items={value} depth={depth} />;
   if (typeof value !== "object") return null;
@@ -54,9 +55,10 @@ const UNITS: [ending: RegExp, shown: (value: number) => string][] = [
 ];
 
 function withUnit(name: string, value: unknown): unknown {
-  if (typeof value !== "number") return value;
-  if (name === "width" || name === "height") return `${count(value)} px`;
-  return UNITS.find(([ending]) => ending.test(name))?.[1](value) ?? value;
+  const amount = isLosslessNumber(value) ? Number(value.value) : value;
+  if (typeof amount !== "number") return value;
+  if (name === "width" || name === "height") return `${count(amount)} px`;
+  return UNITS.find(([ending]) => ending.test(name))?.[1](amount) ?? value;
 }
 
 /** A member's name without its unit suffix. */
@@ -65,7 +67,7 @@ function nameOf(name: string): string {
 }
 
 function Items({ items, depth }: { items: unknown[]; depth: number }) {
-  if (items.every((item) => typeof item !== "object" || item === null)) {
+  if (items.every((item) => typeof item !== "object" || item === null || isLosslessNumber(item))) {
     return (
       <ul className={classes.items}>
         {items.map((item, index) => (
@@ -111,5 +113,5 @@ function isEmpty(value: unknown): boolean {
 }
 
 function isWide(value: unknown): boolean {
-  return typeof value === "string" ? value.length > 60 : typeof value === "object";
+  return typeof value === "string" ? value.length > 60 : typeof value === "object" && !isLosslessNumber(value);
 }

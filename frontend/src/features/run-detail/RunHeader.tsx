@@ -1,5 +1,6 @@
 import { Button, Group, Text, Title, Tooltip } from "@mantine/core";
 import { IconExternalLink, IconPlayerPlay, IconPlayerStop, IconRefresh, IconTimeline } from "@tabler/icons-react";
+import { stringify } from "@/shared/api/exact-json";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
 import type { WatchedRun } from "@/shared/stream/useRun";
 import { ButtonLink } from "@/shared/ui/links";
@@ -102,5 +103,5 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
 /** The same input, unless it is too long for a URL; then the form starts empty. */
 function again(input: Record<string, unknown>) {
   const own = userInput(input);
-  return JSON.stringify(own).length < 1_500 ? { input: own } : {};
+  return stringify(own).length < 1_500 ? { input: own } : {};
 }

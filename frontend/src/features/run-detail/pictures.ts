@@ -1,5 +1,7 @@
 /** Picture data in a result. Results are whatever agents return, so only well-formed data is used. */
 
+import { rounded } from "@/shared/api/exact-json";
+
 /** A piece of recognised text, in a box `[left, top, right, bottom]` in the picture's pixels. */
 export interface TextRegion {
   text: string;
@@ -21,9 +23,11 @@ export interface Picture {
  *
  * A result doesn't name its picture: it is the one in the run's input.
  */
-export function picturesOf(input: Record<string, unknown>, result: unknown): Picture[] {
+export function picturesOf(input: Record<string, unknown>, exactResult: unknown): Picture[] {
   const imageUrl = input.image_url;
-  if (typeof imageUrl !== "string" || !isObject(result)) return [];
+  if (typeof imageUrl !== "string") return [];
+  const result = rounded(exactResult);
+  if (!isObject(result)) return [];
   const outputs: [string | null, unknown][] = isObject(result.results)
     ? Object.entries(result.results)
     : [[null, result.output ?? result]];

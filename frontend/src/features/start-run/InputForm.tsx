@@ -3,7 +3,9 @@ import type { ErrorSchema, RegistryFieldsType, RegistryWidgetsType } from "@rjsf
 import { type ReactNode, useMemo } from "react";
 import { formOf } from "./form-schema";
 import { JsonField } from "./JsonField";
+import { NumberField } from "./NumberField";
 import { PictureWidget } from "./PictureWidget";
+import { sealed, unsealed } from "./sealed";
 import { validator } from "./validator";
 
 export type Input = Record<string, unknown>;
@@ -20,11 +22,12 @@ interface Props {
 }
 
 const widgets: RegistryWidgetsType = { picture: PictureWidget };
-const fields: RegistryFieldsType = { json: JsonField };
+const fields: RegistryFieldsType = { json: JsonField, NumberField };
 
 /** The form for a workflow's input. */
 export function InputForm({ inputSchema, value, onChange, onSubmit, faults, disabled, children }: Props) {
   const { schema, uiSchema } = useMemo(() => formOf(inputSchema), [inputSchema]);
+  const formValue = useMemo(() => sealed(value), [value]);
   return (
     <Form
       schema={schema}
@@ -32,7 +35,7 @@ export function InputForm({ inputSchema, value, onChange, onSubmit, faults, disa
       validator={validator}
       widgets={widgets}
       fields={fields}
-      formData={value}
+      formData={formValue}
       extraErrors={faults}
       disabled={disabled}
       noHtml5Validate
@@ -41,8 +44,8 @@ export function InputForm({ inputSchema, value, onChange, onSubmit, faults, disa
       // Errors are shown at their fields; without this they are also written to the console.
       onError={() => undefined}
       idPrefix="input"
-      onChange={({ formData }) => onChange((formData ?? {}) as Input)}
-      onSubmit={({ formData }) => onSubmit((formData ?? {}) as Input)}
+      onChange={({ formData }) => onChange(unsealed(formData ?? {}) as Input)}
+      onSubmit={({ formData }) => onSubmit(unsealed(formData ?? {}) as Input)}
     >
       {children}
     </Form>

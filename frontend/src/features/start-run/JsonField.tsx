@@ -1,6 +1,8 @@
 import { JsonInput } from "@mantine/core";
 import type { FieldProps } from "@rjsf/utils";
 import { useState } from "react";
+import { parse, stringify } from "@/shared/api/exact-json";
+import { sealed, unsealed } from "./sealed";
 
 /** A value that no form can be generated for: edited as JSON, and left out if empty. */
 export function JsonField({
@@ -13,13 +15,13 @@ export function JsonField({
   disabled,
   fieldPathId,
 }: FieldProps) {
-  const [text, setText] = useState(() => (formData === undefined ? "" : JSON.stringify(formData, null, 2)));
+  const [text, setText] = useState(() => (formData === undefined ? "" : stringify(unsealed(formData), 2)));
   const [broken, setBroken] = useState(false);
   const errors = broken ? ["This isn't valid JSON yet."] : (rawErrors ?? []);
   const take = (next: string) => {
     setText(next);
     try {
-      onChange(next.trim() === "" ? undefined : (JSON.parse(next) as unknown), fieldPathId.path);
+      onChange(next.trim() === "" ? undefined : sealed(parse(next)), fieldPathId.path);
       setBroken(false);
     } catch {
       setBroken(true);
@@ -35,6 +37,8 @@ export function JsonField({
       onChange={take}
       error={errors.length > 0 ? errors.join(" ") : null}
       formatOnBlur
+      serialize={(value: unknown) => stringify(value, 2)}
+      deserialize={parse}
       autosize
       minRows={2}
       maxRows={16}

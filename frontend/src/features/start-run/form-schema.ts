@@ -1,4 +1,6 @@
 import type { RJSFSchema, UiSchema } from "@rjsf/utils";
+import { rounded } from "@/shared/api/exact-json";
+import { sealed } from "./sealed";
 
 /** A DAG's input as shown in a form. */
 export interface FormSchema {
@@ -22,13 +24,19 @@ export function formOf(inputSchema: Json): FormSchema {
   const properties: Json = {};
   const given = isJson(inputSchema.properties) ? inputSchema.properties : {};
   for (const [name, raw] of Object.entries(given)) {
-    const property = withoutNull(isJson(raw) ? raw : {});
+    const property = ofForm(withoutNull(isJson(raw) ? raw : {}));
     properties[name] = property;
     const look = lookFor(name, property);
     if (look) uiSchema[name] = look;
   }
   const required = Array.isArray(inputSchema.required) ? inputSchema.required : [];
-  return { schema: { ...inputSchema, properties, required } as RJSFSchema, uiSchema };
+  return { schema: { ...(rounded(inputSchema) as Json), properties, required } as RJSFSchema, uiSchema };
+}
+
+/** The schema with its default as a form's value, and with plain numbers, which is what the form compares with. */
+function ofForm(property: Json): Json {
+  const { default: fallback, ...rest } = property;
+  return { ...(rounded(rest) as Json), ...(fallback === undefined ? {} : { default: sealed(fallback) }) };
 }
 
 function lookFor(name: string, property: Json): UiSchema | null {

@@ -1,6 +1,7 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { useRef } from "react";
+import { stringify } from "@/shared/api/exact-json";
 import { answer, api } from "@/shared/api/client";
 
 /** A run's options besides its input. */
@@ -24,7 +25,7 @@ export function useStartRun(dagId: string, template?: string) {
   return useMutation({
     mutationFn: (request: RunRequest) => {
       const body = { ...bodyOf(dagId, request), ...(template ? { template } : {}) };
-      const text = JSON.stringify(body);
+      const text = stringify(body);
       if (sent.current?.body !== text) sent.current = { body: text, key: newKey() };
       return answer(
         api.POST("/workflows/trigger", { body, params: { header: { "idempotency-key": sent.current.key } } }),

@@ -11,6 +11,8 @@ import {
   validationDataMerge,
   type ValidatorType,
 } from "@rjsf/utils";
+import { rounded } from "@/shared/api/exact-json";
+import { unsealed } from "./sealed";
 
 /**
  * Validates a form's values with an interpreter of JSON Schema.
@@ -47,7 +49,7 @@ export const validator: ValidatorType = {
 const WRAPPERS = new Set(["properties", "items", "prefixItems", "allOf", "$ref", "additionalProperties"]);
 
 function check(schema: RJSFSchema, value: unknown) {
-  return new Validator(schema as Schema, "2020-12", false).validate(value ?? {});
+  return new Validator(schema as Schema, "2020-12", false).validate(rounded(unsealed(value ?? {})));
 }
 
 function faults(schema: RJSFSchema, value: unknown): RJSFValidationError[] {

@@ -1,5 +1,6 @@
 import { Group, Text, Title } from "@mantine/core";
 import type { ReactNode } from "react";
+import { isLosslessNumber, stringify } from "@/shared/api/exact-json";
 import { referenceOf } from "@/shared/api/templates";
 import classes from "./AgentList.module.css";
 import type { Agent } from "./definition";
@@ -74,6 +75,7 @@ function Given({ value }: { value: unknown }) {
     );
   }
   if (typeof value === "string" || typeof value === "number" || typeof value === "boolean") return String(value);
+  if (isLosslessNumber(value)) return value.value;
   if (Array.isArray(value) && value.every((one) => typeof one === "string")) return value.join(" · ");
-  return <pre className={classes.json}>{JSON.stringify(value, null, 2)}</pre>;
+  return <pre className={classes.json}>{stringify(value, 2)}</pre>;
 }

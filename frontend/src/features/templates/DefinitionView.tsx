@@ -1,5 +1,6 @@
 import { Badge, Group, Paper, SegmentedControl, Stack, Text, Title } from "@mantine/core";
 import { type ReactNode, useState } from "react";
+import { rounded, stringify } from "@/shared/api/exact-json";
 import { askedFor } from "@/shared/api/templates";
 import { cost, count } from "@/shared/format/amounts";
 import { JsonView } from "@/shared/ui/JsonView";
@@ -46,7 +47,7 @@ export function DefinitionView({ title, note, definition }: Props) {
         <JsonView value={definition} label="the definition" />
       ) : (
         <Stack gap="lg">
-          <Facts definition={definition} />
+          <Facts definition={rounded(definition) as Definition} input={definition.input_data} />
           {agents.length > 0 ? (
             <>
               <TeamGraph definition={definition} />
@@ -61,8 +62,8 @@ export function DefinitionView({ title, note, definition }: Props) {
   );
 }
 
-function Facts({ definition }: { definition: Definition }) {
-  const { budget, input_data: input, orchestration_mode: mode } = definition;
+function Facts({ definition, input }: { definition: Definition; input: Definition["input_data"] }) {
+  const { budget, orchestration_mode: mode } = definition;
   const limits = [
     ...(budget?.max_cost_usd == null ? [] : [cost(budget.max_cost_usd)]),
     ...(budget?.max_tokens == null ? [] : [`${count(budget.max_tokens)} tokens`]),
@@ -98,7 +99,7 @@ function Facts({ definition }: { definition: Definition }) {
             </>
           }
         >
-          {typeof value === "string" ? value : <code className="mono">{JSON.stringify(value)}</code>}
+          {typeof value === "string" ? value : <code className="mono">{stringify(value)}</code>}
         </Fact>
       ))}
     </dl>

@@ -1,3 +1,5 @@
+import { stringify } from "@/shared/api/exact-json";
+
 /** The parts of a template's definition that this page reads; what a newer backend adds is shown as JSON. */
 export interface Definition {
   dag_id?: string;
@@ -36,5 +38,5 @@ export const DEFAULT_MODE = "parallel";
 
 /** The text in which it is compared and edited. */
 export function pretty(definition: unknown): string {
-  return JSON.stringify(definition, null, 2);
+  return stringify(definition, 2);
 }

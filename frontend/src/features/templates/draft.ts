@@ -1,3 +1,4 @@
+import { parse, rounded } from "@/shared/api/exact-json";
 import type { FieldFault } from "@/shared/api/problem";
 import { syntaxErrorAt } from "./json-positions";
 import { faultsOf, type Fault, type Schema } from "./json-schema";
@@ -15,7 +16,7 @@ export interface Draft {
 export function readDraft(text: string, schema: Schema | undefined): Draft {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parse(text);
   } catch (error) {
     const fault = {
       pointer: "",
@@ -27,7 +28,7 @@ export function readDraft(text: string, schema: Schema | undefined): Draft {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     return { definition: null, faults: [{ pointer: "", detail: "A definition must be an object: { … }" }] };
   }
-  return { definition: value as Record<string, unknown>, faults: schema ? faultsOf(schema, value) : [] };
+  return { definition: value as Record<string, unknown>, faults: schema ? faultsOf(schema, rounded(value)) : [] };
 }
 
 /** The server's errors about the definition, by place. */

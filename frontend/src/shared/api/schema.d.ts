@@ -197,6 +197,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/workflow-status/streams": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Stream Several
+         * @description The events of several runs as they happen, each as in its own stream.
+         *
+         *     An event's `id` is `<position>;<cursor>,<cursor>,…`: the position of its run among the `run` parameters, from 0, and
+         *     the last event of each run that the client has; empty for none, followed by `-` after `end`. With `Last-Event-ID`
+         *     (header or query) all runs resume there; the query also takes the cursors alone. A run that doesn't exist,
+         *     or that you may not see, is answered with a `problem` event; the others go on. The server closes the stream after
+         *     the last `end`.
+         */
+        get: operations["stream_several_workflow_status_streams_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/workflow-status": {
         parameters: {
             query?: never;
@@ -3277,6 +3303,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WorkflowDetail"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    stream_several_workflow_status_streams_get: {
+        parameters: {
+            query: {
+                /** @description `<dag_id>/<dag_run_id>` */
+                run: string[];
+                last_event_id?: string | null;
+            };
+            header?: {
+                "Last-Event-ID"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Server-sent events as of `/workflow-status/stream`, and problem: a run that can't be read */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
                 };
             };
             /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */

@@ -10,6 +10,13 @@ export function count(value: number | null | undefined): string {
   return Math.abs(value) >= 100_000 ? compact.format(value) : whole.format(value);
 }
 
+/** A user's number, with all its digits: 1,234.5678901. */
+export function number(value: number): string {
+  const size = Math.abs(value);
+  const short = value === 0 || (size >= 1e-6 && size < 1e21);
+  return short ? value.toLocaleString("en", { maximumFractionDigits: 20 }) : String(value);
+}
+
 /** US dollars with at least two significant digits: $1,234.50, $0.0042, <$0.0001. */
 export function cost(value: number | null | undefined): string {
   if (value == null) return NONE;

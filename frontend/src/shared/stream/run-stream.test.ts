@@ -1,54 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { FakeSource } from "./fake-source";
 import { EMPTY } from "./run-model";
 import { RunStream } from "./run-stream";
+import { HubClient } from "./shared-hub";
 
-/** The browser's `EventSource` in a test's hands. */
-class FakeSource extends EventTarget {
-  static readonly CLOSED = 2;
-  static opened: FakeSource[] = [];
-  static get last(): FakeSource {
-    const last = FakeSource.opened.at(-1);
-    if (!last) throw new Error("no stream was opened");
-    return last;
-  }
-
-  readyState = 0;
-  onopen: (() => void) | null = null;
-  onerror: ((event: Event) => void) | null = null;
-
-  constructor(readonly url: string) {
-    super();
-    FakeSource.opened.push(this);
-  }
-
-  open(): void {
-    this.readyState = 1;
-    this.onopen?.();
-  }
-
-  close(): void {
-    this.readyState = FakeSource.CLOSED;
-  }
-
-  /** The server refuses, or answers with what is no stream. */
-  refuse(): void {
-    this.readyState = FakeSource.CLOSED;
-    this.onerror?.(new Event("error"));
-  }
-
-  /** The connection is lost; the browser itself comes back. */
-  lose(): void {
-    this.readyState = 0;
-    this.onerror?.(new Event("error"));
-  }
-
-  tell(type: string, seq: number, data: object): void {
-    const message = new MessageEvent(type, { data: JSON.stringify(data), lastEventId: String(seq) });
-    this.dispatchEvent(message);
-    if (type === "error") this.onerror?.(message);
-  }
-}
-
+const address = (cursor: number) => `/workflow-status/streams?run=dag%2Frun%2F1&last_event_id=${cursor}`;
 const token = { task_id: "look", map_index: -1, try_number: 1, agent: "vision", node: "analyse", call: 1, attempt: 1 };
 
 describe("a run's stream", () => {
@@ -65,7 +21,7 @@ describe("a run's stream", () => {
     FakeSource.opened = [];
     gap.mockReset();
     refused.mockReset();
-    stream = new RunStream("/stream", EMPTY, { gap, refused });
+    stream = new RunStream(new HubClient(), { dagId: "dag", runId: "run/1" }, EMPTY, { gap, refused });
   });
 
   afterEach(() => {
@@ -117,7 +73,7 @@ describe("a run's stream", () => {
     expect(refused).toHaveBeenCalledTimes(1);
     vi.advanceTimersByTime(1500);
     expect(FakeSource.opened).toHaveLength(2);
-    expect(FakeSource.last.url).toBe("/stream?last_event_id=7");
+    expect(FakeSource.last.url).toBe(address(7));
     FakeSource.last.refuse();
     vi.advanceTimersByTime(1400);
     expect(FakeSource.opened).toHaveLength(2);
@@ -137,7 +93,7 @@ describe("a run's stream", () => {
     expect(FakeSource.last.readyState).toBe(FakeSource.CLOSED);
     online = true;
     window.dispatchEvent(new Event("online"));
-    expect(FakeSource.last.url).toBe("/stream?last_event_id=3");
+    expect(FakeSource.last.url).toBe(address(3));
   });
 
   it("closes at the run's end, and continues when the run does", () => {
@@ -148,7 +104,7 @@ describe("a run's stream", () => {
     window.dispatchEvent(new Event("offline"));
     expect(stream.current().connection).toBe("ended");
     stream.resume(stream.current().model);
-    expect(FakeSource.last.url).toBe("/stream?last_event_id=9");
+    expect(FakeSource.last.url).toBe(address(9));
   });
 
   it("requests a snapshot when events have been pruned", () => {
@@ -157,6 +113,6 @@ describe("a run's stream", () => {
     expect(gap).toHaveBeenCalledTimes(1);
     expect(FakeSource.last.readyState).toBe(FakeSource.CLOSED);
     stream.resume({ ...EMPTY, seq: 44 });
-    expect(FakeSource.last.url).toBe("/stream?last_event_id=44");
+    expect(FakeSource.last.url).toBe(address(44));
   });
 });

@@ -1,47 +1,53 @@
-import { EVENT_TYPES, type RunEvent } from "./events";
+import { parseAnswer } from "../api/exact-json";
+import type { RunEvent } from "./events";
+import type { Link, News } from "./hub";
 import { applyEvents, type RunModel } from "./run-model";
+import type { HubClient } from "./shared-hub";
 
-/** `offline`: the browser has no network; `reconnecting`: the backend is away; `ended`: the run has finished. */
-export type Connection = "connecting" | "live" | "reconnecting" | "offline" | "ended";
+/** `offline`: the browser has no network, or the page is hidden; `ended`: the run has finished. */
+export type Connection = Link | "offline" | "ended";
 
 export interface StreamState {
   model: RunModel;
   connection: Connection;
 }
 
-/** The maximum of seconds between attempts to reconnect. */
-const LONGEST_WAIT = 20;
-
 /** The minimum of milliseconds between changes of the model: text still flows, and the page stays responsive. */
 const PACE = 100;
 
 /**
- * Keeps a run's stream open and applies its events to a model, before a frame is painted and at most once per `PACE`.
+ * Watches a run's events and applies them to a model, before a frame is painted and at most once per `PACE`.
  *
  * A lost connection resumes after the last event. `onGap` is called if events have been pruned: the owner then reads a
  * snapshot and calls `resume`. `onRefused` is called if the backend denies access.
  */
 export class RunStream {
   private state: StreamState;
-  private source: EventSource | null = null;
+  private stop: (() => void) | null = null;
   private waiting: RunEvent[] = [];
   private frame: (() => void) | null = null;
-  private timer: ReturnType<typeof setTimeout> | undefined;
-  private failures = 0;
   /** When the model last changed. */
   private changed = -PACE;
   private readonly listeners = new Set<() => void>();
-  private readonly url: string;
+  private readonly hub: HubClient;
+  private readonly run: { dagId: string; runId: string };
   private readonly onGap: () => void;
   private readonly onRefused: () => void;
 
-  constructor(url: string, model: RunModel, on: { gap: () => void; refused: () => void }) {
-    this.url = url;
+  constructor(
+    hub: HubClient,
+    run: { dagId: string; runId: string },
+    model: RunModel,
+    on: { gap: () => void; refused: () => void },
+  ) {
+    this.hub = hub;
+    this.run = run;
     this.onGap = on.gap;
     this.onRefused = on.refused;
     this.state = { model, connection: "connecting" };
     window.addEventListener("online", this.open);
     window.addEventListener("offline", this.goOffline);
+    document.addEventListener("visibilitychange", this.changeVisibility);
     this.open();
   }
 
@@ -62,6 +68,7 @@ export class RunStream {
   close(): void {
     window.removeEventListener("online", this.open);
     window.removeEventListener("offline", this.goOffline);
+    document.removeEventListener("visibilitychange", this.changeVisibility);
     this.disconnect();
     this.frame?.();
     this.frame = null;
@@ -74,34 +81,32 @@ export class RunStream {
       this.set({ connection: "offline" });
       return;
     }
-    this.set({ connection: this.failures > 0 ? "reconnecting" : "connecting" });
     this.flush(); // queued events precede the cursor
-    const source = new EventSource(`${this.url}?last_event_id=${this.state.model.seq}`);
-    this.source = source;
-    source.onopen = () => {
-      this.failures = 0;
-      this.set({ connection: "live" });
-    };
-    source.onerror = (event) => {
-      if (event instanceof MessageEvent) return; // an `error` event of the run
-      this.set({ connection: navigator.onLine ? "reconnecting" : "offline" });
-      // Rejected, or not a stream: the browser gives up, so reconnecting is up to us.
-      if (source.readyState === EventSource.CLOSED) this.comeBack();
-    };
-    for (const type of EVENT_TYPES) {
-      source.addEventListener(type, (event) => {
-        if (event instanceof MessageEvent) this.take(type, event);
-      });
-    }
-    source.addEventListener("gap", () => {
-      this.disconnect();
-      this.onGap();
-    });
+    this.stop = this.hub.watch({ ...this.run, cursor: this.state.model.seq }, this.hear);
   };
 
-  private take(type: RunEvent["type"], message: MessageEvent): void {
-    const seq = message.lastEventId === "" ? null : Number(message.lastEventId);
-    this.waiting.push({ seq, type, data: JSON.parse(String(message.data)) as unknown } as RunEvent);
+  private readonly hear = (news: News): void => {
+    switch (news.kind) {
+      case "link":
+        this.set({ connection: news.link });
+        break;
+      case "refused":
+        this.onRefused();
+        break;
+      case "lost":
+        this.open();
+        break;
+      case "event":
+        if (news.type === "gap") {
+          this.disconnect();
+          this.onGap();
+        } else this.take(news.type, news.seq, news.data);
+        break;
+    }
+  };
+
+  private take(type: RunEvent["type"], seq: number | null, data: string): void {
+    this.waiting.push({ seq, type, data: parseAnswer(data) } as RunEvent);
     if (type === "end") {
       this.disconnect();
       this.flush();
@@ -122,24 +127,22 @@ export class RunStream {
     this.set({ model });
   }
 
-  private comeBack(): void {
-    this.disconnect();
-    this.failures += 1;
-    if (this.failures === 1) this.onRefused();
-    const wait = Math.min(2 ** (this.failures - 1), LONGEST_WAIT) * (0.75 + Math.random() / 2);
-    this.timer = setTimeout(this.open, wait * 1000);
-  }
-
   private readonly goOffline = (): void => {
     if (this.state.connection === "ended") return;
     this.disconnect();
     this.set({ connection: "offline" });
   };
 
+  /** A connection that isn't shared is only for pages that somebody looks at. */
+  private readonly changeVisibility = (): void => {
+    if (this.hub.shared || this.state.connection === "ended") return;
+    if (document.hidden) this.goOffline();
+    else this.open();
+  };
+
   private disconnect(): void {
-    clearTimeout(this.timer);
-    this.source?.close();
-    this.source = null;
+    this.stop?.();
+    this.stop = null;
   }
 
   private set(change: Partial<StreamState>): void {

@@ -5,6 +5,7 @@ import type { SnapshotOut } from "../api/schema";
 import { isActive } from "../ui/states";
 import { EMPTY, fromSnapshot, type RunModel } from "./run-model";
 import { type Connection, RunStream, type StreamState } from "./run-stream";
+import { sharedHub } from "./shared-hub";
 
 /** A log with more events isn't replayed from its start; earlier tries and output are left out then. */
 const REPLAY_LIMIT = 20_000;
@@ -49,7 +50,8 @@ export function useRun(dagId: string, runId: string) {
     if (!known || first === undefined) return;
     const again = () => client.query({ ...options, staleTime: 0 });
     const opened = new RunStream(
-      `/workflow-status/stream/${encodeURIComponent(dagId)}/${encodeURIComponent(runId)}`,
+      sharedHub(),
+      { dagId, runId },
       first.last_event_id > REPLAY_LIMIT ? fromSnapshot(first) : EMPTY,
       {
         gap: () =>

@@ -1,10 +1,11 @@
 import { useMemo } from "react";
+import { stringify } from "../api/exact-json";
 import { CopyButton } from "./CopyButton";
 import classes from "./JsonView.module.css";
 
 /** A value as JSON, with a button to copy it. `label` names the value. */
 export function JsonView({ value, label }: { value: unknown; label: string }) {
-  const text = useMemo(() => JSON.stringify(value ?? null, null, 2), [value]);
+  const text = useMemo(() => stringify(value ?? null, 2), [value]);
   return (
     <div className={classes.json}>
       <div className={classes.copy}>
