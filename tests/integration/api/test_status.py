@@ -74,7 +74,7 @@ async def test_numbers_are_answered_as_they_were_given(http: httpx.AsyncClient, 
     with database.begin() as connection:
         seen = RunState(DAG, "run", "running", conf=json.loads(given))
         execution_id = observations.observe(connection, seen, ())
-        executions.set_results(connection, {execution_id: json.loads(given)})
+        results.record(connection, [TaskResult(execution_id, json.loads(given))])
     answer = await http.get(f"/workflow-status/{DAG}/run", headers=await sign_in(http, "otto"))
     for name in ("input_data", "result"):
         assert json.dumps(answer.json()[name], separators=(",", ":")) == given
