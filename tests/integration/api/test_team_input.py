@@ -1,5 +1,6 @@
 """A run's own team and input are checked when the run is triggered: what can't work starts nothing."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from backend.core.settings import Settings
 from tests.kit.airflow import MULTI_AGENT_PARAMS, FakeAirflow
+from tests.kit.pictures import encode, photo
 
 Headers = Mapping[str, str]
 
@@ -83,7 +85,7 @@ async def test_what_cannot_work_starts_nothing(
     [
         {"query": "What is this?"},
         {"text": "A text."},
-        {"image_url": "data:image/png;base64," + "A" * 1_100_000},
+        {"image_url": f"data:image/png;base64,{b64encode(encode(photo(1000, 800))).decode()}"},
         team(model="gpt-4o", top_p=0.5, seed=7, output_mapping={"said": "answer"}, name="b", timeout=5),
         {"agents": [{"name": "own", "graph": "only_tasks_know"}]},
     ],

@@ -83,7 +83,7 @@ async def test_hundreds_of_simultaneous_clients_cost_a_few_queries(
     execution_id = writer.observe(RUN)
     writer.say(execution_id, *"abc")
     async with backend(database_url, airflow) as (app, http):
-        snapshots = count(monkeypatch, status_module, "_read_snapshot")
+        snapshots = count(monkeypatch, status_module, "read_snapshot")
         heads = count(monkeypatch, executions, "heads")
         pages = count(monkeypatch, events, "read_after")
         address, received = str(http.base_url).rstrip("/"), list[Message]()
