@@ -1,8 +1,8 @@
 import { Paper } from "@mantine/core";
+import { userInput } from "@/shared/api/user-input";
 import { JsonView } from "@/shared/ui/JsonView";
 import { TruncatedValue } from "./large/TruncatedValue";
 import { isTruncated } from "./large/truncated";
-import { userInput } from "./user-input";
 import type { SnapshotOut } from "@/shared/api/schema";
 
 /** The run's input. Image bytes and secrets are removed before it is stored. */

@@ -1,6 +1,7 @@
 import { Button, Group, Text, Title, Tooltip } from "@mantine/core";
 import { IconExternalLink, IconPlayerPlay, IconPlayerStop, IconRefresh, IconTimeline } from "@tabler/icons-react";
 import { stringify } from "@/shared/api/exact-json";
+import type { SnapshotOut } from "@/shared/api/schema";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
 import type { WatchedRun } from "@/shared/stream/useRun";
 import { ButtonLink } from "@/shared/ui/links";
@@ -9,8 +10,8 @@ import { StateBadge } from "@/shared/ui/StateBadge";
 import { isActive } from "@/shared/ui/states";
 import { RunActionButton } from "./RunActionButton";
 import { ConnectionStatus } from "./ConnectionStatus";
-import { smallInput } from "./large/truncated";
-import { userInput } from "./user-input";
+import { isTruncated } from "./large/truncated";
+import { userInput } from "@/shared/api/user-input";
 
 /** The run's name and state, and the actions available. */
 export function RunHeader({ run: { snapshot, model, connection }, title }: { run: WatchedRun; title: string }) {
@@ -61,7 +62,7 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
             <ButtonLink
               to="/run/$dagId"
               params={{ dagId: snapshot.dag_id }}
-              search={again(smallInput(snapshot))}
+              search={again(snapshot)}
               variant="default"
               leftSection={<IconPlayerPlay size={16} aria-hidden />}
             >
@@ -100,8 +101,9 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
   );
 }
 
-/** The same input, unless it is too long for a URL; then the form starts empty. */
-function again(input: Record<string, unknown>) {
+/** The same input; one that is too long for a URL is read by the form itself. */
+function again({ dag_run_id: from, input_data: input }: SnapshotOut) {
+  if (isTruncated(input)) return { from };
   const own = userInput(input);
-  return stringify(own).length < 1_500 ? { input: own } : {};
+  return stringify(own).length < 1_500 ? { input: own } : { from };
 }

@@ -19,7 +19,7 @@ import { lazy, Suspense, useMemo, useState } from "react";
 import { asProblem } from "@/shared/api/problem";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
 import { templateQuery, versionQuery } from "@/shared/api/templates";
-import { workflowQuery } from "@/shared/api/workflows";
+import { inputQuery, workflowQuery } from "@/shared/api/workflows";
 import { AnchorLink } from "@/shared/ui/links";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
@@ -42,9 +42,13 @@ export function StartPage() {
   const certain = useQuery({ ...versionQuery(name, version ?? 1), enabled: version !== null });
   const template = version === null ? active : certain;
   const definition = name === "" ? undefined : template.data?.definition;
-  const ready = workflow.data !== undefined && (name === "" || definition !== undefined);
+  const earlier = useQuery({ ...inputQuery(dagId, search.from ?? ""), enabled: search.from !== undefined });
+  const ready =
+    workflow.data !== undefined &&
+    (name === "" || definition !== undefined) &&
+    (search.from === undefined || !earlier.isPending);
   const [given, setInput] = useState<Record<string, unknown> | null>(search.input ?? null);
-  const input = given ?? (definition?.input_data as Record<string, unknown> | undefined) ?? {};
+  const input = given ?? earlier.data ?? (definition?.input_data as Record<string, unknown> | undefined) ?? {};
   const [options, setOptions] = useState<Options>({ model: search.model, user: search.user });
   const [optionsOpen, { toggle }] = useDisclosure(search.model !== undefined || search.user !== undefined);
   const inputSchema = useMemo(() => {
@@ -74,6 +78,7 @@ export function StartPage() {
       <Stack maw={720} gap="md">
         {workflow.isError ? <ProblemAlert error={workflow.error} onRetry={() => void workflow.refetch()} /> : null}
         {template.isError ? <ProblemAlert error={template.error} onRetry={() => void template.refetch()} /> : null}
+        {earlier.isError ? <ProblemAlert error={earlier.error} onRetry={() => void earlier.refetch()} /> : null}
         {!ready && !workflow.isError && !template.isError ? <FormSkeleton /> : null}
         {allowed ? null : (
           <Alert color="gray" icon={<IconLock aria-hidden />} title="Read-only">

@@ -8,10 +8,12 @@ export interface RunSearch {
   user?: string;
   /** Initial values of input fields. */
   input?: Record<string, unknown>;
+  /** The workflow's run whose input they are, if that is too long for a URL. */
+  from?: string;
 }
 
 export function runSearch(search: Record<string, unknown>): RunSearch {
-  const { model, template, user, input } = search;
+  const { model, template, user, input, from } = search;
   return {
     ...(typeof model === "string" && model ? { model } : {}),
     ...(typeof template === "string" && template ? { template } : {}),
@@ -19,5 +21,6 @@ export function runSearch(search: Record<string, unknown>): RunSearch {
     ...(typeof input === "object" && input !== null && !Array.isArray(input)
       ? { input: input as Record<string, unknown> }
       : {}),
+    ...(typeof from === "string" && from ? { from } : {}),
   };
 }
