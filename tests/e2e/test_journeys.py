@@ -158,13 +158,18 @@ def test_a_template_is_edited_and_run(admin: Visitor, backend: httpx.Client) -> 
     page.keyboard.insert_text(json.dumps(edited))
     page.get_by_label("Use it for new runs immediately").check()
     save = page.get_by_role("button", name="Create version 2")
-    save.click()
-    expect(page.get_by_role("main")).to_contain_text("nonsense")  # rejected, and nothing is lost
+    with page.expect_response("**/templates/harbour/versions") as refused:
+        save.click()
+    assert refused.value.status == httpx.codes.UNPROCESSABLE_ENTITY
+    expect(editor).to_contain_text("nonsense")  # nothing is lost
+    expect(save).to_be_enabled()
     editor.click()
     page.keyboard.press("Control+A")
     page.keyboard.insert_text(json.dumps({**definition, "agents": [{"name": "lookout", "type": "text"}]}))
-    save.click()
-    page.wait_for_url("**/saved/harbour**")
+    with page.expect_response("**/templates/harbour/versions") as created:
+        save.click()
+    assert created.value.status == httpx.codes.CREATED
+    page.wait_for_url(lambda url: url.partition("?")[0].endswith("/saved/harbour"))
     page.get_by_role("link", name="Run", exact=True).click()
     page.wait_for_url("**/run/multi_agent_workflow**")
     page.get_by_role("button", name="Run", exact=True).click()

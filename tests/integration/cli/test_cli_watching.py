@@ -465,7 +465,7 @@ async def test_the_terminal_prompts_for_the_password_and_the_watch_continues(
         await sign_in(terminal, "ulla")
         await terminal.shows("analyse_image  running")
         terminal.forget()
-        await terminal.shows("The token has expired", "Password of ulla:")
+        await terminal.shows("The token has expired", "Password of ulla: ")
         end(run)
         terminal.type(f"{PASSWORD}\r")
         assert await terminal.ended() == 0
@@ -476,10 +476,11 @@ async def test_the_terminal_prompts_for_the_password_and_the_watch_continues(
 async def sign_in(terminal: Terminal, username: str) -> None:
     await terminal.shows("User:")
     terminal.type(f"{username}\r")
-    await terminal.shows(f"Password of {username}:")
+    # The space follows once nothing that is typed is shown any more; what is typed before that is discarded.
+    await terminal.shows(f"Password of {username}: ")
     terminal.type("wrong\r")
     await terminal.shows("Airflow does not accept this username and password.")
-    await eventually(lambda: terminal.text.count(f"Password of {username}:") == 2)
+    await eventually(lambda: terminal.text.count(f"Password of {username}: ") == 2)
     terminal.type(f"{PASSWORD}\r")
 
 
