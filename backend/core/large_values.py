@@ -32,7 +32,7 @@ async def apart(value: Any, function: Callable[[], T]) -> T:
 
 
 def is_large(value: Any) -> bool:
-    """Whether a JSON value has more than about `LARGE` bytes. Looks at no more parts than it takes to say so."""
+    """Whether a value, JSON or not, has more than about `LARGE` bytes. Looks at no more parts than it takes to say so."""
     left = LARGE
     pending = [value]
     while pending:
@@ -43,7 +43,7 @@ def is_large(value: Any) -> bool:
         elif isinstance(part, dict):
             left -= _PART * len(part)
             if left > 0:
-                left -= sum(map(len, part))
+                left -= sum(len(key) for key in part if isinstance(key, str))
                 pending.extend(part.values())
         elif isinstance(part, list | tuple):
             left -= _PART * len(part)

@@ -23,7 +23,9 @@ def test_what_has_many_bytes_or_many_parts_is_large(value: Any) -> None:
     assert is_large(value)
 
 
-@pytest.mark.parametrize("value", [None, 1, "x", "x" * (LARGE // 2), [1] * 1_000, {"a": {"b": [1.5, True]}}])
+@pytest.mark.parametrize(
+    "value", [None, 1, "x", "x" * (LARGE // 2), [1] * 1_000, {"a": {"b": [1.5, True]}}, {1: "x", None: "y"}]
+)
 def test_others_are_not(value: Any) -> None:
     assert not is_large(value)
 
