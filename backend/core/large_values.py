@@ -32,7 +32,7 @@ async def apart(value: Any, function: Callable[[], T]) -> T:
 
 
 def is_large(value: Any) -> bool:
-    """Whether a value, JSON or not, has more than about `LARGE` bytes. Looks at no more parts than it takes to say so."""
+    """Whether a value, JSON or not, has more than about `LARGE` bytes. Looks at no more parts than that takes."""
     left = LARGE
     pending = [value]
     while pending:
