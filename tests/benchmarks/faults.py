@@ -23,14 +23,13 @@ import psycopg
 import typer
 
 from backend.db.address import plain_url
-from backend.deployment.credentials import load_credentials
 from backend.deployment.layout import Layout
 from backend.deployment.processes import MARKER_VARIABLE, end_all, marked
 from backend.stack.postgres import Cluster
 from tests.benchmarks.report import Goal, Result
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.processes.stack import ROOT, RunningStack, running_stack, wait_for_dag, wait_until
-from tests.kit.processes.stack_processes import kill_program, pid_of, program_stopped, restart_postgres
+from tests.kit.processes.stack_processes import admin_url, kill_program, pid_of, program_stopped, restart_postgres
 
 DAGS = Path(__file__).with_name("dags")
 PROJECT = Path(__file__).parents[1] / "projects" / "five_steps" / "langgraph.json"
@@ -64,10 +63,7 @@ class Scene:
             return cursor.fetchall() if cursor.description else []
 
     def admin(self) -> psycopg.Connection[tuple[Any, ...]]:
-        password = load_credentials(self.layout.secrets)["POSTGRES_ADMIN_PASSWORD"]
-        port = int(self.stack.environment["POSTGRES_PORT"])
-        cluster = Cluster(self.layout.postgres, port, password, {}, report=lambda _: None)
-        return psycopg.connect(plain_url(cluster.url("airflow")), autocommit=True)
+        return psycopg.connect(plain_url(admin_url(self.stack)), autocommit=True)
 
     def processes(self, title: str) -> list[psutil.Process]:
         """The stack's processes whose command line matches the pattern."""

@@ -132,7 +132,6 @@ _READ_ERRORS = _page(
     "occurred_at DESC, id DESC",
     "450 + octet_length(to_json(message)::text) + octet_length(context::text)",
 )
-_COUNT_TASKS, _COUNT_AGENTS, _COUNT_ERRORS = (text(f"SELECT count(*) {rows}") for rows in (_TASKS, _AGENTS, _ERRORS))
 _COUNT_MAPPED = text(
     """
     SELECT task_id, state, count(*) AS count FROM visual_ai.workflow_tasks
@@ -142,72 +141,57 @@ _COUNT_MAPPED = text(
 )
 
 
-def task_page(
-    connection: Connection,
-    execution_id: str,
-    *,
-    limit: int,
-    wanted: RowFilter = ALL,
-    after: Position | None = None,
-    max_bytes: int = PAGE_BYTES,
-) -> Part:
-    """Task instances as last observed, after the position (`rank`, `task_id`, `map_index`)."""
-    last = dict(zip(("rank", "last_task", "last_index"), after or (None, None, None), strict=True))
-    rows = _rows(connection, _READ_TASKS, execution_id, wanted, last, limit, max_bytes)
-    return _part(rows, ("rank", "task_id", "map_index"))
+@dataclass(frozen=True, slots=True)
+class RunList:
+    """One kind of rows that a run has."""
+
+    read: TextClause
+    count_all: TextClause
+    key: tuple[str, ...]
+    """The columns of a `Position`."""
+    parameters: tuple[str, ...]
+    """What the statement calls them."""
+
+    def page(
+        self,
+        connection: Connection,
+        execution_id: str,
+        *,
+        limit: int,
+        wanted: RowFilter = ALL,
+        after: Position | None = None,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Part:
+        """The rows after a position, from the first by default."""
+        last = dict(zip(self.parameters, after or (None,) * len(self.key), strict=True))
+        limits = {"limit": limit, "max_bytes": max_bytes}
+        rows = all_rows(connection.execute(self.read, {**_of(execution_id, wanted), **last, **limits}))
+        if not rows:
+            return Part((), 0, None)
+        end = rows[-1]
+        more = end["candidates"] > end["number"]
+        return Part(rows, int(end["spent"]), tuple(end[name] for name in self.key) if more else None)
+
+    def count(self, connection: Connection, execution_id: str, wanted: RowFilter = ALL) -> int:
+        """How many rows there are on all pages."""
+        return int(connection.execute(self.count_all, _of(execution_id, wanted)).scalar_one())
 
 
-def agent_page(
-    connection: Connection,
-    execution_id: str,
-    *,
-    limit: int,
-    wanted: RowFilter = ALL,
-    after: Position | None = None,
-    max_bytes: int = PAGE_BYTES,
-) -> Part:
-    """Agents (`level` 0) and their nodes (1), after the position (`level`, `started_at`, `id`), without inputs and
-    outputs."""
-    rows = _rows(connection, _READ_AGENTS, execution_id, wanted, _moment(after), limit, max_bytes)
-    return _part(rows, ("level", "started_at", "id"))
+def _count(rows: str) -> TextClause:
+    return text(f"SELECT count(*) {rows}")
 
 
-def error_page(
-    connection: Connection,
-    execution_id: str,
-    *,
-    limit: int,
-    wanted: RowFilter = ALL,
-    after: Position | None = None,
-    max_bytes: int = PAGE_BYTES,
-) -> Part:
-    """Errors after the position (`level`, which is 0, `occurred_at`, `id`)."""
-    rows = _rows(connection, _READ_ERRORS, execution_id, wanted, _moment(after), limit, max_bytes)
-    return _part(rows, ("level", "occurred_at", "id"))
-
-
-def count_tasks(connection: Connection, execution_id: str, wanted: RowFilter = ALL) -> int:
-    """How many task instances a run has."""
-    return _count(connection, _COUNT_TASKS, execution_id, wanted)
-
-
-def count_agents(connection: Connection, execution_id: str, wanted: RowFilter = ALL) -> int:
-    """How many agents and nodes a run has."""
-    return _count(connection, _COUNT_AGENTS, execution_id, wanted)
-
-
-def count_errors(connection: Connection, execution_id: str, wanted: RowFilter = ALL) -> int:
-    """How many errors a run has."""
-    return _count(connection, _COUNT_ERRORS, execution_id, wanted)
+TASKS = RunList(_READ_TASKS, _count(_TASKS), ("rank", "task_id", "map_index"), ("rank", "last_task", "last_index"))
+"""Task instances as last observed."""
+AGENTS = RunList(_READ_AGENTS, _count(_AGENTS), ("level", "started_at", "id"), ("level", "moment", "id"))
+"""Agents (`level` 0) and their nodes (1), without inputs and outputs."""
+ERRORS = RunList(_READ_ERRORS, _count(_ERRORS), ("level", "occurred_at", "id"), ("level", "moment", "id"))
+"""Errors; their `level` is 0."""
 
 
 def count_mapped(connection: Connection, execution_id: str) -> list[Row]:
     """How many instances of each mapped task are in which state: `task_id`, `state`, `count`."""
     return all_rows(connection.execute(_COUNT_MAPPED, {"execution_id": execution_id}))
-
-
-def _moment(after: Position | None) -> dict[str, Any]:
-    return dict(zip(("level", "moment", "id"), after or (None, None, None), strict=True))
 
 
 def _of(execution_id: str, wanted: RowFilter) -> dict[str, Any]:
@@ -217,28 +201,3 @@ def _of(execution_id: str, wanted: RowFilter) -> dict[str, Any]:
         "map_index": wanted.map_index,
         "state": wanted.state,
     }
-
-
-def _count(connection: Connection, statement: TextClause, execution_id: str, wanted: RowFilter) -> int:
-    return int(connection.execute(statement, _of(execution_id, wanted)).scalar_one())
-
-
-def _rows(
-    connection: Connection,
-    statement: TextClause,
-    execution_id: str,
-    wanted: RowFilter,
-    last: dict[str, Any],
-    limit: int,
-    max_bytes: int,
-) -> list[Row]:
-    limits = {"limit": limit, "max_bytes": max_bytes}
-    return all_rows(connection.execute(statement, {**_of(execution_id, wanted), **last, **limits}))
-
-
-def _part(rows: Sequence[Row], key: Sequence[str]) -> Part:
-    if not rows:
-        return Part((), 0, None)
-    last = rows[-1]
-    more = last["candidates"] > last["number"]
-    return Part(rows, int(last["spent"]), tuple(last[name] for name in key) if more else None)

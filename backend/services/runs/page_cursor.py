@@ -29,7 +29,7 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
 
 
 def encode_task_cursor(last: Position) -> str:
-    """The cursor that follows a task's position in `pages.task_page`."""
+    """The cursor that follows a task's position in `pages.TASKS`."""
     return base64.urlsafe_b64encode(json.dumps(last).encode()).decode().rstrip("=")
 
 

@@ -13,7 +13,7 @@ from backend.core.problems import NotFound
 from backend.core.states import TaskState
 from backend.db.rows import Row
 from backend.db.runs import errors, executions, pages, results, traces
-from backend.db.runs.pages import Part, Position, RowFilter
+from backend.db.runs.pages import Part, Position, RowFilter, RunList
 from backend.services.runs.page_cursor import (
     decode_row_cursor,
     decode_task_cursor,
@@ -68,10 +68,10 @@ def read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, executio
     mapped: dict[str, dict[str, int]] = {}
     for group in pages.count_mapped(connection, execution_id):
         mapped.setdefault(group["task_id"], {})[group["state"] or "none"] = group["count"]
-    faults = pages.error_page(connection, execution_id, limit=_ERRORS, max_bytes=_ERROR_BYTES)
-    tasks = pages.task_page(connection, execution_id, limit=_TASKS, max_bytes=_TASK_BYTES)
+    faults = pages.ERRORS.page(connection, execution_id, limit=_ERRORS, max_bytes=_ERROR_BYTES)
+    tasks = pages.TASKS.page(connection, execution_id, limit=_TASKS, max_bytes=_TASK_BYTES)
     left = _BYTES - faults.bytes - tasks.bytes - sum(len(task_id) + 100 for task_id in mapped)
-    agents = pages.agent_page(connection, execution_id, limit=_AGENTS, max_bytes=left)
+    agents = pages.AGENTS.page(connection, execution_id, limit=_AGENTS, max_bytes=left)
     return Snapshot(
         row,
         results.shown_input(row),
@@ -87,9 +87,8 @@ def read_list(
     connection: Connection, execution_id: str, kind: ListKind, wanted: RowFilter, after: Position | None, limit: int
 ) -> Listed:
     """A page of the run's tasks, agents or errors, in the order of `pages`."""
-    read, count = _READ[kind], _COUNT[kind]
-    part = read(connection, execution_id, limit=limit, wanted=wanted, after=after)
-    return _listed(kind, part, part.rows, count(connection, execution_id, wanted))
+    part = _LISTS[kind].page(connection, execution_id, limit=limit, wanted=wanted, after=after)
+    return _listed(kind, part, part.rows, _LISTS[kind].count(connection, execution_id, wanted))
 
 
 def decode_list_cursor(kind: ListKind, cursor: str) -> Position:
@@ -97,8 +96,7 @@ def decode_list_cursor(kind: ListKind, cursor: str) -> Position:
     return decode_task_cursor(cursor) if kind == "tasks" else decode_row_cursor(cursor)
 
 
-_READ = {"tasks": pages.task_page, "agents": pages.agent_page, "errors": pages.error_page}
-_COUNT = {"tasks": pages.count_tasks, "agents": pages.count_agents, "errors": pages.count_errors}
+_LISTS: dict[ListKind, RunList] = {"tasks": pages.TASKS, "agents": pages.AGENTS, "errors": pages.ERRORS}
 _PAYLOAD: dict[ListKind, Callable[[Row], dict[str, Any]]] = {
     "tasks": lambda row: TaskState(*(row[name] for name in TaskState.__slots__)).payload(),
     "agents": traces.payload,
@@ -107,7 +105,7 @@ _PAYLOAD: dict[ListKind, Callable[[Row], dict[str, Any]]] = {
 
 
 def _first(connection: Connection, execution_id: str, kind: ListKind, part: Part, rows: Iterable[Row]) -> Listed:
-    total = len(part.rows) if part.next is None else _COUNT[kind](connection, execution_id)
+    total = len(part.rows) if part.next is None else _LISTS[kind].count(connection, execution_id)
     return _listed(kind, part, rows, total)
 
 

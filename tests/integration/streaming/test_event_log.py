@@ -65,7 +65,7 @@ def summary(connection: Connection, execution_id: str) -> list[str]:
 
 
 def errors_of(connection: Connection, execution_id: str) -> Sequence[Any]:
-    return pages.error_page(connection, execution_id, limit=100).rows
+    return pages.ERRORS.page(connection, execution_id, limit=100).rows
 
 
 def row(connection: Connection) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from xmlrpc.client import ServerProxy
 import httpx
 from supervisor.xmlrpc import SupervisorTransport
 
+from backend.deployment.credentials import load_credentials
 from backend.deployment.layout import Layout
 from backend.deployment.processes import MARKER_VARIABLE
 from backend.stack.postgres import Cluster
@@ -65,3 +66,11 @@ def restart_postgres(stack: RunningStack) -> None:
     cluster = Cluster(layout.postgres, int(stack.environment["POSTGRES_PORT"]), "", marker, report=lambda _: None)
     assert cluster.stop()
     cluster.start()
+
+
+def admin_url(stack: RunningStack) -> str:
+    """The address of the stack's database for PostgreSQL's superuser."""
+    layout = Layout(root=ROOT, state=stack.state)
+    password = load_credentials(layout.secrets)["POSTGRES_ADMIN_PASSWORD"]
+    port = int(stack.environment["POSTGRES_PORT"])
+    return Cluster(layout.postgres, port, password, {}, report=lambda _: None).url("airflow")
