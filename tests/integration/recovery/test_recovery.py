@@ -279,7 +279,8 @@ async def test_a_graph_resumes_at_the_failed_node(
 async def test_the_text_of_a_failed_node_is_superseded(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
-    openai_server.script(content=WORDS, cut_after=8, token_delay=0.02)
+    # Slowly: pieces that arrive together with their error may not be told at all, and then nothing is superseded.
+    openai_server.script(content=WORDS, cut_after=8, token_delay=0.1)
     openai_server.script(content=WORDS)
     await run_graph(make_runner(), "calling_late")
     tokens = await events_of(database, "token")
