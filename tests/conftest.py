@@ -7,6 +7,7 @@ from tests.kit.processes.reaper import disposable_folder
 pytest_plugins = (
     "tests.kit.distribution",
     "tests.kit.fixtures.application",
+    "tests.kit.fixtures.forks",
     "tests.kit.fixtures.servers",
     "tests.kit.fixtures.tasks",
 )

@@ -1,7 +1,7 @@
 """Migrates Airflow's own database and creates its accounts, in one process.
 
 Every command of Airflow's CLI takes seconds to start; this script does the work of `db migrate`, `sync-perm`,
-`roles create` and two `users create`. Idempotent. It reads from the environment:
+two `roles create` and two `users create`. Idempotent. It reads from the environment:
 
     VISUAL_AI_SETUP_USERNAME, _PASSWORD                   the administrator; _PASSWORD_IS_SET=1 also resets the password
     VISUAL_AI_SETUP_SERVICE_USERNAME, _SERVICE_PASSWORD   the backend's account, whose password is always set
@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 SERVICE_ROLE = "VisualAIService"
+FLOW_ROLE = "FlowUser"
 
 SERVICE_PERMISSIONS = [
     ("can_read", "DAGs"),
@@ -33,6 +34,19 @@ SERVICE_PERMISSIONS = [
     ("can_read", "Users"),  # looking up the role of a user who requests a token
     ("can_read", "Roles"),
 ]
+
+FLOW_PERMISSIONS = [
+    ("can_read", "DAGs"),
+    ("can_edit", "DAGs"),  # Airflow requires it wherever a run is created; it includes pausing
+    ("can_create", "DAG Runs"),
+    ("can_read", "Website"),
+    ("can_read", "My Profile"),
+    ("can_edit", "My Profile"),
+    ("can_read", "My Password"),
+    ("can_edit", "My Password"),
+    ("menu_access", "DAGs"),
+]
+"""To the page and the API it is a `User`. In Airflow it shows no run: neither conf nor XComs, tasks or logs."""
 
 
 def ensure_user(manager: Any, *, username: str, password: str, role: str, reset: bool, names: tuple[str, str]) -> None:
@@ -75,6 +89,8 @@ def main() -> int:
             manager = builder.sm
             manager.sync_roles()
             restrict_role(manager, SERVICE_ROLE, SERVICE_PERMISSIONS)
+            if manager.find_role(FLOW_ROLE) is None:  # afterwards it is the administrator's
+                restrict_role(manager, FLOW_ROLE, FLOW_PERMISSIONS)
             ensure_user(
                 manager,
                 username=os.environ["VISUAL_AI_SETUP_USERNAME"],

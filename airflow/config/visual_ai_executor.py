@@ -8,6 +8,8 @@ so it doesn't need the scheduler while it runs. Airflow's LocalExecutor neverthe
   take, and schedules nothing meanwhile.
 * Nobody notices that a worker was killed before its task has missed all heartbeats of several minutes.
 * A worker that was killed while it waited for a task takes the queue's lock with it, and no other worker gets a task.
+* A task that was parked for a person's answer, and is woken before the scheduler has heard of the exit of the process
+  that parked it, is taken for one that was killed, and fails.
 
 `AdoptingLocalExecutor` finds the workers of an earlier scheduler by their process titles, among the processes that
 carry this stack's marker (`backend.deployment.processes`), and adopts their tasks. It reports tasks whose worker is
@@ -25,6 +27,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -65,6 +68,8 @@ class AdoptingLocalExecutor(LocalExecutor):
         self._orphans: list[psutil.Process] = []
         self._tasks: dict[str, TaskInstanceKey] = {}
         """The tasks that were queued or adopted and may not have ended yet, by the ids that workers' titles show."""
+        self._given: Counter[Any] = Counter()
+        """How often each workload was given to a worker that has not reported its end."""
         self._checked = 0.0
         self._locked_by_process = False
 
@@ -76,6 +81,18 @@ class AdoptingLocalExecutor(LocalExecutor):
             log.info("%s tasks started by an earlier scheduler are still running", len(self._orphans))
         self._locked_by_process = False
         super().start()
+
+    def _process_workloads(self, workload_list: Any) -> None:
+        self._given.update(workload.key for workload in workload_list)
+        super()._process_workloads(workload_list)  # type: ignore[no-untyped-call]  # Airflow's
+
+    def change_state(self, key: Any, state: Any, info: Any = None, remove_running: bool = True) -> None:
+        """Report a workload's state to the scheduler, but not the end of one that a worker has got again meanwhile."""
+        self._given[key] -= 1
+        if self._given[key] > 0:
+            return
+        del self._given[key]
+        super().change_state(key, state, info, remove_running)
 
     def _spawn_workers_with_gc_freeze(self, spawn_number: int) -> None:
         """Start workers, which share locks that end with their holder."""

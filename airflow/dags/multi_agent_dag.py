@@ -90,9 +90,11 @@ with DAG(
         """Return the agents to run: those in the run's conf, or those that fit its input."""
         from backend.core.errors.input_error import InputError
         from backend.runtime.input_checks import plan_team
+        from visual_ai_tasks import task_context
 
+        context = get_current_context()
         try:
-            return plan_team(get_current_context()["params"])
+            return plan_team(context["params"], task_context(context))
         except InputError as error:
             raise AirflowFailException(str(error)) from error
 

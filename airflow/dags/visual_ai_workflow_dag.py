@@ -53,10 +53,11 @@ with DAG(
         """Fetch and decode the picture once, so that an invalid one fails here with the reason."""
         from backend.core.errors.input_error import InputError
         from backend.runtime.input_checks import check_picture
+        from visual_ai_tasks import task_context
 
-        params = get_current_context()["params"]
+        context = get_current_context()
         try:
-            return check_picture(params["image_url"])
+            return check_picture(context["params"]["image_url"], task_context(context))
         except InputError as error:
             raise AirflowFailException(str(error)) from error
 

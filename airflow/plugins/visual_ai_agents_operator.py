@@ -12,15 +12,18 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, TaskDeferralTimeout
 from airflow.triggers.base import StartTriggerArgs
 
+from backend.agents.tools.terms import need_airflow
+from backend.core.asking.terms import parse_terms
 from backend.core.budget import parse_budget
 from backend.core.errors.input_error import InputError
-from backend.core.redaction import redact_text
-from backend.core.workflow_error_handler import AgentFailure, as_failure, error_chain
+from backend.core.workflow_error_handler import AgentFailure, as_failure
 from backend.runtime.spec_keys import Place, argument_remedy
 from backend.runtime.spec_values import is_template
-from visual_ai_deferral import TRIGGER, plain, plain_or_none, renders_in_triggerer
+from visual_ai_deferral import TRIGGER, plain, plain_or_none, renders_in_triggerer, tested_in_process
+from visual_ai_questions import notifiers_of, park, take_answer
 from visual_ai_retries import AgentRetryPolicy, leave_worker
-from visual_ai_tasks import credentials_of, missing_connection, task_context, work_of
+from visual_ai_tasks import credentials_of, hide_what_airflow_masks, missing_connection, task_context, work_of
+from visual_ai_toolsets import AirflowToolsets
 from visual_ai_triggers import AgentTrigger
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from langgraph.types import Durability
 
     from backend.models.resolve import ModelCredentials
+    from backend.runtime.waiting import TaskQuestions
     from backend.runtime.worker import AgentTask, Work
 
 __all__ = ["AgentsOperator", "parsed"]
@@ -46,6 +50,9 @@ class AgentsOperator(BaseOperator):
     :param durability: when the states are written, as LangGraph defines it. `async` (the default): while the next step
         runs; `sync`: before it begins; `exit`: once, when the graph ends or fails. With `exit` a try that is killed
         leaves nothing to resume from, and a long loop stores one state instead of each step's.
+    :param questions: who may answer what the agents ask people, and until when: `timeout` in seconds, `on_timeout`
+        (`fail`, `default` with a `default` answer, or `escalate` to the users `escalate_to`), `assignees`, `four_eyes`,
+        and `notifiers`: Airflow's own, which tell people of new questions.
     """
 
     ui_color = "#e8f1ff"
@@ -64,6 +71,7 @@ class AgentsOperator(BaseOperator):
         budget: Mapping[str, Any] | XComArg | None = None,
         checkpoint: bool = True,
         durability: Durability | None = None,
+        questions: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self._refuse_unknown(kwargs)
@@ -79,6 +87,9 @@ class AgentsOperator(BaseOperator):
         if durability is not None and not checkpoint:
             raise InputError("has no effect with checkpoint=False, which writes no states", field="durability")
         self.durability: Durability | None = (durability or "async") if checkpoint else None
+        self.questions = questions
+        self._terms = parse_terms(questions)
+        self._notifiers = notifiers_of(questions)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
@@ -100,11 +111,22 @@ class AgentsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the agents. Raises a required agent's error; `AirflowFailException` if a retry can't help."""
-        arguments = self._arguments()
-        if self.deferrable and (handed_over := plain_or_none({**arguments, "budget": self.budget})) is not None:
+        if not tested_in_process() and (handed_over := self._handed_over()) is not None:
             self._defer(context, handed_over)
+        arguments = self._arguments()
         work = parsed(lambda: work_of(self._kind().__name__, arguments, self.llm_conn_id))
         return self._run_agents(context, work)
+
+    def _handed_over(self) -> dict[str, Any] | None:
+        """What the triggerer is given to run the agents; None if they run in a worker: because the author wants that,
+        because it can't be handed over, or because they have tools that talk to Airflow and would block the triggerer.
+        """
+        arguments = self._arguments()
+        team = arguments.get("agents")
+        agents = [arguments.get("agent_config"), *(team if isinstance(team, list | tuple) else ())]
+        if not self.deferrable or need_airflow(agents):
+            return None
+        return plain_or_none({**arguments, "budget": self.budget})
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on in a worker after the agents ran in the triggerer: return their result, or raise their error."""
@@ -112,7 +134,16 @@ class AgentsOperator(BaseOperator):
 
         if event["error"] is not None:
             self._fail(context, unpack(event["error"]))
+        if event.get("waits"):
+            self._park(context)
+            return self.execute(context)
         return self._done(context, event["result"], event["execution_id"])
+
+    def resume_answered(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Go on after Airflow has woken the task: people have answered, or the time to do so is over."""
+        take_answer(self._task_questions(context), event, self.log)
+        self._park(context)
+        return self.execute(context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Airflow's way back from the triggerer."""
@@ -139,14 +170,14 @@ class AgentsOperator(BaseOperator):
             return  # another class may take them
         for name in passed_on:
             if name not in _airflows_arguments() and name != "default_args":
-                own = (*self.template_fields, "on_item_error", "deferrable", "checkpoint", "durability")
+                own = (*self.template_fields, "on_item_error", "deferrable", "checkpoint", "durability", "questions")
                 remedy = argument_remedy(name, self.agents_stand, (*own, *_airflows_arguments()))
                 if remedy is not None:
                     raise InputError(remedy, field=name)
 
     def _start_in_triggerer(self) -> None:
         """Let the task start in the triggerer, if it can. Each operator calls this at the end of its `__init__`."""
-        handed_over = plain_or_none({**self._arguments(), "budget": self.budget}) if self.deferrable else None
+        handed_over = self._handed_over()
         if handed_over is None or self._starts_with_code():
             return
         if not renders_in_triggerer([handed_over, self.llm_conn_id], self.get_dag()):
@@ -171,6 +202,7 @@ class AgentsOperator(BaseOperator):
                 **self._trigger_arguments(arguments),
                 conf=plain(dict(task.conf)),
                 run_type=task.run_type,
+                user=task.user,
                 place=place,
             ),
             method_name="resume",
@@ -185,6 +217,7 @@ class AgentsOperator(BaseOperator):
             "arguments": arguments,
             "llm_conn_id": self.llm_conn_id,
             "durability": self.durability,
+            "questions": plain({key: value for key, value in (self.questions or {}).items() if key != "notifiers"}),
             "ends_task": not (
                 self.outlets or self.multiple_outputs or self.returns_dag_result or self._post_execute_hook
             ),
@@ -208,45 +241,75 @@ class AgentsOperator(BaseOperator):
         """Run the agents in this process and return the task's result. Raises as `execute` does."""
         from airflow.sdk.log import mask_secret
 
+        from backend.agents.tools.toolbox import use_toolsets
         from backend.core.settings import get_settings
-        from backend.models.resolve import provider_keys
+        from backend.models.hidden_values import hidden_values, provider_keys
+        from backend.runtime.runner import AgentsWaiting
         from backend.runtime.worker import AgentTask
 
         budget = parsed(lambda: parse_budget(self.budget))
         credentials = parsed(self._credentials)
         settings = get_settings()
-        keys = provider_keys(settings, credentials)
-        for key in keys:
+        for key in provider_keys(settings, credentials):
             mask_secret(key)
+        hide_what_airflow_masks()
+        use_toolsets(AirflowToolsets())
         self._agent_task = AgentTask(
-            settings, task_context(context), budget=budget, credentials=credentials, durability=self.durability
+            settings,
+            task_context(context),
+            budget=budget,
+            credentials=credentials,
+            durability=self.durability,
+            terms=self._terms,
         )
         failure: AgentFailure | None = None
+        waits = False
         try:
             result = self._agent_task.run(work)
+        except AgentsWaiting:
+            waits = True
         except Exception as error:
             failure = as_failure(error)
+        if waits:
+            self._park(context)
+            return self._run_agents(context, work)  # everything has been answered meanwhile
         if failure is not None:  # outside of the handler: else Airflow would log the wrapper as the error's context
-            self._fail(context, failure, keys)
+            self._fail(context, failure, hidden_values(settings, credentials))
         return self._done(context, result, self._agent_task.execution_id)
 
-    def _fail(self, context: Context, failure: AgentFailure, keys: Sequence[str] = ()) -> NoReturn:
+    def _park(self, context: Context) -> None:
+        """Leave the worker until people have answered the agents. Returns if nothing is open any more."""
+        park(self._task_questions(context), context, self._notifiers, self.log)
+
+    def _task_questions(self, context: Context) -> TaskQuestions:
+        from backend.core.settings import get_settings
+        from backend.runtime.waiting import TaskQuestions
+
+        return TaskQuestions(get_settings(), task_context(context), self._terms)
+
+    def _fail(self, context: Context, failure: AgentFailure, hidden: Sequence[str] = ()) -> NoReturn:
         """Raise to Airflow what a failure means for the task, and remember the failure for `failure_behind`.
 
         A failure that no retry can help becomes an `AirflowFailException`, one that has to be waited out may reschedule
-        the task, and any other is raised as its original error. `keys` must not appear in a final error's chain.
+        the task, and any other is raised as its original error. No error that is raised contains a secret: neither the
+        values in `hidden` nor those that Airflow masks in logs.
         """
-        raised = cause = failure.error
+        from backend.runtime.error_transfer import Cleaner, cleaned
+
+        # LocalExecutor writes a task's exceptions, with what led to them, to the scheduler's log, where Airflow masks
+        # nothing. A provider may repeat the key that it refuses, and a user's graph any secret.
+        clean = Cleaner(hidden)
+        raised = cleaned(failure.error, clean)
         if not failure.classified.final:
             leave_worker(context, failure)
             self._raised = raised, failure
-            raise raised
-        # A provider may repeat the key that it refuses. LocalExecutor writes a task's exceptions, with their causes,
-        # to the scheduler's log, where Airflow masks nothing.
-        repeated = any(key in str(each) for each in error_chain(cause) for key in keys)
-        raised = AirflowFailException(redact_text(str(failure)))
+            if raised is failure.error:
+                raise raised
+            raise raised from None
+        cause = failure.error if raised is failure.error else None
+        raised = AirflowFailException(clean(str(failure)))
         self._raised = raised, failure
-        raise raised from (None if repeated else cause)
+        raise raised from cause
 
     def _credentials(self) -> ModelCredentials | None:
         if not self.llm_conn_id:

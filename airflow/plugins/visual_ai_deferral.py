@@ -48,6 +48,15 @@ def plain_or_none(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
 
 
+def tested_in_process() -> bool:
+    """Whether the task runs inside `airflow dags test` or `dag.test()`, which carries out triggers as well: a triggerer
+    that runs beside it would take a deferred task too, and the model would be paid twice."""
+    from airflow.sdk.execution_time import supervisor, task_runner
+
+    comms = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    return isinstance(comms, supervisor.InProcessSupervisorComms)
+
+
 def renders_in_triggerer(value: Any, dag: DAG | None) -> bool:
     """Whether the templates in a value render to the same in the triggerer, which lacks the DAG's code."""
     if not is_template(value):

@@ -225,6 +225,10 @@ def _notice_task(task_instance: Any, state: str, *, error: BaseException | None 
             started_at=dag_run.start_date,
         )
         action = "task_retry" if state == "up_for_retry" else "fail"
+        if error is not None:
+            from visual_ai_tasks import hide_what_airflow_masks
+
+            hide_what_airflow_masks()
         notices.put(Notice(run, (task,), error, action))
         if finished and not notices.flush(TASK_FLUSH_SECONDS):
             log.warning("the end of task %s was not recorded in time", task_instance.task_id)

@@ -69,6 +69,19 @@ def credentials_of(connection: Any) -> ModelCredentials:
     )
 
 
+def hide_what_airflow_masks() -> None:
+    """Have our records, too, be without what Airflow masks in this process's logs, such as connections' passwords."""
+    from backend.core.redaction import mask_with
+
+    mask_with(_masked)
+
+
+def _masked(text: str) -> str:
+    from airflow.sdk.log import redact  # type: ignore[attr-defined]  # imported there for its own use
+
+    return str(redact(text))
+
+
 def missing_connection(conn_id: str) -> InputError:
     """The error for a connection that does not exist."""
     return InputError(f"there is no connection {conn_id!r}", field="llm_conn_id")
@@ -90,4 +103,6 @@ def task_context(context: Context) -> TaskContext:
         conf={**dict(context["params"]), **conf},
         run_type=str(getattr(dag_run.run_type, "value", dag_run.run_type)),
         instance=str(task_instance.id),
+        user=dag_run.triggering_user_name,
+        team=getattr(dag_run, "team_name", None),
     )

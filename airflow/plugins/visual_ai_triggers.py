@@ -21,7 +21,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from backend.core.workflow_error_handler import as_failure
 from visual_ai_deferral import TRIGGER
-from visual_ai_tasks import credentials_of, missing_connection, task_context, work_of
+from visual_ai_tasks import credentials_of, hide_what_airflow_masks, missing_connection, task_context, work_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -58,9 +58,11 @@ class AgentTrigger(BaseTrigger):
     :param pushes_xcom: whether the result is pushed as an XCom.
     :param conf: the run's conf with its parameters, if the task started in a worker.
     :param run_type: the run's type, if the task started in a worker.
+    :param user: who started the run in that case, as far as Airflow knows.
     :param llm_conn_id: the connection with the models' key. It is read when the agents run.
     :param budget: the task's budget.
     :param durability: when the agents' states are written, as LangGraph defines it; None: never.
+    :param questions: who may answer the agents' questions, and until when.
     :param place: the task instance's `dag_id`, `run_id`, `task_id`, `map_index`, `try_number` and `id`, if the task
         started in a worker. Needed where no triggerer sets `task_instance`: `airflow dags test` runs a trigger in its
         own process, and always resumes the task with the trigger's event.
@@ -74,9 +76,11 @@ class AgentTrigger(BaseTrigger):
         pushes_xcom: bool = True,
         conf: Mapping[str, Any] | None = None,
         run_type: str | None = None,
+        user: str | None = None,
         llm_conn_id: str | None = None,
         budget: Mapping[str, Any] | None = None,
         durability: Durability | None = "async",
+        questions: Mapping[str, Any] | None = None,
         place: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
@@ -86,12 +90,14 @@ class AgentTrigger(BaseTrigger):
         self.pushes_xcom = pushes_xcom
         self.conf = conf
         self.run_type = run_type
+        self.user = user
         self.llm_conn_id = llm_conn_id
         self.budget = budget
         self.durability = durability
+        self.questions = questions
         self.place = place
         self._context: Context | None = None
-        self._keys: list[str] = []  # must appear in no log and no event
+        self._hidden: list[str] = []  # must appear in no log and no event
         self._running: asyncio.Task[tuple[dict[str, Any], str | None]] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -103,9 +109,11 @@ class AgentTrigger(BaseTrigger):
             "pushes_xcom": self.pushes_xcom,
             "conf": self.conf,
             "run_type": self.run_type,
+            "user": self.user,
             "llm_conn_id": self.llm_conn_id,
             "budget": self.budget,
             "durability": self.durability,
+            "questions": self.questions,
             "place": self.place,
         }
 
@@ -118,15 +126,20 @@ class AgentTrigger(BaseTrigger):
         warming = asyncio.create_task(self._warm_up())
         if not _loaded:
             await asyncio.to_thread(_load)
-        from backend.runtime.error_transfer import pack
+        from backend.runtime.error_transfer import Cleaner, pack
+        from backend.runtime.runner import AgentsWaiting
 
         self._running = asyncio.ensure_future(self._result())
         try:
             result, execution_id = await self._running
+        except AgentsWaiting:
+            # Only a worker can park a task.
+            yield _for_worker(waits=True)
+            return
         except Exception as error:
             failure = as_failure(error)
             self.log.warning("the agents failed: %s", type(failure.error).__name__)
-            yield _for_worker(error=pack(failure, hide=self._keys))
+            yield _for_worker(error=pack(failure, Cleaner(self._hidden)))
             return
         await warming
         if self._ends_here and (not self.pushes_xcom or await self._push(result)):
@@ -153,18 +166,20 @@ class AgentTrigger(BaseTrigger):
             await asyncio.wait([self._running])
 
     async def _result(self) -> tuple[dict[str, Any], str | None]:
+        from backend.core.asking.terms import parse_terms
         from backend.core.budget import parse_budget
         from backend.core.jsonable import to_jsonable
         from backend.core.settings import get_settings
-        from backend.models.resolve import provider_keys
+        from backend.models.hidden_values import hidden_values, provider_keys
         from backend.runtime.triggerer import run_deferred
 
         task = self._task_context()
         arguments, conn_id, budget = self._rendered([self.arguments, self.llm_conn_id, self.budget])
         work = work_of(self.operator, arguments, conn_id)
         settings, credentials = get_settings(), await _credentials(conn_id)
-        self._keys = provider_keys(settings, credentials)
-        for key in set(self._keys) - _masked:
+        self._hidden = hidden_values(settings, credentials)
+        hide_what_airflow_masks()
+        for key in set(provider_keys(settings, credentials)) - _masked:
             mask_secret(key)
             _masked.add(key)
         result, execution_id = await run_deferred(
@@ -175,6 +190,7 @@ class AgentTrigger(BaseTrigger):
             budget=parse_budget(budget),
             credentials=credentials,
             durability=self.durability,
+            terms=parse_terms(self.questions),
         )
         return to_jsonable(result), execution_id
 
@@ -243,6 +259,7 @@ class AgentTrigger(BaseTrigger):
             conf=self.conf or {},
             run_type=self.run_type,
             instance=str(task.id),
+            user=self.user,
         )
 
 
@@ -266,9 +283,13 @@ async def _credentials(conn_id: str | None) -> ModelCredentials | None:
 
 
 def _for_worker(
-    *, result: dict[str, Any] | None = None, error: dict[str, Any] | None = None, execution_id: str | None = None
+    *,
+    result: dict[str, Any] | None = None,
+    error: dict[str, Any] | None = None,
+    execution_id: str | None = None,
+    waits: bool = False,
 ) -> TriggerEvent:
-    event = {"result": result, "error": error, "execution_id": execution_id}
+    event = {"result": result, "error": error, "execution_id": execution_id, "waits": waits}
     return TriggerEvent(event)  # type: ignore[no-untyped-call]  # Airflow's
 
 

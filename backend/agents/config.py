@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.agents.config_keys import CONFIG_KEYS, MAX_TOKENS_NAMES, unknown_key
+from backend.agents.tools.terms import ToolTerms, parse_tools
 from backend.core.errors.input_error import InputError
 from backend.core.model_modes import UNDECIDED, ModelModes, read_output_method, read_streaming
 from backend.models.options import parse_options
 
 if TYPE_CHECKING:
+    from backend.agents.tools.toolbox import Toolbox
     from backend.core.settings import Settings
     from backend.pictures.cache import ImageCache
     from backend.pictures.load import ReadUpload
@@ -35,7 +37,8 @@ class AgentConfig:
     `temperature` is between 0 and 2, and `max_tokens` limits the answer. `output_schema` is the form of the agent's
     `data`: a JSON Schema, or a Pydantic model as "package.module:Class". `on_incomplete` says whether an incomplete
     answer fails under the error policy ("fail") or is accepted with a notice ("accept"). `modes` says how the model is
-    asked: the keys `streaming` and `output_method`. `options` are passed through to hosted models.
+    asked: the keys `streaming` and `output_method`. `options` are passed through to hosted models. `tools` are what the
+    agent may call.
     """
 
     system_prompt: str | None = None
@@ -45,6 +48,7 @@ class AgentConfig:
     on_incomplete: Literal["fail", "accept"] = "fail"
     modes: ModelModes = UNDECIDED
     options: dict[str, Any] = field(default_factory=dict)
+    tools: tuple[ToolTerms, ...] = ()
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> AgentConfig:
@@ -64,6 +68,7 @@ class AgentConfig:
             on_incomplete=_on_incomplete(config.get("on_incomplete")),
             modes=_modes(config),
             options=options,
+            tools=_tools(config.get("tools")),
         )
 
     def model_params(self) -> dict[str, Any]:
@@ -83,7 +88,7 @@ class AgentDeps:
     """What an agent's nodes need besides the model: settings, uploads, and the cache of pictures.
 
     `max_image_side`, in pixels, is that of the `ModelChoice`; None means the one in the settings. `offline` says that
-    the model is an offline one, which can't answer in the form of a schema.
+    the model is an offline one, which can't answer in the form of a schema. `toolbox` holds the agent's tools, if any.
     """
 
     settings: Settings
@@ -91,6 +96,7 @@ class AgentDeps:
     max_image_side: int | None = None
     images: ImageCache = field(default_factory=_process_images)
     offline: bool = False
+    toolbox: Toolbox | None = None
 
 
 def required_text(state: Mapping[str, Any], name: str) -> str:
@@ -147,7 +153,7 @@ def _text(value: Any) -> str | None:
 def _schema(value: Any) -> dict[str, Any] | str | None:
     if value is None:
         return None
-    from backend.agents.output_schema import check_output_schema  # importing jsonschema takes a moment
+    from backend.agents.output_schema import check_output_schema  # importing it takes a moment
 
     return check_output_schema(value)
 
@@ -166,6 +172,13 @@ def _modes(config: Mapping[str, Any]) -> ModelModes:
         )
     except ValueError as error:
         raise AgentConfigError(str(error)) from None
+
+
+def _tools(value: Any) -> tuple[ToolTerms, ...]:
+    try:
+        return parse_tools(value)
+    except InputError as error:
+        raise AgentConfigError(f"{error.field} {error.message}") from None
 
 
 def _number(value: Any) -> float | None:

@@ -16,6 +16,7 @@ CONFIG_KEYS = (
     "on_incomplete",
     "streaming",
     "output_method",
+    "tools",
     *OPTIONS,
 )
 """Everything that configures a built-in agent: the one list of it, by which every place that takes an agent goes."""

@@ -6,15 +6,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-import referencing
-import referencing.exceptions
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, best_match
-from jsonschema.validators import validator_for
-from referencing.jsonschema import DRAFT202012
-
 from backend.core.errors.input_error import InputError
 from backend.core.exact_json import NoJsonFormError, to_json
+from backend.core.json_schema import JsonSchema, SchemaFaultError, json_path
 from backend.core.problems import pointer
 
 FIELD = "output_schema"
@@ -58,14 +52,13 @@ def check_output_schema(value: Any) -> dict[str, Any] | str:
             field=FIELD,
         )
     schema = dict(value)
-    validator = validator_for(schema, default=Draft202012Validator)
+    _check_references(schema)
     try:
-        validator.check_schema(schema)
-    except SchemaError as error:
-        raise InputError(f"is no valid JSON Schema: {error.json_path}: {error.message}", field=FIELD) from None
+        JsonSchema(schema)
+    except SchemaFaultError as fault:
+        raise InputError(f"is no valid JSON Schema: {json_path(fault.path)}: {fault}", field=FIELD) from None
     if schema.get("type") != "object":
         raise InputError('has to describe an object: its "type" has to be "object"', field=FIELD)
-    _check_references(schema, schema)
     return schema
 
 
@@ -75,15 +68,12 @@ def load_output_schema(value: dict[str, Any] | str) -> OutputSchema:
 
 
 def _of_json_schema(schema: dict[str, Any]) -> OutputSchema:
-    kind = validator_for(schema, default=Draft202012Validator)
-    # The registry is empty, so that no reference is ever fetched.
-    validator = kind(schema, registry=referencing.Registry(), format_checker=kind.FORMAT_CHECKER)
+    checks = JsonSchema(schema)
 
     def fit(data: Any) -> dict[str, Any]:
         _check_storable(data)
-        error = best_match(validator.iter_errors(data))
-        if error is not None:
-            raise DataError(f"{error.json_path}: {error.message[:MAX_MESSAGE]}")
+        if faults := checks.faults(data):
+            raise DataError(f"{json_path(faults[0].path)}: {faults[0].message[:MAX_MESSAGE]}")
         return dict(data)
 
     return OutputSchema(schema, fit)
@@ -129,23 +119,15 @@ def _check_storable(data: Any) -> None:
         raise DataError(f"{pointer(*error.path[:20]) or '$'} {error.fault}") from None
 
 
-def _check_references(part: Any, root: dict[str, Any]) -> None:
+def _check_references(part: Any) -> None:
     if isinstance(part, Mapping):
         reference = part.get("$ref")
-        if isinstance(reference, str):
-            _check_reference(reference, root)
+        if isinstance(reference, str) and not reference.startswith("#"):
+            raise InputError(
+                f"refers to {reference!r}; references have to stay inside the schema (#/$defs/…)", field=FIELD
+            )
         for value in part.values():
-            _check_references(value, root)
+            _check_references(value)
     elif isinstance(part, list | tuple):
         for value in part:
-            _check_references(value, root)
-
-
-def _check_reference(reference: str, root: dict[str, Any]) -> None:
-    if not reference.startswith("#"):
-        raise InputError(f"refers to {reference!r}; references have to stay inside the schema (#/$defs/…)", field=FIELD)
-    resource = referencing.Resource.from_contents(root, default_specification=DRAFT202012)
-    try:
-        referencing.Registry().with_resource("", resource).resolver().lookup(reference)
-    except (referencing.exceptions.Unresolvable, referencing.exceptions.PointerToNowhere):
-        raise InputError(f"refers to {reference!r}, which it does not hold", field=FIELD) from None
+            _check_references(value)

@@ -27,7 +27,7 @@ class AgentDefinition:
 
     An entry of `required` is a tuple of names where one of several fields is enough. `schema` says whether the agent
     takes an `output_schema`; `blank_allowed` says that required fields may be blank. `description` tells a supervisor
-    what the agent is for.
+    what the agent is for. `tools` says whether it may have tools.
     """
 
     type: str
@@ -37,6 +37,7 @@ class AgentDefinition:
     description: str
     schema: Literal["optional", "required", "none"] = "optional"
     blank_allowed: bool = False
+    tools: bool = False
 
     def check_input(self, input_data: Mapping[str, Any]) -> None:
         """Raise `InputError` that names the first required field which is missing or blank."""
@@ -76,8 +77,12 @@ class AgentDefinition:
 AGENTS = {
     agent.type: agent
     for agent in (
-        AgentDefinition("vision", "vision", ("image_url",), "backend.agents.vision", "answers from its picture"),
-        AgentDefinition("text", "text", ("text",), "backend.agents.text", "answers from its text, or from the results"),
+        AgentDefinition(
+            "vision", "vision", ("image_url",), "backend.agents.vision", "answers from its picture", tools=True
+        ),
+        AgentDefinition(
+            "text", "text", ("text",), "backend.agents.text", "answers from its text, or from the results", tools=True
+        ),
         AgentDefinition(
             "extraction", "vision", (("text", "image_url"),), "backend.agents.extraction", "fills a form", "required"
         ),

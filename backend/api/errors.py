@@ -11,8 +11,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from backend.api.identity.refusals import record_refusal
+from backend.api.middleware import security_headers
 from backend.core.jsonable import MAX_INPUT_DEPTH
 from backend.core.problems import FieldError, Invalid, Problem, Unauthorized, pointer
+from backend.core.settings import Settings
 from backend.db.outage import database_problem
 
 log = logging.getLogger(__name__)
@@ -40,11 +43,13 @@ def problem_response(problem: Problem) -> JSONResponse:
     return JSONResponse(problem.body(), problem.status, headers, media_type=MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, settings: Settings) -> None:
     """Register the exception handlers."""
+    headers = security_headers(settings)
 
     @app.exception_handler(Problem)
-    async def on_problem(_: Request, problem: Problem) -> JSONResponse:
+    async def on_problem(request: Request, problem: Problem) -> JSONResponse:
+        record_refusal(request, problem)
         return problem_response(problem)
 
     @app.exception_handler(RequestValidationError)
@@ -86,6 +91,7 @@ def install(app: FastAPI) -> None:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         response = problem_response(Problem("Something went wrong here; the log has the details."))
         # Starlette runs this handler outside of all middleware.
+        response.headers.update({"Cache-Control": "no-store", **headers})
         response.headers["X-Request-ID"] = getattr(request.state, "request_id", "")
         return response
 

@@ -65,8 +65,12 @@ class EventStream(EventSourceResponse):
         """Send further chunks until the stream ends or the client disconnects."""
 
         async def send_body(message: Message) -> None:
-            if message["type"] == "http.response.body":  # the start has been sent
+            if message["type"] != "http.response.body":  # the start has been sent
+                return
+            if message["more_body"] or not self._stream.interrupted:
                 await send(message)
+            else:
+                await self._break_off(send, watcher)
 
         self._transport = scope["state"].get(TRANSPORT)
         watcher = asyncio.create_task(self._listen_for_disconnect(receive))
@@ -80,9 +84,20 @@ class EventStream(EventSourceResponse):
                 self._transport.abort()
         except Exception as error:  # the client resumes by its cursor
             log.warning("a stream broke off: %s", type(error).__name__, exc_info=True)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._break_off(send, watcher)
         finally:
             watcher.cancel()
+
+    async def _break_off(self, send: Send, disconnected: asyncio.Task[None]) -> None:
+        """Close the connection in the middle of the response, after what has been sent: some clients take a complete
+        one for the end of the run, but all come back after an incomplete one."""
+        if self._transport is None:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        self._transport.close()
+        await asyncio.wait([disconnected], timeout=SEND_TIMEOUT)
+        if not disconnected.done():  # asyncio's transports raise when they are aborted after that
+            self._transport.abort()
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
         if self._transport is not None and self._transport.get_write_buffer_size() == 0:

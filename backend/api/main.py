@@ -11,15 +11,15 @@ from fastapi.middleware.cors import CORSMiddleware
 
 import backend
 from backend.api import (
-    auth,
+    docs_pages,
     errors,
     images,
+    limits,
     metrics,
     monitoring,
     notifications,
     operations,
     preferences,
-    run_values,
     templates,
     workflow_runs,
     workflow_status,
@@ -28,7 +28,9 @@ from backend.api import (
     workflows,
 )
 from backend.api.event_stream import StreamingApp
-from backend.api.middleware import BodyLimit, ResponseHeaders
+from backend.api.identity import audit, auth, tokens
+from backend.api.middleware import BodyLimit, CrossSite, ResponseHeaders
+from backend.api.runs import checkpoints, comparison, questions, tool_calls, traces, values
 from backend.core.settings import Settings, get_settings
 from backend.services.application import run_application
 
@@ -59,15 +61,18 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         responses=errors.DOCUMENTED,
+        docs_url=None,
+        redoc_url=None,
     )
-    errors.install(app)
+    errors.install(app, settings)
+    docs_pages.install(app)
     app.add_middleware(BodyLimit, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_credentials=True,
-            allow_methods=["GET", "POST", "PUT"],
+            allow_methods=["DELETE", "GET", "POST", "PUT"],
             allow_headers=[
                 "Authorization",
                 "Cache-Control",
@@ -88,20 +93,29 @@ def create_app(
                 "X-Try-Number",
             ],
         )
-    app.add_middleware(ResponseHeaders)
+    app.add_middleware(CrossSite, settings=settings)
+    app.add_middleware(ResponseHeaders, settings=settings)
     metrics.install(app)
     for router in (
         auth.router,
+        tokens.router,
+        audit.router,
         workflow_triggers.router,
         workflow_runs.router,
+        checkpoints.router,
         workflows.router,
         workflow_streams.router,
+        comparison.router,
         workflow_status.router,
-        run_values.router,
+        values.router,
+        traces.router,
+        tool_calls.router,
         monitoring.router,
         images.router,
         preferences.router,
+        limits.router,
         templates.router,
+        questions.router,
         notifications.router,
         operations.router,
     ):

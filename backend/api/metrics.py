@@ -20,9 +20,11 @@ from prometheus_client.registry import Collector
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.core.limits import KINDS
 from backend.core.ratelimit.state import LimitState
 from backend.services.application import Application
 from backend.services.notifications.deliveries import Deliveries
+from backend.services.recording.reconciler import Reconciler
 
 __all__ = ["CONTENT_TYPE", "Metrics", "RequestMetrics", "install"]
 
@@ -131,8 +133,23 @@ class _ApplicationCollector(Collector):
         yield CounterMetricFamily(
             "visual_ai_airflow_requests", "Requests sent to Airflow.", value=application.airflow.calls
         )
+        yield _restored(application.reconciler)
         yield from _limits(application.model_limits.states)
+        yield _refusals(application.admission.refusals)
         yield _notifications(application.deliveries)
+
+
+def _restored(reconciler: Reconciler) -> Metric:
+    """Records that tasks could not write, and that this process restored."""
+    lost = CounterMetricFamily(
+        "visual_ai_lost_records_restored",
+        "Records that tasks lost, restored from checkpoints and XComs.",
+        labels=["record"],
+    )
+    lost.add_metric(["result"], reconciler.results.restored)
+    for record, count in reconciler.records.restored.items():
+        lost.add_metric([record], count)
+    return lost
 
 
 def _notifications(deliveries: Deliveries) -> Metric:
@@ -146,6 +163,18 @@ def _notifications(deliveries: Deliveries) -> Metric:
     outcomes.add_metric(["failed"], deliveries.failed)
     outcomes.add_metric(["dead"], deliveries.dead)
     return outcomes
+
+
+def _refusals(refusals: dict[str, int]) -> Metric:
+    """What operators' limits have refused, in all processes together."""
+    refused = CounterMetricFamily(
+        "visual_ai_limit_refusals",
+        "Model calls, runs, batches, uploads and streams that an operator's limit refused, by its kind.",
+        labels=["kind"],
+    )
+    for kind in KINDS:
+        refused.add_metric([kind], refusals.get(kind, 0))
+    return refused
 
 
 def _limits(states: dict[str, LimitState]) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""Middleware for every request: headers of its response, and the limit on its body.
+"""Middleware for every request: headers of its response, where it may come from, and the limit on its body.
 
 Pure ASGI, so that streams are not buffered.
 """
@@ -8,11 +8,15 @@ import logging
 import re
 import uuid
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request, cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.core.problems import TooLarge
+from backend.api.deps import session_cookie
+from backend.api.identity.refusals import SAFE, SIGN_IN, record_refusal
+from backend.core.problems import Forbidden, Problem, TooLarge
 from backend.core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -21,12 +25,31 @@ _ACCEPTABLE_ID = re.compile(r"[\w.:-]{1,128}\Z")
 _MULTIPART_OVERHEAD = 64 * 1024
 
 
-class ResponseHeaders:
-    """Sets the headers of every response: `X-Request-ID` is the request's own if it is well-formed, or else a new one;
-    `Cache-Control: no-store` where the response says nothing else, because what is sent here changes or is private."""
+def security_headers(settings: Settings) -> dict[str, str]:
+    """What browsers may do with a response that doesn't say itself: nothing."""
+    headers = {
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+    if settings.public_url.startswith("https:"):
+        headers["Strict-Transport-Security"] = "max-age=31536000"
+    return headers
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class ResponseHeaders:
+    """Sets the headers of every response.
+
+    `X-Request-ID` is the request's own if it is well-formed, or else a new one. The others apply where the response
+    says nothing else: no caching, because what is sent here changes or is private, and nothing that a browser could do
+    with it besides reading it.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
+        self._defaults = {"Cache-Control": "no-store", **security_headers(settings)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -44,7 +67,8 @@ class ResponseHeaders:
                 started = True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                headers.setdefault("Cache-Control", "no-store")
+                for name, value in self._defaults.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
@@ -108,6 +132,11 @@ async def _refuse(send: Send, limit: int, setting: str) -> None:
         f"The body is larger than {limit} bytes, the limit of {setting}. Upload pictures with POST /images and send "
         "their image_url."
     )
+    await _send(send, problem)
+
+
+async def _send(send: Send, problem: Problem) -> None:
+    """Respond without having read the body: the connection can't be used again."""
     body = json.dumps(problem.body()).encode()
     headers = [
         (b"content-type", b"application/problem+json"),
@@ -116,3 +145,44 @@ async def _refuse(send: Send, limit: int, setting: str) -> None:
     ]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+class CrossSite:
+    """Refuses requests that another site's page makes with a user's cookie.
+
+    `SameSite=Strict` keeps the cookie from other sites, but pages on sibling hosts and on other ports of the same host
+    are of the same site. Browsers say where a request comes from; whoever sends a token by itself isn't asked.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        own = (settings.public_url, settings.pages_link_base)
+        self._origins = {*settings.cors_origins, *map(_origin, own)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["method"] not in SAFE and self._is_foreign(scope):
+            refusal = Forbidden("This request comes from a page of another origin, which may not make it.")
+            record_refusal(Request(scope), refusal)
+            await _send(send, refusal)
+            return
+        await self.app(scope, receive, send)
+
+    def _is_foreign(self, scope: Scope) -> bool:
+        headers = Headers(scope=scope)
+        # Signing in sets the cookie: a foreign page could sign a browser in as somebody else.
+        if scope["path"] not in SIGN_IN and (
+            "authorization" in headers or session_cookie(cookie_parser(headers.get("cookie", ""))) is None
+        ):
+            return False
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if origin in self._origins:
+            return False
+        if site is not None:
+            return site not in ("same-origin", "none")
+        return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

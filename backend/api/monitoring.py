@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response, status
 
 from backend.api.deps import Name, Reader, Services
-from backend.core.roles import Principal
 from backend.services.monitoring.health import SystemHealth
 from backend.services.monitoring.schemas import AgentPerformance, ErrorDistribution, WorkflowMetrics
 
@@ -32,9 +31,7 @@ async def workflow_metrics(
 
     The role User sees only its own runs.
     """
-    return await services.monitoring.workflow_metrics(
-        time_range, dag_id=dag_id, user_id=user_id, owner=_owner(principal)
-    )
+    return await services.monitoring.workflow_metrics(principal, time_range, dag_id=dag_id, user_id=user_id)
 
 
 @router.get("/agent-performance")
@@ -46,9 +43,7 @@ async def agent_performance(
     user_id: Name = None,
 ) -> AgentPerformance:
     """Per agent, type and model: runs, success rate, latency, tokens, cost, retries and fallbacks."""
-    return await services.monitoring.agent_performance(
-        time_range, dag_id=dag_id, user_id=user_id, owner=_owner(principal)
-    )
+    return await services.monitoring.agent_performance(principal, time_range, dag_id=dag_id, user_id=user_id)
 
 
 @router.get("/error-distribution")
@@ -60,9 +55,7 @@ async def error_distribution(
     user_id: Name = None,
 ) -> ErrorDistribution:
     """Errors by category, agent and DAG, whether runs recovered from them, and when they occurred."""
-    return await services.monitoring.error_distribution(
-        time_range, dag_id=dag_id, user_id=user_id, owner=_owner(principal)
-    )
+    return await services.monitoring.error_distribution(principal, time_range, dag_id=dag_id, user_id=user_id)
 
 
 @router.get(
@@ -76,7 +69,3 @@ async def system_health(services: Services, _: Reader, response: Response) -> Sy
     if health.status == "unhealthy":
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return health
-
-
-def _owner(principal: Principal) -> str | None:
-    return None if principal.sees_all else principal.username

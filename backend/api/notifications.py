@@ -26,12 +26,12 @@ async def list_notifications(
 
 
 @router.post("/{notification_id}/resend", status_code=202)
-async def resend_notification(notification_id: str, _: Operator, services: Services) -> NotificationOut:
+async def resend_notification(notification_id: str, who: Operator, services: Services) -> NotificationOut:
     """Resend a notification that could not be delivered, under the same id and with a full set of attempts.
 
     It is sent to the target's current address. Needs the role Op or Admin.
     """
-    return _out(await services.notifications.send_again(notification_id))
+    return _out(await services.notifications.send_again(who, notification_id))
 
 
 def _out(row: Row) -> NotificationOut:

@@ -28,7 +28,7 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 
 @router.get("")
 async def list_templates(
-    _: Reader,
+    who: Reader,
     services: Services,
     dag_id: Name = None,
     active: Annotated[bool | None, Query(description="`true`: without retired templates; `false`: only those")] = None,
@@ -40,7 +40,7 @@ async def list_templates(
     cursor: Annotated[str | None, Query(pattern=NAME)] = None,
 ) -> TemplateList:
     """Templates by name. Pass `next_cursor` as `cursor` for the next page."""
-    page = await services.templates.list_page(dag_id=dag_id, active=active, q=q, cursor=cursor, limit=limit)
+    page = await services.templates.list_page(who, dag_id=dag_id, active=active, q=q, cursor=cursor, limit=limit)
     return TemplateList(
         templates=[TemplateSummary.model_validate(dict(row)) for row in page.rows],
         next_cursor=page.next_cursor,
@@ -67,9 +67,9 @@ async def get_schema(_: Reader) -> dict[str, Any]:
 
 
 @router.get("/{name}")
-async def get_template(name: TemplateName, _: Reader, services: Services) -> TemplateOut:
+async def get_template(name: TemplateName, who: Reader, services: Services) -> TemplateOut:
     """The template's active version, or the latest if it is retired."""
-    return TemplateOut.model_validate(dict(await services.templates.get(name)))
+    return TemplateOut.model_validate(dict(await services.templates.get(who, name)))
 
 
 @router.post("/{name}/retire")
@@ -84,13 +84,13 @@ async def retire_template(name: TemplateName, who: Author, services: Services) -
 @router.get("/{name}/versions")
 async def list_versions(
     name: TemplateName,
-    _: Reader,
+    who: Reader,
     services: Services,
     limit: Limit = 50,
     cursor: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
 ) -> VersionList:
     """A template's versions, newest first."""
-    page = await services.templates.versions(name, cursor=cursor, limit=limit)
+    page = await services.templates.versions(who, name, cursor=cursor, limit=limit)
     return VersionList(
         versions=[VersionSummary.model_validate(dict(row)) for row in page.rows], next_cursor=page.next_cursor
     )
@@ -113,9 +113,9 @@ async def create_version(
 
 
 @router.get("/{name}/versions/{version}")
-async def get_version(name: TemplateName, version: Version, _: Reader, services: Services) -> VersionOut:
+async def get_version(name: TemplateName, version: Version, who: Reader, services: Services) -> VersionOut:
     """One version."""
-    return VersionOut.model_validate(dict(await services.templates.version(name, version)))
+    return VersionOut.model_validate(dict(await services.templates.version(who, name, version)))
 
 
 @router.post("/{name}/versions/{version}/activate")

@@ -8,20 +8,22 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import AwareDatetime
 from sse_starlette import EventSourceResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from backend.api.addresses import run_urls
 from backend.api.deps import Name, Reader, Services, wants_head
 from backend.api.event_stream import EventStream
-from backend.api.run_values import get_input, get_result
-from backend.api.schemas.workflows import (
+from backend.api.schemas.runs import (
     AgentList,
     AgentOut,
     ErrorList,
     ErrorOut,
     ExecutionList,
     ExecutionOut,
+    ForkedFrom,
     ItemList,
     ItemOut,
+    OpenQuestion,
     SnapshotOut,
     TaskList,
     TaskOut,
@@ -29,9 +31,9 @@ from backend.api.schemas.workflows import (
 )
 from backend.core.errors.category import Category
 from backend.core.log_text import as_text
-from backend.core.problems import FieldError, Invalid, NotFound
+from backend.core.problems import FieldError, Invalid, NotFound, Unavailable
+from backend.core.roles import Principal
 from backend.core.states import TERMINAL_RUN_STATES
-from backend.db.runs.batch_items import item_json
 from backend.db.runs.pages import RowFilter
 from backend.services.application import Application
 from backend.services.runs.snapshot import Snapshot
@@ -52,7 +54,7 @@ NDJSON = "application/x-ndjson"
 STREAM_DOC = {
     200: {
         "description": "Server-sent events: workflow_update, task_update, agent_update, token, error, gap, end",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {}},
     }
 }
 
@@ -76,13 +78,14 @@ async def list_executions(
     agent: Name = None,
     error_category: Category | None = None,
     error_agent: Name = None,
+    forked_from: Name = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> ExecutionList:
     """Runs, newest first. Pass `next_cursor` as `cursor` for the next page. The role User sees only its own runs.
 
     `agent`: runs in which an agent of this name worked. `error_category` and `error_agent`: runs that met an error of
-    this category or in this agent, whether they recovered from it or not.
+    this category or in this agent, whether they recovered from it or not. `forked_from`: forks of the run with this id.
     """
     page = await services.status.list_page(
         who,
@@ -93,11 +96,12 @@ async def list_executions(
         agent=agent,
         error_category=error_category,
         error_agent=error_agent,
+        forked_from=forked_from,
         cursor=cursor,
         limit=limit,
     )
     return ExecutionList(
-        executions=[ExecutionOut(**_execution(row, services)) for row in page.rows],
+        executions=[ExecutionOut(**execution_fields(row, services)) for row in page.rows],
         next_cursor=page.next_cursor,
     )
 
@@ -121,24 +125,39 @@ async def stream_status(
     cursor = _cursor(last_event_id_header or last_event_id)
     try:
         stream = await services.streams.open(who, dag_id, dag_run_id, cursor)
-    except NotFound:
-        # Paths of runs of the DAG `stream` read like this one.
-        if dag_run_id == "result":
-            return await get_result(request, "stream", dag_id, who, services)
-        if dag_run_id == "input":
-            return await get_input(request, "stream", dag_id, who, services)
+    except (NotFound, Unavailable):
+        # It reads like the path of a run of a DAG named `stream`: `/stream/<run>/tasks`.
+        path = f"{router.prefix}/{{dag_id}}/{{dag_run_id}}/{dag_run_id}"
+        for route in request.app.routes:
+            if isinstance(route, Route) and route.path == path:
+                return _Forwarded(route, {"dag_id": "stream", "dag_run_id": dag_id})
         raise
     if wants_head(request):
         return Response(media_type="text/event-stream")
     return EventStream(stream)
 
 
+class _Forwarded(Response):
+    """The response of another route."""
+
+    def __init__(self, route: Route, path_params: dict[str, str]) -> None:
+        super().__init__()
+        self._route, self._path_params = route, path_params
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._route.handle({**scope, "path_params": self._path_params}, receive, send)
+
+
 @router.get("/{dag_id}/{dag_run_id}", response_model=SnapshotOut)
 async def get_snapshot(dag_id: str, dag_run_id: str, who: Reader, services: Services) -> Response:
     """The run's current state. A large input or result stands there by reference (`truncated`)."""
+    return await snapshot_response(who, dag_id, dag_run_id, services)
+
+
+async def snapshot_response(who: Principal, dag_id: str, dag_run_id: str, services: Application) -> Response:
     snapshot = await services.status.snapshot(who, dag_id, dag_run_id)
     # In a thread: with hundreds of agents it takes longer than other requests should wait.
-    body = await asyncio.to_thread(_snapshot_json, snapshot, _execution(snapshot.row, services))
+    body = await asyncio.to_thread(_snapshot_json, snapshot, execution_fields(snapshot.row, services))
     return Response(body, media_type="application/json")
 
 
@@ -154,11 +173,17 @@ def _snapshot_json(snapshot: Snapshot, execution: dict[str, Any]) -> bytes:
         errors=[ErrorOut.model_construct(**error) for error in snapshot.errors.items],
         errors_total=snapshot.errors.total,
         errors_next=snapshot.errors.next_cursor,
+        questions=[_open_question(asked) for asked in snapshot.questions],
         mapped_tasks=snapshot.mapped,
         result=snapshot.result,
         last_event_id=snapshot.row["last_seq"],
     )
     return whole.__pydantic_serializer__.to_json(whole)
+
+
+def _open_question(asked: dict[str, Any]) -> OpenQuestion:
+    shown: dict[str, Any] = {name: asked[name] for name in OpenQuestion.model_fields if name in asked}
+    return OpenQuestion.model_construct(**shown)
 
 
 @router.get("/{dag_id}/{dag_run_id}/tasks")
@@ -228,10 +253,12 @@ async def list_items(
     after: Annotated[int, Query(ge=-1, le=LARGEST, description="Items after this position; -1: from the first")] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> ItemList:
-    """The outcome of each of a batch task's inputs, in order. Pass `next_after` as `after` for the next page."""
-    rows = await services.status.items(who, dag_id, dag_run_id, task_id, map_index, after=after, limit=limit + 1)
-    page = [ItemOut(**item_json(row)) for row in rows[:limit]]
-    return ItemList(items=page, next_after=page[-1].index if len(rows) > limit else None)
+    """The outcome of each of a batch task's inputs, in order. Pass `next_after` as `after` for the next page.
+
+    A page has at most about 256 KB, and at least one item. A large `output` stands there by reference (`truncated`).
+    """
+    page = await services.status.items(who, dag_id, dag_run_id, task_id, map_index, after=after, limit=limit)
+    return ItemList(items=[ItemOut(**item) for item in page.items], next_after=page.next_after)
 
 
 @router.get("/{dag_id}/{dag_run_id}/tasks/{task_id}/logs", response_class=Response, responses=LOG_DOC)  # type: ignore[arg-type]  # as above
@@ -284,7 +311,8 @@ async def _text(pages: AsyncIterator[list[bytes]]) -> AsyncIterator[str]:
             yield text + "\n"
 
 
-def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:
+def execution_fields(row: Mapping[str, Any], services: Application) -> dict[str, Any]:
+    """The fields of `ExecutionOut`, from an execution's row."""
     dag_id, dag_run_id = row["dag_id"], row["dag_run_id"]
     kept = (
         "dag_id", "dag_run_id", "run_type", "user_id", "state", "progress", "tasks_total", "tasks_done", "attempt",
@@ -293,10 +321,11 @@ def _execution(row: Mapping[str, Any], services: Application) -> dict[str, Any]:
     return {
         **{name: row[name] for name in kept},
         "execution_id": str(row["id"]),
+        "forked_from": ForkedFrom(dag_id=dag_id, **row["forked_from"]) if row["forked_from"] else None,
         "reason": row["reason"] if row["state"] in TERMINAL_RUN_STATES else row["waits_for"],
         "usage": Usage(input_tokens=row["input_tokens"], output_tokens=row["output_tokens"]),
         "cost_usd": float(row["cost_usd"]) if row["cost_usd"] is not None else None,
-        **run_urls(services, dag_id, dag_run_id),
+        **services.status.urls(dag_id, dag_run_id),
     }
 
 

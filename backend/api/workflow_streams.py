@@ -20,7 +20,7 @@ MOST_RUNS = 50
 STREAMS_DOC = {
     200: {
         "description": "Server-sent events as of `/workflow-status/stream`, and problem: a run that can't be read",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {}},
     }
 }
 
@@ -44,7 +44,7 @@ async def stream_several(
     or that you may not see, is answered with a `problem` event; the others go on. The server closes the stream after
     the last `end`.
     """
-    runs = [_run(position, text) for position, text in enumerate(run)]
+    runs = [split_run(f"run {position}", text, f"?run/{position}") for position, text in enumerate(run)]
     stream = CombinedStream(services.streams, who, runs, _cursors(last_event_id_header or last_event_id, len(runs)))
     await stream.open()
     if wants_head(request):
@@ -52,11 +52,12 @@ async def stream_several(
     return EventStream(stream)
 
 
-def _run(position: int, text: str) -> tuple[str, str]:
+def split_run(name: str, text: str, place: str) -> tuple[str, str]:
+    """The DAG and the run in `<dag_id>/<dag_run_id>`. Raises `Invalid`, with the place of the parameter."""
     dag_id, _, dag_run_id = text.partition("/")
     if not dag_id or not dag_run_id or "\x00" in text:
         detail = "is not of the form <dag_id>/<dag_run_id>"
-        raise Invalid(f"run {position}: {detail}", errors=[FieldError(f"?run/{position}", detail)])
+        raise Invalid(f"{name}: {detail}", errors=[FieldError(place, detail)])
     return dag_id, dag_run_id
 
 

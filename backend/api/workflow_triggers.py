@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Query, Response
 
-from backend.api.addresses import run_urls
 from backend.api.deps import Services, Starter
 from backend.api.json_bodies import JsonRoute
+from backend.api.schemas.runs import SnapshotOut
 from backend.api.schemas.workflows import (
     Accepted,
     AcceptedEntry,
@@ -19,6 +19,7 @@ from backend.api.schemas.workflows import (
     RunOptions,
     TriggerBody,
 )
+from backend.api.workflow_status import snapshot_response
 from backend.core.large_values import in_thread
 from backend.core.problems import Problem
 from backend.services.application import Application
@@ -33,24 +34,47 @@ IdempotencyKey = Annotated[
 ]
 
 
-@router.post("/trigger", status_code=202)
+MAX_WAIT = 300
+"""Seconds that a request may wait for its run; proxies give up at some time."""
+
+
+@router.post(
+    "/trigger",
+    status_code=202,
+    response_model=Accepted,
+    responses={200: {"model": SnapshotOut, "description": "With `wait`: the run has ended"}},
+)
 async def trigger_workflow(
     body: TriggerBody,
     who: Starter,
     services: Services,
     response: Response,
     idempotency_key: IdempotencyKey = None,
-) -> Accepted:
+    wait: Annotated[
+        float | None,
+        Query(gt=0, le=MAX_WAIT, description="Seconds to wait for the run's end: 200 with its snapshot if it ends"),
+    ] = None,
+) -> Any:
     """Start a run of a DAG or of a template. Needs the role User or higher.
 
     A template provides what the request omits: `dag_id`, `model`, `budget` and, key by key, `input_data`.
 
     Send an `Idempotency-Key` if you may have to repeat the request: the same key never starts a second run.
+
+    With `wait` the response comes when the run has ended, as its snapshot with the `result`; after so many seconds it
+    is 202 as usual. A request that waits counts as an open stream.
     """
+    if wait is not None:
+        services.streams.check_room(who)
     request = replace(_request(body, body.input_data), logical_date=body.logical_date)
     started = await services.triggers.trigger(who, request, idempotency_key)
     accepted = Accepted(**_fields(started, services))
     response.headers["Location"] = accepted.status_url
+    run = (started.dag_id, started.dag_run_id)
+    if wait is not None and await services.streams.has_ended(who, *run, within=wait):
+        ended = await snapshot_response(who, *run, services)
+        ended.headers["Location"] = accepted.status_url
+        return ended
     return accepted
 
 
@@ -66,7 +90,7 @@ async def trigger_batch(
     The batch is completed even if you disconnect. With an `Idempotency-Key` a repeated request starts only the runs
     that are missing. For thousands of inputs, one run with a batch task is far cheaper than as many runs.
     """
-    services.batch_triggers.check_size(len(body.inputs))
+    await services.batch_triggers.check_size(who, len(body.inputs))
     requests = [_request(body, input_data) for input_data in body.inputs]
     outcomes = await services.batch_triggers.trigger(who, requests, idempotency_key)
     # Entry by entry, a thousand would take the event loop a while.
@@ -98,4 +122,4 @@ def _request(body: RunOptions, input_data: dict[str, Any]) -> TriggerRequest:
 
 
 def _fields(started: Started, services: Application) -> dict[str, str]:
-    return {**asdict(started), **run_urls(services, started.dag_id, started.dag_run_id)}
+    return {**asdict(started), **services.status.urls(started.dag_id, started.dag_run_id)}

@@ -17,14 +17,14 @@ async def list_workflows(who: Reader, services: Services) -> WorkflowList:
 
     A DAG whose file no longer loads is listed with its `import_error` and can't be triggered until it is repaired.
     """
-    return WorkflowList(workflows=[_out(workflow) for workflow in await services.catalog.list_all(who.airflow_token)])
+    return WorkflowList(workflows=[_out(workflow) for workflow in await services.catalog.list_all(who)])
 
 
 @router.get("/{dag_id}")
 async def get_workflow(dag_id: str, who: Reader, services: Services) -> WorkflowDetail:
     """One DAG, with its tasks and the dependencies between them."""
-    workflow = await services.catalog.get(dag_id, who.airflow_token)
-    tasks = await services.catalog.tasks(workflow, who.airflow_token)
+    workflow = await services.catalog.get(dag_id, who)
+    tasks = await services.catalog.tasks(workflow, who)
     return WorkflowDetail(
         **_out(workflow).model_dump(),
         tasks=None if tasks is None else [WorkflowTaskOut(**asdict(task)) for task in tasks],

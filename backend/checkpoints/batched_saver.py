@@ -31,7 +31,7 @@ from langgraph.types import Durability
 
 from backend.checkpoints.batch_writer import CheckpointWriter, Operation, Pending, WriteSequence
 from backend.checkpoints.pool import Pool
-from backend.checkpoints.state_serializer import NotKeptError, StateSerializer, fits_inline
+from backend.checkpoints.state_serializer import NotKeptError, StateSerializer, fits_inline, is_long
 from backend.core.large_values import apart
 from backend.db.outage import retry_until_available
 from backend.db.runs.threads import Claim
@@ -59,7 +59,8 @@ class BatchedSaver(AsyncPostgresSaver):
         largest: int | None = None,
     ) -> None:
         # Built-in agents keep messages and plain data in their states; what a user's graph keeps is the user's choice.
-        super().__init__(pool, serde=StateSerializer(largest))
+        self._serializer = StateSerializer(largest)
+        super().__init__(pool, serde=self._serializer)
         self._sequence = WriteSequence(claim)
         self._writer = writer
         self._known = set(known)
@@ -68,6 +69,16 @@ class BatchedSaver(AsyncPostgresSaver):
         self._taking: set[asyncio.Future[None]] = set()
         self.refused: dict[str, NotKeptError] = {}
         """By thread, the value that could not be serialized."""
+        self._apart: dict[tuple[str, str, str], Any] = {}
+        """The versions of long texts that were written apart, by thread, namespace and channel."""
+
+    def leave_out(self, pictures: Iterable[str]) -> None:
+        """Keep `data:` URLs of a graph's input by their digests. Call it before the graph runs, or resumes."""
+        self._serializer.pictures.add(pictures)
+
+    def keep_in_step(self) -> None:
+        """Write each step of graphs that begin from now on before the next one begins."""
+        self.durability = "sync"
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator["BatchedSaver"]:
@@ -114,25 +125,32 @@ class BatchedSaver(AsyncPostgresSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        thread = config["configurable"]["thread_id"]
-        # LangGraph keeps texts and numbers in a `jsonb` column. What that can't hold goes where everything else does.
-        values = {
-            channel: value if fits_inline(value) else _Apart(value)
-            for channel, value in checkpoint["channel_values"].items()
-        }
+        thread, namespace = config["configurable"]["thread_id"], config["configurable"]["checkpoint_ns"]
+        versions = dict(new_versions)
+
+        # LangGraph keeps texts and numbers in a `jsonb` column, in each checkpoint again. What that can't hold, and
+        # long texts, go where everything else does: once for each version, of which another try may know nothing.
+        def kept(channel: str, value: Any) -> Any:
+            if is_long(value):
+                key, version = (thread, namespace, channel), checkpoint["channel_versions"][channel]
+                if self._apart.get(key) != version:
+                    self._apart[key] = versions[channel] = version
+                return _Apart(value)
+            return value if fits_inline(value) else _Apart(value)
+
+        values = {channel: kept(channel, value) for channel, value in checkpoint["channel_values"].items()}
         checkpoint = {**checkpoint, "channel_values": values}
         new = [
             (channel, values[channel])
-            for channel in new_versions
+            for channel in versions
             if not isinstance(values.get(channel), str | int | float | bool | None)
         ]
         serde = await self._snapshots(thread, new, metadata.get("source", "loop"))
         await self._add(
             lambda connection, pipeline: PostgresSaver(connection, pipeline, serde).put(
-                config, checkpoint, metadata, new_versions
+                config, checkpoint, metadata, versions
             )
         )
-        namespace = config["configurable"]["checkpoint_ns"]
         self._known.add(thread)
         if self.durability == "sync":
             await self.flush()
@@ -141,6 +159,11 @@ class BatchedSaver(AsyncPostgresSaver):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
+        # An error's text may contain a secret; cleaned, it is in the records. LangGraph only asks whether there is one.
+        writes = [
+            (channel, type(value).__qualname__ if isinstance(value, BaseException) else value)
+            for channel, value in writes
+        ]
         serde = await self._snapshots(config["configurable"]["thread_id"], writes, task_id)
         await self._add(
             lambda connection, pipeline: PostgresSaver(connection, pipeline, serde).put_writes(
@@ -198,7 +221,7 @@ class BatchedSaver(AsyncPostgresSaver):
 
 
 class _Apart:
-    """A text or number that `jsonb` can't hold."""
+    """A text or number that `jsonb` can't hold, or that is long."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

@@ -17,8 +17,12 @@ import orjson
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Send
 
+from backend.checkpoints.input_pictures import InputPictures
 from backend.core.exact_json import no_form
 from backend.core.jsonable import LARGEST_INTEGER, Path, paired
+
+LONGEST_INLINE = 2_000
+"""Characters of a text that LangGraph keeps in each checkpoint. Longer ones are kept once, like everything else."""
 
 _DEEPEST = 500
 """Levels of lists and objects in a value that has to be converted. LangGraph's own limit is about twice that."""
@@ -59,6 +63,7 @@ class StateSerializer(JsonPlusSerializer):
         """`largest` is the limit on one value, in bytes."""
         super().__init__()
         self._largest = largest
+        self.pictures = InputPictures()
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         if _needs_care(obj):
@@ -71,7 +76,10 @@ class StateSerializer(JsonPlusSerializer):
         if self._largest is not None and len(data) > self._largest:
             fault = f"has {len(data):,} bytes, more than VISUAL_AI_MAX_STATE_BYTES allows; store it elsewhere"
             raise NotKeptError((), fault)
-        return kind, data
+        return self.pictures.cut(kind, data)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return super().loads_typed(self.pictures.restored(*data))
 
     def _refused(self, value: Any) -> tuple[Path, str]:
         """The innermost part that can't be serialized, and why."""
@@ -98,6 +106,11 @@ class StateSerializer(JsonPlusSerializer):
         except (TypeError, ValueError, RecursionError):
             return False
         return True
+
+
+def is_long(value: Any) -> bool:
+    """Whether a value is a text that should not be repeated in each checkpoint."""
+    return isinstance(value, str) and len(value) > LONGEST_INLINE
 
 
 def fits_inline(value: Any) -> bool:

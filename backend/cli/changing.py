@@ -1,4 +1,4 @@
-"""`run`, `cancel` and `retry`: commands that start or change runs."""
+"""`run`, `cancel`, `retry` and `logout --everywhere`: commands that change something."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from backend.cli import logins
 from backend.cli.connection import Backend, Backoff
 from backend.cli.errors import SUCCESS, CliError, Unreachable
 from backend.cli.inputs import local_picture, parse_pairs, read_object
@@ -130,3 +131,20 @@ class ChangeRun:
             elif self._then is None:
                 print(json.dumps(response))
         return SUCCESS if self._then is None else await self._then(backend)
+
+
+class SignOutEverywhere:
+    """Ends all sessions of the user who is signed in, or of another one."""
+
+    def __init__(self, username: str | None, *, service_tokens: bool) -> None:
+        self._username = username
+        self._service_tokens = service_tokens
+
+    async def __call__(self, backend: Backend) -> int:
+        """End them."""
+        name = quote(self._username, safe="") if self._username is not None else "me"
+        await backend.post(f"/users/{name}/sign-out", params={"service_tokens": self._service_tokens})
+        if self._username is None:
+            logins.forget(backend.target.url)
+        say(f"Signed {self._username or 'you'} out everywhere.")
+        return SUCCESS

@@ -222,6 +222,61 @@ def retry(
 
 
 @app.command(rich_help_panel=RUNS)
+def questions(
+    state: Annotated[str, typer.Option(help="open, answered or closed.", metavar="STATE")] = "open",
+    mine: Annotated[bool, typer.Option("--mine", help="Only those assigned to you.")] = False,
+    dag_id: Annotated[str | None, typer.Option("--dag", help="Only of this workflow.", metavar="DAG_ID")] = None,
+    dag_run_id: Annotated[str | None, typer.Option("--run", help="Only of this run.", metavar="DAG_RUN_ID")] = None,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """List what runs wait for from people, oldest first."""
+    from backend.cli.questions import ListQuestions
+    from backend.cli.session import run_action
+
+    query: dict[str, object] = {"state": state, "dag_id": dag_id, "dag_run_id": dag_run_id}
+    given = {name: value for name, value in query.items() if value is not None}
+    run_action(url, token, lambda: ListQuestions(given | ({"mine": True} if mine else {}), as_json=as_json))
+
+
+@app.command(rich_help_panel=RUNS)
+def answer(
+    question_id: Annotated[str, typer.Argument(help="The question's id, as printed by `questions`.", metavar="ID")],
+    text: Annotated[str | None, typer.Argument(help="The answer, as text.", metavar="[TEXT]")] = None,
+    value: Annotated[str | None, typer.Option("--json-answer", help="The answer, as JSON.", metavar="JSON")] = None,
+    approve: Annotated[bool, typer.Option("--approve", help="Approve what the agent is about to do.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Reject it.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Answer a question, once and for all; the run goes on from there."""
+    from backend.cli.inputs import answer_body
+    from backend.cli.questions import AnswerQuestion
+    from backend.cli.session import run_action
+
+    run_action(
+        url, token, lambda: AnswerQuestion(question_id, answer_body(text, value, approve, reject), as_json=as_json)
+    )
+
+
+@app.command(rich_help_panel=RUNS)
+def assign(
+    question_id: Annotated[str, typer.Argument(help="The question's id, as printed by `questions`.", metavar="ID")],
+    users: Annotated[list[str], typer.Argument(help="Airflow users who shall answer it.", metavar="USER...")],
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Hand a question on to others; only they and Admins may answer it then."""
+    from backend.cli.questions import AssignQuestion
+    from backend.cli.session import run_action
+
+    run_action(url, token, lambda: AssignQuestion(question_id, users, as_json=as_json))
+
+
+@app.command(rich_help_panel=RUNS)
 def login(
     username: Annotated[
         str | None, typer.Option("--username", "-u", help="Your Airflow user. Default: prompt for it.", metavar="USER")
@@ -239,8 +294,23 @@ def login(
 
 
 @app.command(rich_help_panel=RUNS)
-def logout(url: Url = None) -> None:
-    """Remove the token that `login` saved."""
-    from backend.cli.session import sign_out
+def logout(
+    everywhere: Annotated[bool, typer.Option("--everywhere", help="Sign out on all devices.")] = False,
+    user: Annotated[
+        str | None, typer.Option(help="Sign another user out on all devices. For Admins.", metavar="USER")
+    ] = None,
+    service_tokens: Annotated[
+        bool, typer.Option("--service-tokens", help="With these two: also revoke the user's service tokens.")
+    ] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Sign out: the token that `login` saved is revoked and removed."""
+    from backend.cli.session import run_action, sign_out
 
-    sign_out(url)
+    if user is None and not everywhere:
+        sign_out(url)
+        return
+    from backend.cli.changing import SignOutEverywhere
+
+    run_action(url, token, lambda: SignOutEverywhere(user, service_tokens=service_tokens))

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 from urllib.parse import quote
@@ -49,6 +49,10 @@ class Backoff:
         self._failing_since, self._next = None, _FIRST_WAIT
 
 
+_PAGE = 200
+"""Entries of a list that one request asks for."""
+
+
 class Backend:
     """A backend as one user sees it. Use it as an asynchronous context manager; it can be entered more than once.
 
@@ -78,6 +82,20 @@ class Backend:
     async def get(self, path: str, **request: Any) -> dict[str, Any]:
         """Return the JSON object at `path`. Raises `Refused`, `Unreachable` or `SignInNeeded`."""
         return await self._ask("GET", path, **request)
+
+    async def entries(
+        self, path: str, name: str, query: Mapping[str, Any], *, most: int | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the entries of the list `name` at `path`, page by page, at most `most`. Raises the same as `get`."""
+        left, cursor = most, None
+        while left is None or left > 0:
+            limit = _PAGE if left is None else min(left, _PAGE)
+            page = await self.get(path, params={**query, "limit": limit, **({"cursor": cursor} if cursor else {})})
+            for entry in page[name]:
+                yield entry
+            left, cursor = None if left is None else left - len(page[name]), page["next_cursor"]
+            if cursor is None:
+                return
 
     async def post(self, path: str, **request: Any) -> dict[str, Any]:
         """Send a request that changes something; return the response's JSON object. Raises the same as `get`."""
@@ -117,6 +135,22 @@ class Backend:
         self._token = login.token
         return login
 
+    async def put(self, path: str, **request: Any) -> dict[str, Any]:
+        """Replace what is at `path`; return the response's JSON object. Raises the same as `get`."""
+        if self._token is None:
+            await self._renew("This command needs a token.")
+        return await self._ask("PUT", path, **request)
+
+    async def delete(self, path: str) -> dict[str, Any]:
+        """Delete what is at `path`; return the response's JSON object. Raises the same as `get`."""
+        if self._token is None:
+            await self._renew("This command needs a token.")
+        return await self._ask("DELETE", path)
+
+    async def sign_out(self) -> None:
+        """Revoke the current token. Raises `Refused` and `Unreachable`."""
+        await self._send("POST", "/auth/logout", headers=self._authorization)
+
     async def _ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         headers = request.pop("headers", {})
         try:
@@ -134,6 +168,8 @@ class Backend:
             raise _lost(self.target.url, error) from error
         if not response.is_success:
             raise _failure(response, self.target.url)
+        if response.status_code == httpx.codes.NO_CONTENT:
+            return {}
         try:
             answer = response.json()
         except ValueError:

@@ -1,4 +1,4 @@
-"""A run's input as given on the command line."""
+"""A run's input, and answers to its questions, as given on the command line."""
 
 import json
 import re
@@ -12,17 +12,17 @@ from backend.cli.errors import CliError
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
-def read_object(source: str) -> dict[str, Any]:
-    """Return the JSON object in a file, or on standard input for `-`. Raises `CliError`."""
+def read_object(source: str, option: str = "--input-json") -> dict[str, Any]:
+    """Return the JSON object in a file, or on standard input for `-`. Raises `CliError` naming the option."""
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text()
         value = json.loads(text)
     except OSError as error:
-        raise CliError(f"--input-json: {source} can't be read: {error.strerror}") from error
+        raise CliError(f"{option}: {source} can't be read: {error.strerror}") from error
     except ValueError as error:
-        raise CliError(f"--input-json: {source} is not valid JSON: {error}") from error
+        raise CliError(f"{option}: {source} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CliError(f"--input-json: {source} does not contain a JSON object")
+        raise CliError(f"{option}: {source} does not contain a JSON object")
     return value
 
 
@@ -73,3 +73,18 @@ def _types(schema: Any) -> set[str]:
         for alternative in schema.get(alternatives) or []:
             types |= _types(alternative)
     return types
+
+
+def answer_body(text: str | None, as_json: str | None, approve: bool, reject: bool) -> dict[str, Any]:
+    """The body of an answer, which is given in one of four ways. Raises `CliError`."""
+    given = [text is not None, as_json is not None, approve, reject]
+    if sum(given) != 1:
+        raise CliError("give either the answer's TEXT, --json-answer, --approve or --reject")
+    if approve or reject:
+        return {"decision": "approve" if approve else "reject"}
+    if as_json is None:
+        return {"answer": text}
+    try:
+        return {"answer": json.loads(as_json)}
+    except ValueError as error:
+        raise CliError(f"--json-answer: not valid JSON: {error}") from error

@@ -11,19 +11,16 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from backend.cli import formatting
 from backend.cli.connection import SILENCE, Backend, Backoff, run_path
 from backend.cli.errors import SUCCESS, CliError, Unreachable
 from backend.cli.formatting import safe
 from backend.cli.session import say
+from backend.cli.tables import print_table
 from backend.core.log_text import as_text
 from backend.core.states import RUN_STATES
 
-_PAGE = 200
 _AGO = re.compile(r"(\d{1,6})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _COLUMNS = ("WORKFLOW", "RUN", "STATE", "DONE", "QUEUED", "TOOK", "TOKENS", "COST", "USER")
@@ -43,19 +40,22 @@ class Filters:
         """The query parameters. Raises `CliError` for an invalid filter."""
         if unknown := sorted({*self.states} - {*RUN_STATES}):
             raise CliError(f"--state: {unknown[0]!r} is not one of {', '.join(RUN_STATES)}")
-        given = {"dag_id": self.dag_id, "state": self.states or None, "user_id": self.user_id, "since": self._moment()}
+        since = moment_of(self.since, "--since")
+        given = {"dag_id": self.dag_id, "state": self.states or None, "user_id": self.user_id, "since": since}
         return {name: value for name, value in given.items() if value is not None}
 
-    def _moment(self) -> str | None:
-        if self.since is None:
-            return None
-        if ago := _AGO.fullmatch(self.since):
-            return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
-        try:
-            return datetime.fromisoformat(self.since).astimezone().isoformat()
-        except ValueError:
-            detail = "is neither a time like 2026-01-31T12:00 nor an age like 30m, 24h or 7d"
-            raise CliError(f"--since: {self.since!r} {detail}") from None
+
+def moment_of(given: str | None, option: str) -> str | None:
+    """The moment of an ISO 8601 time or an age: `30m`, `24h`, `7d`. Raises `CliError` naming the option."""
+    if given is None:
+        return None
+    if ago := _AGO.fullmatch(given):
+        return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
+    try:
+        return datetime.fromisoformat(given).astimezone().isoformat()
+    except ValueError:
+        detail = "is neither a time like 2026-01-31T12:00 nor an age like 30m, 24h or 7d"
+        raise CliError(f"{option}: {given!r} {detail}") from None
 
 
 class ListRuns:
@@ -69,25 +69,14 @@ class ListRuns:
     async def __call__(self, backend: Backend) -> int:
         """Print the runs; as JSON, each one as soon as its page arrives."""
         found: list[dict[str, Any]] = []
-        async for execution in self._pages(backend):
+        async for execution in backend.entries("/workflow-status", "executions", self._query, most=self._limit):
             if self._as_json:
                 print(json.dumps(execution))
             else:
                 found.append(execution)
         if not self._as_json:
-            _print_table([_cells(execution) for execution in found])
+            print_table(_COLUMNS, [_cells(execution) for execution in found], wrapped=(0, 1, 8), nothing="No runs.")
         return SUCCESS
-
-    async def _pages(self, backend: Backend) -> AsyncIterator[dict[str, Any]]:
-        remaining, cursor = self._limit, None
-        while remaining > 0:
-            query = self._query | {"limit": min(remaining, _PAGE)} | ({"cursor": cursor} if cursor else {})
-            page = await backend.get("/workflow-status", params=query)
-            for execution in page["executions"]:
-                yield execution
-            remaining, cursor = remaining - len(page["executions"]), page["next_cursor"]
-            if cursor is None:
-                return
 
 
 class ShowResult:
@@ -188,20 +177,3 @@ def _cells(execution: dict[str, Any]) -> tuple[str, ...]:
         formatting.cost(execution["cost_usd"]), execution["user_id"] or formatting.NOTHING,
     )  # fmt: skip
     return tuple(safe(cell) for cell in cells)
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    if not rows:
-        say("No runs.")
-        return
-    if not sys.stdout.isatty():  # uncut, whatever the width
-        widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-        for row in (_COLUMNS, *rows):
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in _COLUMNS:
-        table.add_column(name, overflow="fold", no_wrap=name not in ("WORKFLOW", "RUN", "USER"))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)

@@ -45,10 +45,21 @@ def sign_in(url: str | None, username: str | None, password: str | None) -> None
 
 
 def sign_out(url: str | None) -> None:
-    """Remove the saved token."""
+    """Revoke the saved token and remove it, even if the backend doesn't answer."""
     with _reporting_errors():
         target = find_target(url, None)
+        login = logins.load(target.url)
+        if login is not None:
+            try:
+                asyncio.run(_revoke(Backend(target)))
+            except CliError as error:
+                say(f"The token could not be revoked: {error.message}", style="yellow")
         say("Signed out." if logins.forget(target.url) else f"You were not signed in at {target.url}.")
+
+
+async def _revoke(backend: Backend) -> None:
+    async with backend:
+        await backend.sign_out()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The state of a run, assembled from its events."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,11 @@ from backend.cli.event_stream import Reset, StreamEvent
 
 KEPT_TEXT = 2_000
 """How many characters are kept of an agent's answer."""
+
+GROUPED = 10
+"""Up to this many instances of a mapped task are shown one by one; more are counted by state."""
+
+FAILED = frozenset({"failed", "upstream_failed"})
 
 Data = Mapping[str, Any]
 
@@ -89,6 +95,20 @@ class Task:
         return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
 
 
+@dataclass(slots=True)
+class LargeTask:
+    """The instances of a mapped task that has too many to show each."""
+
+    task_id: str
+    tasks: list[Task]
+
+    @property
+    def summary(self) -> str:
+        """How many instances it has, by state."""
+        counts = Counter(task.state or "not started" for task in self.tasks).most_common()
+        return f"{len(self.tasks):,} instances: {', '.join(f'{count:,} {state}' for state, count in counts)}"
+
+
 class Timeline:
     """One run. Events may be repeated, also as a current state: the latest event about each part counts."""
 
@@ -108,6 +128,7 @@ class Timeline:
         self.started_at: str | None = None
         self.finished_at: str | None = None
         self.tasks: dict[tuple[str, int], Task] = {}
+        self._instances: Counter[str] = Counter()
         self.errors: list[Data] = []
         """Errors that belong to no task."""
 
@@ -118,6 +139,31 @@ class Timeline:
         for task in self.tasks.values():
             total.add(task.used.tokens, task.used.cost_usd)
         return total
+
+    def is_large(self, task_id: str | None) -> bool:
+        """Whether the task is mapped and has too many instances to show each."""
+        return self._instances[task_id or ""] > GROUPED
+
+    @property
+    def has_large(self) -> bool:
+        """Whether any task is."""
+        return any(map(self.is_large, self._instances))
+
+    def parts(self) -> list[Task | LargeTask]:
+        """All task instances, in the order in which they became known; those of a large mapped task as a group."""
+        found: dict[Any, Task | LargeTask] = {}
+        for key, task in self.tasks.items():
+            if not self.is_large(task.task_id):
+                found[key] = task
+            elif isinstance(group := found.setdefault(task.task_id, LargeTask(task.task_id, [])), LargeTask):
+                group.tasks.append(task)
+        return list(found.values())
+
+    def add_missing(self, tasks: Iterable[Data]) -> None:
+        """Add the task instances that no event has reported: the current state of a large run has not all of them."""
+        for data in tasks:
+            if (str(data["task_id"]), int(data["map_index"])) not in self.tasks:
+                self._task_state(data)
 
     def apply(self, event: StreamEvent | Reset) -> None:
         """Update the state with an event."""
@@ -151,7 +197,10 @@ class Timeline:
 
     def _task(self, data: Data) -> Task:
         key = (str(data["task_id"]), int(data.get("map_index", -1)))
-        return self.tasks.setdefault(key, Task(*key))
+        if key not in self.tasks:
+            self.tasks[key] = Task(*key)
+            self._instances[key[0]] += 1
+        return self.tasks[key]
 
     def _task_state(self, data: Data) -> None:
         task = self._task(data)

@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from backend.cli import formatting
 from backend.cli.formatting import first_line, last_line, safe
-from backend.cli.timeline import Agent, Data, Node, Task, Timeline
+from backend.cli.timeline import FAILED, Agent, Data, LargeTask, Node, Task, Timeline
 
 FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed", "cancelled"})
 _ACTIVE = frozenset({"running", "deferred", "restarting", "up_for_retry", "up_for_reschedule"})
@@ -25,6 +25,9 @@ _SYMBOLS = {"success": "✓", "failed": "✗", "cancelled": "■", "running": "�
           "upstream_failed": "✗", "skipped": "–", "awaiting_input": "?"}  # fmt: skip
 _ASCII_SYMBOLS = {"success": "+", "failed": "x", "cancelled": "#", "running": ">", "deferred": ">", "up_for_retry": "~",
                 "upstream_failed": "x", "skipped": "-", "awaiting_input": "?"}  # fmt: skip
+
+_NAMED_FAILED, _NAMED_ACTIVE = 5, 3
+"""How many instances of a large mapped task are named: failed ones, and active ones."""
 
 _HEAD = 3
 """How many lines there are above the tree: name, progress bar, root."""
@@ -71,32 +74,37 @@ class _Painter:
     def tree(self, height: int) -> RenderableType:
         """The most detailed tree of at most `height` lines. If even the least detailed one is taller, it keeps
         only the most urgent tasks: active ones, then failed ones."""
-        tasks = list(self._timeline.tasks.values())
+        parts = self._timeline.parts()
         height -= len(self._timeline.errors[-3:])
         for detail in (3, 2, 1, 0):
-            lines = {task.key: list(self._lines(task, detail)) for task in tasks}
+            lines = {index: list(self._lines(part, detail)) for index, part in enumerate(parts)}
             if sum(map(len, lines.values())) <= height:
                 break
         else:
             height -= 1  # for the line that counts the hidden tasks
-            for task in sorted(tasks, key=_urgency):
-                height -= len(lines[task.key])
+            for index in sorted(lines, key=lambda index: _urgency(parts[index])):
+                height -= len(lines[index])
                 if height < 0:
-                    del lines[task.key]
+                    del lines[index]
         root = Tree("", hide_root=True)
         branches = [root]
         for depth, line in chain.from_iterable(lines.values()):
             del branches[depth + 1 :]
             branches.append(branches[depth].add(line))
-        if hidden := [task.state or "not started" for task in tasks if task.key not in lines]:
+        hidden = [task.state or "not started" for index in range(len(parts)) if index not in lines
+                  for task in _instances(parts[index])]  # fmt: skip
+        if hidden:
             counted = ", ".join(f"{number} {state}" for state, number in Counter(hidden).most_common())
             root.add(_cut(Text(f"and {len(hidden)} more: {counted}", style="dim")))
         for error in self._timeline.errors[-3:]:
             root.add(self._error(error))
         return root
 
-    def _lines(self, task: Task, detail: int) -> Iterator[tuple[int, Text]]:
+    def _lines(self, task: Task | LargeTask, detail: int) -> Iterator[tuple[int, Text]]:
         """A task's lines with their depths. Detail 3: all nodes; 2: running nodes; 1: agents of active tasks only."""
+        if isinstance(task, LargeTask):
+            yield from self._group(task, detail)
+            return
         yield 0, self._task(task)
         active = task.state not in FINISHED
         for agent in task.agents.values():
@@ -111,6 +119,20 @@ class _Painter:
                 yield 2, Text(last_line(agent.text, self._width - 14), style="dim italic", no_wrap=True)
         for error in task.errors[-3 if detail >= 2 else -1 :]:
             yield 1, self._error(error)
+
+    def _group(self, group: LargeTask, detail: int) -> Iterator[tuple[int, Text]]:
+        """A large mapped task: its instances by state and, from detail 1, failed and active ones by name."""
+        first = min(group.tasks, key=_urgency_of_task)
+        line = self._symbol(first.state).append(safe(group.task_id), style="bold")
+        yield 0, _cut(line.append(f"  {group.summary}", _style(first.state or "")))
+        for states, most, rest in ((FAILED, _NAMED_FAILED, "failed"), (_ACTIVE, _NAMED_ACTIVE, "active")):
+            named = [task for task in group.tasks if task.state in states] if detail else []
+            for task in named[:most]:
+                yield 1, self._task(task)
+                for error in task.errors[-1:]:
+                    yield 2, self._error(error)
+            if len(named) > most:
+                yield 1, _cut(Text(f"and {len(named) - most:,} more {rest}", style="dim"))
 
     def _task(self, task: Task) -> Text:
         state = task.state or "not started"
@@ -160,10 +182,18 @@ def error_text(error: Data) -> str:
     return f"{whose}{error['category']}: {error['message']} ({error['action']}{then})"
 
 
-def _urgency(task: Task) -> int:
+def _instances(part: Task | LargeTask) -> list[Task]:
+    return part.tasks if isinstance(part, LargeTask) else [part]
+
+
+def _urgency(part: Task | LargeTask) -> int:
+    return min(map(_urgency_of_task, _instances(part)))
+
+
+def _urgency_of_task(task: Task) -> int:
     if task.state in _ACTIVE:
         return 0
-    return 1 if task.state in ("failed", "upstream_failed") else 2 if task.state not in FINISHED else 3
+    return 1 if task.state in FAILED else 2 if task.state not in FINISHED else 3
 
 
 def _style(state: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -11,11 +12,17 @@ from rich.live import Live
 
 from backend.cli import formatting
 from backend.cli.event_stream import Lost, Reset, StreamEvent
-from backend.cli.timeline import Timeline
+from backend.cli.timeline import FAILED, LargeTask, Timeline
 from backend.cli.tree import draw, error_text
 
 REFRESH_SECONDS = 0.125
 """How often a changing tree is redrawn; an unchanged one is redrawn every second, for its durations."""
+
+COUNT_SECONDS = 5.0
+"""How often the instances of large mapped tasks are counted in lines."""
+
+NAMED = 10
+"""How many failures of each of them have lines of their own."""
 
 
 class View:
@@ -98,12 +105,18 @@ class TreeView(View):
 
 
 class LineView(View):
-    """Prints a line for each change, without the agents' answers."""
+    """Prints a line for each change, without the agents' answers. Of a run with large mapped tasks, it prints the
+    progress and how many instances are in which state from time to time, and the first failures."""
 
     def __init__(self, timeline: Timeline) -> None:
         super().__init__(timeline)
         self._printed: dict[Any, Any] = {}
         self._lost = False
+        self._named: Counter[str] = Counter()
+        """Failures that were named of each large mapped task."""
+        self._uncounted = False
+        """Something has changed in a large mapped task since its instances were counted."""
+        self._counted = 0.0
 
     def show(self, item: StreamEvent | Lost | Reset) -> None:
         """Print what has changed."""
@@ -118,10 +131,15 @@ class LineView(View):
             self._print("Reconnected.", error=True)
             self._lost = False
         data = item.data
+        if self._timeline.is_large(data.get("task_id")) and not self._to_be_named(item):
+            self._uncounted = True
+            return
         match item.type:
             case "workflow_update":
-                done = f"{data['state']}  {data['progress']} %  {data['tasks_done']}/{data['tasks_total']} tasks"
-                self._once("run", (done, data.get("attempt")), f"run  {done}")
+                if not self._timeline.has_large or data.get("finished_at") is not None:
+                    self._count()
+                else:
+                    self._uncounted = True
             case "task_update":
                 task = _place(data)
                 if data["state"] is not None:
@@ -136,6 +154,27 @@ class LineView(View):
                 self._once(("error", json.dumps(data, sort_keys=True)), True, f"{where}error  {error_text(data)}")
             case "gap":
                 self._print(gap_text(item), error=True)
+
+    def refresh(self) -> None:
+        """Count what has changed in large mapped tasks, from time to time."""
+        if self._uncounted and time.monotonic() - self._counted >= COUNT_SECONDS:
+            self._count()
+
+    def _count(self) -> None:
+        self._uncounted, self._counted = False, time.monotonic()
+        for part in self._timeline.parts():
+            if isinstance(part, LargeTask):
+                self._once(("task", part.task_id), part.summary, f"{part.task_id}  {part.summary}")
+        run = self._timeline
+        done = f"{run.state}  {run.progress} %  {run.tasks_done}/{run.tasks_total} tasks"
+        self._once("run", (done, run.attempt), f"run  {done}")
+
+    def _to_be_named(self, event: StreamEvent) -> bool:
+        """Whether an event of a large mapped task is one of its first failures."""
+        if event.type != "error" and not (event.type == "task_update" and event.data["state"] in FAILED):
+            return False
+        self._named[event.data["task_id"]] += 1
+        return self._named[event.data["task_id"]] <= NAMED
 
     def _agent(self, data: dict[str, Any]) -> None:
         name = f"{_place(data)} / {data['agent']}" + (f" / {data['node']}" if data.get("node") else "")

@@ -11,7 +11,7 @@ from rich.console import Console
 from backend.cli import formatting
 from backend.cli.connection import Backend, run_path
 from backend.cli.errors import EXIT_CODES, NO_RESPONSE, CliError
-from backend.cli.event_stream import EventStream
+from backend.cli.event_stream import EventStream, Reset, StreamEvent
 from backend.cli.session import command_line, say
 from backend.cli.timeline import Timeline
 from backend.cli.views import REFRESH_SECONDS, JsonView, LineView, TreeView, View
@@ -61,15 +61,32 @@ class Watch:
 
     async def _show_events(self, backend: Backend) -> None:
         self._view.begin()
+        incomplete = False
         refreshing = asyncio.create_task(self._refresh())
         try:
             async for item in self._stream.events(backend):
+                if isinstance(item, Reset):
+                    incomplete = True
                 self._view.show(item)
+                if incomplete and isinstance(item, StreamEvent) and item.seq is not None:  # the state's last event
+                    incomplete = False
+                    await self._complete(backend)
         finally:
             refreshing.cancel()
             with suppress(asyncio.CancelledError):
                 await refreshing
             self._view.end()
+
+    async def _complete(self, backend: Backend) -> None:
+        """Read the task instances that the current state of a large run leaves out."""
+        run, cursor = self._timeline, None
+        while len(run.tasks) < run.tasks_total:
+            query = {"limit": 200, **({"cursor": cursor} if cursor else {})}
+            page = await backend.get(run_path(run.dag_id, run.dag_run_id, "/tasks"), params=query)
+            run.add_missing(page["tasks"])
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
 
     async def _refresh(self) -> None:
         while True:
@@ -139,7 +156,7 @@ def _show_result(result: Any) -> None:
 def _answer(result: Any) -> str:
     """The part of a result to read first: a team's summary, an agent's answer, or else its whole output."""
     found = result if isinstance(result, dict) else {}
-    if found.get("truncated") is True and "excerpt" in found:
+    if found.get("truncated") is True and str(found.get("url")).startswith("/workflow-status/"):
         return f"{found['excerpt']}\n… the first of {formatting.size(found['bytes'])}"
     output = found.get("output", result)
     fields = output if isinstance(output, dict) else {}

@@ -20,6 +20,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from backend.clients.airflow_runs import decode_run, decode_runs
 from backend.core.jsonable import loads
 from backend.core.large_values import LARGE, in_thread
+from backend.core.process_secrets import process_secrets
+from backend.core.redaction import hide, redact_text
 from backend.core.settings import Settings
 
 T = TypeVar("T")
@@ -98,10 +100,35 @@ class AirflowClient:
         answer = await self._send("POST", "/auth/token", token=None, json={"username": username, "password": password})
         return str(answer["access_token"])
 
-    async def user_roles(self, username: str) -> list[str]:
-        """The names of a user's FAB roles."""
-        answer = await self._read("GET", f"/auth/fab/v1/users/{_segment(username)}")
-        return [str(role["name"]) for role in answer.get("roles") or []]
+    async def username(self, token: str) -> str | None:
+        """The name of the user whom a token belongs to, as Airflow spells it; None if this Airflow doesn't say."""
+        try:
+            return str((await self._read("GET", "/ui/auth/me", token=token))["username"])
+        except AirflowRefused as refused:
+            if refused.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+
+    async def user(self, username: str) -> dict[str, Any]:
+        """A user (FAB), by any spelling of the name: `username`, `active`, `created_on`, and `roles` with their names.
+
+        Raises `AirflowRefused` with 404 if there is none.
+        """
+        return await self._read("GET", f"/auth/fab/v1/users/{_segment(username)}")
+
+    async def list_users(self) -> list[dict[str, Any]]:
+        """All users, as `user` returns each; one call per 100. One may be missing if others are deleted meanwhile."""
+        return await self._pages("GET", "/auth/fab/v1/users", "users", params={"order_by": "id"})
+
+    async def role_permissions(self, role: str) -> list[tuple[str, str]]:
+        """The permissions of a role, as pairs of action and resource; none if there is no such role any more."""
+        try:
+            answer = await self._read("GET", f"/auth/fab/v1/roles/{_segment(role)}")
+        except AirflowRefused as refused:
+            if refused.status == httpx.codes.NOT_FOUND:
+                return []
+            raise
+        return [(str(one["action"]["name"]), str(one["resource"]["name"])) for one in answer.get("actions") or []]
 
     async def health(self) -> dict[str, Any]:
         """The health of each component, as `/monitor/health` reports it."""
@@ -159,6 +186,11 @@ class AirflowClient:
         path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{_segment(task_id)}/xcomEntries/return_value"
         return (await self._read("GET", path, params={"map_index": map_index}))["value"]
 
+    async def xcom_text(self, dag_id: str, dag_run_id: str, task_id: str, map_index: int) -> bytes:
+        """The same as the JSON text of an object with the `value`, which may be large."""
+        path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{_segment(task_id)}/xcomEntries/return_value"
+        return await self._read_as(bytes, "GET", path, params={"map_index": map_index})
+
     @asynccontextmanager
     async def task_log(
         self, dag_id: str, dag_run_id: str, task_id: str, map_index: int, try_number: int, *, token: str | None
@@ -201,6 +233,12 @@ class AirflowClient:
         }
         path = f"/api/v2/dags/{_segment(dag_id)}/clearTaskInstances"
         return await self._send("POST", path, token=token or await self._token(), json=body)
+
+    async def respond(self, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, chosen: str) -> None:
+        """Answer what a task asked Airflow to wait for, which wakes the task. Not safe to repeat: Airflow takes one
+        response, and refuses another with 409."""
+        path = f"{_run_path(dag_id, dag_run_id)}/taskInstances/{_segment(task_id)}/{map_index}/hitlDetails"
+        await self._read("PATCH", path, json={"chosen_options": [chosen], "params_input": {}})
 
     async def runs_updated_since(self, moment: datetime) -> list[dict[str, Any]]:
         """All runs of all DAGs that changed at or after `moment`, oldest change first."""
@@ -363,7 +401,9 @@ def _check(response: httpx.Response) -> None:
     if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
         raise AirflowUnavailable(f"Airflow answered {response.status_code}")
     if response.status_code >= httpx.codes.BAD_REQUEST:
-        raise AirflowRefused(response.status_code, _detail(response))
+        # Airflow may repeat what it was sent, and clients are shown its reason.
+        detail = hide(redact_text(_detail(response), limit=2_000), process_secrets())
+        raise AirflowRefused(response.status_code, detail)
 
 
 async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:

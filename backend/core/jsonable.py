@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -27,6 +28,9 @@ Path = tuple[str | int, ...]
 
 _REPLACEMENT = "\ufffd"
 _NUL = "\\u0000"
+
+_LARGE_FLOAT = re.compile(r"e\+\d{2,3}[,\]}]|e\+\d{2,3}$")
+_TEXT_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d(?:\.\d+)?e\+\d+')
 
 _LONG_NUMBER = re.compile(r"\d{20}")
 
@@ -137,6 +141,8 @@ def _encodable(text: str) -> bool:
 def dumps(value: Any) -> str:
     """Compact JSON text that `jsonb` accepts, with U+FFFD for NUL characters and unpaired surrogates.
 
+    `jsonb` keeps all numbers of 64 bits exactly but one: negative zero becomes zero.
+
     Raises `ValueError` or `TypeError` for what can't be converted at all, such as a list that contains itself; what
     `redact` and `to_json` return always can.
     """
@@ -145,7 +151,20 @@ def dumps(value: Any) -> str:
     except (orjson.JSONEncodeError, RecursionError):
         # Keys that are no texts, integers beyond 64 bits, halves of surrogate pairs, nests of more than 254 levels.
         encoded = json.dumps(to_jsonable(value), separators=(",", ":"), ensure_ascii=False)
-    return _whole(_without_nul(encoded))
+    return _whole(_without_nul(_with_points(encoded)))
+
+
+def _with_points(encoded: str) -> str:
+    """JSON text with 1e22 as `10000000000000000000000.0`: jsonb keeps no exponents, but it keeps digits after a point,
+    without which readers take the number for an integer. The digits of 1e23, as an integer, are another number.
+    """
+    if _LARGE_FLOAT.search(encoded) is None:
+        return encoded
+    return _TEXT_OR_LARGE_FLOAT.sub(_with_point, encoded)
+
+
+def _with_point(found: re.Match[str]) -> str:
+    return found[0] if found[0].startswith('"') else f"{Decimal(found[0]):f}.0"
 
 
 def _without_nul(encoded: str) -> str:
@@ -162,7 +181,7 @@ def _without_nul(encoded: str) -> str:
 
 
 def loads_stored(text: bytes | str) -> Any:
-    """The value of JSON text from PostgreSQL, which writes 1e22 as an integer of 23 digits.
+    """The value of JSON text from PostgreSQL, in which earlier releases stored 1e22 as an integer of 23 digits.
 
     No integer that large can be stored, so it becomes the floating-point number that it was.
     """

@@ -14,8 +14,8 @@ _GROUP_END = "::endgroup::"
 def as_text(line: bytes) -> str:
     """One line of Airflow's newline-delimited JSON as text: time, level, logger, event and further fields.
 
-    A traceback takes more lines. The end of a group becomes an empty text; a line that isn't a JSON object is returned
-    as it is.
+    A traceback takes more lines, and so does a message of several, which are indented: what a model wrote can't pass
+    for an entry. The end of a group becomes an empty text; a line that isn't a JSON object is returned as it is.
     """
     try:
         entry = json.loads(line)
@@ -30,7 +30,11 @@ def as_text(line: bytes) -> str:
         return ""
     shown = [part for part in (*head, event.removeprefix(_GROUP)) if part]
     shown += [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in rest.items()]
-    return "\n".join([" ".join(shown), *_traceback(errors)])
+    return "\n".join([_one_entry(" ".join(shown)), *_traceback(errors)])
+
+
+def _one_entry(text: str) -> str:
+    return text.rstrip("\r\n").replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\n    ")
 
 
 def _traceback(errors: Any) -> list[str]:
@@ -40,5 +44,5 @@ def _traceback(errors: Any) -> list[str]:
             continue
         for frame in error.get("frames") or []:
             shown.append(f"  File {frame.get('filename')!r}, line {frame.get('lineno')}, in {frame.get('name')}")
-        shown.append(f"{error.get('exc_type')}: {error.get('exc_value')}")
+        shown.append(f"{error.get('exc_type')}: {_one_entry(str(error.get('exc_value')))}")
     return shown

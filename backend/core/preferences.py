@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-NotificationEvent = Literal["run_failed", "budget_threshold", "rate_limit_threshold", "alert"]
+NotificationEvent = Literal["run_failed", "budget_threshold", "rate_limit_threshold", "alert", "question"]
 """A run failed; a share of a budget was used; many rate limits were met in a short time; a DAG's `VisualAINotifier` was
-called."""
+called; an agent asks the user something."""
 
 EVENTS: tuple[NotificationEvent, ...] = get_args(NotificationEvent)
 

@@ -5,6 +5,7 @@ Problem
 ├── Forbidden             403  a retry doesn't help
 ├── NotFound              404  a retry doesn't help
 ├── Conflict              409  a retry doesn't help until the conflict is resolved
+├── Gone                  410  a retry doesn't help
 ├── TooLarge              413  send a smaller body
 ├── Invalid               422  `errors` names each field by JSON pointer
 ├── TooManyRequests       429  retry after `retry_after` seconds
@@ -77,6 +78,13 @@ class Conflict(Problem):
 
     status = 409
     title = "Conflict"
+
+
+class Gone(Problem):
+    """What is asked for isn't kept, or not any more."""
+
+    status = 410
+    title = "Gone"
 
 
 class TooLarge(Problem):

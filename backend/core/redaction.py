@@ -82,15 +82,23 @@ def redact(value: Any, *, limit: int | None = None, total: int | None = None) ->
     return _Redaction(limit, total).redact(value)
 
 
+def redact_within(value: Any, size: int) -> tuple[Any, bool]:
+    """What `redact` returns with a limit of `size` characters for all of it, and whether anything was left out."""
+    redaction = _Redaction(size, size)
+    return redaction.redact(value), redaction.cut
+
+
 class _Redaction:
     """One call of `redact`."""
 
-    __slots__ = ("_around", "_left", "_limit")
+    __slots__ = ("_around", "_left", "_limit", "cut")
 
     def __init__(self, limit: int | None, total: int | None) -> None:
         self._limit = limit
         self._left = math.inf if limit is None else total or 10 * limit
         self._around: set[int] = set()
+        self.cut = False
+        """Whether anything was left out for its length."""
 
     def redact(self, value: Any) -> Any:
         self._left -= _PART
@@ -129,7 +137,9 @@ class _Redaction:
     def _text(self, text: str) -> str:
         if self._limit is None:
             return redact_text(text)
-        text = redact_text(text, limit=max(0, min(self._limit, int(self._left))))
+        limit = max(0, min(self._limit, int(self._left)))
+        text = redact_text(text, limit=limit)
+        self.cut = self.cut or len(text) > limit
         self._left -= len(text)
         return text
 
@@ -137,6 +147,7 @@ class _Redaction:
         found: list[Any] = []
         for item in values:
             if self._left <= 0:
+                self.cut = True
                 found.append(f"… ({len(values) - len(found)} more)")
                 break
             found.append(self.redact(item))
@@ -146,6 +157,7 @@ class _Redaction:
         found: dict[str, Any] = {}
         for key, item in values.items():
             if self._left <= 0:
+                self.cut = True
                 found["…"] = f"({len(values) - len(found)} more)"
                 break
             name = key if type(key) is str and key.isascii() else storable(str(key))
@@ -153,6 +165,7 @@ class _Redaction:
             if self._limit is not None:
                 self._left -= min(len(name), _LONGEST_KEY)
                 if len(name) > _LONGEST_KEY:
+                    self.cut = True
                     name = f"{name[:_LONGEST_KEY]}… ({len(name)} characters)"
             found[name] = REDACTED if secret else self.redact(item)
         return found
@@ -206,11 +219,22 @@ def _has_mark(text: str) -> bool:
     return ("-" in lowered or "_" in lowered) and any(mark in lowered for mark in _MARKS)
 
 
+_maskers: list[Callable[[str], str]] = []
+
+
+def mask_with(mask: Callable[[str], str]) -> None:
+    """Have `hide` remove in this process what `mask` removes, too: secrets that somebody else knows by their values."""
+    if mask not in _maskers:
+        _maskers.append(mask)
+
+
 def hide(value: Any, keys: Sequence[str]) -> Any:
-    """A copy of a JSON value without these API keys: a provider may repeat the key that it rejects."""
+    """A copy of a JSON value without these secrets: a provider may repeat the key that it rejects."""
     if isinstance(value, str):
         for key in keys:
             value = value.replace(key, REDACTED)
+        for mask in _maskers:
+            value = mask(value)
         return value
     if isinstance(value, Mapping):
         return {name: hide(item, keys) for name, item in value.items()}

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import lru_cache
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
@@ -64,6 +65,12 @@ class Settings(BaseSettings):
     public_url: str = Field("http://localhost:8000", validation_alias="VISUAL_AI_PUBLIC_URL")
     pages_url: str | None = Field(None, validation_alias="VISUAL_AI_PAGES_URL")
     jwt_secret: SecretStr | None = Field(None, validation_alias="VISUAL_AI_JWT_SECRET")
+    account_check_interval: float = Field(15.0, validation_alias="VISUAL_AI_ACCOUNT_CHECK_INTERVAL", gt=0, le=20)
+    account_grace: float = Field(600.0, validation_alias="VISUAL_AI_ACCOUNT_GRACE", ge=60, le=3600)
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (ip_network("127.0.0.0/8"), ip_network("::1/128")), validation_alias="VISUAL_AI_TRUSTED_PROXIES"
+    )
+    metrics_token: SecretStr | None = Field(None, validation_alias="VISUAL_AI_METRICS_TOKEN", min_length=16)
     token_lifetime: int = Field(12 * 3600, validation_alias="VISUAL_AI_TOKEN_LIFETIME", ge=1, le=30 * 86400)
     local_networks: tuple[IPvAnyNetwork, ...] = Field((), validation_alias="VISUAL_AI_LOCAL_NETWORKS")
     cors_origins: tuple[str, ...] = Field((), validation_alias="VISUAL_AI_CORS_ORIGINS")
@@ -103,6 +110,7 @@ class Settings(BaseSettings):
     langgraph_json: str | None = Field(None, validation_alias="VISUAL_AI_LANGGRAPH_JSON")
 
     event_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_EVENT_RETENTION_DAYS", gt=0)
+    audit_retention_days: int = Field(400, validation_alias="VISUAL_AI_AUDIT_RETENTION_DAYS", ge=90, le=36_500)
     checkpoint_retention_days: float = Field(7.0, validation_alias="VISUAL_AI_CHECKPOINT_RETENTION_DAYS", ge=0)
     checkpoint_history_days: float = Field(1.0, validation_alias="VISUAL_AI_CHECKPOINT_HISTORY_DAYS", ge=0)
 
@@ -112,6 +120,9 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(50_000_000, validation_alias="VISUAL_AI_MAX_IMAGE_PIXELS", ge=1)
     inline_picture_bytes: int = Field(4096, validation_alias="VISUAL_AI_INLINE_PICTURE_BYTES", ge=0)
     model_image_side: int = Field(2048, validation_alias="VISUAL_AI_MODEL_IMAGE_SIDE", ge=64)
+    remote_image_bytes_per_minute: int = Field(
+        200 * 2**20, validation_alias="VISUAL_AI_REMOTE_IMAGE_BYTES_PER_MINUTE", ge=0
+    )
     image_fetch_timeout: float = Field(20.0, validation_alias="VISUAL_AI_IMAGE_FETCH_TIMEOUT", gt=0)
 
     # Webhooks for notifications
@@ -176,6 +187,10 @@ class Settings(BaseSettings):
         """The address of the web page for browsers, without a trailing slash: that of the backend unless it is served
         elsewhere."""
         return (self.pages_url or self.public_url).rstrip("/")
+
+    def question_link(self, question_id: str) -> str:
+        """Where people read and answer a question."""
+        return f"{self.pages_link_base}/inbox/{question_id}"
 
     @property
     def langfuse_url(self) -> str:

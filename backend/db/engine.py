@@ -120,6 +120,16 @@ class Database:
         """
         return await self._run(self._autocommit, function, *args, **kwargs)
 
+    def run_from_thread(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        function: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """The same as `run`, for a thread that may wait, which isn't that of the event `loop`."""
+        return asyncio.run_coroutine_threadsafe(self.run(function, *args, **kwargs), loop).result()
+
     async def close(self) -> None:
         """Close all pooled connections."""
         if self._announcer is not None:
@@ -158,6 +168,16 @@ class ThreadedDatabase(Database):
     ) -> T:
         """Run `function(connection, …)` and commit each of its statements separately."""
         return await self._in_thread(partial(self._execute_autocommit, function, *args, **kwargs))
+
+    def run_from_thread(
+        self,
+        loop: asyncio.AbstractEventLoop,  # noqa: ARG002  # the thread does it itself
+        function: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """The same as `run`, in the thread that calls, which may be that of an event loop."""
+        return self._execute(function, *args, **kwargs)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         running = asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -1,5 +1,6 @@
 """Uploaded images."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
@@ -37,9 +38,21 @@ def add(
     return str(connection.execute(statement.returning(images.c.id)).scalar_one())
 
 
+def is_stored(connection: Connection, user_id: str, sha256: str) -> bool:
+    """Whether the user has stored this image already."""
+    query = select(images.c.id).where(images.c.user_id == user_id, images.c.sha256 == sha256)
+    return connection.execute(query).first() is not None
+
+
 def get(connection: Connection, image_id: str) -> StoredImage | None:
     """The image, if it exists."""
     row = connection.execute(
         select(images.c.user_id, images.c.media_type, images.c.content).where(images.c.id == image_id)
     ).first()
     return StoredImage(row.user_id, row.media_type, bytes(row.content)) if row else None
+
+
+def owners(connection: Connection, image_ids: Collection[str]) -> dict[str, str]:
+    """Who owns each of these images, of those that exist."""
+    found = connection.execute(select(images.c.id, images.c.user_id).where(images.c.id.in_(image_ids)))
+    return {row.id: row.user_id for row in found}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -22,7 +22,7 @@ BOOKKEEPING_SCHEMA = "visual_ai_migrations"
 """Holds the list of applied migrations, in a schema that the roles' rights on `visual_ai` don't cover."""
 
 CHECKPOINT_TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "store")
-"""LangGraph's own tables, which tasks read, write and delete from."""
+"""LangGraph's own tables, which tasks read, write and delete from. The backend reads all but the store."""
 
 _LOCK_KEY = 0x5649_5341_4D49  # arbitrary, but the same in every version
 
@@ -105,15 +105,19 @@ def _create_checkpoint_tables(connection: psycopg.Connection[Any], libpq: str) -
         PostgresSaver(own).setup()
         PostgresStore(own).setup()
         for name in CHECKPOINT_TABLES:
-            own.execute(
-                sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}, {}").format(
-                    sql.Identifier("visual_ai", name), sql.Identifier(BACKEND_ROLE), sql.Identifier(WORKER_ROLE)
-                )
-            )
+            _grant(own, "SELECT, INSERT, UPDATE, DELETE", name, WORKER_ROLE)
+            if name != "store":
+                _grant(own, "SELECT", name, BACKEND_ROLE)
     connection.execute(sql.SQL("DELETE FROM {}").format(table))
     connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(table), [current])
     connection.commit()
     return [current]
+
+
+def _grant(connection: psycopg.Connection[Any], rights: LiteralString, table: str, role: str) -> None:
+    statement = sql.SQL("GRANT {} ON {} TO {}")
+    names = sql.Identifier("visual_ai", table), sql.Identifier(role)
+    connection.execute(statement.format(sql.SQL(rights), *names))
 
 
 def _apply(libpq: str) -> list[str]:

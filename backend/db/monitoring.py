@@ -24,13 +24,14 @@ from sqlalchemy import (
     cast,
     func,
     literal,
-    or_,
     select,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, INTERVAL, TIMESTAMP
 
+from backend.core.roles import Visible
 from backend.core.states import TERMINAL_RUN_STATES
+from backend.db.runs.visible import visible_to
 from backend.db.tables import agent_traces as traces
 from backend.db.tables import workflow_errors as errors
 from backend.db.tables import workflow_executions as executions
@@ -55,9 +56,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which runs count: those that `owner` triggered or that ran for them, further limited by a DAG and a user."""
+    """Which runs count: those that a user sees, further limited by a DAG and a user."""
 
-    owner: str | None = None
+    visible: Visible
     dag_id: str | None = None
     user_id: str | None = None
 
@@ -203,9 +204,7 @@ def _runs_in(window: Window, scope: Scope) -> list[ColumnElement[bool]]:
 
 
 def _scoped(scope: Scope) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if scope.owner is not None:
-        conditions.append(_owned_by(scope.owner))
+    conditions = visible_to(scope.visible)
     if scope.dag_id is not None:
         conditions.append(executions.c.dag_id == scope.dag_id)
     if scope.user_id is not None:
@@ -220,10 +219,6 @@ def _errors_in(window: Window, scope: Scope) -> list[ColumnElement[bool]]:
 def _of_runs(table: FromClause, scope: Scope) -> list[ColumnElement[bool]]:
     conditions = _scoped(scope)
     return [table.c.execution_id.in_(select(executions.c.id).where(*conditions))] if conditions else []
-
-
-def _owned_by(owner: str) -> ColumnElement[bool]:
-    return or_(executions.c.user_id == owner, executions.c.triggered_by == owner)
 
 
 def _run_counts() -> list[ColumnElement[int]]:

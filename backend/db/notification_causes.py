@@ -10,6 +10,7 @@ end (`services/recording/explainer.py`), so such a cause waits for that, for up 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, literal, not_, select, text
 from sqlalchemy.orm import aliased
@@ -114,6 +115,19 @@ def alert(
     payload = {**about_run(execution), "alert": {**place, "message": _short(message)}, "error": error}
     unique = f"alert:{execution['attempt']}:{cause}"
     return _put(connection, execution_id, "alert", unique, payload, user_id=user_id, target=target)
+
+
+def asked(connection: Connection, question: Row) -> None:
+    """The question of this row is for its assignees; without any, for the user of its run."""
+    execution = _execution(connection, question["execution_id"])
+    if execution is None:
+        return
+    names = ("task_id", "map_index", "agent", "kind", "subject", "expires_at")
+    about = {"question_id": str(question["id"]), **{name: question[name] for name in names}}
+    payload = {**about_run(execution), "question": about}
+    for user_id in question["assignees"] or [None]:
+        # Each time that it is asked or handed on, somebody has to know of it.
+        _put(connection, question["execution_id"], "question", f"question:{uuid4()}", payload, user_id=user_id)
 
 
 def budget_shares(connection: Connection, execution_id: str) -> list[float]:

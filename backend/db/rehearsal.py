@@ -12,11 +12,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from backend.core.events import NewEvent
+from backend.core.limits import SPEND
 from backend.core.ratelimit.state import begin
 from backend.core.settings import get_settings
 from backend.core.states import TaskState
 from backend.db import rate_limits
 from backend.db.engine import task_engine
+from backend.db.limits import book, usage
 from backend.db.runs import events, executions, observations, results, takeover, threads, traces
 from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
@@ -54,7 +56,10 @@ def _act(connection: Connection) -> None:
     threads.held(connection, [threads.begin_one(connection, wanted)])
     row = {"id": str(uuid.uuid4()), "state": "success", "started_at": now, "input_tokens": 0, "output_tokens": 0}
     traces.write(connection, [traces.row(place, execution_id=execution_id, **row)])
-    executions.add_usage(connection, [{"id": execution_id, "input_tokens": 1, "output_tokens": 1, "cost_usd": 0}])
+    used = [{"id": execution_id, "input_tokens": 1, "output_tokens": 1, "cost_usd": 0}]
+    executions.add_usage(connection, used)
+    usage.add(connection, used, [])
+    book.any_of(connection, SPEND)
     reported = TryEvents(execution_id, place, [NewEvent("agent_update", {})])
     events.append_from_tries(connection, [reported])
     model = f"rehearsal:{uuid.uuid4()}"

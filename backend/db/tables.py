@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     Double,
     FetchedValue,
     Integer,
@@ -53,6 +54,7 @@ workflow_executions = Table(
     Column("cancel_requested_at", _Time),
     Column("reason", Text),
     Column("waits_for", Text),
+    Column("forked_from", JSONB),
     Column("input_reference", JSONB),
     Column("output_reference", JSONB),
     Column("result_task", Text),
@@ -100,6 +102,9 @@ agent_traces = Table(
     Column("output", JSONB),
     Column("item_index", Integer),
     Column("attempt", Integer, nullable=False),
+    Column("checkpoint_task", Text),
+    Column("input_parts", ARRAY(Text)),
+    Column("output_parts", ARRAY(Text)),
 )
 
 workflow_errors = Table(
@@ -300,4 +305,215 @@ value_pieces = Table(
     Column("start", BigInteger, primary_key=True),
     Column("content", LargeBinary, nullable=False),
     Column("made_at", _Time, nullable=False),
+)
+
+revoked_sessions = Table(
+    "revoked_sessions",
+    metadata,
+    Column("token_id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("expires_at", _Time, nullable=False),
+    Column("revoked_at", _Time, nullable=False),
+)
+
+session_cutoffs = Table(
+    "session_cutoffs",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("not_before", Double, nullable=False),
+    Column("set_by", Text, nullable=False),
+    Column("set_at", _Time, nullable=False),
+)
+
+sign_in_attempts = Table(
+    "sign_in_attempts",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("blocked_until", _Time),
+    Column("last_attempt_at", _Time, nullable=False),
+    Column("last_success_at", _Time),
+)
+
+service_tokens = Table(
+    "service_tokens",
+    metadata,
+    Column("id", _Id, primary_key=True, server_default=FetchedValue()),
+    Column("prefix", Text, nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("account", Text),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("dag_ids", ARRAY(Text)),
+    Column("created_at", _Time, nullable=False),
+    Column("expires_at", _Time, nullable=False),
+    Column("last_used_at", _Time),
+    Column("revoked_at", _Time),
+    Column("revoked_by", Text),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", BigInteger, primary_key=True, server_default=FetchedValue()),
+    Column("occurred_at", _Time, nullable=False, server_default=FetchedValue()),
+    Column("action", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("user_id", Text),
+    Column("role", Text),
+    Column("credential", Text),
+    Column("address", Text),
+    Column("object", Text),
+    Column("details", JSONB, nullable=False),
+    Column("request_id", Text),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+    Column("created_at", _Time, nullable=False),
+)
+
+questions = Table(
+    "questions",
+    metadata,
+    Column("id", _Id, primary_key=True, server_default=FetchedValue()),
+    Column("execution_id", _Id, nullable=False),
+    Column("task_id", Text, nullable=False),
+    Column("map_index", Integer, nullable=False),
+    Column("try_number", Integer, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("node", Text),
+    Column("thread_id", Text, nullable=False),
+    Column("pause", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("content", JSONB),
+    Column("answer_schema", JSONB),
+    Column("asked_at", _Time, nullable=False),
+    Column("expires_at", _Time),
+    Column("assignees", ARRAY(Text), nullable=False),
+    Column("four_eyes", Boolean, nullable=False),
+    Column("answered_at", _Time),
+    Column("answer", JSONB),
+    Column("decision", Text),
+    Column("answered_by", Text),
+    Column("answered_via", Text),
+    Column("idempotency_key", Text),
+    Column("parked_at", _Time),
+    Column("woken_at", _Time),
+    Column("closed_at", _Time),
+    Column("closed_reason", Text),
+    Column("item_index", Integer),
+    Column("notified_at", _Time),
+)
+
+tool_calls = Table(
+    "tool_calls",
+    metadata,
+    Column("execution_id", _Id, nullable=False),
+    Column("task_id", Text, nullable=False),
+    Column("map_index", Integer, nullable=False),
+    Column("try_number", Integer, nullable=False),
+    Column("thread_id", Text, primary_key=True),
+    Column("place", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("call_id", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("tool", Text, nullable=False),
+    Column("arguments", JSONB),
+    Column("claimant", _Id, nullable=False),
+    Column("claimed_at", _Time, nullable=False),
+    Column("finished_at", _Time),
+    Column("state", Text, nullable=False),
+    Column("result", JSONB),
+)
+
+operator_limits = Table(
+    "operator_limits",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("subject_type", Text, nullable=False),
+    Column("subject_name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("amount", Numeric(20, 6), nullable=False),
+    Column("updated_by", Text, nullable=False),
+    Column("updated_at", _Time, nullable=False),
+)
+
+limit_usage = Table(
+    "limit_usage",
+    metadata,
+    Column("period", Text, primary_key=True),
+    Column("starts_on", Date, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("dag_id", Text, primary_key=True),
+    Column("tokens", BigInteger, nullable=False),
+    Column("cost_usd", Numeric(18, 8), nullable=False),
+)
+
+limit_reservations = Table(
+    "limit_reservations",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("execution_id", _Id, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("dag_id", Text, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("cost_usd", Numeric(18, 8), nullable=False),
+    Column("expires_at", _Time, nullable=False),
+)
+
+run_slots = Table(
+    "run_slots",
+    metadata,
+    Column("execution_id", _Id, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("dag_id", Text, nullable=False),
+    Column("expires_at", _Time, nullable=False),
+)
+
+open_streams = Table(
+    "open_streams",
+    metadata,
+    Column("process_id", _Id, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("streams", Integer, nullable=False),
+    Column("seen_at", _Time, nullable=False),
+)
+
+account_roles = Table(
+    "account_roles",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("role", Text, primary_key=True),
+)
+
+dag_teams = Table(
+    "dag_teams",
+    metadata,
+    Column("dag_id", Text, primary_key=True),
+    Column("team", Text, nullable=False),
+)
+
+limit_refusals = Table(
+    "limit_refusals",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("refused", BigInteger, nullable=False),
+)
+
+trigger_windows = Table(
+    "trigger_windows",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("minute", BigInteger, nullable=False),
+    Column("triggers", Integer, nullable=False),
+    Column("previous", Integer, nullable=False),
 )

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, Text, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from backend.core.roles import Dags
 from backend.db.rows import Row, all_rows, first_row, one_row
 from backend.db.tables import workflow_templates as templates
 
@@ -88,9 +89,16 @@ def get_template(connection: Connection, name: str) -> Row | None:
 
 
 def list_templates(
-    connection: Connection, *, dag_id: str | None, active: bool | None, q: str | None, after: str | None, limit: int
+    connection: Connection,
+    *,
+    dags: Dags,
+    dag_id: str | None,
+    active: bool | None,
+    q: str | None,
+    after: str | None,
+    limit: int,
 ) -> list[Row]:
-    """What `get_template` returns, for each template after the name `after`, ordered by name and without definitions.
+    """What `get_template` returns, for each template of `dags` after the name `after`, by name, without definitions.
 
     `q` is searched for in names and descriptions, ignoring case.
     """
@@ -99,6 +107,8 @@ def list_templates(
         names = names.where(templates.c.name > after)
     shown = names.subquery()
     query = select(shown).where(shown.c.place == 1).order_by(shown.c.name).limit(limit)
+    if dags is not None:
+        query = query.where(shown.c.dag_id.in_(sorted(dags)))
     if dag_id is not None:
         query = query.where(shown.c.dag_id == dag_id)
     if active is not None:

@@ -36,7 +36,8 @@ def doctor(
     from backend.core.settings import Settings, SettingsError, get_settings
     from backend.doctor.examination import Examination
     from backend.doctor.report import Report, cleaned
-    from backend.models.resolve import LOCAL_MODELS, PROVIDERS, address_of, check_name, provider_keys, resolve_model
+    from backend.models.hidden_values import provider_keys
+    from backend.models.resolve import LOCAL_MODELS, PROVIDERS, address_of, check_name, resolve_model
 
     logging.disable(logging.WARNING)  # the report says what is found
     warnings.simplefilter("ignore")

@@ -76,8 +76,7 @@ def find_incompleteness(message: AIMessage, *, tools: bool) -> IncompleteAnswerE
     reason = end_of(message)
     cut, text = reason in _CUT, message.text
     known = _known(message, reason)
-    refusal = message.additional_kwargs.get("refusal")
-    if isinstance(refusal, str) and refusal.strip():
+    if refusal := _refusal(message):
         return AnswerRefusedError(f"the model refused to answer: {_excerpt(refusal)}", known=known)
     called = _called(message)
     if tools and (cut_call := _cut_call(message)):
@@ -125,6 +124,14 @@ def was_stopped(message: AIMessage) -> str | None:
     """The reason for which an answer ended early; None if it didn't. For answers to calls that others make."""
     reason = end_of(message)
     return reason if reason in _CUT or (reason and _STOPPED.search(reason)) else None
+
+
+def _refusal(message: AIMessage) -> str:
+    """The model's words for its refusal, "" if there are none: OpenAI's two APIs keep them in different places."""
+    said = [message.additional_kwargs.get("refusal")]
+    if isinstance(message.content, list):
+        said += [part.get("refusal") for part in message.content if isinstance(part, Mapping)]
+    return "".join(words for words in said if isinstance(words, str)).strip()
 
 
 def _called(message: AIMessage) -> list[str]:

@@ -12,21 +12,23 @@ LangChain's class drops parts of an answer that decide whether it is complete, a
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_openai import ChatOpenAI
+from langchain_openai import AzureChatOpenAI, ChatOpenAI
+from langchain_openai.chat_models.base import BaseChatOpenAI
 
 from backend.models.completeness import ARGUMENTS_KEY, REASONED_KEY
 from backend.models.openai_stream import leave_chunks_as_they_come
 from backend.models.openai_usage import readable_usage
 
+_Model = TypeVar("_Model", bound=BaseChatOpenAI)
 _REASONING = ("reasoning_content", "reasoning")
 
 
-class OpenAIChat(ChatOpenAI):
-    """See the module."""
+class _WholeRecord(BaseChatOpenAI):
+    """Keeps the parts of an answer that LangChain's class drops."""
 
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
@@ -45,6 +47,14 @@ class OpenAIChat(ChatOpenAI):
             given = usage.model_dump(warnings=False) if hasattr(usage, "model_dump") else usage
             response.usage = readable_usage(given)
         return super()._create_chat_result(response, generation_info)
+
+
+class OpenAIChat(_WholeRecord, ChatOpenAI):
+    """OpenAI's model. See the module."""
+
+
+class AzureOpenAIChat(_WholeRecord, AzureChatOpenAI):
+    """OpenAI's model as Azure serves it. See the module."""
 
 
 def _kept(delta: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +109,15 @@ class _Opening:
 
 def openai_chat(name: str, **arguments: Any) -> OpenAIChat:
     """Build the model of that name. `arguments` are those of `ChatOpenAI`."""
-    model = OpenAIChat(model=name, **arguments)
+    return _whole(OpenAIChat(model=name, **arguments))
+
+
+def azure_openai_chat(name: str, **arguments: Any) -> AzureOpenAIChat:
+    """Build the model of that name, which is also its deployment's. `arguments` are those of `AzureChatOpenAI`."""
+    return _whole(AzureOpenAIChat(model=name, **arguments))
+
+
+def _whole(model: _Model) -> _Model:
     leave_chunks_as_they_come(model)
     model.root_async_client = _PlainClient(model.root_async_client, model.async_client)
     return model

@@ -24,6 +24,14 @@ RESERVED = frozenset(
 )
 """What `extra_body` can't set: the product itself does, and records it."""
 
+WIDENING = frozenset(
+    {
+        *("web_search_options", "search_parameters", "plugins", "mcp_servers"),
+        *("conversation", "prompt", "models", "container"),
+    }
+)
+"""What `extra_body` can't set either: providers' fields that give a model tools, other texts or another model."""
+
 
 def _number(low: float = -math.inf, high: float = math.inf) -> Parse:
     def parse(value: Any) -> float:
@@ -72,6 +80,8 @@ def _body(value: Any) -> dict[str, Any]:
     body = _object(value)
     if taken := sorted(RESERVED.intersection(body)):
         raise ValueError(f"a dict without {taken[0]!r}, which the product sets itself")
+    if widening := sorted(WIDENING.intersection(body)):
+        raise ValueError(f"a dict without {widening[0]!r}: it must not give an agent tools, texts or other models")
     return body
 
 

@@ -235,10 +235,12 @@ def build_model(
         arguments["stream_usage"] = True
         key = key or SecretStr(PLACEHOLDER_KEY)
     if base_url:
-        arguments["base_url"] = base_url
+        arguments["azure_endpoint" if choice.provider == "azure_openai" else "base_url"] = base_url
     if key is not None:
         arguments["api_key"] = key.get_secret_value()
     arguments |= params
+    if choice.provider == "azure_openai":
+        _check_azure(arguments)
     if choice.provider == "ollama":  # its integration takes no timeout, but its client does
         arguments = {"client_kwargs": {"timeout": arguments.pop("timeout")}, **arguments}
     try:
@@ -256,12 +258,21 @@ def build_model(
     return built
 
 
+def _check_azure(arguments: Mapping[str, Any]) -> None:
+    """Azure has an address for each account, and versions of its API."""
+    needed = {"azure_endpoint": "AZURE_OPENAI_ENDPOINT", "api_version": "OPENAI_API_VERSION"}
+    missing = [name for argument, name in needed.items() if argument not in arguments and not os.environ.get(name)]
+    if missing:
+        raise ModelConfigurationError(f"models of azure_openai need {' and '.join(missing)} in the environment")
+
+
 def _integrated(choice: ModelChoice, arguments: Mapping[str, Any]) -> BaseChatModel:
     """The model of a provider's integration, which is imported only here."""
-    if choice.provider == "openai":
-        from backend.models.openai_chat import openai_chat
+    if choice.provider in ("openai", "azure_openai"):
+        from backend.models.openai_chat import azure_openai_chat, openai_chat
 
-        return openai_chat(choice.model, **arguments)
+        build = openai_chat if choice.provider == "openai" else azure_openai_chat
+        return build(choice.model, **arguments)
     from langchain.chat_models import init_chat_model
 
     built: BaseChatModel = init_chat_model(choice.model, model_provider=choice.provider, **arguments)
@@ -284,17 +295,6 @@ def credential_scope(provider: str, settings: Settings, credentials: ModelCreden
 def address_of(provider: str, settings: Settings, credentials: ModelCredentials | None = None) -> str | None:
     """The address that a provider's models are called at; None for the provider's own, or its integration's setting."""
     return _base_url(provider, settings, credentials)
-
-
-def provider_keys(settings: Settings, credentials: ModelCredentials | None = None) -> list[str]:
-    """All keys of model providers in this process. None of them may appear in a log."""
-    names = {variable for provider in PROVIDERS.values() for variable in provider.key_variables}
-    found = {os.environ.get(name) for name in names}
-    for secret in (settings.openai_api_key, settings.langfuse_secret_key):
-        found.add(secret.get_secret_value() if secret else None)
-    if credentials is not None and credentials.api_key is not None:
-        found.add(credentials.api_key.get_secret_value())
-    return sorted(filter(None, found))
 
 
 def _split(asked: str) -> tuple[str, str]:

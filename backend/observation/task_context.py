@@ -1,13 +1,21 @@
 """The task that agents run in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from backend.core.budget import Budget, parse_budget
+from backend.core.run_envelope import FORK, SHARED_UPLOADS, SYSTEM_KEY, UPLOADS, Fork
+from backend.db.engine import Database
+from backend.db.run_keys import trigger_values
 from backend.db.runs import threads
-from backend.db.runs.executions import SYSTEM_KEY, UPLOADS_KEY, RunState
+from backend.db.runs.executions import RunState
 from backend.db.runs.traces import Place
+from backend.pictures.inline import SCHEME
+from backend.pictures.reader import UploadReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,34 @@ class TaskContext:
     run_type: str | None = None
     instance: str | None = None
     """Airflow's id of the task instance."""
+    user: str | None = None
+    """Who started the run, as far as Airflow knows."""
+    team: str | None = None
+    """The team of the DAG, where Airflow has teams."""
+    system: Mapping[str, Any] = field(default_factory=dict)
+    """What the trigger added to the run's conf."""
+
+    async def verified(self, database: Database) -> Self:
+        """The same task, knowing what the trigger added to its run's conf.
+
+        While the database is away nothing in the conf can be verified. Only its model and budget count then: whoever
+        starts a run may choose them anyway. A fork can't begin then: raises `ConnectionError` (a retry helps).
+        """
+        if SYSTEM_KEY not in self.conf:
+            return self
+        try:
+            system = await database.run(self.verified_values)
+        except OperationalError as error:
+            found = self.conf.get(SYSTEM_KEY)
+            found = found if isinstance(found, Mapping) else {}
+            if FORK in found:
+                raise ConnectionError("the database is away, and with it the state to go on from") from error
+            system = {name: found[name] for name in ("model", "budget") if name in found}
+        return replace(self, system=system)
+
+    def verified_values(self, connection: Connection) -> dict[str, Any]:
+        """What the trigger added to the run's conf."""
+        return trigger_values(connection, self.dag_id, self.dag_run_id, self.conf)
 
     @property
     def thread_id(self) -> str:
@@ -37,23 +73,33 @@ class TaskContext:
     @property
     def run_model(self) -> str | None:
         """The model that the trigger requested, for agents whose task names none."""
-        system = self.conf.get(SYSTEM_KEY)
-        model = system.get("model") if isinstance(system, Mapping) else None
+        model = self.system.get("model")
         return model if isinstance(model, str) else None
 
     @property
     def run_budget(self) -> Budget | None:
         """The budget of the whole run, if the trigger set one. Raises `InputError` if it is invalid."""
-        system = self.conf.get(SYSTEM_KEY)
-        budget = system.get("budget") if isinstance(system, Mapping) else None
-        return parse_budget(budget, field=f"{SYSTEM_KEY}.budget")
+        return parse_budget(self.system.get("budget"), field=f"{SYSTEM_KEY}.budget")
+
+    @property
+    def fork(self) -> Fork | None:
+        """From what the run was forked, if it was."""
+        return Fork.of(self.system.get(FORK))
 
     @property
     def uploads(self) -> frozenset[str]:
         """The references that stand for pictures which the run was given as `data:` URLs."""
-        system = self.conf.get(SYSTEM_KEY)
-        uploads = system.get(UPLOADS_KEY) if isinstance(system, Mapping) else None
+        uploads = self.system.get(UPLOADS)
         return frozenset(one for one in uploads if isinstance(one, str)) if isinstance(uploads, list) else frozenset()
+
+    @property
+    def upload_reader(self) -> UploadReader:
+        """The run as a reader of uploads."""
+        users = (self.system.get("user_id"), self.system.get("triggered_by"), self.user)
+        shared = self.system.get(SHARED_UPLOADS)
+        ids = [str(one).removeprefix(SCHEME) for one in shared] if isinstance(shared, list) else []
+        unattended = self.run_type not in (None, "manual")
+        return UploadReader(frozenset(map(str, filter(None, users))), unattended, frozenset(ids))
 
     def place(self) -> Place:
         """Where the records of this try belong."""
@@ -61,4 +107,4 @@ class TaskContext:
 
     def run_state(self) -> RunState:
         """The run as far as the task knows it."""
-        return RunState(self.dag_id, self.dag_run_id, None, self.run_type, self.conf)
+        return RunState(self.dag_id, self.dag_run_id, None, self.run_type, self.conf, user=self.user)

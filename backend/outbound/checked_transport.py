@@ -26,6 +26,43 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_EMBEDDING = tuple(
+    map(
+        ipaddress.IPv6Network,
+        (
+            "::/96",  # IPv4-compatible (RFC 4291)
+            "::ffff:0:0:0/96",  # IPv4-translated (RFC 2765)
+            "64:ff9b:1::/48",  # NAT64 within a network (RFC 8215)
+        ),
+    )
+)
+"""Where an IPv6 address of a private network ends in an IPv4 one."""
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""What precedes an IPv4 address in an interface identifier of ISATAP (RFC 5214)."""
+
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "3fff::/20",  # documentation (RFC 9637), which Python 3.11 doesn't know yet
+            "192.88.99.0/24",  # relays of 6to4, which are gone (RFC 7526)
+            "192.0.0.0/24",  # protocol assignments (RFC 6890), some of which Python takes for public
+        ),
+    )
+)
+_METADATA = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "169.254.0.0/16", "fe80::/10",  # link-local: AWS, Azure, Google Cloud and most others
+            "168.63.129.16/32",  # Azure's platform
+            "100.100.100.200/32",  # Alibaba Cloud
+            "192.0.0.192/32",  # Oracle Cloud
+            "fd00:ec2::/32", "fd20:ce::/32", "fd00:42::42/128",  # AWS, Google Cloud, Scaleway
+        ),
+    )
+)  # fmt: skip
+"""Where clouds tell their machines secrets. No setting allows these: a private picture is never there."""
 
 CONNECT_TIMEOUT = 5.0
 """Seconds per address of a host, so that a dead IPv6 route leaves time for the IPv4 one."""
@@ -57,7 +94,11 @@ def url_fault(url: httpx.URL, schemes: Collection[str] = ("http", "https")) -> s
     """What is wrong with a URL, worded to follow "the address"; None when nothing is."""
     if url.scheme not in schemes:
         return f"is not {' or '.join(f'{scheme}://' for scheme in schemes)}"
-    if not url.host:
+    try:
+        host = url.host
+    except UnicodeError:  # an internationalised name that decodes to nothing
+        return "names a host that can't exist; check it for typing errors"
+    if not host:
         return "names no host"
     if url.port is not None and not 0 < url.port < 65536:
         return "has a port that does not exist"
@@ -79,9 +120,11 @@ async def checked_addresses(url: httpx.URL, *, allow_private: bool, resolve: Res
         raise UnknownHostError("the host's name is not a valid one; check it for typing errors") from None
     if not addresses:
         raise UnknownHostError("the host has no address; check its name for typing errors")
+    subject = "the server redirected to a host that" if redirected else "the host"
     if not allow_private and not all(map(is_public, addresses)):
-        subject = "the server redirected to a host that" if redirected else "the host"
         raise PrivateHostError(f"{subject} is not on the public internet, which is not allowed")
+    if not all(map(is_connectable, addresses)):
+        raise PrivateHostError(f"{subject} is reserved for the machine's own use, which is never allowed")
     return addresses
 
 
@@ -147,27 +190,52 @@ class CheckedTransport(httpx.AsyncBaseTransport):
 
 def is_public(address: str) -> bool:
     """Whether an IP address is on the public internet. Also checks an IPv4 address that is embedded in an IPv6 one."""
+    found = _parsed(address)
+    return bool(found) and all(map(_is_public, found))
+
+
+def is_connectable(address: str) -> bool:
+    """Whether an IP address may be connected to where private hosts are allowed: it is an ordinary host's."""
+    found = _parsed(address)
+    return bool(found) and not any(
+        ip.is_multicast or ip.is_unspecified or (ip.version == 4 and ip.is_reserved) or _within(ip, _METADATA)
+        for ip in found
+    )
+
+
+def _is_public(ip: IPAddress) -> bool:
+    # Outside 2000::/3 there are only local, multicast, reserved and local-use NAT64 addresses.
+    if isinstance(ip, ipaddress.IPv6Address) and ip not in _GLOBAL_UNICAST:
+        return False
+    return (
+        ip.is_global
+        and not ip.is_multicast
+        and not ip.is_reserved
+        and not _within(ip, _NOT_PUBLIC)
+        and not _within(ip, _METADATA)
+    )
+
+
+def _within(ip: IPAddress, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
+    return any(ip in network for network in networks)
+
+
+def _parsed(address: str) -> tuple[IPAddress, ...]:
+    """The address, or the IPv4 addresses in it that its packets may go to; nothing for what is no address."""
     try:
         ip: IPAddress = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        embedded = _embedded_ipv4(ip)
-        if embedded is not None:
-            return all(inner.is_global and not inner.is_multicast for inner in embedded)
-        # Outside 2000::/3 there are only local, multicast, reserved and local-use NAT64 addresses.
-        if ip not in _GLOBAL_UNICAST:
-            return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
-
-
-def _embedded_ipv4(ip: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ...] | None:
+        return ()
+    if not isinstance(ip, ipaddress.IPv6Address):
+        return (ip,)
     if ip.ipv4_mapped is not None:
         return (ip.ipv4_mapped,)
     if ip.sixtofour is not None:
         return (ip.sixtofour,)
     if ip.teredo is not None:
         return ip.teredo
+    last = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     if ip in _NAT64:
-        return (ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF),)
-    return None
+        return (last,)
+    embedded = int(ip) >> 32 & 0xFFFFFFFF in _ISATAP or any(ip in network for network in _EMBEDDING)
+    return (ip, last) if embedded else (ip,)

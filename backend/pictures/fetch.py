@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 
 import httpx
 
@@ -17,6 +18,8 @@ from backend.outbound.checked_transport import (
     url_fault,
 )
 from backend.pictures.errors import ImageFetchError, ImageInputError
+
+Received = Callable[[int], None]
 
 MAX_REDIRECTS = 5
 
@@ -38,8 +41,11 @@ async def fetch_image(
     allow_private: bool,
     resolve: Resolve = resolve_host,
     ssl_context: ssl.SSLContext | None = None,
+    received: Received | None = None,
 ) -> bytes:
     """Fetch the body at an `http://` or `https://` address: at most `max_bytes`, within `timeout` seconds in total.
+
+    `received` is called with the size of each piece that arrives.
 
     Raises `ImageInputError` if the address or the response is wrong, and `ImageFetchError` if a retry may help.
     """
@@ -50,7 +56,7 @@ async def fetch_image(
     transport = CheckedTransport(allow_private=allow_private, resolve=resolve, ssl_context=ssl_context)
     try:
         async with asyncio.timeout(timeout):
-            return await _fetch(target, max_bytes, transport)
+            return await _fetch(target, max_bytes, transport, received)
     except TimeoutError:
         raise ImageFetchError(f"the server did not deliver the picture within {timeout:g} s; try again later") from None
     except HostError as error:
@@ -70,7 +76,7 @@ async def fetch_image(
         raise ImageFetchError("the connection to the server failed; try again later") from None
 
 
-async def _fetch(target: httpx.URL, max_bytes: int, transport: "CheckedTransport") -> bytes:
+async def _fetch(target: httpx.URL, max_bytes: int, transport: "CheckedTransport", received: Received | None) -> bytes:
     client = httpx.AsyncClient(
         transport=transport,
         trust_env=False,
@@ -84,7 +90,7 @@ async def _fetch(target: httpx.URL, max_bytes: int, transport: "CheckedTransport
             async with client.stream("GET", target) as response:
                 if not response.has_redirect_location:
                     _check_status(response)
-                    return await _read(response, max_bytes)
+                    return await _read(response, max_bytes, received)
                 target = _checked_url(target.join(response.headers["Location"]), redirected=True)
                 transport.redirected = True
     raise ImageInputError(f"the server redirected more than {MAX_REDIRECTS} times; give the final address")
@@ -129,7 +135,7 @@ def _retry_after(response: httpx.Response) -> float | None:
     return float(value) if value.isascii() and value.isdigit() else None
 
 
-async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+async def _read(response: httpx.Response, max_bytes: int, received: Received | None) -> bytes:
     too_large = ImageInputError(
         f"the picture is larger than the limit of {max_bytes} bytes; send a smaller one "
         "or raise VISUAL_AI_MAX_IMAGE_BYTES"
@@ -142,6 +148,8 @@ async def _read(response: httpx.Response, max_bytes: int) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
+        if received is not None:
+            received(len(chunk))
         if len(body) > max_bytes:
             raise too_large
     return bytes(body)

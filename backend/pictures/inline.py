@@ -1,10 +1,14 @@
 """Pictures that stand in JSON as `data:` URLs, and references to uploads that stand for them."""
 
 import base64
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from backend.core.jsonable import Path
+
 SCHEME = "upload://"
+
+LARGE = 2_000
 
 SHORTEST = 43
 """Characters of the shortest text that names a picture: an upload's scheme and id."""
@@ -25,17 +29,25 @@ def with_references(value: Any, references: Mapping[str, str]) -> Any:
 
 def named(value: Any, references: Collection[str]) -> set[str]:
     """Those of the references that stand anywhere in a JSON value."""
-    found: set[str] = set()
-    pending = [value]
+    return {text for _, text in long_texts(value) if text in references}
+
+
+def long_texts(value: Any) -> Iterator[tuple[Path, str]]:
+    """The texts in a JSON value that are long enough to name a picture, and where they stand."""
+    pending: list[tuple[Path, Any]] = [((), value)]
     while pending:
-        part = pending.pop()
+        path, part = pending.pop()
         if isinstance(part, Mapping):
-            pending.extend(inner for inner in part.values() if not is_plain(inner))
+            pending.extend(((*path, key), inner) for key, inner in part.items() if not is_plain(inner))
         elif isinstance(part, list):
-            pending.extend(inner for inner in part if not is_plain(inner))
-        elif isinstance(part, str) and part in references:
-            found.add(part)
-    return found
+            pending.extend(((*path, index), inner) for index, inner in enumerate(part) if not is_plain(inner))
+        elif isinstance(part, str):
+            yield path, part
+
+
+def data_urls(value: Any) -> list[str]:
+    """The pictures in a JSON value that stand there as `data:` URLs of more than `LARGE` characters."""
+    return [text for _, text in long_texts(value) if len(text) > LARGE and text[:11].lower() == "data:image/"]
 
 
 def data_url(media_type: str, content: bytes) -> str:

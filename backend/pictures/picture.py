@@ -26,6 +26,8 @@ LOSSLESS = frozenset({"PNG", "GIF", "BMP", "TIFF"})
 MAX_MODEL_PNG = 4 * 2**20
 """A lossless picture of more bytes than this is sent to the model as JPEG: a photograph gains nothing from PNG."""
 JPEG_QUALITY = 90
+MAX_PLAIN_PNG = 24_000_000
+"""Bytes of pixels of a lossless page up to which it is rewritten without loss, which takes twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,9 @@ class PictureFacts:
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
-    """A picture that was decoded once, completely. Holds the original bytes, not the pixels.
+    """A picture that was decoded once, completely. Holds compressed bytes, not the pixels.
 
+    `plain` holds the pages as the process that decoded them wrote them anew, where the original may take long.
     `page_frames` holds, for each page of a document, the number of its frame and its size as a viewer shows it; at most
     `parts.MAX_PARTS` of the `pages` are listed. An animation is one page, its first frame.
     """
@@ -64,6 +67,12 @@ class LoadedImage:
     data: bytes = field(repr=False)
     page_frames: tuple[tuple[int, int, int], ...] = ()
     pages: int = 1
+    plain: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory that the picture takes."""
+        return len(self.data) + sum(map(len, self.plain))
 
     def page_size(self, page: int = 1) -> tuple[int, int]:
         """Width and height of a page in pixels."""
@@ -82,18 +91,25 @@ class LoadedImage:
 
         With `max_side`, neither side is longer than that many pixels; a smaller picture is not enlarged.
         """
+        from PIL import Image
+
+        image = _as_rgb(self._page(page, max_side))
+        if max_side is not None and max(image.size) > max_side:
+            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        return image
+
+    def _page(self, page: int, max_side: int | None = None) -> "Image.Image":
+        """A page the right way up, in whatever mode it is stored in."""
         from PIL import Image, ImageOps
 
-        with Image.open(io.BytesIO(self.data), formats=list(MEDIA_TYPES)) as opened:
-            if page > 1:
+        source = self.plain[page - 1] if self.plain else self.data
+        with Image.open(io.BytesIO(source), formats=list(MEDIA_TYPES)) as opened:
+            if page > 1 and not self.plain:
                 opened.seek(self.page_frames[page - 1][0])
             if max_side is not None:
                 # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; Pillow never goes below the requested one.
                 opened.draft(None, (max_side, max_side))
-            image = _as_rgb(ImageOps.exif_transpose(opened))
-        if max_side is not None and max(image.size) > max_side:
-            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        return image
+            return ImageOps.exif_transpose(opened)
 
     def for_model(self, max_side: int) -> tuple[bytes, str]:
         """The first page as a model gets it: `(bytes, media type)`, PNG or JPEG; blocking.
@@ -102,6 +118,16 @@ class LoadedImage:
         position nor camera are disclosed.
         """
         return self.encoded(self.upright(max_side), max_side)
+
+    def plain_page(self, page: int) -> bytes:
+        """A page the right way up, as a file that is cheap to decode; blocking."""
+        image = self._page(page)
+        if image.mode not in ("1", "L") or image.has_transparency_data:
+            image = _as_rgb(image)
+        size = image.width * image.height * len(image.getbands())
+        if self.facts.format in LOSSLESS and size <= MAX_PLAIN_PNG:
+            return _encoded(image, "PNG", compress_level=1)
+        return _encoded(image, "JPEG", quality=95, subsampling=0)
 
     def encoded(self, image: "Image.Image", max_side: int | None) -> tuple[bytes, str]:
         """Pixels of this picture as `(bytes, media type)`, without metadata; PNG when the original is lossless."""

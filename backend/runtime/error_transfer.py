@@ -8,11 +8,12 @@ DAG's author may have named it in a retry policy, and with everything that was f
 import importlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from backend.core.jsonable import storable, to_jsonable
-from backend.core.redaction import REDACTED, redact_text
-from backend.core.workflow_error_handler import AgentFailure, Classified, Reschedule, as_failure
+from backend.core.redaction import hide, redact_text
+from backend.core.workflow_error_handler import AgentFailure, Classified, Reschedule, as_failure, error_chain
 
 MESSAGE_LIMIT = 4_000
 """The longest message that is handed on, in characters."""
@@ -20,20 +21,32 @@ _KEPT = ("status_code", "code", "retry_after", "retry_in", "field")
 
 
 class AgentFailedError(RuntimeError):
-    """An agent failed in the triggerer with an error whose own type can't be rebuilt in the worker."""
+    """An agent failed with an error whose own type can't be built anew."""
 
 
-def pack(error: Exception, *, hide: Sequence[str] = ()) -> dict[str, Any]:
-    """Turn a failure, or an error that was raised outside of agents, into JSON.
+@dataclass(frozen=True, slots=True)
+class Cleaner:
+    """Removes secrets from texts: what looks like one, and the values in `hidden`."""
 
-    Secrets, and the keys in `hide`, are removed from all texts.
-    """
+    hidden: Sequence[str] = ()
 
-    def clean(text: str) -> str:
-        for key in hide:
-            text = text.replace(key, REDACTED)
-        return storable(redact_text(text, limit=MESSAGE_LIMIT))
+    def __call__(self, text: str) -> str:
+        return storable(redact_text(hide(text, self.hidden), limit=MESSAGE_LIMIT))
 
+    def finds_in(self, text: str) -> bool:
+        """Whether a text contains a secret."""
+        return redact_text(hide(text, self.hidden)) != text
+
+
+def cleaned(error: Exception, clean: Cleaner) -> Exception:
+    """The error itself if neither it nor what led to it contains a secret; otherwise one of its type without them."""
+    if not any(clean.finds_in(str(each)) for each in error_chain(error)):
+        return error
+    return unpack(pack(error, clean)).error
+
+
+def pack(error: Exception, clean: Cleaner = Cleaner()) -> dict[str, Any]:  # immutable
+    """Turn a failure, or an error that was raised outside of agents, into JSON, with all texts cleaned."""
     failure = as_failure(error)
     error, classified = failure.error, failure.classified
     kept = {name: value for name in _KEPT if isinstance(value := getattr(error, name, None), str | int | float)}

@@ -11,7 +11,7 @@ from typing import Any
 from backend.agents.config import check_text
 from backend.agents.registry import AGENTS
 from backend.core.errors.input_error import InputError
-from backend.db.runs.executions import SYSTEM_KEY
+from backend.core.run_envelope import SYSTEM_KEY
 from backend.runtime.spec_values import is_template
 from backend.runtime.specs import parse_max_steps, parse_supervisor
 from backend.runtime.team.arguments import TEAM_ARGUMENTS, Team, parse_team_arguments
@@ -127,6 +127,8 @@ def _check_entry(entry: Any, place: str, kept: bool) -> None:
         else:
             _refuse_code(value, f"{place}.{key}")
     _refuse_code({"output_schema": entry.get("output_schema")}, place)
+    if entry.get("tools") is not None:
+        raise InputError("name code and connections, which is for DAG files", field=f"{place}.tools")
     graph = entry.get("graph")
     if isinstance(graph, str) and ":" in graph:
         raise InputError(

@@ -21,8 +21,9 @@ from backend.db.runs.threads import Claim
 from backend.models.http_clients import HttpClients
 from backend.observation.recording.writer import RecordWriter
 from backend.ratelimit.limiter import open_gate
+from backend.runtime.budget.call_limits import SpendLimits
 from backend.runtime.cancellation import CancelWatch
-from backend.runtime.graphs.run import Graph
+from backend.runtime.graphs.pauses import Graph
 
 
 class GraphCache:
@@ -70,6 +71,7 @@ class AgentResources:
         self._shared = shared
         self.records = RecordWriter(database, shared=shared)
         self.cancel_watch = CancelWatch(database)
+        self.spend_limits = SpendLimits(database)
         self.graphs = GraphCache() if shared else None
         """Compiled graphs of built-in agents, where more than one agent may use them."""
         self._gate = gate

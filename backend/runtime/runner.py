@@ -16,7 +16,7 @@ without checkpoints.
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,36 +30,51 @@ from langgraph.types import Durability
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from backend.agents.tools.ledger import ledger_of_task
 from backend.checkpoints.batched_saver import BatchedSaver
+from backend.core.asking.questions import shown_without
+from backend.core.asking.terms import QuestionTerms
 from backend.core.budget import Budget
+from backend.core.errors.input_error import InputError
+from backend.core.events import NewEvent
 from backend.core.exact_json import fingerprint_text
 from backend.core.large_values import apart
 from backend.core.ratelimit.interface import ModelGate
+from backend.core.redaction import hide
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import AgentFailure, classify
+from backend.db import questions
 from backend.db.engine import Database
 from backend.db.outage import retry_until_available
+from backend.db.questions import NewQuestion
 from backend.db.runs import executions, traces
 from backend.db.runs.threads import Claim
 from backend.db.runs.traces import Place
 from backend.models.attempts import REAL_TIME, RetryTiming
-from backend.models.resolve import ModelCredentials, Purpose, provider_keys
+from backend.models.hidden_values import hidden_values
+from backend.models.resolve import ModelCredentials, Purpose
 from backend.models.usage import Usage
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.recording.recorder import Recorder
-from backend.observation.recording.records import RunResult
+from backend.observation.recording.records import RowsWithEvents, RunResult
 from backend.observation.task_context import TaskContext
 from backend.observation.tracing.task import TaskTrace, calls_of
+from backend.pictures.inline import data_urls
+from backend.pictures.reader import upload_reader
+from backend.runtime.budget.call_limits import CallLimits
 from backend.runtime.budget.guard import Guard, Purse, open_purse
 from backend.runtime.cancellation import CallStop, RunCancelledError
+from backend.runtime.forking import change_state, check_context, copy_threads, forked_spec, forked_task
 from backend.runtime.graphs.factory import GraphFactory, Prepared
+from backend.runtime.graphs.pauses import Answer, Graph, GraphPaused
 from backend.runtime.graphs.retry import record_failure, run_with_policy
 from backend.runtime.graphs.run import check_input
 from backend.runtime.loop_watchdog import AGENT_KEY
 from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
+from backend.runtime.tool_ledger import TaskToolLedger
 
-__all__ = ["AgentOutcome", "AgentRunner", "TaskContext", "call_thread", "run_single"]
+__all__ = ["AgentOutcome", "AgentRunner", "AgentsWaiting", "TaskContext", "call_thread", "run_single"]
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +93,16 @@ class AgentOutcome:
     usage: Usage
     trace_id: str
     error: AgentFailure | None = None
+    questions: tuple[NewQuestion, ...] = ()
+    """What it waits for from people, if its state is `awaiting_input`."""
 
     def usage_json(self) -> dict[str, int]:
         """The token counts in the form of the task's XCom."""
         return {"input_tokens": self.usage.input_tokens, "output_tokens": self.usage.output_tokens}
+
+
+class AgentsWaiting(BaseException):  # like Airflow's TaskDeferred it is no error
+    """Agents of the task wait for people, and nothing else of it can go on. Their questions are stored."""
 
 
 class AgentRunner:
@@ -98,6 +119,7 @@ class AgentRunner:
         shared: AgentResources | None = None,
         gate: ModelGate | None = None,
         durability: Durability | None = "async",
+        terms: QuestionTerms | None = None,
         timing: RetryTiming = REAL_TIME,
     ) -> None:
         """`budget` is the task's own, for all of its tries; the run's budget is in the run's conf.
@@ -105,22 +127,25 @@ class AgentRunner:
         `credentials` are for the models of built-in agents; users' graphs make their models themselves. With `shared`
         resources the runner opens and closes none of its own. `gate` admits the model calls of built-in agents instead
         of the one in the settings, and `timing` carries out the waits between attempts. `durability` says when graphs
-        write their checkpoints, as LangGraph defines it; with None no state is kept, and nothing resumes.
+        write their checkpoints, as LangGraph defines it; with None no state is kept, and nothing resumes. `terms` say
+        who may answer the agents' questions, and until when.
         """
         self._own_resources = shared is None
         self._resources = shared or AgentResources(settings, database, gate=gate)
         self._budget = budget
         self._durability = durability
+        self._terms = terms or QuestionTerms()
         self._began = datetime.now(UTC)
         self.database = database
         self.task = task
         self.recorder = Recorder(
-            self._resources.records, task.place(), task.run_state(), hidden=provider_keys(settings, credentials)
+            self._resources.records, task.place(), task.run_state(), hidden=hidden_values(settings, credentials)
         )
         self.trace = TaskTrace(settings, task, self.recorder.hidden)
         self._stack = AsyncExitStack()
         self.graphs = GraphFactory(settings, task, credentials, self._resources, self._stack, timing)
         self._purse = Purse(())
+        self._limits: CallLimits | None = None
         self._saver: BatchedSaver | None = None
         self._threads: dict[str, str] = {}
         self._resumes = False
@@ -129,20 +154,32 @@ class AgentRunner:
         self._stopped = False
 
     async def __aenter__(self) -> "AgentRunner":
+        upload_reader.set(self.task.upload_reader)
+        ledger_of_task.set(None)
         if self._own_resources:
             await self._stack.enter_async_context(self._resources)
         await self._stack.enter_async_context(self.recorder)
+        self._limits = CallLimits(self._resources.spend_limits, self.task, asyncio.get_running_loop())
         return self
 
     async def __aexit__(self, *error: Any) -> None:
         self.trace.end(error[1])
         await self._stack.__aexit__(*error)
 
-    async def claim(self, threads: Mapping[str, str], request: Any, *, calls: int = 1) -> None:
+    async def claim(
+        self,
+        threads: Mapping[str, str],
+        request: Any,
+        *,
+        calls: int = 1,
+        unaffected: Collection[str] | None = (),
+    ) -> None:
         """Take the task's threads for this try, so that agents resume where an earlier try stopped.
 
         `threads` maps each agent to the LangGraph thread of its first call; each agent has at most `calls` of them.
         `request` is everything that the agents are asked to do; a try that asks for something else starts from nothing.
+        `unaffected` are the agents that don't depend on the one that a forked run goes on with; None: those that had
+        begun before it.
 
         Without a database the first try runs without checkpoints. A later one raises `ConnectionError`, because it
         would pay again for what earlier tries did (a retry helps). Raises `SupersededError` when a later try has begun.
@@ -155,22 +192,34 @@ class AgentRunner:
             async with asyncio.timeout(CLAIM_SECONDS):
                 claim = await self.recorder.take_thread(every, digest, instance=self.task.instance)
         except (SQLAlchemyError, OSError) as error:
-            if self.task.try_number > 1:
+            if self.task.try_number > 1 or self.task.fork is not None:
                 raise ConnectionError("the database is unavailable, and with it what earlier tries did") from error
             log.warning("no checkpoints are kept, the database is unavailable: %s", type(error).__name__)
             return
-        self._resumes = claim.resumes and self._durability is not None
-        await self.open_checkpoints(claim, every if claim.resumes else ())
+        kept = None if unaffected is None else {threads[name] for name in unaffected}
+        copied = await self.copy_forked(claim, every, digest, unaffected=kept)
+        resumes = claim.resumes or copied
+        self._resumes = resumes and self._durability is not None
+        await self.open_checkpoints(claim, every if resumes else ())
         if self._resumes:
             log.info("resuming from the checkpoints of an earlier try")
         if self.recorder.execution_id is not None:
             await self.watch(self.recorder.execution_id)
+
+    async def copy_forked(
+        self, claim: Claim, threads: Sequence[str], digest: str, *, unaffected: Collection[str] | None
+    ) -> bool:
+        """Begin the threads as copies, if the run is a fork; see `copy_threads`."""
+        if self._durability is None:
+            return False
+        return await copy_threads(self.database, self.task, claim, threads, digest, unaffected=unaffected)
 
     async def open_checkpoints(self, claim: Claim, known: Collection[str], *, gather: float = 0) -> None:
         """Keep the checkpoints of the task's graphs under a claim; see `AgentResources.saver`."""
         self.recorder.claim = claim
         if self._durability is None:
             return
+        ledger_of_task.set(TaskToolLedger(self.database, self.recorder, claim))
         saver = self._resources.saver(claim, known, self._durability, gather=gather)
         self._saver = await self._stack.enter_async_context(saver.writing())
 
@@ -200,10 +249,10 @@ class AgentRunner:
         self._stopped = True
 
     def callbacks(self, observer: AgentObserver) -> list[BaseCallbackHandler]:
-        """The callback handlers of an agent: its observer, what stops its calls once it has ended, a guard if there is
-        a budget, and the tracing of the calls that these let through."""
-        guards = [Guard(self._purse, model=observer.model)] if self._purse else []
-        return [observer, CallStop(lambda: observer.finished), *guards, *calls_of(observer.trace)]
+        """The callback handlers of an agent: its observer, what stops its calls once it has ended, the guard of its
+        budgets and limits, and the tracing of the calls that these let through."""
+        guard = Guard(self._purse, self._limits, model=observer.model)
+        return [observer, CallStop(lambda: observer.finished), guard, *calls_of(observer.trace)]
 
     def keep_result(self, result: dict[str, Any]) -> None:
         self.trace.returns(result)
@@ -218,6 +267,7 @@ class AgentRunner:
 
         `call` counts an agent's calls in a team where it may work several times; each has a thread of its own.
         """
+        spec = forked_spec(spec, self.task)
         requested = self.graphs.requested(spec)
         observer = self._observer(spec, requested, call)
         config: RunnableConfig = {
@@ -235,6 +285,7 @@ class AgentRunner:
             else:
                 observer.begin(input_data)
                 graph = await self.graphs.own(spec, config, self._saver)
+                check_context(graph, spec, self.task)
                 if observer.trace is not None:
                     observer.trace.uses(graph)
             await check_input(input_data, self.graphs.largest_input)
@@ -243,6 +294,7 @@ class AgentRunner:
             if self._resumes and call == 1:  # what earlier tries used is known by agent, not by call
                 observer.used_before(await self._used_before(observer.place))
             given = input_data if spec.graph is None else await self.graphs.with_pictures(input_data)
+            await self.prepare_state(graph, config, given)
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     graph,
@@ -252,10 +304,20 @@ class AgentRunner:
                     self.graphs.policy_of(spec),
                     context=spec.context,
                     resumes=self._resumes,
+                    answers=self.answers,
                     mapping=spec.output_mapping,
                     largest=self.graphs.largest_output,
                     timing=self.graphs.timing,
                 )
+        except GraphPaused as paused:
+            if not paused.pauses:
+                failure = record_failure(observer, self.cannot_wait())
+                observer.finish("failed", None)
+                return self._outcome(observer, "failed", None, failure)
+            observer.finish("awaiting_input", None)
+            thread = config["configurable"]["thread_id"]
+            asked = (NewQuestion(thread, one.id, spec.name, one.node, one.asked) for one in paused.pauses)
+            return self._outcome(observer, "awaiting_input", None, questions=tuple(asked))
         except Exception as error:
             if isinstance(error, TimeoutError) and spec.timeout is not None:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
@@ -269,6 +331,16 @@ class AgentRunner:
             raise
         observer.finish("success", output)
         return self._outcome(observer, "success", output)
+
+    async def prepare_state(self, graph: Graph, config: RunnableConfig, given: Any) -> None:
+        """Before an agent runs: its input's pictures are left out of its checkpoints, and a fork's changes are made."""
+        if self._saver is None:
+            return
+        self._saver.leave_out(data_urls(given))
+        fork = forked_task(self.task)
+        if fork is not None and fork.other_input:  # whose checkpoint may lack pictures of the other input
+            self._saver.leave_out(data_urls(await self.graphs.with_pictures(sorted(self.task.uploads))))
+        await change_state(graph, config, self.task, given)
 
     def skip(self, spec: AgentSpec, reason: str) -> None:
         """Record that an agent was not run, and why."""
@@ -290,10 +362,57 @@ class AgentRunner:
 
         return await retry_until_available(partial(self.database.run, read))
 
+    async def ask(self, outcomes: Iterable[AgentOutcome]) -> None:
+        """Store the questions of agents that wait for people, and raise `AgentsWaiting`; if none waits, do nothing.
+
+        Raises `ConnectionError` if they can't be stored (a retry helps, and repeats no call).
+        """
+        asked = [question for outcome in outcomes for question in outcome.questions]
+        if asked:
+            await self.store(asked)
+            raise AgentsWaiting
+
+    async def store(self, asked: Sequence[NewQuestion]) -> list[str]:
+        """Store what is asked; returns why questions are closed that this try has asked before. Raises as `ask`."""
+        hidden = self.recorder.hidden
+        shown = [replace(one, asked=shown_without(one.asked, lambda part: hide(part, hidden))) for one in asked]
+
+        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
+            return questions.ask(connection, execution_id, self.task.place(), shown, self._terms)
+
+        self.recorder.put(RowsWithEvents(write))
+        await self.recorder.flush()
+        closed: list[str] = []
+        for thread in {question.thread_id for question in asked}:
+            pauses = {question.pause for question in asked if question.thread_id == thread}
+            stored = await retry_until_available(partial(self.database.run, questions.known, thread, pauses))
+            if pauses - stored.keys():
+                raise ConnectionError("what the agents ask could not be stored in the visual_ai database")
+            closed += [reason for reason in stored.values() if reason is not None]
+        return closed
+
+    def cannot_wait(self) -> Exception:
+        """Why an agent that keeps no checkpoints can't wait for people."""
+        if self._durability is None:
+            detail = "is off, but the graph stopped to ask a person: without its states it can't go on"
+            return InputError(detail, field="checkpoint")
+        return ConnectionError("the database was away when the agents began, so they keep no states to go on from")
+
+    async def answers(self, thread_id: str, pauses: Sequence[str]) -> dict[str, Answer]:
+        """The answers that have been given to some of a thread's pauses, by the pauses' ids."""
+        found = await retry_until_available(partial(self.database.run, questions.answers, thread_id, pauses))
+        return {pause: Answer(row["answer"], row["decision"], row["answered_by"]) for pause, row in found.items()}
+
     @staticmethod
-    def _outcome(observer: AgentObserver, state: str, output: Any, error: AgentFailure | None = None) -> AgentOutcome:
+    def _outcome(
+        observer: AgentObserver,
+        state: str,
+        output: Any,
+        error: AgentFailure | None = None,
+        questions: tuple[NewQuestion, ...] = (),
+    ) -> AgentOutcome:
         return AgentOutcome(
-            state, output, observer.model, observer.notice, observer.total_usage, observer.trace_id, error
+            state, output, observer.model, observer.notice, observer.total_usage, observer.trace_id, error, questions
         )
 
 
@@ -303,13 +422,17 @@ def call_thread(thread: str, call: int) -> str:
 
 
 async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
-    """Run the one agent of a task; returns the task's XCom. Raises the agent's `AgentFailure`, which is recorded."""
+    """Run the one agent of a task; returns the task's XCom.
+
+    Raises the agent's `AgentFailure`, which is recorded, and `AgentsWaiting`.
+    """
     input_data = runner.task.run_input if spec.input_data is None else spec.input_data
     await runner.claim({spec.name: runner.task.thread_id}, [spec.type, input_data, spec.config.get("output_schema")])
     await runner.begin_trace([spec])
     outcome = await runner.run(spec, input_data)
     if outcome.error is not None:
         raise outcome.error
+    await runner.ask([outcome])
     result = {
         "output": outcome.output,
         "agent": spec.name,

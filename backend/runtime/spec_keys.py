@@ -22,7 +22,7 @@ AGENT_KEYS = frozenset(
     {"name", "type", "graph", "input_data", "model", "timeout", "output_mapping", ERROR_POLICY, *TEAM_KEYS, *GRAPH_KEYS}
 )
 """The keys of an agent that aren't a built-in agent's own configuration."""
-ROLE_KEYS = ("model", "timeout", ERROR_POLICY, *CONFIG_KEYS)
+ROLE_KEYS = ("model", "timeout", ERROR_POLICY, *(key for key in CONFIG_KEYS if key != "tools"))
 
 OPERATOR_ARGUMENTS = frozenset(
     {

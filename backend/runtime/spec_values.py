@@ -171,7 +171,7 @@ def check_schema(schema: Any, kind: str, use: str, field_name: str) -> None:
         raise InputError(f"is given, but the output of the agent {kind!r} has its own form", field=field_name)
     if is_template(schema):
         return
-    # Imported here because jsonschema is slow to import, and few DAG files have a schema.
+    # Imported here because few DAG files have a schema.
     from backend.agents.output_schema import check_output_schema
 
     try:

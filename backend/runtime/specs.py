@@ -254,6 +254,9 @@ def _built_in(fields: Mapping[str, Any], model: str | None, holder: str, at: Cal
         if kind not in AGENTS:
             raise InputError(f"is {kind!r}; it has to be one of {', '.join(AGENTS)}", field=at("type"))
         values.check_schema(own.get("output_schema"), kind, AGENTS[kind].schema, at("output_schema"))
+        if own.get("tools") and not AGENTS[kind].tools:
+            able = " and ".join(name for name, agent in AGENTS.items() if agent.tools)
+            raise InputError(f"are not for the {kind} agent: only {able} call tools", field=at("tools"))
         if own.get("output_method") and AGENTS[kind].schema == "optional" and own.get("output_schema") is None:
             raise InputError("needs an output_schema, without which no answer is structured", field=at("output_method"))
     try:

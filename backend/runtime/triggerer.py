@@ -7,11 +7,12 @@ from typing import Any
 
 from langgraph.types import Durability
 
+from backend.core.asking.terms import QuestionTerms
 from backend.core.budget import Budget
 from backend.core.settings import Settings
 from backend.models.resolve import ModelCredentials
 from backend.runtime.cancellation import run_cancelled
-from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext
 from backend.runtime.triggerer_resources import shared_resources
 from backend.runtime.worker import Work
 
@@ -27,6 +28,7 @@ async def run_deferred(
     budget: Budget | None = None,
     credentials: ModelCredentials | None = None,
     durability: Durability | None = "async",
+    terms: QuestionTerms | None = None,
 ) -> tuple[dict[str, Any], str | None]:
     """Carry out `work`; returns the task's result and the run's id in our records, with all records written.
 
@@ -42,11 +44,12 @@ async def run_deferred(
         AgentRunner(
             settings,
             shared.database,
-            task,
+            await task.verified(shared.database),
             budget=budget,
             shared=shared,
             credentials=credentials,
             durability=durability,
+            terms=terms,
         ) as runner,
     ):
         runner.recorder.put_state("running", started_at=started_at)
@@ -57,7 +60,7 @@ async def run_deferred(
             if runner.cancelled:
                 raise run_cancelled() from None
             raise
-        except Exception:
+        except (Exception, AgentsWaiting):
             await _unless_superseded(runner)
             raise
         if ends_here:

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from langgraph.types import Durability
 
+from backend.core.asking.terms import QuestionTerms
 from backend.core.budget import Budget
 from backend.core.settings import Settings
 from backend.db.engine import ThreadedDatabase, task_engine
@@ -61,8 +62,10 @@ class AgentTask:
         budget: Budget | None = None,
         credentials: ModelCredentials | None = None,
         durability: Durability | None = "async",
+        terms: QuestionTerms | None = None,
     ) -> None:
         self._credentials = credentials
+        self._terms = terms
         self._durability = durability
         self.execution_id: str | None = None
         """The run's id in our records; known once the task has run."""
@@ -102,10 +105,11 @@ class AgentTask:
             async with AgentRunner(
                 self._settings,
                 database,
-                self._task,
+                await self._task.verified(database),
                 budget=self._budget,
                 credentials=self._credentials,
                 durability=self._durability,
+                terms=self._terms,
             ) as runner:
                 running = asyncio.ensure_future(work(runner))
                 with self._lock:

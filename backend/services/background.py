@@ -26,3 +26,9 @@ async def in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
             for task in pending:
                 task.cancel()
             _, pending = await asyncio.wait(pending, timeout=CANCEL_INTERVAL)
+
+
+def retrieve(task: asyncio.Task[Any]) -> None:
+    """A task's done callback: retrieve the error of work that nobody waits for, so that asyncio does not log it."""
+    if not task.cancelled():
+        task.exception()

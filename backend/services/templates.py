@@ -12,11 +12,11 @@ from backend.core.jsonable import dumps
 from backend.core.large_values import apart
 from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, NotFound, field_path, pointer
 from backend.core.redaction import find_secret
-from backend.core.roles import Principal, Role
-from backend.db import templates
+from backend.core.roles import Principal, Role, covers
+from backend.core.run_envelope import SYSTEM_KEY
+from backend.db import audit, templates
 from backend.db.engine import Database
 from backend.db.rows import Row
-from backend.db.runs.executions import SYSTEM_KEY
 from backend.models.resolve import check_name
 from backend.runtime.requested_team import check_team
 from backend.runtime.team.arguments import TEAM_ARGUMENTS
@@ -35,51 +35,63 @@ class TemplatePage:
 
 
 class Templates:
-    """Reads templates for everyone. A User may change their own templates, Op and Admin all."""
+    """Reads templates for everyone who may read their DAG. A User may change their own templates, Op and Admin all."""
 
     def __init__(self, database: Database, catalog: Catalog) -> None:
         self._database = database
         self._catalog = catalog
 
     async def list_page(
-        self, *, dag_id: str | None, active: bool | None, q: str | None, cursor: str | None, limit: int
+        self, who: Principal, *, dag_id: str | None, active: bool | None, q: str | None, cursor: str | None, limit: int
     ) -> TemplatePage:
         """Templates by name, without their definitions."""
         rows = await self._database.run(
-            templates.list_templates, dag_id=dag_id, active=active, q=q, after=cursor, limit=limit + 1
+            templates.list_templates,
+            dags=who.rights.reads,
+            dag_id=dag_id,
+            active=active,
+            q=q,
+            after=cursor,
+            limit=limit + 1,
         )
         return TemplatePage(rows[:limit], rows[limit - 1]["name"] if len(rows) > limit else None)
 
-    async def get(self, name: str) -> Row:
+    async def get(self, who: Principal, name: str) -> Row:
         """A template's active version, or the latest if it is retired. Raises `NotFound`."""
-        return _found(await self._database.run(templates.get_template, name), name)
+        row = _found(await self._database.run(templates.get_template, name), name)
+        return _readable(who, row, name)
 
-    async def versions(self, name: str, *, cursor: int | None, limit: int) -> TemplatePage:
+    async def versions(self, who: Principal, name: str, *, cursor: int | None, limit: int) -> TemplatePage:
         """A template's versions, newest first, without their definitions. Raises `NotFound`."""
+        await self.get(who, name)
         rows = await self._database.run(templates.list_versions, name, before=cursor, limit=limit + 1)
-        if not rows:
-            await self.get(name)
         return TemplatePage(rows[:limit], str(rows[limit - 1]["version"]) if len(rows) > limit else None)
 
-    async def version(self, name: str, version: int) -> Row:
+    async def version(self, who: Principal, name: str, version: int) -> Row:
         """One version. Raises `NotFound`."""
         row = await self._database.run(templates.get, name, version)
         if row is None:
-            await self.get(name)
+            await self.get(who, name)
             raise _no_version(name, version)
-        return row
+        return _readable(who, row, name)
 
     async def create(self, who: Principal, name: str, definition: dict[str, Any]) -> Row:
         """Create a template with an active first version. Raises `Invalid`, and `Conflict` when the name is taken,
         also by a retired template."""
         await self._check(who, definition)
-        created = await self._database.run(templates.create, name, 1, definition, user=who.username, active=True)
-        if not created:
+
+        def create(connection: Connection) -> bool:
+            created = templates.create(connection, name, 1, definition, user=who.username, active=True)
+            if created:
+                audit.record(connection, who, "template.create", name, dag_id=definition["dag_id"])
+            return created
+
+        if not await self._database.run(create):
             raise Conflict(
                 f"/name: there already is a template {name!r}; create a new version of it or choose another name",
                 errors=[FieldError("/name", "is already the name of a template")],
             )
-        return await self.get(name)
+        return await self.get(who, name)
 
     async def add_version(
         self,
@@ -105,6 +117,8 @@ class Templates:
                 detail = f"is {base_version}, but the latest is now {latest}; read it and try again"
                 raise Conflict(f"/base_version: {detail}", errors=[FieldError("/base_version", detail)])
             templates.create(connection, name, latest + 1, definition, user=who.username, active=False)
+            given = {"version": latest + 1, "activated": activate, "dag_id": definition["dag_id"]}
+            audit.record(connection, who, "template.add_version", name, **given)
             if activate:
                 templates.activate(connection, name, latest + 1, user=who.username)
             return _found(templates.get(connection, name, latest + 1), name)
@@ -118,6 +132,7 @@ class Templates:
             _lock(connection, who, name)
             if not templates.activate(connection, name, version, user=who.username):
                 raise _no_version(name, version)
+            audit.record(connection, who, "template.activate", name, version=version)
             return _found(templates.get_template(connection, name), name)
 
         return await self._database.run(change)
@@ -126,7 +141,9 @@ class Templates:
         """Permit no further runs until a version is activated again. Raises `NotFound` and `Forbidden`."""
 
         def change(connection: Connection) -> Row:
-            _lock(connection, who, name)
+            version = _lock(connection, who, name)["active_version"]
+            if version is not None:
+                audit.record(connection, who, "template.retire", name, version=version)
             templates.retire(connection, name, user=who.username)
             return _found(templates.get_template(connection, name), name)
 
@@ -153,7 +170,7 @@ class Templates:
     async def _check_for_dag(self, who: Principal, definition: Mapping[str, Any]) -> None:
         dag_id = definition["dag_id"]
         try:
-            workflow = await self._catalog.get(dag_id, who.airflow_token)
+            workflow = await self._catalog.get(dag_id, who)
         except NotFound:
             raise _invalid([_fault(f"there is no workflow {dag_id!r} that you may see", "dag_id")]) from None
         team = {key: definition[key] for key in TEAM_ARGUMENTS if definition.get(key) is not None}
@@ -188,8 +205,15 @@ def _check_arguments(definition: Mapping[str, Any]) -> None:
 def _lock(connection: Connection, who: Principal, name: str) -> Row:
     """Lock a template until the transaction ends. Raises `NotFound` and `Forbidden`."""
     row = _found(templates.lock(connection, name), name)
+    _readable(who, _found(templates.get_template(connection, name), name), name)
     if row["owner"] != who.username and who.role < Role.OP:
         raise Forbidden("The role User may change its own templates only; Op and Admin all.")
+    return row
+
+
+def _readable(who: Principal, row: Row, name: str) -> Row:
+    if not covers(who.rights.reads, row["dag_id"]):
+        raise NotFound(f"There is no template {name!r}.")
     return row
 
 

@@ -19,6 +19,7 @@ NEEDED_BYTES = 2 * 1024**3  # an installed environment takes 1.3 GiB
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
+BUILD_LOCK = "requirements-build.lock"  # the installer, and what builds this project
 MARKER = os.path.join(VENV, "installed.json")
 
 
@@ -45,7 +46,7 @@ def fingerprint():
     # type: () -> str
     """Identifies what should be installed; changes whenever that does."""
     digest = hashlib.sha256()
-    for name in ("requirements.lock", "pyproject.toml"):
+    for name in ("requirements.lock", BUILD_LOCK, "pyproject.toml"):
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read())
     digest.update(ROOT.encode())  # scripts of a moved checkout point to its old location
@@ -138,10 +139,13 @@ def install():
         shutil.rmtree(VENV, ignore_errors=True)
         run("Python environment (.venv)", [python, "-m", "venv", VENV], env)
     adopt_pip_settings(env)
-    run("uv, the installer", [PYTHON, "-m", "pip", "install", "--quiet", "uv"], env)
+    tools = ["--require-hashes", "-r", BUILD_LOCK]
+    run("uv, the installer", [PYTHON, "-m", "pip", "install", "--quiet", *tools], env)
     uv = os.path.join(VENV, "bin", "uv")
-    run("packages of requirements.lock", [uv, "pip", "sync", "--compile-bytecode", "requirements.lock"], env)
-    run("this project", [uv, "pip", "install", "--no-deps", "-e", "."], env)
+    packages = ["--require-hashes", "--compile-bytecode", "requirements.lock"]
+    run("packages of requirements.lock", [uv, "pip", "sync", *packages], env)
+    project = ["--no-deps", "--build-constraint", BUILD_LOCK, "-e", "."]
+    run("this project", [uv, "pip", "install", *project], env)
     with open(MARKER, "w") as file:
         json.dump({"fingerprint": fingerprint()}, file)
 

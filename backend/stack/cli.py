@@ -133,6 +133,23 @@ def openapi(
         output.write_text(text, encoding="utf-8")
 
 
+@app.command(rich_help_panel=STACK)
+def sbom(
+    output: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.", metavar="FILE")] = None,
+) -> None:
+    """Print the software bill of materials (CycloneDX) of the checkout's lock files."""
+    import json
+
+    from backend.stack.sbom import bill_of_materials
+
+    with _reporting(StackError):
+        text = json.dumps(bill_of_materials(Layout.find().root), indent=2) + "\n"
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
 def _stack() -> "Stack":
     from backend.stack.control import Stack  # imported here because `serve` doesn't need it
 

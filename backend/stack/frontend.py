@@ -37,7 +37,7 @@ class Frontend:
 
         Safe to call from several processes. Raises `StackError` with the last lines of a failed step's output.
         """
-        self.install()
+        nodejs = self.install()
         with self._locked():
             expected = self._source_digest()
             if self._done().get("built") != expected or not (self.folder / "dist" / "index.html").is_file():
@@ -45,11 +45,14 @@ class Frontend:
                 with self._announce("Frontend: pages (again only when they change)"):
                     self._npm("run", "build")
                 self._note(built=expected)
-        return self._find()
+        return nodejs
 
-    def install(self) -> None:
-        """Install the packages of package-lock.json unless they are installed. Raises `StackError`."""
-        self._find()
+    def install(self) -> NodeJs:
+        """Install the packages of package-lock.json unless they are installed, and return the Node.js to use them with.
+
+        Raises `StackError`.
+        """
+        nodejs = self._find()
         with self._locked():
             expected = self._digest([self.folder / "package.json", self.folder / "package-lock.json"])
             if self._done().get("installed") != expected:
@@ -57,11 +60,11 @@ class Frontend:
                 with self._announce("Frontend: packages (once)"):
                     self._npm("ci", "--no-audit", "--no-fund")
                 self._note(installed=expected)
+        return nodejs
 
     def run(self, script: str, arguments: list[str]) -> int:
         """Run a script of package.json at the terminal; return its exit code. Raises `StackError`."""
-        self.install()
-        nodejs = self._find()
+        nodejs = self.install()
         command = [*nodejs.npm, "run", "--silent", script, *(["--", *arguments] if arguments else [])]
         return subprocess.run(command, cwd=self.folder, env=nodejs.environment(os.environ), check=False).returncode
 

@@ -187,6 +187,23 @@ def test_the_langfuse_env_file_is_valid(tmp_path: Path, monkeypatch: pytest.Monk
     } == set(given.values())
 
 
+def test_the_role_for_own_runs_is_created_as_the_set_up_does() -> None:
+    tree = ast.parse((ROOT / "airflow/config/airflow_bootstrap.py").read_text())
+    [permissions] = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOW_PERMISSIONS"
+    ]
+    create, *grants = lines(snippet("flow-user"))
+    assert create == "airflow roles create FlowUser"
+    documented = set()
+    for grant in grants:
+        *command, resources = re.split(r" (?:-a|-r) ", grant)
+        assert command[0] == "airflow roles add-perms FlowUser"
+        documented |= {(command[1], resource) for resource in shlex.split(resources)}
+    assert documented == set(permissions)
+
+
 def test_the_port_variables_change_every_port(monkeypatch: pytest.MonkeyPatch) -> None:
     *assignments, make, target = shlex.split(snippet("ports"))
     assert (make, target) == ("make", "up")

@@ -18,8 +18,8 @@ AIRFLOW_MAY_IMPORT = {
     "config": {"deployment.processes"},
     "dags": {"checkpoints.prune", "core", "observation.recording", "runtime.input_checks"},
     "plugins": {
-        "agents.registry", "core", "db.runs", "models.resolve", "observation.tracing", "runtime",
-        "services.notifications", "services.recording",
+        "agents.registry", "agents.tools", "core", "db.runs", "models.hidden_values", "models.resolve",
+        "observation.tracing", "runtime", "services.notifications", "services.recording",
     },
 }  # fmt: skip
 """The parts of `backend` that each folder of `airflow/` may use."""

@@ -88,9 +88,18 @@ TABLE = [
         trace="_unread_messages",
     ),
     PrivateName(
+        "apache-airflow", f"{EXECUTOR}:LocalExecutor._process_workloads", "airflow/config/visual_ai_executor.py",
+        "what is given to workers is counted: a parked task may be given out again before its first end is reported",
+        takes("self", "workload_list"),
+    ),
+    PrivateName(
         "apache-airflow", "multiprocessing.queues:SimpleQueue", "airflow/config/visual_ai_executor.py",
         "the same: the locks of the standard library's queue", contains("with self._rlock", "with self._wlock"),
         trace="_rlock",
+    ),
+    PrivateName(
+        "langgraph", "langgraph.types:_interrupt_id", "backend/runtime/graphs/pauses.py",
+        "an interrupt doesn't say which of its node's questions it is", takes("ns", "answered"),
     ),
     PrivateName(
         "langgraph", "langgraph.pregel._messages:_state_values", "backend/runtime/graphs/message_stream.py",

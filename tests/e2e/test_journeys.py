@@ -228,6 +228,8 @@ def test_every_page_is_accessible(visit: Visit, stack: RunningStack, scheme: Sch
 PAGES = (
     "/run",
     "/run/visual_ai_workflow",
+    "/inbox",
+    "/inbox?show=answered",
     "/dashboard",
     "/dashboard?view=agents",
     "/dashboard?view=errors",

@@ -75,6 +75,8 @@ class User:
     password: str
     roles: list[str]
     forbidden: bool = False
+    active: bool = True
+    created_on: str = "2026-01-01T00:00:00"
 
 
 @dataclass
@@ -118,6 +120,8 @@ class FakeAirflow:
             "anna": User(PASSWORD, ["Admin"]),
             "nora": User(PASSWORD, ["Public", "Data Scientist"]),
         }
+        self.roles: dict[str, list[tuple[str, str]]] = {"Data Scientist": []}
+        """For each role that doesn't come with Airflow, its permissions: actions and resources."""
         self.dags: dict[str, Json] = {}
         self.runs: dict[tuple[str, str], Run] = {}
         self.import_errors: dict[str, str] = {}
@@ -136,6 +140,8 @@ class FakeAirflow:
         """The user and `METHOD path` of each request that carried a token."""
         self.triggers: list[tuple[str, Json]] = []
         """The user and the body of each trigger, whether it was accepted or not."""
+        self.responses: list[tuple[str, str, list[str]]] = []
+        """Who answered which task's request, and how."""
         self.token_lifetime = 24 * 3600.0
         self._faults: list[Fault] = []
         self.transport = httpx.MockTransport(self.answer)
@@ -315,7 +321,10 @@ class FakeAirflow:
         if self.users[name].forbidden:
             return _refused(403, "Forbidden")
         for method, pattern, handler in (
+            ("GET", r"/ui/auth/me", self._me),
+            ("GET", r"/auth/fab/v1/users", self._list_users),
             ("GET", r"/auth/fab/v1/users/([^/]+)", self._user_details),
+            ("GET", r"/auth/fab/v1/roles/([^/]+)", self._role_details),
             ("GET", r"/api/v2/dags", self._list_dags),
             ("GET", r"/api/v2/importErrors", self._list_import_errors),
             ("GET", r"/api/v2/eventLogs", self._list_events),
@@ -333,6 +342,11 @@ class FakeAirflow:
                 self._xcom,
             ),
             ("PATCH", r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)", self._stop),
+            (
+                "PATCH",
+                r"/api/v2/dags/([^/~]+)/dagRuns/([^/]+)/taskInstances/([^/]+)/(-?[0-9]+)/hitlDetails",
+                self._respond,
+            ),
             ("POST", r"/api/v2/dags/([^/~]+)/clearTaskInstances", self._clear),
             ("POST", r"/api/v2/dags/~/dagRuns/~/taskInstances/list", self._list_tasks),
             ("GET", r"/api/v2/dags/~/dagRuns/~/taskInstances", self._list_changed_tasks),
@@ -342,10 +356,12 @@ class FakeAirflow:
         return _refused(404, "Not Found")
 
     def _login(self, body: Json) -> httpx.Response:
-        user = self.users.get(body["username"])
-        if user is None or user.password != body["password"]:
+        # Like FAB, which finds an account by any spelling of its name, and by the exact e-mail address.
+        name = self._spelled(body["username"]) or body["username"].removesuffix("@example.test")
+        user = self.users.get(name)
+        if user is None or not user.active or user.password != body["password"]:
             return _refused(401, "Invalid credentials")
-        claims = {"sub": body["username"], "exp": time.time() + self.token_lifetime}
+        claims = {"sub": name, "exp": time.time() + self.token_lifetime}
         return httpx.Response(201, json={"access_token": jwt.encode(claims, SECRET, algorithm="HS256")})
 
     def _user(self, request: httpx.Request) -> str | None:
@@ -354,7 +370,10 @@ class FakeAirflow:
             name = str(jwt.decode(token, SECRET, algorithms=["HS256"])["sub"])
         except jwt.InvalidTokenError:
             return None
-        return name if name in self.users else None
+        return name if name in self.users and self.users[name].active else None
+
+    def _spelled(self, name: str) -> str | None:
+        return next((known for known in self.users if known.lower() == name.lower()), None)
 
     def _health(self) -> httpx.Response:
         beat = datetime.now(UTC).isoformat()
@@ -365,12 +384,34 @@ class FakeAirflow:
         return httpx.Response(200, json=parts)
 
     def _user_details(self, _: httpx.Request, asking: str, name: str) -> httpx.Response:
-        if name not in self.users:
-            return _refused(404, f"The User with username `{name}` was not found")
         if "Admin" not in self.users[asking].roles:
             return _refused(403, "Forbidden")
-        roles = [{"name": role} for role in self.users[name].roles]
-        return httpx.Response(200, json={"username": name, "roles": roles})
+        found = self._spelled(name)
+        if found is None:
+            return _refused(404, f"The User with username `{name}` was not found")
+        return httpx.Response(200, json=self._shown_user(found))
+
+    def _shown_user(self, name: str) -> Json:
+        user = self.users[name]
+        roles = [{"name": role} for role in user.roles]
+        return {"username": name, "roles": roles, "active": user.active, "created_on": user.created_on}
+
+    def _list_users(self, request: httpx.Request, asking: str) -> httpx.Response:
+        if "Admin" not in self.users[asking].roles:
+            return _refused(403, "Forbidden")
+        shown = [self._shown_user(name) for name in self.users]
+        return httpx.Response(200, json={"users": _page(request, shown), "total_entries": len(shown)})
+
+    def _role_details(self, _: httpx.Request, asking: str, name: str) -> httpx.Response:
+        if "Admin" not in self.users[asking].roles:
+            return _refused(403, "Forbidden")
+        if name not in self.roles:
+            return _refused(404, f"Role with name `{name}` was not found")
+        actions = [{"action": {"name": action}, "resource": {"name": of}} for action, of in self.roles[name]]
+        return httpx.Response(200, json={"name": name, "actions": actions})
+
+    def _me(self, _: httpx.Request, name: str) -> httpx.Response:
+        return httpx.Response(200, json={"id": name, "username": name})
 
     def _list_dags(self, request: httpx.Request, _: str) -> httpx.Response:
         wanted = request.url.params
@@ -488,6 +529,17 @@ class FakeAirflow:
                     self.set_task(dag_id, dag_run_id, task_id, state, map_index=map_index)
             self.set_run(dag_id, dag_run_id, "failed")
         return self._run(request, name, dag_id, dag_run_id)
+
+    def _respond(
+        self, request: httpx.Request, name: str, dag_id: str, dag_run_id: str, task_id: str, map_index: str
+    ) -> httpx.Response:
+        """Like Airflow: a task takes one response, which wakes it."""
+        task = self.runs[dag_id, dag_run_id].tasks.get((task_id, int(map_index)))
+        if task is None or task["state"] not in ("running", "awaiting_input"):
+            return _refused(409, "has already been updated")
+        self.set_task(dag_id, dag_run_id, task_id, "scheduled", map_index=int(map_index))
+        self.responses.append((name, task_id, json.loads(request.content)["chosen_options"]))
+        return httpx.Response(200, json={})
 
     def _clear(self, request: httpx.Request, _: str, dag_id: str) -> httpx.Response:
         wanted = json.loads(request.content)

@@ -21,7 +21,9 @@ PRODUCTION: dict[str, Any] = {
     "environment": "production",
     "jwt_secret": "s" * 32,
     "airflow_password": "not the default",
+    "metrics_token": "the token of a scraper",
 }
+SCRAPER = {"Authorization": f"Bearer {PRODUCTION['metrics_token']}"}
 
 
 def make_settings(database_url: str, **changes: Any) -> Settings:

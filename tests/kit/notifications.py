@@ -43,9 +43,8 @@ async def wants(http: httpx.AsyncClient, headers: Mapping[str, str], *targets: d
 
 def run_of(user: str | None, dag_run_id: str | None = None, state: str | None = "running", **more: Any) -> RunState:
     """A run of the DAG `reports` that belongs to a user."""
-    conf = {} if user is None else {"_visual_ai": {"user_id": user}}
-    given = {"started_at": datetime.now(UTC), **more}
-    return RunState("reports", dag_run_id or f"run-{uuid.uuid4().hex[:8]}", state, "manual", conf, **given)
+    given = {"started_at": datetime.now(UTC), "user": user, **more}
+    return RunState("reports", dag_run_id or f"run-{uuid.uuid4().hex[:8]}", state, "manual", **given)
 
 
 def seen(engine: Engine, run: RunState, *tasks: TaskState) -> str:

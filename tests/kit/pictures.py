@@ -73,3 +73,12 @@ def bomb(width: int = 30_000, height: int = 30_000) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     body = zlib.compress(bytes(width + 1))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def painted_often(width: int, height: int, times: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated: a small file that takes long to decode."""
+    content = io.BytesIO()
+    Image.new("L", (width, height), 128).save(content, "JPEG", progressive=True, quality=10)
+    data = content.getvalue()
+    scan = data[data.rfind(b"\xff\xda") : -2]
+    return data[:-2] + scan * times + data[-2:]

@@ -23,13 +23,13 @@ class RecordedRun:
         self._database = database
         self.dag_id = dag_id
         self.dag_run_id = dag_run_id
-        self._conf = {"_visual_ai": {"user_id": user, "triggered_by": user}}
+        self._user = user
         self.id = self.is_now("queued")
 
     def is_now(self, state: str | None, *tasks: TaskState) -> str:
         """Record the states of the run and its tasks. Returns the execution's id."""
         with self._database.begin() as connection:
-            seen = RunState(self.dag_id, self.dag_run_id, state, conf=self._conf)
+            seen = RunState(self.dag_id, self.dag_run_id, state, user=self._user)
             return observations.observe(connection, seen, tasks)
 
     def task(self, task_id: str, state: str | None, *, try_number: int = 1, map_index: int = -1) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import random
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -35,6 +36,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtually(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on a virtual loop of its own."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(work)
+    """Run a coroutine to its end on a virtual loop of its own, where jitter is the same each time as well."""
+    before = random.getstate()
+    random.seed(1)
+    try:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            return runner.run(work)
+    finally:
+        random.setstate(before)

@@ -17,6 +17,14 @@ class Credentials(BaseModel):
     password: SecretStr = Field(min_length=1, max_length=1024)
 
 
+class AirflowToken(BaseModel):
+    """A token of Airflow's, such as its web page or `POST /auth/token` of its API issues."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    airflow_token: SecretStr = Field(min_length=1, max_length=8192)
+
+
 class Token(BaseModel):
     """A bearer token. `expires_in` is in seconds; `role` is the user's highest Airflow role."""
 
@@ -27,8 +35,15 @@ class Token(BaseModel):
 
 
 class Me(BaseModel):
-    """The signed-in user, with the role that the token was issued for. It expires at `expires_at`."""
+    """Who a request is made for.
+
+    `role` is the role of Airflow's that comes closest to what the user may do at the moment. The token expires at
+    `expires_at`.
+    """
 
     user_id: str
     role: RoleName
     expires_at: datetime | None
+    may_trigger: bool = Field(description="Whether there are workflows that the user, or the service token, may start")
+    sees_all: bool = Field(description="Whether the runs of all users are shown, of all workflows")
+    service_token: str | None = Field(None, description="The name of the service token, if that is what was sent")

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Text, and_, case, cast, func, select, text, update
 
 from backend.core.jsonable import dumps
 from backend.core.redaction import redact_text
 from backend.db.rows import Row, all_rows
+from backend.db.runs.run_payload import EXCERPT_CHARACTERS, WHOLE_BYTES, reference
 from backend.db.runs.threads import Claim, held, superseded
 from backend.db.runs.traces import Place
 from backend.db.tables import batch_items as items
@@ -24,6 +26,23 @@ class Counts:
     succeeded: int
     failed: int
     output_bytes: int
+
+
+PAGE_BYTES = 200_000
+"""Bytes of JSON of a page of the API, unless its first item is longer."""
+
+CONVERTED_BYTES = 32 * 2**20
+"""Bytes of outputs that a page only refers to, unless its first output is larger."""
+
+_AT_A_TIME = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPage:
+    """Items as the API shows them, and the index after which the next page begins; None on the last page."""
+
+    items: list[dict[str, Any]]
+    next_after: int | None
 
 
 _WRITE = text(
@@ -102,6 +121,74 @@ def read_page(connection: Connection, execution_id: str, place: Place, *, after:
     return all_rows(connection.execute(query))
 
 
+_READ_SHOWN = text(
+    """
+    SELECT item_index, state, error, category, model, input_tokens, output_tokens, cost_usd, latency_ms, try_number,
+        trace_id, trace_url, bytes, CASE WHEN bytes <= :whole_bytes THEN output END AS output,
+        CASE WHEN bytes > :whole_bytes THEN left(whole, :characters) END AS excerpt,
+        CASE WHEN bytes > :whole_bytes THEN encode(sha256(convert_to(whole, 'UTF8')), 'hex') END AS sha256
+    FROM (
+        SELECT b.*, b.output::text AS whole, octet_length(b.output::text) AS bytes FROM visual_ai.batch_items b
+        WHERE execution_id = CAST(:execution_id AS uuid) AND task_id = :task_id AND map_index = :map_index
+            AND item_index > :after AND state <> 'superseded'
+        ORDER BY item_index LIMIT :limit OFFSET 0
+    ) item
+    ORDER BY item_index
+    """
+)
+
+
+def read_shown(connection: Connection, execution_id: str, place: Place, *, after: int, limit: int) -> ItemPage:
+    """Up to `limit` items after the index `after`, in order, as the API shows them: large outputs by reference.
+
+    The page ends early at `PAGE_BYTES`, and at `CONVERTED_BYTES` of outputs that are only referred to.
+    """
+    values = {"execution_id": execution_id, "task_id": place.task_id, "map_index": place.map_index}
+    limits = {"whole_bytes": WHOLE_BYTES, "characters": EXCERPT_CHARACTERS}
+    shown: list[dict[str, Any]] = []
+    spent = converted = 0
+    while True:
+        # A few at a time: PostgreSQL converts each output to find out how large it is.
+        rows = all_rows(connection.execute(_READ_SHOWN, {**values, **limits, "after": after, "limit": _AT_A_TIME}))
+        for row in rows:
+            item = item_json(_by_reference(row, place))
+            converted += row["bytes"] or 0
+            spent += 400 + min(row["bytes"] or 0, WHOLE_BYTES) + len(dumps([row["excerpt"], row["error"]]).encode())
+            over = spent > PAGE_BYTES or converted > CONVERTED_BYTES
+            if len(shown) == limit or (over and shown):
+                return ItemPage(shown, after)
+            shown.append(item)
+            after = row["item_index"]
+        if len(rows) < _AT_A_TIME:
+            return ItemPage(shown, None)
+
+
+def output_url(place: Place, index: int) -> str:
+    """The path under which the backend returns the whole output of an item."""
+    parts = (place.dag_id, place.dag_run_id, "items", place.task_id, str(index), "output")
+    mapped = f"?map_index={place.map_index}" if place.map_index >= 0 else ""
+    return f"/workflow-status/{'/'.join(quote(part, safe='') for part in parts)}{mapped}"
+
+
+def _by_reference(row: Row, place: Place) -> Row:
+    if row["excerpt"] is None:
+        return row
+    url = output_url(place, row["item_index"])
+    shown = reference(url, size=row["bytes"], excerpt=row["excerpt"], sha256=row["sha256"])
+    return {**row, "output": shown}
+
+
+def output_size(connection: Connection, execution_id: str, place: Place) -> int | None:
+    """The size of the output of the place's item, in bytes of JSON text; None if it has none."""
+    size = select(func.octet_length(cast(items.c.output, Text))).where(_has_output(execution_id, place))
+    return connection.execute(size).scalar_one_or_none()
+
+
+def read_output(connection: Connection, execution_id: str, place: Place) -> Any:
+    """This output."""
+    return connection.execute(select(items.c.output).where(_has_output(execution_id, place))).scalar_one_or_none()
+
+
 _SHOWN = (
     "state", "output", "error", "category", "model", "input_tokens", "output_tokens", "cost_usd", "latency_ms",
     "try_number", "trace_id", "trace_url",
@@ -124,4 +211,13 @@ def with_checkpoints(connection: Connection, threads: Sequence[str]) -> set[str]
 def _of(execution_id: str, place: Place) -> ColumnElement[bool]:
     return and_(
         items.c.execution_id == execution_id, items.c.task_id == place.task_id, items.c.map_index == place.map_index
+    )
+
+
+def _has_output(execution_id: str, place: Place) -> ColumnElement[bool]:
+    return and_(
+        _of(execution_id, place),
+        items.c.item_index == place.item,
+        items.c.try_number == place.try_number,
+        items.c.state == "success",
     )

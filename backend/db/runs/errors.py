@@ -8,11 +8,12 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from backend.core.jsonable import storable
-from backend.core.redaction import redact, redact_text
+from backend.core.process_secrets import process_secrets
+from backend.core.redaction import hide, redact, redact_text
 from backend.db import notification_causes
 from backend.db.rows import Row, one_row
 from backend.db.runs.reasons import EXPLAINED
-from backend.db.runs.traces import Place, label
+from backend.db.runs.traces import Place, label, short_name
 from backend.db.tables import workflow_errors as errors
 from backend.db.tables import workflow_executions as executions
 
@@ -101,11 +102,13 @@ def add_explanation(
 
 
 def _insert(connection: Connection, message: str, context: Mapping[str, Any] | None, **values: Any) -> Row:
+    names = {name: short_name(values[name]) for name in ("exception_type", "model", "node") if values.get(name)}
     safe = {
-        "message": storable(redact_text(message, limit=MESSAGE_LIMIT)),
-        "context": redact(dict(context or {}), limit=1_000),
+        **names,
+        "message": storable(redact_text(hide(message, process_secrets()), limit=MESSAGE_LIMIT)),
+        "context": redact(hide(dict(context or {}), process_secrets()), limit=1_000),
     }
-    return one_row(connection.execute(insert(errors).values(**values, **safe, recovered=False).returning(errors)))
+    return one_row(connection.execute(insert(errors).values(**{**values, **safe}, recovered=False).returning(errors)))
 
 
 def recover(connection: Connection, error_ids: Sequence[str]) -> None:

@@ -6,27 +6,24 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Text, and_, case, cast, exists, func, literal, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Text, and_, case, cast, exists, func, literal, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from backend.core.events import NewEvent
 from backend.core.jsonable import dumps, storable
 from backend.core.redaction import redact
+from backend.core.roles import Visible
+from backend.core.run_envelope import FORK, SYSTEM_KEY, Fork
 from backend.core.states import ACTIVE_RUN_STATES, TERMINAL_RUN_STATES, TaskState
 from backend.db.rows import Row, all_rows, first_row, one_row
+from backend.db.run_keys import trigger_values
 from backend.db.runs import events
 from backend.db.runs.run_payload import workflow_payload
+from backend.db.runs.visible import visible_to
 from backend.db.tables import agent_traces as traces
 from backend.db.tables import workflow_errors as errors
 from backend.db.tables import workflow_executions as executions
 from backend.db.tables import workflow_tasks as tasks
-
-SYSTEM_KEY = "_visual_ai"
-"""The only key of `dag_run.conf` that belongs to the system."""
-
-UPLOADS_KEY = "uploads"
-"""What stands under that key of uploads that the trigger made of pictures in the input: their references."""
-
 
 _KEY = tuple_(executions.c.dag_id, executions.c.dag_run_id)
 
@@ -57,8 +54,8 @@ class RunState:
 def ensure(connection: Connection, run: RunState) -> str:
     """Return the id of the run's execution, creating its row and first event if they don't exist yet.
 
-    What the trigger put under `_visual_ai` in the run's conf (id, user, idempotency key, template) is kept, so the row
-    is the same whoever writes it first.
+    What the trigger added to the run's conf (id, user, idempotency key, template) is kept, so the row is the same
+    whoever writes it first.
     """
     found = find_id(connection, run.dag_id, run.dag_run_id)
     return found if found is not None else start(connection, run)
@@ -66,7 +63,7 @@ def ensure(connection: Connection, run: RunState) -> str:
 
 def start(connection: Connection, run: RunState) -> str:
     """The same for a run that is probably new, with a single statement if it is."""
-    values = _first_values(run)
+    values = _first_values(run, trigger_values(connection, run.dag_id, run.dag_run_id, run.conf))
     made = _make(connection, values)
     if made is None:  # another transaction was first
         made = find_id(connection, run.dag_id, run.dag_run_id)
@@ -77,9 +74,8 @@ def start(connection: Connection, run: RunState) -> str:
     return made
 
 
-def _first_values(run: RunState) -> dict[str, Any]:
-    system = run.conf.get(SYSTEM_KEY)
-    system = system if isinstance(system, Mapping) else {}
+def _first_values(run: RunState, system: Mapping[str, Any]) -> dict[str, Any]:
+    fork = Fork.of(system.get(FORK))
     values = {
         "dag_id": run.dag_id,
         "dag_run_id": run.dag_run_id,
@@ -87,10 +83,11 @@ def _first_values(run: RunState) -> dict[str, Any]:
         "user_id": _text(system.get("user_id")) or run.user,
         "triggered_by": _text(system.get("triggered_by")) or run.user,
         "state": "queued",
-        "input_data": _recorded_input(run),
+        "input_data": _recorded_input(run, ours=bool(system)),
         "idempotency_key": _text(system.get("idempotency_key")),
         "template_name": _text(system.get("template")),
         "template_version": _count(system.get("template_version")),
+        "forked_from": fork.source if fork is not None else None,
         "queued_at": run.queued_at or func.now(),
         "tasks_total": run.tasks_total,
         "last_seq": 1,
@@ -100,10 +97,10 @@ def _first_values(run: RunState) -> dict[str, Any]:
     return values
 
 
-def _recorded_input(run: RunState) -> Any:
+def _recorded_input(run: RunState, *, ours: bool) -> Any:
     if run.input_json is not None:
         return cast(literal(run.input_json, Text), JSONB)
-    return redact({key: value for key, value in run.conf.items() if key != SYSTEM_KEY})
+    return redact({key: value for key, value in run.conf.items() if key != SYSTEM_KEY or not ours})
 
 
 def _make(connection: Connection, values: Mapping[str, Any]) -> str | None:
@@ -300,6 +297,12 @@ def states_of(connection: Connection, runs: list[tuple[str, str]]) -> dict[tuple
     return {(row.dag_id, row.dag_run_id): row.state for row in connection.execute(query)}
 
 
+def user_of(connection: Connection, execution_id: str) -> str | None:
+    """The user of an execution; None for one that nobody started."""
+    user: str | None = connection.execute(select(executions.c.user_id).where(executions.c.id == execution_id)).scalar()
+    return user
+
+
 def clock(connection: Connection) -> datetime:
     """The time of the database's clock, which sets the timestamps of rows."""
     moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
@@ -312,29 +315,28 @@ def list_page(
     dag_id: str | None,
     states: list[str],
     user_id: str | None,
-    owner: str | None,
+    visible: Visible,
     since: datetime | None,
     agent: str | None,
     error_category: str | None,
     error_agent: str | None,
+    forked_from: str | None,
     before: tuple[datetime, str] | None,
     limit: int,
 ) -> list[Row]:
     """Executions, newest first, at most `limit`, older than `before` (`queued_at`, `id`), without input and output.
 
-    `owner` restricts the list to runs that this user started, or that were started for them; `agent` to those in which
-    this agent ran; `error_category` and `error_agent` to those with an error that matches both.
+    `visible` restricts the list to what a user sees; `agent` to those in which this agent ran; `error_category` and
+    `error_agent` to those with an error that matches both; `forked_from` to the forks of a run with this id.
     """
     query = select(*_LIGHT).order_by(executions.c.queued_at.desc(), executions.c.id.desc()).limit(limit)
-    conditions = []
+    conditions = visible_to(visible)
     if dag_id is not None:
         conditions.append(executions.c.dag_id == dag_id)
     if states:
         conditions.append(executions.c.state.in_(states))
     if user_id is not None:
         conditions.append(executions.c.user_id == user_id)
-    if owner is not None:
-        conditions.append(or_(executions.c.user_id == owner, executions.c.triggered_by == owner))
     if since is not None:
         conditions.append(executions.c.queued_at >= since)
     if agent is not None:
@@ -347,6 +349,8 @@ def list_page(
         met.append(errors.c.agent_name == error_agent)
     if met:
         conditions.append(exists().where(errors.c.execution_id == executions.c.id, *met))
+    if forked_from is not None:
+        conditions.append(executions.c.forked_from["dag_run_id"].astext == forked_from)
     if before is not None:
         conditions.append(
             tuple_(executions.c.queued_at, executions.c.id)

@@ -20,6 +20,8 @@ GRACE_SECONDS = 90
 LIMIT = 100
 """The executions that one call closes agents of."""
 
+NOTICE = "Its end was not recorded. Tokens and cost may be missing."
+
 # Written once for both statements: agents that are open although their task, or the whole run, has ended.
 _LEFT = """
     visual_ai.agent_traces t
@@ -42,11 +44,11 @@ _CLOSE = text(
     UPDATE visual_ai.agent_traces t
     SET state = CASE WHEN found.succeeded THEN 'success' ELSE 'cancelled' END,
         finished_at = greatest(found.finished_at, t.started_at),
-        notice = coalesce(t.notice, 'Its end was not recorded. Tokens and cost may be missing.')
+        notice = coalesce(t.notice, :notice)
     FROM found WHERE t.id = found.id
-    RETURNING t.task_id, t.map_index, t.try_number, t.agent_name, t.agent_type, t.item_index, t.node, t.state, t.model,
-        t.started_at, t.latency_ms, t.input_tokens, t.output_tokens, t.cost_usd, t.attempt, t.retries, t.fallbacks,
-        t.notice, t.trace_url
+    RETURNING t.id, t.task_id, t.map_index, t.try_number, t.agent_name, t.agent_type, t.item_index, t.node, t.state,
+        t.model, t.started_at, t.latency_ms, t.input_tokens, t.output_tokens, t.cost_usd, t.attempt, t.retries,
+        t.fallbacks, t.notice, t.trace_url
     """  # noqa: S608
 )
 
@@ -59,7 +61,7 @@ def find(connection: Connection) -> Sequence[str]:
 def close(connection: Connection, execution_id: str) -> int:
     """Close the agents that were left open; returns their number. While the run is active its timeline reports it."""
     run = executions.read(connection, execution_id, lock=True)
-    closed = all_rows(connection.execute(_CLOSE, {**_values(), "execution_id": execution_id}))
+    closed = all_rows(connection.execute(_CLOSE, {**_values(), "notice": NOTICE, "execution_id": execution_id}))
     shown = [row for row in closed if row["item_index"] is None or row["item_index"] < SHOWN_ITEMS]
     if shown and run["state"] not in TERMINAL_RUN_STATES:
         ordered = sorted(shown, key=lambda row: row["started_at"])

@@ -124,7 +124,7 @@ _READ_AGENTS = _page(
     ORDER BY level, started_at DESC, id DESC LIMIT :limit + 1
     """,
     "level, started_at DESC, id DESC",
-    """330 + coalesce(octet_length(to_json(notice)::text), 0)
+    """380 + coalesce(octet_length(to_json(notice)::text), 0)
         + octet_length(concat(task_id, agent_name, agent_type, node, model, trace_url))""",
 )
 _READ_ERRORS = _page(

@@ -12,12 +12,16 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from backend.core.events import DATA_BYTES, encode_value
 from backend.core.jsonable import dumps
 from backend.db.rows import Row, one_row
 from backend.db.runs.run_payload import EXCERPT_CHARACTERS, WHOLE_BYTES, truncated
 
 LAST_INDEX = 2**31 - 1
 """The largest map index that fits into a column."""
+
+_REST_BYTES = 4_000
+"""Bytes of a `workflow_update` besides the result, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +157,40 @@ def describe_list(
     return one_row(connection.execute(_DESCRIBE, {**values, **limits}))
 
 
+_DESCRIBE_OUTPUT = text(
+    """
+    SELECT octet_length(whole) AS bytes, encode(sha256(convert_to(whole, 'UTF8')), 'hex') AS sha256,
+        left(whole, :characters) AS excerpt
+    FROM (
+        SELECT output_data::text AS whole FROM visual_ai.workflow_executions
+        WHERE id = CAST(:execution_id AS uuid) OFFSET 0
+    ) result
+    """
+)
+
+
 def shown(connection: Connection, row: Mapping[str, Any]) -> Any:
     """The result of the run of this row as snapshots and events show it: whole, or `truncated`; None if there is none
     yet."""
     if row["result_task"] is not None:
         found = describe_list(connection, row["id"], row["result_task"])
-        if found["size"] <= WHOLE_BYTES:
-            return json.loads(found["beginning"])
-        size, sha256, excerpt = found["size"], found["sha256"], found["beginning"]
-        return truncated(row, "result", size=size, sha256=sha256, excerpt=excerpt)
-    reference = row["output_reference"]
-    if reference is None:
-        return row["output_data"]
-    return truncated(row, "result", size=reference["bytes"], sha256=reference["sha256"], excerpt=reference["excerpt"])
+        size, sha256, excerpt = found["size"], found["sha256"], found["beginning"][:EXCERPT_CHARACTERS]
+        if size <= WHOLE_BYTES and _fits(value := json.loads(found["beginning"])):
+            return value
+    else:
+        reference = row["output_reference"]
+        if reference is None:
+            if _fits(row["output_data"]):
+                return row["output_data"]
+            values = {"execution_id": row["id"], "characters": EXCERPT_CHARACTERS}
+            reference = one_row(connection.execute(_DESCRIBE_OUTPUT, values))
+        size, sha256, excerpt = reference["bytes"], reference["sha256"], reference["excerpt"]
+    return truncated(row, "result", size=size, sha256=sha256, excerpt=excerpt)
+
+
+def _fits(value: Any) -> bool:
+    """Whether a small value also fits into an event, where some characters take three times as many bytes."""
+    return value is None or len(encode_value(value)) <= DATA_BYTES - _REST_BYTES
 
 
 def shown_input(row: Mapping[str, Any]) -> Any:

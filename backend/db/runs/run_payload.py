@@ -29,16 +29,20 @@ def workflow_payload(row: Mapping[str, Any], result: Any = None) -> dict[str, An
 def truncated(
     row: Mapping[str, Any], leaf: Literal["input", "result"], *, size: int, excerpt: str, sha256: str
 ) -> dict[str, Any]:
-    """What stands for a large input or result of the run of this row: its size in bytes, its beginning, and where the
-    whole is."""
+    """What stands for a large input or result of the run of this row."""
     run = "/".join(quote(row[name], safe="") for name in ("dag_id", "dag_run_id"))
     # The result of a run that did not succeed has to be asked for.
     query = "?partial=true" if leaf == "result" and row["state"] in ("failed", "cancelled") else ""
+    return reference(f"/workflow-status/{run}/{leaf}{query}", size=size, excerpt=excerpt, sha256=sha256)
+
+
+def reference(url: str, *, size: int, excerpt: str, sha256: str) -> dict[str, Any]:
+    """What stands for a large value: its size in bytes, the beginning of its JSON text, and where the whole is."""
     return {
         "truncated": True,
         "bytes": size,
         "media_type": MEDIA_TYPE,
         "sha256": sha256,
         "excerpt": excerpt,
-        "url": f"/workflow-status/{run}/{leaf}{query}",
+        "url": url,
     }

@@ -55,6 +55,14 @@ _TAKE = text(
 )
 
 
+_CLOSE = text(
+    """
+    UPDATE visual_ai.questions SET closed_at = clock_timestamp(), closed_reason = 'the task began anew'
+    WHERE thread_id = ANY(:threads) AND answered_at IS NULL AND closed_at IS NULL
+    """
+)
+
+
 def begin(connection: Connection, requests: Sequence[ClaimRequest]) -> list[Claim | SupersededError]:
     """Take threads for tries; returns a claim for each, or an error where a later try holds the thread.
 
@@ -77,7 +85,12 @@ def begin(connection: Connection, requests: Sequence[ClaimRequest]) -> list[Clai
             continue
         # The same instance comes back although it succeeded: its triggerer died before it reported that to Airflow.
         finished = last is not None and last.completed and (one.instance is None or last.instance != one.instance)
-        resumes = last is not None and not finished and last.input_hash == one.input_hash
+        # A try that was parked for a person's answer goes on with what it began with, whatever its templates say now.
+        same = last is not None and (
+            last.input_hash == one.input_hash
+            or (one.instance is not None and (last.instance, last.try_number) == (one.instance, one.try_number))
+        )
+        resumes = last is not None and not finished and same
         if last is not None and not resumes:
             left += last.agents
         claim = Claim(one.thread_id, one.try_number, 1 if last is None else last.epoch + 1, resumes)
@@ -85,6 +98,7 @@ def begin(connection: Connection, requests: Sequence[ClaimRequest]) -> list[Clai
         taken.append({**asdict(one), "epoch": claim.epoch})
     if left:
         forget(connection, left)
+        connection.execute(_CLOSE, {"threads": left})
     if taken:
         connection.execute(_TAKE, {"rows": dumps(taken)})
     return claims

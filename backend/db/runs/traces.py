@@ -1,16 +1,17 @@
 """Agent traces: one row per agent run, and one per execution of a node of its graph."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
 
-from backend.core.jsonable import dumps
-from backend.core.redaction import redact
-from backend.db.rows import Row, all_rows
+from backend.core.jsonable import dumps, storable
+from backend.core.redaction import redact_within
+from backend.db.rows import Row, all_rows, first_row
 from backend.db.tables import agent_traces as traces
 
 EXCERPT_BYTES = 16 * 1024
@@ -19,8 +20,18 @@ EXCERPT_BYTES = 16 * 1024
 A loop of hundreds of steps writes its whole state twice for each of them. The whole values are in its checkpoints.
 """
 
+_NAMES = 4_000
+"""Characters of the names of a cut value's parts at most, beyond which none are stored."""
+
 SHOWN_ITEMS = 50
 """This many items of a batch, from the first, appear in streams and snapshots one by one. All items have rows."""
+
+
+NAME_CHARACTERS = 1_000
+"""The longest name of a node or a model that is recorded."""
+
+NOTICE_CHARACTERS = 2_000
+"""The longest notice of an agent. The errors have what led to each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +54,20 @@ _WRITE = text(
     INSERT INTO visual_ai.agent_traces (
         id, execution_id, task_id, map_index, try_number, agent_name, agent_type, item_index, node, model, state,
         started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd, retries, fallbacks, attempt, notice,
-        trace_id, trace_url, input, output)
+        trace_id, trace_url, input, output, input_parts, output_parts, checkpoint_task)
     SELECT
         id, execution_id, task_id, map_index, try_number, agent_name, agent_type, item_index, node,
         model, state, started_at, finished_at, latency_ms, input_tokens, output_tokens, cost_usd,
         coalesce(retries, 0), coalesce(fallbacks, 0), coalesce(attempt, 1), notice, trace_id, trace_url, input,
-        output
+        output, input_parts, output_parts, checkpoint_task
     FROM jsonb_populate_recordset(CAST(NULL AS visual_ai.agent_traces), CAST(:rows AS jsonb))
     ON CONFLICT (id) DO UPDATE SET
         state = excluded.state, model = excluded.model, finished_at = excluded.finished_at,
         latency_ms = excluded.latency_ms, input_tokens = excluded.input_tokens,
         output_tokens = excluded.output_tokens, cost_usd = excluded.cost_usd, retries = excluded.retries,
-        fallbacks = excluded.fallbacks, attempt = excluded.attempt, notice = excluded.notice, output = excluded.output
+        fallbacks = excluded.fallbacks, attempt = excluded.attempt, notice = excluded.notice, output = excluded.output,
+        output_parts = excluded.output_parts,
+        checkpoint_task = coalesce(agent_traces.checkpoint_task, excluded.checkpoint_task)
     """
 )
 
@@ -67,13 +80,19 @@ def write(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
     merged: dict[str, Mapping[str, Any]] = {}
     for new in rows:
         known = merged.get(new["id"])
-        merged[new["id"]] = new if known is None else {**new, "input": known["input"]}
+        if known is not None:
+            task = new["checkpoint_task"] or known["checkpoint_task"]
+            given = {"input": known["input"], "input_parts": known["input_parts"], "checkpoint_task": task}
+            new = {**new, **given}
+        merged[new["id"]] = new
     if merged:
         connection.execute(_WRITE, {"rows": dumps(list(merged.values()))})
 
 
 def row(place: Place, **values: Any) -> dict[str, Any]:
     """A row for `write`, which adds `execution_id`; `input` and `output` are redacted and shortened."""
+    given, given_parts = _excerpt(values.get("input"))
+    returned, returned_parts = _excerpt(values.get("output"))
     return {
         "task_id": place.task_id,
         "map_index": place.map_index,
@@ -82,19 +101,49 @@ def row(place: Place, **values: Any) -> dict[str, Any]:
         "agent_type": place.agent_type,
         "item_index": place.item,
         **values,
-        "input": _excerpt(values.get("input")),
-        "output": _excerpt(values.get("output")),
+        **{name: short_name(values[name]) for name in ("node", "model") if values.get(name)},
+        "notice": (values.get("notice") or "")[:NOTICE_CHARACTERS] or None,
+        "input": given,
+        "input_parts": given_parts,
+        "output": returned,
+        "output_parts": returned_parts,
+        "checkpoint_task": values.get("checkpoint_task"),
     }
 
 
-def _excerpt(value: Any) -> Any:
+def short_name(name: str) -> str:
+    """A name of a node or a model as it is recorded."""
+    return name if len(name) <= NAME_CHARACTERS else f"{name[:NAME_CHARACTERS]}… ({len(name)} characters)"
+
+
+def _excerpt(value: Any) -> tuple[Any, list[str] | None]:
+    """What is stored of a value and, if something was left out, the names of the value's parts."""
     characters = EXCERPT_BYTES * 3 // 4
+    if isinstance(value, Mapping):
+        # Numbers and what is empty cost nothing, and what a graph was never given is in no checkpoint.
+        value = {**{name: part for name, part in value.items() if _is_tiny(part)}, **value}
     while True:
-        found = redact(value, limit=characters, total=characters)
+        found, cut = redact_within(value, characters)
         # A character can be four bytes, or an escape of six.
         if len(dumps(found).encode()) <= EXCERPT_BYTES:
-            return found
+            return found, _parts(value) if cut else None
         characters //= 2
+
+
+def _is_tiny(value: Any) -> bool:
+    return (
+        value is None or isinstance(value, int | float) or (isinstance(value, str | list | tuple | dict) and not value)
+    )
+
+
+def _parts(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        names = [storable(name) for name in value if isinstance(name, str)]
+    elif is_dataclass(value):
+        names = [part.name for part in fields(value)]
+    else:
+        names = [*getattr(type(value), "model_fields", ())]
+    return names if sum(map(len, names)) <= _NAMES else []
 
 
 _SUPERSEDE = text(
@@ -105,9 +154,9 @@ _SUPERSEDE = text(
     ) AS begun (execution_id, task_id, map_index, try_number)
     WHERE t.execution_id = begun.execution_id AND t.task_id = begun.task_id AND t.map_index = begun.map_index
       AND t.try_number <= begun.try_number AND t.state = 'running'
-    RETURNING t.execution_id::text, t.task_id, t.map_index, t.try_number, t.agent_name, t.agent_type, t.item_index,
-        t.node, t.state, t.model, t.started_at, t.latency_ms, t.input_tokens, t.output_tokens, t.cost_usd, t.attempt,
-        t.retries, t.fallbacks, t.notice, t.trace_url
+    RETURNING t.id, t.execution_id::text, t.task_id, t.map_index, t.try_number, t.agent_name, t.agent_type,
+        t.item_index, t.node, t.state, t.model, t.started_at, t.latency_ms, t.input_tokens, t.output_tokens,
+        t.cost_usd, t.attempt, t.retries, t.fallbacks, t.notice, t.trace_url
     """
 )
 
@@ -129,10 +178,10 @@ def supersede(connection: Connection, begun: Sequence[tuple[str, Place]]) -> lis
 
 _ADD_NOTICE = text(
     """
-    UPDATE visual_ai.agent_traces SET notice = concat_ws('; ', notice, CAST(:notice AS text))
+    UPDATE visual_ai.agent_traces SET notice = left(concat_ws('; ', CAST(:notice AS text), notice), :characters)
     WHERE execution_id = :execution_id AND task_id = :task_id AND map_index = :map_index AND try_number = :try_number
       AND node IS NULL AND coalesce(item_index, 0) = 0
-    RETURNING execution_id::text, task_id, map_index, try_number, agent_name, agent_type, item_index, node, state,
+    RETURNING id, execution_id::text, task_id, map_index, try_number, agent_name, agent_type, item_index, node, state,
         model, started_at, latency_ms, input_tokens, output_tokens, cost_usd, attempt, retries, fallbacks, notice,
         trace_url
     """
@@ -143,7 +192,11 @@ def add_notice(connection: Connection, execution_id: str, place: Place, notice: 
     """Add something that the user should know to the agents of a try; of a batch, to its first item. Returns their
     rows, without inputs and outputs."""
     where = {name: getattr(place, name) for name in ("task_id", "map_index", "try_number")}
-    return all_rows(connection.execute(_ADD_NOTICE, {"execution_id": execution_id, "notice": notice, **where}))
+    return all_rows(
+        connection.execute(
+            _ADD_NOTICE, {"execution_id": execution_id, "notice": notice, "characters": NOTICE_CHARACTERS, **where}
+        )
+    )
 
 
 def used_before(
@@ -209,6 +262,27 @@ def spent_before(
     return int(row[0]), None if row[2] else row[1], int(row[3])
 
 
+_GET = text(
+    """
+    SELECT t.*, k.state AS task_state, EXISTS (
+        SELECT FROM visual_ai.agent_traces later
+        WHERE later.execution_id = t.execution_id AND later.task_id = t.task_id AND later.map_index = t.map_index
+            AND later.agent_name = t.agent_name AND later.item_index IS NOT DISTINCT FROM t.item_index
+            AND later.node IS NULL AND later.started_at > t.started_at) AS repeated
+    FROM visual_ai.agent_traces t
+    LEFT JOIN visual_ai.workflow_tasks k
+        ON k.execution_id = t.execution_id AND k.task_id = t.task_id AND k.map_index = t.map_index
+    WHERE t.id = :id AND t.execution_id = CAST(:execution_id AS uuid)
+    """
+)
+
+
+def get(connection: Connection, execution_id: str, trace_id: UUID) -> Row | None:
+    """The row of an agent or node of this execution, with the state of its task (`task_state`), and whether the agent
+    was started again later (`repeated`)."""
+    return first_row(connection.execute(_GET, {"execution_id": execution_id, "id": trace_id}))
+
+
 def label(agent: str | None, item: int | None) -> str | None:
     """The name of an agent in events and snapshots; in a batch with the item's index, as in `vision[7]`."""
     return agent if item is None else f"{agent}[{item}]"
@@ -222,6 +296,7 @@ _REPORTED = (
 
 def payload(trace: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        "id": str(trace["id"]),
         **{name: trace[name] for name in _REPORTED},
         "agent": label(trace["agent_name"], trace["item_index"]),
         "type": trace["agent_type"],

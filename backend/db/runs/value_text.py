@@ -1,4 +1,4 @@
-"""The JSON text of inputs and results, to be read from any position without reading all of it.
+"""The JSON text of inputs, results and outputs of batch items, to be read from any position without reading all of it.
 
 PostgreSQL converts a jsonb value to text as a whole, 100 MB each time. So the text of a large value is cut into pieces
 once, in the database, when somebody wants to download it, and the pieces are kept for an hour under the text's hash.
@@ -23,8 +23,9 @@ Column = Literal["input_data", "output_data"]
 
 @dataclass(frozen=True, slots=True)
 class StoredText:
-    """JSON text of `size` bytes. A short one is `whole`; otherwise it is that of the execution's `column`, or the list
-    of what the instances `first` to `last` of the mapped task `task_id` returned."""
+    """JSON text of `size` bytes. A short one is `whole`; otherwise it is that of the execution's `column`, the list of
+    what the instances `first` to `last` of the mapped task `task_id` returned, the output of a batch's `item` (by task,
+    map index and index), or a text that was given to `keep`."""
 
     execution_id: str
     size: int
@@ -34,6 +35,7 @@ class StoredText:
     task_id: str | None = None
     first: int = 0
     last: int = results.LAST_INDEX
+    item: tuple[str, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,38 @@ def find_result(connection: Connection, execution_id: str, *, after: int, limit:
     return StoredResult(found.state, stored, listed["last"])
 
 
+_ITEM = """
+    FROM (
+        SELECT coalesce(output, 'null')::text AS whole FROM visual_ai.batch_items
+        WHERE execution_id = CAST(:execution_id AS uuid) AND task_id = :task_id AND map_index = :map_index
+            AND item_index = :item_index AND state <> 'superseded' OFFSET 0
+    ) item
+"""
+_FIND_ITEM = text(
+    f"""
+    SELECT octet_length(whole) AS bytes, encode(sha256(convert_to(whole, 'UTF8')), 'hex') AS sha256,
+        CASE WHEN octet_length(whole) <= :whole_bytes THEN whole END AS whole
+    {_ITEM}
+    """  # no input in it
+)
+
+
+def find_item(
+    connection: Connection, execution_id: str, task_id: str, map_index: int, item_index: int
+) -> StoredText | None:
+    """The output of an item of a batch; None if the item has not ended."""
+    item = (task_id, map_index, item_index)
+    found = connection.execute(_FIND_ITEM, {**_of_item(execution_id, item), "whole_bytes": WHOLE_BYTES}).one_or_none()
+    if found is None:
+        return None
+    whole = found.whole.encode() if found.whole is not None else None
+    return StoredText(execution_id, found.bytes, found.sha256, whole, item=item)
+
+
+def _of_item(execution_id: str, item: tuple[str, int, int]) -> dict[str, Any]:
+    return {"execution_id": execution_id, **dict(zip(("task_id", "map_index", "item_index"), item, strict=True))}
+
+
 def _stored(execution_id: str, column: Column, found: Any) -> StoredText:
     if found.whole is None:
         return StoredText(execution_id, found.bytes, found.sha256, column=column)
@@ -118,9 +152,31 @@ _CUT_LIST = text(
         """  # noqa: S608  # no input in it
     )
 )
+_CUT_ITEM = text(
+    _CUT.format(
+        texts=f"""
+        SELECT CAST(0 AS bigint) AS start, convert_to(whole, 'UTF8') AS content {_ITEM}
+        WHERE encode(sha256(convert_to(whole, 'UTF8')), 'hex') = :sha256
+        """  # no input in it
+    )
+)
 _FORGET = text(
     """
     DELETE FROM visual_ai.value_pieces WHERE made_at < clock_timestamp() - make_interval(secs => :older_than)
+    """
+)
+_DROP = text("DELETE FROM visual_ai.value_pieces WHERE sha256 = :sha256")
+# Another process may keep the same text at the same time.
+_KEEP = text(
+    """
+    INSERT INTO visual_ai.value_pieces (sha256, start, content) VALUES (:sha256, :start, :content)
+    ON CONFLICT DO NOTHING
+    """
+)
+_IS_KEPT = text(
+    """
+    SELECT coalesce(min(made_at) > clock_timestamp() - make_interval(secs => :newer_than), false)
+    FROM visual_ai.value_pieces WHERE sha256 = :sha256
     """
 )
 _READ = text(
@@ -136,12 +192,26 @@ def forget(connection: Connection) -> None:
     connection.execute(_FORGET, {"older_than": KEEP_SECONDS})
 
 
+def keep(connection: Connection, sha256: str, content: bytes) -> None:
+    """Cut a text that PostgreSQL doesn't have into pieces, to be kept from now on."""
+    connection.execute(_DROP, {"sha256": sha256})
+    for start in range(0, len(content), PIECE):
+        connection.execute(_KEEP, {"sha256": sha256, "start": start, "content": content[start : start + PIECE]})
+
+
+def is_kept(connection: Connection, sha256: str) -> bool:
+    """Whether a text is cut into pieces that will be kept for a while."""
+    return bool(connection.execute(_IS_KEPT, {"sha256": sha256, "newer_than": KEEP_SECONDS / 2}).scalar_one())
+
+
 def cut(connection: Connection, stored: StoredText) -> None:
     """Cut a text into pieces for `read`, unless the value has changed since it was found."""
     values = {"execution_id": stored.execution_id, "sha256": stored.sha256, "piece": PIECE}
     if stored.column is not None:
         connection.execute(_CUT_COLUMN[stored.column], values)
-    else:
+    elif stored.item is not None:
+        connection.execute(_CUT_ITEM, {**values, **_of_item(stored.execution_id, stored.item)})
+    elif stored.task_id is not None:
         part = {"task_id": stored.task_id, "first": stored.first, "last": stored.last}
         connection.execute(_CUT_LIST, {**values, **part})
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import referencing
-from jsonschema import Draft202012Validator
-
+from backend.core.json_schema import JsonSchema
 from backend.models.offline.text_analysis import split_words
 
 MAX_LABEL_CHARS = 60
@@ -70,13 +68,9 @@ def find_fields(text: str, schema: Mapping[str, Any]) -> dict[str, Found | None]
 def _find(
     lines: list[_Line], names: set[tuple[str, ...]], part: Mapping[str, Any], root: Mapping[str, Any]
 ) -> Found | None:
-    validator = Draft202012Validator(
-        {**part, "$defs": root.get("$defs", {}), "definitions": root.get("definitions", {})},
-        registry=referencing.Registry(),
-        format_checker=Draft202012Validator.FORMAT_CHECKER,
-    )
+    checks = JsonSchema({**part, "$defs": root.get("$defs", {}), "definitions": root.get("definitions", {})})
     for candidates in _rounds(lines, names, part):
-        fitting = [found for found in candidates if found.value is not None and validator.is_valid(found.value)]
+        fitting = [found for found in candidates if found.value is not None and checks.is_valid(found.value)]
         if fitting:
             # Two different values are ambiguous.
             return fitting[0] if all(found.value == fitting[0].value for found in fitting) else None

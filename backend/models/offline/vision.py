@@ -17,8 +17,8 @@ from backend.models.offline.ocr import PageText, read_page
 from backend.models.offline.scripts import how_to_read
 from backend.models.offline.text_analysis import detect_language, matching_sentences
 from backend.models.prompts.picture import caption_of, without_captions
+from backend.pictures.decode import decode_image
 from backend.pictures.errors import ImageInputError
-from backend.pictures.load import decode_image
 from backend.pictures.parts import MAX_PARTS
 from backend.pictures.picture import LoadedImage, PictureFacts
 

@@ -20,8 +20,11 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
 from backend.core.events import NewEvent
+from backend.core.jsonable import dumps
+from backend.core.redaction import hide, redact
 from backend.core.workflow_error_handler import Action, Classified, FailedAttempt, SwitchModel
 from backend.db.runs import traces
+from backend.db.runs.run_payload import EXCERPT_CHARACTERS
 from backend.db.runs.traces import Place
 from backend.models.attempts import CALL_KEY
 from backend.models.completeness import was_stopped
@@ -31,6 +34,9 @@ from backend.observation.recording.recorder import QUEUE_LIMIT, Recorder
 from backend.observation.recording.records import Events, RunUsage, TraceRow
 from backend.observation.recording.tokens import TokenStream, task_key
 from backend.observation.tracing.agent import AgentTrace
+
+CUSTOM_BYTES = 32_768
+"""JSON bytes of what a graph writes to its stream writer, beyond which the event has an excerpt."""
 
 UNWRITTEN_LIMIT = 1_000
 """Records that a graph may be ahead of the database. Each may hold a state of the graph in memory."""
@@ -45,6 +51,7 @@ class _Span:
     notice: str | None
     trace_id: str
     trace_url: str | None = None
+    checkpoint_task: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     state: str = "running"
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -52,6 +59,7 @@ class _Span:
     finished_at: datetime | None = None
     latency_ms: float | None = None
     usage: Usage = field(default_factory=Usage)
+    calls: list[str] = field(default_factory=list)
     input_data: Any = None
     attempt: int = 1
     retries: int = 0
@@ -79,6 +87,7 @@ class _Span:
             "notice": self.notice,
             "trace_id": self.trace_id,
             "trace_url": self.trace_url,
+            "checkpoint_task": self.checkpoint_task,
         }
 
 
@@ -111,6 +120,7 @@ class AgentObserver(AsyncCallbackHandler):
         self.failed_node: str | None = None
         """The node that failed last."""
         self._loose = Usage()  # of model calls outside of nodes
+        self._loose_calls: list[str] = []
         self._nodes: dict[str, _Span] = {}
         # Of running calls: the node, the model, and whether it is a user's own one, whose answers nobody else checks.
         self._calls: dict[uuid.UUID, tuple[str, str | None, bool]] = {}
@@ -163,9 +173,13 @@ class AgentObserver(AsyncCallbackHandler):
             self.trace.begin(input_data)
         self._start(self._agent, input_data)
 
-    def node_started(self, key: str, name: str, input_data: Any, parent: str | None = None) -> None:
-        """Report that a node starts. `key` and `parent` are LangGraph's ids of it and of the node around it."""
-        span = _Span(name, None, None, self.trace_id, attempt=1 + self._restarts[name])
+    def node_started(
+        self, key: str, name: str, input_data: Any, parent: str | None = None, *, kept: bool = False
+    ) -> None:
+        """Report that a node starts. `key` and `parent` are LangGraph's ids of it and of the node around it; `kept`
+        says whether its checkpoints will have what it returns."""
+        task = key if kept else None
+        span = _Span(name, None, None, self.trace_id, checkpoint_task=task, attempt=1 + self._restarts[name])
         if self.trace is not None:
             self.trace.node_started(key, name, input_data, parent, span.attempt)
         self._nodes[key] = span
@@ -187,10 +201,21 @@ class AgentObserver(AsyncCallbackHandler):
                 if failures := self._failures.pop(node, None):
                     self._errors.recovered(failures)
             self._finish(span, output)
-            self._add_to_run(span.usage)
+            self._add_to_run(span.usage, span.calls)
 
     def token(self, metadata: Mapping[str, Any], text: str) -> None:
         self._tokens.add(metadata, text)
+
+    def custom(self, node: str | None, data: Any) -> None:
+        """Report what the graph has written to its stream writer. `node` is None where several may have."""
+        shown = hide(redact(data), self._recorder.hidden)
+        text = dumps(shown)
+        size = len(text.encode())
+        if size > CUSTOM_BYTES:
+            shown = {"truncated": True, "bytes": size, "excerpt": text[:EXCERPT_CHARACTERS]}
+        place = self.place
+        payload = {"task_id": place.task_id, "map_index": place.map_index, "try_number": place.try_number}
+        self._recorder.put(Events([NewEvent("custom", {**payload, "agent": place.agent, "node": node, "data": shown})]))
 
     def finish(self, state: str, output: Any) -> None:
         """Report that the agent has ended. Nodes that are still open end in the same state."""
@@ -201,7 +226,7 @@ class AgentObserver(AsyncCallbackHandler):
         if self.trace is not None:
             self.trace.finish(state, output, model=self.model, notice=self.notice, usage=self.usage)
         self._finish(self._agent, output)
-        self._add_to_run(self._loose)
+        self._add_to_run(self._loose, self._loose_calls)
 
     def failed(
         self, found: Classified, action: Action, *, attempt: FailedAttempt | None = None, silent: bool = False
@@ -276,6 +301,7 @@ class AgentObserver(AsyncCallbackHandler):
                 usage.add(used.input_tokens, used.output_tokens, used.cost)
             if span is not None:
                 span.model = model
+        (span.calls if span is not None else self._loose_calls).append(str(run_id))
 
     async def on_llm_error(self, error: BaseException, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """Forget the call; its failure is recorded with the node."""
@@ -300,9 +326,9 @@ class AgentObserver(AsyncCallbackHandler):
             TraceRow(lambda: traces.row(place, **values, input=input_data, output=output), event, dispensable=not ended)
         )
 
-    def _add_to_run(self, usage: Usage) -> None:
+    def _add_to_run(self, usage: Usage, calls: Sequence[str]) -> None:
         if usage.calls:
-            self._recorder.put(RunUsage(usage.input_tokens, usage.output_tokens, usage.cost))
+            self._recorder.put(RunUsage(usage.input_tokens, usage.output_tokens, usage.cost, tuple(calls)))
 
     def _count(self, span: _Span, failed: FailedAttempt) -> None:
         """Count a failed attempt that another one follows. An agent as a whole has one attempt."""
@@ -319,7 +345,7 @@ class AgentObserver(AsyncCallbackHandler):
         for span in self._nodes.values():
             span.close(state)
             self._finish(span, None)
-            self._add_to_run(span.usage)
+            self._add_to_run(span.usage, span.calls)
         self._nodes.clear()
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
+from backend.db.limits import usage as limit_usage
 from backend.db.runs import events, executions, observations, results, takeover, threads, traces
 from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
@@ -109,15 +110,17 @@ class TraceRow(Record):
 
 @dataclass(frozen=True, slots=True)
 class RunUsage(Record):
-    """Tokens and cost (US dollars, None when unknown) to add to the run's totals."""
+    """Tokens and cost (US dollars, None when unknown) to add to the run's totals, and the ids of the model calls."""
 
     input_tokens: int
     output_tokens: int
     cost: Decimal | None
+    calls: Sequence[str] = ()
 
     def add(self, batch: "RecordBatch", source: RecordSource) -> None:
         used = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens, "cost_usd": self.cost}
         batch.usage.append({"id": batch.report.ids[source], **used})
+        batch.calls += self.calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +225,7 @@ class RecordBatch:
         self.claims: dict[RecordSource, ThreadClaim] = {}
         self.trace_rows: list[dict[str, Any]] = []
         self.usage: list[dict[str, Any]] = []
+        self.calls: list[str] = []
         self.results: list[TaskResult] = []
         self.reported: dict[RecordSource, list[NewEvent | TaskState]] = {source: [] for source, _ in entries}
         """What each source reports to the run's timeline, in order."""
@@ -236,6 +240,8 @@ class RecordBatch:
         executions.add_usage(self.connection, self.usage)
         results.record(self.connection, self.results)
         self._append_events()
+        # Last, because runs of the same user wait for each other here.
+        limit_usage.add(self.connection, self.usage, self.calls)
 
     def _take_threads(self) -> dict[RecordSource, Claim | SupersededError]:
         if not self.claims:

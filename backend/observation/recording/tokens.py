@@ -18,8 +18,8 @@ from backend.models.attempts import ATTEMPT_KEY, CALL_KEY
 TOKEN_INTERVAL = 0.05
 """Seconds between two `token` events of an agent, however many of its calls produce tokens at the same time."""
 
-PIECE = 10_000
-"""The longest text of one event, in characters, so that it has less than 64 KB whatever they are. The answer of a model
+PIECE = 8_000
+"""The longest text of one event, in characters, so that it is never cut, whatever they are. The answer of a model
 that doesn't stream arrives at once."""
 
 
@@ -124,7 +124,7 @@ class TokenStream:
     def _call(self, metadata: Mapping[str, Any]) -> _Call:
         key = _key(metadata)
         if key not in self._calls:
-            node = str(metadata.get("langgraph_node", ""))
+            node = traces.short_name(str(metadata.get("langgraph_node", "")))
             self._calls[key] = _Call(len(self._calls) + 1, node, task_key(metadata))
         return self._calls[key]
 

@@ -129,6 +129,8 @@ class TaskTrace:
             return
         if isinstance(error, asyncio.CancelledError):
             span.update(level="WARNING", status_message="stopped")
+        elif error is not None and not isinstance(error, Exception):
+            span.update(status_message="waits for people")
         elif error is not None:
             found = classify(error)
             stopped = found.category == "cancelled"

@@ -16,6 +16,7 @@ class BatchProgress:
     succeeded: int = 0
     failed: int = 0
     running: int = 0
+    waiting: int = 0
     failures: list[tuple[int, AgentFailure]] = field(default_factory=list)
     """The first failures: the index of the item, and the error."""
     retryable: AgentFailure | None = None
@@ -28,7 +29,7 @@ class BatchProgress:
 
     def changes(self, place: Place, state: str) -> NewEvent | None:
         """An event about the batch as a whole; None while it runs and nothing has changed since the last one."""
-        now = (self.succeeded, self.failed, self.running)
+        now = (self.succeeded, self.failed, self.running, self.waiting)
         if state == "running" and now == self._reported:
             return None
         self._reported = now
@@ -51,6 +52,7 @@ class BatchProgress:
                 "succeeded": self.succeeded,
                 "failed": self.failed,
                 "running": self.running,
+                "waiting": self.waiting,
             },
         }
         return NewEvent("agent_update", payload)

@@ -32,6 +32,7 @@ from backend.core.exact_json import fingerprint_text
 from backend.core.large_values import apart
 from backend.core.workflow_error_handler import AgentFailure, Category, classify
 from backend.db.outage import retry_until_available
+from backend.db.questions import NewQuestion
 from backend.db.runs import batch_items, executions, takeover, threads, traces
 from backend.db.runs.traces import SHOWN_ITEMS
 from backend.models.usage import Usage
@@ -41,12 +42,15 @@ from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.progress import BatchProgress
 from backend.runtime.batch.results import RESULT_BYTES, RESULT_ITEMS, Results, ResultWriter, results_url
 from backend.runtime.cancellation import RunCancelledError
+from backend.runtime.forking import check_context, forked_spec, forked_task
 from backend.runtime.gc_tuning import rare_collections
 from backend.runtime.graphs.factory import Prepared
+from backend.runtime.graphs.pauses import GraphPaused
 from backend.runtime.graphs.retry import record_failure, run_with_policy
 from backend.runtime.graphs.run import check_input
-from backend.runtime.runner import AgentRunner
+from backend.runtime.runner import AgentRunner, AgentsWaiting
 from backend.runtime.specs import AgentSpec
+from backend.runtime.waiting import UnansweredError
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,7 @@ class _Batch:
 
     def __init__(self, runner: AgentRunner, spec: AgentSpec, inputs: Sequence[Mapping[str, Any]]) -> None:
         self._runner = runner
-        self._spec = spec
+        self._spec = spec = forked_spec(spec, runner.task)
         self._inputs = inputs
         self._task = runner.task
         self._place = replace(runner.task.place(), agent=spec.name, agent_type=spec.type)
@@ -99,6 +103,10 @@ class _Batch:
         await runner.open_budgets()
         digest = await apart(self._inputs, self._digest)
         earlier = await retry_until_available(partial(runner.database.run, self._begin, digest))
+        names = [self._thread(index) for index in range(len(self._inputs))]
+        if await runner.copy_forked(earlier.claim, names, digest, unaffected=names):
+            known = await runner.database.run(batch_items.with_checkpoints, names)
+            earlier = replace(earlier, known=known)
         await runner.watch(earlier.execution_id)
         await runner.begin_trace([self._spec])
         progress.succeeded = len(earlier.done)
@@ -113,6 +121,9 @@ class _Batch:
             stack.enter_context(rare_collections())
             await self._run_items(left, min(plan.max_concurrency, len(self._inputs)), earlier, results)
             await results.close()
+        if progress.waiting and progress.stop is None:
+            self._report("awaiting_input")
+            raise AgentsWaiting
         failed = bool(progress.failures) and plan.on_item_error == "fail"
         self._report("failed" if failed or progress.stop else "success")
         if progress.stop is not None:
@@ -165,7 +176,8 @@ class _Batch:
                     row = await self._run_item(index, earlier)
                 finally:
                     progress.running -= 1
-                await results.add(row)
+                if row is not None:
+                    await results.add(row)
 
         ticker = asyncio.create_task(self._tick())
         try:
@@ -185,10 +197,12 @@ class _Batch:
         purpose = None if self._spec.graph is not None else get_agent(self._spec.type).purpose_for(input_data)
         async with self._preparing:
             if purpose not in self._prepared:
-                self._prepared[purpose] = await self._runner.prepare(self._spec, purpose)
+                made = self._prepared[purpose] = await self._runner.prepare(self._spec, purpose)
+                check_context(made.graph, self._spec, self._task)
         return self._prepared[purpose]
 
-    async def _run_item(self, index: int, earlier: _EarlierWork) -> dict[str, Any]:
+    async def _run_item(self, index: int, earlier: _EarlierWork) -> dict[str, Any] | None:
+        """Run one item; returns its row, or None if it waits for people."""
         spec, thread, input_data = self._spec, self._thread(index), self._input_of(index)
         prepared = await self._prepare(input_data)
         brief = index >= SHOWN_ITEMS
@@ -223,6 +237,8 @@ class _Batch:
                 check_texts(input_data, self._runner.graphs.max_text_chars)
             own = prepared.definition is None
             given = await self._runner.graphs.with_pictures(input_data) if own else input_data
+            if forked_task(self._task) is not None:
+                await self._runner.prepare_state(prepared.graph, config, given)
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     prepared.graph,
@@ -232,11 +248,21 @@ class _Batch:
                     self._runner.graphs.policy_of(spec),
                     context=spec.context,
                     resumes=thread in earlier.known,
+                    answers=self._runner.answers,
                     tokens=False,
                     mapping=spec.output_mapping,
                     largest=self._runner.graphs.largest_output,
                     timing=self._runner.graphs.timing,
                 )
+        except GraphPaused as paused:
+            if not paused.pauses:
+                return self._failed(index, observer, self._runner.cannot_wait(), began)
+            asked = [NewQuestion(thread, one.id, spec.name, one.node, one.asked, index) for one in paused.pauses]
+            if closed := await self._runner.store(asked):
+                return self._failed(index, observer, UnansweredError(closed[0]), began)
+            observer.finish("awaiting_input", None)
+            self._progress.waiting += 1
+            return None
         except Exception as error:
             if isinstance(error, TimeoutError) and spec.timeout is not None:
                 error = TimeoutError(f"{spec.name}[{index}] took longer than its timeout of {spec.timeout:g} s")
@@ -349,8 +375,10 @@ async def run_batch(
 
     With `on_item_error="fail"`, raises an `AgentFailure` with `BatchFailedError` once all items have ended, if any has
     failed; a retry helps if it helps one of them. An error that every other item would meet as well (authentication,
-    quota, budget) ends the batch as soon as the running items have ended, and is raised. A batch needs the database,
-    because its results are rows: raises `sqlalchemy.exc.OperationalError` without it (a retry helps).
+    quota, budget) ends the batch as soon as the running items have ended, and is raised. When items wait for people,
+    all others come to their end, and `AgentsWaiting` is raised; items that failed run again once the batch goes on. A
+    batch needs the database, because its results are rows: raises `sqlalchemy.exc.OperationalError` without it (a retry
+    helps).
     """
     result = await _Batch(runner, spec, inputs).run(plan, write_to)
     runner.keep_result(result)

@@ -10,6 +10,8 @@ by what it used when it is over. It is allowed when what was used, what running 
 estimate fit the budget. The length of an answer isn't known beforehand, so an allowed call may exceed the budget by its
 answer; it is the last one then. What the run's other tasks use is read again every `REFRESH_SECONDS`, so a run's budget
 may be exceeded by what they use in that time.
+
+The guard also asks the operator's limits (`call_limits`), which all processes share.
 """
 
 import asyncio
@@ -40,6 +42,7 @@ from backend.models.usage import CallUsage, answers, model_named
 from backend.observation.recording.recorder import Recorder
 from backend.observation.task_context import TaskContext
 from backend.runtime.budget.alerts import open_watch
+from backend.runtime.budget.call_limits import CallLimits
 from backend.runtime.budget.ledger import Ledger, Reservation, Spent
 
 log = logging.getLogger(__name__)
@@ -126,17 +129,24 @@ class Purse:
 
 
 class Guard(BaseCallbackHandler):
-    """LangChain's callback handler that keeps one agent within the task's budgets, in sync and async nodes alike."""
+    """LangChain's callback handler that keeps one agent within the task's budgets and the operator's limits, in nodes
+    that are synchronous or not."""
 
     raise_error = True  # what it raises ends the call before it is made
     # Inline handlers run first, and LangChain would then never await the coroutines of the other handlers.
     run_inline = False
 
-    def __init__(self, purse: Purse, *, model: str | None) -> None:
+    def __init__(self, purse: Purse, limits: CallLimits | None, *, model: str | None) -> None:
         self._purse = purse
+        self._limits = limits
         self._model = model
         self._steps: set[str] = set()
         self._calls: dict[uuid.UUID, Reservation] = {}
+
+    @property
+    def ignore_chain(self) -> bool:
+        """Whether LangChain need not report nodes: nobody counts steps."""
+        return not self._purse
 
     def on_chain_start(
         self, serialized: dict[str, Any], inputs: Any, *, metadata: dict[str, Any] | None = None, **kwargs: Any
@@ -150,14 +160,15 @@ class Guard(BaseCallbackHandler):
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: uuid.UUID, **kwargs: Any
     ) -> None:
-        tokens = sum(estimate_messages(batch) for batch in messages)
-        tools = (kwargs.get("invocation_params") or {}).get("tools")
-        if tools:
-            tokens += estimate_text(json.dumps(tools, default=str))
-        self._reserve(run_id, tokens, kwargs.get("metadata"))
+        def estimate() -> int:
+            tools = (kwargs.get("invocation_params") or {}).get("tools")
+            described = estimate_text(json.dumps(tools, default=str)) if tools else 0
+            return described + sum(estimate_messages(batch) for batch in messages)
+
+        self._reserve(run_id, estimate, kwargs.get("metadata"))
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: uuid.UUID, **kwargs: Any) -> None:
-        self._reserve(run_id, sum(map(estimate_text, prompts)), kwargs.get("metadata"))
+        self._reserve(run_id, lambda: sum(map(estimate_text, prompts)), kwargs.get("metadata"))
 
     def on_llm_end(self, response: LLMResult, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """Count what the call used, or the estimate where the provider reports no usage."""
@@ -173,15 +184,30 @@ class Guard(BaseCallbackHandler):
             answered = sum(estimate_text(item.text) for batch in response.generations for item in batch)
             tokens, cost = reserved.tokens + answered, cost_usd(reserved.model, reserved.tokens, answered)
         self._purse.settle(reserved, tokens, reserved.cost if cost is None else cost)
+        if self._limits is not None:
+            self._limits.settle(run_id, tokens, reserved.cost if cost is None else cost)
 
     def on_llm_error(self, error: BaseException, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """A call that failed used nothing."""
         reserved = self._calls.pop(run_id, None)
         if reserved is not None:
             self._purse.settle(reserved, 0, Decimal(0))
+            if self._limits is not None:
+                self._limits.release(run_id)
 
-    def _reserve(self, run_id: uuid.UUID, tokens: int, metadata: dict[str, Any] | None) -> None:
-        self._calls[run_id] = self._purse.reserve(model_named(metadata or {}) or self._model or "", tokens)
+    def _reserve(self, run_id: uuid.UUID, estimate: Callable[[], int], metadata: dict[str, Any] | None) -> None:
+        limits = self._limits if self._limits is not None and self._limits.exist() else None
+        if not self._purse and limits is None:
+            return
+        model, tokens = model_named(metadata or {}) or self._model or "", estimate()
+        reserved = self._purse.reserve(model, tokens)
+        if limits is not None:
+            try:
+                limits.reserve(run_id, model, tokens)
+            except BaseException:
+                self._purse.settle(reserved, 0, Decimal(0))
+                raise
+        self._calls[run_id] = reserved
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 
 from backend.agents.config import AgentConfig, AgentDeps, check_texts
 from backend.agents.registry import AgentDefinition, get_agent
+from backend.agents.tools.toolbox import Toolbox
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.core.errors.input_error import InputError
 from backend.core.exact_json import SizeLimit
@@ -32,8 +33,9 @@ from backend.models.resolve import ModelChoice, ModelCredentials, Purpose, resol
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.task_context import TaskContext
 from backend.pictures.inline import SCHEME, data_url, named, with_references
+from backend.pictures.reader import upload_reader
 from backend.runtime.graphs.load import load_graph
-from backend.runtime.graphs.run import Graph
+from backend.runtime.graphs.pauses import Graph
 from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
 
@@ -138,6 +140,11 @@ class GraphFactory:
     ) -> Graph:
         # Other tasks use the graph as well, so it may hold nothing of this one.
         definition, config = get_agent(spec.type), AgentConfig.parse(spec.config)
+        if config.tools and choice.local:
+            raise InputError(
+                "needs a hosted model: set OPENAI_API_KEY or name a model that has a key; offline models call no tools",
+                field="agent_config.tools",
+            )
         policy, resources = self.policy_of(spec), self._resources
         read_upload = partial(_read_upload, resources.database)
 
@@ -155,7 +162,8 @@ class GraphFactory:
                 timing=self.timing,
                 on_incomplete=config.on_incomplete,
             )
-            deps = AgentDeps(self._settings, read_upload, choice.max_image_side, offline=choice.local)
+            toolbox = Toolbox(config.tools) if config.tools else None
+            deps = AgentDeps(self._settings, read_upload, choice.max_image_side, offline=choice.local, toolbox=toolbox)
             return definition.build(config, model, deps).compile(name=spec.name)
 
         if resources.graphs is None or resources.settings is not self._settings:
@@ -164,6 +172,8 @@ class GraphFactory:
             own = dumps([spec.type, spec.config, spec.error_policy])
             key = (own, spec.name, choice, purpose, self._credentials, self.timing)
             graph = resources.graphs.find(key, make)
+        if config.tools and saver is not None:
+            saver.keep_in_step()  # what a model wants called is kept before it is called
         return graph.copy({"checkpointer": saver})
 
     async def own(self, spec: AgentSpec, config: RunnableConfig, saver: BatchedSaver | None) -> Graph:
@@ -205,5 +215,8 @@ class GraphFactory:
 
 
 async def _read_upload(database: Database, image_id: uuid.UUID) -> bytes | None:
+    reader = upload_reader.get()
+    if reader is None:
+        return None
     image = await database.run(images.get, str(image_id))
-    return image.content if image else None
+    return image.content if image is not None and reader.may_read(str(image_id), image.user_id) else None

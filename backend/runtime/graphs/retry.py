@@ -32,7 +32,8 @@ from backend.core.workflow_error_handler import (
 from backend.models.attempts import REAL_TIME, RetryTiming, error_context
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.tracing.agent import within
-from backend.runtime.graphs.run import Graph, run_graph
+from backend.runtime.graphs.pauses import Answers, Graph
+from backend.runtime.graphs.run import no_answers, run_graph
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ async def run_with_policy(
     *,
     context: Mapping[str, Any] | None,
     resumes: bool,
+    answers: Answers = no_answers,
     tokens: bool = True,
     mapping: Mapping[str, str] | None = None,
     largest: SizeLimit = LARGEST,
@@ -70,6 +72,7 @@ async def run_with_policy(
                     observer,
                     context=context,
                     resumes=resumes or attempts.failed,
+                    answers=answers,
                     tokens=tokens,
                     mapping=mapping,
                     largest=largest,

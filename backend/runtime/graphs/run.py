@@ -4,7 +4,8 @@ What a graph returns is data for later tasks, so it is converted to JSON without
 (`core/exact_json.py`). So is what can't be kept in its checkpoints: the run then ends before the next node is paid for.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, cast
@@ -13,7 +14,6 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.constants import START
 from langgraph.errors import GraphRecursionError
-from langgraph.pregel import Pregel
 from langgraph.types import StreamMode
 
 from backend.checkpoints.batched_saver import BatchedSaver
@@ -27,14 +27,20 @@ from backend.core.large_values import apart
 from backend.core.problems import pointer
 from backend.observation.recording.observer import AgentObserver, node_path
 from backend.runtime.graphs.message_stream import skip_texts
+from backend.runtime.graphs.pauses import (
+    Answer,
+    Answers,
+    Graph,
+    GraphPaused,
+    has_breakpoints,
+    pauses_of,
+    resume_input,
+)
 
-Graph = Pregel[Any, Any, Any, Any]
 
-
-class GraphInterruptError(InputError):
-    """The graph waits for a person (`interrupt()`), whom a task can't ask. A retry doesn't help."""
-
-    field = "graph"
+async def no_answers(thread_id: str, pauses: Sequence[str]) -> Mapping[str, Answer]:  # noqa: ARG001  # prescribed
+    """Of whom nobody has asked anything."""
+    return {}
 
 
 async def run_graph(
@@ -45,6 +51,7 @@ async def run_graph(
     *,
     context: Mapping[str, Any] | None,
     resumes: bool,
+    answers: Answers = no_answers,
     tokens: bool = True,
     mapping: Mapping[str, str] | None = None,
     largest: SizeLimit = LARGEST,
@@ -52,28 +59,38 @@ async def run_graph(
     """Run the graph and return its output as JSON. Nodes, tokens and usage are reported to the observer.
 
     Without `tokens`, models don't stream their answers, which saves most of an answer's CPU time. If it `resumes`,
-    LangGraph runs only what is left of the thread: nothing, if the graph has come to its end. `mapping` picks and
-    renames parts of the output: `{"answer": "messages.-1.content"}`. `largest` limits the output.
+    LangGraph runs only what is left of the thread: nothing, if the graph has come to its end. Where the thread waits
+    for people, it goes on with their `answers`. `mapping` picks and renames parts of the output:
+    `{"answer": "messages.-1.content"}`. `largest` limits the output.
 
-    Raises whatever a node raises, `UnstorableOutputError` naming a value that can't be stored, and `InputError` naming
-    an input that can't be kept or a path of the mapping that doesn't exist.
+    Raises `GraphPaused` when the graph waits for people, whatever a node raises, `UnstorableOutputError` naming a value
+    that can't be stored, and `InputError` naming an input that can't be kept or a path of the mapping that doesn't
+    exist.
     """
     writers: dict[str, str] = {}
     if resumes and (saved := await graph.aget_state(config)).created_at is not None:
-        if not saved.next:
+        # Not `next`: it lacks nodes whose writes are kept while the step's checkpoint is not, because of a kill.
+        if not saved.tasks:
             return await _returned(graph, saved.values, mapping, observer, writers, largest)
-        graph_input = None
+        if any(task.interrupts or task.state for task in saved.tasks) or has_breakpoints(graph):
+            saved = await graph.aget_state(config, subgraphs=True)
+            graph_input = await resume_input(graph, saved, config["configurable"]["thread_id"], answers)
+        else:
+            graph_input = None
     if context is None and graph.context_schema is not None:
         context = _default_context(graph.context_schema)
     output: Any = None
     skip_texts()
-    modes: list[StreamMode] = ["tasks", "messages", "values"] if tokens else ["tasks", "values"]
+    modes: list[StreamMode] = ["tasks", "messages", "custom", "values"] if tokens else ["tasks", "values"]
     durability = graph.checkpointer.durability if isinstance(graph.checkpointer, BatchedSaver) else None
+    kept = durability not in (None, "exit")
     stream = graph.astream(
         graph_input, config, context=context, stream_mode=modes, subgraphs=True, durability=durability
     )
     names: dict[str, str] = {}  # of executions of nodes
-    interrupted = False
+    running: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)  # the same, of those that run, by namespace
+    paused = False
+    started: set[str] = set()  # the root's nodes; one whose subgraph stopped at a breakpoint doesn't finish
     try:
         async with aclosing(cast(AsyncGenerator[Any, None], stream)):  # an error in here stops the nodes that still run
             async for part in stream:
@@ -82,15 +99,27 @@ async def run_graph(
                     message, metadata = chunk
                     if isinstance(message, AIMessage) and message.text:
                         observer.token(metadata, message.text)
+                elif mode == "custom":
+                    # LangGraph doesn't say which node has written it; often only one can have.
+                    nodes = set(running[namespace].values())
+                    observer.custom(nodes.pop() if len(nodes) == 1 else None, chunk)
+                    await observer.room()
                 elif mode == "tasks":
                     if "triggers" in chunk:
-                        name = names[chunk["id"]] = node_path(namespace, chunk["name"])
+                        if not namespace:
+                            started.add(chunk["id"])
+                        name = node_path(namespace, chunk["name"])
+                        names[chunk["id"]] = running[namespace][chunk["id"]] = name
                         parent = namespace[-1].partition(":")[2] if namespace else None
-                        observer.node_started(chunk["id"], name, chunk["input"], parent)
+                        observer.node_started(chunk["id"], name, chunk["input"], parent, kept=kept)
+                    elif chunk.get("interrupts"):
+                        paused = True
+                        running[namespace].pop(chunk["id"], None)
                     else:
+                        running[namespace].pop(chunk["id"], None)
                         observer.node_finished(chunk["id"], chunk.get("error"), chunk.get("result"))
                         writers.update(dict.fromkeys(_channels(chunk.get("result")), names.get(chunk["id"], "")))
-                        interrupted = interrupted or (bool(chunk.get("interrupts")) and not namespace)
+                        started.discard(chunk["id"])
                     await _check_kept(graph, config)
                     await observer.room()
                 elif not namespace:
@@ -104,9 +133,18 @@ async def run_graph(
             f"the graph was not done after {config.get('recursion_limit')} steps; if it does come to an end, raise "
             "VISUAL_AI_MAX_STEPS, or give the graph a recursion_limit of its own"
         ) from None
-    if interrupted:
-        raise GraphInterruptError("stopped at interrupt() to ask a person; a task can't run such graphs yet")
+    if paused or started or has_breakpoints(graph):
+        await _check_paused(graph, config, answers)
     return await _returned(graph, output, mapping, observer, writers, largest)
+
+
+async def _check_paused(graph: Graph, config: RunnableConfig, answers: Answers) -> None:
+    """Raise `GraphPaused` if the graph, which has stopped, has not come to its end."""
+    if not hasattr(graph.checkpointer, "aput"):
+        raise GraphPaused(())
+    state = await graph.aget_state(config, subgraphs=True)
+    if state.next:
+        raise GraphPaused(await pauses_of(graph, state, config["configurable"]["thread_id"], answers))
 
 
 async def _check_kept(graph: Graph, config: RunnableConfig) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.runnables.config import var_child_runnable_config
 
 from backend.core.workflow_error_handler import AgentFailure
+from backend.models.prompts.document import fence
 from backend.runtime.runner import AgentOutcome, AgentRunner
 from backend.runtime.specs import AgentSpec
 
@@ -37,7 +38,7 @@ def input_of(runner: AgentRunner, spec: AgentSpec, results: Mapping[str, Any]) -
     if spec.type in ("text", "extraction") and not input_data.get("text") and not reads_picture:
         input_data["text"] = "\n\n".join(_as_text(output) for output in results.values())
     elif reads_picture:
-        context = json.dumps(results, ensure_ascii=False)[:_CONTEXT_LIMIT]
+        context = fence(json.dumps(results, ensure_ascii=False)[:_CONTEXT_LIMIT])
         input_data["query"] = with_more(input_data.get("query"), f"What the agents before you found:\n{context}")
     return input_data
 

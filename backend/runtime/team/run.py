@@ -14,10 +14,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from backend.core.redaction import redact_text
+from backend.core.run_envelope import Fork
 from backend.models.usage import Usage
+from backend.runtime.forking import forked_task
 from backend.runtime.runner import AgentOutcome, AgentRunner
 from backend.runtime.specs import SUPERVISOR, AgentSpec, parse_max_steps, parse_supervisor
-from backend.runtime.team.modes import run_in_order
+from backend.runtime.team.modes import run_in_order, waits_for
 from backend.runtime.team.results import Outcomes, fatal_error, outputs
 from backend.runtime.team.supervised import run_supervised
 
@@ -38,7 +40,8 @@ async def run_team(
     `supervisor` picks the next agent, with at most `max_steps` calls of agents (None: the default).
 
     When a required agent fails, running agents come to their end, no other one starts, and its recorded `AgentFailure`
-    is raised. Raises `StepLimitError` when a supervisor needs more than `max_steps` calls. The agent `synthesis`, if
+    is raised. When agents wait for people, all others that can work come to their end, and `AgentsWaiting` is raised.
+    Raises `StepLimitError` when a supervisor needs more than `max_steps` calls. The agent `synthesis`, if
     there is one, summarizes the results.
     """
     lead = (supervisor or parse_supervisor(None)) if mode == SUPERVISOR else None
@@ -46,7 +49,8 @@ async def run_team(
     members = [*specs, *(spec for spec in (lead, synthesis) if spec is not None)]
     threads = {spec.name: f"{runner.task.thread_id}/{spec.name}" for spec in members}
     # A supervisor makes one decision more than there are calls: the one that ends the work.
-    await runner.claim(threads, [mode, _asked(members), runner.task.run_input], calls=steps + 1)
+    request = [mode, _asked(members), runner.task.run_input]
+    await runner.claim(threads, request, calls=steps + 1, unaffected=_unaffected(specs, mode, forked_task(runner.task)))
     await runner.begin_trace(members)
     decisions: list[dict[str, Any]] | None = None
     if lead is None:
@@ -55,6 +59,7 @@ async def run_team(
         outcomes, decisions = await run_supervised(runner, specs, lead, steps)
     if (failed := fatal_error(members, outcomes)) is not None:
         raise failed
+    await runner.ask(outcomes.values())
     if synthesis is not None and (results := outputs(specs, outcomes)):
         input_data = {"query": runner.task.run_input.get("query"), "results": results}
         outcomes[synthesis.name] = await runner.run(synthesis, input_data)
@@ -63,6 +68,20 @@ async def run_team(
         result["decisions"] = decisions
     runner.keep_result(result)
     return result
+
+
+def _unaffected(specs: list[AgentSpec], mode: str, fork: Fork | None) -> list[str] | None:
+    """The agents that don't get the result of the one that was forked; None if that is not known beforehand."""
+    if fork is None or fork.agent is None:
+        return []
+    if mode == SUPERVISOR:
+        return None
+    affected = {fork.agent}
+    if mode != "parallel":
+        before = waits_for(specs, mode)
+        for _ in specs:
+            affected |= {name for name, others in before.items() if affected & {one.name for one in others}}
+    return [spec.name for spec in specs if spec.name not in affected]
 
 
 def _asked(members: Iterable[AgentSpec]) -> list[Any]:

@@ -102,7 +102,8 @@ def _agent_node(runner: AgentRunner, spec: AgentSpec, specs: list[AgentSpec]) ->
             input_data["query"] = with_more(input_data.get("query"), instruction)
         call = 1 + sum(name == spec.name for name, _ in state["calls"])
         outcome = await run_alone(runner, spec, input_data, call=call)
-        goto = END if fatal_error([spec], {spec.name: outcome}) is not None else _SUPERVISE
+        ends = outcome.questions or fatal_error([spec], {spec.name: outcome}) is not None
+        goto = END if ends else _SUPERVISE
         return Command(goto=goto, update={"calls": [(spec.name, outcome)]})
 
     return work

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
+from backend.core.roles import Principal
 from backend.core.time_range import bucket_width, parse_time_range
 from backend.db import monitoring as figures
 from backend.db.engine import Database
@@ -28,7 +29,7 @@ from backend.services.monitoring.schemas import (
 
 
 class Monitoring:
-    """Reads the figures from the database. With an `owner`, only that user's own runs count.
+    """Reads the figures from the database. Only runs that the user sees count.
 
     All methods raise `Invalid` for a malformed `time_range`.
     """
@@ -38,14 +39,14 @@ class Monitoring:
 
     async def workflow_metrics(
         self,
+        who: Principal,
         time_range: str,
         *,
         dag_id: str | None = None,
         user_id: str | None = None,
-        owner: str | None = None,
     ) -> WorkflowMetrics:
         """Runs queued in the last `time_range`, optionally of one DAG and of one user."""
-        span, scope = parse_time_range(time_range), Scope(owner, dag_id, user_id)
+        span, scope = parse_time_range(time_range), Scope(who.visible, dag_id, user_id)
 
         def read(connection: Connection) -> WorkflowMetrics:
             window = figures.open_window(connection, span, bucket_width(span))
@@ -75,14 +76,14 @@ class Monitoring:
 
     async def agent_performance(
         self,
+        who: Principal,
         time_range: str,
         *,
         dag_id: str | None = None,
         user_id: str | None = None,
-        owner: str | None = None,
     ) -> AgentPerformance:
         """Agent runs started in the last `time_range`, optionally of one DAG and of one user's runs."""
-        span, scope = parse_time_range(time_range), Scope(owner, dag_id, user_id)
+        span, scope = parse_time_range(time_range), Scope(who.visible, dag_id, user_id)
 
         def read(connection: Connection) -> AgentPerformance:
             window = figures.open_window(connection, span, bucket_width(span))
@@ -93,14 +94,14 @@ class Monitoring:
 
     async def error_distribution(
         self,
+        who: Principal,
         time_range: str,
         *,
         dag_id: str | None = None,
         user_id: str | None = None,
-        owner: str | None = None,
     ) -> ErrorDistribution:
         """Errors that occurred in the last `time_range`, optionally of one DAG and of one user's runs."""
-        span, scope = parse_time_range(time_range), Scope(owner, dag_id, user_id)
+        span, scope = parse_time_range(time_range), Scope(who.visible, dag_id, user_id)
 
         def read(connection: Connection) -> ErrorDistribution:
             window = figures.open_window(connection, span, bucket_width(span))

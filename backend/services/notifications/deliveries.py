@@ -259,6 +259,9 @@ def webhook_body(due: Due, settings: Settings) -> bytes:
     """The body of the request, the same bytes in each attempt."""
     payload = due.payload
     dag_id, dag_run_id = quote(payload["dag_id"], safe=""), quote(payload["dag_run_id"], safe="")
+    if due.event == "question":
+        asked = payload["question"]
+        payload = {**payload, "question": {**asked, "url": settings.question_link(asked["question_id"])}}
     document = {
         "id": due.id,
         "event": due.event,

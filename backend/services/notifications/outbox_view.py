@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from backend.core.problems import Conflict, NotFound
-from backend.db import notifications
+from backend.core.roles import Principal
+from backend.db import audit, notifications
 from backend.db.engine import Database
 from backend.db.rows import Row
 from backend.services.runs.page_cursor import decode_cursor, encode_cursor
@@ -40,7 +43,7 @@ class Notifications:
         last = rows[limit - 1] if len(rows) > limit else None
         return NotificationPage(rows[:limit], encode_cursor(last["queued_at"], str(last["id"])) if last else None)
 
-    async def send_again(self, notification_id: str) -> Row:
+    async def send_again(self, who: Principal, notification_id: str) -> Row:
         """Queue an undeliverable notification again.
 
         Raises `NotFound`, and `Conflict` if it was sent or is still pending.
@@ -49,7 +52,14 @@ class Notifications:
             wanted = str(UUID(notification_id))
         except ValueError:
             raise NotFound(NOT_FOUND) from None
-        again = await self._database.run(notifications.send_again, wanted)
+
+        def send_again(connection: Connection) -> bool:
+            again = notifications.send_again(connection, wanted)
+            if again:
+                audit.record(connection, who, "notification.resend", wanted)
+            return again
+
+        again = await self._database.run(send_again)
         row = await self._database.run(notifications.get, wanted)
         if row is None:
             raise NotFound(NOT_FOUND)

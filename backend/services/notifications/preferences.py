@@ -13,7 +13,7 @@ from backend.core.preferences import NotificationEvent, NotificationTarget, Thre
 from backend.core.preferences import Preferences as Kept
 from backend.core.problems import FieldError, Invalid
 from backend.core.roles import Principal
-from backend.db import preferences
+from backend.db import audit, preferences
 from backend.db.engine import Database
 from backend.models.resolve import check_name
 from backend.services.notifications.secret_box import SecretBox, UnreadableError
@@ -74,7 +74,7 @@ class Preferences:
         faults = _model_faults(wanted.default_model) + await self._address_faults(known, wanted.targets)
         if faults:
             raise _invalid(faults)
-        made = await self._database.run(self._replace, who.username, wanted)
+        made = await self._database.run(self._replace, who, wanted)
         self._recent[who.username] = made
         return made
 
@@ -86,10 +86,12 @@ class Preferences:
             return False
         return True
 
-    def _replace(self, connection: Connection, user_id: str, wanted: WantedPreferences) -> Kept:
-        known = preferences.read_for_change(connection, user_id)
+    def _replace(self, connection: Connection, who: Principal, wanted: WantedPreferences) -> Kept:
+        known = preferences.read_for_change(connection, who.username)
         made = Kept(wanted.default_model, wanted.budget, wanted.dashboard_range, tuple(self._targets(known, wanted)))
-        preferences.write(connection, user_id, made)
+        preferences.write(connection, who.username, made)
+        if changed := _changes(known, made):
+            audit.record(connection, who, "preferences.change", who.username, changed=changed)
         return made
 
     def _targets(self, known: Kept, wanted: WantedPreferences) -> list[NotificationTarget]:
@@ -128,6 +130,14 @@ class Preferences:
             if (fault := await self._client.check(target.url)) is not None:
                 found.append(FieldError(_pointer(index, "url"), fault))
         return found
+
+
+def _changes(before: Kept, after: Kept) -> list[str]:
+    """What differs, by name: the addresses and secrets of webhooks are their user's own business."""
+    fields = ("default_model", "budget", "dashboard_range")
+    changed = [name for name in fields if getattr(before, name) != getattr(after, name)]
+    names = dict.fromkeys(target.name for target in (*before.targets, *after.targets))
+    return changed + [f"notification target {name}" for name in names if before.target(name) != after.target(name)]
 
 
 def _model_faults(name: str | None) -> list[FieldError]:

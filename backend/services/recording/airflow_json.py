@@ -10,8 +10,9 @@ from backend.clients.airflow_runs import CONF_TEXT
 from backend.core.jsonable import dumps, loads
 from backend.core.large_values import in_thread
 from backend.core.redaction import redact
+from backend.core.run_envelope import SYSTEM_KEY
 from backend.core.states import TaskState
-from backend.db.runs.executions import SYSTEM_KEY, RunState
+from backend.db.runs.executions import RunState
 
 
 async def run_state(run: Mapping[str, Any]) -> RunState:

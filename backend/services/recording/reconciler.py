@@ -39,6 +39,7 @@ from backend.db.runs import executions, leftovers, observations
 from backend.services.background import in_background
 from backend.services.recording.airflow_json import known_run_state, run_state, task_state
 from backend.services.recording.explainer import Explainer
+from backend.services.recording.record_restorer import RecordRestorer
 from backend.services.recording.result_restorer import ResultRestorer
 from backend.services.recording.stalls import Stalls
 
@@ -63,7 +64,7 @@ FULL_READING = timedelta(seconds=30)
 """How often all task instances of active runs are read, not only those that changed."""
 
 STALLS_SECONDS = 15.0
-"""How often runs that stand still are looked for."""
+"""How often runs that stand still, and lost records of ended ones, are looked for."""
 
 QUICK_FACTOR = 0.25
 """How much shorter the pause is after a pass has found something unreported."""
@@ -114,7 +115,8 @@ class Reconciler:
 
     A pass costs three list calls: the active runs, and the runs and task instances that changed. Runs that are new or
     have changed state cost one more call per 50. Only changes are written. After a pass, failed runs whose records
-    don't say why are explained (`explainer.py`), and results that did not arrive are restored (`result_restorer.py`).
+    don't say why are explained (`explainer.py`), and what did not arrive is restored (`result_restorer.py`,
+    `record_restorer.py`).
     """
 
     def __init__(
@@ -126,7 +128,8 @@ class Reconciler:
         self._database = database
         self._large_database = large_database
         self._explainer = Explainer(airflow, database)
-        self._restorer = ResultRestorer(airflow, database)
+        self.results = ResultRestorer(airflow, database)
+        self.records = RecordRestorer(airflow, database)
         self._stalls = Stalls(airflow, database)
         self._since: datetime | None = None
         self._last_full_reading: datetime | None = None
@@ -195,9 +198,10 @@ class Reconciler:
         can't say now is no fault of the pass."""
         try:
             left = await self._explainer.explain()
-            await self._restorer.restore()
+            await self.results.restore()
             if time.monotonic() - self._stalls_at >= STALLS_SECONDS:
                 self._stalls_at = time.monotonic()
+                await self.records.restore()
                 await self._stalls.explain()
         except AirflowError as error:
             log.info("records of ended runs can't be completed now: %s", error)
@@ -257,6 +261,7 @@ class Reconciler:
         if full:
             self._last_full_reading = began
             await self._close_left()
+        self.records.saw(found)
         tasks: dict[Key, list[Mapping[str, Any]]] = {}
         for task in found:
             tasks.setdefault(_key(task), []).append(task)

@@ -35,6 +35,8 @@ class ResultRestorer:
         self._database = database
         self._without: OrderedDict[tuple[str, str, int], None] = OrderedDict()
         """Task instances that have pushed no result."""
+        self.restored = 0
+        """Results restored by this process."""
 
     async def restore(self) -> int:
         """Restore what is missing; returns how many results were restored.
@@ -63,6 +65,7 @@ class ResultRestorer:
             )
             log.info("restored the result of run %s of %s", row["dag_run_id"], row["dag_id"])
             restored += 1
+        self.restored += restored
         return restored
 
 

@@ -1,4 +1,5 @@
-"""Deletes the events of runs that finished long ago, and the pieces of large values that were downloaded.
+"""Deletes the events of runs that finished long ago, the pieces of large values that were downloaded, and what limits
+no longer count.
 
 States, usage, errors and results are kept.
 """
@@ -13,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.core.settings import Settings
 from backend.db.engine import Database
+from backend.db.limits import streams, trigger_windows, usage
 from backend.db.runs import events, value_text
 from backend.services.background import in_background
 
@@ -51,6 +53,8 @@ class EventRetention:
             await asyncio.sleep(INTERVAL * random.uniform(0.5, 1.0))  # noqa: S311  # nothing secret
             try:
                 await self._database.run(value_text.forget)
+                for forget in (usage.forget, streams.forget, trigger_windows.forget):
+                    await self._database.run(forget)
                 if total := await self.prune():
                     log.info("deleted %s events of runs that finished long ago", total)
             except SQLAlchemyError as error:

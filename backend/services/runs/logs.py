@@ -17,12 +17,15 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
-from backend.core.problems import NotFound, TooManyRequests, Unauthorized
+from backend.core.problems import NotFound, TooManyRequests
 from backend.core.roles import Principal
 from backend.core.states import TERMINAL_RUN_STATES, TERMINAL_TASK_STATES
+from backend.db.rows import Row
+from backend.services.identity.authenticator import Authenticator
 from backend.services.recording.airflow_json import task_state
 from backend.services.runs.log_lines import TaskLines
-from backend.services.runs.status import Status, no_such_task
+from backend.services.runs.snapshot import NOT_FOUND
+from backend.services.runs.status import Status, may_see, no_such_task
 from backend.services.triggering.catalog import refusal, unreachable
 
 HEARTBEAT = 15.0
@@ -59,14 +62,18 @@ class _Try:
     dag_run_id: str
     task_id: str
     map_index: int
+    token: str | None
+    """The token of calls to Airflow; None for the service account."""
+    run: Row
     number: int = 1
 
 
 class TaskLogs:
     """Reads task logs. The caller must be allowed to see the run here and its logs in Airflow."""
 
-    def __init__(self, airflow: AirflowClient, status: Status) -> None:
+    def __init__(self, airflow: AirflowClient, status: Status, authenticator: Authenticator) -> None:
         self._airflow = airflow
+        self._authenticator = authenticator
         self._status = status
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -88,7 +95,8 @@ class TaskLogs:
         unreachable, and `TooManyRequests` when the user reads too many logs.
         """
         row = await self._status.row(who, dag_id, dag_run_id)
-        target = _Try(who, dag_id, dag_run_id, task_id, map_index, try_number or 1)
+        token = who.token_for(own=who.owns(row["user_id"], row["triggered_by"]))
+        target = _Try(who, dag_id, dag_run_id, task_id, map_index, token, row, try_number or 1)
         try:
             instance = await self._instance(target)
         except AirflowUnavailable as error:
@@ -117,7 +125,7 @@ class TaskLogs:
                     self._turn(target.who),
                     self._airflow.task_log(
                         target.dag_id, target.dag_run_id, target.task_id, target.map_index, target.number,
-                        token=target.who.airflow_token,
+                        token=target.token,
                     ) as pieces,
                 ):  # fmt: skip
                     if not started:
@@ -196,7 +204,7 @@ class TaskLogs:
     async def _instance(self, target: _Try) -> dict[str, Any]:
         try:
             return await self._airflow.task_instance(
-                target.dag_id, target.dag_run_id, target.task_id, target.map_index, token=target.who.airflow_token
+                target.dag_id, target.dag_run_id, target.task_id, target.map_index, token=target.token
             )
         except AirflowRefused as refused:
             if refused.status != 404:
@@ -207,9 +215,9 @@ class TaskLogs:
             tasks = [task_state(task) for task in found]
             raise no_such_task(target.task_id, target.map_index, tasks) from refused
 
-    @staticmethod
-    async def _sleep(target: _Try, seconds: float) -> None:
-        expires = target.who.expires_at
-        if expires is not None and time.time() >= expires:
-            raise Unauthorized("The token has expired; get a new one from POST /auth/token.")
+    async def _sleep(self, target: _Try, seconds: float) -> None:
+        """Wait. Raises what ends the user's session, or takes the run from their sight, in the meantime."""
+        who = await self._authenticator.recheck(target.who)
+        if not may_see(who, target.run):
+            raise NotFound(NOT_FOUND)
         await asyncio.sleep(seconds)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from backend.core.problems import NotFound
 from backend.core.states import TaskState
+from backend.db import questions
 from backend.db.rows import Row
 from backend.db.runs import errors, executions, pages, results, traces
 from backend.db.runs.pages import Part, Position, RowFilter, RunList
@@ -29,6 +30,7 @@ _BYTES = 180_000
 _TASKS, _TASK_BYTES = 400, 80_000
 _ERRORS, _ERROR_BYTES = 200, 48_000
 _AGENTS = 600
+_QUESTIONS = 20
 
 
 ListKind = Literal["tasks", "agents", "errors"]
@@ -57,6 +59,8 @@ class Snapshot:
     agents: Listed
     errors: Listed
     mapped: dict[str, dict[str, int]]
+    questions: list[dict[str, Any]]
+    """The first of the open questions, as events show them."""
 
 
 def read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, execution_id: str) -> Snapshot:
@@ -72,6 +76,8 @@ def read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, executio
     tasks = pages.TASKS.page(connection, execution_id, limit=_TASKS, max_bytes=_TASK_BYTES)
     left = _BYTES - faults.bytes - tasks.bytes - sum(len(task_id) + 100 for task_id in mapped)
     agents = pages.AGENTS.page(connection, execution_id, limit=_AGENTS, max_bytes=left)
+    waits = any(task["state"] == "awaiting_input" for task in tasks.rows)
+    asked = questions.open_of_run(connection, execution_id, _QUESTIONS) if waits else ()
     return Snapshot(
         row,
         results.shown_input(row),
@@ -80,6 +86,7 @@ def read_snapshot(connection: Connection, dag_id: str, dag_run_id: str, executio
         _first(connection, execution_id, "agents", agents, _by_start(agents.rows, "level")),
         _first(connection, execution_id, "errors", faults, faults.rows),
         mapped,
+        [questions.question_payload(question) for question in asked],
     )
 
 

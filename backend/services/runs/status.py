@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import quote
 
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowUnavailable
 from backend.core.errors.category import Category
@@ -14,6 +15,7 @@ from backend.core.states import TERMINAL_RUN_STATES, TaskState
 from backend.db.engine import Database
 from backend.db.rows import Row
 from backend.db.runs import batch_items, executions, observations
+from backend.db.runs.batch_items import ItemPage
 from backend.db.runs.executions import Head
 from backend.db.runs.pages import RowFilter
 from backend.db.runs.traces import Place
@@ -43,7 +45,7 @@ class Page:
 
 
 class Status:
-    """Reads executions with the caller's rights: a User sees only their own runs."""
+    """Reads executions with the caller's rights: of the DAGs that they may read, a User sees only their own runs."""
 
     def __init__(self, settings: Settings, database: Database, airflow: AirflowClient) -> None:
         self._database = database
@@ -51,8 +53,8 @@ class Status:
         self._airflow = airflow
         self._link_base = settings.airflow_link_base
 
-    async def row(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
-        """The execution's row without its input and output.
+    async def row(self, who: Principal, dag_id: str, dag_run_id: str, *, to_stop: bool = False) -> Row:
+        """The execution's row without its input and output. With `to_stop` whoever may stop the run gets it, too.
 
         Raises `NotFound`, also when the user may not see the run, and `Unavailable` when the run is not recorded and
         Airflow, which may have it, does not answer.
@@ -62,7 +64,7 @@ class Status:
         row = await self._database.run(executions.find, dag_id, dag_run_id)
         if row is None:
             row = await self._adopt(who, dag_id, dag_run_id)
-        if not may_see(who, row):
+        if not (may_see(who, row) or (to_stop and who.may_stop(dag_id, row["user_id"], row["triggered_by"]))):
             raise NotFound(NOT_FOUND)
         return row
 
@@ -111,7 +113,7 @@ class Status:
 
     async def items(
         self, who: Principal, dag_id: str, dag_run_id: str, task_id: str, map_index: int, *, after: int, limit: int
-    ) -> list[Row]:
+    ) -> ItemPage:
         """Items of a batch task after the position `after`, in order.
 
         Raises `NotFound`, also for a task that a finished run did not have.
@@ -120,8 +122,8 @@ class Status:
         if "\x00" in task_id:  # PostgreSQL would reject the query
             raise NotFound(f"The run has no task {task_id!r}.")
         place = Place(dag_id, dag_run_id, task_id, map_index, 0)
-        found = await self._database.run(batch_items.read_page, str(row["id"]), place, after=after, limit=limit)
-        if not found and row["state"] in TERMINAL_RUN_STATES:
+        found = await self._database.run(batch_items.read_shown, str(row["id"]), place, after=after, limit=limit)
+        if not found.items and row["state"] in TERMINAL_RUN_STATES:
             tasks = await self._database.run(executions.list_tasks, str(row["id"]))
             if (task_id, map_index) not in {task.key for task in tasks}:
                 raise no_such_task(task_id, map_index, tasks)
@@ -138,6 +140,7 @@ class Status:
         agent: str | None = None,
         error_category: Category | None = None,
         error_agent: str | None = None,
+        forked_from: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page:
@@ -147,11 +150,12 @@ class Status:
             dag_id=dag_id,
             states=states or [],
             user_id=user_id,
-            owner=None if who.sees_all else who.username,
+            visible=who.visible,
             since=since,
             agent=agent,
             error_category=error_category,
             error_agent=error_agent,
+            forked_from=forked_from,
             before=decode_cursor(cursor) if cursor else None,
             limit=limit + 1,
         )
@@ -160,6 +164,15 @@ class Status:
         last = page[-1] if more else None
         return Page(page, encode_cursor(last["queued_at"], str(last["id"])) if last else None)
 
+    def urls(self, dag_id: str, dag_run_id: str) -> dict[str, str]:
+        """The run's snapshot and stream, relative to this service, and its page in Airflow."""
+        run = f"{quote(dag_id, safe='')}/{quote(dag_run_id, safe='')}"
+        return {
+            "status_url": f"/workflow-status/{run}",
+            "stream_url": f"/workflow-status/stream/{run}",
+            "airflow_url": self.airflow_url(dag_id, dag_run_id),
+        }
+
     def airflow_url(self, dag_id: str, dag_run_id: str) -> str:
         """The run's page in Airflow."""
         return f"{self._link_base}/dags/{dag_id}/runs/{dag_run_id}"
@@ -167,7 +180,8 @@ class Status:
     async def _adopt(self, who: Principal, dag_id: str, dag_run_id: str) -> Row:
         """Record a run that Airflow has and nobody has recorded yet. Raises `NotFound` and `Unavailable`."""
         try:
-            run = await self._airflow.dag_run(dag_id, dag_run_id, token=who.airflow_token)
+            # With the service account for those to whom Airflow shows no runs: it may be their own.
+            run = await self._airflow.dag_run(dag_id, dag_run_id, token=who.token_for(own=True))
         except AirflowUnavailable as error:
             raise unreachable() from error
         except AirflowError as error:
@@ -195,13 +209,13 @@ def no_such_task(task_id: str, map_index: int, tasks: Sequence[TaskState]) -> No
 
 
 def may_see(who: Principal, row: Row) -> bool:
-    """Whether the user may see the run: it is their own, or their role sees all."""
-    return who.sees_all or who.username in (row["user_id"], row["triggered_by"])
+    """Whether the user may see the run: they may read its DAG, and the run is their own or their role sees all."""
+    return who.may_see(row["dag_id"], row["user_id"], row["triggered_by"])
 
 
 def check_may_see(who: Principal, head: Head) -> None:
     """Raises `NotFound` when the user may not see the run."""
-    if not (who.sees_all or who.username in (head.user_id, head.triggered_by)):
+    if not who.may_see(head.dag_id, head.user_id, head.triggered_by):
         raise NotFound(NOT_FOUND)
 
 

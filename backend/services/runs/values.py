@@ -1,8 +1,9 @@
-"""Reads inputs and results of runs as JSON text, piece by piece, however large they are."""
+"""Reads inputs, results and outputs of batch items of runs as JSON text, piece by piece, however large they are."""
 
 from collections.abc import AsyncGenerator
+from hashlib import sha256
 
-from backend.core.problems import Conflict
+from backend.core.problems import Conflict, NotFound
 from backend.core.roles import Principal
 from backend.core.states import TERMINAL_RUN_STATES
 from backend.db.engine import Database
@@ -28,6 +29,18 @@ class Values:
         """The run's complete input. Raises as `Status.row` does."""
         row = await self._status.row(who, dag_id, dag_run_id)
         return await self._database.run(value_text.find_input, str(row["id"]))
+
+    async def item_output(
+        self, who: Principal, dag_id: str, dag_run_id: str, task_id: str, map_index: int, item_index: int
+    ) -> StoredText:
+        """An item's complete output. Raises as `Status.row` does, and `NotFound` without such an item."""
+        row = await self._status.row(who, dag_id, dag_run_id)
+        found = None
+        if "\x00" not in task_id:  # PostgreSQL would reject the query
+            found = await self._database.run(value_text.find_item, str(row["id"]), task_id, map_index, item_index)
+        if found is None:
+            raise NotFound(f"The run has no outcome of item {item_index} of the task {task_id!r}.")
+        return found
 
     async def result(
         self, who: Principal, dag_id: str, dag_run_id: str, *, partial: bool, after: int, limit: int | None
@@ -65,6 +78,11 @@ class Values:
                 raise LookupError("the value has been replaced while it was read")
             yield piece[: stop - start]
             start += len(piece)
+
+
+def stored_text(whole: bytes) -> StoredText:
+    """A short text to be served."""
+    return StoredText("", len(whole), sha256(whole).hexdigest(), whole)
 
 
 def _no_result(row: Row, found: StoredResult) -> Conflict:

@@ -38,6 +38,8 @@ class CombinedStream:
         self._cursors = list(cursors)
         self._open: dict[int, Stream] = {}
         self._refused: dict[int, NotFound] = {}
+        self.interrupted = False
+        """The latest chunk is the last one of this connection, but the client is to come back for more."""
 
     async def open(self) -> None:
         """Look up all runs. Raises `TooManyRequests` and `Unavailable` as `Streams.open` does."""
@@ -45,12 +47,19 @@ class CombinedStream:
             if cursor.endswith(FINISHED):
                 continue
             try:
-                self._open[position] = await self._streams.open(self._who, *run, int(cursor) if cursor else None)
+                self._open[position] = await self._streams.open(
+                    self._who, *run, int(cursor) if cursor else None, part=True
+                )
             except NotFound as problem:
                 self._refused[position] = problem
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """The stream's bytes, each chunk a sequence of whole events; to be iterated once."""
+        async with self._streams.limits.counted(self._who.username), aclosing(self._chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _chunks(self) -> AsyncGenerator[bytes]:
         refusals = [self._refusal(position, problem) for position, problem in self._refused.items()]
         yield b"".join([RETRY if self._open else RETRY_AFTER_END, *refusals])
         # A client that doesn't read stops all of them here; then their subscriptions overflow, which ends the stream.
@@ -65,6 +74,7 @@ class CombinedStream:
                     continue
                 left -= 1
                 if not ended:
+                    self.interrupted = self._open[position].interrupted
                     await tasks[list(self._open).index(position)]  # raises what broke it off
                     return  # the client resumes by its cursors
         finally:

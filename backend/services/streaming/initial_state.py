@@ -187,6 +187,7 @@ def _initial_state(snapshot: Snapshot) -> InitialState:
     state += [("task_update", task) for task in snapshot.tasks.items if task["state"] is not None]
     state += [("agent_update", agent) for agent in snapshot.agents.items]
     state += [("error", error) for error in reversed(snapshot.errors.items)]
+    state += [("question", question) for question in snapshot.questions]
     encoded = [encode_fields(kind, data) for kind, data in state[:-1]]
     encoded.append(encode_fields(*state[-1], seq=state_seq))
     if finished:

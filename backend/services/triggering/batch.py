@@ -7,10 +7,13 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from backend.core.audit import entry_of
 from backend.core.problems import FieldError, Invalid, Problem
 from backend.core.roles import Principal
 from backend.core.settings import Settings
 from backend.db.outage import database_problem
+from backend.services.identity.audit_log import AuditLog
+from backend.services.limits.admission import Admission
 from backend.services.triggering.from_template import TemplateReference
 from backend.services.triggering.request import TriggerRequest
 from backend.services.triggering.trigger import Started, Triggers
@@ -24,8 +27,10 @@ class BatchTriggers:
     At most `VISUAL_AI_BATCH_TRIGGER_CONCURRENCY` triggers of all batches are in progress in this process.
     """
 
-    def __init__(self, settings: Settings, triggers: Triggers) -> None:
+    def __init__(self, settings: Settings, triggers: Triggers, admission: Admission, audit: AuditLog) -> None:
         self._triggers = triggers
+        self._admission = admission
+        self._audit = audit
         self._limit = settings.batch_trigger_limit
         self._concurrency = settings.batch_trigger_concurrency
         self._slots = asyncio.Semaphore(self._concurrency)
@@ -38,11 +43,12 @@ class BatchTriggers:
         if self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
 
-    def check_size(self, count: int) -> None:
-        """Raise `Invalid` if a batch may not have this many runs."""
+    async def check_size(self, who: Principal, count: int) -> None:
+        """Raise `Invalid` if a batch of this user may not have this many runs."""
         if count > self._limit:
             detail = f"has {count} entries; at most {self._limit} may be sent at once"
             raise Invalid(f"/inputs: {detail}", errors=[FieldError("/inputs", detail)])
+        await self._admission.check_batch(who.username, count)
 
     async def trigger(
         self, who: Principal, requests: Sequence[TriggerRequest], key: str | None = None
@@ -53,7 +59,7 @@ class BatchTriggers:
         with the position it becomes the key of each run, so a repeated batch starts only what is missing. Raises
         `Invalid` for too many requests.
         """
-        self.check_size(len(requests))
+        await self.check_size(who, len(requests))
         task = asyncio.create_task(self._all(who, requests, key))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -74,6 +80,10 @@ class BatchTriggers:
 
         # A few tasks for all: a thousand would take the event loop a while to create.
         await asyncio.gather(*(work() for _ in range(min(self._concurrency, len(requests)))))
+        refused = sum(isinstance(outcome, Problem) for outcome in outcomes.values())
+        name = requests[0].dag_id or requests[0].template if requests else None
+        started = len(outcomes) - refused
+        self._audit.note(entry_of(who, "run.trigger_batch", name, started=started, refused=refused))
         return [outcomes[index] for index in range(len(requests))]
 
     async def _one(

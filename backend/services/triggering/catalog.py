@@ -9,14 +9,13 @@ import asyncio
 import time
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from itertools import islice
 from typing import Any
 
-from jsonschema import Draft202012Validator, FormatChecker
-from jsonschema.exceptions import SchemaError, best_match
-
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
+from backend.core.json_schema import JsonSchema, SchemaFaultError
 from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable, pointer
+from backend.core.roles import Principal, covers, either
+from backend.services.background import retrieve
 
 FRESH = 2.0
 """Seconds for which a DAG's details are used; a DAG that is paused is noticed this much later."""
@@ -28,7 +27,7 @@ PARALLEL = 8
 """Look-ups of DAGs' details that one listing has in progress at the same time."""
 
 MAX_FAULTS = 100
-"""Violations of a DAG's schema that are reported for one input. A long list may have a million."""
+"""Violations of a DAG's schema that are reported for one input."""
 
 _MAX_CACHED = 1_000
 
@@ -60,7 +59,7 @@ class Workflow:
     manual: bool = True
     parsed_at: str | None = None
     import_error: str | None = None
-    _validator: Draft202012Validator | None = field(default=None, repr=False, compare=False)
+    _checks: JsonSchema | None = field(default=None, repr=False, compare=False)
 
     def defaults(self) -> dict[str, Any]:
         """The values of parameters that an input does not set."""
@@ -76,21 +75,18 @@ class Workflow:
 
         Nothing is reported as missing from `partial` input.
         """
-        if self._validator is None:
+        if self._checks is None:
             return []
         faults = []
-        for error in islice(self._validator.iter_errors(input_data), MAX_FAULTS):
-            error = best_match([error]) or error  # of alternatives, the closest match
-            path = list(error.absolute_path)
-            if error.validator == "required" and isinstance(error.instance, dict):
-                for name in error.validator_value:
-                    if name not in error.instance and not partial:
-                        faults.append(FieldError(pointer("input_data", *path, name), "is required"))
+        for fault in self._checks.faults(input_data)[:MAX_FAULTS]:
+            if fault.missing is not None:
+                if not partial:
+                    faults.append(FieldError(pointer("input_data", *fault.path, fault.missing), "is required"))
                 continue
-            message = error.message
-            if error.validator == "pattern" and "description" in error.schema:  # says more than the expression does
-                message = f"{error.instance[:80]!r} has the wrong form; expected: {error.schema['description']}"
-            faults.append(FieldError(pointer("input_data", *path), message[:500]))
+            message = fault.message
+            if fault.keyword == "pattern" and fault.description:  # says more than the expression does
+                message = f"{str(fault.instance)[:80]!r} has the wrong form; expected: {fault.description}"
+            faults.append(FieldError(pointer("input_data", *fault.path), message[:500]))
         return list(dict.fromkeys(faults))
 
 
@@ -104,9 +100,12 @@ class Catalog:
         self._parsed: dict[str, tuple[Any, Workflow]] = {}
         self._tasks: dict[str, tuple[str | None, list[WorkflowTask]]] = {}
 
-    async def get(self, dag_id: str, token: str | None) -> Workflow:
-        """One workflow. Raises `NotFound`, `Forbidden` or `Unavailable`."""
-        if "\x00" in dag_id:  # no name contains it, and Airflow's database would reject the query
+    async def get(self, dag_id: str, who: Principal) -> Workflow:
+        """One workflow that the user may see or start. Raises `NotFound`, `Forbidden` or `Unavailable`."""
+        token = who.airflow_token
+        if "\x00" in dag_id or not covers(
+            either(who.rights.reads, who.rights.starts), dag_id
+        ):  # no name contains it, and Airflow's database would reject the query
             raise NotFound(f"There is no workflow {dag_id!r}.")
         key = (sha256((token or "").encode()).hexdigest(), dag_id)
         cached = self._details.get(key)
@@ -122,11 +121,12 @@ class Catalog:
         except AirflowUnavailable as error:
             raise unreachable() from error
 
-    async def tasks(self, workflow: Workflow, token: str | None) -> list[WorkflowTask] | None:
+    async def tasks(self, workflow: Workflow, who: Principal) -> list[WorkflowTask] | None:
         """The tasks of a workflow that the user may see; None when Airflow does not let them see its tasks.
 
         They are read again only after the DAG has been parsed again. Raises `Unavailable`.
         """
+        token = who.token_for(own=True)  # whoever sees a run of their own sees its tasks
         known = self._tasks.get(workflow.dag_id)
         if known is None or known[0] is None or known[0] != workflow.parsed_at:
             try:
@@ -147,7 +147,7 @@ class Catalog:
         task = self._fetching.get(key)
         if task is None:
             task = self._fetching[key] = asyncio.create_task(self._look_up(key, dag_id, token))
-            task.add_done_callback(_retrieve)
+            task.add_done_callback(retrieve)
         return task
 
     async def _look_up(self, key: tuple[str, str], dag_id: str, token: str | None) -> Workflow:
@@ -165,13 +165,14 @@ class Catalog:
         finally:
             del self._fetching[key]
 
-    async def list_all(self, token: str | None) -> list[Workflow]:
+    async def list_all(self, who: Principal) -> list[Workflow]:
         """All workflows that the user may see, with those whose file no longer loads.
 
         Only a DAG's details contain its params. They are read again after the DAG was parsed again, `PARALLEL` at a
         time; otherwise a listing costs one call per 100 DAGs and one for those that are broken. A DAG that disappears
         meanwhile is left out.
         """
+        token, reads = who.airflow_token, who.rights.reads
         try:
             listed, broken = await asyncio.gather(
                 self._airflow.list_dags(token=token), self._airflow.list_broken_dags(token=token)
@@ -181,7 +182,8 @@ class Catalog:
             for dag in broken:
                 if _file(dag) in errors or not dag.get("is_stale"):  # a file that was deleted has no error any more
                     dags[dag["dag_id"]] = dag
-            return await self._all_described([dags[name] for name in sorted(dags)], errors, token)
+            readable = [dags[name] for name in sorted(dags) if covers(reads, name)]
+            return await self._all_described(readable, errors, token)
         except AirflowRefused as refused:
             raise refusal(refused, "There are no workflows.") from refused
         except AirflowUnavailable as error:
@@ -229,12 +231,6 @@ class Catalog:
         return {(error["bundle_name"], error["filename"]): _reason(error) for error in found}
 
 
-def _retrieve(task: asyncio.Task[Workflow]) -> None:
-    """Retrieve the error of a look-up that nobody waits for, so that asyncio does not log it."""
-    if not task.cancelled():
-        task.exception()
-
-
 def refusal(refused: AirflowRefused, missing: str) -> Problem:
     """The problem to report to our client when Airflow has refused a request. `missing` is the message for 404."""
     if refused.status == 401:
@@ -279,10 +275,9 @@ def _task(task: dict[str, Any]) -> WorkflowTask:
 def _workflow(details: dict[str, Any]) -> Workflow:
     schema = input_schema(details.get("params") or {})
     try:
-        Draft202012Validator.check_schema(schema)
-        validator = Draft202012Validator(schema, format_checker=FormatChecker())
-    except SchemaError:  # Airflow accepts what the standard does not, and checks the input itself
-        validator = None
+        checks = JsonSchema(schema)
+    except SchemaFaultError:  # Airflow accepts what the standard does not, and checks the input itself
+        checks = None
     return Workflow(
         dag_id=details["dag_id"],
         display_name=details.get("dag_display_name") or details["dag_id"],
@@ -292,7 +287,7 @@ def _workflow(details: dict[str, Any]) -> Workflow:
         schema=schema,
         manual=_triggerable(details),
         parsed_at=details.get("last_parsed_time"),
-        _validator=validator,
+        _checks=checks,
     )
 
 
@@ -318,7 +313,7 @@ def input_schema(params: dict[str, Any]) -> dict[str, Any]:
             required.append(name)
         elif value is not None:
             schema["default"] = value
-        elif schema and not Draft202012Validator(schema).is_valid(None):
+        elif schema and not _accepts_null(schema):
             required.append(name)
         properties[name] = schema
     return {
@@ -327,3 +322,10 @@ def input_schema(params: dict[str, Any]) -> dict[str, Any]:
         "properties": properties,
         "required": required,
     }
+
+
+def _accepts_null(schema: dict[str, Any]) -> bool:
+    try:
+        return JsonSchema(schema).is_valid(None)
+    except SchemaFaultError:
+        return True  # Airflow says what is missing

@@ -6,7 +6,7 @@ from typing import Any
 
 from backend.core.jsonable import dumps
 from backend.core.redaction import redact
-from backend.db.runs.executions import SYSTEM_KEY
+from backend.core.run_envelope import SYSTEM_KEY
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ class TriggerRequest:
     budget: dict[str, Any] | None = None
     template: str | None = None
     logical_date: datetime | None = None
+    fork: list[Any] | None = None
+    """What the client asked of a fork; the run's input is then that of its source if `input_data` is empty."""
 
     def fingerprint(self) -> str:
         """A hash that is equal for equal requests only. Of a large request it takes a while: see `large_values`."""
@@ -56,4 +58,6 @@ class TriggerRequest:
             content.append(["template", self.template])
         if self.logical_date:
             content.append(["logical_date", self.logical_date.isoformat()])
+        if self.fork:
+            content.append(["fork", self.fork])
         return content

@@ -14,34 +14,39 @@ instead of letting Airflow generate one:
 A claim is released only if Airflow refused the run for certain, so that the key can be used again.
 """
 
-import asyncio
 import logging
 import secrets
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavailable
 from backend.clients.airflow_runs import trigger_body
+from backend.core.audit import Action, Entry, entry_of
 from backend.core.errors.input_error import InputError
 from backend.core.large_values import LARGE, apart
 from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooLarge, Unavailable, field_path, pointer
-from backend.core.roles import Principal, Role
+from backend.core.roles import Principal, Role, covers
+from backend.core.run_envelope import SHARED_UPLOADS, SYSTEM_KEY, UPLOADS, signed
 from backend.core.settings import Settings
-from backend.db import idempotency
+from backend.db import audit, idempotency, run_keys
 from backend.db.engine import Database
 from backend.db.idempotency import Claim
 from backend.db.runs import executions, observations
-from backend.db.runs.executions import SYSTEM_KEY, UPLOADS_KEY, RunState
+from backend.db.runs.executions import RunState
 from backend.pictures.inline import SCHEME, with_references
 from backend.runtime.langgraph_json import GraphLoadError
 from backend.runtime.requested_team import plan_agents
+from backend.services.identity.audit_log import AuditLog
 from backend.services.images import Images
+from backend.services.limits.admission import Admission
 from backend.services.notifications.preferences import Preferences
 from backend.services.recording.airflow_json import run_state
 from backend.services.triggering.catalog import Catalog, Workflow, refusal, unreachable
@@ -50,8 +55,12 @@ from backend.services.triggering.from_template import TemplateReference, Templat
 from backend.services.triggering.inline_pictures import decode_pictures, find_pictures
 from backend.services.triggering.rate import TriggerRate
 from backend.services.triggering.request import TriggerRequest
+from backend.services.triggering.uploads import check_uploads
 
 log = logging.getLogger(__name__)
+
+RunSource = Callable[[], Awaitable[tuple[TriggerRequest, dict[str, Any]]]]
+"""Completes a request by what it takes over from another run; also returns what is to be added to the run's conf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,8 @@ class Triggers:
         images: Images,
         preferences: Preferences,
         rate: TriggerRate,
+        admission: Admission,
+        audit_log: AuditLog,
         settings: Settings,
     ) -> None:
         self._airflow = airflow
@@ -89,7 +100,10 @@ class Triggers:
         self._images = images
         self._preferences = preferences
         self._rate = rate
+        self._admission = admission
+        self._audit = audit_log
         self._settings = settings
+        self._key: bytes | None = None
 
     def reference(self, request: TriggerRequest) -> TemplateReference | None:
         """The request's reference to a template, if it has one. Requests of a batch may share it."""
@@ -102,10 +116,12 @@ class Triggers:
         key: str | None = None,
         *,
         template: TemplateReference | None = None,
+        source: RunSource | None = None,
     ) -> Started:
         """Start a run, or find the one that was started with the idempotency key `key`.
 
-        `template` is a reference shared with other requests; by default the request's own is used. Raises `Forbidden`,
+        `template` is a reference shared with other requests; by default the request's own is used. `source` completes
+        the request of a fork. Raises `Forbidden`,
         `NotFound`, `Conflict`, `Invalid`, `TooManyRequests` and `Unavailable`. After the last two a retry helps; with
         the same key it never starts a second run.
         """
@@ -113,13 +129,21 @@ class Triggers:
             return known
         await self._rate.check(who.username)
         self._check_user(who, request)
-        given = request
+        given, carried = request, dict[str, Any]()
+        if source is not None:
+            request, carried = await source()
         template = template or self.reference(request)
         version = await template.version() if template is not None else None
         dag_id = request.dag_id if version is None else version.dag_id(request)
-        workflow = await self._catalog.get(dag_id, who.airflow_token)
+        if not covers(who.rights.starts, dag_id) and covers(who.rights.reads, dag_id):
+            raise Forbidden(f"You may not trigger the workflow {dag_id!r}.")
+        workflow = await self._catalog.get(dag_id, who)
         request = await apart(given.input_data, partial(self._checked, request, workflow, version))
+        user = request.user_id or who.username
+        await self._admission.check_spend(user, request.dag_id)
         options = await self._options(who, request)
+        run_key = await self._run_key()
+        shared = await check_uploads(self._images, who, user, request.input_data)
         uploads = await self._upload_pictures(who, request)
         encoded = await apart(given.input_data, partial(_encoded, request, workflow, uploads))
         if len(encoded.text) > self._settings.max_input_bytes:
@@ -132,10 +156,15 @@ class Triggers:
             if not new:
                 await self._check_same(claim, given)
         system = {**_system_values(who, request, claim, key), **(version.system_values() if version else {}), **options}
-        if encoded.uploads:
-            system[UPLOADS_KEY] = list(encoded.uploads)
+        pictures = [*carried.pop(UPLOADS, ()), *encoded.uploads]
+        system |= {name: list(found) for name, found in ((UPLOADS, pictures), (SHARED_UPLOADS, shared)) if found}
+        system |= carried
+        system = signed(run_key, claim.dag_id, claim.dag_run_id, system)
         try:
-            await self._start(who, request, claim, encoded, system)
+            # A claim is kept when there is no slot: the same request gets the same run once there is one.
+            async with self._admission.slot(claim.execution_id, user, claim.dag_id):
+                await self._start(who, request, claim, encoded, system)
+                return await self._record(claim, encoded, system, _entry(who, request, claim))
         except AirflowRefused as refused:
             if key is not None:
                 await self._database.run(idempotency.release, who.username, key)
@@ -150,7 +179,6 @@ class Triggers:
             raise refusal(refused, f"There is no workflow {request.dag_id!r}.") from refused
         except AirflowUnavailable as error:
             raise unreachable() from error
-        return await self._record(claim, encoded, system)
 
     async def _replay(self, who: Principal, request: TriggerRequest, key: str) -> Started | None:
         claim = await self._database.run_autocommit(idempotency.find, who.username, key)
@@ -166,7 +194,9 @@ class Triggers:
     async def _find_started(self, who: Principal, claim: Claim) -> Started | None:
         """The run of a claim that was not recorded; None when Airflow does not have it."""
         try:
-            run = await run_state(await self._airflow.dag_run(claim.dag_id, claim.dag_run_id, token=who.airflow_token))
+            run = await run_state(
+                await self._airflow.dag_run(claim.dag_id, claim.dag_run_id, token=who.token_for(own=True))
+            )
         except AirflowRefused:
             return None
         except AirflowUnavailable as error:
@@ -219,12 +249,21 @@ class Triggers:
         found = await apart(request.input_data, partial(find_pictures, request.input_data, least))
         if not found:
             return {}
-        pictures = await asyncio.to_thread(decode_pictures, found, self._settings)
+        pictures = await decode_pictures(found, self._settings)
         user = request.user_id or who.username
         return {
             one.source: f"{SCHEME}{await self._images.keep(user, one.content, one.facts, one.sha256)}"
             for one in pictures
         }
+
+    async def _run_key(self) -> bytes:
+        """The key that signs what is added to the run's conf. Raises `Unavailable`."""
+        if self._key is None:
+            try:
+                self._key = await self._database.run(run_keys.run_key)
+            except SQLAlchemyError as error:
+                raise Unavailable("The database is out of reach; try again shortly.", retry_after=5) from error
+        return self._key
 
     def _team_faults(self, workflow: Workflow, input_data: dict[str, Any]) -> list[FieldError]:
         """What is wrong with the team of a run, or missing or too long in its input, for a DAG that runs teams."""
@@ -288,25 +327,39 @@ class Triggers:
     async def _check_ours(self, who: Principal, request: TriggerRequest, claim: Claim) -> None:
         """Whether a conflict is due to our own run. Raises `AirflowRefused` when another run has the logical date."""
         try:
-            await self._airflow.dag_run(request.dag_id, claim.dag_run_id, token=who.airflow_token)
+            await self._airflow.dag_run(request.dag_id, claim.dag_run_id, token=who.token_for(own=True))
         except AirflowRefused as refused:
             if refused.status != 404:
                 raise AirflowUnavailable(str(refused)) from refused
             raise AirflowRefused(409, "another run has this logical date") from refused
 
-    async def _record(self, claim: Claim, encoded: EncodedInput, system: dict[str, Any]) -> Started:
+    async def _record(self, claim: Claim, encoded: EncodedInput, system: dict[str, Any], entry: Entry) -> Started:
         conf = {SYSTEM_KEY: system}
         run = RunState(
             claim.dag_id, claim.dag_run_id, "queued", "manual", conf, datetime.now(UTC), input_json=encoded.recorded
         )
         execution_id = claim.execution_id
+
+        def start(connection: Connection) -> str:
+            started = executions.start(connection, run)
+            audit.add(connection, [entry])
+            return started
+
         try:
             database = self._large_database if len(encoded.recorded) > LARGE else self._database
-            execution_id = await database.run_autocommit(executions.start, run)
+            execution_id = await database.run_autocommit(start)
         except SQLAlchemyError as error:
             # Airflow has the run: the listener or the reconciler records it, under the id in its conf.
+            self._audit.note(entry)
             log.warning("run %s was started but is not recorded yet: %s", claim.dag_run_id, type(error).__name__)
         return Started(execution_id, claim.dag_id, claim.dag_run_id, "queued")
+
+
+def _entry(who: Principal, request: TriggerRequest, claim: Claim) -> Entry:
+    user = request.user_id if request.user_id != who.username else None
+    run = f"{claim.dag_id}/{claim.dag_run_id}"
+    action: Action = "run.trigger" if request.fork is None else "run.fork"
+    return entry_of(who, action, run, template=request.template, on_behalf_of=user)
 
 
 def _encoded(request: TriggerRequest, workflow: Workflow, uploads: dict[str, str]) -> EncodedInput:

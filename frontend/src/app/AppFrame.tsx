@@ -1,14 +1,18 @@
-import { AppShell, Burger, Group, NavLink, ScrollArea, Stack, Text } from "@mantine/core";
+import { AppShell, Badge, Burger, Group, NavLink, ScrollArea, Stack, Text } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import {
   IconChartHistogram,
+  IconInbox,
   IconListDetails,
   IconPlayerPlay,
   IconSettings,
   IconTemplate,
   type TablerIcon,
 } from "@tabler/icons-react";
+import { useQuery } from "@tanstack/react-query";
 import { Link, type LinkProps, Outlet, useLocation } from "@tanstack/react-router";
+import { openCountQuery } from "@/shared/questions/queries";
+import { ButtonLink } from "@/shared/ui/links";
 import { Logo } from "@/shared/ui/Logo";
 import classes from "./AppFrame.module.css";
 import { UserMenu } from "./UserMenu";
@@ -25,6 +29,7 @@ const PLACES: Place[] = [
   { to: "/dashboard", label: "Dashboard", icon: IconChartHistogram, under: ["/dashboard"] },
   { to: "/run", label: "Run a workflow", icon: IconPlayerPlay, under: ["/run"] },
   { to: "/runs", label: "Runs", icon: IconListDetails, under: ["/runs"] },
+  { to: "/inbox", label: "Inbox", icon: IconInbox, under: ["/inbox"] },
   { to: "/saved", label: "Templates", icon: IconTemplate, under: ["/saved", "/new-template"] },
   { to: "/settings", label: "Settings", icon: IconSettings, under: ["/settings"] },
 ];
@@ -33,6 +38,7 @@ const PLACES: Place[] = [
 export function AppFrame() {
   const [opened, { toggle, close }] = useDisclosure();
   const pathname = useLocation({ select: (location) => location.pathname });
+  const waiting = useQuery(openCountQuery).data ?? null;
   const isAt = (place: Place) => place.under.some((path) => pathname === path || pathname.startsWith(`${path}/`));
 
   return (
@@ -47,7 +53,27 @@ export function AppFrame() {
       <AppShell.Header hiddenFrom="sm" className={classes.header}>
         <Group h="100%" px="md" justify="space-between">
           <Brand />
-          <Burger opened={opened} onClick={toggle} size="sm" aria-label={opened ? "Close navigation" : "Navigation"} />
+          <Group gap="xs" wrap="nowrap">
+            {waiting ? (
+              <ButtonLink
+                to="/inbox"
+                variant="light"
+                color="yellow"
+                size="xs"
+                mih={36}
+                leftSection={<IconInbox size={16} aria-hidden />}
+                aria-label={`Inbox: ${waiting} open`}
+              >
+                {waiting}
+              </ButtonLink>
+            ) : null}
+            <Burger
+              opened={opened}
+              onClick={toggle}
+              size="sm"
+              aria-label={opened ? "Close navigation" : "Navigation"}
+            />
+          </Group>
         </Group>
       </AppShell.Header>
       <AppShell.Navbar className={classes.navbar} aria-label="Main">
@@ -63,6 +89,13 @@ export function AppFrame() {
                 to={place.to}
                 label={place.label}
                 leftSection={<place.icon size={18} stroke={1.7} aria-hidden />}
+                rightSection={
+                  place.to === "/inbox" && waiting ? (
+                    <Badge variant="light" color="yellow" radius="xl" aria-label={`${waiting} open`}>
+                      {waiting}
+                    </Badge>
+                  ) : undefined
+                }
                 active={isAt(place)}
                 aria-current={isAt(place) ? "page" : undefined}
                 className={classes.link}

@@ -1,5 +1,5 @@
 import { Avatar, Group, Menu, SegmentedControl, Text, UnstyledButton, useMantineColorScheme } from "@mantine/core";
-import { IconDeviceDesktop, IconLogout, IconMoon, IconSelector, IconSun } from "@tabler/icons-react";
+import { IconDeviceDesktop, IconDevicesOff, IconLogout, IconMoon, IconSelector, IconSun } from "@tabler/icons-react";
 import { useSignOut } from "@/features/auth/useSignOut";
 import { useMe } from "@/shared/api/session";
 import classes from "./UserMenu.module.css";
@@ -14,6 +14,7 @@ const SCHEMES = [
 export function UserMenu() {
   const me = useMe();
   const signOut = useSignOut();
+  const everywhere = useSignOut("everywhere");
   const { colorScheme, setColorScheme } = useMantineColorScheme();
   return (
     <Menu position="top-start" width={208} shadow="md" offset={6}>
@@ -50,6 +51,13 @@ export function UserMenu() {
           onClick={() => signOut.mutate()}
         >
           Sign out
+        </Menu.Item>
+        <Menu.Item
+          leftSection={<IconDevicesOff size={16} aria-hidden />}
+          disabled={everywhere.isPending}
+          onClick={() => everywhere.mutate()}
+        >
+          Sign out everywhere
         </Menu.Item>
       </Menu.Dropdown>
     </Menu>

@@ -11,7 +11,10 @@ import {
 } from "@tanstack/react-router";
 import { parse, stringify } from "@/shared/api/exact-json";
 import { sessionQuery } from "@/shared/api/session";
+import { auditSearch } from "@/features/audit/search";
+import { compareSearch } from "@/features/compare/search";
 import { dashboardSearch } from "@/features/dashboard/search";
+import { inboxSearch } from "@/features/inbox/search";
 import { runPageSearch } from "@/features/run-detail/search";
 import { runsSearch } from "@/features/runs/search";
 import { runSearch } from "@/features/start-run/search";
@@ -67,6 +70,13 @@ const runPage = createRoute({
   component: lazyRouteComponent(() => import("@/features/run-detail/RunPage"), "RunPage"),
 });
 
+const compare = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/compare",
+  validateSearch: compareSearch,
+  component: lazyRouteComponent(() => import("@/features/compare/ComparePage"), "ComparePage"),
+});
+
 const workflows = createRoute({
   getParentRoute: () => signedIn,
   path: "/run",
@@ -115,10 +125,31 @@ const newVersion = createRoute({
   component: lazyRouteComponent(() => import("@/features/templates/NewVersionPage"), "NewVersionPage"),
 });
 
+const inbox = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/inbox",
+  validateSearch: inboxSearch,
+  component: lazyRouteComponent(() => import("@/features/inbox/InboxPage"), "InboxPage"),
+});
+
+const question = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/inbox/$questionId",
+  validateSearch: inboxSearch,
+  component: lazyRouteComponent(() => import("@/features/inbox/QuestionPage"), "QuestionPage"),
+});
+
 const settings = createRoute({
   getParentRoute: () => signedIn,
   path: "/settings",
   component: lazyRouteComponent(() => import("@/features/settings/SettingsPage"), "SettingsPage"),
+});
+
+const audit = createRoute({
+  getParentRoute: () => signedIn,
+  path: "/settings/audit",
+  validateSearch: auditSearch,
+  component: lazyRouteComponent(() => import("@/features/audit/AuditPage"), "AuditPage"),
 });
 
 /** Any other path, shown inside the frame. */
@@ -131,13 +162,17 @@ const routeTree = root.addChildren([
     dashboard,
     runs,
     runPage,
+    compare,
     workflows,
     run,
     templates,
     newTemplate,
     template,
     newVersion,
+    inbox,
+    question,
     settings,
+    audit,
     elsewhere,
   ]),
 ]);

@@ -64,7 +64,7 @@ async def test_the_cookie_is_http_only(database_url: str, airflow: FakeAirflow, 
         flags = {flag.strip().lower() for flag in rest.split(";")[1:]}
         assert {"httponly", "samesite=strict", "path=/", f"max-age={12 * 3600}"} <= flags
         assert ("secure" in flags) is secure
-        assert name == "visual_ai_session"
+        assert name == ("__Host-visual_ai_session" if secure else "visual_ai_session")
         assert (await http.get("/workflow-status")).is_success
         http.cookies.clear()
         is_problem(await http.get("/workflow-status"), 401)
@@ -209,6 +209,10 @@ async def test_in_a_container_the_gateway_counts_as_this_machine(
         ("::1", "http://[::1]:8000", {}, 200),
         ("127.0.0.1", "http://localhost", {"X-Forwarded-For": "127.0.0.1"}, 401),
         ("127.0.0.1", "http://localhost", {"Forwarded": "for=127.0.0.1"}, 401),
+        ("127.0.0.1", "http://localhost", {"Via": "1.1 proxy"}, 401),
+        ("127.0.0.1", "http://localhost", {"X-Real-IP": "127.0.0.1"}, 401),
+        ("127.0.0.1", "http://localhost", {"X-Forwarded-Proto": "https"}, 401),
+        ("127.0.0.1", "http://localhost", {"X-Forwarded-Host": "localhost"}, 401),
         ("127.0.0.1", "http://attacker.test:8000", {}, 401),
         ("127.0.0.1", "http://localhost.attacker.test", {}, 401),
         ("192.0.2.7", "http://localhost", {}, 401),

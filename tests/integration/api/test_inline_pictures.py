@@ -1,6 +1,7 @@
 """Pictures that stand in a run's input as `data:` URLs become uploads, to which the run's input refers."""
 
 import base64
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,8 @@ from backend.runtime.runner import AgentRunner, TaskContext, run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import sign_in
+from tests.kit.failures.raised import raises_failure
+from tests.kit.graphs import pictured
 from tests.kit.pictures import bomb, encode, photo
 from tests.kit.servers.postgres import Postgres
 
@@ -64,6 +67,29 @@ async def test_pictures_at_any_depth_become_uploads(
     snapshot = (await http.get(response.json()["status_url"], headers=ulla)).json()
     assert snapshot["input_data"]["picture"] == reference
     assert (await http.get(f"/images/{image_id}", headers=ulla)).content == PICTURE
+
+
+async def test_a_run_names_only_uploads_that_its_user_may_see(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, database_url: str
+) -> None:
+    uwe, otto = await sign_in(http, "uwe"), await sign_in(http, "otto")
+    assert (await trigger(http, ulla, picture=url(PICTURE))).status_code == 202
+    [(image_id, _, _)] = stored(database_url)
+    reference = f"upload://{image_id}"
+    assert (await trigger(http, ulla, pictures=[reference])).status_code == 202
+    for missing in (reference, f" Upload://{image_id.upper()} ", f"upload://{uuid4()}"):
+        refused = await trigger(http, uwe, text="x" * 50, pictures=["x" * 50, {"url": missing}])
+        assert refused.status_code == 422
+        [fault] = refused.json()["errors"]
+        assert fault["pointer"] == "/input_data/pictures/1/url"
+        assert "there is no such upload" in fault["detail"]
+    assert (await trigger(http, uwe, text=f"See {reference}")).status_code == 202  # only words
+    airflow.triggers.clear()
+    assert (await trigger(http, otto, picture=reference)).status_code == 202  # may see everybody's
+    assert airflow.triggers[0][1]["conf"]["_visual_ai"]["shared_uploads"] == [reference]
+    body = {"dag_id": "any", "input_data": {"picture": reference}, "user_id": "ulla"}
+    assert (await http.post("/workflows/trigger", json=body, headers=otto)).status_code == 202
+    assert "shared_uploads" not in airflow.triggers[1][1]["conf"]["_visual_ai"]
 
 
 async def test_a_picture_is_kept_once_for_each_user(
@@ -138,7 +164,60 @@ async def test_a_users_graph_gets_the_picture_that_the_client_sent(
 ) -> None:
     assert (await trigger(http, ulla, picture=url(PICTURE), parts=[{"url": url(PICTURE)}])).status_code == 202
     conf = airflow.triggers[0][1]["conf"]
-    task = TaskContext("any", uuid4().hex, "task", -1, 1, conf)
+    task = await TaskContext("any", airflow.triggers[0][1]["dag_run_id"], "task", -1, 1, conf).verified(database)
     async with AgentRunner(Settings(database_url_override=pg.worker_url), database, task) as runner:
         result = await run_single(runner, parse_agent(None, None, graph="tests.kit.graphs.pictured:described"))
     assert result["output"] == {"sizes": [len(url(PICTURE)), len(url(PICTURE))]}
+
+
+def kept_bytes(database_url: str) -> int:
+    """What the checkpoints take."""
+    tables = {"checkpoints": "checkpoint::text", "checkpoint_blobs": "blob", "checkpoint_writes": "blob"}
+    with psycopg.connect(plain_url(database_url)) as connection:
+        found = [
+            connection.execute(f"SELECT coalesce(sum(octet_length({column})), 0) FROM visual_ai.{table}").fetchone()
+            for table, column in tables.items()
+        ]
+    return sum(int(row[0]) for row in found if row is not None)
+
+
+@pytest.mark.parametrize("way", ["trigger", "airflow"])
+async def test_checkpoints_are_without_the_input_s_pictures(
+    http: httpx.AsyncClient,
+    ulla: Headers,
+    airflow: FakeAirflow,
+    pg: Postgres,
+    database: Database,
+    database_url: str,
+    way: str,
+) -> None:
+    """Whoever starts the run: the graph sees the picture, also when it resumes, and the checkpoints have none of it."""
+    picture = url(encode(photo(1200, 900)))
+    assert len(picture) > 2_000_000
+    given = {"picture": picture}
+    run_id = "manual"
+    if way == "trigger":
+        run_id = (await trigger(http, ulla, **given)).json()["dag_run_id"]
+        given = airflow.triggers[0][1]["conf"]
+    pictured.failures["left"] = 1
+    for number in (1, 2):
+        task = await TaskContext("any", run_id, "task", -1, number, given).verified(database)
+        settings = Settings(database_url_override=pg.worker_url)
+        with raises_failure(RuntimeError) if number == 1 else contextlib.nullcontext():
+            async with AgentRunner(settings, database, task) as runner:
+                spec = parse_agent(None, None, graph="tests.kit.graphs.pictured:talking")
+                result = await run_single(runner, spec)
+    assert result["output"]["seen"] == [len(picture), len(picture), 5_000, 0]
+    assert result["output"]["picture"] == picture
+    assert kept_bytes(database_url) < 40_000
+    if way == "trigger":
+        path = f"/workflow-status/any/{run_id}"
+        rows = (await http.get(f"{path}/agents", headers=ulla)).json()["agents"]
+        for row in rows:
+            for side in ("input", "output"):
+                shown = await http.get(f"{path}/traces/{row['id']}/{side}", headers=ulla)
+                if shown.status_code == 200 and "data:image" in shown.text:
+                    assert "data:image/png;base64,[" in shown.text
+        shown = next(row for row in rows if row["node"] == "say" and row["state"] == "success")
+        returned = await http.get(f"{path}/traces/{shown['id']}/output", headers=ulla)
+        assert "data:image/png;base64,[" in returned.text

@@ -1,15 +1,14 @@
 """Lists, items and results of runs: filters, pages, access and limits."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, create_engine, insert
+from sqlalchemy import Engine, insert
 
-from backend.core.jsonable import dumps
 from backend.core.states import TaskState
 from backend.db.runs import batch_items, observations, results, threads
 from backend.db.runs.executions import RunState
@@ -18,31 +17,18 @@ from backend.db.runs.threads import ClaimRequest
 from backend.db.runs.traces import Place
 from backend.db.tables import agent_traces, workflow_errors
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, client_of, sign_in
+from tests.kit.application import sign_in
 
 DAG = "visual_ai_workflow"
 RESULT = f"/workflow-status/{DAG}/run/result"
 ITEMS = f"/workflow-status/{DAG}/run/items/classify"
 Headers = Mapping[str, str]
 
-
-@pytest.fixture
-async def http(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    airflow = FakeAirflow()
-    airflow.fail("/dags/~/")  # the runs here are not Airflow's
-    async with application(database_url, airflow, **PRODUCTION) as app, client_of(app) as http:
-        yield http
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(database_url, json_serializer=dumps)
-    yield engine
-    engine.dispose()
+pytestmark = pytest.mark.usefixtures("runs_of_the_test")
 
 
 def run(
-    database: Engine,
+    engine: Engine,
     state: str,
     run_id: str = "run",
     *,
@@ -53,8 +39,8 @@ def run(
     **more: Any,
 ) -> str:
     """Record a run of `user`."""
-    with database.begin() as connection:
-        seen = RunState(dag_id, run_id, "running", conf={"_visual_ai": {"user_id": user}}, **more)
+    with engine.begin() as connection:
+        seen = RunState(dag_id, run_id, "running", user=user, **more)
         execution_id = observations.observe(connection, seen, tasks)
         if result is not None:
             results.record(connection, [TaskResult(execution_id, result)])
@@ -69,9 +55,9 @@ async def listed(http: httpx.AsyncClient, headers: Headers, **query: Any) -> lis
     return [execution["dag_run_id"] for execution in answer.json()["executions"]]
 
 
-async def test_numbers_are_answered_as_they_were_given(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_numbers_are_answered_as_they_were_given(http: httpx.AsyncClient, engine: Engine) -> None:
     given = '{"n":[9007199254740993,-9223372036854775808,1.0,0.1,1e+22,1.7976931348623157e+308,5e-324]}'
-    with database.begin() as connection:
+    with engine.begin() as connection:
         seen = RunState(DAG, "run", "running", conf=json.loads(given))
         execution_id = observations.observe(connection, seen, ())
         results.record(connection, [TaskResult(execution_id, json.loads(given))])
@@ -81,12 +67,12 @@ async def test_numbers_are_answered_as_they_were_given(http: httpx.AsyncClient, 
         assert f'"{name}":{given.replace("e+", "e")}' in answer.text.replace("e+", "e")
 
 
-async def test_each_filter_narrows_the_list(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_each_filter_narrows_the_list(http: httpx.AsyncClient, engine: Engine) -> None:
     now = datetime.now(UTC)
-    run(database, "success", "a", queued_at=now - timedelta(hours=4))
-    run(database, "failed", "b", queued_at=now - timedelta(hours=3))
-    run(database, "cancelled", "c", user="uwe", queued_at=now - timedelta(hours=2))
-    run(database, "running", "d", dag_id="other", user="uwe", queued_at=now - timedelta(hours=1))
+    run(engine, "success", "a", queued_at=now - timedelta(hours=4))
+    run(engine, "failed", "b", queued_at=now - timedelta(hours=3))
+    run(engine, "cancelled", "c", user="uwe", queued_at=now - timedelta(hours=2))
+    run(engine, "running", "d", dag_id="other", user="uwe", queued_at=now - timedelta(hours=1))
     otto = await sign_in(http, "otto")
     assert await listed(http, otto) == ["d", "c", "b", "a"]
     assert await listed(http, otto, dag_id=DAG) == ["c", "b", "a"]
@@ -101,13 +87,13 @@ async def test_each_filter_narrows_the_list(http: httpx.AsyncClient, database: E
     assert await listed(http, ulla, user_id="uwe") == [], "a filter does not reveal other users' runs"
 
 
-async def test_the_list_can_be_filtered_by_agent_and_by_error(http: httpx.AsyncClient, database: Engine) -> None:
+async def test_the_list_can_be_filtered_by_agent_and_by_error(http: httpx.AsyncClient, engine: Engine) -> None:
     now = datetime.now(UTC)
     ids = {
-        name: run(database, "success", name, user=user, queued_at=now - timedelta(hours=hours))
+        name: run(engine, "success", name, user=user, queued_at=now - timedelta(hours=hours))
         for hours, name, user in ((3, "a", "ulla"), (2, "b", "uwe"), (1, "c", "ulla"))
     }
-    with database.begin() as connection:
+    with engine.begin() as connection:
         for name, agent, state in (("a", "seen", "success"), ("b", "seen", "failed"), ("c", "seen", "skipped")):
             row = {"execution_id": ids[name], "agent_name": agent, "state": state}
             connection.execute(insert(agent_traces).values(task_id="t", try_number=1, agent_type="vision", **row))
@@ -128,31 +114,56 @@ async def test_the_list_can_be_filtered_by_agent_and_by_error(http: httpx.AsyncC
     assert [fault["pointer"] for fault in refused.json()["errors"]] == ["?error_category"]
 
 
-async def test_a_list_contains_no_inputs_and_outputs(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
-    run(database, "success", result={"output": "x" * 1_000_000})
+async def test_a_list_contains_no_inputs_and_outputs(http: httpx.AsyncClient, ulla: Headers, engine: Engine) -> None:
+    run(engine, "success", result={"output": "x" * 1_000_000})
     answer = await http.get("/workflow-status", headers=ulla)
     assert len(answer.content) < 2_000
     assert answer.json()["executions"][0]["state"] == "success"
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_a_dag_may_be_called_stream(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
-    run(database, "success", dag_id="stream", result={"output": 1})
-    run(database, "success", "result")
-    for path in ("stream/run", "stream/stream/run", "stream/run/result", f"stream/{DAG}/result", f"{DAG}/result"):
-        answer = await http.get(f"/workflow-status/{path}", headers=ulla)
-        assert answer.status_code == 200, path
-        streams = path in ("stream/stream/run", f"stream/{DAG}/result")
-        assert answer.headers["content-type"].startswith("text/event-stream" if streams else "application/json"), path
-    assert (await http.get("/workflow-status/stream/run/result", headers=ulla)).json() == {"output": 1}
-    assert (await http.get("/workflow-status/stream/none/result", headers=ulla)).status_code == 404
+LEAVES = ["tasks", "agents", "errors", "result", "input"]
+"""What a run's path may end in with a single segment more."""
 
 
-async def test_a_result_is_returned_alone_and_complete(
-    http: httpx.AsyncClient, ulla: Headers, database: Engine
+@pytest.mark.parametrize("leaf", LEAVES)
+async def test_a_dag_may_be_called_stream(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, engine: Engine, leaf: str
 ) -> None:
+    more: dict[str, Any] = {"result": {"output": 1}, "tasks": (TaskState("a", -1, 1, "success"),) * 2}
+    run(engine, "success", dag_id="stream", **more)
+    run(engine, "success", **more)
+    path = f"stream/run/{leaf}"
+    for query in ("", "?task_id=a&limit=1", "?task_id=b", "?limit=0"):
+        answer = await http.get(f"/workflow-status/{path}{query}", headers=ulla)
+        other = await http.get(f"/workflow-status/{DAG}/run/{leaf}{query}", headers=ulla)
+        assert (answer.status_code, answer.json()) == (other.status_code, other.json()), query
+    assert (await http.head(f"/workflow-status/{path}", headers=ulla)).content == b""
+    assert (await http.get(f"/workflow-status/{path}", headers=await sign_in(http, "uwe"))).status_code == 404
+    assert (await http.get(f"/workflow-status/stream/none/{leaf}", headers=ulla)).status_code == 404
+    airflow.fail("")
+    assert (await http.get(f"/workflow-status/{path}", headers=ulla)).status_code == 200, "Airflow need not be there"
+
+
+async def test_the_stream_of_a_run_precedes_runs_of_a_dag_called_stream(
+    http: httpx.AsyncClient, ulla: Headers, engine: Engine
+) -> None:
+    run(engine, "success", dag_id="stream", result={"output": 1}, tasks=(TaskState("a", -1, 1, "success"),))
+    for leaf in LEAVES:
+        run(engine, "success", leaf)
+        run(engine, "success", DAG, dag_id="stream")
+    for path in ("stream/stream/run", *(f"stream/{DAG}/{leaf}" for leaf in LEAVES)):
+        answer = await http.get(f"/workflow-status/{path}", headers=ulla)
+        assert answer.headers["content-type"].startswith("text/event-stream"), path
+    assert (await http.get("/workflow-status/stream/run", headers=ulla)).json()["dag_id"] == "stream"
+    assert (await http.get("/workflow-status/stream/run/items/a", headers=ulla)).json()["items"] == []
+    several = await http.get("/workflow-status/streams?run=stream/run", headers=ulla)
+    assert "event: end" in several.text
+
+
+async def test_a_result_is_returned_alone_and_complete(http: httpx.AsyncClient, ulla: Headers, engine: Engine) -> None:
     large = {"output": {"texts": ["ü" * 1_000] * 10_000}, "agent": "text", "cost_usd": 0.1}
-    run(database, "success", result=large)
+    run(engine, "success", result=large)
     answer = await http.get(RESULT, headers=ulla)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     assert len(answer.content) > 20_000_000
@@ -161,10 +172,10 @@ async def test_a_result_is_returned_alone_and_complete(
 
 @pytest.mark.parametrize("state", ["running", "queued", "awaiting_input"])
 async def test_an_unfinished_run_has_no_result_yet(
-    http: httpx.AsyncClient, ulla: Headers, database: Engine, state: str
+    http: httpx.AsyncClient, ulla: Headers, engine: Engine, state: str
 ) -> None:
-    run(database, "running", result={"output": "of the first of two agents"})
-    with database.begin() as connection:
+    run(engine, "running", result={"output": "of the first of two agents"})
+    with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE visual_ai.workflow_executions SET state = %s", (state,))
     for query in ("", "?partial=true"):
         answer = await http.get(RESULT + query, headers=ulla)
@@ -175,9 +186,9 @@ async def test_an_unfinished_run_has_no_result_yet(
 
 @pytest.mark.parametrize(("state", "said"), [("failed", "The run failed"), ("cancelled", "The run was cancelled")])
 async def test_a_failed_runs_partial_result_is_returned_on_request_only(
-    http: httpx.AsyncClient, ulla: Headers, database: Engine, state: str, said: str
+    http: httpx.AsyncClient, ulla: Headers, engine: Engine, state: str, said: str
 ) -> None:
-    run(database, state, result={"output": "of the first of two agents"})
+    run(engine, state, result={"output": "of the first of two agents"})
     answer = await http.get(RESULT, headers=ulla)
     assert answer.status_code == 409
     assert said in answer.json()["detail"]
@@ -187,10 +198,10 @@ async def test_a_failed_runs_partial_result_is_returned_on_request_only(
     assert (partial.status_code, partial.json()) == (200, {"output": "of the first of two agents"})
 
 
-async def test_runs_without_a_result(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
-    run(database, "success")
+async def test_runs_without_a_result(http: httpx.AsyncClient, ulla: Headers, engine: Engine) -> None:
+    run(engine, "success")
     assert (await http.get(RESULT, headers=ulla)).json() is None
-    run(database, "failed", "broken")
+    run(engine, "failed", "broken")
     answer = await http.get(RESULT.replace("/run/", "/broken/"), params={"partial": True}, headers=ulla)
     assert answer.status_code == 409
     assert "partial" not in answer.json()["detail"]
@@ -201,9 +212,9 @@ async def test_runs_without_a_result(http: httpx.AsyncClient, ulla: Headers, dat
 )
 @pytest.mark.parametrize("path", [RESULT, ITEMS])
 async def test_another_users_results_and_items_are_not_found(
-    http: httpx.AsyncClient, database: Engine, path: str, username: str, status: int
+    http: httpx.AsyncClient, engine: Engine, path: str, username: str, status: int
 ) -> None:
-    run(database, "success", result=json.loads('{"output": 1}'), tasks=(TaskState("classify", -1, 1, "success"),))
+    run(engine, "success", result=json.loads('{"output": 1}'), tasks=(TaskState("classify", -1, 1, "success"),))
     headers = await sign_in(http, username)
     answer = await http.get(path, headers=headers)
     assert answer.status_code == status
@@ -212,14 +223,14 @@ async def test_another_users_results_and_items_are_not_found(
         assert unknown.json() == answer.json(), "the response is that for an unknown run"
 
 
-async def test_items_are_paged(http: httpx.AsyncClient, ulla: Headers, database: Engine) -> None:
-    execution_id = run(database, "success", tasks=(TaskState("classify", -1, 1, "success"),))
+async def test_items_are_paged(http: httpx.AsyncClient, ulla: Headers, engine: Engine) -> None:
+    execution_id = run(engine, "success", tasks=(TaskState("classify", -1, 1, "success"),))
     place = Place(DAG, "run", "classify", -1, 1)
     kept = {
         "state": "success", "error": None, "category": None, "model": "m", "input_tokens": 1, "output_tokens": 1,
         "cost_usd": None, "latency_ms": 1.0, "trace_id": None,
     }  # fmt: skip
-    with database.begin() as connection:
+    with engine.begin() as connection:
         rows = [{"item_index": index, "output": {"n": index}, **kept} for index in range(5)]
         claim = threads.begin_one(connection, ClaimRequest(execution_id, "thread", 1, [], ""))
         batch_items.write(connection, execution_id, place, claim, rows)
@@ -241,9 +252,9 @@ async def test_items_are_paged(http: httpx.AsyncClient, ulla: Headers, database:
     ],
 )
 async def test_items_of_an_unknown_task_are_not_found(
-    http: httpx.AsyncClient, ulla: Headers, database: Engine, path: str, named: str
+    http: httpx.AsyncClient, ulla: Headers, engine: Engine, path: str, named: str
 ) -> None:
-    run(database, "success", tasks=(TaskState("classify", -1, 1, "success"),))
+    run(engine, "success", tasks=(TaskState("classify", -1, 1, "success"),))
     answer = await http.get(path, headers=ulla)
     assert answer.status_code == 404
     assert named in answer.json()["detail"]

@@ -30,6 +30,7 @@ SAID: list[dict[str, Any] | bytes] = [
     {"timestamp": "2026-11-22T10:00:00Z", "level": "info", "logger": "task", "event": "It begins.", "agent": "vision"},
     {"event": "::group::Pre Execute", "ti_id": "1", "dag_id": "d", "run_id": "r", "task_id": "t", "try_number": 1},
     {"event": "::endgroup::", "ti_id": "1"},
+    {"level": "info", "event": "It says: Done.\r\n2026-11-22T10:00:00Z ERROR task All is lost.\n"},
     {"timestamp": "2026-11-22T10:00:01Z", "level": "warning", "event": "zwölf\u2028Boote\x85", "lineno": 7},
     {
         "timestamp": "2026-11-22T10:00:02Z",
@@ -72,7 +73,7 @@ async def test_a_log_is_returned_as_airflow_has_it(http: httpx.AsyncClient, ulla
     assert response.headers["x-try-number"] == "1"
     assert entries(response) == SAID
     assert entries(await http.get(LOGS, params={"after": 2}, headers={**ulla, **NDJSON})) == SAID[2:]
-    assert not (await http.get(LOGS, params={"after": 5}, headers={**ulla, **NDJSON})).content
+    assert not (await http.get(LOGS, params={"after": len(SAID)}, headers={**ulla, **NDJSON})).content
 
 
 async def test_a_log_is_returned_as_text_by_default(http: httpx.AsyncClient, ulla: Headers) -> None:
@@ -81,6 +82,8 @@ async def test_a_log_is_returned_as_text_by_default(http: httpx.AsyncClient, ull
     assert response.text.split("\n") == [
         "2026-11-22T10:00:00Z INFO task It begins. agent=vision",
         "Pre Execute",
+        "INFO It says: Done.",
+        "    2026-11-22T10:00:00Z ERROR task All is lost.",
         "2026-11-22T10:00:01Z WARNING zwölf\u2028Boote\x85",
         "2026-11-22T10:00:02Z ERROR Task failed",
         "  File '/app/a.py', line 3, in look",
@@ -99,6 +102,7 @@ async def test_airflow_is_called_with_the_callers_own_rights(
     assert (response.status_code, response.json()["title"]) == (403, "Forbidden")
 
 
+@pytest.mark.usefixtures("no_reconciler")  # which reads the log of a failed run, to say why it failed
 @pytest.mark.parametrize(
     ("username", "status"), [("ulla", 200), ("uwe", 404), ("victor", 200), ("otto", 200), ("anna", 200)]
 )

@@ -64,6 +64,17 @@ def team(**keys: Any) -> dict[str, Any]:
         (team(model="gtp:4"), "/input_data/agents/0/model", "“gtp:4” names the unknown provider"),
         (team(top_p=3), "/input_data/agents/0", "top_p has to be a number from 0 to 1"),
         (team(extra_body={"model": "o3-pro"}), "/input_data/agents/0", "extra_body has to be a dict without 'model'"),
+        (
+            team(extra_body={"web_search_options": {}}),
+            "/input_data/agents/0",
+            "extra_body has to be a dict without 'web_",
+        ),
+        (
+            team(extra_body={"plugins": [{"id": "web"}]}),
+            "/input_data/agents/0",
+            "extra_body has to be a dict without 'pl",
+        ),
+        (team(extra_body={"tools": []}), "/input_data/agents/0", "extra_body has to be a dict without 'tools'"),
         (team(top_k=3, model="gpt-4o"), "/input_data/agents/0", "top_k is not known to models of openai"),
         (team(system_prompt="{{ x }}"), "/input_data/agents/0/system_prompt", "holds Jinja"),
     ],

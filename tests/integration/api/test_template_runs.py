@@ -67,7 +67,7 @@ def conf_of(response: httpx.Response, airflow: FakeAirflow) -> tuple[dict[str, A
     assert response.status_code == 202, response.text
     conf = dict(airflow.runs[response.json()["dag_id"], response.json()["dag_run_id"]].shown["conf"])
     system = dict(conf.pop("_visual_ai"))
-    for name in ("execution_id", "user_id", "triggered_by", "idempotency_key"):
+    for name in ("execution_id", "user_id", "triggered_by", "idempotency_key", "signature"):
         system.pop(name, None)
     return conf, system
 
@@ -208,7 +208,7 @@ async def test_a_template_that_no_longer_matches_its_dag(
     airflow.add_dag("multi_agent_workflow", params={**MULTI_AGENT_PARAMS, "orchestration_mode": narrow})
     otto = await sign_in(http, "otto")  # of whom nothing is cached
     found = problem(await send(http, otto, "judge"), 422)
-    assert found["/template"].startswith("judge@1 needs a new version: /orchestration_mode 'graph' is not one of")
+    assert found["/template"].startswith('judge@1 needs a new version: /orchestration_mode "graph" is not one of')
     del airflow.dags["multi_agent_workflow"]
     anna = await sign_in(http, "anna")
     problem(await send(http, anna, "judge"), 404)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,17 +13,19 @@ import psycopg
 import pytest
 import redis
 from fastapi import FastAPI
+from sqlalchemy import Engine
 
 from backend.db.address import plain_url
 from backend.services.triggering import catalog, rate
 from backend.services.triggering import trigger as trigger_module
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, raw_request, served, sign_in
+from tests.kit.recorded_runs import RecordedRun
+from tests.kit.servers.postgres import Postgres, locked_out
 from tests.kit.servers.redis import RedisServer
 
 INPUT: dict[str, Any] = {"query": "What is this?", "image_url": "https://example.com/image.jpg"}
 BODY: dict[str, Any] = {"dag_id": "visual_ai_workflow", "input_data": INPUT}
-CLOSED = "postgresql+psycopg://nobody:pw-of-nobody@127.0.0.1:1/none"
 
 Headers = Mapping[str, str]
 
@@ -88,6 +91,7 @@ async def test_a_trigger_is_accepted(
     }
     assert response.headers["location"] == accepted["status_url"]
     assert response.headers["x-request-id"] == "req-7"
+    assert len(airflow.triggers[0][1]["conf"]["_visual_ai"].pop("signature")) == 64
     assert airflow.triggers == [
         (
             "ulla",  # under the user's own name
@@ -657,9 +661,17 @@ async def test_every_response_is_lost(database_url: str, airflow: FakeAirflow, p
     assert rows(database_url)["workflow_executions"] == 1
 
 
-async def test_triggers_while_the_database_is_down(airflow: FakeAirflow) -> None:
-    async with application(CLOSED, airflow, **PRODUCTION) as app, client_of(app) as http:
+async def test_triggers_while_the_database_is_down(airflow: FakeAirflow, pg: Postgres, database_url: str) -> None:
+    async with (
+        application(database_url, airflow, **PRODUCTION) as app,
+        client_of(app) as http,
+        AsyncExitStack() as stack,
+    ):
         ulla = await sign_in(http, "ulla")
+        assert (await send(http, await sign_in(http, "otto"))).status_code == 202
+        airflow.triggers.clear()
+        airflow.runs.clear()
+        stack.enter_context(locked_out(pg, "visual_ai_backend"))
         problem = is_problem(await send(http, ulla), 503)
         assert "name `model` and `budget`" in problem["detail"], (
             "a run never starts without a budget that can't be read"
@@ -889,3 +901,27 @@ async def test_an_input_beyond_its_limit_is_413(http: httpx.AsyncClient, ulla: H
     assert problem["errors"][0]["pointer"] == "/input_data"
     assert "VISUAL_AI_MAX_INPUT_BYTES" in problem["detail"]
     assert not airflow.triggers
+
+
+async def test_a_request_may_wait_for_its_result(
+    http: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow, engine: Engine
+) -> None:
+    async def wait(seconds: float) -> httpx.Response:
+        headers = {**ulla, "Idempotency-Key": "once"}
+        return await http.post("/workflows/trigger", params={"wait": seconds}, json=BODY, headers=headers)
+
+    late = await wait(0.2)
+    assert (late.status_code, set(late.json())) == (202, set((await send(http, ulla)).json()))
+    waiting = asyncio.create_task(wait(30))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    run = RecordedRun(engine, BODY["dag_id"], late.json()["dag_run_id"])
+    run.returns({"output": {"answer": 42}})
+    run.is_now("success")
+    done = await waiting
+    assert (done.status_code, done.json()["state"]) == (200, "success"), done.text
+    assert done.json()["result"] == {"output": {"answer": 42}}
+    assert done.headers["location"] == late.json()["status_url"]
+    assert (await wait(30)).json()["result"] == done.json()["result"], "of a run that has ended it comes at once"
+    for seconds in (0, 301):
+        assert pointers(await wait(seconds)) == ["?wait"]

@@ -236,7 +236,7 @@ async def test_a_lost_response_starts_no_second_run(ulla: CommandLine, airflow: 
         (["--template", "none@2"], "", "There is no template 'none'."),
         ([DAG, "--template", "none", "--image", PICTURE], "", "/template: there is no template 'none'"),
         ([DAG], "", "/input_data/image_url: is required"),
-        ([DAG, "--image", PICTURE, "-i", "query="], "", "/input_data/query: '' should be non-empty"),
+        ([DAG, "--image", PICTURE, "-i", "query="], "", '/input_data/query: "" is shorter than 1 character'),
         ([DAG, "-i", "query"], "", "--input: 'query' is neither name=value nor name:=JSON"),
         ([DAG, "-i", "=x"], "", "--input: '=x' is neither"),
         ([DAG, "-i", "query=a", "-i", "query=b"], "", "--input: query is given twice"),

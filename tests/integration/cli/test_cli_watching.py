@@ -444,13 +444,49 @@ async def test_a_terminal_without_colours(shell: CommandLine, run: RecordedRun) 
         assert "analyse_image  success" in terminal.text
 
 
-async def test_a_tree_of_many_tasks_fits_the_terminal(shell: CommandLine, run: RecordedRun) -> None:
-    run.is_now("running", *(TaskState("each", index, 1, "success") for index in range(100)))
-    run.is_now(None, *(TaskState("each", index, 1, "running") for index in range(100, 103)))
-    async with shell.terminal(*WATCH, rows=20) as terminal:
-        await terminal.shows("each[100]", "each[102]", "more: ")
-        frame = terminal.text.split(f"{DAG}  run")[1]
-        assert frame.count("\n") < 20
+def mapped(run: RecordedRun, instances: int, failed: int) -> None:
+    """A run with a mapped task of which some instances failed and three are still running."""
+    states = ["failed"] * failed + ["success"] * (instances - failed - 3) + ["running"] * 3
+    run.is_now("running", *(TaskState("each", index, 1, state) for index, state in enumerate(states)))
+
+
+async def test_a_tree_counts_the_instances_of_a_large_mapped_task(shell: CommandLine, run: RecordedRun) -> None:
+    run.task("first", "success")
+    mapped(run, 1_000, failed=40)
+    async with shell.terminal(*WATCH, rows=24) as terminal:
+        await terminal.shows(
+            "✓ first  success", "each  1,000 instances: 957 success, 40 failed, 3 running", "✗ each[0]  failed",
+            "and 35 more failed", "● each[999]  running",
+        )  # fmt: skip
+        run.fault("each", "reader", map_index=2, message="it broke here")
+        await terminal.shows("it broke here")
+        terminal.forget()
+        run.is_now(None, *(TaskState("each", index, 1, "success") for index in range(997, 1_000)))
+        await terminal.shows("each  1,000 instances: 960 success, 40 failed")
+        terminal.forget()
+        run.is_now("failed")
+        run.explain("Task 'each' failed.")
+        await terminal.shows("Its log: python -m backend logs")
+        assert await terminal.ended() == 1
+    text = terminal.text
+    summary = text[text.rindex(f"✗ {DAG}  run  failed") :]
+    assert "each  1,000 instances: 960 success, 40 failed" in summary
+    assert summary.count("\n") < 20
+
+
+async def test_lines_count_the_instances_of_a_large_mapped_task(shell: CommandLine, run: RecordedRun) -> None:
+    mapped(run, 1_000, failed=40)
+    async with shell.started(*WATCH) as watching:
+        await watching.says("each  1,000 instances: 957 success, 40 failed, 3 running")
+        for index in range(997, 1_000):
+            run.agent("each", "reader", "success", map_index=index)
+            run.task("each", "success", map_index=index)
+        run.is_now("failed")
+        run.explain("Task 'each' failed.")
+        done = await watching.done()
+    assert "each  1,000 instances: 960 success, 40 failed" in done.out
+    assert 10 <= done.out.count("failed\n") < 30, "some are named"
+    assert done.out.count("\n") < 50
 
 
 async def test_the_terminal_prompts_for_the_password_and_the_watch_continues(

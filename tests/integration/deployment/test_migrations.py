@@ -84,13 +84,38 @@ def test_neither_role_can_create_anything_or_leave_its_schema(role: psycopg.Conn
     assert refused(role, statement)
 
 
-def test_the_worker_can_delete_only_checkpoints(worker: psycopg.Connection) -> None:
+def test_the_worker_can_delete_only_checkpoints_and_reservations(worker: psycopg.Connection) -> None:
     tables = worker.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'visual_ai'").fetchall()
     assert tables
     for (table,) in tables:
-        if table not in (*CHECKPOINT_TABLES, "workflow_threads"):
+        if table not in (*CHECKPOINT_TABLES, "workflow_threads", "limit_reservations"):
             assert refused(worker, f"DELETE FROM visual_ai.{table}"), table
         assert refused(worker, f"TRUNCATE visual_ai.{table}"), table
+
+
+def test_the_backend_reads_checkpoints_and_changes_none(pg: Postgres) -> None:
+    with psycopg.connect(plain_url(pg.backend_url), autocommit=True) as backend:
+        for table in CHECKPOINT_TABLES:
+            assert refused(backend, f"SELECT FROM visual_ai.{table}") is (table == "store"), table
+            column = "prefix" if table == "store" else "thread_id"
+            assert refused(backend, f"INSERT INTO visual_ai.{table} DEFAULT VALUES"), table
+            assert refused(backend, f"UPDATE visual_ai.{table} SET {column} = 'x'"), table
+            assert refused(backend, f"DELETE FROM visual_ai.{table}"), table
+
+
+def test_rights_of_earlier_releases_are_revoked(pg: Postgres) -> None:
+    migration = (migrations_directory() / "024_node_values.sql").read_text(encoding="utf-8")
+    with psycopg.connect(plain_url(pg.admin_url)) as admin:
+        for table in CHECKPOINT_TABLES:
+            admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON visual_ai.{table} TO visual_ai_backend")
+        admin.execute(migration[migration.index("DO $$") :])
+        rights = admin.execute(
+            "SELECT table_name::text, privilege_type::text FROM information_schema.role_table_grants"
+            " WHERE grantee = 'visual_ai_backend' AND table_schema = 'visual_ai' AND table_name = ANY(%s) ORDER BY 1",
+            [[*CHECKPOINT_TABLES]],
+        ).fetchall()
+        admin.rollback()
+    assert rights == [(table, "SELECT") for table in sorted(CHECKPOINT_TABLES) if table != "store"]
 
 
 def test_the_worker_can_add_records_and_change_no_events(worker: psycopg.Connection, database_url: str) -> None:

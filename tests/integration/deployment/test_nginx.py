@@ -1,18 +1,17 @@
 """docker/nginx.conf in a real nginx, filled in by the container's entry point."""
 
 import os
-import shutil
-import signal
+import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.kit.processes.nginx import NGINX, SCRIPT, nginx, nginx_files
 from tests.kit.processes.proxied_backend import ProxiedBackend, proxied_backend
-from tests.kit.processes.stack import ROOT, free_port, wait_until
+from tests.kit.processes.stack import ROOT, wait_until
 from tests.kit.serving import (
     RULES,
     check_event_source_comes_back,
@@ -22,11 +21,7 @@ from tests.kit.serving import (
     check_unbuffered,
 )
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx isn't installed")
-
-SCRIPT = "console.log(1);" * 200
 
 
 @pytest.fixture
@@ -37,55 +32,17 @@ def backend() -> Iterator[ProxiedBackend]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """The entry point and its template as in the image, with nginx's files in a directory of the test's own."""
-    with tempfile.TemporaryDirectory(prefix="nginx-") as name:
-        Path(name).chmod(0o755)  # started by root, nginx works as somebody else
-        _fill(Path(name))
-        yield Path(name)
-
-
-def _fill(tmp_path: Path) -> None:
-    pages = tmp_path / "pages"
-    (pages / "assets").mkdir(parents=True)
-    (pages / "index.html").write_text("<!doctype html><title>page</title>")
-    (pages / "assets" / "index-0a1b2c3d.js").write_text(SCRIPT)
-    (pages / "favicon.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    for name in ("nginx.conf", "frontend-entry.sh"):
-        text = (ROOT / "docker" / name).read_text().replace("/tmp/", f"{tmp_path}/")
-        (tmp_path / name.replace("nginx.conf", "nginx.conf.in")).write_text(text)
-    entry = tmp_path / "frontend-entry.sh"
-    entry.write_text(entry.read_text().replace('/nginx.conf" >', '/nginx.conf.in" >'))
-    entry.chmod(0o755)
+    with nginx_files() as folder:
+        yield folder
 
 
 @pytest.fixture
 def client(folder: Path, backend: ProxiedBackend) -> Iterator[httpx.Client]:
-    port = free_port()
-    environment = {
-        "PATH": f"{os.environ['PATH']}:/usr/sbin",
-        "BACKEND_URL": backend.url,
-        "FRONTEND_PORT": str(port),
-        "FRONTEND_ROOT": str(folder / "pages"),
-        "VISUAL_AI_MAX_IMAGE_BYTES": "2000000",
-        "VISUAL_AI_MAX_BODY_BYTES": "1000000",
-    }
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen([str(folder / "frontend-entry.sh")], env=environment, stdout=log, stderr=log)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:
-            wait_until(lambda: _answers(client) or process.poll(), timeout=10, what="nginx")
-            assert process.poll() is None, (folder / "log").read_text()
-            yield client
-    finally:
-        process.send_signal(signal.SIGQUIT)
-        process.wait(10)
-
-
-def _answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/favicon.svg").is_success
-    except httpx.TransportError:
-        return False
+    with (
+        nginx(folder, backend.url) as url,
+        httpx.Client(base_url=url, timeout=10, trust_env=False) as client,
+    ):
+        yield client
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/runs?state=failed", "/run/visual_ai_workflow/manual__1"])
@@ -172,6 +129,8 @@ def test_the_configuration_has_the_frontends_rules() -> None:
     """Runs without nginx, too."""
     text = (ROOT / "docker" / "nginx.conf").read_text()
     for name, value in RULES["headers"].items():
-        assert f'add_header {name} "{value}" always;' in text
+        variable = re.search(rf"add_header {name} (\$\w+) always;", text)
+        given = f'add_header {name} "{value}" always;' if variable is None else f'"" "{value}";'
+        assert given in text
     assert f'"{RULES["cacheControl"]["hashed"]}"' in text
     assert f"location ~ {RULES['streams']} {{" in text

@@ -12,11 +12,16 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
+from backend.core.asking.questions import asked
+from backend.core.asking.terms import QuestionTerms
+from backend.db import questions
 from backend.db.address import plain_url
+from backend.db.questions import NewQuestion
 from backend.db.runs.executions import RunState
+from backend.db.runs.traces import Place
 from backend.services.notifications.deliveries import signature
 from tests.kit.airflow import FakeAirflow
-from tests.kit.application import PRODUCTION, application, sign_in
+from tests.kit.application import PRODUCTION, SCRAPER, application, sign_in
 from tests.kit.documents.snippets import snippet
 from tests.kit.notifications import (
     LENIENT,
@@ -44,6 +49,34 @@ async def app(database_url: str) -> AsyncIterator[FastAPI]:
 
 
 # Who is told of what
+
+
+async def test_whoever_shall_answer_a_question_is_told(
+    http: httpx.AsyncClient, ulla: Headers, receiver: Receiver, worker: Engine, engine: Engine, database_url: str
+) -> None:
+    for user in ("ulla", "uwe"):
+        headers = ulla if user == "ulla" else await sign_in(http, user)
+        await wants(http, headers, target(receiver, user, events=["question"]))
+    run = run_of("ulla")
+    execution_id = seen(worker, run)
+    place = Place(run.dag_id, run.dag_run_id, "work", -1, 1, "asker", "graph")
+    new = [NewQuestion("thread", "pause", "asker", "node", asked("Who?", None, "node"))]
+    with worker.begin() as connection:
+        (event,) = questions.ask(connection, execution_id, place, new, QuestionTerms())
+    await all_handled(database_url)
+    (told,) = receiver.at("/ulla")
+    question_id = event.payload["question_id"]
+    assert (told.json["event"], told.json["dag_run_id"]) == ("question", run.dag_run_id)
+    assert told.json["question"] == told.json["question"] | {
+        "question_id": question_id,
+        "subject": "Who?",
+        "task_id": "work",
+        "url": f"http://localhost:8000/inbox/{question_id}",
+    }
+    with engine.begin() as connection:
+        assert questions.assign(connection, question_id, ["uwe"])
+    await all_handled(database_url)
+    assert len(receiver.at("/ulla")) == len(receiver.at("/uwe")) == 1
 
 
 async def test_a_failed_run_is_told(
@@ -205,7 +238,7 @@ async def test_it_is_repeated_until_the_receiver_has_it(
     assert all(request.signed_with(SECRET) for request in got)
     (row,) = rows(database_url)
     assert (row["state"], row["attempts"], row["last_error"]) == ("sent", 4, None)
-    text = (await http.get("/metrics")).text
+    text = (await http.get("/metrics", headers=SCRAPER)).text
     assert 'visual_ai_notifications_total{outcome="sent"} 1.0' in text
     assert 'visual_ai_notifications_total{outcome="failed"} 3.0' in text
 
@@ -236,7 +269,7 @@ async def test_what_can_not_be_delivered_is_listed_and_sent_again(
         ("hook", 10, 500, "the receiver answered 500")
     ]
     assert dead[0]["payload"]["dag_id"] == "reports"
-    assert 'outcome="dead"} 1.0' in (await http.get("/metrics")).text
+    assert 'outcome="dead"} 1.0' in (await http.get("/metrics", headers=SCRAPER)).text
 
     again = f"/notifications/{dead[0]['id']}/resend"
     for headers, path, status in (

@@ -45,9 +45,9 @@ def run_fields(run_id: str = "r1", user: str | None = "ulla") -> dict[str, Any]:
         "dag_id": "reports",
         "run_id": run_id,
         "run_type": "manual",
-        "conf": {"topic": "ships", "_visual_ai": {"user_id": user} if user else {}},
+        "conf": {"topic": "ships"},
         "start_date": datetime.fromisoformat("2026-01-01T12:00:00+00:00"),
-        "triggering_user_name": None,
+        "triggering_user_name": user,
     }
 
 
@@ -97,7 +97,7 @@ async def test_of_a_failed_run(
 ) -> None:
     await wants(http, ulla, target(receiver, **ALERTS))
     engine = create_engine(pg.worker_url, json_serializer=dumps)
-    record_error(engine, RunState("reports", "r1", None, conf=run_fields()["conf"]), "quota", "the account is empty")
+    record_error(engine, RunState("reports", "r1", None, user="ulla"), "quota", "the account is empty")
     VisualAINotifier()(dag_context())
     await all_handled(database_url)
     engine.dispose()

@@ -127,9 +127,9 @@ async def make_runner(pg: Postgres, database_url: str, openai_server: OpenAIServ
         try_number: int = 1,
         user: str = "ulla",
     ) -> AgentRunner:
-        system = {"user_id": user, **({"budget": run} if run else {})}
-        conf = {"query": "What happened?", "_visual_ai": system}
-        context = TaskContext("reports", "run", task, -1, try_number, conf)
+        conf = {"query": "What happened?"}
+        system = {"budget": run} if run else {}
+        context = TaskContext("reports", "run", task, -1, try_number, conf, user=user, system=system)
         return AgentRunner(settings, database, context, budget=parse_budget(budget))
 
     yield make

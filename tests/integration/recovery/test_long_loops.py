@@ -58,6 +58,22 @@ async def test_a_loop_goes_on_where_it_failed(
     assert loops.steps == list(range(1, ROUNDS + 1))
 
 
+@pytest.mark.parametrize("graph", ["whole", "deltas"])
+async def test_a_step_that_is_kept_without_its_checkpoint_is_not_the_last(
+    make_runner: MakeRunner, database: Database, graph: str
+) -> None:
+    """The process was killed after a node's writes were stored, and before the checkpoint of their step."""
+    await run(make_runner, graph, 1)
+    later = f"SELECT checkpoint_id FROM visual_ai.checkpoints WHERE (metadata ->> 'step')::int >= {FAILS}"
+    for table in ("checkpoint_writes", "checkpoints"):
+        forget = text(f"DELETE FROM visual_ai.{table} WHERE checkpoint_id IN ({later})")
+        await database.run(lambda connection, query=forget: connection.execute(query))
+    loops.steps.clear()
+    result = await run(make_runner, graph, 2)
+    assert len(result["output"]["messages"]) == ROUNDS
+    assert loops.steps == list(range(FAILS + 1, ROUNDS + 1)), "what is kept is not run again"
+
+
 async def finish(database: Database, days: int) -> None:
     ended = (
         "UPDATE visual_ai.workflow_executions SET state = 'failed',"

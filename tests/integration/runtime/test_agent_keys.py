@@ -223,7 +223,7 @@ async def test_the_keys_of_a_graph(
 
 
 async def test_a_graph_is_not_recorded_with_a_model_that_it_did_not_call(make_runner: MakeRunner) -> None:
-    runner = make_runner(conf={"_visual_ai": {"model": "openai:o3"}})
+    runner = make_runner(system={"model": "openai:o3"})
     own = LangGraphOperator(task_id="task", graph=f"{HERE}:builder", input_data={"value": 3})
     assert (await done(runner, own))["model"] is None
 

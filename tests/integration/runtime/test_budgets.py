@@ -31,8 +31,7 @@ def make_runner(make_runner: MakeRunner) -> MakeRunner:
     """Makes runners with a budget of the task; `run` is a budget of the whole run."""
 
     def make(budget: dict[str, Any] | None, *, run: dict[str, Any] | None = None, **options: Any) -> AgentRunner:
-        conf = {"query": "What happened?", **({"_visual_ai": {"budget": run}} if run else {})}
-        return make_runner(conf=conf, budget=parse_budget(budget), **options)
+        return make_runner(system={"budget": run} if run else {}, budget=parse_budget(budget), **options)
 
     return make
 

@@ -99,11 +99,11 @@ async def test_extraction_reads_text_and_picture_at_once(make_runner: MakeRunner
     ("wrong", "problem"),
     [
         ({"ships": -1}, "$.ships: -1 is less than the minimum of 0"),
-        ({"left_at": "dawn"}, "$: 'ships' is a required property"),
+        ({"left_at": "dawn"}, '$: "ships" is a required property'),
         ({"ships": 1, "sea": True}, "$: Additional properties are not allowed ('sea' was unexpected)"),
         ('{"ships": 2, "left_at"', "it is no JSON: "),  # LangChain's own parser would complete it
         ('{"ships": NaN}', "it is no JSON: NaN is no JSON value"),
-        ("[1]", "$: [1] is not of type 'object'"),
+        ("[1]", '$: [1] is not of type "object"'),
         ("Two ships.", "it is no JSON: "),
     ],
 )
@@ -124,7 +124,7 @@ async def test_data_that_stays_invalid_is_a_final_failure(make_runner: MakeRunne
     openai_server.script(content={"ships": "two"}, times=None)
     runner = make_runner()
     with raises_failure(
-        InvalidOutputError, match=r"also when asked again: \$\.ships: 'two' is not of type 'integer'"
+        InvalidOutputError, match=r'also when asked again: \$\.ships: "two" is not of type "integer"'
     ) as e:
         await run(runner, "text", {"text": TEXT})
     assert len(openai_server.requests) == 3

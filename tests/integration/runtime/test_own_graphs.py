@@ -152,7 +152,6 @@ async def test_a_project_provides_graphs_environment_and_modules(
         (f"{HERE}:no_such_graph", "has no 'no_such_graph'"),
         (f"{HERE}:broken", "is a int; it has to be a graph"),
         (f"{HERE}:failing_factory", "failed to make its graph: KeyError"),
-        (f"{HERE}:asking", "stopped at interrupt"),
     ],
 )
 async def test_objects_that_are_not_graphs_are_rejected_without_a_retry(

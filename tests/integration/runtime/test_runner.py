@@ -196,13 +196,12 @@ async def test_a_model_without_a_price(openai_server: OpenAIServer, worker_url: 
 
 
 async def test_the_runs_model_applies_to_agents_that_name_none(openai_server: OpenAIServer, worker_url: str) -> None:
-    task = replace(TASK, conf={**TASK.conf, "_visual_ai": {"model": "gpt-4.1"}})
+    task = replace(TASK, system={"model": "gpt-4.1"})
     settings = online(worker_url, openai_server)
     assert (await alone(settings, task))["model"] == "openai:gpt-4.1"
     other = replace(task, dag_run_id="other")
     assert (await alone(settings, other, model="gpt-4.1-nano"))["model"] == "openai:gpt-4.1-nano"
     assert [request.model for request in openai_server.requests] == ["gpt-4.1", "gpt-4.1-nano"]
-    assert "_visual_ai" not in str([request.prompt for request in openai_server.requests])
 
 
 async def test_without_a_key_the_notice_explains_the_offline_model(
@@ -579,31 +578,81 @@ async def test_an_agent_may_have_the_name_of_the_synthesis(openai_server: OpenAI
 # Pictures
 
 
+def uploaded(engine: Engine, content: bytes, user: str = "ulla") -> str:
+    with engine.begin() as connection:
+        return images.add(
+            connection, user_id=user, media_type="image/png", width=64, height=48,
+            sha256=sha256(content).hexdigest(), content=content,
+        )  # fmt: skip
+
+
 async def test_an_upload_is_read_with_the_workers_rights(
     openai_server: OpenAIServer, worker_url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = encode(photo(64, 48))
-    with engine.begin() as connection:
-        image_id = images.add(
-            connection, user_id="ulla", media_type="image/png", width=64, height=48,
-            sha256=sha256(content).hexdigest(), content=content,
-        )  # fmt: skip
-    result = await alone(
-        online(worker_url, openai_server), config={"type": "vision"}, input_data={"image_url": f"upload://{image_id}"}
-    )
+    image_id = uploaded(engine, encode(photo(64, 48)))
+    task = replace(TASK, user="ulla")
+    vision: Any = {"config": {"type": "vision"}, "input_data": {"image_url": f"upload://{image_id}"}}
+    result = await alone(online(worker_url, openai_server), task, **vision)
     assert result["output"]["image"]["width"] == 64
     assert len(openai_server.requests[0].images) == 1
 
     monkeypatch.setenv("VISUAL_AI_DATABASE_URL", worker_url)
     get_settings.cache_clear()
     try:
-        assert (await asyncio.to_thread(check_picture, f"upload://{image_id}"))["height"] == 48
-        planned = await asyncio.to_thread(plan_team, {"image_url": f"upload://{image_id}", "text": "and a text"})
+        assert (await asyncio.to_thread(check_picture, f"upload://{image_id}", task))["height"] == 48
+        planned = await asyncio.to_thread(plan_team, {"image_url": f"upload://{image_id}", "text": "and a text"}, task)
         with pytest.raises(InputError, match="image_url"):
-            await asyncio.to_thread(check_picture, f"upload://{uuid.UUID(int=1)}")
+            await asyncio.to_thread(check_picture, f"upload://{uuid.UUID(int=1)}", task)
+        with pytest.raises(InputError, match="no such upload"):
+            await asyncio.to_thread(check_picture, f"upload://{image_id}", replace(task, user="uwe"))
     finally:
         get_settings.cache_clear()
     assert [agent["name"] for agent in planned] == ["vision", "text"]
+
+
+@pytest.mark.parametrize(
+    ("known", "reads"),
+    [
+        ({"user": "ulla"}, True),
+        ({"system": {"user_id": "ulla", "triggered_by": "otto"}}, True),
+        ({"system": {"user_id": "otto", "triggered_by": "ulla"}}, True),
+        ({"user": "uwe"}, False),
+        ({"user": "uwe", "run_type": "scheduled"}, False),
+        ({"run_type": "manual"}, False),
+        ({"run_type": "scheduled"}, True),
+        ({"user": "uwe", "conf": {"_visual_ai": {"user_id": "ulla", "triggered_by": "ulla"}}}, False),
+    ],
+)
+async def test_a_run_reads_uploads_of_its_user_only(
+    openai_server: OpenAIServer, worker_url: str, engine: Engine, known: dict[str, Any], reads: bool
+) -> None:
+    image_id = uploaded(engine, encode(photo(64, 48)))
+    settings = online(worker_url, openai_server)
+    vision: Any = {"config": {"type": "vision"}, "input_data": {"image_url": f" Upload://{image_id.upper()}"}}
+    # The picture is in this process's cache.
+    await alone(settings, replace(TASK, dag_run_id="first", user="ulla"), **vision)
+    database = Database(make_async_engine(worker_url, application="test", pool_size=1))
+    task = await replace(TASK, **known).verified(database)
+    await database.close()
+    if reads:
+        assert (await alone(settings, task, **vision))["output"]["image"]["width"] == 64
+    else:
+        with pytest.raises(Exception, match="there is no such upload"):
+            await alone(settings, task, **vision)
+
+
+async def test_a_run_may_be_given_an_upload_of_somebody_else(
+    openai_server: OpenAIServer, worker_url: str, engine: Engine
+) -> None:
+    image_id = uploaded(engine, encode(photo(64, 48)))
+    task = replace(TASK, system={"user_id": "otto", "shared_uploads": [f"upload://{image_id}"]})
+    found = await alone(
+        online(worker_url, openai_server),
+        task,
+        config={"type": "vision"},
+        input_data={"image_url": f"upload://{image_id}"},
+    )
+    assert found["output"]["image"]["width"] == 64
 
 
 async def test_no_picture_bytes_are_recorded(openai_server: OpenAIServer, worker_url: str, engine: Engine) -> None:
@@ -635,7 +684,9 @@ def context(conf: dict[str, Any], **params: Any) -> Any:
     """What Airflow gives a task, as far as it is used."""
     return {
         "ti": SimpleNamespace(dag_id="dag", run_id="run", task_id="work", map_index=None, try_number=3, id="id"),
-        "dag_run": SimpleNamespace(conf=conf, run_type="manual", start_date=datetime.now(UTC)),
+        "dag_run": SimpleNamespace(
+            conf=conf, run_type="manual", start_date=datetime.now(UTC), triggering_user_name=None
+        ),
         "params": params,
     }
 
@@ -691,3 +742,18 @@ def test_a_stored_result_replaces_that_of_the_last_agent(environment: None, engi
     assert execution(engine)["output_data"] == {"output": {"answer": ["x", "y"]}, "n": None}
     with pytest.raises(InputError, match=r"^result/output/answer: contains a NUL character"):
         run_result.store("dag", "run", {"output": {"answer": "x\x00"}})
+
+
+async def test_what_a_graph_writes_to_its_stream_writer_reaches_the_stream(
+    task_settings: Settings, engine: Engine
+) -> None:
+    key = "sk-proj-0123456789abcdefghij"
+    await alone(task_settings, config=None, input_data={"key": key}, graph="tests.kit.graphs.writing:reporting")
+    found = [payload for kind, payload in log_of(engine) if kind == "custom"]
+    assert [(one["agent"], one["node"]) for one in found] == [
+        ("reporting", "read"), ("reporting", "read"), ("reporting", "inner/large"),
+    ]  # fmt: skip
+    assert found[0]["data"]["progress"] == 0.5
+    assert key not in str(found)
+    assert found[1]["data"] == "half done"
+    assert (found[2]["data"]["truncated"], found[2]["data"]["bytes"]) == (True, 50_151)

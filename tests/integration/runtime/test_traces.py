@@ -30,8 +30,8 @@ from tests.kit.openai.server import OpenAIServer
 from tests.kit.pictures import encode, photo
 from tests.kit.servers.langfuse import TRACES, LangfuseServer, Span
 
-CONF = {"query": "What is this?", "text": "A text.", "_visual_ai": {"user_id": "ann"}}
-TASK = TaskContext("dag", "run", "work", -1, 1, CONF, "manual")
+CONF = {"query": "What is this?", "text": "A text."}
+TASK = TaskContext("dag", "run", "work", -1, 1, CONF, "manual", user="ann")
 MODEL = "openai:gpt-4.1-mini"
 KEY = "sk-test-abcdefgh12345678"
 USAGE = {"input_tokens": 1000, "output_tokens": 200, "cached_tokens": 400}
@@ -236,9 +236,7 @@ async def test_a_rejected_answer_is_an_error_with_its_usage(traced: Traced, open
 
 async def test_a_call_refused_before_the_request_is_traced(traced: Traced, openai_server: OpenAIServer) -> None:
     with pytest.raises(Exception, match="budget"):
-        async with traced.running(
-            task=replace(TASK, conf={**CONF, "_visual_ai": {"budget": {"max_tokens": 1}}})
-        ) as runner:
+        async with traced.running(task=replace(TASK, system={"budget": {"max_tokens": 1}})) as runner:
             await run_single(runner, parse_agent({"type": "text"}, None, model=MODEL))
     assert openai_server.requests == []
     refused = [traced.spans(kind)[-1] for kind in ("span", "agent", "chain", "generation")]

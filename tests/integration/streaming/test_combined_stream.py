@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Connection
 
-from backend.core.roles import Principal, Role
+from backend.core.roles import STANDARD_RIGHTS, Principal, Role
 from backend.core.states import TaskState
 from backend.db.runs import events
 from backend.db.runs.executions import RunState
@@ -127,7 +127,7 @@ async def test_without_cursors_each_run_begins_with_its_state(http: httpx.AsyncC
 
 async def test_a_run_that_may_not_be_seen_doesnt_stop_the_others(http: httpx.AsyncClient, database: LogWriter) -> None:
     database.observe(RunState(DAG, "of otto", "success"))
-    database.observe(RunState(DAG, "of ulla", "success", conf={"_visual_ai": {"user_id": "ulla"}}))
+    database.observe(RunState(DAG, "of ulla", "success", user="ulla"))
     uwe = await sign_in(http, "uwe")
     http.headers.update(uwe)
     got = [one async for one in combined(http, "of ulla", "unknown")]
@@ -169,7 +169,7 @@ async def test_a_client_that_leaves_frees_all_its_runs(
         await eventually(lambda: app.state.application.streams.open_streams == 2)
     await eventually(lambda: app.state.application.streams.open_streams == 0)
     streams = app.state.application.streams
-    gone = CombinedStream(streams, Principal("otto", Role.OP), [(DAG, "a"), (DAG, "b")], ["", ""])
+    gone = CombinedStream(streams, Principal("otto", STANDARD_RIGHTS[Role.OP]), [(DAG, "a"), (DAG, "b")], ["", ""])
     await gone.open()
     chunks = gone.chunks()
     await anext(chunks)

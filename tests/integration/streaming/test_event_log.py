@@ -15,9 +15,11 @@ from sqlalchemy import Connection, Engine, create_engine
 
 from backend.core.events import CHANNEL, Event, NewEvent
 from backend.core.jsonable import dumps
+from backend.core.run_envelope import signed
 from backend.core.states import TaskState
 from backend.core.workflow_error_handler import as_failure
 from backend.db.address import plain_url
+from backend.db.run_keys import run_key
 from backend.db.runs import errors, events, executions, observations, pages, results
 from backend.db.runs.events import TryEvents
 from backend.db.runs.executions import RunState
@@ -455,10 +457,8 @@ def test_a_running_task_makes_its_run_running(connection: Connection) -> None:
 
 def test_the_row_is_the_same_whoever_writes_it_first(engine: Engine, connection: Connection) -> None:
     wanted = "11111111-2222-4333-8444-555555555555"
-    conf = {
-        "query": "?", "api_key": "sk-verysecretkey",
-        "_visual_ai": {"execution_id": wanted, "user_id": "ulla", "triggered_by": "otto", "idempotency_key": "k"},
-    }  # fmt: skip
+    given = {"execution_id": wanted, "user_id": "ulla", "triggered_by": "otto", "idempotency_key": "k", "budget": 5.0}
+    conf = {"query": "?", "api_key": "sk-verysecretkey", "_visual_ai": signed(run_key(connection), "dag", "run", given)}
 
     def ensure(_: int) -> str:
         with engine.begin() as own:
@@ -471,16 +471,28 @@ def test_the_row_is_the_same_whoever_writes_it_first(engine: Engine, connection:
     assert found["input_data"] == {"query": "?", "api_key": "[redacted]"}
     assert summary(connection, wanted) == ["workflow_update queued"]
 
-    copied = executions.ensure(connection, RunState("dag", "copied conf", "queued", conf=conf))
+    copied = executions.ensure(connection, RunState("dag", "copied conf", "queued", conf=conf, user="uwe"))
     assert copied != wanted
+    other = executions.read(connection, copied)
+    assert (other["user_id"], other["triggered_by"], other["idempotency_key"]) == ("uwe", "uwe", None)
+    assert other["input_data"]["_visual_ai"]["user_id"] == "ulla"  # as the caller's own input
 
 
 @pytest.mark.parametrize(
-    "conf", [{"_visual_ai": "x"}, {"_visual_ai": {"user_id": 5, "execution_id": "?", "template_version": "x"}}]
+    "conf",
+    [
+        {"_visual_ai": "x"},
+        {"_visual_ai": {"user_id": 5, "execution_id": "?", "template_version": "x"}},
+        {"_visual_ai": {"user_id": "anna", "triggered_by": "anna", "signature": "0" * 64}},
+        {"_visual_ai": {"user_id": "anna", "signature": "ä"}},
+        {"_visual_ai": {"user_id": "anna", "signature": None}},
+    ],
 )
 def test_a_conf_with_a_forged_system_key_is_still_recorded(connection: Connection, conf: dict[str, Any]) -> None:
-    assert executions.ensure(connection, run("queued", conf=conf))
-    assert row(connection)["input_data"] == {}
+    assert executions.ensure(connection, run("queued", conf=conf, user="uwe"))
+    found = row(connection)
+    assert found["input_data"] == conf
+    assert (found["user_id"], found["triggered_by"]) == ("uwe", "uwe")
 
 
 def test_usage_adds_up_and_an_unknown_price_does_not_erase_the_cost(connection: Connection) -> None:

@@ -29,7 +29,6 @@ OOM = {
     "level": "critical",
     "signal_name": "SIGKILL",
 }
-OWNER = {"_visual_ai": {"user_id": "ulla", "triggered_by": "ulla"}}
 
 
 @pytest.fixture(autouse=True)
@@ -59,15 +58,15 @@ def ended(
     engine: Engine, airflow: FakeAirflow, run_id: str = "run", *, state: str = "failed", **tasks: str | None
 ) -> dict[str, Any]:
     """Let a run of ulla's end, as the listener reports it; returns the execution's row."""
-    airflow.add_run(DAG, run_id, state, tasks, conf=OWNER)
+    airflow.add_run(DAG, run_id, state, tasks, triggering_user_name="ulla")
     return recorded(engine, run_id, state, **tasks)
 
 
 def recorded(engine: Engine, run_id: str = "run", state: str = "failed", **tasks: str | None) -> dict[str, Any]:
     now = datetime.now(UTC)
-    run = RunState(DAG, run_id, state, conf=OWNER, started_at=now, finished_at=now)
+    run = RunState(DAG, run_id, state, user="ulla", started_at=now, finished_at=now)
     with engine.begin() as connection:
-        observations.observe(connection, RunState(DAG, run_id, "running", conf=OWNER, started_at=now))
+        observations.observe(connection, RunState(DAG, run_id, "running", user="ulla", started_at=now))
         observations.observe(connection, run, [TaskState(name, -1, 1, state) for name, state in tasks.items()])
         found = executions.get(connection, DAG, run_id)
     assert found is not None
@@ -78,7 +77,7 @@ def failed_with(engine: Engine, message: str, *, task_id: str = "work", **more: 
     """Record an error of an agent."""
     given = {"category": "auth", "exception_type": "openai.AuthenticationError", "action": "fail", **more}
     with engine.begin() as connection:
-        execution_id = executions.ensure(connection, RunState(DAG, "run", None, conf=OWNER))
+        execution_id = executions.ensure(connection, RunState(DAG, "run", None, user="ulla"))
         errors.add(connection, execution_id, Place(DAG, "run", task_id, -1, 1, agent="text"), message=message, **given)
 
 
@@ -287,7 +286,7 @@ async def test_each_attempt_has_its_own_reason(
     ended(engine, airflow, work="failed")
     by_hand(airflow)
     await explainer.explain()
-    airflow.add_run(DAG, "run", "running", {"work": "running"}, conf=OWNER)
+    airflow.add_run(DAG, "run", "running", {"work": "running"}, triggering_user_name="ulla")
     with engine.begin() as connection:
         observations.observe(
             connection,
@@ -295,7 +294,7 @@ async def test_each_attempt_has_its_own_reason(
             [TaskState("work", -1, 2, "running")],
         )
     assert (await now(http, ulla))["reason"] is None
-    airflow.add_run(DAG, "run", "failed", conf=OWNER)
+    airflow.add_run(DAG, "run", "failed", triggering_user_name="ulla")
     airflow.set_task(DAG, "run", "work", "failed", try_number=2)
     airflow.set_log(DAG, "run", "work", [OOM], try_number=2)
     with engine.begin() as connection:

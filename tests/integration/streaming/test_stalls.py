@@ -31,10 +31,9 @@ async def stalls(app: Any, no_reconciler: None, database_url: str, airflow: Fake
 
 def active(engine: Engine, airflow: FakeAirflow, run_id: str = "run", state: str = "running", **tasks: str) -> None:
     """A run of ulla's in which nothing has happened for a minute."""
-    conf = {"_visual_ai": {"user_id": "ulla", "triggered_by": "ulla"}}
     airflow.add_dag(DAG)
-    airflow.add_run(DAG, run_id, state, tasks, conf=conf)
-    run = RunState(DAG, run_id, state, conf=conf)
+    airflow.add_run(DAG, run_id, state, tasks, triggering_user_name="ulla")
+    run = RunState(DAG, run_id, state, user="ulla")
     with engine.begin() as connection:
         observations.observe(connection, run, [TaskState(name, -1, 1, state) for name, state in tasks.items()])
         connection.execute(text("UPDATE visual_ai.workflow_executions SET updated_at = now() - interval '1 minute'"))

@@ -11,7 +11,7 @@ import pytest
 import redis
 from fastapi import FastAPI
 
-from backend.core.events import CHANNEL
+from backend.core.events import CHANNEL, NewEvent
 from backend.db.address import plain_url
 from backend.db.engine import Database, ThreadedDatabase, make_async_engine, make_engine
 from backend.db.runs import announcements, events, observations
@@ -89,11 +89,11 @@ async def test_wakeups_carry_the_events(
 
 async def test_large_events_are_read_from_the_log(http: httpx.AsyncClient, writer: LogWriter) -> None:
     execution_id = writer.observe(RUN)
-    large = "x" * (announcements.CONTENT_LIMIT + 1)
+    large = [letter * (announcements.CONTENT_LIMIT // 2 + 1) for letter in "xy"]
     async with aclosing(stream(http)) as frames:
         await until(frames, 1)
-        writer.say(execution_id, large)
-        assert [frame.data["text"] for frame in await until(frames, 1)] == [large]
+        writer.run(events.append, execution_id, [NewEvent("token", {"text": text}) for text in large])
+        assert [frame.data["text"] for frame in await until(frames, 2)] == large
 
 
 async def test_late_repeated_and_reordered_announcements_are_harmless(

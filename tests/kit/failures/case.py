@@ -9,7 +9,7 @@ from typing import Any, Literal
 from backend.core.workflow_error_handler import Action, Category
 from tests.kit.openai.behaviour import Json, error_object
 
-Speaks = Literal["openai", "anthropic", "ollama"]
+Speaks = Literal["openai", "azure_openai", "anthropic", "ollama"]
 """The protocol, hence the client."""
 
 FALLBACK = "gpt-4.1-nano"

@@ -42,6 +42,9 @@ def openai_routes(state: ServerState, prefix: str) -> list[Route]:
     return [
         Route(f"{prefix}/v1/chat/completions", Endpoint(state, "chat"), methods=["POST"]),
         Route(f"{prefix}/v1/responses", Endpoint(state, "responses"), methods=["POST"]),
+        Route(
+            f"{prefix}/openai/deployments/{{deployment}}/chat/completions", Endpoint(state, "chat"), methods=["POST"]
+        ),
         Route(f"{prefix}/v1/models", Endpoint(state, "models"), methods=["GET"]),
         Route(f"{prefix}/v1/messages", Endpoint(state, "messages"), methods=["POST"]),
         Route(f"{prefix}/api/chat", Endpoint(state, "ollama"), methods=["POST"]),

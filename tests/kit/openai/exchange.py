@@ -21,7 +21,8 @@ from tests.kit.openai.reply import compact, reply_to
 from tests.kit.openai.request import InvalidRequestError, ModelRequest, read_request
 from tests.kit.openai.state import PLAIN, ServerState
 
-SECRET_HEADERS = {"authorization", "api-key", "x-api-key", "cookie"}
+KEY_HEADERS = ("authorization", "api-key", "x-api-key")
+SECRET_HEADERS = {*KEY_HEADERS, "cookie"}
 
 
 class TransportProtocol(HttpToolsProtocol):
@@ -60,7 +61,7 @@ class Endpoint:
             path=scope["path"],
             api=self.api,
             headers={k: v for k, v in headers.items() if k not in SECRET_HEADERS},
-            has_authorization="authorization" in headers or "x-api-key" in headers,
+            has_authorization=any(name in headers for name in KEY_HEADERS),
         )
         log, transport = state.log, scope["state"]["transport"]
         gone = asyncio.create_task(_until_gone(receive))
@@ -68,7 +69,7 @@ class Endpoint:
         log.begin(record)
         try:
             exchange = Exchange(state, record, transport, gone, send)
-            await exchange.answer(bytes(body), headers.get("authorization") or headers.get("x-api-key", ""))
+            await exchange.answer(bytes(body), next(filter(None, map(headers.get, KEY_HEADERS)), ""))
         except ClientGoneError:
             record.client_disconnected = True
         finally:

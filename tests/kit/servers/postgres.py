@@ -52,11 +52,30 @@ def migrated_database(cluster: Cluster) -> Postgres:
 
 
 def erase(database: Postgres) -> None:
-    """Delete all rows of the `visual_ai` tables, once every transaction that writes to them has ended."""
+    """Delete all rows of the `visual_ai` tables, once every transaction that writes to them has ended.
+
+    What migrations wrote stays.
+    """
     with psycopg.connect(plain_url(database.admin_url)) as connection:
         found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'visual_ai'").fetchall()
-        tables = [sql.Identifier("visual_ai", name) for (name,) in found if not name.endswith("_migrations")]
+        tables = [
+            sql.Identifier("visual_ai", name)
+            for (name,) in found
+            if not name.endswith("_migrations") and name != "signing_keys"
+        ]
         connection.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.SQL(", ").join(tables)))
         # Without triggers, foreign keys are not checked and the order of the tables does not matter.
         connection.execute("SET LOCAL session_replication_role = replica")
         connection.execute(sql.SQL("; ").join(sql.SQL("DELETE FROM {}").format(table) for table in tables))
+
+
+@contextmanager
+def locked_out(database: Postgres, role: str) -> Iterator[None]:
+    """A database that a role can't reach: its connections have ended, and it gets no new ones."""
+    with psycopg.connect(plain_url(database.admin_url), autocommit=True) as connection:
+        connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(role)))
+        try:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [role])
+            yield
+        finally:
+            connection.execute(sql.SQL("ALTER ROLE {} LOGIN").format(sql.Identifier(role)))

@@ -22,6 +22,7 @@ from backend.core.errors.input_error import InputError
 from backend.core.settings import Settings
 from backend.models.offline.text import NOTICE, LocalText
 from backend.models.offline.vision import LocalVision
+from backend.models.prompts.document import CONTENT_RULE
 from backend.pictures.cache import ImageCache
 from backend.pictures.load import ImageInputError
 from tests.kit.pictures import INVOICE, camera_exif, encode, invoice, photo
@@ -99,7 +100,7 @@ async def test_vision_with_a_hosted_model() -> None:
     assert (output["offline"], output["notice"], output["text"], output["text_regions"]) == (False, None, None, [])
     assert 0 < output["brightness"] < 1
     system, human = model._asked[0]
-    assert system.text == "Be brief."
+    assert system.text == f"Be brief.\n\n{CONTENT_RULE}"
     assert human.text == "Where is this?"
     picture = next(block for block in human.content_blocks if block["type"] == "image")
     shown = Image.open(io.BytesIO(base64.b64decode(picture["base64"])))

@@ -192,7 +192,7 @@ def test_fitting_data() -> None:
         by_class.fit({"total": "much", "date": "2026-11-14"})
     by_schema = load_output_schema({"type": "object", "properties": {"on": DATE}, "required": ["on"]})
     assert by_schema.fit({"on": "2026-11-14"}) == {"on": "2026-11-14"}
-    for wrong, message in (({}, r"\$: 'on' is a required"), ({"on": "soon"}, r"\$\.on: 'soon' is not a 'date'")):
+    for wrong, message in (({}, r'\$: "on" is a required'), ({"on": "soon"}, r'\$\.on: "soon" is not a "date"')):
         with pytest.raises(DataError, match=message):
             by_schema.fit(wrong)
 

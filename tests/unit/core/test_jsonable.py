@@ -137,3 +137,21 @@ def test_dumps_is_quick_with_many_nul_characters() -> None:
     began = time.thread_time()
     dumps("\x00\\u0000" * 1_000_000)
     assert time.thread_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (1e16, "10000000000000000.0"),
+        (1e22, "10000000000000000000000.0"),
+        (-1.5e17, "-150000000000000000.0"),
+        ({"a": [1e23, "1e+23", '"1e+23,"'], "b,1e+23}": 1.1}, None),
+        (["\\", 1e300, '\\"', 1e16, "e+16]"], None),
+        (1e15, "1000000000000000.0"),
+        ([5e-324, 1e-7, 0.1, 2**63 - 1], "[5e-324,1e-7,0.1,9223372036854775807]"),
+    ],
+)
+def test_large_floats_stay_floats(value: Any, written: str | None) -> None:
+    text = dumps(value)
+    assert written is None or text == written
+    assert repr(json.loads(text)) == repr(value)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backend.core.roles import Principal, Role
+from backend.core.roles import STANDARD_RIGHTS, Principal, Role
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_highest(names: list[str], role: Role) -> None:
     [(Role.PUBLIC, False), (Role.VIEWER, True), (Role.USER, False), (Role.OP, True), (Role.ADMIN, True)],
 )
 def test_who_sees_all(role: Role, sees_all: bool) -> None:
-    assert Principal("somebody", role).sees_all is sees_all
+    assert Principal("somebody", STANDARD_RIGHTS[role]).sees_all is sees_all
 
 
 @pytest.mark.parametrize("role", list(Role))

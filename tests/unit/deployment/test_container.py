@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,19 @@ def test_requests_from_the_host_are_local_unless_others_can_connect_too(
     env = Container({**GUIDE, **person}, mounted(volumes, tmp_path, BACKEND)).backend_environment()
     monkeypatch.setenv("VISUAL_AI_LOCAL_NETWORKS", env.get("VISUAL_AI_LOCAL_NETWORKS", ""))
     assert [str(network) for network in Settings(_env_file=None).local_networks] == ["172.18.0.1/32"] * trusted
+
+
+@pytest.mark.parametrize(("address", "trusted"), [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_what_nginx_reports_is_believed_unless_others_can_connect_too(
+    volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, trusted: bool
+) -> None:
+    person = {**GUIDE, "VISUAL_AI_BIND_ADDRESS": address}
+    env = Container(person, mounted(volumes, tmp_path, BACKEND)).backend_environment()
+    monkeypatch.delenv("VISUAL_AI_TRUSTED_PROXIES", raising=False)
+    if "VISUAL_AI_TRUSTED_PROXIES" in env:
+        monkeypatch.setenv("VISUAL_AI_TRUSTED_PROXIES", env["VISUAL_AI_TRUSTED_PROXIES"])
+    networks = Settings(_env_file=None).trusted_proxies
+    assert any(ip_address("172.18.0.5") in network for network in networks) is trusted
 
 
 def test_the_gateway_is_read_from_the_routing_table(tmp_path: Path) -> None:

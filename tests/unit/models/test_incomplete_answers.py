@@ -1,6 +1,7 @@
 """An answer that isn't complete is no success: it is asked for again, then of another model, then the call fails."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from backend.core.workflow_error_handler import AgentFailure, parse_error_policy
 from backend.models.call import ModelCall, make_model_call
 from backend.models.http_clients import HttpClients
 from backend.models.reply import notice_of
-from backend.models.resolve import ModelCredentials, resolve_model
+from backend.models.resolve import ModelConfigurationError, ModelCredentials, resolve_model
 from tests.kit.clock import Clock
 from tests.kit.failures.answers import ANSWERS, HALF, Answer, call
 from tests.kit.failures.case import Speaks
@@ -27,15 +28,18 @@ from tests.unit.models.test_model_call import Listener
 
 MODELS: dict[Speaks, str] = {
     "openai": "openai:gpt-4.1-mini",
+    "azure_openai": "azure_openai:gpt-4.1-mini",
     "anthropic": "anthropic:claude-sonnet-5",
     "ollama": "ollama:llama3",
 }
 OTHERS: dict[Speaks, str] = {
     "openai": "openai:gpt-4.1-nano",
+    "azure_openai": "azure_openai:gpt-4.1-nano",
     "anthropic": "anthropic:claude-haiku-5",
     "ollama": "ollama:qwen3",
 }
 SHIPS = {"title": "Ships", "type": "object", "properties": {"ships": {"type": "integer"}}, "required": ["ships"]}
+OF_AZURE = [replace(answer, speaks="azure_openai") for answer in ANSWERS if answer.speaks == "openai"]
 CASES = [(answer, stream) for answer in ANSWERS for stream in answer.streamed]
 INCOMPLETE = [(answer, stream) for answer, stream in CASES if answer.category == "invalid_output"]
 
@@ -89,6 +93,12 @@ async def caller(openai_server: OpenAIServer) -> AsyncIterator[Caller]:
     await clients.close()
 
 
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version of Azure's API, which has no default."""
+    monkeypatch.setenv("OPENAI_API_VERSION", "2025-03-01-preview")
+
+
 def limit_of(request: RequestRecord) -> Any:
     """The limit of tokens in a request, by whatever name."""
     params = {**request.params, **request.params.get("options", {})}
@@ -135,6 +145,39 @@ async def test_what_follows_an_answer(
     assert (first.model == second.model) == (answer.follows != "fallback")
     assert ("there are no tools here" in second.prompt) == (answer.follows == "no_tools")
     assert (limit_of(second) != limit_of(first)) == (answer.follows == "more_tokens")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_answers_of_azure_are_the_same(
+    openai_server: OpenAIServer, caller: Caller, azure: None, stream: bool
+) -> None:
+    for answer in OF_AZURE:
+        if stream not in answer.streamed or answer.category != "invalid_output" or answer.follows == "fallback":
+            continue
+        openai_server.script(**answer.script(stream=stream))
+        openai_server.script(**good(answer.structured))
+        caller.told = Noticing()
+        await caller.ask(answer, stream=stream)
+        [failed] = caller.told.failed
+        assert failed.classified.category == answer.category, answer.name
+        assert answer.words in failed.classified.message, answer.name
+        assert failed.context.get("output_tokens") == (6 if answer.usage else None), answer.name
+    assert "/openai/deployments/gpt-4.1-mini/" in openai_server.requests[-1].path
+
+
+def test_azure_without_its_variables(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
+    with pytest.raises(ModelConfigurationError, match="need OPENAI_API_VERSION in the environment"):
+        caller.model("azure_openai")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_refusal_of_the_responses_api(openai_server: OpenAIServer, caller: Caller, stream: bool) -> None:
+    openai_server.script(refusal="I can't help with that.")
+    model = caller.model(stream=stream, params={"use_responses_api": True})
+    assert await model.ainvoke("How?", {"callbacks": [caller.told]})
+    [failed] = caller.told.failed
+    assert failed.classified.message == "the model refused to answer: I can't help with that."
 
 
 @pytest.mark.parametrize(("answer", "stream"), INCOMPLETE, ids=ids(INCOMPLETE))

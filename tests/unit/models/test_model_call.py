@@ -215,7 +215,7 @@ async def test_a_fallback_model_has_the_full_timeout(openai_server: OpenAIServer
     assert models(openai_server) == ["gpt-4.1-mini"] * 2 + ["gpt-4o-mini"] * 2
     await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.disconnected == 3)
     _, second, third, _ = [request.duration or 0 for request in openai_server.requests]
-    assert second < 1.2 <= third
+    assert second < 0.9 < third  # by the server's clock, which begins when a request arrives
 
 
 async def test_a_structured_answer_is_retried_and_repaired_in_one_call(

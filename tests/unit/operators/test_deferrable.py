@@ -39,7 +39,7 @@ def single(**changes: Any) -> LangGraphOperator:
 
 def context(**changes: Any) -> Any:
     instance = SimpleNamespace(dag_id="test", run_id="run", task_id="task", map_index=2, try_number=1, id="id")
-    run = SimpleNamespace(conf={"text": "b"}, run_type="manual")
+    run = SimpleNamespace(conf={"text": "b"}, run_type="manual", triggering_user_name="ulla")
     return {"ti": instance, "dag_run": run, "params": {"size": 3}, **changes}
 
 
@@ -55,7 +55,8 @@ def test_a_task_starts_in_the_triggerer_when_it_can() -> None:
     assert given["llm_conn_id"] == "models"
     assert given["ends_task"]
     assert given["durability"] is None
-    assert AgentTrigger(**given).serialize()[1] == {**given, "conf": None, "run_type": None, "place": None}
+    from_a_worker = dict.fromkeys(("conf", "run_type", "user", "place"))
+    assert AgentTrigger(**given).serialize()[1] == {**given, **from_a_worker}
 
 
 def test_it_survives_the_dags_serialization(dag: DAG) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from airflow.executors.local_executor import LocalExecutor
 
 from backend.deployment.processes import MARKER_VARIABLE
 from tests.kit.processes.stack import wait_until
@@ -121,3 +122,20 @@ def test_a_scheduler_that_exits_does_not_wait_for_its_tasks(
     finally:
         busy.kill()
         scheduler.communicate()
+
+
+def test_the_end_of_a_task_that_a_worker_has_again_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task was parked, and woken before its first process had been heard of."""
+    monkeypatch.setattr(LocalExecutor, "_process_workloads", lambda *_: None)
+    executor = make_executor()
+    workload: Any = SimpleNamespace(key=("dag", "task"))
+    for _ in range(2):
+        executor.running.add(workload.key)
+        executor._process_workloads([workload])
+    executor.change_state(workload.key, "success")
+    assert (executor.event_buffer, executor.running) == ({}, {workload.key})
+    executor.change_state(workload.key, "failed")
+    assert executor.event_buffer == {workload.key: ("failed", None)}
+    assert executor.running == set()
+    executor.change_state(("dag", "adopted"), "failed")
+    assert len(executor.event_buffer) == 2

@@ -187,12 +187,40 @@ async def test_redirect_to_a_private_host(server: PictureServer, monkeypatch: py
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "0x7f.1", "2130706433", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254"],
+    ["127.0.0.1", "localhost", "0x7f.1", "2130706433", "127.1", "017700000001", "[::1]", "[::ffff:127.0.0.1]"],
 )
 async def test_private_hosts_are_refused(server: PictureServer, host: str) -> None:
     with pytest.raises(ImageInputError, match=r"the host is not on the public internet.*upload the picture"):
         await load_image(server.url("/a.png", host), PUBLIC)
     assert server.requests == []
+
+
+RESERVED = [
+    "169.254.169.254", "169.254.170.2", "[fe80::1]", "[::ffff:169.254.169.254]", "[2002:a9fe:a9fe::]", "0xa9fea9fe",
+    "[64:ff9b::a9fe:a9fe]", "168.63.129.16", "100.100.100.200", "192.0.0.192", "[fd00:ec2::254]", "[fd20:ce::254]",
+    "0.0.0.0", "[::]", "224.0.0.1", "255.255.255.255", "240.0.0.1", "[ff02::1]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", RESERVED)
+async def test_where_clouds_keep_secrets_is_never_reached(
+    server: PictureServer, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connected(*_: object) -> None:
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr("httpx.AsyncHTTPTransport.handle_async_request", connected)
+    for settings, words in ((PUBLIC, "not on the public internet"), (PRIVATE, "reserved for the machine's own use")):
+        with pytest.raises(ImageInputError, match=words):
+            await load_image(f"http://{host}/latest/meta-data/", settings)
+
+
+@pytest.mark.parametrize("host", RESERVED)
+async def test_a_private_server_cant_redirect_there_either(server: PictureServer, host: str) -> None:
+    server.answers["/r"] = answer(b"", "302 Found", extra=f"Location: http://{host}/latest/meta-data/\r\n")
+    with pytest.raises(ImageInputError, match="redirected to a host that is reserved for the machine's own use"):
+        await load_image(server.url("/r"), PRIVATE)
+    assert len(server.requests) == 1
 
 
 async def test_one_private_address_among_public_ones_is_enough(server: PictureServer) -> None:
@@ -258,6 +286,11 @@ async def test_names_that_do_not_resolve(errno: int, error: type[Exception], mes
         ("http:///a.png", "names no host"),
         ("http://exa mple.org/", "name does not exist"),
         ("http://[::1", "not a usable address"),
+        ("https://xn--/", "a host that can't exist"),
+        ("https://xn--a/", "a host that can't exist"),
+        ("https://xn--ls8h--/", "host"),
+        ("https://\u2028/", "not a usable address"),
+        ("https://①②⑦.⓪.⓪.①/", "not a usable address"),
         ("http://example.org:99999/", "port that does not exist"),
         ("https://" + "a" * 64 + ".example/", "name"),
         ("ftp://example.org/a.png", "starts with https://"),
@@ -299,6 +332,25 @@ async def test_unusable_addresses(url: str, message: str) -> None:
         ("64:ff9b:1::808:808", False),
         ("2001:db8::1", False),
         ("2001:0:7f00:1::", False),
+        ("168.63.129.16", False),
+        ("100.100.100.200", False),
+        ("192.0.0.192", False),
+        ("192.88.99.1", False),
+        ("198.18.0.1", False),
+        ("192.0.2.1", False),
+        ("203.0.113.1", False),
+        ("3fff::1", False),
+        ("3fff:fff::1", False),
+        ("4000::1", False),
+        ("5f00::1", False),
+        ("100::1", False),
+        ("fec0::1", False),
+        ("2001:470::5efe:a00:1", False),
+        ("2001:470::200:5efe:a00:1", False),
+        ("2001:470::5efe:808:808", True),
+        ("::ffff:169.254.169.254", False),
+        ("2002:a9fe:a9fe::", False),
+        ("64:ff9b::a9fe:a9fe", False),
         ("not an address", False),
     ],
 )

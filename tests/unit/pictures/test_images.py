@@ -1,5 +1,6 @@
 """Decoding pictures: formats, limits, metadata, and what a model gets to see."""
 
+import asyncio
 import base64
 import io
 import json
@@ -12,7 +13,8 @@ from PIL import Image, ImageDraw
 
 from backend.core.settings import Settings
 from backend.pictures.cache import ImageCache
-from backend.pictures.load import ImageInputError, decode_image, inspect_upload, load_image
+from backend.pictures.decode import decode_image
+from backend.pictures.load import ImageInputError, inspect_upload, load_image
 from tests.kit.pictures import bomb, camera_exif, encode, photo
 
 SETTINGS = Settings(_env_file=None)
@@ -31,7 +33,7 @@ SETTINGS = Settings(_env_file=None)
 )
 def test_every_format(image_format: str, media_type: str) -> None:
     data = encode(photo(80, 60), image_format)
-    upload = inspect_upload(data, SETTINGS)
+    upload = asyncio.run(inspect_upload(data, SETTINGS))
     assert (upload.media_type, upload.width, upload.height) == (media_type, 80, 60)
     loaded = decode_image(data, SETTINGS)
     assert loaded.facts.format == image_format
@@ -45,7 +47,7 @@ def test_every_format(image_format: str, media_type: str) -> None:
 @pytest.mark.parametrize("image_format", ["PPM", "ICO", "PDF", "EPS"])
 def test_other_formats_are_refused(image_format: str) -> None:
     with pytest.raises(ImageInputError, match="not a picture that can be read; accepted are PNG, JPEG"):
-        inspect_upload(encode(photo(64, 64), image_format), SETTINGS)
+        decode_image(encode(photo(64, 64), image_format), SETTINGS)
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP", "TIFF", "PNG"])
@@ -133,10 +135,10 @@ def test_a_large_lossless_picture_is_sent_as_jpeg() -> None:
 def test_too_many_pixels_are_refused_by_the_header() -> None:
     small = Settings(_env_file=None, max_image_pixels=1000)
     with pytest.raises(ImageInputError, match=r"has 64 × 48 pixels, more than the limit of 1000; send a smaller"):
-        inspect_upload(encode(photo(64, 48)), small)
+        decode_image(encode(photo(64, 48)), small)
     for width, height in ((30_000, 30_000), (10_000, 6_000), (12_000, 10_000)):
         with pytest.raises(ImageInputError, match="pixels"):
-            inspect_upload(bomb(width, height), SETTINGS)
+            decode_image(bomb(width, height), SETTINGS)
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -158,9 +160,9 @@ def test_truncated_files_are_refused() -> None:
     for image_format in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
         data = encode(photo(640, 480), image_format)
         with pytest.raises(ImageInputError):
-            inspect_upload(data[: len(data) * 2 // 3], SETTINGS)
+            decode_image(data[: len(data) * 2 // 3], SETTINGS)
     with pytest.raises(ImageInputError, match="empty"):
-        inspect_upload(b"", SETTINGS)
+        decode_image(b"", SETTINGS)
 
 
 async def test_data_urls() -> None:

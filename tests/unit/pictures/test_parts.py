@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from backend.core.settings import Settings
 from backend.models.prompts.picture import caption_of, show_picture, without_captions
+from backend.pictures.decode import decode_image
 from backend.pictures.errors import ImageInputError
-from backend.pictures.load import decode_image
 from backend.pictures.parts import MAX_PARTS, cut_strip, parts_for_model
 from backend.pictures.picture import LoadedImage
 from tests.kit.pictures import encode, photo

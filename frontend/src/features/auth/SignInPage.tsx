@@ -1,4 +1,4 @@
-import { Alert, Button, Center, Paper, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
+import { Alert, Anchor, Button, Center, Paper, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
 import { useDocumentTitle } from "@mantine/hooks";
 import { IconAlertCircle, IconLogin2 } from "@tabler/icons-react";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
@@ -26,7 +26,18 @@ export function SignInPage() {
     },
     onSuccess: () => router.history.push(from ?? "/"),
   });
-  const problem = signIn.error ? asProblem(signIn.error) : null;
+  const withAirflow = useMutation({
+    meta: { signsIn: true },
+    mutationFn: async () => {
+      await answer(api.POST("/auth/airflow"));
+      client.clear();
+      return client.query(sessionQuery);
+    },
+    onSuccess: () => router.history.push(from ?? "/"),
+  });
+  const failure = signIn.error ?? withAirflow.error;
+  const problem = failure ? asProblem(failure) : null;
+  const signsInToAirflow = withAirflow.error !== null && asProblem(withAirflow.error).status === 401;
 
   return (
     <Center component="main" mih="100dvh" p="md">
@@ -43,6 +54,7 @@ export function SignInPage() {
             onSubmit={(event) => {
               event.preventDefault();
               const given = new FormData(event.currentTarget);
+              withAirflow.reset();
               signIn.mutate({
                 username: text(given, "username").trim(),
                 password: text(given, "password"),
@@ -53,6 +65,15 @@ export function SignInPage() {
               {problem ? (
                 <Alert color="red" icon={<IconAlertCircle aria-hidden />} role="alert">
                   {problem.detail}
+                  {signsInToAirflow ? (
+                    <>
+                      {" "}
+                      <Anchor href="/auth/airflow" target="_blank" rel="noreferrer">
+                        Sign in to Airflow
+                      </Anchor>
+                      , then try again.
+                    </>
+                  ) : null}
                 </Alert>
               ) : null}
               <TextInput
@@ -82,6 +103,18 @@ export function SignInPage() {
                 leftSection={<IconLogin2 size={18} aria-hidden />}
               >
                 Sign in
+              </Button>
+              <Button
+                variant="default"
+                size="md"
+                fullWidth
+                loading={withAirflow.isPending}
+                onClick={() => {
+                  signIn.reset();
+                  withAirflow.mutate();
+                }}
+              >
+                Continue with Airflow&apos;s sign-in
               </Button>
             </Stack>
           </form>

@@ -1,6 +1,7 @@
 import { Group, Paper, Progress, Stack, Text } from "@mantine/core";
 import { IconArrowNarrowRight, IconRobot } from "@tabler/icons-react";
 import { memo, type ReactNode, useEffect, useLayoutEffect, useRef } from "react";
+import { stringify } from "@/shared/api/exact-json";
 import { cost, count } from "@/shared/format/amounts";
 import { latency } from "@/shared/format/times";
 import { type AgentRun, latestAgents, type NodeRun } from "@/shared/stream/run-model";
@@ -113,6 +114,12 @@ const AgentCard = memo(function AgentCard({ task, agent, children }: CardProps) 
           {agent.notice}
         </Text>
       ) : null}
+      {agent.written ? (
+        <Text size="sm" px="md" pb="sm" lineClamp={3} className="mono" aria-label="Written by the graph">
+          {agent.written.node ? `${agent.written.node}: ` : null}
+          {typeof agent.written.data === "string" ? agent.written.data : stringify(agent.written.data)}
+        </Text>
+      ) : null}
       {spoken.map((call) => (
         <Speech
           key={call.number}
@@ -175,11 +182,13 @@ function Batch({
   succeeded,
   failed,
   running,
+  waiting = 0,
 }: {
   items: number;
   succeeded: number;
   failed: number;
   running: number;
+  waiting?: number;
 }) {
   const share = (part: number) => (items > 0 ? (part / items) * 100 : 0);
   return (
@@ -191,6 +200,7 @@ function Batch({
       </Progress.Root>
       <Text size="xs" c="dimmed" mt={4} className="tabular">
         {count(succeeded)} of {count(items)} succeeded, {count(failed)} failed, {count(running)} running
+        {waiting > 0 ? `, ${count(waiting)} waiting for answers` : null}
       </Text>
     </div>
   );

@@ -13,7 +13,7 @@ import {
   useStore,
 } from "@xyflow/react";
 import { useEffect, useMemo } from "react";
-import type { WorkflowTaskOut } from "@/shared/api/schema";
+import type { QuestionOut, WorkflowTaskOut } from "@/shared/api/schema";
 import type { RunModel } from "@/shared/stream/run-model";
 import { isActive } from "@/shared/ui/states";
 import type { Group } from "./large/groups";
@@ -28,6 +28,8 @@ interface Props {
   waiting: boolean;
   model: RunModel;
   groups: ReadonlyMap<string, Group>;
+  /** The run's open questions. */
+  questions: readonly QuestionOut[];
   onSelect: (task: string) => void;
 }
 
@@ -43,11 +45,11 @@ export function RunGraph(props: Props) {
   );
 }
 
-function Flow({ workflow, model, groups, onSelect }: Props) {
+function Flow({ workflow, model, groups, questions, onSelect }: Props) {
   const colours = useComputedColorScheme();
   const narrow = useMediaQuery("(max-width: 48em)", false, { getInitialValueInEffect: false });
   const direction = narrow ? "down" : "right";
-  const tasks = useMemo(() => graphTasks(workflow, model, groups), [workflow, model, groups]);
+  const tasks = useMemo(() => graphTasks(workflow, model, groups, questions), [workflow, model, groups, questions]);
   // Boxes move only when one of them changes its size, not with every token.
   const shape = tasks.map((task) => `${task.id} ${heightOf(task)} ${task.downstream.join(" ")}`).join("\n");
   // eslint-disable-next-line react-hooks/exhaustive-deps -- the shape represents the tasks

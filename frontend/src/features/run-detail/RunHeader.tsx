@@ -11,6 +11,7 @@ import { isActive } from "@/shared/ui/states";
 import { RunActionButton } from "./RunActionButton";
 import { ConnectionStatus } from "./ConnectionStatus";
 import { isTruncated } from "./large/truncated";
+import { ForkedFrom } from "./time-travel/ForkedFrom";
 import { userInput } from "@/shared/api/user-input";
 
 /** The run's name and state, and the actions available. */
@@ -33,6 +34,7 @@ export function RunHeader({ run: { snapshot, model, connection }, title }: { run
           </Text>
           <CopyButton text={snapshot.dag_run_id} label="Copy run ID" />
         </Group>
+        {snapshot.forked_from ? <ForkedFrom run={snapshot} source={snapshot.forked_from} /> : null}
       </div>
       <Group gap="xs">
         <Button

@@ -17,6 +17,7 @@ import { ErrorsPanel } from "./ErrorsPanel";
 import { groupsOf, instanceQuery } from "./large/groups";
 import { smallInput } from "./large/truncated";
 import { InputPanel } from "./InputPanel";
+import { QuestionsPanel } from "./QuestionsPanel";
 import { picturesOf } from "./pictures";
 import { PicturePanel } from "./PicturePanel";
 import { ResultPanel } from "./ResultPanel";
@@ -25,7 +26,9 @@ import classes from "./RunPage.module.css";
 import { RunStats } from "./RunStats";
 import type { Tab } from "./search";
 import { TaskDrawer } from "./TaskDrawer";
+import { StatesPanel } from "./time-travel/StatesPanel";
 import { Timeline } from "./Timeline";
+import { useQuestions } from "./useQuestions";
 
 const RunGraph = lazy(() => import("./RunGraph").then((module) => ({ default: module.RunGraph })));
 const route = getRouteApi("/signed-in/runs/$dagId/$runId");
@@ -82,6 +85,7 @@ function Content({ run }: { run: WatchedRun }) {
         : model.errors,
     [over, snapshot, model.errors],
   );
+  const questions = useQuestions(run);
   const result = model.result ?? snapshot.result;
   const pictures = useMemo(() => picturesOf(smallInput(snapshot), result), [snapshot, result]);
   const picturesThere = pictures.length > 0;
@@ -115,6 +119,7 @@ function Content({ run }: { run: WatchedRun }) {
         </Alert>
       ) : null}
       <RunStats run={run} />
+      <QuestionsPanel questions={questions.shown} waiting={questions.open.length} more={questions.more} />
       <Paper className={classes.graph}>
         {/* Without the graph the rest of the page is as good. */}
         <CatchBoundary getResetKey={() => snapshot.execution_id} errorComponent={GraphProblem}>
@@ -124,6 +129,7 @@ function Content({ run }: { run: WatchedRun }) {
               waiting={workflow.isPending}
               model={model}
               groups={groups}
+              questions={questions.open}
               onSelect={openTask}
             />
           </Suspense>
@@ -139,6 +145,7 @@ function Content({ run }: { run: WatchedRun }) {
         <Tabs.List mb="md">
           <Tabs.Tab value="agents">Agents</Tabs.Tab>
           <Tabs.Tab value="timeline">Timeline</Tabs.Tab>
+          <Tabs.Tab value="states">States</Tabs.Tab>
           <Tabs.Tab
             value="errors"
             rightSection={errors.length > 0 ? <span className={classes.count}>{errors.length}</span> : undefined}
@@ -154,6 +161,9 @@ function Content({ run }: { run: WatchedRun }) {
         </Tabs.Panel>
         <Tabs.Panel value="timeline">
           <Timeline model={model} groups={groups} queuedAt={snapshot.queued_at} onSelect={openTask} />
+        </Tabs.Panel>
+        <Tabs.Panel value="states">
+          <StatesPanel run={snapshot} model={model} />
         </Tabs.Panel>
         <Tabs.Panel value="errors">
           <ErrorsPanel errors={errors} state={model.state} onSelect={openTask} />

@@ -1,10 +1,12 @@
 import { Text } from "@mantine/core";
+import { IconMessageQuestion } from "@tabler/icons-react";
 import { Handle, type Node, type NodeProps, Position } from "@xyflow/react";
 import { duration, elapsed, latency } from "@/shared/format/times";
 import type { AgentRun } from "@/shared/stream/run-model";
 import { StateBadge } from "@/shared/ui/StateBadge";
 import { lookOf } from "@/shared/ui/states";
 import { DETAILED, type Direction, type GraphTask, LISTED } from "./graph-layout";
+import { showQuestion } from "./show-question";
 import classes from "./TaskNode.module.css";
 
 export type TaskNodeType = Node<{ task: GraphTask; direction: Direction; onSelect: (key: string) => void }, "task">;
@@ -21,7 +23,12 @@ export function TaskNode({ data: { task, direction, onSelect } }: NodeProps<Task
     took,
   ].filter((note) => note !== null);
   return (
-    <div className={classes.node} data-tone={lookOf(state).tone} data-begun={run !== null || undefined}>
+    <div
+      className={classes.node}
+      data-tone={lookOf(state).tone}
+      data-begun={run !== null || undefined}
+      data-waits={state === "awaiting_input" || task.questions.length > 0 || undefined}
+    >
       <Handle
         type="target"
         position={direction === "down" ? Position.Top : Position.Left}
@@ -41,8 +48,23 @@ export function TaskNode({ data: { task, direction, onSelect } }: NodeProps<Task
           <span className={classes.note}>{notes.join(" · ")}</span>
         </span>
       </button>
+      {task.questions[0] ? (
+        <button
+          type="button"
+          className={`${classes.ask} nopan`}
+          onClick={() => showQuestion(task.questions[0]?.question_id ?? "")}
+        >
+          <IconMessageQuestion size={15} aria-hidden />
+          {task.questions.length === 1 ? "Answer its question" : `Answer its ${task.questions.length} questions`}
+        </button>
+      ) : null}
       {task.agents.slice(0, LISTED).map((agent) => (
-        <Agent key={agent.name} agent={agent} detailed={task.agents.length <= DETAILED} />
+        <Agent
+          key={agent.name}
+          agent={agent}
+          detailed={task.agents.length <= DETAILED}
+          waiting={task.questions.filter((one) => one.agent === agent.name).map((one) => one.node?.split("/")[0] ?? "")}
+        />
       ))}
       {task.agents.length > LISTED ? (
         <Text size="xs" c="dimmed" px={12} lh="21px">
@@ -59,7 +81,8 @@ export function TaskNode({ data: { task, direction, onSelect } }: NodeProps<Task
   );
 }
 
-function Agent({ agent, detailed }: { agent: AgentRun; detailed: boolean }) {
+/** `waiting` has the nodes that wait for an answer. */
+function Agent({ agent, detailed, waiting }: { agent: AgentRun; detailed: boolean; waiting: string[] }) {
   const look = lookOf(agent.state);
   return (
     <>
@@ -70,7 +93,7 @@ function Agent({ agent, detailed }: { agent: AgentRun; detailed: boolean }) {
       </div>
       {detailed
         ? agent.nodes.map((node) => {
-            const nodeLook = lookOf(node.state);
+            const nodeLook = lookOf(waiting.includes(node.name) ? "awaiting_input" : node.state);
             return (
               <div key={node.name} className={classes.step} data-tone={nodeLook.tone}>
                 <nodeLook.icon size={12} role="img" aria-label={nodeLook.label} />

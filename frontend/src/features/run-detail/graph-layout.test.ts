@@ -22,7 +22,12 @@ const dag = (id: string, ...downstream: string[]) => ({
 
 describe("the graph", () => {
   it("shows the DAG's tasks before they start, and tasks that only the run knows", () => {
-    const tasks = graphTasks([dag("a", "b"), dag("b")], model(task("a", "success"), task("gone", "failed")), new Map());
+    const tasks = graphTasks(
+      [dag("a", "b"), dag("b")],
+      model(task("a", "success"), task("gone", "failed")),
+      new Map(),
+      [],
+    );
     expect(tasks.map((one) => [one.id, one.task?.state ?? null])).toEqual([
       ["a", "success"],
       ["b", null],
@@ -35,12 +40,18 @@ describe("the graph", () => {
       null,
       model(task("m", "success", 0), task("m", "failed", 1), task("m", "running", 2)),
       new Map(),
+      [],
     );
     expect(mapped).toMatchObject({ instances: 3, done: 1, task: { state: "failed" } });
   });
 
   it("runs from left to right without overlap", () => {
-    const tasks = graphTasks([dag("a", "b", "c"), dag("b", "d"), dag("c", "d"), dag("d", "unknown")], EMPTY, new Map());
+    const tasks = graphTasks(
+      [dag("a", "b", "c"), dag("b", "d"), dag("c", "d"), dag("d", "unknown")],
+      EMPTY,
+      new Map(),
+      [],
+    );
     const boxes = layOut(tasks);
     const at = (id: string) => boxes.get(id) ?? expect.fail(id);
     expect(at("a").x).toBeLessThan(at("b").x);
@@ -50,7 +61,7 @@ describe("the graph", () => {
   });
 
   it("runs down where space is narrow", () => {
-    const tasks = graphTasks([dag("a", "b"), dag("b")], EMPTY, new Map());
+    const tasks = graphTasks([dag("a", "b"), dag("b")], EMPTY, new Map(), []);
     const [first, second] = ["a", "b"].map((id) => layOut(tasks, "down").get(id) ?? expect.fail(id));
     expect(second?.x).toBe(first?.x);
     expect(second?.y).toBeGreaterThan((first?.y ?? 0) + (first?.height ?? 0));

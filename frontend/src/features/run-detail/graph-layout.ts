@@ -1,5 +1,5 @@
 import dagre from "@dagrejs/dagre";
-import type { WorkflowTaskOut } from "@/shared/api/schema";
+import type { QuestionOut, WorkflowTaskOut } from "@/shared/api/schema";
 import type { Group } from "./large/groups";
 import { type AgentRun, latestAgents, type RunModel, type TaskRun } from "@/shared/stream/run-model";
 
@@ -12,6 +12,8 @@ export interface GraphTask {
   instances: number;
   done: number;
   agents: AgentRun[];
+  /** What its agents wait for from people. */
+  questions: readonly QuestionOut[];
   downstream: string[];
 }
 
@@ -26,6 +28,8 @@ export const WIDTH = 236;
 const HEAD = 58;
 const AGENT = 30;
 const NODE = 21;
+/** The button that leads to what a task asks. */
+const ASKS = 36;
 const PADDING = 8;
 /** Above the first limit agents' nodes are left out, above the second further agents are only counted. */
 export const DETAILED = 3;
@@ -36,6 +40,7 @@ export function graphTasks(
   workflow: readonly WorkflowTaskOut[] | null,
   model: RunModel,
   groups: ReadonlyMap<string, Group>,
+  questions: readonly QuestionOut[],
 ): GraphTask[] {
   const instances = new Map<string, TaskRun[]>();
   for (const task of model.tasks.values()) {
@@ -52,7 +57,8 @@ export function graphTasks(
   ].map((task) => {
     // Of a large mapped task, the model may lack instances.
     const group = groups.get(task.id);
-    return group ? { ...task, instances: group.total, done: doneOf(group) } : task;
+    const asked = questions.filter((one) => one.task_id === task.id);
+    return { ...task, ...(group ? { instances: group.total, done: doneOf(group) } : {}), questions: asked };
   });
 }
 
@@ -60,7 +66,16 @@ function doneOf({ states }: Group): number {
   return states.reduce((all, [state, count]) => (state === "success" || state === "skipped" ? all + count : all), 0);
 }
 
-const URGENCY = ["failed", "upstream_failed", "up_for_retry", "up_for_reschedule", "running", "deferred", "restarting"];
+const URGENCY = [
+  "awaiting_input",
+  "failed",
+  "upstream_failed",
+  "up_for_retry",
+  "up_for_reschedule",
+  "running",
+  "deferred",
+  "restarting",
+];
 
 function join(id: string, label: string, downstream: string[], instances: TaskRun[]): GraphTask {
   const urgency = ({ state }: TaskRun) =>
@@ -74,17 +89,19 @@ function join(id: string, label: string, downstream: string[], instances: TaskRu
     instances: instances.length,
     done: instances.filter((one) => one.state === "success" || one.state === "skipped").length,
     agents: task ? latestAgents(task) : [],
+    questions: [],
     downstream,
   };
 }
 
 /** The height of a task's box in pixels, as `TaskNode` draws it. */
-export function heightOf({ agents }: GraphTask): number {
-  if (agents.length === 0) return HEAD;
+export function heightOf({ agents, questions }: GraphTask): number {
+  const head = HEAD + (questions.length > 0 ? ASKS : 0);
+  if (agents.length === 0) return head;
   const listed = agents.slice(0, LISTED);
   const nodes = agents.length <= DETAILED ? listed.reduce((sum, agent) => sum + agent.nodes.length, 0) : 0;
   const more = agents.length > LISTED ? NODE : 0;
-  return HEAD + listed.length * AGENT + nodes * NODE + more + PADDING;
+  return head + listed.length * AGENT + nodes * NODE + more + PADDING;
 }
 
 /** The graph's direction: to the right, or down where space is narrow. */

@@ -1,4 +1,4 @@
-export const TABS = ["agents", "timeline", "errors", "picture", "result", "input"] as const;
+export const TABS = ["agents", "timeline", "states", "errors", "picture", "result", "input"] as const;
 export type Tab = (typeof TABS)[number];
 
 /** The state of a run's page in the URL. */

@@ -1,14 +1,18 @@
-import { Skeleton, Stack } from "@mantine/core";
+import { Skeleton, Stack, Text } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
 import { preferencesQuery } from "@/shared/api/preferences";
 import { isOperator, useMe } from "@/shared/api/session";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
 import { DefaultsForm } from "./DefaultsForm";
+import { Limits } from "./limits/Limits";
+import { SignOutUser } from "./SignOutUser";
+import { ServiceTokens } from "./tokens/ServiceTokens";
 import { Targets } from "./Targets";
 import { Undelivered } from "./Undelivered";
 
-/** The user's preferences and, for operators, undelivered notifications. */
+/** The user's preferences, limits and service tokens; for operators, undelivered notifications; for Admins, sessions. */
 export function SettingsPage() {
   const me = useMe();
   const preferences = useQuery(preferencesQuery);
@@ -31,7 +35,17 @@ export function SettingsPage() {
             <Targets known={preferences.data} />
           </>
         ) : null}
+        <Limits />
+        <ServiceTokens />
         {isOperator(me.role) ? <Undelivered /> : null}
+        {me.role === "Admin" ? (
+          <>
+            <SignOutUser />
+            <Text>
+              The <Link to="/settings/audit">audit log</Link> shows who did what, when and from where.
+            </Text>
+          </>
+        ) : null}
       </Stack>
     </>
   );

@@ -64,6 +64,11 @@ export const EVENTS: { value: EventName; label: string; description: string }[] 
     label: "Many rate limits",
     description: "Your runs hit this many within a period; at most once per period",
   },
+  {
+    value: "question",
+    label: "A question for you",
+    description: "An agent asks you, or its question is handed to you",
+  },
   { value: "alert", label: "A workflow's own alert", description: "A DAG's VisualAINotifier was called" },
 ];
 

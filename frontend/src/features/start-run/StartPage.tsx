@@ -23,12 +23,12 @@ import { inputQuery, workflowQuery } from "@/shared/api/workflows";
 import { AnchorLink } from "@/shared/ui/links";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
-import { atTheirFields, isInput } from "./server-faults";
+import { atTheirFields } from "@/shared/form/server-faults";
 import { referenceParts, templateSchema } from "./template-form";
 import { TemplateNotice } from "./TemplateNotice";
 import { type Options, useStartRun } from "./useStartRun";
 
-const InputForm = lazy(() => import("./InputForm").then((module) => ({ default: module.InputForm })));
+const InputForm = lazy(() => import("@/shared/form/InputForm").then((module) => ({ default: module.InputForm })));
 const route = getRouteApi("/signed-in/run/$dagId");
 
 /** Starts a run of a workflow. */
@@ -58,9 +58,9 @@ export function StartPage() {
   const start = useStartRun(dagId, search.template);
 
   const problem = start.error ? asProblem(start.error) : null;
-  const faults = useMemo(() => atTheirFields(problem?.faults ?? []), [problem]);
+  const faults = useMemo(() => atTheirFields(problem?.faults ?? [], INPUT), [problem]);
   const ownFault = (pointer: string) => problem?.faults.find((fault) => fault.pointer === pointer)?.detail;
-  const known = (pointer: string) => isInput(pointer) || OPTIONS.includes(pointer);
+  const known = (pointer: string) => pointer.startsWith(`${INPUT}/`) || OPTIONS.includes(pointer);
   const above = problem !== null && (problem.faults.length === 0 || !problem.faults.every((one) => known(one.pointer)));
   const allowed = mayChange(me.role);
 
@@ -188,6 +188,7 @@ export function StartPage() {
   );
 }
 
+const INPUT = "/input_data";
 const OPTIONS = ["/model", "/user_id", "/budget/max_cost_usd", "/budget/max_tokens"];
 
 function numberOf(value: string | number): number | undefined {

@@ -1,8 +1,7 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
-import { useRef } from "react";
-import { stringify } from "@/shared/api/exact-json";
 import { answer, api } from "@/shared/api/client";
+import { useRequestKey } from "@/shared/api/useRequestKey";
 
 /** A run's options besides its input. */
 export interface Options {
@@ -21,18 +20,14 @@ interface RunRequest {
 export function useStartRun(dagId: string, template?: string) {
   const navigate = useNavigate();
   const client = useQueryClient();
-  const sent = useRef<{ body: string; key: string } | null>(null);
+  const key = useRequestKey();
   return useMutation({
     mutationFn: (request: RunRequest) => {
       const body = { ...bodyOf(dagId, request), ...(template ? { template } : {}) };
-      const text = stringify(body);
-      if (sent.current?.body !== text) sent.current = { body: text, key: newKey() };
-      return answer(
-        api.POST("/workflows/trigger", { body, params: { header: { "idempotency-key": sent.current.key } } }),
-      );
+      return answer(api.POST("/workflows/trigger", { body, params: { header: { "idempotency-key": key.of(body) } } }));
     },
     onSuccess: async ({ dag_id, dag_run_id }) => {
-      sent.current = null; // after a success, the same input means a second run
+      key.forget(); // after a success, the same input means a second run
       void client.invalidateQueries({ queryKey: ["runs"] });
       await navigate({ to: "/runs/$dagId/$runId", params: { dagId: dag_id, runId: dag_run_id } });
     },
@@ -53,9 +48,4 @@ function bodyOf(dagId: string, { input, options }: RunRequest) {
     ...(user ? { user_id: user } : {}),
     ...(Object.keys(budget).length > 0 ? { budget } : {}),
   };
-}
-
-/** A random key; `crypto.randomUUID` exists only over TLS and on localhost. */
-function newKey(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

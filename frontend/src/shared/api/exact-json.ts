@@ -19,6 +19,9 @@ const FREE = new Set([
   "input_schema",
   "payload",
   "excerpt",
+  "content",
+  "answer",
+  "schema",
 ]);
 
 /** What a text has to contain so that any number in it could be written differently: an optimisation. */

@@ -17,9 +17,38 @@ export interface paths {
          * Create Token
          * @description Exchange an Airflow user's credentials for a bearer token.
          *
-         *     The token is also set as an HttpOnly cookie, so that a browser's `EventSource` is authorised.
+         *     The token is also set as an HttpOnly cookie, so that a browser's `EventSource` is authorised. The username may be
+         *     spelled in any way that Airflow accepts, or be the e-mail address. After several wrong passwords, further attempts
+         *     from the same address, or for the same account, have to wait: 429, with `Retry-After`.
          */
         post: operations["create_token_auth_token_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/auth/airflow": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Go To Airflow
+         * @description Airflow's own sign-in page, with whatever it is set up for: single sign-on (OAuth, OIDC, LDAP) or passwords.
+         */
+        get: operations["go_to_airflow_auth_airflow_get"];
+        put?: never;
+        /**
+         * Exchange Airflow Token
+         * @description Exchange an Airflow token for a bearer token: single sign-on, with whatever Airflow is set up for.
+         *
+         *     Without an `airflow_token`, it is taken from the cookie of a browser that has signed in to Airflow, which reaches
+         *     this service if both have the same host name. Airflow checks the token. The answer is that of `POST /auth/token`.
+         */
+        post: operations["exchange_airflow_token_auth_airflow_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -36,12 +65,13 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Delete Cookie
-         * @description Sign a browser out by deleting its cookie. Safe to repeat, also without a cookie.
+         * Sign Out
+         * @description Sign out: the token that was sent is no longer accepted, and a browser's cookie is deleted.
          *
-         *     Tokens are not stored, so they can't be revoked: a copied token remains valid until it expires.
+         *     The process that answers refuses the token at once, and others within `VISUAL_AI_ACCOUNT_CHECK_INTERVAL`. Safe to
+         *     repeat, also without a token. Service tokens are revoked with `DELETE /tokens/{token_id}`.
          */
-        post: operations["delete_cookie_auth_logout_post"];
+        post: operations["sign_out_auth_logout_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -57,9 +87,123 @@ export interface paths {
         };
         /**
          * Get Me
-         * @description The signed-in user. For a page that was reloaded and has only the cookie.
+         * @description Who the token belongs to. For a page that was reloaded and has only the cookie.
          */
         get: operations["get_me_users_me_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/users/me/sign-out": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sign Out Everywhere
+         * @description Sign out on all devices: no token that was issued to you until now is accepted any more.
+         */
+        post: operations["sign_out_everywhere_users_me_sign_out_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/users/{user_id}/sign-out": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sign Out User
+         * @description Sign a user out on all devices. For Admins. It doesn't lock the account: deactivate it in Airflow for that.
+         */
+        post: operations["sign_out_user_users__user_id__sign_out_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Tokens
+         * @description Your service tokens, newest first, with those that have expired or were revoked.
+         *
+         *     A service token can't list tokens.
+         */
+        get: operations["list_tokens_tokens_get"];
+        put?: never;
+        /**
+         * Create Token
+         * @description Create a service token. The response shows it, and nothing ever does again.
+         *
+         *     It never permits more than its creator may do at the time of a request: it loses rights with its creator, and dies
+         *     with the creator's account. A service token can't create tokens.
+         */
+        post: operations["create_token_tokens_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/tokens/{token_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke Token
+         * @description Revoke a service token of yours or, as an Admin, of anybody. Revoking a revoked one changes nothing.
+         *
+         *     The process that answers refuses the token at once, and others within `VISUAL_AI_ACCOUNT_CHECK_INTERVAL`.
+         */
+        delete: operations["revoke_token_tokens__token_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Audit Entries
+         * @description The audit log, newest first: sign-ins, refusals, changes of roles, tokens, runs, templates, preferences, limits.
+         *
+         *     Entries contain no secrets and nothing of what runs are about. Nobody can change them here, and the backend's
+         *     database role can't, either.
+         */
+        get: operations["list_audit_entries_audit_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -84,6 +228,9 @@ export interface paths {
          *     A template provides what the request omits: `dag_id`, `model`, `budget` and, key by key, `input_data`.
          *
          *     Send an `Idempotency-Key` if you may have to repeat the request: the same key never starts a second run.
+         *
+         *     With `wait` the response comes when the run has ended, as its snapshot with the `result`; after so many seconds it
+         *     is 202 as usual. A request that waits counts as an open stream.
          */
         post: operations["trigger_workflow_workflows_trigger_post"];
         delete?: never;
@@ -149,6 +296,113 @@ export interface paths {
          * @description Retry the failed tasks of a run that failed or was cancelled; agents continue from their checkpoints.
          */
         post: operations["retry_run_workflows__dag_id__runs__dag_run_id__retry_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/fork": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Fork Task
+         * @description Start a new run of the DAG in which an agent of this task goes on from a state that it had in this run.
+         *
+         *     What was paid for before that state is not paid for again. The new run has this run's input unless `input_data`
+         *     replaces it. Agents that are asked the same as here and don't depend on this one return what they returned here;
+         *     everything else runs as usual. It is checked like a trigger, and a repeated `Idempotency-Key` finds the same run.
+         */
+        post: operations["fork_task_workflows__dag_id__runs__dag_run_id__tasks__task_id__fork_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflows/{dag_id}/runs/{dag_run_id}/fork": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Fork Run
+         * @description The same, with the task in the body.
+         */
+        post: operations["fork_run_workflows__dag_id__runs__dag_run_id__fork_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/checkpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Checkpoints
+         * @description The states of the task's agents between the steps of their graphs, newest first.
+         *
+         *     They are what a retry resumes from and a run can be forked from. The list is empty, and `note` says why, if the task
+         *     keeps none or they are deleted. Each agent of a team, each of its calls and each item of a batch has its own.
+         */
+        get: operations["list_checkpoints_workflows__dag_id__runs__dag_run_id__tasks__task_id__checkpoints_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/checkpoints/{checkpoint_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Checkpoint
+         * @description A checkpoint with its state as JSON, without secrets and image bytes. A large state stands there by reference.
+         */
+        get: operations["get_checkpoint_workflows__dag_id__runs__dag_run_id__tasks__task_id__checkpoints__checkpoint_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/checkpoints/{checkpoint_id}/values": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Checkpoint Values
+         * @description The whole state as JSON. Supports what `…/result` does.
+         */
+        get: operations["get_checkpoint_values_workflows__dag_id__runs__dag_run_id__tasks__task_id__checkpoints__checkpoint_id__values_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -223,6 +477,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/workflow-status/compare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Compare Runs
+         * @description Compare two runs, such as a fork with the run that it was forked from.
+         *
+         *     Agents stand beside each other by task and name, and their nodes in order; what ran in one of the runs only has null
+         *     on the other side. Of an output there are the first 2,000 characters; `…/traces/{trace_id}` has all of it.
+         */
+        get: operations["compare_runs_workflow_status_compare_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/workflow-status": {
         parameters: {
             query?: never;
@@ -235,7 +512,7 @@ export interface paths {
          * @description Runs, newest first. Pass `next_cursor` as `cursor` for the next page. The role User sees only its own runs.
          *
          *     `agent`: runs in which an agent of this name worked. `error_category` and `error_agent`: runs that met an error of
-         *     this category or in this agent, whether they recovered from it or not.
+         *     this category or in this agent, whether they recovered from it or not. `forked_from`: forks of the run with this id.
          */
         get: operations["list_executions_workflow_status_get"];
         put?: never;
@@ -359,6 +636,8 @@ export interface paths {
         /**
          * List Items
          * @description The outcome of each of a batch task's inputs, in order. Pass `next_after` as `after` for the next page.
+         *
+         *     A page has at most about 256 KB, and at least one item. A large `output` stands there by reference (`truncated`).
          */
         get: operations["list_items_workflow_status__dag_id___dag_run_id__items__task_id__get"];
         put?: never;
@@ -431,6 +710,116 @@ export interface paths {
          * @description The complete `input_data` of the run, as JSON, without secrets and image bytes. Supports what `…/result` does.
          */
         get: operations["get_input_workflow_status__dag_id___dag_run_id__input_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflow-status/{dag_id}/{dag_run_id}/items/{task_id}/{index}/output": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Item Output
+         * @description The complete output of an item of a batch task, as JSON. Supports what `…/result` does.
+         */
+        get: operations["get_item_output_workflow_status__dag_id___dag_run_id__items__task_id___index__output_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflow-status/{dag_id}/{dag_run_id}/traces/{trace_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Trace
+         * @description An agent (`node` is null) or a node, with its input and output, without secrets and image bytes.
+         *
+         *     Up to about 16 KB of JSON they stand here as they are. In place of a larger one is
+         *     `{"truncated": true, "bytes", "media_type", "excerpt", "url", "reason"}`: the size of the whole, the JSON text of an
+         *     excerpt in which long texts and lists are shortened, and the address of the whole. If the whole isn't available,
+         *     `bytes` is null and `reason` says why; the address then answers 409 or 410.
+         */
+        get: operations["get_trace_workflow_status__dag_id___dag_run_id__traces__trace_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflow-status/{dag_id}/{dag_run_id}/traces/{trace_id}/input": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Trace Input
+         * @description The whole input of an agent or node as JSON, without secrets and image bytes. Supports what `…/result` does.
+         *
+         *     It is read from the checkpoints: 410 says why these don't have it, or not any more.
+         */
+        get: operations["get_trace_input_workflow_status__dag_id___dag_run_id__traces__trace_id__input_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflow-status/{dag_id}/{dag_run_id}/traces/{trace_id}/output": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Trace Output
+         * @description The whole output of an agent or node as JSON, without secrets and image bytes; `null` when it failed.
+         *
+         *     A node's is what it wrote to its graph's channels, and is read from the checkpoints; an agent's is read from what
+         *     its task returned. 410 says why it is not there, or not any more. Supports what `…/result` does.
+         */
+        get: operations["get_trace_output_workflow_status__dag_id___dag_run_id__traces__trace_id__output_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workflow-status/{dag_id}/{dag_run_id}/tool-calls": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Tool Calls
+         * @description The tool calls of the run's agents, oldest first. `state=begun` lists those whose outcome is not known.
+         */
+        get: operations["list_tool_calls_workflow_status__dag_id___dag_run_id__tool_calls_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -562,6 +951,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/images/remote": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Remote Image
+         * @description The picture at an `https://` or `http://` address, scaled down to 2048 pixels, as a page may show it.
+         *
+         *     The backend fetches it, with the checks that pictures of runs get, so that its owner learns nothing about who looks.
+         */
+        get: operations["get_remote_image_images_remote_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/images/{image_id}": {
         parameters: {
             query?: never;
@@ -571,7 +982,7 @@ export interface paths {
         };
         /**
          * Get Image
-         * @description An uploaded picture, for its owner and for the roles Op and Admin.
+         * @description An uploaded picture, for its owner and for whoever sees all runs: the roles Viewer, Op and Admin.
          */
         get: operations["get_image_images__image_id__get"];
         put?: never;
@@ -603,6 +1014,76 @@ export interface paths {
         put: operations["put_preferences_users_me_preferences_put"];
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Limits
+         * @description All limits, with what is used of them. For the roles Op and Admin.
+         */
+        get: operations["list_limits_limits_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/limits/mine": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * My Limits
+         * @description The limits that apply to you, with what is used of them and when they reset.
+         *
+         *     One of a role or of everybody is shared: its use is that of all of them. Limits of teams apply by DAG, and are not
+         *     among these.
+         */
+        get: operations["my_limits_limits_mine_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/limits/{limit_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put Limit
+         * @description Set a limit: a new one, or in place of the one with this id. For the role Admin.
+         *
+         *     The backend that answers knows it at once, others within a second, and agents that are running within five seconds.
+         *     What was used in the period before counts. There is one limit for each subject, kind and period.
+         */
+        put: operations["put_limit_limits__limit_id__put"];
+        post?: never;
+        /**
+         * Delete Limit
+         * @description Remove a limit, which is returned. For the role Admin.
+         */
+        delete: operations["delete_limit_limits__limit_id__delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -766,6 +1247,91 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/questions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Questions
+         * @description Questions of the runs that you see, and those assigned to you. `mine`: only the latter.
+         */
+        get: operations["list_questions_questions_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/questions/{question_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Question
+         * @description A question, with what the graph shows.
+         */
+        get: operations["get_question_questions__question_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/questions/{question_id}/answer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Answer Question
+         * @description Answer a question, once and for all; the graph goes on as soon as all questions of its task are answered.
+         *
+         *     A question that is no longer open is 409, and `detail` says what happened to it. With an `Idempotency-Key` you may
+         *     repeat the request.
+         */
+        post: operations["answer_question_questions__question_id__answer_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/questions/{question_id}/assign": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Assign Question
+         * @description Hand a question on to other users, if you may answer it yourself. Its stream reports it once more.
+         *
+         *     One that is no longer open is 409, and an unknown user 422.
+         */
+        post: operations["assign_question_questions__question_id__assign_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/notifications": {
         parameters: {
             query?: never;
@@ -859,8 +1425,8 @@ export interface paths {
          * Metrics
          * @description Metrics in the Prometheus text format.
          *
-         *     A scraper on the same machine needs no token. Any other, including one behind a proxy, needs the token of an Op or
-         *     Admin.
+         *     A scraper sends `VISUAL_AI_METRICS_TOKEN`, or the token of an Op or Admin. In development one on the same machine
+         *     needs none.
          */
         get: operations["metrics_metrics_get"];
         put?: never;
@@ -1165,6 +1731,11 @@ export interface components {
          * @description An agent's run (`node` is null) or one node of its graph; `latency_ms` is in milliseconds.
          */
         AgentOut: {
+            /**
+             * Id
+             * @description Its id in `…/traces/{trace_id}`.
+             */
+            id: string;
             /** Task Id */
             task_id: string;
             /** Map Index */
@@ -1237,6 +1808,112 @@ export interface components {
              * @description Those with the most runs, at most 200.
              */
             agents: components["schemas"]["AgentMetrics"][];
+        };
+        /**
+         * AirflowToken
+         * @description A token of Airflow's, such as its web page or `POST /auth/token` of its API issues.
+         */
+        AirflowToken: {
+            /**
+             * Airflow Token
+             * Format: password
+             */
+            airflow_token: string;
+        };
+        /**
+         * AnswerBody
+         * @description An answer: a `decision` where approving or rejecting is enough, or an `answer`.
+         */
+        AnswerBody: {
+            /**
+             * Decision
+             * @description For an approval, of all of its tool calls; for a breakpoint
+             */
+            decision?: ("approve" | "reject") | null;
+            /**
+             * Answer
+             * @description What `interrupt()` returns. For an approval `{"decisions": [{"type": "approve"}, …]}`, one of each tool call, of type approve, edit (with `edited_action`), reject or respond (with `message`)
+             */
+            answer?: unknown;
+        };
+        /**
+         * AssignBody
+         * @description Who shall answer a question.
+         */
+        AssignBody: {
+            /**
+             * Assignees
+             * @description Names of Airflow's users. Only they and Admins may answer then
+             */
+            assignees: string[];
+        };
+        /**
+         * AuditEntry
+         * @description One act. Entries never change.
+         */
+        AuditEntry: {
+            /** Id */
+            id: number;
+            /**
+             * Occurred At
+             * Format: date-time
+             */
+            occurred_at: string;
+            /**
+             * Action
+             * @enum {string}
+             */
+            action: "sign_in" | "sign_in.airflow" | "sign_out" | "sign_out.everywhere" | "token.create" | "token.revoke" | "role.change" | "run.trigger" | "run.trigger_batch" | "run.cancel" | "run.retry" | "run.fork" | "template.create" | "template.add_version" | "template.activate" | "template.retire" | "preferences.change" | "limits.change" | "question.answer" | "question.assign" | "image.upload" | "notification.resend" | "request.refused";
+            /**
+             * Outcome
+             * @description `refused`: not permitted, or not yet; `failed`: a wrong password or token
+             * @enum {string}
+             */
+            outcome: "done" | "refused" | "failed";
+            /**
+             * User Id
+             * @description Who did it; of a sign-in that failed, the name that was given
+             */
+            user_id: string | null;
+            /**
+             * Role
+             * @description The user's role at the time
+             */
+            role: string | null;
+            /**
+             * Credential
+             * @description The beginning of the session's id, or the service token's prefix
+             */
+            credential: string | null;
+            /**
+             * Address
+             * @description The client's address, as a trusted proxy reports it
+             */
+            address: string | null;
+            /**
+             * Object
+             * @description What was acted on: a run, template, token, user, or request
+             */
+            object: string | null;
+            /** Details */
+            details: {
+                [key: string]: unknown;
+            };
+            /**
+             * Request Id
+             * @description The `X-Request-ID` of the response
+             */
+            request_id: string | null;
+        };
+        /**
+         * AuditPageOut
+         * @description Entries, newest first. Pass `next_cursor` as `cursor` for the next page.
+         */
+        AuditPageOut: {
+            /** Entries */
+            entries: components["schemas"]["AuditEntry"][];
+            /** Next Cursor */
+            next_cursor: string | null;
         };
         /**
          * BatchAccepted
@@ -1329,6 +2006,239 @@ export interface components {
             max_steps?: number | null;
         };
         /**
+         * ChangedValue
+         * @description A part that differs: its JSON text, or the beginning of it, in each run; null where there is none.
+         */
+        ChangedValue: {
+            /** Pointer */
+            pointer: string;
+            /** Left */
+            left: string | null;
+            /** Right */
+            right: string | null;
+        };
+        /**
+         * CheckpointList
+         * @description A page of checkpoints, newest first. `note` says why there are none, or not all.
+         */
+        CheckpointList: {
+            /** Checkpoints */
+            checkpoints: components["schemas"]["CheckpointOut"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+            /** Note */
+            note: string | null;
+        };
+        /**
+         * CheckpointOut
+         * @description The state of an agent's graph between two of its steps.
+         */
+        CheckpointOut: {
+            /** Checkpoint Id */
+            checkpoint_id: string;
+            /** Parent Checkpoint Id */
+            parent_checkpoint_id: string | null;
+            /** Agent */
+            agent: string | null;
+            /**
+             * Item
+             * @description The item of a batch
+             */
+            item: number | null;
+            /**
+             * Call
+             * @description Which of the agent's calls, in a team where it may work several times
+             */
+            call: number;
+            /**
+             * Namespace
+             * @description Empty, or that of the subgraph whose state it is
+             */
+            namespace: string;
+            /** Step */
+            step: number | null;
+            /**
+             * Source
+             * @description input, loop, update (changed by a fork's `values`) or fork
+             */
+            source: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Nodes
+             * @description The nodes that wrote the state
+             */
+            nodes: string[];
+            /**
+             * Next
+             * @description The nodes that come next, or came; empty at the end
+             */
+            next: string[];
+            /**
+             * Asks
+             * @description Whether one of these stopped to ask a person
+             */
+            asks: boolean;
+            /**
+             * Bytes
+             * @description The size of the state as it is stored
+             */
+            bytes: number;
+            /** Url */
+            url: string;
+        };
+        /**
+         * CheckpointState
+         * @description A checkpoint with the state. A value that isn't read has `[not shown: …]` in its place.
+         */
+        CheckpointState: {
+            /** Checkpoint Id */
+            checkpoint_id: string;
+            /** Parent Checkpoint Id */
+            parent_checkpoint_id: string | null;
+            /** Agent */
+            agent: string | null;
+            /**
+             * Item
+             * @description The item of a batch
+             */
+            item: number | null;
+            /**
+             * Call
+             * @description Which of the agent's calls, in a team where it may work several times
+             */
+            call: number;
+            /**
+             * Namespace
+             * @description Empty, or that of the subgraph whose state it is
+             */
+            namespace: string;
+            /** Step */
+            step: number | null;
+            /**
+             * Source
+             * @description input, loop, update (changed by a fork's `values`) or fork
+             */
+            source: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Nodes
+             * @description The nodes that wrote the state
+             */
+            nodes: string[];
+            /**
+             * Next
+             * @description The nodes that come next, or came; empty at the end
+             */
+            next: string[];
+            /**
+             * Asks
+             * @description Whether one of these stopped to ask a person
+             */
+            asks: boolean;
+            /**
+             * Bytes
+             * @description The size of the state as it is stored
+             */
+            bytes: number;
+            /** Url */
+            url: string;
+            /** Values */
+            values: components["schemas"]["Truncated"] | {
+                [key: string]: unknown;
+            };
+        };
+        /**
+         * ComparedAgent
+         * @description An agent in both runs, or in one of them, with its nodes in order.
+         */
+        ComparedAgent: {
+            /** Task Id */
+            task_id: string;
+            /** Map Index */
+            map_index: number;
+            /** Agent */
+            agent: string;
+            left: components["schemas"]["ComparedSide"] | null;
+            right: components["schemas"]["ComparedSide"] | null;
+            /** Same Output */
+            same_output: boolean;
+            /** Nodes */
+            nodes: components["schemas"]["ComparedNode"][];
+        };
+        /**
+         * ComparedNode
+         * @description A node in both runs, or in one of them.
+         */
+        ComparedNode: {
+            /** Node */
+            node: string;
+            left: components["schemas"]["ComparedSide"] | null;
+            right: components["schemas"]["ComparedSide"] | null;
+            /** Same Output */
+            same_output: boolean;
+        };
+        /**
+         * ComparedSide
+         * @description What an agent or node did in one of the runs; `latency_ms` is in milliseconds.
+         */
+        ComparedSide: {
+            /**
+             * Id
+             * @description Its id in `…/traces/{trace_id}`
+             */
+            id: string;
+            /** State */
+            state: string;
+            /** Model */
+            model: string | null;
+            /**
+             * Started At
+             * Format: date-time
+             */
+            started_at: string;
+            /** Latency Ms */
+            latency_ms: number | null;
+            /** Input Tokens */
+            input_tokens: number;
+            /** Output Tokens */
+            output_tokens: number;
+            /** Cost Usd */
+            cost_usd: number | null;
+            /** Try Number */
+            try_number: number;
+            /**
+             * Output
+             * @description The beginning of the JSON text of what it returned
+             */
+            output: string | null;
+            /** Output Cut */
+            output_cut: boolean;
+        };
+        /**
+         * Comparison
+         * @description Two runs side by side. `cut`: nodes after the first 1,000, or differences after the first 200, are left out.
+         */
+        Comparison: {
+            left: components["schemas"]["ExecutionOut"];
+            right: components["schemas"]["ExecutionOut"];
+            /** Agents */
+            agents: components["schemas"]["ComparedAgent"][];
+            /** Input Changes */
+            input_changes: components["schemas"]["ChangedValue"][];
+            /** Result Changes */
+            result_changes: components["schemas"]["ChangedValue"][];
+            /** Cut */
+            cut: boolean;
+        };
+        /**
          * ComponentHealth
          * @description One component. The system is unhealthy when a required one is, and degraded when another is not healthy.
          */
@@ -1355,6 +2265,48 @@ export interface components {
              * @description Since when it has not been healthy, where that is known.
              */
             since?: string | null;
+        };
+        /**
+         * CreatedToken
+         * @description A new service token. The `token` is shown only now.
+         */
+        CreatedToken: {
+            /** Id */
+            id: string;
+            /**
+             * Prefix
+             * @description How the token begins, after `lgf_`
+             */
+            prefix: string;
+            /** Name */
+            name: string;
+            /** User Id */
+            user_id: string;
+            /** Scopes */
+            scopes: ("read" | "trigger" | "stop")[];
+            /** Dag Ids */
+            dag_ids: string[] | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Expires At
+             * Format: date-time
+             */
+            expires_at: string;
+            /**
+             * Last Used At
+             * @description To the minute
+             */
+            last_used_at: string | null;
+            /** Revoked At */
+            revoked_at: string | null;
+            /** Revoked By */
+            revoked_by: string | null;
+            /** Token */
+            token: string;
         };
         /**
          * Credentials
@@ -1724,6 +2676,7 @@ export interface components {
              * @description … and its version
              */
             template_version: number | null;
+            forked_from: components["schemas"]["ForkedFrom"] | null;
             /** Status Url */
             status_url: string;
             /** Stream Url */
@@ -1732,6 +2685,90 @@ export interface components {
             airflow_url: string;
             /** Trace Url */
             trace_url: string | null;
+        };
+        /**
+         * ForkBody
+         * @description What a run is forked from, and what is different in it.
+         *
+         *     The agent goes on from `checkpoint_id`, or from the last state before `node` ran; without either it begins anew.
+         * @example {
+         *       "model": "gpt-4.1",
+         *       "node": "analyse"
+         *     }
+         */
+        ForkBody: {
+            /** Checkpoint Id */
+            checkpoint_id?: string | null;
+            /**
+             * Node
+             * @description Run again from the last time this node ran
+             */
+            node?: string | null;
+            /**
+             * Agent
+             * @description The agent of a team; the checkpoint names it
+             */
+            agent?: string | null;
+            /**
+             * Map Index
+             * @description For a mapped task
+             * @default -1
+             */
+            map_index: number;
+            /**
+             * Item
+             * @description The item of a batch
+             */
+            item?: number | null;
+            /**
+             * Input Data
+             * @description The new run's input; default: that of the run
+             */
+            input_data?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Values
+             * @description Values to write to the state first, as the graph's own `update_state` does
+             */
+            values?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * As Node
+             * @description The node that the values are written as
+             */
+            as_node?: string | null;
+            /**
+             * Model
+             * @description The agent's model
+             */
+            model?: string | null;
+            /**
+             * System Prompt
+             * @description The agent's system prompt
+             */
+            system_prompt?: string | null;
+        };
+        /**
+         * ForkedFrom
+         * @description The state of another run's agent from which a run was started; `checkpoint_id` is null if it began anew.
+         */
+        ForkedFrom: {
+            /** Dag Id */
+            dag_id: string;
+            /** Dag Run Id */
+            dag_run_id: string;
+            /** Task Id */
+            task_id: string;
+            /** Map Index */
+            map_index: number;
+            /** Agent */
+            agent: string | null;
+            /** Checkpoint Id */
+            checkpoint_id: string | null;
+            /** Node */
+            node: string | null;
         };
         /**
          * ImageOut
@@ -1801,8 +2838,80 @@ export interface components {
             p99: number | null;
         };
         /**
+         * LimitBody
+         * @description A limit to set.
+         */
+        LimitBody: {
+            /**
+             * Subject
+             * @description `everybody` (together), `each_user`, `user:<name>`, `role:<role in Airflow>` or `team:<team in Airflow>`
+             * @example user:alice
+             */
+            subject: string;
+            /**
+             * Kind
+             * @description `cost_usd` and `tokens` of model calls, by `period`; `runs_at_once`; `upload_bytes` stored; `batch_size` of one request; `streams` open at once, of each user
+             * @enum {string}
+             */
+            kind: "cost_usd" | "tokens" | "runs_at_once" | "upload_bytes" | "batch_size" | "streams";
+            /**
+             * Period
+             * @description For `cost_usd` and `tokens`: the day or month in UTC. For others: omit it
+             */
+            period?: ("day" | "month") | null;
+            /**
+             * Limit
+             * @description US dollars, or a whole number. 0: none
+             */
+            limit: number;
+        };
+        /**
+         * LimitList
+         * @description Limits, by their ids.
+         */
+        LimitList: {
+            /** Limits */
+            limits: components["schemas"]["LimitOut"][];
+        };
+        /**
+         * LimitOut
+         * @description A limit and what is used of it.
+         */
+        LimitOut: {
+            /** Id */
+            id: string;
+            /**
+             * Subject
+             * @description `everybody` (together), `each_user`, `user:<name>`, `role:<role in Airflow>` or `team:<team in Airflow>`
+             */
+            subject: string;
+            /**
+             * Kind
+             * @description `cost_usd` and `tokens` of model calls, by `period`; `runs_at_once`; `upload_bytes` stored; `batch_size` of one request; `streams` open at once, of each user
+             * @enum {string}
+             */
+            kind: "cost_usd" | "tokens" | "runs_at_once" | "upload_bytes" | "batch_size" | "streams";
+            /** Period */
+            period: ("day" | "month") | null;
+            /** Limit */
+            limit: number;
+            /**
+             * Used
+             * @description Recorded, in progress or reserved. Null where nothing is counted: for `batch_size`, and in the list of all limits for those of each user
+             */
+            used: number | null;
+            /**
+             * Resets At
+             * @description When the period ends. Null for what isn't counted by time
+             */
+            resets_at: string | null;
+        };
+        /**
          * Me
-         * @description The signed-in user, with the role that the token was issued for. It expires at `expires_at`.
+         * @description Who a request is made for.
+         *
+         *     `role` is the role of Airflow's that comes closest to what the user may do at the moment. The token expires at
+         *     `expires_at`.
          */
         Me: {
             /** User Id */
@@ -1814,6 +2923,47 @@ export interface components {
             role: "Public" | "Viewer" | "User" | "Op" | "Admin";
             /** Expires At */
             expires_at: string | null;
+            /**
+             * May Trigger
+             * @description Whether there are workflows that the user, or the service token, may start
+             */
+            may_trigger: boolean;
+            /**
+             * Sees All
+             * @description Whether the runs of all users are shown, of all workflows
+             */
+            sees_all: boolean;
+            /**
+             * Service Token
+             * @description The name of the service token, if that is what was sent
+             */
+            service_token?: string | null;
+        };
+        /**
+         * NewToken
+         * @description A service token to create.
+         */
+        NewToken: {
+            /**
+             * Name
+             * @description What it is for, for people
+             */
+            name: string;
+            /**
+             * Scopes
+             * @description `read` what its creator sees, `trigger` runs and upload pictures, `stop` and retry runs
+             */
+            scopes: ("read" | "trigger" | "stop")[];
+            /**
+             * Dag Ids
+             * @description The only workflows it is for. Default: all of its creator's
+             */
+            dag_ids?: string[] | null;
+            /**
+             * Expires In Days
+             * @default 90
+             */
+            expires_in_days: number;
         };
         /**
          * NotificationList
@@ -1840,7 +2990,7 @@ export interface components {
              * Event
              * @enum {string}
              */
-            event: "run_failed" | "budget_threshold" | "rate_limit_threshold" | "alert";
+            event: "run_failed" | "budget_threshold" | "rate_limit_threshold" | "alert" | "question";
             /**
              * State
              * @enum {string}
@@ -1873,6 +3023,28 @@ export interface components {
             payload: {
                 [key: string]: unknown;
             };
+        };
+        /**
+         * OpenQuestion
+         * @description A question that waits for an answer; `GET /questions/{question_id}` has its content and schema.
+         */
+        OpenQuestion: {
+            /** Question Id */
+            question_id: string;
+            /** Task Id */
+            task_id: string;
+            /** Map Index */
+            map_index: number;
+            /** Agent */
+            agent: string;
+            /** Node */
+            node: string | null;
+            /** Kind */
+            kind: string;
+            /** Subject */
+            subject: string;
+            /** Expires At */
+            expires_at?: string | null;
         };
         /**
          * PreferencesBody
@@ -1966,6 +3138,112 @@ export interface components {
             }[];
             /** Retry After */
             retry_after?: number | null;
+        };
+        /**
+         * QuestionList
+         * @description A page of questions.
+         */
+        QuestionList: {
+            /** Questions */
+            questions: components["schemas"]["QuestionOut"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * QuestionOut
+         * @description A question that an agent of a run asks people.
+         */
+        QuestionOut: {
+            /** Question Id */
+            question_id: string;
+            /** Dag Id */
+            dag_id: string;
+            /** Dag Run Id */
+            dag_run_id: string;
+            /** Task Id */
+            task_id: string;
+            /** Map Index */
+            map_index: number;
+            /** Agent */
+            agent: string;
+            /**
+             * Item
+             * @description The index of a batch's input
+             */
+            item: number | null;
+            /**
+             * Node
+             * @description The node that waits; of a subgraph `outer/inner`
+             */
+            node: string | null;
+            /**
+             * Kind
+             * @description question: takes an `answer`. approval: tool calls, each of which takes a decision. breakpoint: takes a `decision`
+             * @enum {string}
+             */
+            kind: "question" | "approval" | "breakpoint";
+            /** Subject */
+            subject: string;
+            /**
+             * Content
+             * @description What the graph passed to `interrupt()`
+             */
+            content: unknown;
+            /**
+             * Schema
+             * @description The JSON Schema of the answer
+             */
+            schema: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "open" | "answered" | "closed";
+            /**
+             * Asked At
+             * Format: date-time
+             */
+            asked_at: string;
+            /** Expires At */
+            expires_at: string | null;
+            /**
+             * Assignees
+             * @description If not empty, only these users and Admins may answer
+             */
+            assignees: string[];
+            /**
+             * Four Eyes
+             * @description Whether somebody else than the run's user has to answer
+             */
+            four_eyes: boolean;
+            /** Answered At */
+            answered_at: string | null;
+            /**
+             * Answered By
+             * @description Null if nobody answered in time
+             */
+            answered_by: string | null;
+            /** Answered Via */
+            answered_via: ("api" | "airflow" | "timeout") | null;
+            /** Decision */
+            decision: string | null;
+            /**
+             * Answer
+             * @description What `interrupt()` returned
+             */
+            answer: unknown;
+            /**
+             * Closed Reason
+             * @description Why nobody waits for an answer any more
+             */
+            closed_reason: string | null;
+            /**
+             * Refusal
+             * @description Why you may not answer it; null if you may
+             */
+            refusal: string | null;
         };
         /**
          * QueueTime
@@ -2107,6 +3385,7 @@ export interface components {
              * @description … and its version
              */
             template_version: number | null;
+            forked_from: components["schemas"]["ForkedFrom"] | null;
             /** Status Url */
             status_url: string;
             /** Stream Url */
@@ -2141,6 +3420,11 @@ export interface components {
             errors_total: number;
             /** Errors Next */
             errors_next: string | null;
+            /**
+             * Questions
+             * @description The first 20 of the questions that wait for an answer; `GET /questions` has all
+             */
+            questions: components["schemas"]["OpenQuestion"][];
             /**
              * Mapped Tasks
              * @description By mapped task, how many of its instances are in which state (`none` before the first)
@@ -2410,7 +3694,7 @@ export interface components {
              */
             enabled: boolean;
             /** Events */
-            events: ("run_failed" | "budget_threshold" | "rate_limit_threshold" | "alert")[];
+            events: ("run_failed" | "budget_threshold" | "rate_limit_threshold" | "alert" | "question")[];
             /**
              * @default {
              *       "budget_share": 0.8,
@@ -2448,7 +3732,7 @@ export interface components {
              */
             enabled: boolean;
             /** Events */
-            events: ("run_failed" | "budget_threshold" | "rate_limit_threshold" | "alert")[];
+            events: ("run_failed" | "budget_threshold" | "rate_limit_threshold" | "alert" | "question")[];
             /**
              * @default {
              *       "budget_share": 0.8,
@@ -2459,6 +3743,70 @@ export interface components {
             thresholds: components["schemas"]["ThresholdsBody"];
             /** Has Secret */
             has_secret: boolean;
+        };
+        /**
+         * TaskForkBody
+         * @description The same, with the task.
+         * @example {
+         *       "model": "gpt-4.1",
+         *       "node": "analyse"
+         *     }
+         */
+        TaskForkBody: {
+            /** Checkpoint Id */
+            checkpoint_id?: string | null;
+            /**
+             * Node
+             * @description Run again from the last time this node ran
+             */
+            node?: string | null;
+            /**
+             * Agent
+             * @description The agent of a team; the checkpoint names it
+             */
+            agent?: string | null;
+            /**
+             * Map Index
+             * @description For a mapped task
+             * @default -1
+             */
+            map_index: number;
+            /**
+             * Item
+             * @description The item of a batch
+             */
+            item?: number | null;
+            /**
+             * Input Data
+             * @description The new run's input; default: that of the run
+             */
+            input_data?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Values
+             * @description Values to write to the state first, as the graph's own `update_state` does
+             */
+            values?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * As Node
+             * @description The node that the values are written as
+             */
+            as_node?: string | null;
+            /**
+             * Model
+             * @description The agent's model
+             */
+            model?: string | null;
+            /**
+             * System Prompt
+             * @description The agent's system prompt
+             */
+            system_prompt?: string | null;
+            /** Task Id */
+            task_id: string;
         };
         /**
          * TaskList
@@ -2638,6 +3986,178 @@ export interface components {
              * @enum {string}
              */
             role: "Public" | "Viewer" | "User" | "Op" | "Admin";
+        };
+        /**
+         * TokenList
+         * @description Service tokens, newest first. Pass `next_cursor` as `cursor` for the next page.
+         */
+        TokenList: {
+            /** Tokens */
+            tokens: components["schemas"]["TokenOut"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * TokenOut
+         * @description A service token without its secret. It is valid until `expires_at`, unless it was revoked.
+         */
+        TokenOut: {
+            /** Id */
+            id: string;
+            /**
+             * Prefix
+             * @description How the token begins, after `lgf_`
+             */
+            prefix: string;
+            /** Name */
+            name: string;
+            /** User Id */
+            user_id: string;
+            /** Scopes */
+            scopes: ("read" | "trigger" | "stop")[];
+            /** Dag Ids */
+            dag_ids: string[] | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Expires At
+             * Format: date-time
+             */
+            expires_at: string;
+            /**
+             * Last Used At
+             * @description To the minute
+             */
+            last_used_at: string | null;
+            /** Revoked At */
+            revoked_at: string | null;
+            /** Revoked By */
+            revoked_by: string | null;
+        };
+        /**
+         * ToolCallList
+         * @description A page of tool calls, oldest first.
+         */
+        ToolCallList: {
+            /** Tool Calls */
+            tool_calls: components["schemas"]["ToolCallOut"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * ToolCallOut
+         * @description An attempt at a tool call.
+         */
+        ToolCallOut: {
+            /** Task Id */
+            task_id: string;
+            /** Map Index */
+            map_index: number;
+            /** Try Number */
+            try_number: number;
+            /** Agent */
+            agent: string;
+            /** Tool */
+            tool: string;
+            /**
+             * Call Id
+             * @description The model's id of the call
+             */
+            call_id: string;
+            /**
+             * Attempt
+             * @description Counts the times that the call was begun
+             */
+            attempt: number;
+            /**
+             * Arguments
+             * @description Without secrets
+             */
+            arguments: unknown;
+            /**
+             * State
+             * @description begun: under way, or cut off, so that its outcome is not known
+             * @enum {string}
+             */
+            state: "begun" | "success" | "failed";
+            /**
+             * Claimed At
+             * Format: date-time
+             */
+            claimed_at: string;
+            /** Finished At */
+            finished_at: string | null;
+        };
+        /**
+         * TraceOut
+         * @description An agent or node with its input and output, which may be `truncated`.
+         */
+        TraceOut: {
+            /**
+             * Id
+             * @description Its id in `…/traces/{trace_id}`.
+             */
+            id: string;
+            /** Task Id */
+            task_id: string;
+            /** Map Index */
+            map_index: number;
+            /** Try Number */
+            try_number: number;
+            /** Agent */
+            agent: string;
+            /** Type */
+            type: string;
+            /** Node */
+            node: string | null;
+            /** State */
+            state: string;
+            /** Model */
+            model: string | null;
+            /** Input Tokens */
+            input_tokens: number;
+            /** Output Tokens */
+            output_tokens: number;
+            /** Cost Usd */
+            cost_usd: number | null;
+            /** Latency Ms */
+            latency_ms: number | null;
+            /**
+             * Attempt
+             * @description The node's attempt: 1 unless the node, or a call in it, has failed before.
+             */
+            attempt: number;
+            /**
+             * Retries
+             * @description Model calls and nodes that were repeated.
+             */
+            retries: number;
+            /**
+             * Fallbacks
+             * @description Times that another model took over.
+             */
+            fallbacks: number;
+            /** Notice */
+            notice: string | null;
+            /**
+             * Trace Url
+             * @description The agent's trace in Langfuse; null for nodes.
+             */
+            trace_url?: string | null;
+            /**
+             * Started At
+             * Format: date-time
+             */
+            started_at: string;
+            /** Finished At */
+            finished_at: string | null;
+            /** Input */
+            input: unknown;
+            /** Output */
+            output: unknown;
         };
         /**
          * TriggerBody
@@ -2973,11 +4493,25 @@ export type AgentList = components['schemas']['AgentList'];
 export type AgentMetrics = components['schemas']['AgentMetrics'];
 export type AgentOut = components['schemas']['AgentOut'];
 export type AgentPerformance = components['schemas']['AgentPerformance'];
+export type AirflowToken = components['schemas']['AirflowToken'];
+export type AnswerBody = components['schemas']['AnswerBody'];
+export type AssignBody = components['schemas']['AssignBody'];
+export type AuditEntry = components['schemas']['AuditEntry'];
+export type AuditPageOut = components['schemas']['AuditPageOut'];
 export type BatchAccepted = components['schemas']['BatchAccepted'];
 export type BatchBody = components['schemas']['BatchBody'];
 export type BodyUploadImageImagesPost = components['schemas']['Body_upload_image_images_post'];
 export type BudgetBody = components['schemas']['BudgetBody'];
+export type ChangedValue = components['schemas']['ChangedValue'];
+export type CheckpointList = components['schemas']['CheckpointList'];
+export type CheckpointOut = components['schemas']['CheckpointOut'];
+export type CheckpointState = components['schemas']['CheckpointState'];
+export type ComparedAgent = components['schemas']['ComparedAgent'];
+export type ComparedNode = components['schemas']['ComparedNode'];
+export type ComparedSide = components['schemas']['ComparedSide'];
+export type Comparison = components['schemas']['Comparison'];
 export type ComponentHealth = components['schemas']['ComponentHealth'];
+export type CreatedToken = components['schemas']['CreatedToken'];
 export type Credentials = components['schemas']['Credentials'];
 export type DagMetrics = components['schemas']['DagMetrics'];
 export type Definition = components['schemas']['Definition'];
@@ -2989,16 +4523,25 @@ export type ErrorList = components['schemas']['ErrorList'];
 export type ErrorOut = components['schemas']['ErrorOut'];
 export type ExecutionList = components['schemas']['ExecutionList'];
 export type ExecutionOut = components['schemas']['ExecutionOut'];
+export type ForkBody = components['schemas']['ForkBody'];
+export type ForkedFrom = components['schemas']['ForkedFrom'];
 export type ImageOut = components['schemas']['ImageOut'];
 export type ItemList = components['schemas']['ItemList'];
 export type ItemOut = components['schemas']['ItemOut'];
 export type Latency = components['schemas']['Latency'];
+export type LimitBody = components['schemas']['LimitBody'];
+export type LimitList = components['schemas']['LimitList'];
+export type LimitOut = components['schemas']['LimitOut'];
 export type Me = components['schemas']['Me'];
+export type NewToken = components['schemas']['NewToken'];
 export type NotificationList = components['schemas']['NotificationList'];
 export type NotificationOut = components['schemas']['NotificationOut'];
+export type OpenQuestion = components['schemas']['OpenQuestion'];
 export type PreferencesBody = components['schemas']['PreferencesBody'];
 export type PreferencesOut = components['schemas']['PreferencesOut'];
 export type ProblemOut = components['schemas']['ProblemOut'];
+export type QuestionList = components['schemas']['QuestionList'];
+export type QuestionOut = components['schemas']['QuestionOut'];
 export type QueueTime = components['schemas']['QueueTime'];
 export type RefusedEntry = components['schemas']['RefusedEntry'];
 export type RunBucket = components['schemas']['RunBucket'];
@@ -3009,6 +4552,7 @@ export type SynthesisSetup = components['schemas']['SynthesisSetup'];
 export type SystemHealth = components['schemas']['SystemHealth'];
 export type TargetBody = components['schemas']['TargetBody'];
 export type TargetOut = components['schemas']['TargetOut'];
+export type TaskForkBody = components['schemas']['TaskForkBody'];
 export type TaskList = components['schemas']['TaskList'];
 export type TaskOut = components['schemas']['TaskOut'];
 export type TemplateBody = components['schemas']['TemplateBody'];
@@ -3017,6 +4561,11 @@ export type TemplateOut = components['schemas']['TemplateOut'];
 export type TemplateSummary = components['schemas']['TemplateSummary'];
 export type ThresholdsBody = components['schemas']['ThresholdsBody'];
 export type Token = components['schemas']['Token'];
+export type TokenList = components['schemas']['TokenList'];
+export type TokenOut = components['schemas']['TokenOut'];
+export type ToolCallList = components['schemas']['ToolCallList'];
+export type ToolCallOut = components['schemas']['ToolCallOut'];
+export type TraceOut = components['schemas']['TraceOut'];
 export type TriggerBody = components['schemas']['TriggerBody'];
 export type Truncated = components['schemas']['Truncated'];
 export type Usage = components['schemas']['Usage'];
@@ -3064,7 +4613,67 @@ export interface operations {
             };
         };
     };
-    delete_cookie_auth_logout_post: {
+    go_to_airflow_auth_airflow_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            307: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    exchange_airflow_token_auth_airflow_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["AirflowToken"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Token"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    sign_out_auth_logout_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -3120,9 +4729,213 @@ export interface operations {
             };
         };
     };
-    trigger_workflow_workflows_trigger_post: {
+    sign_out_everywhere_users_me_sign_out_post: {
+        parameters: {
+            query?: {
+                /** @description Also revoke the user's service tokens */
+                service_tokens?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    sign_out_user_users__user_id__sign_out_post: {
+        parameters: {
+            query?: {
+                /** @description Also revoke the user's service tokens */
+                service_tokens?: boolean;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    list_tokens_tokens_get: {
+        parameters: {
+            query?: {
+                /** @description Another user's tokens; for Admins */
+                user_id?: string | null;
+                /** @description The tokens of all users; for Admins */
+                everyone?: boolean;
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenList"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    create_token_tokens_post: {
         parameters: {
             query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewToken"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreatedToken"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    revoke_token_tokens__token_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                token_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    list_audit_entries_audit_get: {
+        parameters: {
+            query?: {
+                action?: ("sign_in" | "sign_in.airflow" | "sign_out" | "sign_out.everywhere" | "token.create" | "token.revoke" | "role.change" | "run.trigger" | "run.trigger_batch" | "run.cancel" | "run.retry" | "run.fork" | "template.create" | "template.add_version" | "template.activate" | "template.retire" | "preferences.change" | "limits.change" | "question.answer" | "question.assign" | "image.upload" | "notification.resend" | "request.refused") | null;
+                /** @description Who did it; of a sign-in that failed, the name that was given */
+                user?: string | null;
+                outcome?: ("done" | "refused" | "failed") | null;
+                since?: string | null;
+                /** @description Entries before this time */
+                until?: string | null;
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditPageOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    trigger_workflow_workflows_trigger_post: {
+        parameters: {
+            query?: {
+                /** @description Seconds to wait for the run's end: 200 with its snapshot if it ends */
+                wait?: number | null;
+            };
             header?: {
                 /** @description The same key and body always return the same run. */
                 "idempotency-key"?: string | null;
@@ -3136,6 +4949,15 @@ export interface operations {
             };
         };
         responses: {
+            /** @description With `wait`: the run has ended */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SnapshotOut"];
+                };
+            };
             /** @description Successful Response */
             202: {
                 headers: {
@@ -3256,6 +5078,223 @@ export interface operations {
             };
         };
     };
+    fork_task_workflows__dag_id__runs__dag_run_id__tasks__task_id__fork_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body always return the same run. */
+                "idempotency-key"?: string | null;
+            };
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ForkBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    fork_run_workflows__dag_id__runs__dag_run_id__fork_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body always return the same run. */
+                "idempotency-key"?: string | null;
+            };
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskForkBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    list_checkpoints_workflows__dag_id__runs__dag_run_id__tasks__task_id__checkpoints_get: {
+        parameters: {
+            query?: {
+                /** @description For a mapped task */
+                map_index?: number;
+                agent?: string | null;
+                /** @description The item of a batch */
+                item?: number | null;
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+                task_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CheckpointList"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_checkpoint_workflows__dag_id__runs__dag_run_id__tasks__task_id__checkpoints__checkpoint_id__get: {
+        parameters: {
+            query?: {
+                /** @description For a mapped task */
+                map_index?: number;
+            };
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+                task_id: string;
+                checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CheckpointState"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_checkpoint_values_workflows__dag_id__runs__dag_run_id__tasks__task_id__checkpoints__checkpoint_id__values_get: {
+        parameters: {
+            query?: {
+                /** @description For a mapped task */
+                map_index?: number;
+            };
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+                task_id: string;
+                checkpoint_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The value */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description The part that `Range` asks for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description `If-None-Match` names the present value */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `Range` begins after the end */
+            416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
     list_workflows_workflows_get: {
         parameters: {
             query?: never;
@@ -3337,7 +5376,41 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": string;
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    compare_runs_workflow_status_compare_get: {
+        parameters: {
+            query: {
+                /** @description `<dag_id>/<dag_run_id>` */
+                left: string;
+                /** @description `<dag_id>/<dag_run_id>` */
+                right: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Comparison"];
                 };
             };
             /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
@@ -3361,6 +5434,7 @@ export interface operations {
                 agent?: string | null;
                 error_category?: ("rate_limit" | "timeout" | "context_length" | "server" | "auth" | "quota" | "bad_request" | "content_filter" | "invalid_output" | "budget" | "tool" | "input" | "cancelled" | "internal") | null;
                 error_agent?: string | null;
+                forked_from?: string | null;
                 limit?: number;
                 cursor?: string | null;
             };
@@ -3412,7 +5486,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": string;
+                    "text/event-stream": unknown;
                 };
             };
             /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
@@ -3771,6 +5845,277 @@ export interface operations {
             };
         };
     };
+    get_item_output_workflow_status__dag_id___dag_run_id__items__task_id___index__output_get: {
+        parameters: {
+            query?: {
+                map_index?: number;
+            };
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+                task_id: string;
+                index: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The value */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description The part that `Range` asks for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description `If-None-Match` names the present value */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `Range` begins after the end */
+            416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_trace_workflow_status__dag_id___dag_run_id__traces__trace_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+                /** @description The `id` of an agent in the snapshot or in `…/agents` */
+                trace_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TraceOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_trace_input_workflow_status__dag_id___dag_run_id__traces__trace_id__input_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+                /** @description The `id` of an agent in the snapshot or in `…/agents` */
+                trace_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The value */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description The part that `Range` asks for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description `If-None-Match` names the present value */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not available yet; ask again after `Retry-After` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not kept, or not any more; `detail` says why */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `Range` begins after the end */
+            416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_trace_output_workflow_status__dag_id___dag_run_id__traces__trace_id__output_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+                /** @description The `id` of an agent in the snapshot or in `…/agents` */
+                trace_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The value */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description The part that `Range` asks for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description `If-None-Match` names the present value */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not available yet; ask again after `Retry-After` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not kept, or not any more; `detail` says why */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `Range` begins after the end */
+            416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    list_tool_calls_workflow_status__dag_id___dag_run_id__tool_calls_get: {
+        parameters: {
+            query?: {
+                state?: ("begun" | "success" | "failed") | null;
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path: {
+                dag_id: string;
+                dag_run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ToolCallList"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
     workflow_metrics_monitoring_workflow_metrics_get: {
         parameters: {
             query?: {
@@ -3975,6 +6320,38 @@ export interface operations {
             };
         };
     };
+    get_remote_image_images_remote_get: {
+        parameters: {
+            query: {
+                url: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/png": unknown;
+                    "image/jpeg": unknown;
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
     get_image_images__image_id__get: {
         parameters: {
             query?: never;
@@ -4055,6 +6432,132 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PreferencesOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    list_limits_limits_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LimitList"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    my_limits_limits_mine_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LimitList"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    put_limit_limits__limit_id__put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A name of your choice: letters, digits and `. _ : @ -` */
+                limit_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LimitBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LimitOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    delete_limit_limits__limit_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A name of your choice: letters, digits and `. _ : @ -` */
+                limit_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LimitOut"];
                 };
             };
             /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
@@ -4351,6 +6854,149 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["TemplateOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    list_questions_questions_get: {
+        parameters: {
+            query?: {
+                state?: ("open" | "answered" | "closed") | null;
+                mine?: boolean;
+                dag_id?: string | null;
+                dag_run_id?: string | null;
+                /** @description Seconds since it was asked */
+                older_than?: number | null;
+                order?: "oldest" | "newest";
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuestionList"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_question_questions__question_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                question_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuestionOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    answer_question_questions__question_id__answer_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body always return the same run. */
+                "idempotency-key"?: string | null;
+            };
+            path: {
+                question_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AnswerBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuestionOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    assign_question_questions__question_id__assign_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                question_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AssignBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuestionOut"];
                 };
             };
             /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */

@@ -18,9 +18,21 @@ export interface BatchCounts {
   succeeded: number;
   failed: number;
   running: number;
+  /** Items that wait for people; older events don't say. */
+  waiting?: number;
 }
 
 export type AgentUpdate = AgentOut & { batch?: BatchCounts };
+
+/** What a graph has written to its stream writer. */
+export interface Custom {
+  task_id: string;
+  map_index?: number;
+  try_number: number;
+  agent: string;
+  node: string | null;
+  data: unknown;
+}
 
 /** A piece of an agent's output. Only the text of a call's highest attempt counts. */
 export interface Token {
@@ -41,7 +53,20 @@ export type RunEvent = { seq: number | null } & (
   | { type: "agent_update"; data: AgentUpdate }
   | { type: "token"; data: Token }
   | { type: "error"; data: ErrorOut }
+  | { type: "question"; data: { question_id: string } }
+  | { type: "answer"; data: { question_id: string } }
+  | { type: "custom"; data: Custom }
   | { type: "end"; data: { state: string } }
 );
 
-export const EVENT_TYPES = ["workflow_update", "task_update", "agent_update", "token", "error", "end"] as const;
+export const EVENT_TYPES = [
+  "workflow_update",
+  "task_update",
+  "agent_update",
+  "token",
+  "error",
+  "question",
+  "answer",
+  "custom",
+  "end",
+] as const;

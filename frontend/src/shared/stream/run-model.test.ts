@@ -25,6 +25,7 @@ function task(state: string | null, change: Partial<TaskOut> = {}): Told {
 
 function agent(state: string, change: Partial<AgentUpdate> = {}): Told {
   const data = {
+    id: "0b6a2a1e-3f3c-4d5e-8f60-718293a4b5c6",
     task_id: "look",
     map_index: -1,
     try_number: 1,
@@ -199,8 +200,24 @@ describe("a run", () => {
       tasks: [data[1]],
       agents: [data[2], data[3]],
       errors: [second, first],
+      questions: [],
       last_event_id: model.seq,
     } as unknown as SnapshotOut;
     expect(fromSnapshot(snapshot)).toEqual(model);
+  });
+
+  it("keeps what the graph has written last", () => {
+    const wrote = (node: string | null, data: unknown) => {
+      const place = { task_id: "look", map_index: -1, try_number: 1, agent: "vision" };
+      return { type: "custom" as const, data: { ...place, node, data } };
+    };
+    const model = after(wrote("read", { progress: 0.5 }), wrote(null, "done"));
+    const [task] = model.tasks.values();
+    expect(task?.agents[0]?.written).toEqual({ node: null, data: "done" });
+  });
+
+  it("counts what is asked and answered", () => {
+    const asked = { type: "question" as const, data: { question_id: "a" } };
+    expect(after(asked, asked, { ...asked, type: "answer" }).asked).toBe(3);
   });
 });

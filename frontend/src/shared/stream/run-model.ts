@@ -42,6 +42,8 @@ export interface AgentRun {
   used: Used;
   nodes: NodeRun[];
   calls: Call[];
+  /** What the graph has written last to its stream writer. */
+  written: { node: string | null; data: unknown } | null;
 }
 
 /** A try of a task. */
@@ -77,6 +79,8 @@ export interface RunModel {
   /** Oldest first. */
   errors: readonly ErrorOut[];
   result: unknown;
+  /** How often a question was asked or answered: what they are is read when it changes. */
+  asked: number;
   /** The state in which the run ended. */
   ended: string | null;
 }
@@ -97,6 +101,7 @@ export const EMPTY: RunModel = {
   tasks: new Map(),
   errors: [],
   result: undefined,
+  asked: 0,
   ended: null,
 };
 
@@ -111,6 +116,7 @@ export function fromSnapshot(snapshot: SnapshotOut): RunModel {
     ...snapshot.tasks.map((data): RunEvent => ({ seq: null, type: "task_update", data })),
     ...snapshot.agents.map((data): RunEvent => ({ seq: null, type: "agent_update", data })),
     ...snapshot.errors.toReversed().map((data): RunEvent => ({ seq: null, type: "error", data })),
+    ...snapshot.questions.map((data): RunEvent => ({ seq: null, type: "question", data })),
   ];
   return { ...applyEvents(EMPTY, events), seq: snapshot.last_event_id };
 }
@@ -182,9 +188,16 @@ class Draft {
       case "token":
         this.token(event.data);
         break;
+      case "custom":
+        this.agent(event.data).written = { node: event.data.node, data: event.data.data };
+        break;
       case "error":
         this.errors ??= [...this.model.errors];
         this.errors.push(event.data);
+        break;
+      case "question":
+      case "answer":
+        this.model.asked += 1;
         break;
       case "end":
         this.model.state = this.model.ended = event.data.state;
@@ -204,6 +217,10 @@ class Draft {
       agent.fallbacks = data.fallbacks;
       agent.notice = data.notice;
       agent.batch = data.batch ?? agent.batch;
+      if (data.state === "awaiting_input") {
+        // A node that asks doesn't end, and doesn't run either.
+        agent.nodes = agent.nodes.map((node) => (node.state === "running" ? { ...node, state: data.state } : node));
+      }
       // While an agent runs, its usage is the sum of its nodes' usage.
       if (data.state !== "running" || data.batch) agent.used = used;
       return;
@@ -268,6 +285,7 @@ class Draft {
           used: NOTHING,
           nodes: [],
           calls: [],
+          written: null,
         };
     this.own.add(agent);
     if (index < 0) task.agents.push(agent);

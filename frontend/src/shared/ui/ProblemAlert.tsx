@@ -1,6 +1,7 @@
 import { Alert, Button, List, Text } from "@mantine/core";
 import { IconAlertCircle, IconRefresh } from "@tabler/icons-react";
 import { asProblem } from "../api/problem";
+import { duration } from "../format/times";
 
 interface Props {
   error: unknown;
@@ -28,7 +29,7 @@ export function ProblemAlert({ error, onRetry, without }: Props) {
       )}
       {problem.retryAfter !== null ? (
         <Text size="sm" c="dimmed" mt={4}>
-          Try again in {Math.ceil(problem.retryAfter)} s.
+          Try again in {problem.retryAfter < 120 ? `${Math.ceil(problem.retryAfter)} s` : duration(problem.retryAfter)}.
         </Text>
       ) : null}
       {onRetry ? (

@@ -4,7 +4,7 @@ import type { Truncated } from "@/shared/api/schema";
 import { bytes } from "@/shared/format/amounts";
 
 /** The beginning of a large value, its size, and links to all of it. */
-export function TruncatedValue({ value, name }: { value: Truncated; name: "input" | "result" }) {
+export function TruncatedValue({ value, name }: { value: Truncated; name: "input" | "result" | "state" }) {
   return (
     <>
       <Group justify="space-between" mb="sm">

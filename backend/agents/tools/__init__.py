@@ -1,0 +1,1 @@
+"""Tools of built-in agents: what they may call, who approves it, and how no call is repeated unknowingly."""

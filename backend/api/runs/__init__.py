@@ -1,0 +1,1 @@
+"""What a run leaves behind, in parts: values, traces, questions."""

@@ -1,0 +1,1 @@
+"""What agents ask people: questions, answers, and the terms on which they are given."""

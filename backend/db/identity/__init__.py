@@ -1,0 +1,1 @@
+"""What is stored about sessions, sign-ins and service tokens."""

@@ -1,0 +1,1 @@
+"""Limits that an operator sets, and what is used of them."""

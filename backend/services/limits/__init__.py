@@ -1,0 +1,1 @@
+"""Limits that an operator sets: who changes them, and where they are checked."""

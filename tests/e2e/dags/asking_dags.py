@@ -1,0 +1,33 @@
+"""Graphs that ask people, in a worker and in the triggerer."""
+
+from airflow.sdk import DAG
+
+from visual_ai_operators import LangGraphOperator, MultiAgentOperator
+
+HERE = "tests.kit.graphs.asking"
+
+for name, deferrable in (("worker", False), ("triggerer", True)):
+    with DAG(f"asking_in_{name}", schedule=None):
+        LangGraphOperator(
+            task_id="ask",
+            graph=HERE + ":{{ dag_run.conf.graph }}",
+            deferrable=deferrable,
+        )
+
+with DAG("asking_team", schedule=None):
+    MultiAgentOperator(
+        task_id="team",
+        agents=[
+            {"name": "asker", "graph": f"{HERE}:editing", "input_data": {"topic": "boats"}},
+            {"name": "reader", "type": "text", "input_data": {"text": "Two ships lay at anchor."}},
+        ],
+        synthesis=False,
+    )
+
+with DAG("asking_in_vain", schedule=None):
+    LangGraphOperator(
+        task_id="ask",
+        graph=f"{HERE}:editing",
+        input_data={"topic": "boats"},
+        questions={"timeout": 3, "on_timeout": "default", "default": "Nobody's draft."},
+    )

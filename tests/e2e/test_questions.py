@@ -1,0 +1,143 @@
+"""Runs that wait for people: parked by Airflow, answered through the API or in Airflow, and resumed."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.processes.stack import RunningStack, wait_for_dag, wait_until
+from tests.kit.runs import check_order, events, follow, of_type, snapshot, trigger
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+MODES = ("asking_in_worker", "asking_in_triggerer")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dags(airflow: httpx.Client, backend: httpx.Client) -> None:
+    last = "asking_team"
+    wait_for_dag(airflow, last)
+    wait_until(lambda: backend.get(f"/workflows/{last}").is_success, timeout=30, what=f"{last} in the backend")
+
+
+def questions(backend: httpx.Client, run: dict[str, Any], count: int = 1, **query: Any) -> list[dict[str, Any]]:
+    """The run's open questions, as soon as there are so many and Airflow has parked the task."""
+
+    def found() -> list[dict[str, Any]] | None:
+        answer = backend.get("/questions", params={"dag_run_id": run["dag_run_id"], **query}).raise_for_status()
+        listed: list[dict[str, Any]] = answer.json()["questions"]
+        return listed if len(listed) == count else None
+
+    return wait_until(found, timeout=60, poll=0.2, what=f"{count} questions of {run['dag_run_id']}")
+
+
+def answer(backend: httpx.Client, question: dict[str, Any], **body: Any) -> httpx.Response:
+    return backend.post(f"/questions/{question['question_id']}/answer", json=body)
+
+
+def waits(backend: httpx.Client, run: dict[str, Any]) -> None:
+    wait_until(lambda: snapshot(backend, run)["state"] == "awaiting_input", timeout=30, poll=0.2, what="awaiting_input")
+
+
+@pytest.mark.parametrize("dag_id", MODES)
+def test_a_graph_asks_twice_and_holds_nothing_meanwhile(
+    airflow: httpx.Client, backend: httpx.Client, dag_id: str
+) -> None:
+    run = trigger(backend, dag_id, {"graph": "looping", "age": 0})
+    (first,) = questions(backend, run)
+    assert (first["subject"], first["kind"], first["node"], first["agent"]) == (
+        "What is your age?", "question", "collect", "looping",
+    )  # fmt: skip
+    waits(backend, run)
+    pool = airflow.get("/api/v2/pools/default_pool").json()
+    assert pool["occupied_slots"] == pool["running_slots"] == pool["deferred_slots"] == 0
+    taken = answer(backend, first, answer=42)
+    assert (taken.status_code, taken.json()["state"]) == (200, "answered")
+    late = answer(backend, first, answer=43)
+    assert late.status_code == 409
+    assert "has answered this question at" in late.json()["detail"]
+    (second,) = questions(backend, run)
+    assert second["subject"] == "And your name?"
+    assert answer(backend, second, answer="Nora").is_success
+    found = follow(backend, run)
+    check_order(found)
+    assert [one["subject"] for one in of_type(found, "question")] == ["What is your age?", "And your name?"]
+    assert [one["by"] for one in of_type(found, "answer")] == ["airflow", "airflow"]
+    now = snapshot(backend, run)
+    assert now["state"] == "success", now["errors"]
+    assert now["result"]["output"] == {"age": 42, "name": "Nora"}
+    assert [task["try_number"] for task in now["tasks"]] == [1]
+
+
+@pytest.mark.parametrize(("option", "ran"), [("Approve", True), ("Reject", False)])
+def test_an_approval_is_given_in_airflow(
+    airflow: httpx.Client, backend: httpx.Client, openai_server: OpenAIServer, option: str, ran: bool
+) -> None:
+    openai_server.script(tool_calls=[{"name": "send_email", "arguments": {"to": "ann@example.org", "body": "Hi"}}])
+    given = {"graph": "middleware", "messages": [{"role": "user", "content": "Write to Ann."}]}
+    run = trigger(backend, "asking_in_worker", given)
+    (question,) = questions(backend, run)
+    waits(backend, run)
+    place = f"/api/v2/dags/asking_in_worker/dagRuns/{run['dag_run_id']}"
+    (asked,) = airflow.get(f"{place}/hitlDetails").raise_for_status().json()["hitl_details"]
+    assert asked["subject"] == "An agent waits for an answer"
+    response = airflow.patch(f"{place}/taskInstances/ask/-1/hitlDetails", json={"chosen_options": [option]})
+    response.raise_for_status()
+    follow(backend, run)
+    now = snapshot(backend, run)
+    assert now["state"] == "success", now["errors"]
+    (told,) = [one["content"] for one in now["result"]["output"]["messages"] if one["type"] == "tool"]
+    assert told.startswith("Sent to ann") == ran
+    given_back = backend.get(f"/questions/{question['question_id']}").json()
+    assert (given_back["answered_via"], given_back["decision"]) == ("airflow", option.lower())
+    assert answer(backend, question, decision="approve").status_code == 409
+
+
+def test_in_airflow_nobody_gives_an_answer_that_needs_words(airflow: httpx.Client, backend: httpx.Client) -> None:
+    run = trigger(backend, "asking_in_worker", {"graph": "editing", "topic": "boats"})
+    (question,) = questions(backend, run)
+    waits(backend, run)
+    path = f"/api/v2/dags/asking_in_worker/dagRuns/{run['dag_run_id']}/taskInstances/ask"
+    airflow.patch(f"{path}/-1/hitlDetails", json={"chosen_options": ["Approve"]}).raise_for_status()
+    wait_until(
+        lambda: airflow.get(f"{path}/-1/hitlDetails").json()["responded_at"] is None,
+        timeout=60,
+        what="the next request",
+    )
+    assert answer(backend, question, answer="Edited.").is_success
+    follow(backend, run)
+    assert snapshot(backend, run)["result"]["output"]["draft"] == "Edited."
+
+
+def test_in_a_team_one_waits_and_the_others_go_on(backend: httpx.Client) -> None:
+    run = trigger(backend, "asking_team", {"query": "What is there?"})
+    (question,) = questions(backend, run)
+    states = {row["agent"]: row["state"] for row in snapshot(backend, run)["agents"] if row["node"] is None}
+    assert states == {"asker": "awaiting_input", "reader": "success"}
+    waits(backend, run)
+    told = next(event for event in events(backend, run["stream_url"]) if event.type == "question")
+    assert told.data["question_id"] == question["question_id"], "who comes later sees what is open"
+    assert answer(backend, question, answer="Edited.").is_success
+    follow(backend, run)
+    assert snapshot(backend, run)["result"]["results"]["asker"]["draft"] == "Edited."
+
+
+def test_nobody_answers_in_time(backend: httpx.Client) -> None:
+    run = trigger(backend, "asking_in_vain", {})
+    follow(backend, run)
+    assert snapshot(backend, run)["result"]["output"]["draft"] == "Nobody's draft."
+    (question,) = questions(backend, run, state="answered")
+    assert (question["answered_by"], question["answered_via"]) == (None, "timeout")
+
+
+def test_an_answer_while_airflow_is_away_is_not_lost(stack: RunningStack, backend: httpx.Client) -> None:
+    from tests.kit.processes.stack_processes import program_stopped
+
+    run = trigger(backend, "asking_in_worker", {"graph": "editing", "topic": "boats"})
+    (question,) = questions(backend, run)
+    waits(backend, run)
+    with program_stopped(stack, "api-server"):
+        assert answer(backend, question, answer="Edited.").is_success
+    follow(backend, run)
+    assert snapshot(backend, run)["result"]["output"]["draft"] == "Edited."

@@ -1,0 +1,316 @@
+"""Who may do what: each operation of the OpenAPI document, for each kind of caller.
+
+A new operation needs a row, and an example of a request that is valid, so that nothing but the caller decides.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from sqlalchemy import Engine, text
+
+from backend.api.main import create_app
+from tests.kit.airflow import PASSWORD, SECRET, FakeAirflow, User
+from tests.kit.application import PRODUCTION, application, client_of, make_settings, sign_in
+from tests.kit.pictures import encode, photo
+from tests.kit.recorded_runs import RecordedRun
+
+DAG, OTHER_DAG, RUN, DONE = "a", "b", "running", "done"
+PARAMS: dict[str, Any] = {"query": {"value": "x", "description": None, "schema": {"type": "string"}}}
+EVERYTHING = ["DAG Runs", "DAG Code", "Task Instances", "Task Logs", "XComs"]
+
+CALLERS = {
+    "nobody": "without a token",
+    "forged": "with a token that we didn't issue",
+    "local": "without a token, from this machine, in development",
+    "victor": "a Viewer",
+    "ulla": "a User; the runs, template, picture and token are hers",
+    "felix": "a FlowUser with nothing of his own",
+    "stella": "a custom role with all rights on the DAG",
+    "bert": "a custom role with all rights on another DAG",
+    "otto": "an Op",
+    "anna": "an Admin",
+    "reader": "ulla's service token with the scope read",
+    "starter": "anna's service token with the scope trigger",
+}
+
+USERS = ("victor", "ulla", "felix", "stella", "bert", "otto", "anna")
+
+# One character for each caller, in the order above: `+` permitted, `1` 401, `3` 403, `4` hidden: 404. Lists and batches
+# are permitted to whoever may ask; `test_custom_roles.py` tests what is in them.
+MATRIX = """
+GET /audit                                                                 111333333+33
+GET /auth/airflow                                                          ++++++++++++
+POST /auth/airflow                                                         ++++++++++++
+POST /auth/logout                                                          ++++++++++++
+POST /auth/token                                                           ++++++++++++
+GET /healthz                                                               ++++++++++++
+POST /images                                                               1113++++++3+
+GET /images/remote                                                         111++++++++3
+GET /images/samples/{name}                                                 111+++++++++
+GET /images/{image_id}                                                     111++444+++3
+GET /limits                                                                11133333++33
+GET /limits/mine                                                           111++++++++3
+DELETE /limits/{limit_id}                                                  111333333+33
+PUT /limits/{limit_id}                                                     111333333+33
+GET /metrics                                                               11+33333++33
+GET /monitoring/agent-performance                                          11+++++++++3
+GET /monitoring/error-distribution                                         11+++++++++3
+GET /monitoring/system-health                                              11+++++++++3
+GET /monitoring/workflow-metrics                                           11+++++++++3
+GET /notifications                                                         11133333++33
+POST /notifications/{notification_id}/resend                               11133333++33
+GET /questions                                                             11+++++++++3
+GET /questions/{question_id}                                               11+++4+4+++3
+POST /questions/{question_id}/answer                                       1113+4+4++33
+POST /questions/{question_id}/assign                                       1113+4+4++33
+GET /readyz                                                                ++++++++++++
+GET /templates                                                             11+++++++++3
+POST /templates                                                            1113+++4++33
+GET /templates/schema                                                      11+++++++++3
+GET /templates/{name}                                                      11+++++4+++3
+POST /templates/{name}/retire                                              1113+334++33
+GET /templates/{name}/versions                                             11+++++4+++3
+POST /templates/{name}/versions                                            1113+334++33
+GET /templates/{name}/versions/{version}                                   11+++++4+++3
+POST /templates/{name}/versions/{version}/activate                         1113+334++33
+GET /tokens                                                                111+++++++33
+POST /tokens                                                               111+++++++33
+DELETE /tokens/{token_id}                                                  1114+4444+33
+GET /users/me                                                              111+++++++++
+GET /users/me/preferences                                                  111+++++++33
+PUT /users/me/preferences                                                  111+++++++33
+POST /users/me/sign-out                                                    111+++++++33
+POST /users/{user_id}/sign-out                                             111333333+33
+GET /workflow-status                                                       11+++++++++3
+GET /workflow-status/compare                                               11+++4+4+++3
+GET /workflow-status/stream/{dag_id}/{dag_run_id}                          11+++4+4+++3
+GET /workflow-status/streams                                               11+++++++++3
+GET /workflow-status/{dag_id}/{dag_run_id}                                 11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/agents                          11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/errors                          11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/input                           11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/items/{task_id}                 11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/items/{task_id}/{index}/output  11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/result                          11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/tasks                           11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/tasks/{task_id}/logs            11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/tool-calls                      11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/traces/{trace_id}               11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/traces/{trace_id}/input         11+++4+4+++3
+GET /workflow-status/{dag_id}/{dag_run_id}/traces/{trace_id}/output        11+++4+4+++3
+GET /workflows                                                             11+++++++++3
+POST /workflows/trigger                                                    1113+++4++3+
+POST /workflows/trigger/batch                                              1113++++++3+
+GET /workflows/{dag_id}                                                    11+++++4+++3
+POST /workflows/{dag_id}/runs/{dag_run_id}/cancel                          1113+4+4++33
+POST /workflows/{dag_id}/runs/{dag_run_id}/fork                            1113+4+4++34
+POST /workflows/{dag_id}/runs/{dag_run_id}/retry                           1113+4+4++33
+GET /workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/checkpoints      11+++4+4+++3
+GET /workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/checkpoints/{checkpoint_id} 11+++4+4+++3
+GET /workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/checkpoints/{checkpoint_id}/values 11+++4+4+++3
+POST /workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/fork            1113+4+4++34
+"""
+
+
+def rules() -> dict[tuple[str, str], str]:
+    """The characters of each operation."""
+    found = {}
+    for line in filter(str.strip, MATRIX.splitlines()):
+        method, path, outcomes = line.split()
+        assert len(outcomes) == len(CALLERS), line
+        found[method, path] = outcomes
+    return found
+
+
+@dataclass(frozen=True)
+class World:
+    """Two backends, in production and in development, and one of everything that operations are about."""
+
+    production: httpx.AsyncClient
+    development: httpx.AsyncClient
+    tokens: dict[str, str]
+    ids: Mapping[str, str]
+
+    async def headers(self, caller: str) -> Mapping[str, str]:
+        """The headers of a caller's requests."""
+        if caller in ("nobody", "local"):
+            return {}
+        if caller not in self.tokens:
+            self.tokens[caller] = (await sign_in(self.production, caller))["Authorization"]
+        return {"Authorization": self.tokens[caller]}
+
+    async def ask(self, caller: str, method: str, path: str) -> httpx.Response:
+        """The response to a valid request."""
+        http = self.development if caller == "local" else self.production
+        address = path.replace("/samples/{name}", "/samples/invoice")
+        for name, value in self.ids.items():
+            address = address.replace(f"{{{name}}}", value)
+        request = EXAMPLES.get((method, path), {})
+        if (method, path) == ("POST", "/auth/airflow"):
+            claims = {"sub": "ulla", "exp": 4e9}
+            request = {"json": {"airflow_token": jwt.encode(claims, SECRET, algorithm="HS256")}}
+        if method == "POST" and path.endswith(("/cancel", "/retry")):
+            address = address.replace(DONE, RUN)
+        response = await http.request(method, address, headers=await self.headers(caller), **request)
+        http.cookies.clear()
+        if path.endswith(("/logout", "/sign-out")) and response.is_success and caller in USERS:
+            del self.tokens[caller]
+        return response
+
+
+TEMPLATE = {"dag_id": DAG, "input_data": {"query": "x"}}
+EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/auth/token"): {"json": {"username": "victor", "password": PASSWORD}},
+    ("PUT", "/limits/{limit_id}"): {"json": {"subject": "user:ulla", "kind": "batch_size", "limit": 50}},
+    ("POST", "/questions/{question_id}/answer"): {"json": {"answer": "yes"}},
+    ("POST", "/questions/{question_id}/assign"): {"json": {"assignees": ["ulla"]}},
+    ("POST", "/tokens"): {"json": {"name": "mine", "scopes": ["read"]}},
+    ("POST", "/workflows/trigger"): {"json": {"dag_id": DAG, "input_data": {"query": "x"}}},
+    ("POST", "/workflows/trigger/batch"): {"json": {"dag_id": DAG, "inputs": [{"query": "x"}]}},
+    ("POST", "/workflows/{dag_id}/runs/{dag_run_id}/fork"): {"json": {"task_id": "work"}},
+    ("POST", "/workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/fork"): {"json": {}},
+    ("GET", "/workflow-status/compare"): {"params": {"left": f"{DAG}/{DONE}", "right": f"{DAG}/{DONE}"}},
+    ("GET", "/workflow-status/streams"): {"params": {"run": f"{DAG}/{DONE}"}},
+    ("PUT", "/users/me/preferences"): {"json": {"default_model": None}},
+    ("POST", "/templates"): {"json": {"name": "another", "definition": TEMPLATE}},
+    ("POST", "/templates/{name}/versions"): {"json": {"definition": TEMPLATE}},
+    ("POST", "/images"): {"files": {"file": ("a.png", encode(photo(8, 8)), "image/png")}},
+    ("GET", "/images/remote"): {"params": {"url": "http://127.0.0.1:1/a.png"}},
+}
+NAMES = {"dag_id": DAG, "dag_run_id": DONE, "task_id": "work", "index": "0", "name": "of-ulla", "version": "1",
+         "user_id": "nora", "limit_id": "a-limit", "checkpoint_id": "1f0"}  # fmt: skip
+
+
+def custom(dag_id: str) -> list[tuple[str, str]]:
+    """The permissions of a role with all rights on one DAG."""
+    runs = [(action, "DAG Runs") for action in ("can_read", "can_edit", "can_create")]
+    return [("can_read", f"DAG:{dag_id}"), ("can_edit", f"DAG:{dag_id}"), *runs]
+
+
+@pytest.fixture
+async def world(database_url: str, engine: Engine, worker: Engine, no_reconciler: None) -> AsyncIterator[World]:
+    airflow = FakeAirflow()
+    airflow.roles |= {
+        "Of a": custom(DAG),
+        "Of b": custom(OTHER_DAG),
+        "FlowUser": [("can_read", "DAGs"), ("can_edit", "DAGs"), ("can_create", "DAG Runs"), ("can_read", "Website")],
+    }
+    for name, role in (("felix", "FlowUser"), ("stella", "Of a"), ("bert", "Of b")):
+        airflow.users[name] = User(PASSWORD, [role])
+    for dag_id in (DAG, OTHER_DAG):
+        airflow.add_dag(dag_id, params=PARAMS)
+    airflow.add_run(DAG, RUN, tasks={"work": "running"})
+    airflow.add_run(DAG, DONE, "success", tasks={"work": "success"})
+    airflow.set_log(DAG, DONE, "work", [{"event": "hello"}])
+    RecordedRun(engine, DAG, RUN).is_now("running")
+    run = RecordedRun(engine, DAG, DONE)
+    run.is_now("running")
+    run.agent("work", "vision", "running")
+    run.agent("work", "vision", "success")
+    run.returns({"answer": 42}, "work")
+    run.is_now("success")
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO visual_ai.batch_items
+                    (execution_id, task_id, map_index, item_index, state, try_number, output)
+                VALUES (CAST(:id AS uuid), 'work', -1, 0, 'success', 1, '1')"""),
+            {"id": run.id},
+        )
+        connection.execute(text("UPDATE visual_ai.agent_traces SET input = '\"in\"', output = '\"out\"'"))
+        trace_id = connection.execute(text("SELECT id::text FROM visual_ai.agent_traces")).scalar_one()
+        notification_id = connection.execute(
+            text("""
+                INSERT INTO visual_ai.notifications
+                    (user_id, target, execution_id, event, cause, payload, occurred_at, state, finished_at)
+                VALUES ('ulla', 'gone', CAST(:id AS uuid), 'run_failed', 'x', '{}', now(), 'dead', now())
+                RETURNING id::text"""),
+            {"id": run.id},
+        ).scalar_one()
+    with worker.begin() as connection:
+        question_id = connection.execute(
+            text("""
+                INSERT INTO visual_ai.questions
+                    (execution_id, task_id, try_number, agent, thread_id, pause, kind, subject)
+                SELECT id, 'work', 1, 'asker', 'thread', 'pause', 'question', 'Really?'
+                FROM visual_ai.workflow_executions WHERE dag_run_id = :run RETURNING id::text"""),
+            {"run": RUN},
+        ).scalar_one()
+        thread = {"id": run.id, "thread": f"{DAG}/{DONE}/work/-1"}
+        connection.execute(
+            text("""
+                INSERT INTO visual_ai.workflow_threads (thread_id, execution_id, try_number, agents, input_hash)
+                VALUES (:thread, CAST(:id AS uuid), 1, ARRAY[:thread], '')"""),
+            thread,
+        )
+        connection.execute(
+            text("""
+                INSERT INTO visual_ai.checkpoints (thread_id, checkpoint_id, checkpoint, metadata)
+                VALUES (:thread, '1f0', '{"ts": "2026-01-01T00:00:00Z", "channel_values": {}}', '{}')"""),
+            thread,
+        )
+    async with AsyncExitStack() as stack:
+        clients = []
+        for changes in (PRODUCTION, PRODUCTION | {"environment": "development"}):
+            app = await stack.enter_async_context(application(database_url, airflow, **changes))
+            clients.append(await stack.enter_async_context(client_of(app)))
+        production, development = clients
+        ulla, anna = await sign_in(production, "ulla"), await sign_in(production, "anna")
+        made = []
+        for headers, scope in ((ulla, "read"), (anna, "trigger"), (ulla, "read")):
+            body = {"name": scope, "scopes": [scope]}
+            made.append((await production.post("/tokens", json=body, headers=headers)).json())
+        limit = {"subject": "user:felix", "kind": "batch_size", "limit": 50}
+        assert (await production.put("/limits/a-limit", json=limit, headers=anna)).is_success
+        template = {"name": "of-ulla", "definition": TEMPLATE}
+        assert (await production.post("/templates", json=template, headers=ulla)).status_code == 201
+        picture = await production.post("/images", headers=ulla, **EXAMPLES["POST", "/images"])
+        ids = NAMES | {
+            "trace_id": trace_id, "notification_id": notification_id, "token_id": made[2]["id"],
+            "image_id": picture.json()["image_id"], "question_id": question_id,
+        }  # fmt: skip
+        given = {"reader": made[0]["token"], "starter": made[1]["token"], "forged": "forged"}
+        tokens = {caller: f"Bearer {token}" for caller, token in given.items()}
+        yield World(production, development, tokens, ids)
+
+
+def operations() -> list[tuple[str, str]]:
+    """The operations of the OpenAPI document."""
+    document = create_app(make_settings("postgresql+psycopg://nowhere/x")).openapi()
+    found = [(method.upper(), path) for path, methods in document["paths"].items() for method in methods]
+    return sorted(found, key=lambda one: (one[1], one[0]))
+
+
+def test_each_operation_has_a_rule() -> None:
+    assert sorted(rules()) == sorted(operations()), "add a row to MATRIX, and a request to EXAMPLES if it needs a body"
+
+
+async def test_who_may_do_what(world: World) -> None:
+    found, expected = [], []
+    for method, path in operations():
+        outcomes = ""
+        for caller in CALLERS:
+            response = await world.ask(caller, method, path)
+            outcomes += outcome_of(response, f"{caller}: {method} {path}")
+        found.append(f"{method} {path} {outcomes}")
+        expected.append(f"{method} {path} {rules().get((method, path))}")
+    assert found == expected
+
+
+def outcome_of(response: httpx.Response, about: str) -> str:
+    status = response.status_code
+    if status in (401, 403, 404):
+        assert response.headers["content-type"] == "application/problem+json", about
+        assert ("www-authenticate" in response.headers) == (status == 401), about
+        return str(status)[-1]
+    if status == 422 and "that you may see" in response.json()["detail"]:
+        return "4"
+    # 409: what a caller before has done. 422: an address of a picture that may not be fetched, whoever asks.
+    fine = status < 400 or status == 409 or (status == 422 and response.json()["detail"].startswith("?url"))
+    assert fine, f"{about}: {status} {response.text}"
+    return "+"
