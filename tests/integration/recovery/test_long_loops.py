@@ -29,6 +29,10 @@ def fresh() -> Iterator[None]:
     get_settings.cache_clear()
 
 
+async def execute(database: Database, statement: str) -> None:
+    await database.run(lambda connection: connection.execute(text(statement)))
+
+
 async def run(make_runner: MakeRunner, graph: str, try_number: int, durability: Durability | None = "async") -> Any:
     given = {"rounds": ROUNDS, "messages": []}
     async with make_runner(try_number, durability=durability) as runner:
@@ -66,8 +70,7 @@ async def test_a_step_that_is_kept_without_its_checkpoint_is_not_the_last(
     await run(make_runner, graph, 1)
     later = f"SELECT checkpoint_id FROM visual_ai.checkpoints WHERE (metadata ->> 'step')::int >= {FAILS}"
     for table in ("checkpoint_writes", "checkpoints"):
-        forget = text(f"DELETE FROM visual_ai.{table} WHERE checkpoint_id IN ({later})")
-        await database.run(lambda connection, query=forget: connection.execute(query))
+        await execute(database, f"DELETE FROM visual_ai.{table} WHERE checkpoint_id IN ({later})")
     loops.steps.clear()
     result = await run(make_runner, graph, 2)
     assert len(result["output"]["messages"]) == ROUNDS
@@ -79,7 +82,7 @@ async def finish(database: Database, days: int) -> None:
         "UPDATE visual_ai.workflow_executions SET state = 'failed',"
         f" finished_at = clock_timestamp() - interval '{days} days'"
     )
-    await database.run(lambda connection: connection.execute(text(ended)))
+    await execute(database, ended)
 
 
 @pytest.mark.parametrize(("graph", "left"), [("whole", 1), ("deltas", FAILS)])
