@@ -30,7 +30,7 @@ export function ComparePage() {
               title="Two runs are needed"
               action={<ButtonLink to="/runs">Go to runs</ButtonLink>}
             >
-              Open a run that was forked, and choose Compare there.
+              Choose two in the list of runs, or open one that was forked and choose Compare there.
             </EmptyState>
           </Paper>
         ) : null}

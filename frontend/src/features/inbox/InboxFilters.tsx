@@ -24,6 +24,7 @@ export function InboxFilters({ filters, onChange }: Props) {
           { value: "open", label: "All open" },
           { value: "mine", label: "For me" },
           { value: "answered", label: "Answered" },
+          { value: "closed", label: "Closed" },
         ]}
         value={filters.show ?? "open"}
         onChange={(show) => change({ show })}

@@ -100,4 +100,5 @@ const EMPTY = {
     text: "Questions that name you appear here. All open has those of your runs too.",
   },
   answered: { title: "Nothing has been answered yet", text: "Questions and their answers stay here." },
+  closed: { title: "No question was closed", text: "A question that nobody answered before its run ended is here." },
 };

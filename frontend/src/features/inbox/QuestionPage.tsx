@@ -28,7 +28,7 @@ export function QuestionPage() {
   // By their place in time: an answered question leaves the list, and its neighbours are still its neighbours.
   const isAfter = (one: QuestionOut) => question !== undefined && placeOf(one) > placeOf(question);
   const isBefore = (one: QuestionOut) => question !== undefined && placeOf(one) < placeOf(question);
-  const newestFirst = search.show === "answered";
+  const newestFirst = filtersOf(search).state !== "open";
   const next = others.find(newestFirst ? isBefore : isAfter)?.question_id;
   const previous = others.findLast(newestFirst ? isAfter : isBefore)?.question_id;
   const known = question !== undefined;

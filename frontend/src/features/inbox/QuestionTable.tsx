@@ -9,7 +9,7 @@ import { cell, DataTable, TablePanel } from "@/shared/ui/DataTable";
 import rows from "@/shared/ui/rows.module.css";
 import { useNow } from "@/shared/ui/useNow";
 import classes from "./QuestionTable.module.css";
-import { type InboxSearch } from "./search";
+import { filtersOf, type InboxSearch } from "./search";
 
 interface Props {
   questions: QuestionOut[];
@@ -22,7 +22,7 @@ interface Props {
 /** Questions as rows; each row links to the question. */
 export function QuestionTable({ questions, search, onStep }: Props) {
   const now = useNow(10_000);
-  const answered = search.show === "answered";
+  const { state } = filtersOf(search);
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
     event.preventDefault();
@@ -39,30 +39,34 @@ export function QuestionTable({ questions, search, onStep }: Props) {
             <Table.Th visibleFrom="sm">Kind</Table.Th>
             <Table.Th>Question</Table.Th>
             <Table.Th visibleFrom="sm">For</Table.Th>
-            <Table.Th visibleFrom="sm">{answered ? "Answered" : "Asked"}</Table.Th>
-            <Table.Th visibleFrom="sm">{answered ? "By" : "Expires"}</Table.Th>
+            <Table.Th visibleFrom="sm">{state === "answered" ? "Answered" : "Asked"}</Table.Th>
+            <Table.Th visibleFrom="sm">{LAST[state]}</Table.Th>
           </>
         }
       >
         {questions.map((question) => (
-          <Row key={question.question_id} question={question} search={search} now={now} answered={answered} />
+          <Row key={question.question_id} question={question} search={search} now={now} state={state} />
         ))}
       </DataTable>
     </TablePanel>
   );
 }
 
+/** The last column's heading. */
+const LAST = { open: "Expires", answered: "By", closed: "Closed because" };
+
 interface RowProps {
   question: QuestionOut;
   search: InboxSearch;
   now: number;
-  answered: boolean;
+  state: QuestionOut["state"];
 }
 
-function Row({ question, search, now, answered }: RowProps) {
+function Row({ question, search, now, state }: RowProps) {
   const { assignees, expires_at: due } = question;
   const place = [question.agent, question.node].filter(Boolean).join(" › ");
   const who = assignees.length > 0 ? assignees.join(", ") : null;
+  const answered = state === "answered";
   const when = answered ? question.answered_at : question.asked_at;
   const by = question.answered_by ?? (question.answered_via === "timeout" ? "the default" : "–");
   return (
@@ -87,7 +91,8 @@ function Row({ question, search, now, answered }: RowProps) {
         <span className={`${classes.facts} mantine-hidden-from-sm`}>
           {answered ? `answered ${ago(when, now)} by ${by}` : `asked ${ago(when, now)}`}
           {who ? ` · for ${who}` : ""}
-          {!answered && due ? <span className={classes.due}> · {expiry(due, now)}</span> : null}
+          {state === "closed" ? ` · ${question.closed_reason}` : ""}
+          {state === "open" && due ? <span className={classes.due}> · {expiry(due, now)}</span> : null}
         </span>
       </Table.Td>
       <Table.Td visibleFrom="sm" maw={200} style={{ overflow: "hidden", textOverflow: "ellipsis" }} title={who ?? ""}>
@@ -96,9 +101,13 @@ function Row({ question, search, now, answered }: RowProps) {
       <Table.Td visibleFrom="sm" title={fullMoment(when)}>
         {ago(when, now)}
       </Table.Td>
-      <Table.Td visibleFrom="sm" title={answered ? undefined : fullMoment(due)}>
-        {answered ? by : due ? <span className={classes.due}>{expiry(due, now).replace("expires ", "")}</span> : "–"}
-      </Table.Td>
+      {state === "open" ? (
+        <Table.Td visibleFrom="sm" title={fullMoment(due)}>
+          {due ? <span className={classes.due}>{expiry(due, now).replace("expires ", "")}</span> : "–"}
+        </Table.Td>
+      ) : (
+        <Table.Td visibleFrom="sm">{answered ? by : question.closed_reason}</Table.Td>
+      )}
     </Table.Tr>
   );
 }

@@ -1,7 +1,7 @@
 /** What of the inbox is shown, in the URL. */
 export interface InboxSearch {
   /** All open questions, if absent. */
-  show?: "mine" | "answered";
+  show?: "mine" | "answered" | "closed";
   dag?: string;
   run?: string;
   age?: Age;
@@ -14,7 +14,7 @@ export type Age = keyof typeof AGES;
 export function inboxSearch(search: Record<string, unknown>): InboxSearch {
   const { show, dag, run, age } = search;
   return {
-    ...(show === "mine" || show === "answered" ? { show } : {}),
+    ...(show === "mine" || show === "answered" || show === "closed" ? { show } : {}),
     ...(typeof dag === "string" && dag ? { dag } : {}),
     ...(typeof run === "string" && run ? { run } : {}),
     ...(typeof age === "string" && Object.hasOwn(AGES, age) ? { age: age as Age } : {}),
@@ -24,7 +24,7 @@ export function inboxSearch(search: Record<string, unknown>): InboxSearch {
 /** The questions that a URL asks for. */
 export function filtersOf({ show, dag, run, age }: InboxSearch) {
   return {
-    state: show === "answered" ? ("answered" as const) : ("open" as const),
+    state: show === "answered" || show === "closed" ? show : ("open" as const),
     mine: show === "mine",
     dag,
     run,

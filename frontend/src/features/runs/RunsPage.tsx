@@ -1,7 +1,8 @@
-import { Button, Center, Paper, Skeleton, Stack, Text } from "@mantine/core";
-import { IconFilterOff, IconListDetails, IconPlayerPlay } from "@tabler/icons-react";
+import { Button, Center, Group, Paper, Skeleton, Stack, Text } from "@mantine/core";
+import { IconArrowsDiff, IconFilterOff, IconListDetails, IconPlayerPlay } from "@tabler/icons-react";
 import { keepPreviousData, useInfiniteQuery } from "@tanstack/react-query";
 import { getRouteApi } from "@tanstack/react-router";
+import { useState } from "react";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
 import { EmptyState } from "@/shared/ui/EmptyState";
 import { ButtonLink } from "@/shared/ui/links";
@@ -20,6 +21,11 @@ export function RunsPage() {
   const me = useMe();
   const runs = useInfiniteQuery({ ...runsQuery(filters), placeholderData: keepPreviousData });
   const rows = runs.data?.pages.flatMap((page) => page.executions) ?? [];
+  const [chosen, setChosen] = useState<string[]>([]);
+  const [left, right] = chosen;
+  // The last two that were chosen.
+  const choose = (run: string, isChosen: boolean) =>
+    setChosen((before) => [...before.filter((one) => one !== run), ...(isChosen ? [run] : [])].slice(-2));
   const filtered = Object.keys(filters).length > 0;
 
   return (
@@ -36,7 +42,23 @@ export function RunsPage() {
         )}
       </PageHeader>
       <Stack gap="md">
-        <RunFilters filters={filters} onChange={(search) => void navigate({ search, replace: true })} />
+        <Group justify="space-between" align="flex-end">
+          <RunFilters filters={filters} onChange={(search) => void navigate({ search, replace: true })} />
+          {left === undefined ? null : right === undefined ? (
+            <Text size="sm" c="dimmed" role="status">
+              Choose another run to compare with.
+            </Text>
+          ) : (
+            <ButtonLink
+              to="/compare"
+              search={{ left, right }}
+              variant="default"
+              leftSection={<IconArrowsDiff size={16} aria-hidden />}
+            >
+              Compare 2 runs
+            </ButtonLink>
+          )}
+        </Group>
         {runs.isError ? <ProblemAlert error={runs.error} onRetry={() => void runs.refetch()} /> : null}
         {runs.isPending ? (
           <Paper p="md" role="status" aria-busy="true" aria-label="Loading runs">
@@ -70,7 +92,7 @@ export function RunsPage() {
             )}
           </Paper>
         ) : null}
-        {rows.length > 0 ? <RunsTable runs={rows} /> : null}
+        {rows.length > 0 ? <RunsTable runs={rows} chosen={chosen} onChoose={choose} /> : null}
         {runs.hasNextPage ? (
           <Center>
             <Button variant="default" loading={runs.isFetchingNextPage} onClick={() => void runs.fetchNextPage()}>

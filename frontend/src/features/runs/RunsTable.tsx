@@ -1,4 +1,4 @@
-import { Box, Progress, Table, Text, Tooltip } from "@mantine/core";
+import { Box, Checkbox, Progress, Table, Text, Tooltip, VisuallyHidden } from "@mantine/core";
 import { Link } from "@tanstack/react-router";
 import type { ExecutionOut } from "@/shared/api/schema";
 import { cost, count } from "@/shared/format/amounts";
@@ -10,8 +10,15 @@ import { isActive, lookOf, progressLabel } from "@/shared/ui/states";
 import { useNow } from "@/shared/ui/useNow";
 import classes from "./RunsTable.module.css";
 
+interface Props {
+  runs: ExecutionOut[];
+  /** The runs that are chosen to be compared, each `<dag_id>/<dag_run_id>`. */
+  chosen: readonly string[];
+  onChoose: (run: string, chosen: boolean) => void;
+}
+
 /** Runs as rows; each row links to the run's page. */
-export function RunsTable({ runs }: { runs: ExecutionOut[] }) {
+export function RunsTable({ runs, chosen, onChoose }: Props) {
   const now = useNow(
     1000,
     runs.some((run) => isActive(run.state)),
@@ -22,6 +29,9 @@ export function RunsTable({ runs }: { runs: ExecutionOut[] }) {
         minWidth={940}
         head={
           <>
+            <Table.Th w={40} visibleFrom="sm">
+              <VisuallyHidden>Compare</VisuallyHidden>
+            </Table.Th>
             <Table.Th>State</Table.Th>
             <Table.Th>Run</Table.Th>
             <Table.Th w={150} visibleFrom="sm">
@@ -42,18 +52,29 @@ export function RunsTable({ runs }: { runs: ExecutionOut[] }) {
         }
       >
         {runs.map((run) => (
-          <Row key={run.execution_id} run={run} now={now} />
+          <Row key={run.execution_id} run={run} now={now} chosen={chosen} onChoose={onChoose} />
         ))}
       </DataTable>
     </TablePanel>
   );
 }
 
-function Row({ run, now }: { run: ExecutionOut; now: number }) {
+type RowProps = Omit<Props, "runs"> & { run: ExecutionOut; now: number };
+
+function Row({ run, now, chosen, onChoose }: RowProps) {
+  const name = `${run.dag_id}/${run.dag_run_id}`;
   const began = run.started_at ?? run.queued_at;
   const took = duration(elapsed(run.started_at, run.finished_at, now));
   return (
     <Table.Tr className={rows.row}>
+      <Table.Td visibleFrom="sm">
+        <Checkbox
+          aria-label={`Compare run ${run.dag_run_id}`}
+          checked={chosen.includes(name)}
+          onChange={(event) => onChoose(name, event.currentTarget.checked)}
+          className={classes.choice}
+        />
+      </Table.Td>
       <Table.Td>
         <Box component="span" visibleFrom="sm">
           <StateBadge state={run.state} />

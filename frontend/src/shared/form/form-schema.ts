@@ -54,6 +54,10 @@ function lookFor(name: string, property: Json, required: boolean): UiSchema | nu
 
 /** Whether a value may have members that the schema doesn't name. */
 function isFree(property: Json): boolean {
+  const choices = choicesOf(property);
+  if (choices !== null && !isJson(property.properties)) {
+    return !choices.every((one) => isJson(one) && !isFree(withoutNull(one)));
+  }
   if (property.type === undefined) return property.enum === undefined && property.const === undefined;
   if (Array.isArray(property.type)) return true;
   if (property.type === "object") return !isJson(property.properties);
@@ -71,6 +75,11 @@ function withoutNull(property: Json): Json {
     ...(fallback == null ? {} : { default: fallback }),
     ...(Array.isArray(property.enum) ? { enum: property.enum.filter((one) => one !== null) } : {}),
   };
+}
+
+/** The schemas one of which holds for the value; null if the schema offers no choice. */
+export function choicesOf({ oneOf, anyOf }: Json): unknown[] | null {
+  return Array.isArray(oneOf) ? (oneOf as unknown[]) : Array.isArray(anyOf) ? (anyOf as unknown[]) : null;
 }
 
 function isJson(value: unknown): value is Json {

@@ -12,6 +12,7 @@ beforeEach(() => {
 });
 afterEach(() => {
   cleanup();
+  sessionStorage.clear();
   vi.restoreAllMocks();
 });
 
@@ -156,3 +157,47 @@ it("takes a single value by its schema", async () => {
   press("Answer");
   await waitFor(() => expect(sent[0]?.body).toEqual({ answer: false }));
 }, 40_000);
+
+it("has a form for an answer that has one of several forms", async () => {
+  const edit = { title: "Edit", type: "object", properties: { text: { type: "string", title: "Text" } } };
+  const schema = { oneOf: [edit, { type: "object", properties: { type: { const: "approve" } }, required: ["type"] }] };
+  const sent = shown({ schema }, () => Response.json(ANSWERED));
+  await screen.findByRole("textbox", { name: "Text" }, { timeout: 20_000 });
+  type("Text", "Better.");
+  press("Answer");
+  await waitFor(() => expect(sent[0]?.body).toEqual({ answer: { text: "Better." } }));
+}, 40_000);
+
+it("keeps what was entered over a reload, until it is sent", async () => {
+  const reloaded = (given: Partial<QuestionOut>) => {
+    cleanup();
+    return shown(given, () => Response.json(ANSWERED));
+  };
+  reloaded({});
+  type("Answer", "At length");
+  reloaded({ question_id: "another" });
+  expect(field("Answer").value).toBe("");
+  const sent = reloaded({});
+  expect(field("Answer").value).toBe("At length");
+  press("Answer");
+  await waitFor(() => expect(sent).toHaveLength(1));
+  reloaded({});
+  expect(field("Answer").value).toBe("");
+
+  const approval = {
+    kind: "approval" as const,
+    content: { action_requests: [{ name: "send", args: { to: "ann" } }], review_configs: [] },
+  };
+  reloaded(approval);
+  choose("Edit");
+  type("to", "bob");
+  reloaded(approval);
+  expect(field("to").value).toBe("bob");
+
+  const seats = { schema: { type: "object", properties: { seats: { type: "integer", title: "Seats" } } } };
+  reloaded({ ...seats, question_id: "seats" });
+  await screen.findByRole("textbox", { name: "Seats" }, { timeout: 20_000 });
+  type("Seats", "4");
+  reloaded({ ...seats, question_id: "seats" });
+  expect((await screen.findByRole<HTMLInputElement>("textbox", { name: "Seats" })).value).toBe("4");
+}, 60_000);

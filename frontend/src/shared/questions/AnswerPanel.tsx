@@ -7,6 +7,7 @@ import { ProblemAlert } from "../ui/ProblemAlert";
 import { ApprovalForm } from "./ApprovalForm";
 import { toolCalls } from "./asks";
 import { BreakpointForm } from "./BreakpointForm";
+import { useDraft } from "./drafts";
 import { FreeForm } from "./FreeForm";
 import { Outcome } from "./Outcome";
 import { useAnswer } from "./queries";
@@ -20,15 +21,18 @@ export interface AnswerFormProps {
   pending: boolean;
   /** Why the last answer wasn't taken. */
   problem: ApiProblem | null;
-  /** Called when something has been typed or chosen, which must not be lost. */
-  onTouched: () => void;
+  /** What `onTouched` was last called with, before the page was reloaded. */
+  kept: unknown;
+  /** Called with all that has been typed or chosen, which must not be lost. */
+  onTouched: (entered: unknown) => void;
   onSubmit: (body: AnswerBody) => void;
 }
 
 /** The form that answers a question, or how it was answered. What has been typed stays if others are first. */
 export function AnswerPanel({ question }: { question: QuestionOut }) {
-  const [touched, setTouched] = useState(false);
-  const send = useAnswer(question.question_id);
+  const draft = useDraft(question.question_id);
+  const [touched, setTouched] = useState(draft.kept !== undefined);
+  const send = useAnswer(question.question_id, draft.forget);
   const outcome = useRef<HTMLDivElement>(null);
   const problem = send.error ? asProblem(send.error) : null;
   const open = question.state === "open";
@@ -44,7 +48,11 @@ export function AnswerPanel({ question }: { question: QuestionOut }) {
     disabled: !open || !mayAnswer || send.isPending,
     pending: send.isPending,
     problem,
-    onTouched: () => setTouched(true),
+    kept: draft.kept,
+    onTouched: (entered) => {
+      setTouched(true);
+      draft.keep(entered);
+    },
     onSubmit: (body) => {
       setTouched(true);
       send.mutate(body);

@@ -22,20 +22,21 @@ interface Props extends AnswerFormProps {
 }
 
 /** Tool calls, each of which takes a decision. */
-export function ApprovalForm({ calls, single, disabled, pending, onTouched, onSubmit }: Props) {
-  const [choices, setChoices] = useState<Choice[]>(() =>
+export function ApprovalForm({ calls, single, disabled, pending, kept, onTouched, onSubmit }: Props) {
+  const [choices, setChoices] = useState<Choice[]>(() => {
+    const before = Array.isArray(kept) && kept.length === calls.length ? (kept as Choice[]) : null;
     // Of one call the usual decision is offered; of several none, so that nobody approves one unseen.
-    calls.map((call) => ({ type: calls.length === 1 ? (call.allows[0] ?? null) : null, args: call.args, message: "" })),
-  );
-  const change = (index: number, part: Partial<Choice>) => {
-    onTouched();
-    setChoices((before) => before.map((one, at) => (at === index ? { ...one, ...part } : one)));
+    const usual = (call: ToolCall) => (calls.length === 1 ? (call.allows[0] ?? null) : null);
+    return before ?? calls.map((call) => ({ type: usual(call), args: call.args, message: "" }));
+  });
+  const chosen = (next: Choice[]) => {
+    setChoices(next);
+    onTouched(next.map((one, at) => ({ ...one, args: one.args ?? calls[at]?.args })));
   };
+  const change = (index: number, part: Partial<Choice>) =>
+    chosen(choices.map((one, at) => (at === index ? { ...one, ...part } : one)));
   const everywhere = (type: DecisionType) => calls.every((call) => call.allows.includes(type));
-  const decideAll = (type: DecisionType) => {
-    onTouched();
-    setChoices((before) => before.map((one) => ({ ...one, type })));
-  };
+  const decideAll = (type: DecisionType) => chosen(choices.map((one) => ({ ...one, type })));
   const decisions = calls.flatMap((call, index) => decisionOf(call, choices[index]) ?? []);
   const ready = decisions.length === calls.length;
   const all = (type: DecisionType) => choices.every((choice) => choice.type === type);
@@ -123,6 +124,7 @@ interface CallProps {
 
 function Call({ call, place, choice, disabled, onChange }: CallProps) {
   const id = useId();
+  const [edited] = useState(choice.args ?? call.args);
   const args = Object.entries(call.args);
   return (
     <section className={classes.call} aria-labelledby={id}>
@@ -155,7 +157,7 @@ function Call({ call, place, choice, disabled, onChange }: CallProps) {
         {/* It stays mounted, and with it what has been typed. */}
         <div hidden={choice.type !== "edit"}>
           {call.allows.includes("edit") ? (
-            <ArgumentsEditor initial={call.args} disabled={disabled} onChange={(next) => onChange({ args: next })} />
+            <ArgumentsEditor initial={edited} disabled={disabled} onChange={(next) => onChange({ args: next })} />
           ) : null}
         </div>
         <SegmentedControl

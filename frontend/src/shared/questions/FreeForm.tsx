@@ -6,24 +6,38 @@ import { asJsonValue, draftOf, optionsOf, readsLikeYesOrNo } from "./asks";
 import type { AnswerFormProps } from "./AnswerPanel";
 import classes from "./question.module.css";
 
-type Mode = "text" | "yes-no" | "json";
+/** What is entered for each kind of answer, and which of them is meant. */
+interface Entered {
+  mode: "text" | "yes-no" | "json";
+  text: string;
+  yes: boolean | null;
+  json: unknown;
+  broken: boolean;
+}
 
 /** An answer to a question without a schema: a text, yes or no, or any JSON. */
-export function FreeForm({ question, disabled, pending, problem, onTouched, onSubmit }: AnswerFormProps) {
-  const [mode, setMode] = useState<Mode>(readsLikeYesOrNo(question) ? "yes-no" : "text");
-  const [text, setText] = useState("");
-  const [yes, setYes] = useState<boolean | null>(null);
-  const [json, setJson] = useState<{ value: unknown; broken: boolean }>({ value: undefined, broken: false });
+export function FreeForm({ question, disabled, pending, problem, kept, onTouched, onSubmit }: AnswerFormProps) {
+  const [entered, setEntered] = useState<Entered>(() => ({
+    mode: readsLikeYesOrNo(question) ? "yes-no" : "text",
+    text: "",
+    yes: null,
+    json: undefined,
+    broken: false,
+    ...(kept as Partial<Entered> | undefined),
+  }));
+  const { mode, text, yes, json, broken } = entered;
+  const change = (part: Partial<Entered>) => {
+    const next = { ...entered, ...part };
+    setEntered(next);
+    onTouched({ ...next, broken: false });
+  };
   const draft = draftOf(question);
   const options = optionsOf(question);
   const meant = mode === "text" ? asJsonValue(text) : null;
   const faults = problem?.faults.map((fault) => fault.detail) ?? [];
-  const value = mode === "text" ? text || undefined : mode === "yes-no" ? (yes ?? undefined) : json.value;
-  const ready = value !== undefined && !(mode === "json" && json.broken);
-  const type = (next: string) => {
-    onTouched();
-    setText(next);
-  };
+  const value = mode === "text" ? text || undefined : mode === "yes-no" ? (yes ?? undefined) : json;
+  const ready = value !== undefined && !(mode === "json" && broken);
+  const type = (next: string) => change({ text: next });
   return (
     <form
       onSubmit={(event) => {
@@ -41,10 +55,7 @@ export function FreeForm({ question, disabled, pending, problem, onTouched, onSu
           ]}
           value={mode}
           disabled={disabled}
-          onChange={(next) => {
-            onTouched();
-            setMode(next);
-          }}
+          onChange={(next) => change({ mode: next })}
           style={{ alignSelf: "flex-start" }}
         />
         {mode === "text" ? (
@@ -98,10 +109,7 @@ export function FreeForm({ question, disabled, pending, problem, onTouched, onSu
                   variant="default"
                   size="xs"
                   disabled={disabled}
-                  onClick={() => {
-                    setJson({ value: meant.value, broken: false });
-                    setMode("json");
-                  }}
+                  onClick={() => change({ mode: "json", json: meant.value, broken: false })}
                 >
                   Send {text.trim().length > 24 ? "it" : text.trim()} as JSON instead
                 </Button>
@@ -114,10 +122,7 @@ export function FreeForm({ question, disabled, pending, problem, onTouched, onSu
             description="The graph receives true or false"
             value={yes === null ? "" : String(yes)}
             error={faults.length > 0 ? faults.join(" ") : null}
-            onChange={(next) => {
-              onTouched();
-              setYes(next === "true");
-            }}
+            onChange={(next) => change({ yes: next === "true" })}
           >
             <Group gap="lg" py="xs">
               <Radio value="true" label="Yes" disabled={disabled} size="md" />
@@ -127,14 +132,11 @@ export function FreeForm({ question, disabled, pending, problem, onTouched, onSu
         ) : (
           <JsonText
             label="Answer"
-            description={json.value === undefined ? "Any JSON: a number, true, a list, an object" : undefined}
+            description={json === undefined ? "Any JSON: a number, true, a list, an object" : undefined}
             disabled={disabled}
-            initial={json.value}
+            initial={json}
             errors={faults}
-            onChange={(next, broken) => {
-              onTouched();
-              setJson({ value: next, broken });
-            }}
+            onChange={(next, wrong) => change(wrong ? { broken: true } : { json: next, broken: false })}
           />
         )}
         <Group>

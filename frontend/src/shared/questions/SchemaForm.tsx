@@ -7,7 +7,7 @@ import { atTheirFields } from "../form/server-faults";
 import { JsonView } from "../ui/JsonView";
 import { answerForm } from "./answer-schema";
 import type { AnswerFormProps } from "./AnswerPanel";
-import type { Json } from "./asks";
+import { isJson, type Json } from "./asks";
 import classes from "./question.module.css";
 
 interface Props extends AnswerFormProps {
@@ -15,10 +15,10 @@ interface Props extends AnswerFormProps {
 }
 
 /** The form for an answer with a schema; as JSON, if no form can be generated for it. */
-export function SchemaForm({ schema, disabled, pending, problem, onTouched, onSubmit }: Props) {
+export function SchemaForm({ schema, disabled, pending, problem, kept, onTouched, onSubmit }: Props) {
   const form = useMemo(() => answerForm(schema), [schema]);
-  const [value, setValue] = useState<Json>({});
-  const [json, setJson] = useState<{ value: unknown; broken: boolean }>({ value: undefined, broken: false });
+  const [value, setValue] = useState<Json>(() => (form !== null && isJson(kept) ? kept : {}));
+  const [json, setJson] = useState({ value: form === null ? kept : undefined, broken: false });
   const faults = useMemo(() => problem?.faults ?? [], [problem]);
   const atFields = useMemo(() => atTheirFields(faults, form?.wrapped ? "" : "/answer"), [faults, form]);
   const submit = (label: string) => (
@@ -40,7 +40,7 @@ export function SchemaForm({ schema, disabled, pending, problem, onTouched, onSu
           value={value}
           onChange={(next) => {
             setValue(next);
-            onTouched();
+            onTouched(next);
           }}
           onSubmit={(next) => onSubmit({ answer: form.wrapped ? next.answer : next })}
           faults={atFields}
@@ -64,11 +64,11 @@ export function SchemaForm({ schema, disabled, pending, problem, onTouched, onSu
           label="Answer"
           description="JSON that fits the schema above"
           disabled={disabled}
-          initial={undefined}
+          initial={json.value}
           errors={faults.map((fault) => `${fault.pointer}: ${fault.detail}`)}
           onChange={(next, broken) => {
-            onTouched();
             setJson({ value: next, broken });
+            onTouched(next ?? json.value);
           }}
         />
         <div>{submit("Answer")}</div>

@@ -1,4 +1,6 @@
 /** The form for an answer's JSON Schema. */
+import { choicesOf } from "../form/form-schema";
+import { stringify } from "../api/exact-json";
 import { isJson, type Json } from "./asks";
 
 /** `input` is the schema of a form, which has named fields; `wrapped` if the answer itself is its only one. */
@@ -20,11 +22,32 @@ export function answerForm(schema: Json): AnswerForm | null {
     };
   }
   const single = Array.isArray(whole.enum) || PLAIN.some((type) => whole.type === type);
-  if (!single || isChoice(whole)) return null;
+  const answer = single && !isChoice(whole) ? whole : oneOfSeveral(whole);
+  if (answer === null) return null;
   return {
-    input: { type: "object", properties: { answer: { title: "Answer", ...whole } }, required: ["answer"] },
+    input: { type: "object", properties: { answer: { title: "Answer", ...answer } }, required: ["answer"] },
     wrapped: true,
   };
+}
+
+/** The schema of an answer that has one of several forms, each with a name to choose it by; null if it isn't one. */
+function oneOfSeveral(schema: Json): Json | null {
+  const choices = choicesOf(schema)?.filter(isJson) ?? [];
+  const takesForm = (one: Json) =>
+    !isChoice(one) &&
+    (isJson(one.properties) || "enum" in one || "const" in one || PLAIN.some((type) => one.type === type));
+  const others = without(schema, "oneOf", "anyOf");
+  if (choices.length === 0 || !choices.every(takesForm) || isChoice(others) || isJson(schema.properties)) return null;
+  return { ...others, oneOf: choices.map((one) => ({ title: nameOf(one), ...one })) };
+}
+
+/** What a form of answers is called that has no title: the values by which its members are told from others'. */
+function nameOf({ const: value, type, properties }: Json): string {
+  const fixed = Object.values(isJson(properties) ? properties : {}).flatMap((one) =>
+    isJson(one) && "const" in one ? [typeof one.const === "string" ? one.const : stringify(one.const)] : [],
+  );
+  if (value !== undefined) return stringify(value);
+  return fixed.length > 0 ? fixed.join(", ") : isJson(properties) ? Object.keys(properties).join(", ") : String(type);
 }
 
 /** The database keeps no order of members, but that of the list of required ones: these come first. */

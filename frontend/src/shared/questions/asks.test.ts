@@ -147,8 +147,22 @@ describe("the form for an answer's schema", () => {
     expect(answerForm({ type: "boolean" })).toMatchObject({ wrapped: true, input: { required: ["answer"] } });
   });
 
+  it("lets one of several forms be chosen by its name", () => {
+    const approve = { properties: { type: { const: "approve" } } };
+    const schema = {
+      oneOf: [{ $ref: "#/$defs/Edit" }, approve, { type: "string" }],
+      $defs: { Edit: { title: "Edit it", properties: { text: { type: "string" } } } },
+    };
+    const form = answerForm(schema);
+    expect(form?.wrapped).toBe(true);
+    expect(form?.input.properties).toMatchObject({
+      answer: { oneOf: [{ title: "Edit it" }, { title: "approve", ...approve }, { title: "string" }] },
+    });
+    expect(answerForm({ anyOf: schema.oneOf.slice(1) })?.wrapped).toBe(true);
+  });
+
   it("is JSON for what has no form, or no end", () => {
-    expect(answerForm({ oneOf: [{ type: "string" }, { type: "number" }] })).toBeNull();
+    expect(answerForm({ oneOf: [{ type: "array" }, { type: "number" }] })).toBeNull();
     expect(answerForm({ type: "array", items: {} })).toBeNull();
     const endless = { $ref: "#/$defs/Node", $defs: { Node: { properties: { next: { $ref: "#/$defs/Node" } } } } };
     expect(answerForm(endless)?.wrapped).toBe(false);

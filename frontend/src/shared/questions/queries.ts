@@ -6,7 +6,7 @@ import { useRequestKey } from "../api/useRequestKey";
 
 /** Which questions are listed. */
 export interface QuestionFilters {
-  state?: "open" | "answered" | undefined;
+  state?: QuestionOut["state"] | undefined;
   mine?: boolean | undefined;
   dag?: string | undefined;
   run?: string | undefined;
@@ -20,7 +20,7 @@ const OPEN = 10_000;
 const LISTED = 15_000;
 const COUNTED = 30_000;
 
-/** Questions page by page: open ones in the order in which they were asked, answered ones the newest first. */
+/** Questions page by page: open ones in the order in which they were asked, all others the newest first. */
 export function questionsQuery({ state = "open", mine, dag, run, olderThan }: QuestionFilters) {
   return infiniteQueryOptions({
     queryKey: ["questions", "list", { state, mine, dag, run, olderThan }],
@@ -69,17 +69,23 @@ export const questionQuery = (id: string) =>
     refetchOnWindowFocus: true,
   });
 
-/** Answers a question. Repeating the request, for example after a lost response, answers once. */
-export function useAnswer(id: string) {
+/**
+ * Answers a question. Repeating the request, for example after a lost response, answers once.
+ *
+ * `onTaken` is called when the answer has been taken, also if nobody looks at the question any more.
+ */
+export function useAnswer(id: string, onTaken: () => void) {
   const key = useRequestKey();
-  return useQuestionChange(id, (body: AnswerBody) =>
-    answer(
+  return useQuestionChange(id, async (body: AnswerBody) => {
+    const question = await answer(
       api.POST("/questions/{question_id}/answer", {
         params: { path: { question_id: id }, header: { "idempotency-key": key.of(body) } },
         body,
       }),
-    ),
-  );
+    );
+    onTaken();
+    return question;
+  });
 }
 
 /** A change of a question. What it has become is shown, also if others were first. */
