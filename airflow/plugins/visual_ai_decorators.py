@@ -46,7 +46,7 @@ class DecoratedLangGraphOperator(DecoratedOperator, LangGraphOperator):
             if self.graph not in (None, graph):
                 raise AirflowFailException(f"graph: is {self.graph!r}, but the function returned {graph!r}")
             self.graph = graph
-        if not isinstance(given, Mapping):
+        if not isinstance(given, Mapping) and self.graph is None:
             raise AirflowFailException(
                 f"the function of @task.langgraph returned a {type(given).__name__}; it has to return the agent's "
                 "input as a dict, or a tuple of a graph and its input"

@@ -39,7 +39,7 @@ class LangGraphOperator(AgentsOperator):
         "supervisor"}`, its settings (`system_prompt`, `temperature` from 0 to 2, `max_tokens`, `on_incomplete`,
         `streaming`, `output_method`, options of the model such as `top_p` and `seed`) and its `name`. Templated.
     :param input_data: the agent's input, such as `{"image_url": "{{ dag_run.conf.image_url }}"}`; by default the
-        run's own input. Templated.
+        run's own input. A dict, or for a graph whatever JSON it takes. Templated.
     :param model: the model's name as LangChain's `init_chat_model` takes it (`openai:gpt-4.1`); a bare name is
         OpenAI's. By default the model that the trigger requested, or else the one in the settings. Templated.
     :param output_schema: the form of the output's `data`: a JSON Schema of an object, or a Pydantic model as
@@ -51,6 +51,8 @@ class LangGraphOperator(AgentsOperator):
         `VISUAL_AI_LANGGRAPH_JSON` points to. `input_data` is its input. Templated.
     :param context: the graph's runtime context. Only for a graph. Templated.
     :param configurable: further entries of `config["configurable"]`. Only for a graph. Templated.
+    :param config: LangGraph's `RunnableConfig` for the graph: any of `recursion_limit`, `max_concurrency` (nodes at a
+        time), `tags`, `metadata` and `configurable`. Only for a graph. Templated.
     :param output_mapping: renames parts of the output, such as `{"answer": "messages.-1.content"}`. Templated.
     :param error_policy: how to handle models' errors, where it differs from the settings: retries, backoff, fallback
         models and repairs by category, such as
@@ -88,6 +90,7 @@ class LangGraphOperator(AgentsOperator):
         "graph",
         "context",
         "configurable",
+        "config",
         "output_mapping",
         "output_schema",
         "error_policy",
@@ -99,6 +102,7 @@ class LangGraphOperator(AgentsOperator):
         "graph",
         "context",
         "configurable",
+        "config",
         "output_mapping",
         "timeout",
         "inputs",
@@ -119,13 +123,14 @@ class LangGraphOperator(AgentsOperator):
         self,
         *,
         agent_config: Mapping[str, Any] | XComArg | None = None,
-        input_data: Mapping[str, Any] | XComArg | None = None,
+        input_data: Any = None,
         model: str | None = None,
         output_schema: Mapping[str, Any] | str | None = None,
         timeout: float | timedelta | None = None,
         graph: str | None = None,
         context: Mapping[str, Any] | None = None,
         configurable: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
         output_mapping: Mapping[str, str] | None = None,
         error_policy: Mapping[str, Any] | None = None,
         inputs: Sequence[Mapping[str, Any]] | XComArg | str | None = None,
@@ -143,6 +148,7 @@ class LangGraphOperator(AgentsOperator):
         self.graph = graph
         self.context = context
         self.configurable = configurable
+        self.config = config
         self.output_mapping = output_mapping
         self.input_data = without_ellipsis(input_data)
         self.model = model

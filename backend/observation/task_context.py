@@ -71,6 +71,12 @@ class TaskContext:
         return {key: value for key, value in self.conf.items() if key != SYSTEM_KEY}
 
     @property
+    def run_user(self) -> str | None:
+        """Whose run it is, if it is somebody's."""
+        user = self.system.get("user_id")
+        return user if isinstance(user, str) else self.user
+
+    @property
     def run_model(self) -> str | None:
         """The model that the trigger requested, for agents whose task names none."""
         model = self.system.get("model")

@@ -1,6 +1,7 @@
 """References to graphs, and `langgraph.json` projects. Light to import, because DAG files check references with it."""
 
 import json
+import logging
 import os
 import re
 import sys
@@ -12,6 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.errors.input_error import InputError
+
+log = logging.getLogger(__name__)
+
+HONOURED = frozenset({"$schema", "graphs", "dependencies", "env", "python_version"})
+OURS: Mapping[str, str] = {
+    "auth": "users sign in as Airflow says, and their rights are those that they have there",
+    "http": "the API is this product's; an app of one's own runs beside it",
+    "ui": "components of LangGraph Studio have no place here",
+    "ui_config": "components of LangGraph Studio have no place here",
+    "checkpointer": "states are kept in the product's database, for retries and time travel",
+    "store": "graphs get the product's store, in its database",
+    "webhooks": "targets of notifications are set up on the page, under Settings",
+    "encryption": "encrypt the database's storage instead",
+    "node_version": "graphs in JavaScript can't run in Airflow's Python",
+}
+"""Keys of `langgraph.json` that have no effect here, and what has in their place."""
 
 
 class GraphLoadError(InputError):
@@ -28,6 +45,8 @@ class Project:
     graphs: Mapping[str, str]
     env: str | Mapping[str, Any] | None
     dependencies: tuple[str, ...]
+    ignored: tuple[str, ...]
+    """The keys that have no effect."""
 
     @property
     def folder(self) -> Path:
@@ -71,7 +90,8 @@ def read_project(file: Path) -> Project:
         if not all(isinstance(place, str) and ":" in place for place in graphs.values()):
             raise ValueError("each of `graphs` has to read './file.py:attribute' or 'package.module:attribute'")
         dependencies = tuple(str(dependency) for dependency in content.get("dependencies") or [])
-        return Project(file.resolve(), graphs, content.get("env"), dependencies)
+        ignored = tuple(key for key, value in content.items() if key not in HONOURED and value not in (None, {}, []))
+        return Project(file.resolve(), graphs, content.get("env"), dependencies, ignored)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GraphLoadError(f"{file} can't be read as a langgraph.json: {error}") from error
 
@@ -80,9 +100,12 @@ def read_project(file: Path) -> Project:
 def activate(file: Path) -> None:
     """Make a project's modules importable, check its dependencies and set its environment, once per process.
 
-    Variables that are set already take precedence over the project's `env`. Raises `GraphLoadError`.
+    Variables that are set already take precedence over the project's `env`. What of the project has no effect, and a
+    file of variables that isn't there, are logged as warnings. Raises `GraphLoadError`.
     """
     project = read_project(file)
+    for warning in ignored_keys(project):
+        log.warning("%s", warning)
     _check_dependencies(project)
     _set_environment(project)
 
@@ -93,13 +116,35 @@ def _set_environment(project: Project) -> None:
 
         file = project.folder / project.env
         if not file.is_file():
-            raise GraphLoadError(f"env of {project.file}: there is no file {project.env!r} beside it")
+            log.warning("%s", missing_variables(project, file))
         values: Mapping[str, Any] = dotenv_values(file)
     else:
         values = project.env or {}
     for name, value in values.items():
         if value is not None:
             os.environ.setdefault(str(name), str(value))
+
+
+def ignored_keys(project: Project) -> list[str]:
+    """For each key of the project that has no effect, a sentence with what has in its place."""
+    return [
+        f"{project.file}: {key!r} has no effect{f': {OURS[key]}' if key in OURS else ''}" for key in project.ignored
+    ]
+
+
+def missing_variables(project: Project, file: Path) -> str:
+    """What to do about a missing file of variables, with the names of those that its example lists and nothing sets."""
+    from dotenv import dotenv_values
+
+    names = [
+        name
+        for example in (".env.example", ".env.sample", "env.example", ".env.template")
+        for name in dotenv_values(file.with_name(example))
+        if name not in os.environ
+    ]
+    listed = ", ".join(dict.fromkeys(names))
+    missing = f"; its example lists variables that aren't set: {listed}" if listed else ""
+    return f"env of {project.file}: there is no file {project.env!r} beside it{missing}"
 
 
 def _check_dependencies(project: Project) -> None:

@@ -65,11 +65,10 @@ from backend.runtime.budget.call_limits import CallLimits
 from backend.runtime.budget.guard import Guard, Purse, open_purse
 from backend.runtime.cancellation import CallStop, RunCancelledError
 from backend.runtime.forking import change_state, check_context, copy_threads, forked_spec, forked_task
-from backend.runtime.graphs.factory import GraphFactory, Prepared
+from backend.runtime.graphs.factory import GraphFactory, Prepared, config_of
 from backend.runtime.graphs.pauses import Answer, Graph, GraphPaused
 from backend.runtime.graphs.retry import record_failure, run_with_policy
 from backend.runtime.graphs.run import check_input
-from backend.runtime.loop_watchdog import AGENT_KEY
 from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
 from backend.runtime.tool_ledger import TaskToolLedger
@@ -262,7 +261,7 @@ class AgentRunner:
         """A graph for any number of inputs; see `GraphFactory.prepare`."""
         return await self.graphs.prepare(spec, purpose, self._saver)
 
-    async def run(self, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1) -> AgentOutcome:
+    async def run(self, spec: AgentSpec, input_data: Any, *, call: int = 1) -> AgentOutcome:
         """Run one agent to its end. A failure is recorded and returned in the outcome, not raised.
 
         `call` counts an agent's calls in a team where it may work several times; each has a thread of its own.
@@ -270,15 +269,7 @@ class AgentRunner:
         spec = forked_spec(spec, self.task)
         requested = self.graphs.requested(spec)
         observer = self._observer(spec, requested, call)
-        config: RunnableConfig = {
-            "callbacks": [],
-            "run_name": spec.name,
-            "metadata": {AGENT_KEY: spec.name},
-            "configurable": {
-                **spec.configurable,
-                "thread_id": call_thread(self._threads.get(spec.name, self.task.thread_id), call),
-            },
-        }
+        config = config_of(spec, call_thread(self._threads.get(spec.name, self.task.thread_id), call))
         try:
             if spec.graph is None:
                 graph = self.graphs.built_in(spec, requested, observer, input_data, self._saver)
@@ -289,7 +280,7 @@ class AgentRunner:
                 if observer.trace is not None:
                     observer.trace.uses(graph)
             await check_input(input_data, self.graphs.largest_input)
-            config["recursion_limit"] = self.graphs.step_limit(graph)
+            config["recursion_limit"] = self.graphs.step_limit(graph, spec)
             config["callbacks"] = self.callbacks(observer)
             if self._resumes and call == 1:  # what earlier tries used is known by agent, not by call
                 observer.used_before(await self._used_before(observer.place))
@@ -299,7 +290,7 @@ class AgentRunner:
                 output = await run_with_policy(
                     graph,
                     config,
-                    dict(given),
+                    dict(given) if isinstance(given, Mapping) else given,
                     observer,
                     self.graphs.policy_of(spec),
                     context=spec.context,

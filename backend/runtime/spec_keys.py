@@ -17,7 +17,7 @@ from backend.core.errors.policy import FIELD as ERROR_POLICY
 Place = Literal["alone", "team", "role"]
 
 TEAM_KEYS = ("required", "depends_on", "description")
-GRAPH_KEYS = ("context", "configurable")
+GRAPH_KEYS = ("context", "configurable", "config")
 AGENT_KEYS = frozenset(
     {"name", "type", "graph", "input_data", "model", "timeout", "output_mapping", ERROR_POLICY, *TEAM_KEYS, *GRAPH_KEYS}
 )

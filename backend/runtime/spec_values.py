@@ -1,6 +1,6 @@
 """Checks of the single values in the specs of agents. Light to import, because DAG files import it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from backend.core.errors.input_error import InputError
@@ -9,6 +9,8 @@ from backend.core.errors.policy import parse_error_policy
 MAX_NAME_CHARS = 100
 MAX_DESCRIPTION_CHARS = 2_000
 MAX_SECONDS = 10 * 366 * 86_400.0
+MAX_RECURSION = 1_000_000
+MAX_NODES = 10_000
 
 
 def is_template(value: Any) -> bool:
@@ -20,6 +22,11 @@ def is_template(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(is_template(item) for item in value)
     return hasattr(value, "resolve") and hasattr(value, "iter_references")  # an XComArg, without importing Airflow
+
+
+def is_later(value: Any) -> bool:
+    """Whether a value is another task's result, which is known only when the task runs."""
+    return value is not None and not isinstance(value, str | Mapping | list | tuple) and is_template(value)
 
 
 def without_ellipsis(input_data: Any) -> Any:
@@ -48,7 +55,34 @@ def mapping(value: Any, field_name: str) -> Mapping[str, Any]:
 
 def optional_mapping(value: Any, field_name: str) -> dict[str, Any] | None:
     """A dict, or None for None and for another task's result. Raises `InputError` naming the field."""
-    return None if value is None or _known_later(value) else dict(mapping(value, field_name))
+    return None if value is None or is_later(value) else dict(mapping(value, field_name))
+
+
+RUN_CONFIG = ("recursion_limit", "max_concurrency", "tags", "metadata", "configurable")
+
+
+def run_config(config: Any, configurable: Any, at: Callable[[str], str]) -> dict[str, Any]:
+    """What of a graph's `RunnableConfig` its author may set. `at` returns the place of a key, which errors name."""
+    place = at("config")
+    found = optional_mapping(config, place) or {}
+    for key in found:
+        if key not in RUN_CONFIG:
+            raise InputError(f"has {key!r}; it takes {', '.join(RUN_CONFIG)}", field=place)
+    for key, limit in (("recursion_limit", MAX_RECURSION), ("max_concurrency", MAX_NODES)):
+        if found.get(key) is not None and not is_template(found[key]):
+            found[key] = whole_number(found[key], limit, f"{place}.{key}")
+    tags = found.get("tags")
+    if tags is not None and not is_later(tags):
+        if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
+            raise InputError("has to be a list of texts", field=f"{place}.tags")
+        found["tags"] = list(tags)
+    for key in ("metadata", "configurable"):
+        found[key] = optional_mapping(found.get(key), f"{place}.{key}") or {}
+    own = optional_mapping(configurable, at("configurable")) or {}
+    if own and found["configurable"]:
+        raise InputError("is in config as well; give it once", field=at("configurable"))
+    found["configurable"] = own or found["configurable"]
+    return {key: value for key, value in found.items() if value not in (None, [], {})}
 
 
 def output_paths(value: Any, field_name: str) -> dict[str, str] | None:
@@ -101,7 +135,7 @@ def check_agent_name(name: Any, others: Collection[str], reserved: Collection[st
 
 def names(value: Any, field_name: str) -> tuple[str, ...]:
     """A list of agents' names without repetitions. Raises `InputError` naming the field."""
-    if value is None or _known_later(value):
+    if value is None or is_later(value):
         return ()
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         raise InputError("has to be a list of agents' names", field=field_name)
@@ -123,7 +157,7 @@ def model_name(value: Any, field_name: str) -> str | None:
     """A model's name; None if there is none. Raises `InputError` naming the field."""
     from backend.models.resolve import check_name  # not needed by DAG files without models
 
-    if _known_later(value):
+    if is_later(value):
         return None
     if value is not None and not isinstance(value, str):
         raise InputError("has to be a model's name, such as 'openai:gpt-4.1'", field=field_name)
@@ -139,7 +173,7 @@ def model_name(value: Any, field_name: str) -> str | None:
 
 def policy(argument: Any, field_name: str) -> dict[str, Any] | None:
     """An error policy, unchanged. One with templates is checked when the task runs."""
-    if argument is None or _known_later(argument):
+    if argument is None or is_later(argument):
         return None
     given = dict(mapping(argument, field_name))
     if not is_template(given):
@@ -178,8 +212,3 @@ def check_schema(schema: Any, kind: str, use: str, field_name: str) -> None:
         check_output_schema(schema)
     except InputError as error:
         raise InputError(error.message, field=field_name) from None
-
-
-def _known_later(value: Any) -> bool:
-    """Whether a value is another task's result, which is known only when the task runs."""
-    return value is not None and not isinstance(value, str | Mapping | list | tuple) and is_template(value)

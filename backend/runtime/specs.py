@@ -14,7 +14,7 @@ from backend.core.errors.input_error import InputError
 from backend.core.errors.policy import FIELD as ERROR_POLICY
 from backend.runtime import spec_values as values
 from backend.runtime.spec_keys import AGENT_KEYS, check_graph_policy, check_keys, refusal
-from backend.runtime.spec_values import is_template
+from backend.runtime.spec_values import is_later, is_template
 
 Mode = Literal["parallel", "sequential", "graph", "supervisor"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -29,22 +29,23 @@ MAX_STEPS = 200
 class AgentSpec:
     """One agent of a task.
 
-    `input_data` None stands for the run's own input. `timeout` is in seconds. A `required` agent that fails makes the
-    task fail. `output_mapping` picks parts of its output. `graph` names a user's own graph, whose `type` is `graph`;
-    `context` and `configurable` are passed to it. `depends_on` names the agents whose results it receives in the mode
-    `graph`, and `description` explains its purpose to a supervisor. `error_policy` overrides parts of the settings'.
+    `input_data` None stands for the run's own input; it is a dict, or for a graph any JSON. `timeout` is in seconds. A
+    `required` agent that fails makes the task fail. `output_mapping` picks parts of its output. `graph` names a user's
+    own graph, whose `type` is `graph`; `context` and `run_config` (parts of LangGraph's `RunnableConfig`) are passed to
+    it. `depends_on` names the agents whose results it receives in the mode `graph`, and `description` explains its
+    purpose to a supervisor. `error_policy` overrides parts of the settings'.
     """
 
     name: str
     type: str
     config: dict[str, Any] = field(default_factory=dict)
-    input_data: dict[str, Any] | None = None
+    input_data: Any = None
     model: str | None = None
     required: bool = True
     timeout: float | None = None
     graph: str | None = None
     context: dict[str, Any] | None = None
-    configurable: dict[str, Any] = field(default_factory=dict)
+    run_config: dict[str, Any] = field(default_factory=dict)
     output_mapping: dict[str, str] | None = None
     depends_on: tuple[str, ...] = ()
     description: str | None = None
@@ -60,6 +61,7 @@ def parse_agent(
     graph: Any = None,
     context: Any = None,
     configurable: Any = None,
+    config: Any = None,
     output_mapping: Any = None,
     output_schema: Any = None,
     error_policy: Any = None,
@@ -73,7 +75,7 @@ def parse_agent(
         raise InputError(
             "is missing; give agent_config={'type': …} or graph='package.module:attribute'", field="agent_config"
         )
-    config = {} if agent_config is None else dict(values.mapping(agent_config, "agent_config"))
+    own = {} if agent_config is None else dict(values.mapping(agent_config, "agent_config"))
     arguments = {
         "input_data": input_data,
         "model": model,
@@ -81,14 +83,15 @@ def parse_agent(
         "graph": graph,
         "context": context,
         "configurable": configurable,
+        "config": config,
         "output_mapping": output_mapping,
         "output_schema": output_schema,
     }
     beside = {key: value for key, value in arguments.items() if value is not None}
     for key, value in beside.items():
-        if config.get(key) not in (None, "") and not _same(key, config[key], value):
+        if own.get(key) not in (None, "") and not _same(key, own[key], value):
             raise InputError("is another one than that of agent_config; give it once", field=key)
-    fields = {**config, **beside}
+    fields = {**own, **beside}
 
     def at(key: str) -> str:
         return key if key in beside else f"agent_config.{key}"
@@ -227,14 +230,14 @@ def _spec(
     """The agent that the fields describe; `holder` and `at` are those of `check_keys`, which has passed them."""
     input_data, policy = fields.get("input_data"), values.policy(fields.get(ERROR_POLICY), at(ERROR_POLICY))
     common: dict[str, Any] = {
-        "input_data": values.optional_mapping(input_data, at("input_data")),
         "timeout": values.seconds(fields.get("timeout"), at("timeout")),
         "output_mapping": values.output_paths(fields.get("output_mapping"), at("output_mapping")),
         "error_policy": policy,
     }
     if fields.get("graph") is not None:
         check_graph_policy(policy, at(ERROR_POLICY))
-        return replace(_own_graph(fields, at), **common)
+        return replace(_own_graph(fields, at), input_data=None if is_later(input_data) else input_data, **common)
+    common["input_data"] = values.optional_mapping(input_data, at("input_data"))
     model = values.model_name(fields.get("model"), at("model")) or default_model
     return replace(_built_in(fields, model, holder, at), **common, model=model)
 
@@ -287,7 +290,7 @@ def _own_graph(fields: Mapping[str, Any], at: Callable[[str], str]) -> AgentSpec
         type="graph",
         graph=graph,
         context=values.optional_mapping(fields.get("context"), at("context")),
-        configurable=values.optional_mapping(fields.get("configurable"), at("configurable")) or {},
+        run_config=values.run_config(fields.get("config"), fields.get("configurable"), at),
     )
 
 

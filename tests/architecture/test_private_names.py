@@ -111,6 +111,11 @@ TABLE = [
         takes("self", "response", "run_id", "parent_run_id", "kwargs"),
     ),
     PrivateName(
+        "langgraph-sdk", "langgraph_sdk.runtime:_ExecutionRuntime", "backend/runtime/graphs/factory_arguments.py",
+        "functions that make graphs take a ServerRuntime, and only its private half has the context",
+        takes("self", "access_context", "user", "store", "context"),
+    ),
+    PrivateName(
         "langchain-openai", f"{CHAT_OPENAI}._should_stream_usage", "backend/models/client_defaults.py",
         "no setting asks for the usage of streams where a user's code makes its own model",
         takes("self", "stream_usage", "kwargs"),

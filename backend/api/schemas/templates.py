@@ -143,6 +143,11 @@ class AgentEntry(_Setup):
     )
     context: dict[str, Any] | None = Field(None, description="Passed to a graph as its context")
     configurable: dict[str, Any] | None = Field(None, description="Passed to a graph as its `configurable`")
+    config: dict[str, Any] | None = Field(
+        None,
+        description="LangGraph's `RunnableConfig` for a graph: any of `recursion_limit`, `max_concurrency`, `tags`, "
+        "`metadata` and `configurable`",
+    )
     output_mapping: dict[str, str] | None = Field(
         None, description="Selects parts of what the agent returns", examples=[{"answer": "messages.-1.content"}]
     )

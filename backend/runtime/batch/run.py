@@ -22,7 +22,6 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, TextIO
 
-from langchain_core.runnables import RunnableConfig
 from sqlalchemy import Connection
 
 from backend.agents.config import check_texts
@@ -44,7 +43,7 @@ from backend.runtime.batch.results import RESULT_BYTES, RESULT_ITEMS, Results, R
 from backend.runtime.cancellation import RunCancelledError
 from backend.runtime.forking import check_context, forked_spec, forked_task
 from backend.runtime.gc_tuning import rare_collections
-from backend.runtime.graphs.factory import Prepared
+from backend.runtime.graphs.factory import Prepared, config_of
 from backend.runtime.graphs.pauses import GraphPaused
 from backend.runtime.graphs.retry import record_failure, run_with_policy
 from backend.runtime.graphs.run import check_input
@@ -222,16 +221,13 @@ class _Batch:
             observer.uses(prepared.model or "", prepared.notice)
         if (used := earlier.used.get(index)) is not None:
             observer.used_before(Usage(*used))
-        config: RunnableConfig = {
-            "callbacks": self._runner.callbacks(observer),
-            "run_name": spec.name,
-            "configurable": {**spec.configurable, "thread_id": thread},
-        }
+        config = config_of(spec, thread)
+        config["callbacks"] = self._runner.callbacks(observer)
         began = time.monotonic()
         observer.begin(input_data)
         try:
             await check_input(input_data, self._runner.graphs.largest_input)
-            config["recursion_limit"] = self._runner.graphs.step_limit(prepared.graph)
+            config["recursion_limit"] = self._runner.graphs.step_limit(prepared.graph, spec)
             if prepared.definition is not None:
                 prepared.definition.check_input(input_data)
                 check_texts(input_data, self._runner.graphs.max_text_chars)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 
@@ -34,8 +34,10 @@ from backend.observation.recording.observer import AgentObserver
 from backend.observation.task_context import TaskContext
 from backend.pictures.inline import SCHEME, data_url, named, with_references
 from backend.pictures.reader import upload_reader
+from backend.runtime.graphs.factory_arguments import Surroundings
 from backend.runtime.graphs.load import load_graph
 from backend.runtime.graphs.pauses import Graph
+from backend.runtime.loop_watchdog import AGENT_KEY
 from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
 
@@ -48,6 +50,18 @@ class Prepared:
     definition: AgentDefinition | None
     model: str | None
     notice: str | None
+
+
+def config_of(spec: AgentSpec, thread: str) -> RunnableConfig:
+    """The config that an agent's graph runs with: what its author says, and what is ours to say."""
+    own = spec.run_config
+    return {
+        **cast(RunnableConfig, own),
+        "callbacks": [],
+        "run_name": spec.name,
+        "metadata": {**own.get("metadata", {}), AGENT_KEY: spec.name},
+        "configurable": {**own.get("configurable", {}), "thread_id": thread},
+    }
 
 
 class GraphFactory:
@@ -85,7 +99,7 @@ class GraphFactory:
         """
         requested = self.requested(spec)
         if purpose is None:
-            graph = await self.own(spec, {"configurable": dict(spec.configurable)}, saver)
+            graph = await self.own(spec, cast(RunnableConfig, dict(spec.run_config)), saver)
             return Prepared(graph, None, requested, None)
         choice = self._choose(spec, requested, purpose)
         definition = get_agent(spec.type)
@@ -186,18 +200,17 @@ class GraphFactory:
             disable_sdk_retries()
         return await load_graph(
             str(spec.graph),
-            config=config,
+            around=Surroundings(config, spec.context, self._resources.store, self._task.run_user),
             project_file=self._settings.langgraph_json,
             resources=self._stack,
             saver=saver,
-            store=self._resources.store,
             name=spec.name,
         )
 
-    def step_limit(self, graph: Graph) -> int:
-        """How many steps a graph may take: its own `recursion_limit`, or else that of the settings."""
-        own = (graph.config or {}).get("recursion_limit")
-        return self._settings.max_steps if own is None else own
+    def step_limit(self, graph: Graph, spec: AgentSpec) -> int:
+        """How many steps a graph may take: the agent's `recursion_limit`, the graph's, or the settings'."""
+        limits = (spec.run_config.get("recursion_limit"), (graph.config or {}).get("recursion_limit"))
+        return next((limit for limit in limits if limit is not None), self._settings.max_steps)
 
     async def with_pictures(self, input_data: Any) -> Any:
         """A graph's input, with the pictures that the run was given as `data:` URLs in that form again.

@@ -10,30 +10,29 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
 from backend.core.errors.input_error import InputError
+from backend.runtime.graphs.factory_arguments import Surroundings, arguments_of
 from backend.runtime.langgraph_json import GraphLoadError, activate, find
 
 
 async def load_graph(
     reference: str,
     *,
-    config: RunnableConfig,
+    around: Surroundings,
     project_file: str | None,
     resources: AsyncExitStack,
     saver: Any,
-    store: Any,
     name: str,
 ) -> Pregel[Any, Any, Any, Any]:
-    """The user's unchanged graph, ready to run with our checkpointer and store.
+    """The user's unchanged graph, ready to run with our checkpointer, and with the store that is `around`.
 
     `reference` is `package.module:attribute`, `./file.py:attribute`, or a name in `langgraph.json`. The attribute is a
     `StateGraph`, a compiled graph, or a function that returns either of them. The function may be synchronous,
     asynchronous, or an asynchronous context manager, which stays open as long as `resources`; it may take a
-    `RunnableConfig`. Raises `GraphLoadError`.
+    `RunnableConfig` and LangGraph's `ServerRuntime`, in any order. Raises `GraphLoadError`.
     """
     place, folder = reference, Path.cwd()
     if ":" not in reference:
@@ -41,7 +40,8 @@ async def load_graph(
         activate(project.file)
         folder = project.folder
     found = _attribute(place, folder)
-    made = await _made(found, place, config, resources)
+    made = await _made(found, place, around, resources)
+    store = around.store
     if isinstance(made, StateGraph):
         try:
             return made.compile(checkpointer=saver, store=store, name=name)
@@ -113,11 +113,12 @@ def _package_module(file: Path) -> ModuleType:
     return module
 
 
-async def _made(found: Any, place: str, config: RunnableConfig, resources: AsyncExitStack) -> Any:
+async def _made(found: Any, place: str, around: Surroundings, resources: AsyncExitStack) -> Any:
     if isinstance(found, StateGraph | Pregel) or not callable(found):
         return found
     try:
-        made = found(config) if _takes_config(found) else found()
+        positional, named = arguments_of(found, around)
+        made = found(*positional, **named)
         if isinstance(made, AbstractAsyncContextManager):
             return await resources.enter_async_context(made)
         return await made if inspect.isawaitable(made) else made
@@ -125,9 +126,3 @@ async def _made(found: Any, place: str, config: RunnableConfig, resources: Async
         raise
     except Exception as error:
         raise GraphLoadError(f"{place} failed to make its graph: {type(error).__name__}: {error}") from error
-
-
-def _takes_config(factory: Any) -> bool:
-    parameters = inspect.signature(factory).parameters.values()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return any(one.name == "config" or (one.kind in positional and one.default is one.empty) for one in parameters)

@@ -19,18 +19,22 @@ Outcomes = dict[str, AgentOutcome]
 _CONTEXT_LIMIT = 20_000
 
 
-async def run_alone(
-    runner: AgentRunner, spec: AgentSpec, input_data: Mapping[str, Any], *, call: int = 1
-) -> AgentOutcome:
+async def run_alone(runner: AgentRunner, spec: AgentSpec, input_data: Any, *, call: int = 1) -> AgentOutcome:
     """Run an agent as a graph of its own. Otherwise LangGraph would take it for a subgraph of the running node."""
     context = copy_context()
     context.run(var_child_runnable_config.set, None)
     return await asyncio.create_task(runner.run(spec, input_data, call=call), context=context)
 
 
-def input_of(runner: AgentRunner, spec: AgentSpec, results: Mapping[str, Any]) -> dict[str, Any]:
-    """An agent's own input or the run's, with the results of earlier agents in a form that its type can use."""
-    input_data = dict(runner.task.run_input if spec.input_data is None else spec.input_data)
+def input_of(runner: AgentRunner, spec: AgentSpec, results: Mapping[str, Any]) -> Any:
+    """An agent's own input or the run's, with the results of earlier agents in a form that its type can use.
+
+    A graph whose input is no dict gets that alone: there is no place in it for results.
+    """
+    given = runner.task.run_input if spec.input_data is None else spec.input_data
+    if not isinstance(given, Mapping):
+        return given
+    input_data = dict(given)
     if not results:
         return input_data
     input_data["results"] = {**results, **(input_data.get("results") or {})}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from backend.core.budget import BudgetExceededError
 from backend.core.errors.input_error import InputError
 from backend.core.settings import Settings, get_settings
 from backend.db.engine import Database
@@ -30,11 +31,9 @@ def run(pg: Postgres, database: Database) -> Run:
     """Runs a graph as the given try of the test's one task."""
     run_id = uuid.uuid4().hex
 
-    async def run(
-        graph: str, input_data: dict[str, Any], *, try_number: int = 1, project: Path | None = None, **kw: Any
-    ) -> Any:
+    async def run(graph: str, input_data: Any, *, try_number: int = 1, project: Path | None = None, **kw: Any) -> Any:
         settings = Settings(database_url_override=pg.worker_url, langgraph_json=str(project) if project else None)
-        task = TaskContext("dag", run_id, "task", -1, try_number, {})
+        task = TaskContext("dag", run_id, "task", -1, try_number, {}, user="ann")
         async with AgentRunner(settings, database, task) as runner:
             return await run_single(runner, parse_agent(None, input_data, graph=graph, **kw))
 
@@ -57,6 +56,24 @@ async def test_every_kind_of_graph_runs(run: Run, graph: str) -> None:
 async def test_a_factory_receives_the_config_with_configurable(run: Run) -> None:
     result = await run(f"{HERE}:async_factory", {"value": 3}, configurable={"step": 10})
     assert result["output"] == {"value": 13}
+
+
+async def test_a_factory_receives_the_run_that_the_graph_is_made_for(run: Run) -> None:
+    config = {"tags": ["nightly"], "metadata": {"owner": "ops"}}
+    result = await run(f"{HERE}:made_for_a_run", {}, context={"name": "English"}, config=config)
+    assert result["output"]["said"].startswith("English for ann, ")
+    assert "Store" in result["output"]["said"]
+    assert result["output"]["config"] == {"tags": ["nightly"], "owner": "ops"}
+
+
+@pytest.mark.parametrize("given", ["ahoy there", ["ahoy", "there"]])
+async def test_a_graph_takes_any_json(run: Run, given: Any) -> None:
+    assert (await run(f"{HERE}:shout", given))["output"] == "AHOY THERE"
+
+
+async def test_the_step_limit_is_the_agents_before_the_graphs(run: Run) -> None:
+    with raises_failure(BudgetExceededError, match="not done after 3 steps"):
+        await run(f"{HERE}:loop", {"steps": 9, "items": []}, config={"recursion_limit": 3})
 
 
 async def test_send_command_context_and_store_work(run: Run) -> None:
@@ -187,3 +204,19 @@ def test_missing_dependencies_are_named(tmp_path: Path) -> None:
     project.write_text(json.dumps({"graphs": {"g": "./a.py:g"}, "dependencies": ["no-such-package>=2", "langgraph"]}))
     with pytest.raises(GraphLoadError, match="pip install no-such-package>=2"):
         activate(project)
+
+
+def test_what_of_a_project_has_no_effect_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from backend.runtime.langgraph_json import activate
+
+    project = tmp_path / "langgraph.json"
+    more = {"auth": {"path": "./auth.py:auth"}, "ui": {}, "python_version": "3.11", "colour": "red", "env": "own.env"}
+    project.write_text(json.dumps({"graphs": {"g": "./a.py:g"}, "dependencies": [], **more}))
+    (tmp_path / ".env.example").write_text("HOME=\nKEY_OF_THE_PROJECT=\n")
+    activate(project)
+    assert [record.getMessage().removeprefix(f"{project}: ") for record in caplog.records] == [
+        "'auth' has no effect: users sign in as Airflow says, and their rights are those that they have there",
+        "'colour' has no effect",
+        f"env of {project}: there is no file 'own.env' beside it; its example lists variables that aren't set: "
+        "KEY_OF_THE_PROJECT",
+    ]

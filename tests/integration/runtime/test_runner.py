@@ -694,7 +694,7 @@ def context(conf: dict[str, Any], **params: Any) -> Any:
 def test_an_operator_runs_its_agent_on_the_runs_input(
     environment: None, openai_server: OpenAIServer, engine: Engine
 ) -> None:
-    operator = LangGraphOperator(task_id="work", agent_config=TEXT, input_data={...})  # type: ignore[arg-type]  # the guide's
+    operator = LangGraphOperator(task_id="work", agent_config=TEXT, input_data={...})
     result = operator.execute(context({"text": "from the conf"}, query="from the params"))
     assert result["attempts"] == 3
     assert "from the conf" in openai_server.requests[0].prompt

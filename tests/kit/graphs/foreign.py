@@ -12,11 +12,13 @@ from langchain.chat_models import init_chat_model
 from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
+from langgraph.func import entrypoint
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
+from langgraph_sdk.runtime import ServerRuntime
 
 runs: list[str] = []
 """The nodes that ran, in order, for tests in the same process."""
@@ -97,6 +99,12 @@ async def async_factory(config: RunnableConfig) -> CompiledStateGraph[Counted, N
 closed: list[str] = []
 
 
+@entrypoint()
+async def shout(given: list[str] | str) -> str:
+    """A graph whose input and output are no dicts."""
+    return " ".join([given] if isinstance(given, str) else given).upper()
+
+
 @asynccontextmanager
 async def resourceful() -> AsyncIterator[StateGraph[Counted, None, Counted, Counted]]:
     yield builder
@@ -108,6 +116,27 @@ class Language:
     """A runtime context."""
 
     name: str
+
+
+class Said(TypedDict, total=False):
+    said: str
+    config: dict[str, Any]
+
+
+async def made_for_a_run(config: RunnableConfig, runtime: ServerRuntime[Language]) -> StateGraph[Any, Any, Any, Any]:
+    """As LangGraph's server calls it: what a run makes its graph with."""
+    execution = runtime.execution_runtime
+    assert execution is not None
+    assert execution.user is not None
+    said = f"{execution.context.name} for {execution.user.identity}, {type(execution.store).__name__}"
+
+    def say(state: Said, config: RunnableConfig) -> Said:
+        return {"said": said, "config": {"tags": config.get("tags"), "owner": (config.get("metadata") or {})["owner"]}}
+
+    graph = StateGraph(Said, context_schema=Language)
+    graph.add_node(say)
+    graph.add_edge(START, "say")
+    return graph
 
 
 class Fanned(TypedDict, total=False):

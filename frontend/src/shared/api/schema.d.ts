@@ -1660,6 +1660,13 @@ export interface components {
                 [key: string]: unknown;
             } | null;
             /**
+             * Config
+             * @description LangGraph's `RunnableConfig` for a graph: any of `recursion_limit`, `max_concurrency`, `tags`, `metadata` and `configurable`
+             */
+            config?: {
+                [key: string]: unknown;
+            } | null;
+            /**
              * Output Mapping
              * @description Selects parts of what the agent returns
              * @example {
