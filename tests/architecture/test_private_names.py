@@ -113,7 +113,7 @@ TABLE = [
     PrivateName(
         "langgraph-sdk", "langgraph_sdk.runtime:_ExecutionRuntime", "backend/runtime/graphs/factory_arguments.py",
         "functions that make graphs take a ServerRuntime, and only its private half has the context",
-        takes("self", "access_context", "user", "store", "context"),
+        takes("access_context", "user", "store", "context"),
     ),
     PrivateName(
         "langchain-openai", f"{CHAT_OPENAI}._should_stream_usage", "backend/models/client_defaults.py",
