@@ -29,6 +29,7 @@ from backend.api import (
 )
 from backend.api.event_stream import StreamingApp
 from backend.api.identity import audit, auth, tokens
+from backend.api.mcp import server as mcp
 from backend.api.middleware import BodyLimit, CrossSite, ResponseHeaders
 from backend.api.runs import checkpoints, comparison, questions, tool_calls, traces, values
 from backend.core.settings import Settings, get_settings
@@ -53,7 +54,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with run_application(settings, airflow_transport=airflow_transport) as application:
             app.state.application = application
-            yield
+            async with mcp.serving(app, application):
+                yield
 
     app = StreamingApp(
         title="LangGraph Flow",
@@ -118,6 +120,7 @@ def create_app(
         questions.router,
         notifications.router,
         operations.router,
+        mcp.router,
     ):
         app.include_router(router)
     return app

@@ -1,0 +1,1 @@
+"""The Model Context Protocol: workflows as tools for other agents."""
