@@ -9,6 +9,7 @@ from backend.cli.limit_commands import app as limit_commands
 from backend.cli.time_travel.commands import app as time_travel_commands
 from backend.cli.token_commands import app as token_commands
 from backend.doctor.cli import app as doctor_command
+from backend.doctor.projects import app as project_commands
 from backend.stack.cli import app as stack_commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -18,6 +19,7 @@ app.add_typer(token_commands, name="tokens", rich_help_panel=RUNS)
 app.add_typer(limit_commands, name="limits", rich_help_panel=RUNS)
 app.add_typer(audit_command)
 app.add_typer(doctor_command)
+app.add_typer(project_commands, name="projects", rich_help_panel="Graphs")
 app.add_typer(stack_commands)
 
 if __name__ == "__main__":

@@ -1,0 +1,26 @@
+"""The graphs of a project are DAGs: they appear, are started with a form's input, and run like any other."""
+
+import httpx
+import pytest
+
+from tests.kit.openai.server import OpenAIServer
+from tests.kit.runs import check_order, follow, snapshot, trigger
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+DAG = "five_steps.five_steps"
+
+
+def test_a_graph_runs_without_a_dag_file(backend: httpx.Client, openai_server: OpenAIServer) -> None:
+    workflow = backend.get(f"/workflows/{DAG}").json()
+    assert set(workflow["input_schema"]["properties"]) == {"topic", "answers"}
+    refused = backend.post("/workflows/trigger", json={"dag_id": DAG, "input_data": {"topic": 7}})
+    assert refused.status_code == 422
+    assert "/input_data/topic" in refused.text
+    accepted = trigger(backend, DAG, {"topic": "tides"})
+    check_order(follow(backend, accepted))
+    now = snapshot(backend, accepted)
+    assert len(now["result"]["output"]["answers"]) == 5
+    assert now["result"]["output"]["topic"] == "tides"
+    assert [request for request in openai_server.requests if "tides" in request.prompt]
+    assert {agent["node"] for agent in now["agents"]} >= {None, "step_1", "step_5"}
