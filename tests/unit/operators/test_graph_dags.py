@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import visual_ai_graph_dags
 from backend.__main__ import app
 from backend.core.settings import get_settings
+from backend.runtime.langgraph_json import Project, read_project
 from backend.runtime.projects import manifest
 from backend.runtime.projects.form import parameters
 from tests.kit.documents.snippets import snippet
@@ -72,18 +73,22 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
         file.write_text(json.dumps({"graphs": places, "dependencies": ["."]}))
         if flow is not None:
             (folder / "flow.toml").write_text(flow)
-        manifest.read_project.cache_clear()
+        read_project.cache_clear()
         monkeypatch.setenv("VISUAL_AI_LANGGRAPH_JSON", str(file))
         get_settings.cache_clear()
         return file
 
     yield write
     get_settings.cache_clear()
-    manifest.read_project.cache_clear()
+    read_project.cache_clear()
 
 
 def params(dag: DAG) -> dict[str, Any]:
     return {name: {"default": dag.params[name], **dag.params.get_param(name).schema} for name in dag.params}
+
+
+def schedule(dag: DAG) -> Any:
+    return dag.schedule
 
 
 def task(dag: DAG) -> LangGraphOperator:
@@ -105,7 +110,7 @@ def test_a_graphs_input_and_context_become_parameters_that_may_be_left_out(write
     assert found["graph_context"]["properties"]["name"]["type"] == ["null", "string"]
     assert found["graph_context"]["default"] == {"name": "en"}
     dag.params.validate()
-    assert dag.schedule is None
+    assert schedule(dag) is None
     assert "act" in str(dag.doc_md)
     assert len(json.dumps(found)) < 8_000, "LangChain's schema of messages alone has 20 KB"
 
@@ -147,13 +152,13 @@ def test_flow_toml_says_how_airflow_runs_the_graphs(write: Write) -> None:
     """
     write(flow, agent="./code.py:agent", second="./code.py:needy")
     first, second = graph_dags().values()
-    assert (first.dag_id, first.schedule, first.params["tone"]) == ("sailing", "0 6 * * *", "kind")
+    assert (first.dag_id, schedule(first), first.params["tone"]) == ("sailing", "0 6 * * *", "kind")
     operator = task(first)
     assert (operator.owner, operator.pool, operator.retries, operator.timeout) == ("research", "models", 5, 30)
     assert operator.budget == {"max_cost_usd": 1.5}
     assert first.tags == {"langgraph", "nightly"}
     assert (second.dag_id, task(second).retries) == ("my_project.second", 0)
-    assert [asset.uri for asset in second.schedule] == ["s3://bucket/pictures"]
+    assert [asset.uri for asset in schedule(second)] == ["s3://bucket/pictures"]
     assert second.params["configurable"] == {"user": "ann"}
     assert set(params(second)) > {"messages"}, "it was made with what flow.toml says"
 
@@ -161,7 +166,7 @@ def test_flow_toml_says_how_airflow_runs_the_graphs(write: Write) -> None:
 def test_the_documented_settings_have_an_effect(write: Write) -> None:
     write(snippet("flow-toml"))
     (dag,) = graph_dags().values()
-    assert (dag.dag_id, dag.schedule) == ("news_agent", "0 6 * * *")
+    assert (dag.dag_id, schedule(dag)) == ("news_agent", "0 6 * * *")
     assert dag.params["messages"] == "What happened yesterday?"
     dag.params.validate()
 
@@ -190,7 +195,12 @@ def test_a_project_is_imported_once_for_each_version_of_its_files(
 ) -> None:
     imports: list[Path] = []
     imported = manifest._imported
-    monkeypatch.setattr(manifest, "_imported", lambda project: imports.append(project.file) or imported(project))
+
+    def counted(project: Project) -> dict[str, Any]:
+        imports.append(project.file)
+        return imported(project)
+
+    monkeypatch.setattr(manifest, "_imported", counted)
     write()
     graph_dags()
     graph_dags()
