@@ -10,6 +10,7 @@ import typer
 
 from tests.benchmarks import (
     answers,
+    asking,
     batch,
     big,
     effects,
@@ -54,6 +55,7 @@ ALONE: dict[str, Callable[[], Result]] = {
 ONLY_BY_NAME: dict[str, Callable[[], Result]] = {
     "faults": faults.measure,
     "answers": answers.measure,
+    "asking": asking.measure,
     "effects": effects.measure,
     "fuzz": fuzz.measure,
     "big": big.measure,

@@ -42,7 +42,7 @@ def measure() -> Result:
         with running_stack(environment) as stack:
             shutil.copytree(DAGS, stack.dags, dirs_exist_ok=True)
             with stack.airflow() as airflow, stack.backend() as backend:
-                runs = _Runs(airflow, backend)
+                runs = Runs(airflow, backend)
                 for dag_id in (BARE, DEFERRED, PUSHING, IN_WORKER):
                     wait_for_dag(airflow, dag_id)
                     runs.rate(dag_id, WARM_UP)
@@ -63,7 +63,7 @@ def measure() -> Result:
     return Result("waiting", figures, goals, settings=settings)
 
 
-class _Runs:
+class Runs:
     """Starts runs through the API and waits until they finish."""
 
     def __init__(self, airflow: httpx.Client, backend: httpx.Client) -> None:
@@ -112,7 +112,7 @@ class _Runs:
         wait_until(over, timeout=900, poll=0.25, what=f"the end of all runs of {dag_id}")
 
 
-def _memory(stack: RunningStack, server: OpenAIServer, runs: _Runs) -> dict[str, float]:
+def _memory(stack: RunningStack, server: OpenAIServer, runs: Runs) -> dict[str, float]:
     """The growth of the triggerer's memory per agent that waits for its model."""
     processes = [
         process

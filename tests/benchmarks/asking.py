@@ -1,0 +1,141 @@
+"""A thousand runs that wait for people: what they hold, and how soon an answer reaches its graph.
+
+The scheduler's CPU time and the triggerer's memory are measured over a minute before the runs are started, and over
+another one while all of them wait. Then some are answered one after the other; an answer takes until the node that it
+is for runs again. Beside it Airflow's own request for input, from the response to the end of its task.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import httpx
+import psutil
+import typer
+
+from tests.benchmarks.report import Goal, Result, median, percentile
+from tests.benchmarks.waiting import DAGS, Runs
+from tests.kit.processes.stack import RunningStack, running_stack, start_run, wait_for_dag, wait_until
+
+RUNS, ANSWERED = 1_000, 40
+OBSERVED = 60.0
+"""Seconds over which processes are watched."""
+SLOTS = 32
+ASKING = ("asks_in_worker", "asks_in_triggerer")
+OWN = "asks_airflow"
+
+
+def measure() -> Result:
+    """Slots, ratios of CPU time and memory, and seconds from an answer to its node."""
+    environment = {"AIRFLOW__CORE__PARALLELISM": str(SLOTS), "VISUAL_AI_FRONTEND": "false"}
+    with running_stack(environment) as stack:
+        shutil.copytree(DAGS, stack.dags, dirs_exist_ok=True)
+        with stack.airflow() as airflow, stack.backend() as backend:
+            for dag_id in (*ASKING, OWN):
+                wait_for_dag(airflow, dag_id)
+            _airflows_own(airflow, 2)
+            own = _airflows_own(airflow, 10)
+            runs = Runs(airflow, backend)
+            runs.start(ASKING[0], 5)
+            runs.start(ASKING[1], 5)
+            before = _watched(stack)
+            for dag_id in ASKING:
+                runs.start(dag_id, RUNS // len(ASKING) - 5)
+            began = time.monotonic()
+            wait_until(lambda: _parked(airflow) >= RUNS, timeout=1_800, poll=5, what="all runs waiting for people")
+            parked_after = time.monotonic() - began
+            pool = airflow.get("/api/v2/pools/default_pool").raise_for_status().json()
+            during = _watched(stack)
+            ours = list(_answered(backend))
+    figures = {
+        "waiting_runs": float(RUNS),
+        "seconds_until_all_wait": parked_after,
+        "slots_held": float(pool["occupied_slots"]),
+        "scheduler_cpu_percent_before": before["scheduler_cpu"],
+        "scheduler_cpu_percent_during": during["scheduler_cpu"],
+        "triggerer_mib_before": before["triggerer_mib"],
+        "triggerer_mib_during": during["triggerer_mib"],
+        "answer_to_node_s_p50": median(ours),
+        "answer_to_node_s_p95": percentile(ours, 95),
+        "airflows_own_s_p50": median(own),
+    }
+    cpu = during["scheduler_cpu"] / before["scheduler_cpu"]
+    memory = during["triggerer_mib"] / before["triggerer_mib"]
+    figures |= {"scheduler_cpu_ratio": cpu, "triggerer_memory_ratio": memory}
+    goals = [
+        Goal("slots held by waiting runs", figures["slots_held"], 0),
+        Goal("scheduler's CPU time with waiting runs to that without", cpu, 1.1),
+        Goal("triggerer's memory with waiting runs to that without", memory, 1.1),
+        Goal("answer to node above Airflow's own, p95, s", figures["answer_to_node_s_p95"] - median(own), 2),
+    ]
+    return Result("asking", figures, goals, samples={"answer_to_node_s": ours, "airflows_own_s": own})
+
+
+def _parked(airflow: httpx.Client) -> int:
+    found = 0
+    for dag_id in ASKING:
+        listed = airflow.get(
+            f"/api/v2/dags/{dag_id}/dagRuns/~/taskInstances", params={"state": "awaiting_input", "limit": 1}
+        )
+        found += listed.raise_for_status().json()["total_entries"]
+    typer.echo(f"  {found} runs wait", err=True)
+    return found
+
+
+def _watched(stack: RunningStack) -> dict[str, float]:
+    """The scheduler's CPU use in percent of a core and the triggerer's memory, over a quiet minute."""
+    time.sleep(15)  # what has been started settles
+    scheduler = list(_family(stack.pid("scheduler")))
+    cpu, began = _cpu(scheduler), time.monotonic()
+    time.sleep(OBSERVED)
+    used = (_cpu(scheduler) - cpu) / (time.monotonic() - began) * 100
+    memory = sum(process.memory_info().rss for process in _family(stack.pid("triggerer"))) / 1024**2
+    return {"scheduler_cpu": used, "triggerer_mib": memory}
+
+
+def _family(pid: int) -> Iterator[psutil.Process]:
+    process = psutil.Process(pid)
+    yield process
+    yield from process.children(recursive=True)
+
+
+def _cpu(processes: list[psutil.Process]) -> float:
+    return sum(sum(one.cpu_times()[:2]) for one in processes if one.is_running())
+
+
+def _answered(backend: httpx.Client) -> Iterator[float]:
+    """Seconds from each of some answers to the moment at which its node runs again."""
+    page = backend.get("/questions", params={"limit": ANSWERED}).raise_for_status().json()["questions"]
+    for question in page:
+        answered = time.time()
+        backend.post(f"/questions/{question['question_id']}/answer", json={"answer": "Go on."}).raise_for_status()
+        place = f"/workflow-status/{question['dag_id']}/{question['dag_run_id']}"
+        node = wait_until(lambda: _after(backend, place), timeout=120, poll=0.5, what="the node after an answer")  # noqa: B023
+        yield datetime.fromisoformat(node["started_at"]).timestamp() - answered
+
+
+def _after(backend: httpx.Client, place: str) -> dict[str, Any] | None:
+    """The node that follows the one that asked, once it has run."""
+    agents = backend.get(place).raise_for_status().json()["agents"]
+    return next((one for one in agents if one["node"] == "proceed"), None)
+
+
+def _airflows_own(airflow: httpx.Client, count: int) -> list[float]:
+    return [_own_answer(airflow, start_run(airflow, OWN)) for _ in range(count)]
+
+
+def _own_answer(airflow: httpx.Client, run_id: str) -> float:
+    place = f"/api/v2/dags/{OWN}/dagRuns/{run_id}/taskInstances/ask"
+
+    def state() -> str | None:
+        shown: str | None = airflow.get(place).raise_for_status().json()["state"]
+        return shown
+
+    wait_until(lambda: state() == "awaiting_input", timeout=120, what="Airflow's request for input")
+    time.sleep(6)  # as long as ours wait at least
+    began = time.monotonic()
+    airflow.patch(f"{place}/-1/hitlDetails", json={"chosen_options": ["Go on"], "params_input": {}}).raise_for_status()
+    wait_until(lambda: state() == "success", timeout=120, poll=0.05, what="the end of Airflow's own task")
+    return time.monotonic() - began
