@@ -38,6 +38,8 @@ from backend.db.runs.pages import RowFilter
 from backend.services.application import Application
 from backend.services.runs.snapshot import Snapshot
 
+WAITS_FOR_PEOPLE = "It waits for people to answer: its questions, or Airflow's required actions."
+
 router = APIRouter(prefix="/workflow-status", tags=["status"])
 
 State = Literal["queued", "running", "success", "failed", "cancelled", "awaiting_input"]
@@ -322,11 +324,19 @@ def execution_fields(row: Mapping[str, Any], services: Application) -> dict[str,
         **{name: row[name] for name in kept},
         "execution_id": str(row["id"]),
         "forked_from": ForkedFrom(dag_id=dag_id, **row["forked_from"]) if row["forked_from"] else None,
-        "reason": row["reason"] if row["state"] in TERMINAL_RUN_STATES else row["waits_for"],
+        "reason": _reason(row),
         "usage": Usage(input_tokens=row["input_tokens"], output_tokens=row["output_tokens"]),
         "cost_usd": float(row["cost_usd"]) if row["cost_usd"] is not None else None,
         **services.status.urls(dag_id, dag_run_id),
     }
+
+
+def _reason(row: Mapping[str, Any]) -> str | None:
+    """Why a run has ended as it has, or doesn't go on."""
+    if row["state"] == "awaiting_input":
+        return WAITS_FOR_PEOPLE
+    found: str | None = row["reason"] if row["state"] in TERMINAL_RUN_STATES else row["waits_for"]
+    return found
 
 
 def _cursor(text: str | None) -> int | None:

@@ -105,6 +105,9 @@ async def test_an_answer_is_taken_once_and_wakes_the_task(
 ) -> None:
     run = asker.run()
     (question,) = asker.ask(run, {"question": "Who is it?", "draft": "x"})
+    snapshot = (await http.get(f"/workflow-status/{DAG}/{run.dag_run_id}", headers=ulla)).json()
+    assert (snapshot["state"], [one["question_id"] for one in snapshot["questions"]]) == ("awaiting_input", [question])
+    assert "waits for people" in snapshot["reason"]
     shown = (await http.get(f"/questions/{question}", headers=ulla)).json()
     assert (shown["subject"], shown["state"], shown["content"]) == (
         "Who is it?",
