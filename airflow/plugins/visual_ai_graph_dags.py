@@ -64,11 +64,11 @@ def graph_dags() -> dict[str, DAG]:
     for name, description in described.items():
         dag_id = dag_ids[name]
         if wanted in (None, dag_id):
-            found[dag_id] = _dag(dag_id, description, settings[name])
+            found[dag_id] = _dag(dag_id, description, settings[name], project.about.get(name))
     return found
 
 
-def _dag(dag_id: str, graph: GraphDescription, settings: FlowSettings) -> DAG:
+def _dag(dag_id: str, graph: GraphDescription, settings: FlowSettings, about: str | None) -> DAG:
     fields = parameters(graph.input_schema, settings.input)
     context = context_parameter(graph.context_schema, settings.context)
     context_name = name_of_context(fields) if context is not None else None
@@ -84,7 +84,7 @@ def _dag(dag_id: str, graph: GraphDescription, settings: FlowSettings) -> DAG:
     schedule = settings.schedule
     with DAG(
         dag_id=dag_id,
-        description=settings.description or _description(graph),
+        description=settings.description or about or _description(graph),
         schedule=[Asset(uri) for uri in schedule] if isinstance(schedule, tuple) else schedule,
         start_date=settings.start_date,
         catchup=settings.catchup,

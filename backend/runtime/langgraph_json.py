@@ -43,6 +43,8 @@ class Project:
 
     file: Path
     graphs: Mapping[str, str]
+    about: Mapping[str, str]
+    """What the file says about some of the graphs."""
     env: str | Mapping[str, Any] | None
     dependencies: tuple[str, ...]
     ignored: tuple[str, ...]
@@ -84,14 +86,16 @@ def read_project(file: Path) -> Project:
     """Read a `langgraph.json`, once per process. Raises `GraphLoadError`."""
     try:
         content = json.loads(file.read_text())
-        graphs = {
-            name: entry["path"] if isinstance(entry, dict) else entry for name, entry in content["graphs"].items()
+        entries = {
+            name: entry if isinstance(entry, dict) else {"path": entry} for name, entry in content["graphs"].items()
         }
+        graphs = {name: entry["path"] for name, entry in entries.items()}
+        about = {name: str(entry["description"]) for name, entry in entries.items() if entry.get("description")}
         if not all(isinstance(place, str) and ":" in place for place in graphs.values()):
             raise ValueError("each of `graphs` has to read './file.py:attribute' or 'package.module:attribute'")
         dependencies = tuple(str(dependency) for dependency in content.get("dependencies") or [])
         ignored = tuple(key for key, value in content.items() if key not in HONOURED and value not in (None, {}, []))
-        return Project(file.resolve(), graphs, content.get("env"), dependencies, ignored)
+        return Project(file.resolve(), graphs, about, content.get("env"), dependencies, ignored)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GraphLoadError(f"{file} can't be read as a langgraph.json: {error}") from error
 

@@ -68,7 +68,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
     def write(flow: str | None = None, code: str = CODE, **graphs: str) -> Path:
         (folder / "code.py").write_text(code)
-        places = graphs or {"agent": "./code.py:agent"}
+        places: dict[str, Any] = dict(graphs) or {"agent": {"path": "./code.py:agent", "description": "Looks and acts."}}
         file = folder / "langgraph.json"
         file.write_text(json.dumps({"graphs": places, "dependencies": ["."]}))
         if flow is not None:
@@ -111,6 +111,7 @@ def test_a_graphs_input_and_context_become_parameters_that_may_be_left_out(write
     assert found["graph_context"]["default"] == {"name": "en"}
     dag.params.validate()
     assert schedule(dag) is None
+    assert dag.description == "Looks and acts."
     assert "act" in str(dag.doc_md)
     assert len(json.dumps(found)) < 8_000, "LangChain's schema of messages alone has 20 KB"
 
