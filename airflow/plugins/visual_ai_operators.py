@@ -159,7 +159,7 @@ class LangGraphOperator(AgentsOperator):
         if inputs is None:
             self._refuse_batch_arguments()
         elif not _known_later(inputs):
-            parse_inputs(inputs)
+            parse_inputs(inputs, own_graph=_is_graph(graph, agent_config), common=self.input_data)
         if not _known_later(agent_config):
             given = self._arguments()
             if _known_later(self.input_data):
@@ -203,7 +203,8 @@ class LangGraphOperator(AgentsOperator):
         from backend.runtime.batch.run import run_batch
 
         # Another task's output may be a lazy sequence.
-        inputs = parsed(lambda: parse_inputs(self.inputs))
+        own_graph = spec.graph is not None
+        inputs = parsed(lambda: parse_inputs(self.inputs, own_graph=own_graph, common=spec.input_data))
         plan = parsed(lambda: parse_plan(self.max_concurrency, self.on_item_error))
         path = str(self.results_path) if self.results_path else None
         write_to = (lambda: _open_for_writing(path)) if path else None
@@ -302,6 +303,10 @@ UNKNOWN_MODE = "{{ mapped }}"
 def _known_later(value: Any) -> bool:
     """Whether a value as a whole, and not just a text in it, is only known when the task runs."""
     return value is not None and not isinstance(value, Mapping | list | tuple) and is_template(value)
+
+
+def _is_graph(graph: Any, agent_config: Any) -> bool:
+    return graph is not None or (isinstance(agent_config, Mapping) and agent_config.get("graph") is not None)
 
 
 def _plain_agents(agents: Any) -> Any:

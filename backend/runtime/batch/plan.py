@@ -31,13 +31,19 @@ def parse_plan(max_concurrency: Any, on_item_error: Any) -> BatchPlan:
     return BatchPlan(max_concurrency, cast(OnItemError, on_item_error))
 
 
-def parse_inputs(inputs: Any) -> list[Mapping[str, Any]]:
-    """The inputs of a batch, which may have none. Raises `InputError` naming the entry that isn't a dict."""
+def parse_inputs(inputs: Any, *, own_graph: bool = False, common: Any = None) -> list[Any]:
+    """The inputs of a batch, which may have none. Each is a dict or, for a graph without a `common` input, any JSON.
+
+    Raises `InputError` naming the entry that isn't.
+    """
     if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Sequence):
         raise InputError(f"has to be a list of dicts, not {type(inputs).__name__}", field="inputs")
     for index, entry in enumerate(inputs):
         if not isinstance(entry, Mapping):
-            raise InputError(f"has to be a dict, not {type(entry).__name__}", field=f"inputs[{index}]")
+            if own_graph and not common:
+                continue
+            why = ", because input_data is common to all inputs" if own_graph else ""
+            raise InputError(f"has to be a dict, not {type(entry).__name__}{why}", field=f"inputs[{index}]")
         if any(not isinstance(key, str) for key in entry):
             raise InputError("has a key that is no string", field=f"inputs[{index}]")
     return list(inputs)

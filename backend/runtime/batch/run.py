@@ -84,7 +84,7 @@ class _EarlierWork:
 class _Batch:
     """One try of a batch."""
 
-    def __init__(self, runner: AgentRunner, spec: AgentSpec, inputs: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, runner: AgentRunner, spec: AgentSpec, inputs: Sequence[Any]) -> None:
         self._runner = runner
         self._spec = spec = forked_spec(spec, runner.task)
         self._inputs = inputs
@@ -188,10 +188,11 @@ class _Batch:
         finally:
             ticker.cancel()
 
-    def _input_of(self, index: int) -> dict[str, Any]:
-        return {**(self._spec.input_data or {}), **self._inputs[index]}
+    def _input_of(self, index: int) -> Any:
+        own = self._inputs[index]
+        return {**(self._spec.input_data or {}), **own} if isinstance(own, Mapping) else own
 
-    async def _prepare(self, input_data: Mapping[str, Any]) -> Prepared:
+    async def _prepare(self, input_data: Any) -> Prepared:
         """The compiled graph for an input: one for all inputs, or one for pictures and one for texts."""
         purpose = None if self._spec.graph is not None else get_agent(self._spec.type).purpose_for(input_data)
         async with self._preparing:
@@ -359,7 +360,7 @@ class _Batch:
 async def run_batch(
     runner: AgentRunner,
     spec: AgentSpec,
-    inputs: Sequence[Mapping[str, Any]],
+    inputs: Sequence[Any],
     plan: BatchPlan,
     *,
     write_to: Callable[[], TextIO] | None = None,

@@ -36,7 +36,7 @@ def batch(task_settings: Settings, database: Database) -> Batch:
     run_id = uuid.uuid4().hex
 
     async def run(
-        inputs: list[dict[str, Any]],
+        inputs: list[Any],
         *,
         try_number: int = 1,
         graph: str | None = None,
@@ -253,6 +253,18 @@ async def test_an_empty_batch(batch: Batch) -> None:
     result = await batch([])
     assert result["batch"]["items"] == 0
     assert result["results"] == []
+
+
+async def test_a_graph_takes_items_that_are_no_dicts(batch: Batch) -> None:
+    result = await batch(["ahoy", ["all", "hands"]], graph="tests.kit.graphs.foreign:shout")
+    assert result["results"] == ["AHOY", "ALL HANDS"]
+
+
+def test_items_that_are_no_dicts_have_nothing_in_common() -> None:
+    assert parse_inputs(["a", 1, None], own_graph=True) == ["a", 1, None]
+    with pytest.raises(InputError, match="input_data is common to all inputs") as caught:
+        parse_inputs([{"a": 1}, "b"], own_graph=True, common={"c": 1})
+    assert caught.value.field == "inputs[1]"
 
 
 async def test_checkpoints_of_items_are_pruned_with_the_run(batch: Batch, database: Database) -> None:

@@ -68,7 +68,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
     def write(flow: str | None = None, code: str = CODE, **graphs: str) -> Path:
         (folder / "code.py").write_text(code)
-        places: dict[str, Any] = dict(graphs) or {"agent": {"path": "./code.py:agent", "description": "Looks and acts."}}
+        places: dict[str, Any] = dict(graphs) or {
+            "agent": {"path": "./code.py:agent", "description": "Looks and acts."}
+        }
         file = folder / "langgraph.json"
         file.write_text(json.dumps({"graphs": places, "dependencies": ["."]}))
         if flow is not None:
