@@ -23,7 +23,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,7 +36,7 @@ from backend.core.states import TERMINAL_RUN_STATES, TaskState
 from backend.db.address import plain_url
 from backend.db.engine import Database
 from backend.db.runs import executions, leftovers, observations
-from backend.services.background import in_background
+from backend.services.background import in_background, retrieve
 from backend.services.recording.airflow_json import known_run_state, run_state, task_state
 from backend.services.recording.explainer import Explainer
 from backend.services.recording.record_restorer import RecordRestorer
@@ -79,6 +79,12 @@ LOCK_SETTINGS = {
     "tcp_keepalives_count": "3",
 }
 """With these PostgreSQL ends the session of a leader that hangs or is unreachable, which releases the lock."""
+
+PING_SECONDS = 15.0
+"""How often a leader's session shows during a pass that it is alive: with a thousand new runs a pass takes minutes."""
+
+PASS_SECONDS = 900.0
+"""How long a pass may take before its leader counts as hanging."""
 
 Key = tuple[str, str]
 
@@ -154,6 +160,8 @@ class Reconciler:
         while True:
             try:
                 await self._lead()
+            except TimeoutError:
+                self._fail(f"a pass took longer than {PASS_SECONDS:g} s")
             except (psycopg.Error, OSError) as error:
                 self._fail(f"the database is out of reach ({type(error).__name__})")
             except Exception as error:
@@ -181,17 +189,22 @@ class Reconciler:
             self._since = self._last_full_reading = None
             self._history.clear()
             while True:
-                active = 0
-                try:
-                    active = await self.reconcile()
-                    self._ok, self._reason = True, ""
-                    active += await self._complete()
-                except AirflowError as error:
-                    self._fail(str(error))
-                except SQLAlchemyError as error:
-                    self._fail(f"the database is out of reach ({type(error).__name__})")
+                async with _alive(connection), asyncio.timeout(PASS_SECONDS):
+                    active = await self._pass()
                 await self._pause(active)
                 await connection.execute("SELECT 1")  # without the connection the lock is lost
+
+    async def _pass(self) -> int:
+        active = 0
+        try:
+            active = await self.reconcile()
+            self._ok, self._reason = True, ""
+            active += await self._complete()
+        except AirflowError as error:
+            self._fail(str(error))
+        except SQLAlchemyError as error:
+            self._fail(f"the database is out of reach ({type(error).__name__})")
+        return active
 
     async def _complete(self) -> int:
         """Explain failed runs and restore missing results; returns how many runs are left to explain. What Airflow
@@ -318,6 +331,27 @@ class Reconciler:
         if changed:
             self._found_at = time.monotonic()
         history.add(run["state"], stored, new)
+
+
+@asynccontextmanager
+async def _alive(connection: psycopg.AsyncConnection[Any]) -> AsyncIterator[None]:
+    """Keep a session from being idle until the context ends. What fails then fails again at its next use."""
+    over = asyncio.Event()
+
+    async def ping() -> None:
+        while not over.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), PING_SECONDS)
+                return
+            await connection.execute("SELECT 1")
+
+    pings = asyncio.create_task(ping())
+    pings.add_done_callback(retrieve)
+    try:
+        yield
+    finally:
+        over.set()
+        await asyncio.wait([pings])
 
 
 async def _taken(connection: psycopg.AsyncConnection[Any]) -> bool:

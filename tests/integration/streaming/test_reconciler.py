@@ -426,7 +426,7 @@ async def test_one_replica_reconciles_and_another_takes_over(pg: Any, database_u
 async def test_a_replica_that_hangs_loses_the_lock(
     database_url: str, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(reconciler_module.LOCK_SETTINGS, "idle_session_timeout", "500ms")
+    monkeypatch.setattr(reconciler_module, "PASS_SECONDS", 0.5)
     async with (
         made(database_url, airflow, reconcile_interval=0.05) as (first, _),
         made(database_url, airflow, reconcile_interval=0.05) as (second, _),
@@ -442,6 +442,19 @@ async def test_a_replica_that_hangs_loses_the_lock(
             await hangs.wait()
             async with second.running():
                 await eventually(lambda: second.leading)
+
+
+async def test_a_long_pass_keeps_the_lock(
+    database_url: str, airflow: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(reconciler_module.LOCK_SETTINGS, "idle_session_timeout", "400ms")
+    monkeypatch.setattr(reconciler_module, "PING_SECONDS", 0.1)
+    airflow.fail("/dags", 503, delay=1.5, times=1)
+    async with made(database_url, airflow, reconcile_interval=0.05) as (reconciler, _), reconciler.running():
+        await eventually(lambda: reconciler.leading)
+        await eventually(lambda: not reconciler.leading or goes_well(reconciler))
+        assert reconciler.leading
+        assert len([call for call in airflow.log if "/dags" in call]) > 1, "the slow one was answered"
 
 
 async def test_the_loop_survives_an_airflow_that_is_down(database_url: str, airflow: FakeAirflow) -> None:
