@@ -141,3 +141,21 @@ def test_an_answer_while_airflow_is_away_is_not_lost(stack: RunningStack, backen
         assert answer(backend, question, answer="Edited.").is_success
     follow(backend, run)
     assert snapshot(backend, run)["result"]["output"]["draft"] == "Edited."
+
+
+def test_a_tool_is_called_once_a_person_has_approved(backend: httpx.Client, openai_server: OpenAIServer) -> None:
+    openai_server.script(tool_calls=[{"name": "pay", "arguments": {"to": "Ann", "amount": 5}}])
+    openai_server.script(content="Ann has been paid.")
+    run = trigger(backend, "asking_tool", {})
+    (question,) = questions(backend, run)
+    assert question["kind"] == "approval"
+    waits(backend, run)
+    calls = f"/workflow-status/asking_tool/{run['dag_run_id']}/tool-calls"
+    assert backend.get(calls).json()["tool_calls"] == []
+    assert answer(backend, question, decision="approve").status_code == 200
+    check_order(follow(backend, run))
+    now = snapshot(backend, run)
+    assert (now["state"], now["result"]["output"]["answer"]) == ("success", "Ann has been paid.")
+    (call,) = backend.get(calls).json()["tool_calls"]
+    assert (call["tool"], call["state"], call["arguments"]) == ("pay", "success", {"to": "Ann", "amount": 5})
+    assert len(openai_server.requests) == 2, "what was asked before the approval is not asked again"

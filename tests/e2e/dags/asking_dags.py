@@ -31,3 +31,14 @@ with DAG("asking_in_vain", schedule=None):
         input_data={"topic": "boats"},
         questions={"timeout": 3, "on_timeout": "default", "default": "Nobody's draft."},
     )
+
+with DAG("asking_tool", schedule=None):
+    LangGraphOperator(
+        task_id="ask",
+        agent_config={
+            "type": "text",
+            "model": "openai:gpt-4.1-mini",
+            "tools": [{"function": "tests.kit.graphs.recorded_tools:pay", "approval": "always"}],
+        },
+        input_data={"text": "Ann is owed 5."},
+    )
