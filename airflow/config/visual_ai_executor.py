@@ -7,6 +7,7 @@ so it doesn't need the scheduler while it runs. Airflow's LocalExecutor neverthe
 * A scheduler that is stopped, or exits because its database went away, first waits for its tasks, however long they
   take, and schedules nothing meanwhile.
 * Nobody notices that a worker was killed before its task has missed all heartbeats of several minutes.
+* A task whose worker was killed before it had begun stays queued for ten minutes, and keeps its slot for good.
 * A worker that was killed while it waited for a task takes the queue's lock with it, and no other worker gets a task.
 * A task that was parked for a person's answer, and is woken before the scheduler has heard of the exit of the process
   that parked it, is taken for one that was killed, and fails.
@@ -68,6 +69,10 @@ class AdoptingLocalExecutor(LocalExecutor):
         self._orphans: list[psutil.Process] = []
         self._tasks: dict[str, TaskInstanceKey] = {}
         """The tasks that were queued or adopted and may not have ended yet, by the ids that workers' titles show."""
+        self._workloads: dict[str, ExecuteTask] = {}
+        """Of these, what this executor gives to workers."""
+        self._unstarted: set[str] = set()
+        """Tasks that the last check found with no worker, although they were given to one, and not begun."""
         self._given: Counter[Any] = Counter()
         """How often each workload was given to a worker that has not reported its end."""
         self._checked = 0.0
@@ -111,6 +116,7 @@ class AdoptingLocalExecutor(LocalExecutor):
         """Queue a task, and remember its key by the id that its worker's title will show."""
         if isinstance(workload, ExecuteTask):
             self._tasks[str(workload.ti.id)] = workload.key
+            self._workloads[str(workload.ti.id)] = workload
         super().queue_workload(workload, session)
 
     def sync(self) -> None:
@@ -179,21 +185,46 @@ class AdoptingLocalExecutor(LocalExecutor):
                 titles.append(_title(psutil.Process(pid)))
         # Most of these have just ended, or wait for a worker.
         unseen = [task for task in self._tasks if not _shown(task, titles)]
-        if not unseen:
-            return
-        columns = (TaskInstance.id, TaskInstance.state, TaskInstance.last_heartbeat_at)
-        with create_session() as session:
-            found = session.execute(select(*columns).where(TaskInstance.id.in_(unseen))).all()
-        known = {str(task): (state, beat) for task, state, beat in found}
+        known = _recorded(unseen) if unseen else {}
+        queued = {task for task in unseen if known.get(task, (None,))[0] == TaskInstanceState.QUEUED}
+        self._give_again({task for task in queued if self._was_taken(task)})
         silent = datetime.now(UTC) - timedelta(seconds=SILENT_SECONDS)
         for task in unseen:
             state, beat = known.get(task, (None, None))
-            if state == TaskInstanceState.QUEUED or (state == TaskInstanceState.RUNNING and beat and beat > silent):
+            if task in queued or (state == TaskInstanceState.RUNNING and beat and beat > silent):
                 continue
             key = self._tasks.pop(task)
+            self._workloads.pop(task, None)
             if state == TaskInstanceState.RUNNING:
                 log.error("The worker of %s was killed", key)
                 self.fail(key, info="its worker process was killed")
+
+    def _was_taken(self, task: str) -> bool:
+        """Whether a worker has taken the task from the queue."""
+        workload = self._workloads.get(task)
+        return workload is not None and self._given[workload.key] > 0 and bool(self.activity_queue.empty())
+
+    def _give_again(self, unstarted: set[str]) -> None:
+        """Give tasks to another worker that their own took and has not begun since the last check: it was killed.
+
+        That is no try of the task, which Airflow has not seen begin. If the first worker is only slow, Airflow lets one
+        of the two begin.
+        """
+        again = unstarted & self._unstarted
+        self._unstarted = unstarted - again
+        for task in again:
+            log.error("The worker of %s was killed before it began; another one gets it", self._tasks[task])
+            self.activity_queue.put(self._workloads[task])
+            with self._unread_messages:
+                self._unread_messages.value += 1
+
+
+def _recorded(tasks: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """The states and last heartbeats of tasks, by their ids."""
+    columns = (TaskInstance.id, TaskInstance.state, TaskInstance.last_heartbeat_at)
+    with create_session() as session:
+        found = session.execute(select(*columns).where(TaskInstance.id.in_(tasks))).all()
+    return {str(task): (state, beat) for task, state, beat in found}
 
 
 class _ProcessLock:

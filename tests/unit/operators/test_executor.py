@@ -12,6 +12,7 @@ import psutil
 import pytest
 from airflow.executors.local_executor import LocalExecutor
 
+import visual_ai_executor
 from backend.deployment.processes import MARKER_VARIABLE
 from tests.kit.processes.stack import wait_until
 from visual_ai_executor import AdoptingLocalExecutor
@@ -139,3 +140,33 @@ def test_the_end_of_a_task_that_a_worker_has_again_is_not_reported(monkeypatch: 
     assert executor.running == set()
     executor.change_state(("dag", "adopted"), "failed")
     assert len(executor.event_buffer) == 2
+
+
+def test_a_task_whose_worker_was_killed_before_it_began_is_given_to_another(
+    identity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued: dict[str, tuple[str, None]] = {}
+    monkeypatch.setattr(visual_ai_executor, "_recorded", lambda tasks: {one: queued[one] for one in tasks})
+    monkeypatch.setattr(LocalExecutor, "_check_workers", lambda _: None)
+    monkeypatch.setattr(visual_ai_executor, "CHECK_SECONDS", -1.0)
+    monkeypatch.setattr(visual_ai_executor, "ExecuteTask", SimpleNamespace)
+    executor = make_executor()
+    executor.start()
+    queue: Any = executor.activity_queue
+    workloads: Any = (SimpleNamespace(ti=task("queued"), key=("dag", str(number))) for number in range(2))
+    taken, waiting = workloads
+    queued |= {str(one.ti.id): ("queued", None) for one in (taken, waiting)}
+    for workload in (taken, waiting):
+        executor._tasks[str(workload.ti.id)], executor._workloads[str(workload.ti.id)] = workload.key, workload
+        executor.running.add(workload.key)
+    executor.queued_tasks[taken.key] = taken
+    executor._process_workloads([taken])
+    executor.sync()
+    executor.sync()
+    assert queue.get().key == taken.key, "it is in the queue once, because nobody has taken it"
+    executor.sync()
+    assert queue.empty(), "its worker may be about to begin"
+    executor.sync()
+    assert queue.get().key == taken.key
+    executor.change_state(taken.key, "success")
+    assert executor.running == {waiting.key}, "its slot is free again"
