@@ -5,6 +5,7 @@ fork has only those that ran after the state that it was forked from.
 """
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -30,6 +31,10 @@ _VALUE = 500
 """Characters of the JSON text of a value that differs."""
 
 _AgentKey = tuple[str, int, str]
+
+
+_OF_EVERY_RUN = re.compile(r"(/agents/[^/]+)?/trace_(id|url)")
+"""What of a result is another in each run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,8 @@ class Comparisons:
 
 
 def _compared(left: _Side, right: _Side) -> Compared:
-    inputs, results = (_changes(*pair) for pair in ((left.input, right.input), (left.result, right.result)))
+    inputs = _changes(left.input, right.input)
+    results = [one for one in _changes(left.result, right.result) if not _OF_EVERY_RUN.fullmatch(one["pointer"])]
     nodes = max(len(side.rows) for side in (left, right))
     cut = nodes > comparison.MOST or max(len(inputs), len(results)) > _DIFFERENCES
     agents = _agents(left.rows[: comparison.MOST], right.rows[: comparison.MOST])

@@ -352,6 +352,7 @@ async def test_a_fork_beside_its_source(runs: ForkableRuns) -> None:
     assert not agent["nodes"][1]["same_output"]
     assert found["input_changes"] == [{"pointer": "/more", "left": None, "right": "[1]"}]
     assert {"/output/outline", "/output/draft"} <= {change["pointer"] for change in found["result_changes"]}
+    assert not [change for change in found["result_changes"] if "trace" in change["pointer"]]
     assert not found["cut"]
     assert (await runs.http.get("/workflow-status/compare", params={**query, "right": "x/y"})).status_code == 404
     assert (await runs.http.get("/workflow-status/compare", params={**query, "right": "xyz"})).status_code == 422
