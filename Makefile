@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status token airflow test lint format bench fake-openai
+.PHONY: help install up down status token airflow test lint lint-python lint-pages format bench fake-openai
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,10 +33,15 @@ test: install ## Run all tests; some of them: make test ARGS="tests/unit -q"
 	@$(if $(ARGS),,$(RUN) -m backend frontend test)
 
 lint: install ## Check style, formatting, types and import rules
+	@$(MAKE) --no-print-directory -j 2 lint-python lint-pages
+
+lint-python:
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	.venv/bin/lint-imports
+
+lint-pages:
 	$(RUN) -m backend frontend typecheck
 	$(RUN) -m backend frontend lint
 

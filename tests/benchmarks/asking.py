@@ -1,13 +1,15 @@
 """A thousand runs that wait for people: what they hold, and how soon an answer reaches its graph.
 
 The scheduler's CPU time and the triggerer's memory are measured over a minute before the runs are started, and over
-another one while all of them wait. Then some are answered one after the other; an answer takes until the node that it
+another one while all of them wait. In between, the same with a few of Airflow's own requests for input: the scheduler
+looks at up to 20 active runs in each of its loops, whatever they wait for. Then some are answered one after the other; an answer takes until the node that it
 is for runs again. Beside it Airflow's own request for input, from the response to the end of its task.
 """
 
 import shutil
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import psutil
@@ -17,7 +19,8 @@ from tests.benchmarks.report import Goal, Result, median, percentile
 from tests.benchmarks.waiting import DAGS, Runs
 from tests.kit.processes.stack import RunningStack, running_stack, start_run, wait_for_dag, wait_until
 
-RUNS, ANSWERED = 1_000, 40
+RUNS, ANSWERED, WARM_UP = 1_000, 40, 5
+OWN_WAITING = 30
 OBSERVED = 60.0
 """Seconds over which processes are watched."""
 SLOTS = 32
@@ -36,22 +39,27 @@ def measure() -> Result:
             _airflows_own(airflow, 2)
             own = _airflows_own(airflow, 10)
             runs = Runs(airflow, backend)
-            runs.start(ASKING[0], 5)
-            runs.start(ASKING[1], 5)
-            before = _watched(stack)
             for dag_id in ASKING:
-                runs.start(dag_id, RUNS // len(ASKING) - 5)
+                runs.start(dag_id, WARM_UP)
+            list(_answered(backend, WARM_UP * len(ASKING)))
+            for dag_id in ASKING:
+                runs.wait(dag_id)
+            before = _watched(stack)
+            airflows = _watched_with_airflows_own(stack, airflow)
+            for dag_id in ASKING:
+                runs.start(dag_id, RUNS // len(ASKING))
             began = time.monotonic()
             wait_until(lambda: _parked(airflow) >= RUNS, timeout=1_800, poll=5, what="all runs waiting for people")
             parked_after = time.monotonic() - began
             pool = airflow.get("/api/v2/pools/default_pool").raise_for_status().json()
             during = _watched(stack)
-            ours = list(_answered(backend))
+            ours = list(_answered(backend, ANSWERED))
     figures = {
         "waiting_runs": float(RUNS),
         "seconds_until_all_wait": parked_after,
         "slots_held": float(pool["occupied_slots"]),
         "scheduler_cpu_percent_before": before["scheduler_cpu"],
+        "scheduler_cpu_percent_with_airflows_own": airflows["scheduler_cpu"],
         "scheduler_cpu_percent_during": during["scheduler_cpu"],
         "triggerer_mib_before": before["triggerer_mib"],
         "triggerer_mib_during": during["triggerer_mib"],
@@ -65,6 +73,7 @@ def measure() -> Result:
     goals = [
         Goal("slots held by waiting runs", figures["slots_held"], 0),
         Goal("scheduler's CPU time with waiting runs to that without", cpu, 1.1),
+        Goal("the same to that with 30 of Airflow's own", during["scheduler_cpu"] / airflows["scheduler_cpu"], 1.1),
         Goal("triggerer's memory with waiting runs to that without", memory, 1.1),
         Goal("answer to node above Airflow's own, p95, s", figures["answer_to_node_s_p95"] - median(own), 2),
     ]
@@ -103,10 +112,15 @@ def _cpu(processes: list[psutil.Process]) -> float:
     return sum(sum(one.cpu_times()[:2]) for one in processes if one.is_running())
 
 
-def _answered(backend: httpx.Client) -> Iterator[float]:
-    """Seconds from each of some answers to the moment at which its node runs again."""
-    page = backend.get("/questions", params={"limit": ANSWERED}).raise_for_status().json()["questions"]
-    for question in page:
+def _answered(backend: httpx.Client, count: int) -> Iterator[float]:
+    """Answer questions one after the other: seconds from each answer to the moment at which its graph has gone on."""
+
+    def asked() -> list[dict[str, Any]] | None:
+        page = backend.get("/questions", params={"limit": count}).raise_for_status().json()
+        found: list[dict[str, Any]] = page["questions"]
+        return found if len(found) == count else None
+
+    for question in wait_until(asked, timeout=120, poll=1, what=f"{count} questions"):
         answered = time.monotonic()
         backend.post(f"/questions/{question['question_id']}/answer", json={"answer": "Go on."}).raise_for_status()
         place = f"/workflow-status/{question['dag_id']}/{question['dag_run_id']}"
@@ -125,15 +139,34 @@ def _airflows_own(airflow: httpx.Client, count: int) -> list[float]:
 
 
 def _own_answer(airflow: httpx.Client, run_id: str) -> float:
-    place = f"/api/v2/dags/{OWN}/dagRuns/{run_id}/taskInstances/ask"
-
-    def state() -> str | None:
-        shown: str | None = airflow.get(place).raise_for_status().json()["state"]
-        return shown
-
-    wait_until(lambda: state() == "awaiting_input", timeout=120, what="Airflow's request for input")
+    _own_is(airflow, run_id, "awaiting_input")
     time.sleep(6)  # as long as ours wait at least
     began = time.monotonic()
-    airflow.patch(f"{place}/-1/hitlDetails", json={"chosen_options": ["Go on"], "params_input": {}}).raise_for_status()
-    wait_until(lambda: state() == "success", timeout=120, poll=0.05, what="the end of Airflow's own task")
+    _answer_own(airflow, run_id)
+    _own_is(airflow, run_id, "success")
     return time.monotonic() - began
+
+
+def _watched_with_airflows_own(stack: RunningStack, airflow: httpx.Client) -> dict[str, float]:
+    waiting = [start_run(airflow, OWN) for _ in range(OWN_WAITING)]
+    for run_id in waiting:
+        _own_is(airflow, run_id, "awaiting_input")
+    found = _watched(stack)
+    for run_id in waiting:
+        _answer_own(airflow, run_id)
+    for run_id in waiting:
+        _own_is(airflow, run_id, "success")
+    return found
+
+
+def _own_is(airflow: httpx.Client, run_id: str, state: str) -> None:
+    place = f"/api/v2/dags/{OWN}/dagRuns/{run_id}/taskInstances/ask"
+    wait_until(
+        lambda: airflow.get(place).raise_for_status().json()["state"] == state,
+        timeout=120, poll=0.05, what=f"{state} of Airflow's own task",
+    )  # fmt: skip
+
+
+def _answer_own(airflow: httpx.Client, run_id: str) -> None:
+    place = f"/api/v2/dags/{OWN}/dagRuns/{run_id}/taskInstances/ask/-1/hitlDetails"
+    airflow.patch(place, json={"chosen_options": ["Go on"], "params_input": {}}).raise_for_status()

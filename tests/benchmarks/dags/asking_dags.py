@@ -18,5 +18,5 @@ for name, deferrable in (("worker", False), ("triggerer", True)):
             deferrable=deferrable,
         )
 
-with DAG("asks_airflow", schedule=None):
+with DAG("asks_airflow", schedule=None, max_active_runs=100, max_active_tasks=100):
     HITLOperator(task_id="ask", subject="Go on?", options=["Go on", "Stop"])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Param
 from typer.testing import CliRunner
 
 import visual_ai_graph_dags
@@ -256,6 +256,27 @@ def test_without_a_project_there_are_no_dags(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("VISUAL_AI_LANGGRAPH_JSON", raising=False)
     get_settings.cache_clear()
     assert graph_dags() == {}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"allOf": [{"$ref": "#/$defs/Size"}], "title": "Size"},
+        {"type": "object", "not": {"required": ["x"]}},
+        {"const": "fixed"},
+        {"enum": [1, 2]},
+        {"oneOf": [{"type": "integer"}, {"type": "array", "items": {"$ref": "#/$defs/Size"}}]},
+        {"$ref": "#/$defs/Gone"},
+        {"type": ["integer", "string"], "format": "date-time"},
+        {},
+        True,
+    ],
+)
+def test_every_field_may_be_left_out(field: Any) -> None:
+    schema = {"properties": {"field": field}, "$defs": {"Size": {"type": "object", "required": ["width"]}}}
+    (found,) = parameters(schema, {}).values()
+    default = found.pop("default")
+    assert Param(default, **found).resolve() is None
 
 
 def test_a_schema_without_end_is_cut() -> None:
