@@ -2,8 +2,8 @@
 
 The scheduler's CPU time and the triggerer's memory are measured over a minute before the runs are started, and over
 another one while all of them wait. In between, the same with a few of Airflow's own requests for input: the scheduler
-looks at up to 20 active runs in each of its loops, whatever they wait for. Then some are answered one after the other; an answer takes until the node that it
-is for runs again. Beside it Airflow's own request for input, from the response to the end of its task.
+looks at up to 20 active runs in each of its loops, whatever they wait for. Then some are answered one after the other;
+an answer takes until the node after the one that asked has run, and of Airflow's own until the end of its task.
 """
 
 import shutil

@@ -61,7 +61,7 @@ def _has_messages(field: Mapping[str, Any]) -> bool:
 
 def _nullable(field: dict[str, Any]) -> dict[str, Any]:
     if any(key in field for key in ("allOf", "not", "if")):
-        shown = {key: field[key] for key in ("title", "description", "default") if key in field}
+        shown: dict[str, Any] = {key: field[key] for key in ("title", "description", "default") if key in field}
         return {**shown, "anyOf": [field, {"type": "null"}]}
     kinds = field.get("type")
     if isinstance(kinds, str):
