@@ -57,6 +57,8 @@ TITLE = "airflow worker -- LocalExecutor"
 """How LocalExecutor titles its workers; the id of the task instance follows, or `<idle>`."""
 IDLE = "<idle>"
 CHECK_SECONDS = 5.0
+DEATH_SECONDS = 60.0
+"""For how long after a worker has died a task may have been lost with it before it began."""
 SILENT_SECONDS = 10
 """A task without a worker whose last heartbeat, one of about one per second, is older than this has been lost."""
 
@@ -73,6 +75,10 @@ class AdoptingLocalExecutor(LocalExecutor):
         """Of these, what this executor gives to workers."""
         self._unstarted: set[str] = set()
         """Tasks that the last check found with no worker, although they were given to one, and not begun."""
+        self._known: set[int] = set()
+        """The workers at the last check."""
+        self._death = -DEATH_SECONDS
+        """When a worker was last found to have died."""
         self._given: Counter[Any] = Counter()
         """How often each workload was given to a worker that has not reported its end."""
         self._checked = 0.0
@@ -180,6 +186,9 @@ class AdoptingLocalExecutor(LocalExecutor):
     def _report_lost_tasks(self) -> None:
         """Report tasks as failed whose worker was killed, by the system for want of memory for example."""
         titles = [_title(worker) for worker in self._orphans]
+        if self._known - set(self.workers):
+            self._death = time.monotonic()
+        self._known = set(self.workers)
         for pid in self.workers:
             with suppress(psutil.Error):
                 titles.append(_title(psutil.Process(pid)))
@@ -200,8 +209,10 @@ class AdoptingLocalExecutor(LocalExecutor):
                 self.fail(key, info="its worker process was killed")
 
     def _was_taken(self, task: str) -> bool:
-        """Whether a worker has taken the task from the queue."""
+        """Whether a worker has taken the task from the queue, and may have died since."""
         workload = self._workloads.get(task)
+        if time.monotonic() - self._death > DEATH_SECONDS:
+            return False
         return workload is not None and self._given[workload.key] > 0 and bool(self.activity_queue.empty())
 
     def _give_again(self, unstarted: set[str]) -> None:

@@ -161,9 +161,15 @@ def test_a_task_whose_worker_was_killed_before_it_began_is_given_to_another(
         executor.running.add(workload.key)
     executor.queued_tasks[taken.key] = taken
     executor._process_workloads([taken])
+    died: Any = {2**22: None}
+    executor.workers = died
     executor.sync()
     executor.sync()
     assert queue.get().key == taken.key, "it is in the queue once, because nobody has taken it"
+    executor.sync()
+    executor.sync()
+    assert queue.empty(), "no worker has died"
+    executor.workers = {}
     executor.sync()
     assert queue.empty(), "its worker may be about to begin"
     executor.sync()
