@@ -113,7 +113,8 @@ function Content({ run }: { run: WatchedRun }) {
           {snapshot.reason}
         </Alert>
       ) : null}
-      {!over && snapshot.reason !== null ? (
+      {/* Questions speak for themselves. */}
+      {!over && snapshot.reason !== null && questions.open.length === 0 ? (
         <Alert color="yellow" icon={<IconInfoCircle aria-hidden />} title="What the run waits for">
           {snapshot.reason}
         </Alert>
