@@ -109,7 +109,8 @@ async def test_success_ends_the_task_and_is_recorded_like_a_workers(make: Make, 
     (xcom,) = pushed
     assert (xcom["dag_id"], xcom["task_id"], xcom["key"], xcom["map_index"]) == ("dag", "task", "return_value", -1)
     assert xcom["value"]["agent"] == "text"
-    states = rows("SELECT payload ->> 'state' FROM visual_ai.workflow_events WHERE event_type = 'task_update'")
+    query = "SELECT payload ->> 'state' FROM visual_ai.workflow_events WHERE event_type = 'task_update' ORDER BY seq"
+    states = rows(query)
     assert states == [("running",), ("success",)]
     assert rows("SELECT state, try_number FROM visual_ai.workflow_tasks") == [("success", 1)]
     assert rows("SELECT output_data ->> 'agent' FROM visual_ai.workflow_executions") == [("text",)]
