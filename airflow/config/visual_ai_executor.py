@@ -7,7 +7,8 @@ so it doesn't need the scheduler while it runs. Airflow's LocalExecutor neverthe
 * A scheduler that is stopped, or exits because its database went away, first waits for its tasks, however long they
   take, and schedules nothing meanwhile.
 * Nobody notices that a worker was killed before its task has missed all heartbeats of several minutes.
-* A task whose worker was killed before it had begun stays queued for ten minutes, and keeps its slot for good.
+* A task whose worker was killed before it had begun stays queued for ten minutes, and keeps its slot for good; so does
+  the slot of one whose worker was killed just after it had ended.
 * A worker that was killed while it waited for a task takes the queue's lock with it, and no other worker gets a task.
 * A task that was parked for a person's answer, and is woken before the scheduler has heard of the exit of the process
   that parked it, is taken for one that was killed, and fails.
@@ -57,8 +58,6 @@ TITLE = "airflow worker -- LocalExecutor"
 """How LocalExecutor titles its workers; the id of the task instance follows, or `<idle>`."""
 IDLE = "<idle>"
 CHECK_SECONDS = 5.0
-DEATH_SECONDS = 60.0
-"""For how long after a worker has died a task may have been lost with it before it began."""
 SILENT_SECONDS = 10
 """A task without a worker whose last heartbeat, one of about one per second, is older than this has been lost."""
 
@@ -73,12 +72,8 @@ class AdoptingLocalExecutor(LocalExecutor):
         """The tasks that were queued or adopted and may not have ended yet, by the ids that workers' titles show."""
         self._workloads: dict[str, ExecuteTask] = {}
         """Of these, what this executor gives to workers."""
-        self._unstarted: set[str] = set()
-        """Tasks that the last check found with no worker, although they were given to one, and not begun."""
-        self._known: set[int] = set()
-        """The workers at the last check."""
-        self._death = -DEATH_SECONDS
-        """When a worker was last found to have died."""
+        self._doubtful: set[str] = set()
+        """Tasks that the last check found with no worker, although none has reported their end."""
         self._given: Counter[Any] = Counter()
         """How often each workload was given to a worker that has not reported its end."""
         self._checked = 0.0
@@ -184,50 +179,62 @@ class AdoptingLocalExecutor(LocalExecutor):
         self._orphans = busy
 
     def _report_lost_tasks(self) -> None:
-        """Report tasks as failed whose worker was killed, by the system for want of memory for example."""
+        """Do for tasks whose worker was killed, by the system for want of memory for example, what it can't do.
+
+        One that was running has failed. One that had not begun is given to another worker, which is no try of the task.
+        Of one that had ended, or was parked, the end is reported, or else its slot would be lost. The last two take two
+        checks, because a worker that has taken a task, or has just ended one, may not show it yet.
+        """
         titles = [_title(worker) for worker in self._orphans]
-        if self._known - set(self.workers):
-            self._death = time.monotonic()
-        self._known = set(self.workers)
         for pid in self.workers:
             with suppress(psutil.Error):
                 titles.append(_title(psutil.Process(pid)))
         # Most of these have just ended, or wait for a worker.
         unseen = [task for task in self._tasks if not _shown(task, titles)]
         known = _recorded(unseen) if unseen else {}
-        queued = {task for task in unseen if known.get(task, (None,))[0] == TaskInstanceState.QUEUED}
-        self._give_again({task for task in queued if self._was_taken(task)})
         silent = datetime.now(UTC) - timedelta(seconds=SILENT_SECONDS)
+        doubtful: set[str] = set()
         for task in unseen:
+            key = self._tasks[task]
             state, beat = known.get(task, (None, None))
-            if task in queued or (state == TaskInstanceState.RUNNING and beat and beat > silent):
-                continue
-            key = self._tasks.pop(task)
-            self._workloads.pop(task, None)
+            queued = state == TaskInstanceState.QUEUED
             if state == TaskInstanceState.RUNNING:
-                log.error("The worker of %s was killed", key)
-                self.fail(key, info="its worker process was killed")
+                if beat is None or beat <= silent:
+                    log.error("The worker of %s was killed", key)
+                    self._settle(task, failed=True)
+            elif self._given[key] <= 0:
+                if not queued:
+                    self._forget(task)
+            elif queued and (key in self.queued_tasks or not self.activity_queue.empty()):
+                continue  # it waits for a worker
+            elif task not in self._doubtful:
+                doubtful.add(task)
+            elif queued:
+                log.error("The worker of %s was killed before it began; another one gets it", key)
+                self._give_again(task)
+            else:
+                self._settle(task, failed=False)
+        self._doubtful = doubtful
 
-    def _was_taken(self, task: str) -> bool:
-        """Whether a worker has taken the task from the queue, and may have died since."""
-        workload = self._workloads.get(task)
-        if time.monotonic() - self._death > DEATH_SECONDS:
-            return False
-        return workload is not None and self._given[workload.key] > 0 and bool(self.activity_queue.empty())
+    def _give_again(self, task: str) -> None:
+        """Put a task into the queue once more. If its first worker is only slow, Airflow lets one of the two begin."""
+        self._given[self._tasks[task]] += 1
+        self.activity_queue.put(self._workloads[task])
+        with self._unread_messages:
+            self._unread_messages.value += 1
 
-    def _give_again(self, unstarted: set[str]) -> None:
-        """Give tasks to another worker that their own took and has not begun since the last check: it was killed.
+    def _settle(self, task: str, *, failed: bool) -> None:
+        """Report the end of a task for all workers that have had it."""
+        key = self._forget(task)
+        self._given[key] = 1
+        if failed:
+            self.fail(key, info="its worker process was killed")
+        else:
+            self.success(key)
 
-        That is no try of the task, which Airflow has not seen begin. If the first worker is only slow, Airflow lets one
-        of the two begin.
-        """
-        again = unstarted & self._unstarted
-        self._unstarted = unstarted - again
-        for task in again:
-            log.error("The worker of %s was killed before it began; another one gets it", self._tasks[task])
-            self.activity_queue.put(self._workloads[task])
-            with self._unread_messages:
-                self._unread_messages.value += 1
+    def _forget(self, task: str) -> TaskInstanceKey:
+        self._workloads.pop(task, None)
+        return self._tasks.pop(task)
 
 
 def _recorded(tasks: Sequence[str]) -> dict[str, tuple[Any, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from airflow.executors.local_executor import LocalExecutor
+from airflow.models.taskinstancekey import TaskInstanceKey
 
 import visual_ai_executor
 from backend.deployment.processes import MARKER_VARIABLE
@@ -142,37 +143,72 @@ def test_the_end_of_a_task_that_a_worker_has_again_is_not_reported(monkeypatch: 
     assert len(executor.event_buffer) == 2
 
 
+class Given:
+    """An executor and a task that it has given to a worker, whose state Airflow has recorded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+        self.state = state
+        monkeypatch.setattr(LocalExecutor, "_check_workers", lambda _: None)
+        monkeypatch.setattr(visual_ai_executor, "CHECK_SECONDS", -1.0)
+        monkeypatch.setattr(visual_ai_executor, "_recorded", lambda tasks: dict.fromkeys(tasks, (self.state, None)))
+        self.executor = make_executor()
+        self.executor.start()
+        self.queue: Any = self.executor.activity_queue
+        self.workload: Any = SimpleNamespace(ti=task(state), key=TaskInstanceKey("dag", "task", "run", 1, -1))
+        task_id = str(self.workload.ti.id)
+        self.executor._tasks[task_id], self.executor._workloads[task_id] = self.workload.key, self.workload
+        self.give()
+
+    def give(self) -> None:
+        self.executor.running.add(self.workload.key)
+        waiting: Any = self.executor.queued_tasks
+        waiting[self.workload.key] = self.workload
+        self.executor._process_workloads([self.workload])
+
+    def check(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.executor.sync()
+
+
 def test_a_task_whose_worker_was_killed_before_it_began_is_given_to_another(
     identity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queued: dict[str, tuple[str, None]] = {}
-    monkeypatch.setattr(visual_ai_executor, "_recorded", lambda tasks: {one: queued[one] for one in tasks})
-    monkeypatch.setattr(LocalExecutor, "_check_workers", lambda _: None)
-    monkeypatch.setattr(visual_ai_executor, "CHECK_SECONDS", -1.0)
-    monkeypatch.setattr(visual_ai_executor, "ExecuteTask", SimpleNamespace)
-    executor = make_executor()
-    executor.start()
-    queue: Any = executor.activity_queue
-    workloads: Any = (SimpleNamespace(ti=task("queued"), key=("dag", str(number))) for number in range(2))
-    taken, waiting = workloads
-    queued |= {str(one.ti.id): ("queued", None) for one in (taken, waiting)}
-    for workload in (taken, waiting):
-        executor._tasks[str(workload.ti.id)], executor._workloads[str(workload.ti.id)] = workload.key, workload
-        executor.running.add(workload.key)
-    executor.queued_tasks[taken.key] = taken
-    executor._process_workloads([taken])
-    died: Any = {2**22: None}
-    executor.workers = died
-    executor.sync()
-    executor.sync()
-    assert queue.get().key == taken.key, "it is in the queue once, because nobody has taken it"
-    executor.sync()
-    executor.sync()
-    assert queue.empty(), "no worker has died"
-    executor.workers = {}
-    executor.sync()
-    assert queue.empty(), "its worker may be about to begin"
-    executor.sync()
-    assert queue.get().key == taken.key
-    executor.change_state(taken.key, "success")
-    assert executor.running == {waiting.key}, "its slot is free again"
+    given = Given(monkeypatch, "queued")
+    given.check(3)
+    assert given.queue.get().key == given.workload.key
+    assert given.queue.empty(), "it is in the queue once, because nobody had taken it"
+    given.check()
+    assert given.queue.empty(), "its worker may be about to begin"
+    given.check()
+    assert given.queue.get().key == given.workload.key
+    given.state = "success"
+    given.executor.change_state(given.workload.key, "success")
+    assert given.executor.event_buffer == {}, "its first worker might still have it"
+    given.check(2)
+    assert given.executor.event_buffer == {given.workload.key: ("success", None)}
+    assert given.executor.running == set()
+
+
+def test_the_slot_of_a_task_whose_worker_was_killed_after_its_end_is_free_again(
+    identity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Given(monkeypatch, "awaiting_input")
+    given.queue.get()
+    given.check()
+    assert given.executor.running == {given.workload.key}, "its worker may be about to report its end"
+    given.check()
+    assert given.executor.running == set()
+    assert given.executor.event_buffer == {given.workload.key: ("success", None)}
+
+
+def test_a_killed_worker_is_reported_although_an_earlier_one_has_not_been_heard_of(
+    identity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Given(monkeypatch, "queued")
+    given.queue.get()
+    given.give()
+    given.queue.get()
+    given.state = "running"
+    given.check()
+    assert given.executor.event_buffer == {given.workload.key: ("failed", "its worker process was killed")}
+    assert given.executor.running == set()
