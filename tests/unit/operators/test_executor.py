@@ -154,9 +154,10 @@ class Given:
         self.executor = make_executor()
         self.executor.start()
         self.queue: Any = self.executor.activity_queue
-        self.workload: Any = SimpleNamespace(ti=task(state), key=TaskInstanceKey("dag", "task", "run", 1, -1))
-        task_id = str(self.workload.ti.id)
-        self.executor._tasks[task_id], self.executor._workloads[task_id] = self.workload.key, self.workload
+        workload: Any = SimpleNamespace(ti=task(state), key=TaskInstanceKey("dag", "task", "run", 1, -1))
+        self.workload = workload
+        self.executor._tasks[str(workload.ti.id)] = workload.key
+        self.executor._workloads[str(workload.ti.id)] = workload
         self.give()
 
     def give(self) -> None:
