@@ -44,7 +44,7 @@ def check(
             raise InputError("is missing: name a langgraph.json, or set VISUAL_AI_LANGGRAPH_JSON", field="PLACE")
         project = read_project(file / "langgraph.json" if file.is_dir() else file)
         dag_ids = dag_ids_of(project, flow_settings(project))
-        graphs = descriptions(project.file)
+        graphs = descriptions(project.file, fresh=True)
     except InputError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

@@ -74,6 +74,8 @@ class Tools:
         """Call a tool. Raises `UnknownToolError`, and the problems of the API."""
         if name == GET_RUN:
             dag_id, dag_run_id, wait = _place(arguments)
+            if wait:
+                self._app.streams.check_room(who)
             return await self._run(who, dag_id, dag_run_id, wait, report)
         self._app.streams.check_room(who)
         dag_id = name if await self._is_startable(who, name) else await self._dag_id(who, name)

@@ -38,6 +38,8 @@ def parse_inputs(inputs: Any, *, own_graph: bool = False, common: Any = None) ->
     """
     if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Sequence):
         raise InputError(f"has to be a list of dicts, not {type(inputs).__name__}", field="inputs")
+    if common is not None and not isinstance(common, Mapping):
+        raise InputError("has to be a dict, because it is common to all inputs", field="input_data")
     for index, entry in enumerate(inputs):
         if not isinstance(entry, Mapping):
             if own_graph and not common:

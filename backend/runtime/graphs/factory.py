@@ -99,7 +99,7 @@ class GraphFactory:
         """
         requested = self.requested(spec)
         if purpose is None:
-            graph = await self.own(spec, cast(RunnableConfig, dict(spec.run_config)), saver)
+            graph = await self.own(spec, cast(RunnableConfig, {"configurable": {}, **spec.run_config}), saver)
             return Prepared(graph, None, requested, None)
         choice = self._choose(spec, requested, purpose)
         definition = get_agent(spec.type)

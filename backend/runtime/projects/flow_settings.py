@@ -78,6 +78,8 @@ def flow_settings(project: Project) -> dict[str, FlowSettings]:
         raise FlowSettingsError(f"{file} can't be read: {error}", field=FILE) from error
     if not isinstance(section, dict):
         raise FlowSettingsError(f"{file} has no section [{SECTION}]", field=FILE)
+    if clashes := [graph for graph in project.graphs if graph in _CHECKS]:
+        raise FlowSettingsError(f"a graph can't be named {clashes[0]!r} where there is a {FILE}", field=str(file))
     common = {key: value for key, value in section.items() if key in _CHECKS}
     for key, value in section.items():
         if key not in _CHECKS and key not in project.graphs:
@@ -85,14 +87,11 @@ def flow_settings(project: Project) -> dict[str, FlowSettings]:
             raise FlowSettingsError(_unknown(key, what, [*_CHECKS, *project.graphs]), field=f"{file}: {SECTION}.{key}")
     found = {}
     for graph in project.graphs:
-        own = section.get(graph, {}) if graph not in _CHECKS else {}
+        own = section.get(graph, {})
         if not isinstance(own, dict):
             raise FlowSettingsError("has to be a section", field=f"{file}: {SECTION}.{graph}")
         settings = _changed(FlowSettings(), common, f"{file}: {SECTION}")
         found[graph] = _changed(settings, own, f"{file}: {SECTION}.{graph}")
-    if any(graph in _CHECKS for graph in project.graphs):
-        clash = next(graph for graph in project.graphs if graph in _CHECKS)
-        raise FlowSettingsError(f"a graph can't be named {clash!r} where there is a {FILE}", field=str(file))
     return found
 
 

@@ -2,12 +2,14 @@
 
 DAG files are parsed every half minute, and by each task; importing a project takes seconds and executes its code. So
 that happens once for each version of the project's files, in a process of its own, and the result is kept in a file.
+What failed is tried again after a while, because what it lacked may be there by then: a package, or a variable.
 """
 
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,6 +21,9 @@ from backend.runtime.projects.describe import MARK
 
 TIME_LIMIT = 25.0
 """Seconds that the import of a project may take. Airflow gives up a DAG file after 30."""
+
+RETRY_SECONDS = 300.0
+"""For how long it is believed that a graph can't be imported."""
 
 MAX_FILES = 10_000
 
@@ -37,18 +42,32 @@ class GraphDescription:
     error: str | None = None
 
 
-def descriptions(file: Path, *, only_kept: bool = False) -> dict[str, GraphDescription]:
-    """The graphs of a project by name. `only_kept` never imports it: what isn't known is then empty.
+def descriptions(file: Path, *, only_kept: bool = False, fresh: bool = False) -> dict[str, GraphDescription]:
+    """The graphs of a project by name. `fresh` imports it whatever is kept; `only_kept` never does, nor looks whether
+    files have changed: what isn't known is then empty.
 
     Raises `GraphLoadError` if the project can't be read, or ends the process that imports it.
     """
     project = read_project(file)
-    kept = _folder() / f"{_version(project)}.json"
+    kept = _folder() / f"{sha256(str(project.file).encode()).hexdigest()}.json"
     found = _read(kept)
-    if found is None and not only_kept:
-        found = _imported(project)
-        _write(kept, found)
-    return {name: _description(name, (found or {}).get(name) or {}) for name in project.graphs}
+    if not only_kept:
+        version = _version(project)
+        if fresh or not _holds(found, version):
+            found = _imported(project) | {"version": version, "at": time.time()}
+            _write(kept, found)
+        if found["failed"] is not None:
+            raise GraphLoadError(found["failed"])
+    graphs = found.get("graphs", {})
+    return {name: _description(name, graphs.get(name) or {}) for name in project.graphs}
+
+
+def _holds(found: Mapping[str, Any], version: str) -> bool:
+    """Whether what is kept is still what an import would find."""
+    if found.get("version") != version:
+        return False
+    failed = found["failed"] is not None or any(graph["error"] is not None for graph in found["graphs"].values())
+    return not failed or time.time() - found["at"] < RETRY_SECONDS
 
 
 def _description(name: str, found: Mapping[str, Any]) -> GraphDescription:
@@ -63,24 +82,27 @@ def _description(name: str, found: Mapping[str, Any]) -> GraphDescription:
 
 
 def _imported(project: Project) -> dict[str, Any]:
+    """The `graphs` of a project, or why importing it has `failed`."""
     command = [sys.executable, "-m", "backend.runtime.projects.describe", str(project.file)]
     try:
         ended = subprocess.run(  # noqa: S603  # the interpreter, our module and the operator's own file
             command, capture_output=True, text=True, timeout=TIME_LIMIT, check=False, cwd=project.folder
         )
     except subprocess.TimeoutExpired:
-        raise GraphLoadError(f"importing the graphs of {project.file} took longer than {TIME_LIMIT:g} s") from None
+        why = f"importing the graphs of {project.file} took longer than {TIME_LIMIT:g} s"
+        return {"graphs": {}, "failed": why}
     line = next((one for one in reversed(ended.stdout.splitlines()) if one.startswith(MARK)), None)
     if line is None:
         said = ended.stderr.strip().splitlines()[-1:] or [f"the process ended with {ended.returncode}"]
-        raise GraphLoadError(f"importing the graphs of {project.file} failed: {said[0]}")
-    found: dict[str, Any] = json.loads(line.removeprefix(MARK))
-    return found
+        return {"graphs": {}, "failed": f"importing the graphs of {project.file} failed: {said[0]}"}
+    return {"graphs": json.loads(line.removeprefix(MARK)), "failed": None}
 
 
 def _version(project: Project) -> str:
     """What changes with each file of the project, and with the environment that it is imported in."""
     version = sha256(f"{project.file}\n{sys.prefix}\n{sys.version}\n".encode())
+    if isinstance(project.env, str) and (env := project.folder / project.env).is_file():
+        version.update(env.read_bytes())
     places = [project.folder, *((project.folder / one).resolve() for one in project.dependencies if one[:1] == ".")]
     for number, path in enumerate(file for place in sorted(set(places)) for file in _files(place)):
         if number >= MAX_FILES:
@@ -102,12 +124,13 @@ def _folder() -> Path:
     return Path(home, "graph_descriptions") if home else Path.home() / ".cache" / "langgraph-flow" / "graphs"
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _read(file: Path) -> dict[str, Any]:
+    """What is kept; nothing if there is none."""
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write(file: Path, found: Mapping[str, Any]) -> None:

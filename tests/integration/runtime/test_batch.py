@@ -265,6 +265,14 @@ def test_items_that_are_no_dicts_have_nothing_in_common() -> None:
     with pytest.raises(InputError, match="input_data is common to all inputs") as caught:
         parse_inputs([{"a": 1}, "b"], own_graph=True, common={"c": 1})
     assert caught.value.field == "inputs[1]"
+    with pytest.raises(InputError, match="common to all inputs") as caught:
+        parse_inputs([{"a": 1}], own_graph=True, common="all")
+    assert caught.value.field == "input_data"
+
+
+async def test_a_factory_finds_configurable_in_a_batch(batch: Batch) -> None:
+    result = await batch([{"value": 1}], graph="tests.kit.graphs.foreign:async_factory")
+    assert result["results"] == [{"value": 2}]
 
 
 async def test_checkpoints_of_items_are_pruned_with_the_run(batch: Batch, database: Database) -> None:

@@ -84,7 +84,7 @@ def factory() -> StateGraph[Counted, None, Counted, Counted]:
 
 
 async def async_factory(config: RunnableConfig) -> CompiledStateGraph[Counted, None, Counted, Counted]:
-    step = config["configurable"]["step"]
+    step = config["configurable"].get("step", 1)
 
     def add(state: Counted) -> Counted:
         return {"value": state["value"] + step}

@@ -219,6 +219,25 @@ def test_a_project_is_imported_once_for_each_version_of_its_files(
     assert len(imports) == 2
 
 
+def test_what_a_project_lacked_may_be_there_later(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(code=f"import os\nos.environ['KEY_OF_THE_TEST']\n{CODE}")
+    (dag,) = graph_dags().values()
+    assert "KEY_OF_THE_TEST" in str(dag.doc_md)
+    monkeypatch.setenv("KEY_OF_THE_TEST", "x")
+    (dag,) = graph_dags().values()
+    assert "KEY_OF_THE_TEST" in str(dag.doc_md), "it is not imported for each parse"
+    monkeypatch.setattr(manifest, "RETRY_SECONDS", 0.0)
+    (dag,) = graph_dags().values()
+    assert "place" in dag.params
+    write(code="import os\nos._exit(3)")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="ended with 3"):
+            graph_dags()
+    write()
+    assert CliRunner().invoke(app, ["projects", "check", str(file)]).exit_code == 0
+    assert len(list((file.parents[1] / "airflow" / "graph_descriptions").iterdir())) == 1
+
+
 @pytest.mark.parametrize(
     ("code", "problem"),
     [("raise ImportError('no such thing')", "no such thing"), ("import os\nos._exit(3)", "ended with 3")],
