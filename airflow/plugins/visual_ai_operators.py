@@ -53,6 +53,9 @@ class LangGraphOperator(AgentsOperator):
     :param configurable: further entries of `config["configurable"]`. Only for a graph. Templated.
     :param config: LangGraph's `RunnableConfig` for the graph: any of `recursion_limit`, `max_concurrency` (nodes at a
         time), `tags`, `metadata` and `configurable`. Only for a graph. Templated.
+    :param thread: the conversation in which the graph takes turns, such as `"{{ dag_run.conf.user }}"`: it goes on with
+        the state that the last turn of that name, of any run of the DAG, has left. Turns of a conversation run one
+        after another. Only for a graph. Templated.
     :param output_mapping: renames parts of the output, such as `{"answer": "messages.-1.content"}`. Templated.
     :param error_policy: how to handle models' errors, where it differs from the settings: retries, backoff, fallback
         models and repairs by category, such as
@@ -91,6 +94,7 @@ class LangGraphOperator(AgentsOperator):
         "context",
         "configurable",
         "config",
+        "thread",
         "output_mapping",
         "output_schema",
         "error_policy",
@@ -103,6 +107,7 @@ class LangGraphOperator(AgentsOperator):
         "context",
         "configurable",
         "config",
+        "thread",
         "output_mapping",
         "timeout",
         "inputs",
@@ -131,6 +136,7 @@ class LangGraphOperator(AgentsOperator):
         context: Mapping[str, Any] | None = None,
         configurable: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
+        thread: str | None = None,
         output_mapping: Mapping[str, str] | None = None,
         error_policy: Mapping[str, Any] | None = None,
         inputs: Sequence[Mapping[str, Any]] | XComArg | str | None = None,
@@ -149,6 +155,7 @@ class LangGraphOperator(AgentsOperator):
         self.context = context
         self.configurable = configurable
         self.config = config
+        self.thread = thread
         self.output_mapping = output_mapping
         self.input_data = without_ellipsis(input_data)
         self.model = model

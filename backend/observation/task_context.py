@@ -9,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from backend.core.budget import Budget, parse_budget
 from backend.core.run_envelope import FORK, SHARED_UPLOADS, SYSTEM_KEY, UPLOADS, Fork
+from backend.core.turns import TURN
 from backend.db.engine import Database
 from backend.db.run_keys import trigger_values
 from backend.db.runs import threads
@@ -51,7 +52,7 @@ class TaskContext:
         except OperationalError as error:
             found = self.conf.get(SYSTEM_KEY)
             found = found if isinstance(found, Mapping) else {}
-            if FORK in found:
+            if FORK in found or TURN in found:
                 raise ConnectionError("the database is away, and with it the state to go on from") from error
             system = {name: found[name] for name in ("model", "budget") if name in found}
         return replace(self, system=system)

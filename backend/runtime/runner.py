@@ -42,6 +42,7 @@ from backend.core.large_values import apart
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.redaction import hide
 from backend.core.settings import Settings
+from backend.core.turns import Turn
 from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db import questions
 from backend.db.engine import Database
@@ -72,10 +73,16 @@ from backend.runtime.graphs.run import check_input
 from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
 from backend.runtime.tool_ledger import TaskToolLedger
+from backend.runtime.turns.begin import begin_turn, turn_of
+from backend.runtime.turns.live import LiveTurn
+from backend.runtime.turns.work import turn_graph, turn_spec, write_state
 
 __all__ = ["AgentOutcome", "AgentRunner", "AgentsWaiting", "TaskContext", "call_thread", "run_single"]
 
 log = logging.getLogger(__name__)
+
+HOLD_SECONDS = 10.0
+"""How long a turn of a conversation stays in its worker when it waits for people, who are often there."""
 
 CLAIM_SECONDS = 10.0
 """How long a task waits for its threads. Without a database for longer, it runs without checkpoints."""
@@ -148,6 +155,8 @@ class AgentRunner:
         self._saver: BatchedSaver | None = None
         self._threads: dict[str, str] = {}
         self._resumes = False
+        self.live: LiveTurn | None = None
+        """The turn of a conversation that the task runs, if it does."""
         self.execution_id: str | None = None
         """The run's id in our records; known once the threads are claimed."""
         self._stopped = False
@@ -172,28 +181,36 @@ class AgentRunner:
         *,
         calls: int = 1,
         unaffected: Collection[str] | None = (),
+        turn: Turn | None = None,
     ) -> None:
         """Take the task's threads for this try, so that agents resume where an earlier try stopped.
 
         `threads` maps each agent to the LangGraph thread of its first call; each agent has at most `calls` of them.
         `request` is everything that the agents are asked to do; a try that asks for something else starts from nothing.
         `unaffected` are the agents that don't depend on the one that a forked run goes on with; None: those that had
-        begun before it.
+        begun before it. For a `turn` the conversation is taken as well, in whose thread its states are.
 
         Without a database the first try runs without checkpoints. A later one raises `ConnectionError`, because it
-        would pay again for what earlier tries did (a retry helps). Raises `SupersededError` when a later try has begun.
+        would pay again for what earlier tries did (a retry helps). Raises `SupersededError` when a later try has begun,
+        and what `begin_turn` raises.
         """
+        if turn is not None and self._durability is None:
+            raise InputError("is off, but a conversation is made of the states that are kept", field="checkpoint")
         await self.open_budgets()
         digest = await apart(request, lambda: sha256(fingerprint_text(request).encode()).hexdigest())
         self._threads = dict(threads)
         try:
-            every = [call_thread(thread, call) for thread in threads.values() for call in range(1, calls + 1)]
+            names = threads.values() if turn is None else ()
+            every = [call_thread(thread, call) for thread in names for call in range(1, calls + 1)]
             async with asyncio.timeout(CLAIM_SECONDS):
                 claim = await self.recorder.take_thread(every, digest, instance=self.task.instance)
         except (SQLAlchemyError, OSError) as error:
-            if self.task.try_number > 1 or self.task.fork is not None:
+            if self.task.try_number > 1 or self.task.fork is not None or turn is not None:
                 raise ConnectionError("the database is unavailable, and with it what earlier tries did") from error
             log.warning("no checkpoints are kept, the database is unavailable: %s", type(error).__name__)
+            return
+        if turn is not None:
+            await self._take_turn(turn, claim)
             return
         kept = None if unaffected is None else {threads[name] for name in unaffected}
         copied = await self.copy_forked(claim, every, digest, unaffected=kept)
@@ -204,6 +221,13 @@ class AgentRunner:
             log.info("resuming from the checkpoints of an earlier try")
         if self.recorder.execution_id is not None:
             await self.watch(self.recorder.execution_id)
+
+    async def _take_turn(self, turn: Turn, claim: Claim) -> None:
+        if self.recorder.execution_id is not None:
+            await self.watch(self.recorder.execution_id)  # it may wait for others
+        self.live = await begin_turn(self.database, self.task, turn, claim, self.recorder)
+        self._resumes = claim.resumes
+        await self.open_checkpoints(claim, [turn.conversation])
 
     async def copy_forked(
         self, claim: Claim, threads: Sequence[str], digest: str, *, unaffected: Collection[str] | None
@@ -266,7 +290,7 @@ class AgentRunner:
 
         `call` counts an agent's calls in a team where it may work several times; each has a thread of its own.
         """
-        spec = forked_spec(spec, self.task)
+        spec, live, graph = forked_spec(spec, self.task), self.live, None
         requested = self.graphs.requested(spec)
         observer = self._observer(spec, requested, call)
         config = config_of(spec, call_thread(self._threads.get(spec.name, self.task.thread_id), call))
@@ -275,7 +299,7 @@ class AgentRunner:
                 graph = self.graphs.built_in(spec, requested, observer, input_data, self._saver)
             else:
                 observer.begin(input_data)
-                graph = await self.graphs.own(spec, config, self._saver)
+                graph = turn_graph(await self.graphs.own(spec, config, self._saver), live.turn if live else None)
                 check_context(graph, spec, self.task)
                 if observer.trace is not None:
                     observer.trace.uses(graph)
@@ -286,6 +310,11 @@ class AgentRunner:
                 observer.used_before(await self._used_before(observer.place))
             given = input_data if spec.graph is None else await self.graphs.with_pictures(input_data)
             await self.prepare_state(graph, config, given)
+            if live is not None and live.turn.update is not None:
+                output = await write_state(graph, config, live.turn)
+                observer.finish("success", output)
+                await live.succeed(graph, config)
+                return self._outcome(observer, "success", output)
             async with asyncio.timeout(spec.timeout):
                 output = await run_with_policy(
                     graph,
@@ -299,6 +328,7 @@ class AgentRunner:
                     mapping=spec.output_mapping,
                     largest=self.graphs.largest_output,
                     timing=self.graphs.timing,
+                    live=live,
                 )
         except GraphPaused as paused:
             if not paused.pauses:
@@ -306,6 +336,8 @@ class AgentRunner:
                 observer.finish("failed", None)
                 return self._outcome(observer, "failed", None, failure)
             observer.finish("awaiting_input", None)
+            if live is not None:
+                await live.pause(graph, config)
             thread = config["configurable"]["thread_id"]
             asked = (NewQuestion(thread, one.id, spec.name, one.node, one.asked) for one in paused.pauses)
             return self._outcome(observer, "awaiting_input", None, questions=tuple(asked))
@@ -314,6 +346,8 @@ class AgentRunner:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
             failure = record_failure(observer, error)
             observer.finish("failed", None)
+            if live is not None:
+                await live.fail(graph, config)
             return self._outcome(observer, "failed", None, failure)
         except asyncio.CancelledError:
             if self.cancelled:
@@ -321,6 +355,8 @@ class AgentRunner:
             observer.finish("cancelled", None)
             raise
         observer.finish("success", output)
+        if live is not None:
+            await live.succeed(graph, config)
         return self._outcome(observer, "success", output)
 
     async def prepare_state(self, graph: Graph, config: RunnableConfig, given: Any) -> None:
@@ -362,6 +398,21 @@ class AgentRunner:
         if asked:
             await self.store(asked)
             raise AgentsWaiting
+
+    async def soon_answered(self, asked: Sequence[NewQuestion]) -> bool:
+        """Wait a moment for the answers to what a turn of a conversation asks: whoever talks to it may be there."""
+        live = self.live
+        assert live is not None  # noqa: S101  # it is a turn
+        await self.store(asked)
+        pauses = {question.pause for question in asked}
+        wait_until = asyncio.get_running_loop().time() + HOLD_SECONDS
+        while not pauses <= (await self.answers(live.turn.conversation, [*pauses])).keys():
+            if asyncio.get_running_loop().time() > wait_until:
+                return False
+            await asyncio.sleep(0.1)
+        self._resumes = True
+        await live.go_on(self.database)
+        return True
 
     async def store(self, asked: Sequence[NewQuestion]) -> list[str]:
         """Store what is asked; returns why questions are closed that this try has asked before. Raises as `ask`."""
@@ -417,10 +468,16 @@ async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
 
     Raises the agent's `AgentFailure`, which is recorded, and `AgentsWaiting`.
     """
-    input_data = runner.task.run_input if spec.input_data is None else spec.input_data
-    await runner.claim({spec.name: runner.task.thread_id}, [spec.type, input_data, spec.config.get("output_schema")])
+    turn = turn_of(runner.task, spec)
+    spec = turn_spec(spec, turn, runner.task)
+    input_data = runner.task.run_input if spec.input_data is None and turn is None else spec.input_data
+    thread = runner.task.thread_id if turn is None else turn.conversation
+    asked = [spec.type, input_data, spec.config.get("output_schema")]
+    await runner.claim({spec.name: thread}, asked, turn=turn)
     await runner.begin_trace([spec])
     outcome = await runner.run(spec, input_data)
+    while runner.live is not None and outcome.questions and await runner.soon_answered(outcome.questions):
+        outcome = await runner.run(spec, input_data)
     if outcome.error is not None:
         raise outcome.error
     await runner.ask([outcome])

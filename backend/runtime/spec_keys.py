@@ -18,8 +18,12 @@ Place = Literal["alone", "team", "role"]
 
 TEAM_KEYS = ("required", "depends_on", "description")
 GRAPH_KEYS = ("context", "configurable", "config")
+THREAD = "thread"
 AGENT_KEYS = frozenset(
-    {"name", "type", "graph", "input_data", "model", "timeout", "output_mapping", ERROR_POLICY, *TEAM_KEYS, *GRAPH_KEYS}
+    {
+        *("name", "type", "graph", "input_data", "model", "timeout", "output_mapping", ERROR_POLICY),
+        *(THREAD, *TEAM_KEYS, *GRAPH_KEYS),
+    }
 )
 """The keys of an agent that aren't a built-in agent's own configuration."""
 ROLE_KEYS = ("model", "timeout", ERROR_POLICY, *(key for key in CONFIG_KEYS if key != "tools"))
@@ -70,6 +74,8 @@ def refusal(key: str, place: Place, *, own_graph: bool) -> str:
     """Why a key has no effect there, and what to do instead."""
     if place == "alone" and key in _ALONE:
         return _ALONE[key]
+    if key == THREAD:
+        return "is for a LangGraphOperator with a graph of one's own, which takes turns in a conversation"
     if not own_graph:
         return "is for a graph of one's own (graph=…); a built-in agent gets what it is to know in input_data"
     if key == "output_schema":
@@ -119,8 +125,8 @@ def _known(place: Place, own_graph: bool) -> tuple[str, ...]:
     if place == "role":
         return ROLE_KEYS
     common = ("name", "type", "graph", "input_data", "timeout", ERROR_POLICY, "output_mapping")
-    of_team = TEAM_KEYS if place == "team" else ()
-    return (*common, *of_team, *(GRAPH_KEYS if own_graph else ("model", *CONFIG_KEYS)))
+    of_place = TEAM_KEYS if place == "team" else (THREAD,) if own_graph else ()
+    return (*common, *of_place, *(GRAPH_KEYS if own_graph else ("model", *CONFIG_KEYS)))
 
 
 def _outer(holder: str) -> str:

@@ -7,6 +7,7 @@ from backend.core.errors.input_error import InputError
 from backend.core.errors.policy import parse_error_policy
 
 MAX_NAME_CHARS = 100
+MAX_THREAD_CHARS = 500
 MAX_DESCRIPTION_CHARS = 2_000
 MAX_SECONDS = 10 * 366 * 86_400.0
 MAX_RECURSION = 1_000_000
@@ -27,6 +28,17 @@ def is_template(value: Any) -> bool:
 def is_later(value: Any) -> bool:
     """Whether a value is another task's result, which is known only when the task runs."""
     return value is not None and not isinstance(value, str | Mapping | list | tuple) and is_template(value)
+
+
+def conversation(value: Any, field_name: str) -> str | None:
+    """The name of a conversation, or None. Raises `InputError` naming the field."""
+    if value is None:
+        return None
+    name = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if not name or len(name) > MAX_THREAD_CHARS:
+        detail = f"has to be a text of up to {MAX_THREAD_CHARS} characters that names a conversation"
+        raise InputError(detail, field=field_name)
+    return name
 
 
 def without_ellipsis(input_data: Any) -> Any:

@@ -32,8 +32,9 @@ class AgentSpec:
     `input_data` None stands for the run's own input; it is a dict, or for a graph any JSON. `timeout` is in seconds. A
     `required` agent that fails makes the task fail. `output_mapping` picks parts of its output. `graph` names a user's
     own graph, whose `type` is `graph`; `context` and `run_config` (parts of LangGraph's `RunnableConfig`) are passed to
-    it. `depends_on` names the agents whose results it receives in the mode `graph`, and `description` explains its
-    purpose to a supervisor. `error_policy` overrides parts of the settings'.
+    it, and `thread` names the conversation in which it takes turns. `depends_on` names the agents whose results it
+    receives in the mode `graph`, and `description` explains its purpose to a supervisor. `error_policy` overrides parts
+    of the settings'.
     """
 
     name: str
@@ -46,6 +47,7 @@ class AgentSpec:
     graph: str | None = None
     context: dict[str, Any] | None = None
     run_config: dict[str, Any] = field(default_factory=dict)
+    thread: str | None = None
     output_mapping: dict[str, str] | None = None
     depends_on: tuple[str, ...] = ()
     description: str | None = None
@@ -62,6 +64,7 @@ def parse_agent(
     context: Any = None,
     configurable: Any = None,
     config: Any = None,
+    thread: Any = None,
     output_mapping: Any = None,
     output_schema: Any = None,
     error_policy: Any = None,
@@ -84,6 +87,7 @@ def parse_agent(
         "context": context,
         "configurable": configurable,
         "config": config,
+        "thread": thread,
         "output_mapping": output_mapping,
         "output_schema": output_schema,
     }
@@ -291,6 +295,7 @@ def _own_graph(fields: Mapping[str, Any], at: Callable[[str], str]) -> AgentSpec
         graph=graph,
         context=values.optional_mapping(fields.get("context"), at("context")),
         run_config=values.run_config(fields.get("config"), fields.get("configurable"), at),
+        thread=values.conversation(fields.get("thread"), at("thread")),
     )
 
 

@@ -57,5 +57,9 @@ class AnswerBrokenOffError(ConnectionError):
     """The answer is incomplete although the connection was closed cleanly. A retry helps."""
 
 
+class ConversationBusyError(RuntimeError):
+    """An earlier turn of the conversation is still under way. A retry helps, once it is over."""
+
+
 class StepLimitError(RuntimeError):
     """A supervisor wants to continue after it has used up its steps. A retry of the task doesn't help."""

@@ -26,6 +26,7 @@ from backend.core.states import (
     merge_task,
 )
 from backend.db import notification_causes
+from backend.db.conversations import turns
 from backend.db.rows import Row, all_rows
 from backend.db.runs import events, reasons, results, threads
 from backend.db.runs.executions import SHOWN, RunState, ensure
@@ -136,6 +137,8 @@ def merge(
             changes[key] = values
     if changes:
         connection.execute(_CHANGE, {"rows": dumps([{"id": key, **values} for key, values in changes.items()])})
+    ended = {key for key, state in states.items() if state in TERMINAL_RUN_STATES and known[key]["state"] != state}
+    turns.end_with_run(connection, {key: (states[key], changes[key]["reason"]) for key in ended})
     merged = {}
     for key in observed:
         before = known[key]

@@ -19,6 +19,9 @@ from sqlalchemy import Connection
 
 from backend.core.events import NewEvent
 from backend.core.states import TaskState
+from backend.core.turns import Frame
+from backend.db.conversations import frames, states, turns
+from backend.db.conversations.states import NewState
 from backend.db.limits import usage as limit_usage
 from backend.db.runs import events, executions, observations, results, takeover, threads, traces
 from backend.db.runs.events import TryEvents
@@ -146,6 +149,21 @@ class RunResult(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class TurnNews(Record):
+    """What a turn of a conversation streams, what LangGraph says of its checkpoints, and the turn's new state."""
+
+    conversation_id: str
+    turn_id: str
+    frames: Sequence[Frame] = ()
+    states: Sequence[NewState] = ()
+    state: str | None = None
+
+    def add(self, batch: "RecordBatch", source: RecordSource) -> None:
+        if source not in batch.report.superseded:
+            batch.turns.append(self)
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadClaim(Record):
     """Takes the task's thread for this try, and closes what an earlier try left open.
 
@@ -227,6 +245,7 @@ class RecordBatch:
         self.usage: list[dict[str, Any]] = []
         self.calls: list[str] = []
         self.results: list[TaskResult] = []
+        self.turns: list[TurnNews] = []
         self.reported: dict[RecordSource, list[NewEvent | TaskState]] = {source: [] for source, _ in entries}
         """What each source reports to the run's timeline, in order."""
 
@@ -240,8 +259,24 @@ class RecordBatch:
         executions.add_usage(self.connection, self.usage)
         results.record(self.connection, self.results)
         self._append_events()
+        self._write_turns()
         # Last, because runs of the same user wait for each other here.
         limit_usage.add(self.connection, self.usage, self.calls)
+
+    def _write_turns(self) -> None:
+        of_turn: dict[tuple[str, str], list[TurnNews]] = {}
+        for one in self.turns:
+            of_turn.setdefault((one.conversation_id, one.turn_id), []).append(one)
+        for (conversation_id, turn_id), news in sorted(of_turn.items()):
+            said = [state for one in news for state in one.states]
+            if said:
+                states.write(self.connection, conversation_id, said)
+            new = [frame for one in news for frame in one.frames]
+            if new:
+                frames.append(self.connection, conversation_id, turn_id, new)
+            for one in news:
+                if one.state is not None:
+                    turns.change(self.connection, turn_id, one.state)
 
     def _take_threads(self) -> dict[RecordSource, Claim | SupersededError]:
         if not self.claims:

@@ -34,6 +34,7 @@ from backend.observation.recording.observer import AgentObserver
 from backend.observation.tracing.agent import within
 from backend.runtime.graphs.pauses import Answers, Graph
 from backend.runtime.graphs.run import no_answers, run_graph
+from backend.runtime.turns.live import LiveTurn
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ async def run_with_policy(
     mapping: Mapping[str, str] | None = None,
     largest: SizeLimit = LARGEST,
     timing: RetryTiming = REAL_TIME,
+    live: LiveTurn | None = None,
 ) -> Any:
     """Return what `run_graph` returns; after a transient error of a node, wait as the policy says and go on there.
 
@@ -76,6 +78,7 @@ async def run_with_policy(
                     tokens=tokens,
                     mapping=mapping,
                     largest=largest,
+                    live=live,
                 )
             except AgentFailure:
                 raise

@@ -5,12 +5,11 @@ What a graph returns is data for later tasks, so it is converted to JSON without
 """
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, cast
 
-from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.constants import START
 from langgraph.errors import GraphRecursionError
@@ -36,6 +35,9 @@ from backend.runtime.graphs.pauses import (
     pauses_of,
     resume_input,
 )
+from backend.runtime.turns.live import LiveTurn
+from backend.runtime.turns.protocol_events import token_of
+from backend.runtime.turns.work import first_config, first_input, has_begun
 
 
 async def no_answers(thread_id: str, pauses: Sequence[str]) -> Mapping[str, Answer]:  # noqa: ARG001  # prescribed
@@ -55,12 +57,14 @@ async def run_graph(
     tokens: bool = True,
     mapping: Mapping[str, str] | None = None,
     largest: SizeLimit = LARGEST,
+    live: LiveTurn | None = None,
 ) -> Any:
     """Run the graph and return its output as JSON. Nodes, tokens and usage are reported to the observer.
 
     Without `tokens`, models don't stream their answers, which saves most of an answer's CPU time. If it `resumes`,
     LangGraph runs only what is left of the thread: nothing, if the graph has come to its end. Where the thread waits
-    for people, it goes on with their `answers`. `mapping` picks and renames parts of the output:
+    for people, it goes on with their `answers`. `live` is the turn of a conversation, to whose clients it is streamed.
+    `mapping` picks and renames parts of the output:
     `{"answer": "messages.-1.content"}`. `largest` limits the output.
 
     Raises `GraphPaused` when the graph waits for people, whatever a node raises, `UnstorableOutputError` naming a value
@@ -68,7 +72,8 @@ async def run_graph(
     exist.
     """
     writers: dict[str, str] = {}
-    if resumes and (saved := await graph.aget_state(config)).created_at is not None:
+    saved = await graph.aget_state(config) if resumes else None
+    if saved is not None and saved.created_at is not None and (live is None or has_begun(live.turn, saved)):
         # Not `next`: it lacks nodes whose writes are kept while the step's checkpoint is not, because of a kill.
         if not saved.tasks:
             return await _returned(graph, saved.values, mapping, observer, writers, largest)
@@ -77,6 +82,8 @@ async def run_graph(
             graph_input = await resume_input(graph, saved, config["configurable"]["thread_id"], answers)
         else:
             graph_input = None
+    elif live is not None:
+        graph_input, config = first_input(live.turn, graph_input), first_config(live.turn, config)
     if context is None and graph.context_schema is not None:
         context = _default_context(graph.context_schema)
     output: Any = None
@@ -84,21 +91,25 @@ async def run_graph(
     modes: list[StreamMode] = ["tasks", "messages", "custom", "values"] if tokens else ["tasks", "values"]
     durability = graph.checkpointer.durability if isinstance(graph.checkpointer, BatchedSaver) else None
     kept = durability not in (None, "exit")
-    stream = graph.astream(
-        graph_input, config, context=context, stream_mode=modes, subgraphs=True, durability=durability
-    )
+    stream: Any
+    if live is not None:
+        stream = live.parts(graph, graph_input, config, context=context, modes=modes, durability=durability)
+    else:
+        stream = graph.astream(
+            graph_input, config, context=context, stream_mode=modes, subgraphs=True, durability=durability
+        )
     names: dict[str, str] = {}  # of executions of nodes
     running: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)  # the same, of those that run, by namespace
     paused = False
     started: set[str] = set()  # the root's nodes; one whose subgraph stopped at a breakpoint doesn't finish
     try:
-        async with aclosing(cast(AsyncGenerator[Any, None], stream)):  # an error in here stops the nodes that still run
+        async with aclosing(stream):  # an error in here stops the nodes that still run
             async for part in stream:
                 namespace, mode, chunk = cast(tuple[tuple[str, ...], str, Any], part)
                 if mode == "messages":
                     message, metadata = chunk
-                    if isinstance(message, AIMessage) and message.text:
-                        observer.token(metadata, message.text)
+                    if text := token_of(message):
+                        observer.token(metadata, text)
                 elif mode == "custom":
                     # LangGraph doesn't say which node has written it; often only one can have.
                     nodes = set(running[namespace].values())
@@ -122,7 +133,7 @@ async def run_graph(
                         started.discard(chunk["id"])
                     await _check_kept(graph, config)
                     await observer.room()
-                elif not namespace:
+                elif mode == "values" and not namespace:
                     output = chunk
         if isinstance(graph.checkpointer, BatchedSaver):
             await graph.checkpointer.flush()

@@ -1,0 +1,77 @@
+"""A turn of a conversation, as it stands in the conf of its run.
+
+A conversation is a LangGraph thread that outlives a run. Its states are LangGraph's own checkpoints, all in one thread,
+so that history, branches and resuming are LangGraph's as well.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+TURN = "turn"
+"""The key, under the system's key of a run's conf, of the turn."""
+
+RUN_ID = "run_id"
+"""The key of checkpoints' metadata that names the turn which has written them."""
+
+Protocol = Literal[1, 2]
+"""Of LangGraph's streams: `runs/stream` with its modes, or `stream/events` with its channels."""
+
+ENDED = frozenset({"success", "error", "cancelled"})
+"""The states of turns that are over. One that is `paused` waits for people."""
+
+_NAMES = uuid.UUID("6f1d3c0e-5d0e-4f0c-9d0a-2f6a3a0b7c11")
+
+
+def conversation_id_of(dag_id: str, name: str) -> str:
+    """The id of the conversation that a DAG's tasks call by this name; a UUID names itself."""
+    try:
+        return str(uuid.UUID(name))
+    except ValueError:
+        return str(uuid.uuid5(_NAMES, f"{dag_id}/{name}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a run does in a conversation. The graph's input is the run's, the task's, or `input`, as `source` says.
+
+    `command` is what `langgraph.types.Command` takes: `update`, `goto` and `resume`. `update` is a state to write
+    instead of running the graph: `values` and `as_node`. With a `checkpoint_id` the turn goes on from there.
+    """
+
+    conversation: str
+    id: str
+    source: Literal["run", "task", "turn"] = "run"
+    input: Any = None
+    command: Mapping[str, Any] | None = None
+    update: Mapping[str, Any] | None = None
+    checkpoint_id: str | None = None
+    checkpoint_ns: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] | None = None
+    interrupt_before: Any = None
+    interrupt_after: Any = None
+    durability: str | None = None
+    protocol: Protocol = 1
+    modes: Sequence[str] = ("values",)
+    subgraphs: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The turn as it stands in the conf."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def of(cls, found: Any) -> Self | None:
+        """The turn that stands in a conf, if one does."""
+        return cls(**found) if isinstance(found, Mapping) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A part of what a turn's graph streams: its mode or method, the subgraph's namespace, and its data as JSON."""
+
+    mode: str
+    namespace: tuple[str, ...]
+    data: str

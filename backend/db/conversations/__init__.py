@@ -1,0 +1,1 @@
+"""Conversations: LangGraph threads that outlive a run, their turns and what these stream."""

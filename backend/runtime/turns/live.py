@@ -1,0 +1,220 @@
+"""What a turn streams to its clients while its graph runs, and the states that it leaves."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Durability, StateSnapshot, StreamMode
+
+from backend.core.jsonable import dumps
+from backend.core.redaction import hide
+from backend.core.turns import Frame, Turn
+from backend.db.conversations.frames import END
+from backend.db.conversations.states import NewState
+from backend.db.conversations.turns import end_frames, latest_part
+from backend.db.engine import Database
+from backend.db.outage import retry_until_available
+from backend.observation.recording.recorder import Recorder
+from backend.observation.recording.records import TurnNews
+from backend.runtime.graphs.pauses import Graph
+from backend.runtime.turns.chunks import ChunkFrames, interrupt_json, plain
+from backend.runtime.turns.protocol_events import MODES, ProtocolEvents, with_message_events
+
+Part = tuple[tuple[str, ...], str, Any]
+
+
+class LiveTurn:
+    """The turn that a task runs. `id` is that of the part of it which is under way: an answer begins another one."""
+
+    def __init__(self, turn: Turn, part: str, recorder: Recorder, attempt: int) -> None:
+        self.turn = turn
+        self.id = part
+        self._recorder = recorder
+        self._attempt = attempt
+
+    @property
+    def execution_id(self) -> str:
+        """The id of the run's execution."""
+        assert self._recorder.execution_id is not None  # noqa: S101  # the turn has been begun
+        return self._recorder.execution_id
+
+    def begin(self, part: str) -> None:
+        """Report that the turn goes on, as this part of it."""
+        self.id = part
+        self._put(
+            Frame("metadata", (), dumps({"run_id": part, "attempt": self._attempt})),
+            Frame(END, (), dumps({"event": "running", "graph_name": self.turn.metadata.get("graph_id")})),
+            state="running",
+        )
+
+    async def go_on(self, database: Database) -> None:
+        """Report that the turn goes on after an answer."""
+        self.begin(await retry_until_available(partial(database.run, latest_part, self.execution_id, self.id)))
+
+    async def pause(self, graph: Graph | None, config: RunnableConfig) -> None:
+        """Report that the graph waits for people."""
+        frames = []
+        if graph is not None:
+            state = await self._settle(graph, config)
+            for interrupt in _once(state):
+                asked = {"interrupt_id": interrupt["id"], "value": interrupt["value"], "payload": interrupt["value"]}
+                frames.append(Frame("input.requested", (), dumps(asked)))
+        self._put(*frames, Frame(END, (), dumps({"event": "interrupted"})), state="paused")
+
+    async def succeed(self, graph: Graph | None, config: RunnableConfig) -> None:
+        """Report that the graph has come to its end."""
+        if graph is not None:
+            await self._settle(graph, config)
+        self._put(*end_frames("success"), state="success")
+
+    async def fail(self, graph: Graph | None, config: RunnableConfig) -> None:
+        """Keep what LangGraph says of the state in which the graph failed. The turn ends with its run."""
+        if graph is not None:
+            await self._settle(graph, config)
+
+    async def parts(
+        self,
+        graph: Graph,
+        graph_input: Any,
+        config: RunnableConfig,
+        *,
+        context: Any,
+        modes: Sequence[StreamMode],
+        durability: Durability | None,
+    ) -> AsyncGenerator[Part]:
+        """The parts of the graph's stream in these `modes`, at least, each of which is reported."""
+        if self.turn.protocol == 2:
+            stream = self._events(graph, graph_input, config, context, modes, durability)
+        elif "events" in self.turn.modes:
+            stream = self._all_events(graph, graph_input, config, context, modes, durability)
+        else:
+            stream = self._chunks(graph, graph_input, config, context, modes, durability)
+        async with aclosing(stream):
+            async for namespace, mode, chunk in stream:
+                if mode == "checkpoints":
+                    self._put(states=[_of_chunk(chunk)])
+                yield namespace, mode, chunk
+
+    async def _chunks(
+        self,
+        graph: Graph,
+        graph_input: Any,
+        config: RunnableConfig,
+        context: Any,
+        modes: Sequence[StreamMode],
+        durability: Durability | None,
+    ) -> AsyncGenerator[Part]:
+        made = ChunkFrames(self.turn.modes, subgraphs=self.turn.subgraphs)
+        every = cast(list[StreamMode], [*dict.fromkeys([*modes, "checkpoints", *made.graph_modes()])])
+        stream = graph.astream(
+            graph_input, config, context=context, stream_mode=every, subgraphs=True, durability=durability
+        )
+        async with aclosing(cast(AsyncGenerator[Part], stream)) as parts:
+            async for namespace, mode, chunk in parts:
+                self._put(*made.of(namespace, mode, chunk))
+                yield namespace, mode, chunk
+
+    async def _all_events(
+        self,
+        graph: Graph,
+        graph_input: Any,
+        config: RunnableConfig,
+        context: Any,
+        modes: Sequence[StreamMode],
+        durability: Durability | None,
+    ) -> AsyncGenerator[Part]:
+        """The same with the mode `events`: whatever LangChain's callbacks report."""
+        made = ChunkFrames(self.turn.modes, subgraphs=self.turn.subgraphs)
+        every = [*dict.fromkeys([*modes, "checkpoints", *made.graph_modes()])]
+        stream = graph.astream_events(
+            graph_input, config, version="v2", context=context, stream_mode=every, subgraphs=True, durability=durability
+        )
+        root = None
+        async with aclosing(cast(AsyncGenerator[Any, None], stream)):
+            async for event in stream:
+                root = root or event["run_id"]
+                if event["event"] == "on_chain_stream" and event["run_id"] == root:
+                    namespace, mode, chunk = event["data"]["chunk"]
+                    self._put(*made.of(namespace, mode, chunk))
+                    yield namespace, mode, chunk
+                else:
+                    self._put(Frame("events", (), dumps(plain(event))))
+
+    async def _events(
+        self,
+        graph: Graph,
+        graph_input: Any,
+        config: RunnableConfig,
+        context: Any,
+        modes: Sequence[StreamMode],
+        durability: Durability | None,
+    ) -> AsyncGenerator[Part]:
+        events = ProtocolEvents(graph)
+        every = cast(list[StreamMode], [*dict.fromkeys([*modes, *MODES])])
+        stream = graph.astream(
+            graph_input,
+            with_message_events(config),
+            context=context,
+            stream_mode=every,
+            subgraphs=True,
+            durability=durability,
+            version="v2",
+        )
+        error: Exception | None = None
+        try:
+            async with aclosing(cast(AsyncGenerator[Any, None], stream)):
+                async for part in stream:
+                    self._put(*await events.push(part))
+                    yield tuple(part["ns"]), part["type"], part["data"]
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            self._put(*await events.end(error))
+
+    async def _settle(self, graph: Graph, config: RunnableConfig) -> StateSnapshot | None:
+        """Keep what LangGraph says of the state in which the thread is now."""
+        if not hasattr(graph.checkpointer, "aput"):
+            return None
+        state = await graph.aget_state(config, subgraphs=True)
+        if state.created_at is not None:
+            self._put(states=_of_snapshot(state))
+        return state
+
+    def _put(self, *frames: Frame, states: Sequence[NewState] = (), state: str | None = None) -> None:
+        if not frames and not states and state is None:
+            return
+        hidden = self._recorder.hidden
+        shown = [Frame(one.mode, one.namespace, hide(one.data, hidden)) for one in frames] if hidden else frames
+        self._recorder.put(TurnNews(self.turn.conversation, self.id, shown, states, state))
+
+
+def _of_chunk(chunk: Mapping[str, Any]) -> NewState:
+    place = chunk["config"]["configurable"]
+    return NewState(place.get("checkpoint_ns", ""), place["checkpoint_id"], chunk["next"], plain(chunk["tasks"]))
+
+
+def _of_snapshot(state: StateSnapshot) -> list[NewState]:
+    place = state.config["configurable"]
+    tasks = [
+        {
+            "id": task.id,
+            "name": task.name,
+            "path": list(task.path),
+            "error": None if task.error is None else str(task.error),
+            "interrupts": [interrupt_json(one) for one in task.interrupts],
+            "checkpoint": task.state.config["configurable"] if isinstance(task.state, StateSnapshot) else None,
+            "result": None,
+        }
+        for task in state.tasks
+    ]
+    inner = [one for task in state.tasks if isinstance(task.state, StateSnapshot) for one in _of_snapshot(task.state)]
+    return [NewState(place.get("checkpoint_ns", ""), place["checkpoint_id"], state.next, tasks), *inner]
+
+
+def _once(state: StateSnapshot | None) -> list[dict[str, Any]]:
+    """The interrupts of a state; those of a subgraph are also its node's."""
+    found = (one for task in (state.tasks if state is not None else ()) for one in task.interrupts)
+    return [*{one.id: interrupt_json(one) for one in found}.values()]
