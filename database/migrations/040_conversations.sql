@@ -94,10 +94,19 @@ CREATE TABLE visual_ai.assistants (
 );
 CREATE UNIQUE INDEX assistants_latest ON visual_ai.assistants (id) WHERE latest;
 
-REVOKE ALL ON visual_ai.conversations, visual_ai.conversation_turns, visual_ai.conversation_frames,
+-- The graphs that have DAGs of their own: what they are, as whoever parses the DAGs has found out.
+CREATE TABLE visual_ai.graphs (
+    dag_id     text PRIMARY KEY,
+    graph_id   text NOT NULL,
+    shown      jsonb NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+REVOKE ALL ON visual_ai.graphs, visual_ai.conversations, visual_ai.conversation_turns, visual_ai.conversation_frames,
     visual_ai.conversation_states, visual_ai.assistants FROM visual_ai_backend, visual_ai_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON visual_ai.conversations, visual_ai.conversation_turns,
     visual_ai.conversation_frames, visual_ai.conversation_states, visual_ai.assistants TO visual_ai_backend;
-GRANT SELECT, INSERT, UPDATE ON visual_ai.conversations, visual_ai.conversation_turns,
+GRANT SELECT ON visual_ai.graphs TO visual_ai_backend;
+GRANT SELECT, INSERT, UPDATE ON visual_ai.graphs, visual_ai.conversations, visual_ai.conversation_turns,
     visual_ai.conversation_states TO visual_ai_worker;
 GRANT SELECT, INSERT ON visual_ai.conversation_frames TO visual_ai_worker;

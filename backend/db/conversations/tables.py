@@ -90,3 +90,12 @@ assistants = Table(
     Column("created_at", _Time, nullable=False),
     Column("updated_at", _Time, nullable=False),
 )
+
+graphs = Table(
+    "graphs",
+    metadata,
+    Column("dag_id", Text, primary_key=True),
+    Column("graph_id", Text, nullable=False),
+    Column("shown", JSONB, nullable=False),
+    Column("updated_at", _Time, nullable=False),
+)

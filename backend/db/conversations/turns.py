@@ -236,3 +236,67 @@ def end_frames(state: str, error: Mapping[str, Any] | None = None) -> list[Frame
         found.append(Frame("error", (), dumps(dict(error))))
         data["error"] = error.get("message")
     return [*found, Frame(frames.END, (), dumps(data))]
+
+
+_SHOWN = """
+    SELECT t.id::text, t.conversation_id::text, t.execution_id::text, t.number, t.dag_id, t.dag_run_id,
+        t.assistant_id::text, t.user_id, t.strategy, t.state, t.metadata, t.request, t.after_seq, t.rolled_back,
+        t.created_at, t.updated_at, t.ended_at, e.state AS run_state, e.reason
+    FROM visual_ai.conversation_turns t LEFT JOIN visual_ai.workflow_executions e ON e.id = t.execution_id
+"""
+_GET = text(f"{_SHOWN} WHERE t.conversation_id = CAST(:conversation AS uuid) AND t.id = CAST(:id AS uuid)")
+_LIST = text(
+    f"""
+    {_SHOWN} WHERE t.conversation_id = CAST(:conversation AS uuid)
+    ORDER BY t.number DESC LIMIT :limit OFFSET :offset
+    """
+)
+_ACTIVE = text(
+    f"""
+    {_SHOWN} WHERE t.conversation_id = CAST(:conversation AS uuid) AND t.ended_at IS NULL
+      AND coalesce(e.state IN ('queued', 'running', 'awaiting_input'),
+        t.created_at > clock_timestamp() - make_interval(secs => {_STALE}))
+    ORDER BY t.number
+    """
+)
+_STARTED = text(
+    """
+    UPDATE visual_ai.conversation_turns SET execution_id = CAST(:execution AS uuid), dag_run_id = :run
+    WHERE id = CAST(:id AS uuid) AND execution_id IS NULL
+    """
+)
+_DELETE = text("DELETE FROM visual_ai.conversation_turns WHERE id = CAST(:id AS uuid)")
+_ROLL_BACK = text("UPDATE visual_ai.conversation_turns SET rolled_back = true WHERE id = CAST(:id AS uuid)")
+
+
+def get(connection: Connection, conversation_id: str, turn_id: str) -> Row | None:
+    """A turn, with the state of its run."""
+    return first_row(connection.execute(_GET, {"conversation": conversation_id, "id": turn_id}))
+
+
+def list_page(connection: Connection, conversation_id: str, *, limit: int, offset: int) -> list[Row]:
+    """The turns of a conversation, newest first."""
+    values = {"conversation": conversation_id, "limit": limit, "offset": offset}
+    return all_rows(connection.execute(_LIST, values))
+
+
+def active(connection: Connection, conversation_id: str) -> list[Row]:
+    """The turns whose runs are under way, oldest first; the conversation's row is locked."""
+    lock = text("SELECT 1 FROM visual_ai.conversations WHERE id = CAST(:conversation AS uuid) FOR UPDATE")
+    connection.execute(lock, {"conversation": conversation_id})
+    return all_rows(connection.execute(_ACTIVE, {"conversation": conversation_id}))
+
+
+def started(connection: Connection, turn_id: str, execution_id: str, dag_run_id: str) -> None:
+    """The turn's run is started."""
+    connection.execute(_STARTED, {"id": turn_id, "execution": execution_id, "run": dag_run_id})
+
+
+def delete(connection: Connection, turn_id: str) -> None:
+    """Delete a turn."""
+    connection.execute(_DELETE, {"id": turn_id})
+
+
+def roll_back(connection: Connection, turn_id: str) -> None:
+    """Have the states that a turn has written shown no more; the next turn deletes them."""
+    connection.execute(_ROLL_BACK, {"id": turn_id})

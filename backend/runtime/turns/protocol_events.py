@@ -9,7 +9,7 @@ Their names are private; `pyproject.toml` limits LangGraph's version.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._config import patch_configurable
 from langgraph._internal._constants import CONFIG_KEY_STREAM_MESSAGES_V2
@@ -33,7 +33,7 @@ def with_message_events(config: RunnableConfig) -> RunnableConfig:
 def token_of(payload: Any) -> str:
     """The text that a part of the mode `messages` adds to a model's answer."""
     if isinstance(payload, BaseMessage):
-        return str(payload.text) if payload.type == "ai" else ""
+        return str(payload.text) if isinstance(payload, AIMessage) else ""
     delta = payload.get("delta") if isinstance(payload, Mapping) else None
     return str(delta.get("text", "")) if isinstance(delta, Mapping) and delta.get("type") == "text-delta" else ""
 

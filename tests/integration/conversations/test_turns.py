@@ -78,7 +78,7 @@ async def test_turns_run_one_after_another(run: Run, database: Database) -> None
     await asyncio.gather(*(run("plain", {"messages": f"message {index}"}, thread=name) for index in range(4)))
     result = await run("plain", {"messages": "last"}, thread=name)
     assert len(said(result)) == 10
-    assert [text for text in said(result)[1::2]] == [f"reply after {index} messages" for index in (1, 3, 5, 7, 9)]
+    assert said(result)[1::2] == [f"reply after {index} messages" for index in (1, 3, 5, 7, 9)]
     states = await rows(database, "SELECT state FROM visual_ai.conversation_turns WHERE conversation_id = :id", id=name)
     assert [row.state for row in states] == ["success"] * 5
 
