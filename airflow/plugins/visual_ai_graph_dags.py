@@ -13,7 +13,7 @@ from backend.core.settings import get_settings
 from backend.runtime.langgraph_json import read_project
 from backend.runtime.projects.flow_settings import FlowSettings, dag_ids_of, flow_settings
 from backend.runtime.projects.form import context_parameter, name_of_context, parameters
-from backend.runtime.projects.manifest import GraphDescription, descriptions
+from backend.runtime.projects.manifest import GraphDescription, descriptions, publish
 from visual_ai_operators import LangGraphOperator
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def graph_dags() -> dict[str, DAG]:
     # A task parses the file for its own DAG alone, and needs no form.
     wanted = get_parsing_context().dag_id
     described = descriptions(project.file, only_kept=wanted is not None)
+    if wanted is None:
+        publish(dag_ids, described)
     found: dict[str, DAG] = {}
     for name, description in described.items():
         dag_id = dag_ids[name]

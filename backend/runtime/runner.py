@@ -336,10 +336,11 @@ class AgentRunner:
                 observer.finish("failed", None)
                 return self._outcome(observer, "failed", None, failure)
             observer.finish("awaiting_input", None)
-            if live is not None:
-                await live.pause(graph, config)
             thread = config["configurable"]["thread_id"]
-            asked = (NewQuestion(thread, one.id, spec.name, one.node, one.asked) for one in paused.pauses)
+            asked = [NewQuestion(thread, one.id, spec.name, one.node, one.asked) for one in paused.pauses]
+            if live is not None:
+                await self.store(asked)  # whoever hears of them may answer at once
+                await live.pause(graph, config)
             return self._outcome(observer, "awaiting_input", None, questions=tuple(asked))
         except Exception as error:
             if isinstance(error, TimeoutError) and spec.timeout is not None:
@@ -403,7 +404,6 @@ class AgentRunner:
         """Wait a moment for the answers to what a turn of a conversation asks: whoever talks to it may be there."""
         live = self.live
         assert live is not None  # noqa: S101  # it is a turn
-        await self.store(asked)
         pauses = {question.pause for question in asked}
         wait_until = asyncio.get_running_loop().time() + HOLD_SECONDS
         while not pauses <= (await self.answers(live.turn.conversation, [*pauses])).keys():

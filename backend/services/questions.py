@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -125,6 +125,24 @@ class Questions:
         row = await self._database.run(take)
         self._answered.set()
         return row
+
+    async def resume(self, who: Principal, values: Mapping[str, Any], also: Callable[[Connection], None]) -> None:
+        """Answer questions, by their ids, with the values that their graphs are to get, whatever the questions say of
+        the form. `also` runs in the same transaction. Raises as `answer` does, and changes nothing then."""
+
+        def take(connection: Connection) -> None:
+            for question_id, value in sorted(values.items()):
+                row = _seen(who, questions.get(connection, question_id, lock=True))
+                _check_right(who, row)
+                _check_open(row)
+                decision = "approve" if row["kind"] == "breakpoint" else None
+                if not questions.answer(connection, question_id, Given(value, decision, who.username, "api", None)):
+                    raise AssertionError("the question is locked and open")
+                audit.record(connection, who, "question.answer", question_id)
+            also(connection)
+
+        await self._database.run(take)
+        self._answered.set()
 
     async def assign(self, who: Principal, question_id: str, assignees: Sequence[str]) -> Row:
         """Hand a question on to others, who alone may answer it then, beside Admins. Whoever may answer it may do so.

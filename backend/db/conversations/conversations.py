@@ -33,7 +33,7 @@ _SHOWN = f"""
         ORDER BY ({_OPEN}) AND t.state <> 'paused' DESC, t.number DESC LIMIT 1
     ) latest ON true
     WHERE c.deleted_at IS NULL
-"""
+"""  # noqa: S608  # constant parts
 _VISIBLE = """
     AND (c.user_id = :username AND (CAST(:reads AS text[]) IS NULL OR c.dag_id IS NULL OR c.dag_id = ANY(:reads))
          OR (CAST(:sees AS text[]) IS NULL AND :sees_all) OR c.dag_id = ANY(:sees))
@@ -69,7 +69,7 @@ def _filter(search: Search, visible: Visible) -> tuple[str, dict[str, Any]]:
             AND c.metadata @> CAST(:metadata AS jsonb)
             AND (CAST(:ids AS uuid[]) IS NULL OR c.id = ANY(CAST(:ids AS uuid[])))) found
         WHERE CAST(:status AS text) IS NULL OR status = :status
-    """
+    """  # noqa: S608  # constant parts
     values = {
         "metadata": dumps(dict(search.metadata)),
         "ids": None if search.ids is None else list(search.ids),

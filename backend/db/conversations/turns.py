@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from backend.core.jsonable import dumps
 from backend.core.turns import ENDED, Frame, Turn
 from backend.db.conversations import frames
-from backend.db.rows import all_rows, first_row
+from backend.db.rows import Row, all_rows, first_row
 
 _STALE = 120
 """Seconds after which a turn counts as abandoned whose run was never started."""
@@ -158,11 +158,11 @@ def begin(
     ahead = {"conversation": turn.conversation, "number": row["number"], "execution": execution_id}
     if connection.execute(_AHEAD, ahead).first() is not None:
         return None
-    connection.execute(_BEGIN, {"id": turn.id, "execution": execution_id, "run": dag_run_id})
+    part = latest_part(connection, execution_id, turn.id)
+    connection.execute(_BEGIN, {"id": part, "execution": execution_id, "run": dag_run_id})
     connection.execute(_SET_LATEST, place)
     rolled_back = tuple(connection.execute(_ROLLED_BACK, {"conversation": turn.conversation}).scalars())
     source = row["copied_from"]
-    part = latest_part(connection, execution_id, turn.id)
     return Begun(part, str(source) if source else None, row["copied_checkpoint"], rolled_back)
 
 
@@ -202,6 +202,19 @@ _CHANGE = text(
 def change(connection: Connection, turn_id: str, state: str) -> None:
     """Set the state of a turn."""
     connection.execute(_CHANGE, {"id": turn_id, "state": state, "ended": state in ENDED})
+
+
+_CLOSE = text(
+    """
+    UPDATE visual_ai.conversation_turns SET ended_at = clock_timestamp(), updated_at = clock_timestamp()
+    WHERE id = CAST(:id AS uuid)
+    """
+)
+
+
+def close(connection: Connection, turn_id: str) -> None:
+    """End a turn in the state that it has: another one goes on with its run."""
+    connection.execute(_CLOSE, {"id": turn_id})
 
 
 _OPEN = text(
@@ -300,3 +313,18 @@ def delete(connection: Connection, turn_id: str) -> None:
 def roll_back(connection: Connection, turn_id: str) -> None:
     """Have the states that a turn has written shown no more; the next turn deletes them."""
     connection.execute(_ROLL_BACK, {"id": turn_id})
+
+
+_ASKED = text(
+    """
+    SELECT q.id::text, q.pause, q.kind FROM visual_ai.questions q
+    WHERE q.execution_id = CAST(:execution AS uuid) AND q.thread_id = :thread
+      AND q.answered_at IS NULL AND q.closed_at IS NULL
+    ORDER BY q.asked_at, q.pause
+    """
+)
+
+
+def asked(connection: Connection, conversation_id: str, execution_id: str) -> list[Row]:
+    """What a turn's run waits for from people: the open questions, with LangGraph's ids of the pauses."""
+    return all_rows(connection.execute(_ASKED, {"thread": conversation_id, "execution": execution_id}))

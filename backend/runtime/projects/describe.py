@@ -22,7 +22,10 @@ MARK = "graphs: "
 
 
 async def describe(file: Path) -> dict[str, Any]:
-    """For each graph of a project: `input_schema`, `context_schema`, `nodes` and `breakpoints`, or the `error`."""
+    """For each graph of a project: `input_schema`, `context_schema`, `nodes`, `breakpoints` and what is `shown` of it.
+
+    Of one that can't be loaded, the `error`.
+    """
     project = read_project(file)
     settings = flow_settings(project)
     return {name: await _described(name, file, settings[name]) for name in project.graphs}
@@ -44,10 +47,48 @@ async def _described(name: str, file: Path, settings: FlowSettings) -> dict[str,
                 "context_schema": _schema(graph.get_context_jsonschema, graph.context_schema),
                 "nodes": [node for node in graph.nodes if not node.startswith("__")],
                 "breakpoints": sorted(set(map(str, breakpoints))),
+                "shown": _shown(graph),
                 "error": None,
             }
     except Exception as error:  # whatever the project's code raises says why its graph can't be run
         return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _shown(graph: Any) -> dict[str, Any]:
+    """The graph as clients of LangGraph's protocol see it: its drawing, its schemas, and those of its subgraphs."""
+    return {
+        "graph": _drawn(graph, xray=False),
+        "graph_xray": _drawn(graph, xray=True),
+        "schemas": _schemas(graph),
+        "subgraphs": {name: _schemas(inner) for name, inner in _subgraphs(graph)},
+    }
+
+
+def _drawn(graph: Any, *, xray: bool) -> dict[str, Any]:
+    try:
+        drawn: dict[str, Any] = json.loads(json.dumps(graph.get_graph(xray=xray).to_json(), default=str))
+    except Exception:  # a graph may lead anywhere
+        names = [name for name in graph.nodes if not name.startswith("__")]
+        return {"nodes": [{"id": name, "type": "runnable", "data": {"name": name}} for name in names], "edges": []}
+    return drawn
+
+
+def _schemas(graph: Any) -> dict[str, Any]:
+    builder = getattr(graph, "builder", None)
+    return {
+        "input_schema": _schema(graph.get_input_jsonschema, _input_type(graph)),
+        "output_schema": _schema(graph.get_output_jsonschema, getattr(builder, "output_schema", None)),
+        "state_schema": _by_fields(getattr(builder, "state_schema", None)),
+        "config_schema": _schema(lambda: graph.config_schema().model_json_schema(), None),
+        "context_schema": _schema(graph.get_context_jsonschema, graph.context_schema),
+    }
+
+
+def _subgraphs(graph: Any) -> list[tuple[str, Any]]:
+    try:
+        return list(graph.get_subgraphs(recurse=True))
+    except Exception:  # as above
+        return []
 
 
 def _input_type(graph: Any) -> Any:

@@ -6,12 +6,14 @@ What failed is tried again after a while, because what it lacked may be there by
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ TIME_LIMIT = 25.0
 
 RETRY_SECONDS = 300.0
 """For how long it is believed that a graph can't be imported."""
+
+log = logging.getLogger(__name__)
 
 MAX_FILES = 10_000
 
@@ -40,6 +44,8 @@ class GraphDescription:
     nodes: tuple[str, ...] = ()
     breakpoints: tuple[str, ...] = ()
     error: str | None = None
+    shown: Mapping[str, Any] = field(default_factory=dict)
+    """What clients of LangGraph's protocol see of it: `graph`, `graph_xray`, `schemas` and `subgraphs`."""
 
 
 def descriptions(file: Path, *, only_kept: bool = False, fresh: bool = False) -> dict[str, GraphDescription]:
@@ -49,7 +55,7 @@ def descriptions(file: Path, *, only_kept: bool = False, fresh: bool = False) ->
     Raises `GraphLoadError` if the project can't be read, or ends the process that imports it.
     """
     project = read_project(file)
-    kept = _folder() / f"{sha256(str(project.file).encode()).hexdigest()}.json"
+    kept = folder() / f"{sha256(str(project.file).encode()).hexdigest()}.json"
     found = _read(kept)
     if not only_kept:
         version = _version(project)
@@ -60,6 +66,37 @@ def descriptions(file: Path, *, only_kept: bool = False, fresh: bool = False) ->
             raise GraphLoadError(found["failed"])
     graphs = found.get("graphs", {})
     return {name: _description(name, graphs.get(name) or {}) for name in project.graphs}
+
+
+def publish(dag_ids: Mapping[str, str], found: Mapping[str, GraphDescription]) -> None:
+    """Record the graphs, by name, for those who talk to them through the API, which may not have the project.
+
+    Does nothing if they are recorded as they are. An unavailable database is no error: the next one who reads the
+    project tries again.
+    """
+    rows = [
+        {"dag_id": dag_ids[name], "graph_id": name, "shown": {**one.shown, "breakpoints": [*one.breakpoints]}}
+        for name, one in found.items()
+        if one.error is None
+    ]
+    digest = sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    kept = folder() / f"{sha256(json.dumps(sorted(dag_ids.values())).encode()).hexdigest()}.published"
+    if not rows or (kept.is_file() and kept.read_text() == digest):
+        return
+    from sqlalchemy.exc import SQLAlchemyError  # reading DAG files needs no database driver
+
+    from backend.core.settings import get_settings
+    from backend.db.conversations.assistants import keep_graphs
+    from backend.db.engine import task_engine
+
+    try:
+        with task_engine(get_settings().database_url).begin() as connection:
+            keep_graphs(connection, rows)
+    except SQLAlchemyError as error:
+        log.warning("the graphs of the project could not be recorded: %s", type(error).__name__)
+        return
+    with suppress(OSError):
+        kept.write_text(digest)
 
 
 def _holds(found: Mapping[str, Any], version: str) -> bool:
@@ -78,6 +115,7 @@ def _description(name: str, found: Mapping[str, Any]) -> GraphDescription:
         tuple(found.get("nodes") or ()),
         tuple(found.get("breakpoints") or ()),
         found.get("error"),
+        found.get("shown") or {},
     )
 
 
@@ -118,7 +156,7 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(at, name) for name in sorted(names) if name.endswith((".py", ".json", ".toml")))
 
 
-def _folder() -> Path:
+def folder() -> Path:
     """Where descriptions are kept: with Airflow's own files, which nobody else may write."""
     home = os.environ.get("AIRFLOW_HOME")
     return Path(home, "graph_descriptions") if home else Path.home() / ".cache" / "langgraph-flow" / "graphs"

@@ -95,15 +95,23 @@ class PostgresWakeups(WakeupSource):
     name = "Postgres"
     lost = "the database connection is lost; reading once a second"
 
-    def __init__(self, conninfo: str, on_wakeup: Callable[[Wakeup], None], on_missed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        on_wakeup: Callable[[Wakeup], None],
+        on_missed: Callable[[], None],
+        channel: str = CHANNEL,
+    ) -> None:
+        """A wake-up on `channel` is `<id> <last seq>`."""
         super().__init__(on_wakeup, on_missed)
         self._conninfo = conninfo
+        self._channel = channel
 
     async def _listen(self) -> None:
         async with await psycopg.AsyncConnection.connect(
             self._conninfo, autocommit=True, application_name="visual_ai_feed", connect_timeout=5
         ) as connection:
-            await connection.execute(f"LISTEN {CHANNEL}")
+            await connection.execute(f"LISTEN {self._channel}")
             self._ready()
             while True:
                 # A quiet connection is checked from time to time: a dead peer sends nothing.

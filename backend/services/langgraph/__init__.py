@@ -1,0 +1,1 @@
+"""LangGraph's own protocol: assistants, threads and runs, each run an Airflow run."""
