@@ -5,13 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query, Request, WebSocket
 from pydantic import IPvAnyNetwork
+from starlette.requests import HTTPConnection
 
 from backend.api.event_stream import HEAD
 from backend.core.problems import Forbidden, Unauthorized
 from backend.core.roles import NO_DAGS, STANDARD_RIGHTS, Origin, Principal, Role, Scope
 from backend.services.application import Application
+from backend.services.identity.service_tokens import PREFIX
 
 COOKIE = "visual_ai_session"
 SECURE_COOKIE = f"__Host-{COOKIE}"
@@ -41,6 +43,21 @@ async def user_of(request: Request, services: Application) -> Principal:
     who = replace(await services.authenticator.verify(token), origin=origin_of(request, services))
     request.state.who = who
     return who
+
+
+async def may_connect(websocket: WebSocket, services: Application) -> Principal:
+    """The user of a WebSocket's token or cookie. Raises as `user_of`, and `Forbidden` for a page of another origin."""
+    token = token_of(websocket)
+    if token is None:
+        raise Unauthorized("This needs a token: send `Authorization: Bearer <token>` from POST /auth/token.")
+    origin = websocket.headers.get("origin")
+    if session_cookie(websocket.cookies) == token and origin is not None:
+        own = {services.settings.public_url, services.settings.pages_link_base, *services.settings.cors_origins}
+        if origin.rstrip("/") not in {one.rstrip("/") for one in own}:
+            raise Forbidden("This connection comes from a page of another origin, which may not make it.")
+    principal = await services.authenticator.verify(token)
+    _check_scope(principal, "read")
+    return principal
 
 
 async def authenticated(request: Request, services: Services) -> Principal:
@@ -131,14 +148,19 @@ Operator = Annotated[Principal, Depends(operator)]
 Administrator = Annotated[Principal, Depends(administrator)]
 
 
-def token_of(request: Request) -> str | None:
-    """The token of the Authorization header or, without one, of the cookie. Raises `Unauthorized`."""
+def token_of(request: HTTPConnection) -> str | None:
+    """The token of the Authorization header or, without one, of `X-Api-Key`, which LangGraph's clients send, or of the
+    cookie. Raises `Unauthorized`."""
     header = request.headers.get("authorization")
     if header is not None:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized("The Authorization header is not of the form `Bearer <token>`.")
         return token.strip()
+    key = request.headers.get("x-api-key", "").strip()
+    # A key of another service, which LangGraph's clients find in their environment, is none of ours.
+    if key.startswith(PREFIX) or key.count(".") == 2:
+        return key
     return session_cookie(request.cookies)
 
 

@@ -29,6 +29,7 @@ from backend.api import (
 )
 from backend.api.event_stream import StreamingApp
 from backend.api.identity import audit, auth, tokens
+from backend.api.langgraph import app as langgraph
 from backend.api.mcp import server as mcp
 from backend.api.middleware import BodyLimit, CrossSite, ResponseHeaders
 from backend.api.runs import checkpoints, comparison, questions, tool_calls, traces, values
@@ -50,10 +51,12 @@ def create_app(
     settings = settings or get_settings()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every call to Airflow at INFO
 
+    graphs = langgraph.make_app(settings)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with run_application(settings, airflow_transport=airflow_transport) as application:
-            app.state.application = application
+            app.state.application = graphs.state.application = application
             async with mcp.serving(app, application):
                 yield
 
@@ -74,23 +77,27 @@ def create_app(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_credentials=True,
-            allow_methods=["DELETE", "GET", "POST", "PUT"],
+            allow_methods=["DELETE", "GET", "PATCH", "POST", "PUT"],
             allow_headers=[
                 "Authorization",
                 "Cache-Control",
                 "Content-Type",
                 "Idempotency-Key",
                 "Last-Event-ID",
+                "X-Api-Key",
+                "X-Auth-Scheme",
                 "X-Request-ID",
             ],
             expose_headers=[
                 "Accept-Ranges",
+                "Content-Location",
                 "Content-Range",
                 "ETag",
                 "Link",
                 "Location",
                 "Retry-After",
                 "X-Request-ID",
+                "X-Pagination-Next",
                 "X-Total-Count",
                 "X-Try-Number",
             ],
@@ -123,6 +130,7 @@ def create_app(
         mcp.router,
     ):
         app.include_router(router)
+    app.mount(langgraph.PATH, graphs)
     return app
 
 

@@ -22,7 +22,8 @@ BOOKKEEPING_SCHEMA = "visual_ai_migrations"
 """Holds the list of applied migrations, in a schema that the roles' rights on `visual_ai` don't cover."""
 
 CHECKPOINT_TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "store")
-"""LangGraph's own tables, which tasks read, write and delete from. The backend reads all but the store."""
+"""LangGraph's own tables, which tasks read, write and delete from. The backend reads checkpoints, and
+serves the store to LangGraph's clients."""
 
 _LOCK_KEY = 0x5649_5341_4D49  # arbitrary, but the same in every version
 
@@ -106,8 +107,7 @@ def _create_checkpoint_tables(connection: psycopg.Connection[Any], libpq: str) -
         PostgresStore(own).setup()
         for name in CHECKPOINT_TABLES:
             _grant(own, "SELECT, INSERT, UPDATE, DELETE", name, WORKER_ROLE)
-            if name != "store":
-                _grant(own, "SELECT", name, BACKEND_ROLE)
+            _grant(own, "SELECT, INSERT, UPDATE, DELETE" if name == "store" else "SELECT", name, BACKEND_ROLE)
     connection.execute(sql.SQL("DELETE FROM {}").format(table))
     connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(table), [current])
     connection.commit()

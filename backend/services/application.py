@@ -19,6 +19,14 @@ from backend.services.identity.revocations import Revocations
 from backend.services.identity.service_tokens import ServiceTokens
 from backend.services.identity.throttle import SignInThrottle
 from backend.services.images import Images
+from backend.services.langgraph.assistants import Assistants
+from backend.services.langgraph.conversations import Conversations
+from backend.services.langgraph.feed import TurnFeed
+from backend.services.langgraph.runs import TurnRuns
+from backend.services.langgraph.service import LangGraph
+from backend.services.langgraph.states import States
+from backend.services.langgraph.store import Store
+from backend.services.langgraph.streams import TurnStreams
 from backend.services.limits.admission import Admission
 from backend.services.limits.limits import Limits
 from backend.services.limits.roles import AccountRoles
@@ -89,6 +97,7 @@ class Application:
     questions: Questions
     notifications: Notifications
     deliveries: Deliveries
+    langgraph: LangGraph
 
 
 @asynccontextmanager
@@ -145,6 +154,7 @@ async def run_application(
         triggers = Triggers(
             airflow, database, large_database, catalog, images, preferences, rate, admission, audit, settings
         )
+        runs = Runs(airflow, database, status, admission)
         batch_triggers = BatchTriggers(settings, triggers, admission, audit)
         values = Values(database, status)
         checkpoints = Checkpoints(settings.database_url, database, large_database, status, values)
@@ -168,7 +178,7 @@ async def run_application(
             tool_calls=ToolCalls(database, status),
             traces=Traces(settings.database_url, database, large_database, status, airflow),
             task_logs=TaskLogs(airflow, status, authenticator),
-            runs=Runs(airflow, database, status, admission),
+            runs=runs,
             checkpoints=checkpoints,
             forks=Forks(airflow, database, checkpoints, triggers, settings),
             comparisons=Comparisons(database, status),
@@ -185,9 +195,11 @@ async def run_application(
             questions=questions,
             notifications=Notifications(database),
             deliveries=deliveries,
+            langgraph=_langgraph(settings, database, reader, catalog, triggers, runs, questions, authenticator, stack),
         )
         await stack.enter_async_context(audit.running())
         await stack.enter_async_context(feed.running())
+        await stack.enter_async_context(application.langgraph.feed.running())
         await stack.enter_async_context(reconciler.running())
         await stack.enter_async_context(revocations.running())
         await stack.enter_async_context(service_tokens.running())
@@ -198,3 +210,24 @@ async def run_application(
         await stack.enter_async_context(EventRetention(settings, database).running())
         await stack.enter_async_context(batch_triggers.running())
         yield application
+
+
+def _langgraph(
+    settings: Settings,
+    database: Database,
+    reader: Database,
+    catalog: Catalog,
+    triggers: Triggers,
+    runs: Runs,
+    questions: Questions,
+    authenticator: Authenticator,
+    stack: AsyncExitStack,
+) -> LangGraph:
+    """What LangGraph's clients talk to."""
+    states = States(database)
+    assistants, conversations = Assistants(database, catalog), Conversations(database, states)
+    turns = TurnRuns(database, assistants, conversations, triggers, runs, questions)
+    feed = TurnFeed(settings.database_url, reader)
+    streams = TurnStreams(database, feed, turns, states, authenticator, settings.account_check_interval)
+    store = Store(settings.database_url, stack)
+    return LangGraph(assistants, conversations, states, turns, streams, store, feed)

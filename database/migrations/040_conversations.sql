@@ -110,3 +110,11 @@ GRANT SELECT ON visual_ai.graphs TO visual_ai_backend;
 GRANT SELECT, INSERT, UPDATE ON visual_ai.graphs, visual_ai.conversations, visual_ai.conversation_turns,
     visual_ai.conversation_states TO visual_ai_worker;
 GRANT SELECT, INSERT ON visual_ai.conversation_frames TO visual_ai_worker;
+-- LangGraph's clients read and write its store through the API; a new installation gets it later, with this right.
+DO $$
+BEGIN
+    IF to_regclass('visual_ai.store') IS NOT NULL THEN
+        GRANT SELECT, INSERT, UPDATE, DELETE ON visual_ai.store TO visual_ai_backend;
+    END IF;
+END
+$$;

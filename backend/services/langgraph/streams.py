@@ -87,10 +87,9 @@ class TurnStreams:
                                 ]
                             yield b"".join(chunk)
                             return
-                    elif frame.mode == "error" or frame.mode not in _NEVER:
-                        if frame.mode == "error" or modes is None or _is_wanted(frame.mode, modes):
-                            name = "|".join((frame.mode, *frame.namespace))
-                            chunk.append(_event(name, frame.data, frame.seq))
+                    elif frame.mode == "error" or _is_wanted(frame.mode, modes):
+                        name = "|".join((frame.mode, *frame.namespace))
+                        chunk.append(_event(name, frame.data, frame.seq))
                 if chunk:
                     yield b"".join(chunk)
 
@@ -207,7 +206,9 @@ def _output(connection: Connection, turn_id: str) -> Any:
     return connection.execute(_OUTPUT, {"id": turn_id}).scalar()
 
 
-def _is_wanted(mode: str, modes: Collection[str]) -> bool:
+def _is_wanted(mode: str, modes: Collection[str] | None) -> bool:
+    if mode in _NEVER or modes is None:
+        return mode not in _NEVER
     if mode == "messages":
         return "messages-tuple" in modes
     return mode.partition("/")[0] in modes

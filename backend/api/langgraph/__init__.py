@@ -1,0 +1,1 @@
+"""`/langgraph`: LangGraph's own protocol, for its clients."""
