@@ -34,7 +34,8 @@ def conversation_id_of(dag_id: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a run does in a conversation. The graph's input is the run's, the task's, or `input`, as `source` says.
+    """What a run does in a conversation. The graph's input is the run's, the task's, or `input`, as `source` says; of
+    the run's, to which Airflow has added what its parameters leave open, the parts with these `names`.
 
     `command` is what `langgraph.types.Command` takes: `update`, `goto` and `resume`. `update` is a state to write
     instead of running the graph: `values` and `as_node`. With a `checkpoint_id` the turn goes on from there.
@@ -44,6 +45,7 @@ class Turn:
     id: str
     source: Literal["run", "task", "turn"] = "run"
     input: Any = None
+    names: Sequence[str] = ()
     command: Mapping[str, Any] | None = None
     update: Mapping[str, Any] | None = None
     checkpoint_id: str | None = None
@@ -57,6 +59,11 @@ class Turn:
     modes: Sequence[str] = ("values",)
     subgraphs: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody waits for it, and not just the tasks after it."""
+        return self.source != "task"
 
     def to_json(self) -> dict[str, Any]:
         """The turn as it stands in the conf."""

@@ -345,10 +345,10 @@ class AgentRunner:
         except Exception as error:
             if isinstance(error, TimeoutError) and spec.timeout is not None:
                 error = TimeoutError(f"the agent {spec.name!r} took longer than its timeout of {spec.timeout:g} s")
-            failure = record_failure(observer, error)
+            failure = record_failure(observer, error if live is None else live.decided(error))
             observer.finish("failed", None)
             if live is not None:
-                await live.fail(graph, config)
+                await live.fail(graph, config, failure)
             return self._outcome(observer, "failed", None, failure)
         except asyncio.CancelledError:
             if self.cancelled:

@@ -2,15 +2,18 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Durability, StateSnapshot, StreamMode
 
+from backend.core.errors.decision import Fail, Reschedule
 from backend.core.jsonable import dumps
 from backend.core.redaction import hide
 from backend.core.turns import Frame, Turn
+from backend.core.workflow_error_handler import AgentFailure, as_failure
 from backend.db.conversations.frames import END
 from backend.db.conversations.states import NewState
 from backend.db.conversations.turns import end_frames, latest_part
@@ -69,10 +72,25 @@ class LiveTurn:
             await self._settle(graph, config)
         self._put(*end_frames("success"), state="success")
 
-    async def fail(self, graph: Graph | None, config: RunnableConfig) -> None:
-        """Keep what LangGraph says of the state in which the graph failed. The turn ends with its run."""
+    def decided(self, error: Exception) -> AgentFailure:
+        """The failure that an error is. While somebody waits, a bug is not met again in another try."""
+        failure = as_failure(error)
+        found = failure.classified
+        if not self.turn.interactive or found.category not in ("internal", "tool") or found.final:
+            return failure
+        final = replace(found, final=True)
+        return AgentFailure(failure.error, final, Fail(True), attempt=failure.attempt, recorded=failure.recorded)
+
+    async def fail(self, graph: Graph | None, config: RunnableConfig, failure: AgentFailure) -> None:
+        """Report a failure that no other try follows, and keep what LangGraph says of the state in which it happened.
+
+        After any other the turn ends with its run.
+        """
         if graph is not None:
             await self._settle(graph, config)
+        if failure.classified.final and not isinstance(failure.decision, Reschedule):
+            error = {"error": failure.classified.exception_type, "message": failure.classified.message}
+            self._put(*end_frames("error", error), state="error")
 
     async def parts(
         self,

@@ -26,7 +26,8 @@ def turn_spec(spec: AgentSpec, turn: Turn | None, task: TaskContext) -> AgentSpe
     config: dict[str, Any] = {**own, **asked, "metadata": metadata}
     config["configurable"] = {**own.get("configurable", {}), **asked.get("configurable", {})}
     context = {**(spec.context or {}), **turn.context} if turn.context is not None else spec.context
-    given = {"run": task.run_input, "task": spec.input_data, "turn": turn.input}[turn.source]
+    run_input = {name: task.run_input[name] for name in turn.names if name in task.run_input}
+    given = {"run": run_input, "task": spec.input_data, "turn": turn.input}[turn.source]
     return replace(spec, run_config=config, context=context, input_data=given)
 
 

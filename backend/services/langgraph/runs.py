@@ -220,6 +220,7 @@ class TurnRuns:
             turn_id,
             source="turn" if given is None else "run",
             input=None if given is not None else asked.input,
+            names=tuple(given or ()),
             command=asked.command,
             update=asked.update,
             checkpoint_id=place.get("checkpoint_id"),

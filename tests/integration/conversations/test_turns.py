@@ -4,6 +4,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ def run(pg: Postgres, database: Database, monkeypatch: pytest.MonkeyPatch) -> Ru
         run_id = run_id or uuid.uuid4().hex
         conf = dict(input_data or {})
         if turn is not None:
+            turn = replace(turn, names=tuple(conf))
             key = await database.run(run_key)
             conf[SYSTEM_KEY] = signed(key, "dag", run_id, {TURN: turn.to_json()})
         task = TaskContext("dag", run_id, "task", -1, try_number, conf, user="ann")
