@@ -193,9 +193,10 @@ async def _stream_new(
     services: Application, who: Principal, request: Request, thread_id: str | None, body: RunBody
 ) -> StreamingResponse:
     services.streams.check_room(who)
-    turn = await services.langgraph.runs.start(who, thread_id, body.request())
+    asked = body.request()
+    turn = await services.langgraph.runs.start(who, thread_id, asked)
     row = await services.langgraph.conversations.get(who, turn["conversation_id"])
-    chunks = services.langgraph.streams.run(who, row, turn, after=None, modes=None)
+    chunks = services.langgraph.streams.run(who, row, turn, after=None, modes=set(asked.stream_mode))
     leave = _cancelling(services, who, turn) if body.on_disconnect == "cancel" else None
     return streamed(request, services, who, chunks, location=_path(turn), on_disconnect=leave)
 
