@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 GRACE = 3
 """Seconds that requests in progress have to complete when the process shuts down. Streams end at once."""
 
+WS_BYTES = 2**20
+"""The largest message that a WebSocket takes: its clients send commands, and large inputs by HTTP."""
+
 _OTHER_FILES = 500
 """Files and connections besides streams."""
 
@@ -31,7 +34,8 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=_Connection,
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=WS_BYTES,
             timeout_graceful_shutdown=GRACE,
             **options,  # type: ignore[arg-type]  # uvicorn's own
         )
@@ -52,6 +56,7 @@ class Server(uvicorn.Server):
         application: Application | None = getattr(self._app.state, "application", None)
         if application is not None:
             application.streams.close()
+            application.langgraph.feed.close()
         await super().shutdown(sockets)
 
 

@@ -225,7 +225,7 @@ _OPEN = text(
     """
 )
 _STATES = {"success": "success", "failed": "error", "cancelled": "cancelled"}
-_EVENTS = {"success": "completed", "error": "failed", "cancelled": "interrupted"}
+_EVENTS = {"success": "completed", "error": "failed", "cancelled": "failed"}
 
 
 def end_with_run(connection: Connection, ended: Mapping[str, tuple[str, str | None]]) -> None:
@@ -244,6 +244,8 @@ def end_with_run(connection: Connection, ended: Mapping[str, tuple[str, str | No
 def end_frames(state: str, error: Mapping[str, Any] | None = None) -> list[Frame]:
     """The frames with which a turn ends in this state."""
     data: dict[str, Any] = {"event": _EVENTS[state]}
+    if state == "cancelled":
+        data["error"] = "the run was cancelled"
     found = []
     if error is not None:
         found.append(Frame("error", (), dumps(dict(error))))
