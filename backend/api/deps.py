@@ -46,8 +46,10 @@ async def user_of(request: Request, services: Application) -> Principal:
 
 
 async def may_connect(websocket: WebSocket, services: Application) -> Principal:
-    """The user of a WebSocket's token or cookie. Raises as `user_of`, and `Forbidden` for a page of another origin."""
+    """`reader` for a WebSocket. Raises `Forbidden` for a page of another origin."""
     token = token_of(websocket)
+    if token is None and services.settings.development and is_local(websocket, services):
+        return Principal("anonymous", STANDARD_RIGHTS[Role.VIEWER])
     if token is None:
         raise Unauthorized("This needs a token: send `Authorization: Bearer <token>` from POST /auth/token.")
     origin = websocket.headers.get("origin")
@@ -173,7 +175,7 @@ _PROXIES = frozenset({"forwarded", "via", "x-real-ip", "x-original-host", "x-cli
 """Headers by which proxies say that they forward a request, besides `X-Forwarded-…`."""
 
 
-def client_address(request: Request, services: Application) -> str:
+def client_address(request: HTTPConnection, services: Application) -> str:
     """The client's address. Of what a proxy reports, only that of one in `VISUAL_AI_TRUSTED_PROXIES` is believed."""
     address = request.client.host if request.client is not None else ""
     reported = [one.strip() for one in ",".join(request.headers.getlist("x-forwarded-for")).split(",") if one.strip()]
@@ -195,7 +197,7 @@ def _is_within(address: str, networks: Iterable[IPvAnyNetwork]) -> bool:
     return any(parsed in network for network in networks)
 
 
-def is_local(request: Request, services: Application) -> bool:
+def is_local(request: HTTPConnection, services: Application) -> bool:
     """Whether the request comes from a program on this machine, and not through a proxy on it.
 
     In a container the host's requests come from the gateway, which `VISUAL_AI_LOCAL_NETWORKS` names.

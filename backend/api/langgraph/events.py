@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
-from backend.api.deps import Authenticated, Services, may_connect
+from backend.api.deps import Authenticated, Reader, Services, may_connect
 from backend.api.langgraph.bodies import Command, Subscription
 from backend.api.langgraph.responses import streamed
 from backend.core.problems import Conflict, Forbidden, Invalid, NotFound, Problem, Unauthorized
@@ -53,7 +53,7 @@ async def command(thread_id: UUID, body: Command, who: Authenticated, services: 
 
 @router.post("/threads/{thread_id}/stream/events")
 async def events(
-    thread_id: UUID, body: Subscription, request: Request, who: Authenticated, services: Services
+    thread_id: UUID, body: Subscription, request: Request, who: Reader, services: Services
 ) -> StreamingResponse:
     """The events of a thread, of all its runs, in channels; with `since`, those after it."""
     row = await services.langgraph.conversations.get(who, str(thread_id))

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from backend.api.deps import Authenticated, Reader, Services, Starter, Stopper
+from backend.api.deps import Reader, Services, Starter, Stopper
 from backend.api.langgraph.bodies import MOST, RunBody, RunsCancel
 from backend.api.langgraph.responses import last_event_id, streamed
 from backend.core.problems import FieldError, Invalid
@@ -159,7 +159,7 @@ async def join(
     thread_id: UUID,
     run_id: UUID,
     request: Request,
-    who: Authenticated,
+    who: Reader,
     services: Services,
     cancel_on_disconnect: Annotated[bool, Query()] = False,
 ) -> StreamingResponse:
@@ -175,7 +175,7 @@ async def join_stream(
     thread_id: UUID,
     run_id: UUID,
     request: Request,
-    who: Authenticated,
+    who: Reader,
     services: Services,
     stream_mode: Annotated[list[str] | None, Query()] = None,
     cancel_on_disconnect: Annotated[bool, Query()] = False,

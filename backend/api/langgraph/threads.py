@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from backend.api.deps import Authenticated, Reader, Services, Starter
+from backend.api.deps import Reader, Services, Starter
 from backend.api.langgraph.bodies import (
     CheckpointQuery,
     HistoryQuery,
@@ -194,7 +194,7 @@ async def get_history(
 async def stream(
     thread_id: UUID,
     request: Request,
-    who: Authenticated,
+    who: Reader,
     services: Services,
     stream_mode: Annotated[list[str] | None, Query()] = None,
     last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
