@@ -29,6 +29,11 @@ class Filter:
         wanted = None if namespaces is None else tuple(tuple(one) for one in namespaces)
         return cls(frozenset(channels), wanted or None, depth)
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing is left out, as in the stream of a `RemoteGraph`, which ends with the run."""
+        return self.channels >= CHANNELS and self.namespaces is None and self.depth is None
+
     def takes(self, frame: StoredFrame) -> bool:
         """Whether the client wants a frame."""
         channel = self._channel(frame)

@@ -80,7 +80,7 @@ class TurnStreams:
                     if frame.turn_id != turn["id"]:
                         continue
                     if frame.mode == END and not frame.namespace:
-                        if json.loads(frame.data)["event"] in _OVER:
+                        if _ends_run(frame):
                             if turn["request"].get("plain"):
                                 chunk += [
                                     _event("values", data) for data in await self._last_values(conversation, turn)
@@ -122,7 +122,10 @@ class TurnStreams:
     async def events(
         self, who: Principal, conversation: Row, wanted: Filter, since: int | None
     ) -> AsyncGenerator[list[tuple[StoredFrame, bytes]]]:
-        """The events of a thread in the newer protocol, each with its frame; an empty list is a sign of life."""
+        """The events of a thread in the newer protocol, each with its frame; an empty list is a sign of life.
+
+        A stream of everything ends when a run is over or waits for people, any other goes on with the next run.
+        """
         start = since if since is not None else await self._beginning(conversation)
         async with aclosing(self._frames(who, conversation, start)) as batches:
             async for batch in batches:
@@ -130,6 +133,8 @@ class TurnStreams:
                     yield []
                 elif found := [(frame, event_json(frame)) for frame in batch if wanted.takes(frame)]:
                     yield found
+                    if wanted.is_everything and any(map(_ends_run, batch)):
+                        return
 
     async def result(self, who: Principal, conversation: Row, turn: Row) -> AsyncGenerator[bytes]:
         """Wait until a run is over; the last chunk is the thread's values then, or the error, as JSON. Those before it
@@ -204,6 +209,10 @@ _OUTPUT = text(
 
 def _output(connection: Connection, turn_id: str) -> Any:
     return connection.execute(_OUTPUT, {"id": turn_id}).scalar()
+
+
+def _ends_run(frame: StoredFrame) -> bool:
+    return frame.mode == END and not frame.namespace and json.loads(frame.data)["event"] in _OVER
 
 
 def _is_wanted(mode: str, modes: Collection[str] | None) -> bool:
