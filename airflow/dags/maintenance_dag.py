@@ -36,13 +36,15 @@ with DAG(
 
     @task
     def prune_checkpoints() -> dict[str, int]:
-        """Delete checkpoints, and return how many task instances have none left, and how many agents only the last."""
+        """Delete checkpoints; returns how many task instances and deleted conversations have none left, and how many
+        agents only the last."""
         from backend.checkpoints import prune
 
         params = get_current_context()["params"]
         return {
             "deleted": prune.prune_checkpoints(params["checkpoint_days"]),
             "thinned": prune.thin_checkpoints(params["history_days"]),
+            "conversations": prune.prune_conversations(),
         }
 
     prune_checkpoints()

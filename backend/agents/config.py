@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from backend.agents.config_keys import CONFIG_KEYS, MAX_TOKENS_NAMES, unknown_key
 from backend.agents.tools.terms import ToolTerms, parse_tools
 from backend.core.errors.input_error import InputError
-from backend.core.model_modes import UNDECIDED, ModelModes, read_output_method, read_streaming
+from backend.core.models.modes import UNDECIDED, ModelModes, read_output_method, read_streaming
 from backend.models.options import parse_options
 
 if TYPE_CHECKING:

@@ -42,23 +42,24 @@ _PAGE = """\
 
 # In a file of its own: inline scripts are refused by the pages' Content-Security-Policy.
 _START = """\
-window.ui = SwaggerUIBundle({
-  url: "/openapi.json",
+window.ui = SwaggerUIBundle({{
+  url: "{base}/openapi.json",
   dom_id: "#docs",
   deepLinking: true,
   layout: "BaseLayout",
   presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset].filter(Boolean),
-});
+}});
 """
 
 
-def install(app: FastAPI) -> None:
-    """Add the pages. Nobody needs to be signed in to read the documentation."""
+def install(app: FastAPI, base: str = "") -> None:
+    """Add the pages of an application that is mounted at `base`. Nobody needs to be signed in to read them."""
+    assets = f"{base}{ASSETS}"
 
     async def asset(name: str) -> Response:
         headers = {"Cache-Control": "public, max-age=86400"}
         if name == "start.js":
-            return Response(_START, headers=headers, media_type="text/javascript")
+            return Response(_START.format(base=base), headers=headers, media_type="text/javascript")
         if name not in _FILES:
             raise NotFound("There is no such file.")
         if name == "redoc.standalone.js":
@@ -68,16 +69,18 @@ def install(app: FastAPI) -> None:
     async def docs() -> HTMLResponse:
         return _page(
             f"{app.title}: API",
-            f'<link rel="stylesheet" href="{ASSETS}/swagger-ui.css">',
-            f'<div id="docs"></div>\n<script src="{ASSETS}/swagger-ui-bundle.js"></script>\n'
-            f'<script src="{ASSETS}/start.js"></script>',
+            assets,
+            f'<link rel="stylesheet" href="{assets}/swagger-ui.css">',
+            f'<div id="docs"></div>\n<script src="{assets}/swagger-ui-bundle.js"></script>\n'
+            f'<script src="{assets}/start.js"></script>',
         )
 
     async def redoc() -> HTMLResponse:
         return _page(
             f"{app.title}: API reference",
+            assets,
             "<style>body { margin: 0 }</style>",
-            f'<redoc spec-url="/openapi.json"></redoc>\n<script src="{ASSETS}/redoc.standalone.js"></script>',
+            f'<redoc spec-url="{base}/openapi.json"></redoc>\n<script src="{assets}/redoc.standalone.js"></script>',
         )
 
     app.add_api_route(f"{ASSETS}/{{name}}", asset, include_in_schema=False)
@@ -93,5 +96,5 @@ def _redoc() -> bytes:
     )
 
 
-def _page(title: str, head: str, body: str) -> HTMLResponse:
-    return HTMLResponse(_PAGE.format(title=escape(title), assets=ASSETS, head=head, body=body), headers=_HEADERS)
+def _page(title: str, assets: str, head: str, body: str) -> HTMLResponse:
+    return HTMLResponse(_PAGE.format(title=escape(title), assets=assets, head=head, body=body), headers=_HEADERS)

@@ -13,6 +13,7 @@ from langgraph.checkpoint.postgres import PostgresSaver
 from backend.checkpoints.pool import CONNECTION
 from backend.core.settings import get_settings
 from backend.db.address import plain_url
+from backend.db.conversations import conversations
 from backend.db.engine import task_engine
 from backend.db.runs import threads
 
@@ -39,6 +40,21 @@ def prune_checkpoints(days: float | None = None) -> int:
         total += pruned
         if pruned < BATCH:
             log.info("deleted the checkpoints of %s task instances", total)
+            return total
+
+
+def prune_conversations() -> int:
+    """Delete the checkpoints of conversations that are deleted; returns the number of conversations. Raises as
+    `prune_checkpoints`."""
+    engine = task_engine(get_settings().database_url)
+    total = 0
+    while True:
+        with engine.begin() as connection:
+            found = conversations.deleted(connection, limit=BATCH)
+            if found:
+                threads.forget(connection, found)
+        total += len(found)
+        if len(found) < BATCH:
             return total
 
 

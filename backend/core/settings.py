@@ -14,8 +14,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from backend.core.errors.fallbacks import parse_fallbacks
 from backend.core.errors.input_error import InputError
 from backend.core.errors.policy import MAX_SECONDS, ErrorPolicy, parse_error_policy
-from backend.core.model_modes import ModelModes
-from backend.core.model_names import check_names
+from backend.core.models.modes import ModelModes
+from backend.core.models.names import check_names
 from backend.core.ratelimit.configured import ModelLimit
 
 MIN_SECRET_BYTES = 32
@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     langgraph_json: str | None = Field(None, validation_alias="VISUAL_AI_LANGGRAPH_JSON")
 
     event_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_EVENT_RETENTION_DAYS", gt=0)
+    frame_retention_hours: float = Field(24.0, validation_alias="VISUAL_AI_FRAME_RETENTION_HOURS", gt=0)
     audit_retention_days: int = Field(400, validation_alias="VISUAL_AI_AUDIT_RETENTION_DAYS", ge=90, le=36_500)
     checkpoint_retention_days: float = Field(7.0, validation_alias="VISUAL_AI_CHECKPOINT_RETENTION_DAYS", ge=0)
     checkpoint_history_days: float = Field(1.0, validation_alias="VISUAL_AI_CHECKPOINT_HISTORY_DAYS", ge=0)

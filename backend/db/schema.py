@@ -2,7 +2,9 @@
 
 from sqlalchemy import Connection, select, text
 
-from backend.db.tables import metadata
+from backend.db.conversations.tables import metadata
+
+__all__ = ["metadata", "missing", "ping"]
 
 
 def ping(connection: Connection) -> None:

@@ -20,7 +20,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from backend.agents.answer_data import candidates
 from backend.agents.output_schema import DataError, load_output_schema
 from backend.core.errors.classify import classify
-from backend.core.model_modes import OUTPUT_METHODS, ModelModes, OutputMethod
+from backend.core.models.modes import OUTPUT_METHODS, ModelModes, OutputMethod
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import parse_error_policy
 from backend.doctor.report import Finding, Report, Result

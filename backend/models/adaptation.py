@@ -19,7 +19,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
 from backend.core.errors.classify import error_chain
 from backend.core.errors.facts import facts_of
-from backend.core.model_modes import OUTPUT_METHODS, ModelModes, OutputMethod
+from backend.core.models.modes import OUTPUT_METHODS, ModelModes, OutputMethod
 from backend.models.attempts import NoticeListener
 from backend.models.refusals import Feature, is_about_one_schema, refused_feature
 

@@ -24,7 +24,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from tenacity import AsyncRetrying
 from tenacity.retry import retry_if_exception
 
-from backend.core.model_modes import UNDECIDED, ModelModes
+from backend.core.models.modes import UNDECIDED, ModelModes
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import DEFAULT_POLICY, ErrorPolicy

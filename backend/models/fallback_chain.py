@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from langchain_core.language_models import BaseChatModel
 
 from backend.core.errors.fallbacks import FallbackModel
-from backend.core.model_modes import UNDECIDED, ModelModes
-from backend.core.model_names import entry_of
+from backend.core.models.modes import UNDECIDED, ModelModes
+from backend.core.models.names import entry_of
 from backend.core.settings import Settings
 from backend.models.adaptation import ServedModel, memory_of
 from backend.models.options import check_options, integration_arguments, refused_options, untaken

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import SecretStr
 
 from backend.core.errors.input_error import InputError
-from backend.core.model_modes import UNDECIDED, ModelModes, read_output_method, read_streaming
+from backend.core.models.modes import UNDECIDED, ModelModes, read_output_method, read_streaming
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from uuid import uuid4
 
-from backend.core.model_names import entry_of
+from backend.core.models.names import entry_of
 from backend.core.ratelimit.configured import ModelLimit
 from backend.core.ratelimit.interface import CallOutcome, CircuitOpenError, HeldBackError, ModelGate, OpenGate
 from backend.core.settings import Settings

@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 
 from backend.__main__ import app as command_line
 from backend.core.settings import Settings
-from backend.db.tables import metadata
+from backend.db.schema import metadata
 from backend.deployment.options import StackOptions
 from tests.architecture.test_layout import CONTRACT
 from tests.kit.documents.pages import DOCUMENTS, Document, tree_paths

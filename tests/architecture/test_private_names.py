@@ -102,6 +102,25 @@ TABLE = [
         "an interrupt doesn't say which of its node's questions it is", takes("ns", "answered"),
     ),
     PrivateName(
+        "langgraph", "langgraph._internal._constants:CONFIG_KEY_STREAM_MESSAGES_V2",
+        "backend/runtime/turns/protocol_events.py",
+        "the events of the newer protocol without the ones that astream_events takes for its own",
+        lambda key: key == "__pregel_stream_messages_v2",
+    ),
+    PrivateName(
+        "langgraph", "langgraph._internal._config:patch_configurable", "backend/runtime/turns/protocol_events.py",
+        "the same", takes("config", "patch"),
+    ),
+    PrivateName(
+        "langgraph", "langgraph.stream._mux:StreamMux", "backend/runtime/turns/protocol_events.py", "the same",
+        contains("self._events:", "self._events.push(event)", "async def apush", "async def aclose", "async def afail"),
+        trace="_events",
+    ),
+    PrivateName(
+        "langgraph", "langgraph.stream._convert:convert_to_protocol_event", "backend/runtime/turns/protocol_events.py",
+        "the same", takes("part"),
+    ),
+    PrivateName(
         "langgraph", "langgraph.pregel._messages:_state_values", "backend/runtime/graphs/message_stream.py",
         "LangGraph looks at each character of a text that a node returns", takes("obj"),
     ),

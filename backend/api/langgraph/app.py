@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 import backend
-from backend.api import errors
+from backend.api import docs_pages, errors
 from backend.api.langgraph import assistants, events, runs, store, threads
 from backend.core.settings import Settings
 
@@ -50,6 +50,7 @@ def make_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     errors.install(app, settings)
+    docs_pages.install(app, PATH)
     for router in (system, assistants.router, threads.router, runs.router, events.router, store.router):
         app.include_router(router)
     return app

@@ -183,7 +183,7 @@ async def join_stream(
 ) -> StreamingResponse:
     """The events of a run: those after `Last-Event-ID`, or all of them, and then as they happen."""
     row, turn = await _found(services, who, thread_id, run_id)
-    modes = {part for one in stream_mode for part in one.split(",")} if stream_mode else None
+    modes = {part for one in stream_mode or () for part in one.split(",") if part} or None
     chunks = services.langgraph.streams.run(who, row, turn, after=last_event_id(last), modes=modes)
     leave = _cancelling(services, who, turn) if cancel_on_disconnect else None
     return streamed(request, services, who, chunks, location=_path(turn), on_disconnect=leave)

@@ -201,7 +201,7 @@ async def stream(
 ) -> StreamingResponse:
     """The events of all runs of a thread, as they happen."""
     row = await services.langgraph.conversations.get(who, str(thread_id))
-    modes = {part for one in stream_mode or ["run_modes"] for part in one.split(",")}
+    modes = {part for one in stream_mode or () for part in one.split(",") if part} or {"run_modes"}
     after = 0 if last is not None and last.strip() == "-1" else last_event_id(last)
     chunks = services.langgraph.streams.thread(who, row, after=after, modes=modes)
     return streamed(request, services, who, chunks)

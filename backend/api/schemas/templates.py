@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from backend.agents.config import MAX_SYSTEM_PROMPT
 from backend.api.schemas.workflows import BudgetBody, storable_json
-from backend.core.model_modes import OutputMethod
+from backend.core.models.modes import OutputMethod
 from backend.runtime.spec_values import MAX_DESCRIPTION_CHARS, MAX_NAME_CHARS
 from backend.runtime.specs import MAX_STEPS, Mode
 

@@ -1,5 +1,5 @@
-"""Deletes the events of runs that finished long ago, the pieces of large values that were downloaded, and what limits
-no longer count.
+"""Deletes the events of runs that finished long ago, what conversations have streamed and those whose time is over, the
+pieces of large values that were downloaded, and what limits no longer count.
 
 States, usage, errors and results are kept.
 """
@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy.exc import SQLAlchemyError
 
 from backend.core.settings import Settings
+from backend.db.conversations import conversations, frames
 from backend.db.engine import Database
 from backend.db.limits import streams, trigger_windows, usage
 from backend.db.runs import events, value_text
@@ -30,6 +31,7 @@ class EventRetention:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._age = settings.event_retention_days * 86_400
+        self._frames_age = settings.frame_retention_hours * 3_600
         self._database = database
 
     @asynccontextmanager
@@ -47,6 +49,13 @@ class EventRetention:
             if runs < BATCH:
                 return total
 
+    async def prune_conversations(self) -> None:
+        """Delete what conversations have streamed long ago, and those whose time is over. Raises `OperationalError`."""
+        while (await self._database.run(frames.prune, older_than=self._frames_age, limit=BATCH))[0] == BATCH:
+            pass
+        while await self._database.run(conversations.delete_expired, limit=BATCH) == BATCH:
+            pass
+
     async def _run(self) -> None:
         while True:
             # Not at the start of a process, and not in all replicas at once.
@@ -55,6 +64,7 @@ class EventRetention:
                 await self._database.run(value_text.forget)
                 for forget in (usage.forget, streams.forget, trigger_windows.forget):
                     await self._database.run(forget)
+                await self.prune_conversations()
                 if total := await self.prune():
                     log.info("deleted %s events of runs that finished long ago", total)
             except SQLAlchemyError as error:

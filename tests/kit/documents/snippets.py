@@ -67,6 +67,8 @@ SNIPPETS = {
     "template": Snippet(API, "bash", "/templates"),
     "limit": Snippet(API, "bash", "/limits/ulla-daily"),
     "preferences": Snippet(API, "bash", "/users/me/preferences"),
+    "langgraph-client": Snippet(API, "python", "from langgraph_sdk"),
+    "conversation": Snippet(AGENTS, "python", "thread="),
     "signature": Snippet(API, "python", "def is_genuine"),
     "notifier": Snippet(API, "python", "VisualAINotifier"),
     "langfuse-env": Snippet(OPERATIONS, "env", "LANGFUSE_PUBLIC_KEY"),

@@ -16,7 +16,7 @@ from backend.agents.config import AgentConfig
 from backend.agents.output_schema import load_output_schema
 from backend.agents.structured import ask
 from backend.core.errors.input_error import InputError
-from backend.core.model_modes import ModelModes
+from backend.core.models.modes import ModelModes
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import AgentFailure, FailedAttempt, classify
 from backend.models.call import ModelCall, make_model_call

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from backend.core.model_names import entry_of
+from backend.core.models.names import entry_of
 from backend.core.ratelimit.configured import ModelLimit
 from backend.core.settings import Settings
 

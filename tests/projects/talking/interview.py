@@ -35,13 +35,16 @@ def weigh(what: str) -> str:
     return f"{what} weighs nothing"
 
 
-def measure(state: State) -> dict[str, Any]:  # noqa: ARG001  # LangGraph passes it
+def measure(state: State) -> dict[str, Any]:  # LangGraph passes it
     tell("measure")
     call = AIMessage(content="", tool_calls=[{"id": "call-1", "name": "weigh", "args": {"what": "a word"}}])
-    return {"messages": [call, ToolMessage(weigh.invoke({"what": "a word"}), tool_call_id="call-1")], "steps": ["weighed"]}
+    return {
+        "messages": [call, ToolMessage(weigh.invoke({"what": "a word"}), tool_call_id="call-1")],
+        "steps": ["weighed"],
+    }
 
 
-def ask(state: State) -> dict[str, Any]:  # noqa: ARG001  # LangGraph passes it
+def ask(state: State) -> dict[str, Any]:  # LangGraph passes it
     tell("ask")
     answer = interrupt("Shall I go on?")
     tell("answered")
@@ -52,14 +55,14 @@ class Inner(TypedDict, total=False):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-def close(state: Inner) -> dict[str, Any]:  # noqa: ARG001  # LangGraph passes it
+def close(state: Inner) -> dict[str, Any]:  # LangGraph passes it
     return {"messages": [AIMessage(content="Good evening.")]}
 
 
 farewell = StateGraph(Inner).add_node("close", close).add_edge(START, "close").compile()
 
 
-def hand_over(state: State) -> dict[str, Any]:  # noqa: ARG001  # LangGraph passes it
+def hand_over(state: State) -> dict[str, Any]:  # LangGraph passes it
     tell("hand_over")
     return {"messages": farewell.invoke({"messages": []})["messages"], "steps": ["closed"]}
 

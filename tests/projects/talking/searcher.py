@@ -17,7 +17,7 @@ def look_up(word: str) -> str:
 class Scripted(FakeMessagesListChatModel):
     """Says what it was told to, one answer after the other, and begins again."""
 
-    def bind_tools(self, tools: Any, **kwargs: Any) -> "Scripted":  # noqa: ARG002  # prescribed
+    def bind_tools(self, tools: Any, **kwargs: Any) -> "Scripted":  # prescribed
         return self
 
 

@@ -11,7 +11,7 @@ class State(TypedDict, total=False):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-def think(state: State) -> dict[str, Any]:  # noqa: ARG001  # LangGraph passes it
+def think(state: State) -> dict[str, Any]:  # LangGraph passes it
     return {"messages": [AIMessage(content="From within.")]}
 
 

@@ -1,0 +1,1 @@
+"""Names of models, and the ways in which they can be called."""
