@@ -174,6 +174,8 @@ class LangGraphOperator(AgentsOperator):
             if agent_config is None and graph is None:
                 given["graph"] = self.graph_at_run
             spec = parse_single(given, self.llm_conn_id)
+            if spec.thread is not None and inputs is not None:
+                raise InputError("is for one input; each of a batch would be a turn of its own", field="thread")
             if inputs is None:
                 _check_fields(spec, "agent_config.input_data" if self.input_data is None else "input_data")
 

@@ -38,7 +38,7 @@ def work_of(operator: str, arguments: Mapping[str, Any], llm_conn_id: str | None
     Raises `ValueError` that names the argument which is wrong.
     """
     if operator == "LangGraphOperator":
-        from backend.runtime.runner import run_single
+        from backend.runtime.single import run_single
 
         spec = parse_single(arguments, llm_conn_id)
         return lambda runner: run_single(runner, spec)

@@ -2,9 +2,10 @@
 
 from sqlalchemy import Connection, select, text
 
-from backend.db.conversations.tables import metadata
+from backend.db.conversations.tables import conversations
 
-__all__ = ["metadata", "missing", "ping"]
+metadata = conversations.metadata
+"""All tables, of which those of conversations are the last to be defined."""
 
 
 def ping(connection: Connection) -> None:

@@ -1,6 +1,6 @@
 """Runs the agents of one try of a task: the same in a worker, in a triggerer and in a test.
 
-A try goes through these steps. `run_single`, `run_team` and `run_batch` call them in this order:
+A try goes through these steps. `run_single` (`single.py`), `run_team` and `run_batch` call them in this order:
 
 1. `claim` takes the task's thread, so that no earlier try can write any more, and finds out whether there is something
    to resume from. It opens the checkpoints of the task's graphs, and the budgets.
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
@@ -32,19 +32,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backend.agents.tools.ledger import ledger_of_task
 from backend.checkpoints.batched_saver import BatchedSaver
-from backend.core.asking.questions import shown_without
 from backend.core.asking.terms import QuestionTerms
 from backend.core.budget import Budget
 from backend.core.errors.input_error import InputError
-from backend.core.events import NewEvent
 from backend.core.exact_json import fingerprint_text
 from backend.core.large_values import apart
 from backend.core.ratelimit.interface import ModelGate
-from backend.core.redaction import hide
 from backend.core.settings import Settings
 from backend.core.turns import Turn
 from backend.core.workflow_error_handler import AgentFailure, classify
-from backend.db import questions
 from backend.db.engine import Database
 from backend.db.outage import retry_until_available
 from backend.db.questions import NewQuestion
@@ -57,27 +53,28 @@ from backend.models.resolve import ModelCredentials, Purpose
 from backend.models.usage import Usage
 from backend.observation.recording.observer import AgentObserver
 from backend.observation.recording.recorder import Recorder
-from backend.observation.recording.records import RowsWithEvents, RunResult
+from backend.observation.recording.records import RunResult
 from backend.observation.task_context import TaskContext
 from backend.observation.tracing.task import TaskTrace, calls_of
 from backend.pictures.inline import data_urls
 from backend.pictures.reader import upload_reader
+from backend.runtime.asking import Asking
 from backend.runtime.budget.call_limits import CallLimits
 from backend.runtime.budget.guard import Guard, Purse, open_purse
 from backend.runtime.cancellation import CallStop, RunCancelledError
 from backend.runtime.forking import change_state, check_context, copy_threads, forked_spec, forked_task
 from backend.runtime.graphs.factory import GraphFactory, Prepared, config_of
-from backend.runtime.graphs.pauses import Answer, Graph, GraphPaused
+from backend.runtime.graphs.pauses import Graph, GraphPaused
 from backend.runtime.graphs.retry import record_failure, run_with_policy
 from backend.runtime.graphs.run import check_input
 from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
 from backend.runtime.tool_ledger import TaskToolLedger
-from backend.runtime.turns.begin import begin_turn, turn_of
+from backend.runtime.turns.begin import begin_turn
 from backend.runtime.turns.live import LiveTurn
-from backend.runtime.turns.work import turn_graph, turn_spec, write_state
+from backend.runtime.turns.work import turn_graph, write_state
 
-__all__ = ["AgentOutcome", "AgentRunner", "AgentsWaiting", "TaskContext", "call_thread", "run_single"]
+__all__ = ["AgentOutcome", "AgentRunner", "AgentsWaiting", "TaskContext", "call_thread"]
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +137,6 @@ class AgentRunner:
         self._resources = shared or AgentResources(settings, database, gate=gate)
         self._budget = budget
         self._durability = durability
-        self._terms = terms or QuestionTerms()
         self._began = datetime.now(UTC)
         self.database = database
         self.task = task
@@ -150,6 +146,7 @@ class AgentRunner:
         self.trace = TaskTrace(settings, task, self.recorder.hidden)
         self._stack = AsyncExitStack()
         self.graphs = GraphFactory(settings, task, credentials, self._resources, self._stack, timing)
+        self.asking = Asking(self.recorder, database, task, terms or QuestionTerms(), durability)
         self._purse = Purse(())
         self._limits: CallLimits | None = None
         self._saver: BatchedSaver | None = None
@@ -227,6 +224,8 @@ class AgentRunner:
             await self.watch(self.recorder.execution_id)  # it may wait for others
         self.live = await begin_turn(self.database, self.task, turn, claim, self.recorder)
         self._resumes = claim.resumes
+        if turn.durability in ("async", "sync", "exit"):
+            self._durability = cast(Durability, turn.durability)
         await self.open_checkpoints(claim, [turn.conversation])
 
     async def copy_forked(
@@ -324,7 +323,7 @@ class AgentRunner:
                     self.graphs.policy_of(spec),
                     context=spec.context,
                     resumes=self._resumes,
-                    answers=self.answers,
+                    answers=self.asking.answers,
                     mapping=spec.output_mapping,
                     largest=self.graphs.largest_output,
                     timing=self.graphs.timing,
@@ -332,14 +331,14 @@ class AgentRunner:
                 )
         except GraphPaused as paused:
             if not paused.pauses:
-                failure = record_failure(observer, self.cannot_wait())
+                failure = record_failure(observer, self.asking.cannot_wait())
                 observer.finish("failed", None)
                 return self._outcome(observer, "failed", None, failure)
             observer.finish("awaiting_input", None)
             thread = config["configurable"]["thread_id"]
             asked = [NewQuestion(thread, one.id, spec.name, one.node, one.asked) for one in paused.pauses]
             if live is not None:
-                await self.store(asked)  # whoever hears of them may answer at once
+                await self.asking.store(asked)  # whoever hears of them may answer at once
                 await live.pause(graph, config)
             return self._outcome(observer, "awaiting_input", None, questions=tuple(asked))
         except Exception as error:
@@ -397,7 +396,7 @@ class AgentRunner:
         """
         asked = [question for outcome in outcomes for question in outcome.questions]
         if asked:
-            await self.store(asked)
+            await self.asking.store(asked)
             raise AgentsWaiting
 
     async def soon_answered(self, asked: Sequence[NewQuestion]) -> bool:
@@ -406,44 +405,13 @@ class AgentRunner:
         assert live is not None  # noqa: S101  # it is a turn
         pauses = {question.pause for question in asked}
         wait_until = asyncio.get_running_loop().time() + HOLD_SECONDS
-        while not pauses <= (await self.answers(live.turn.conversation, [*pauses])).keys():
+        while not pauses <= (await self.asking.answers(live.turn.conversation, [*pauses])).keys():
             if asyncio.get_running_loop().time() > wait_until:
                 return False
             await asyncio.sleep(0.1)
         self._resumes = True
         await live.go_on(self.database)
         return True
-
-    async def store(self, asked: Sequence[NewQuestion]) -> list[str]:
-        """Store what is asked; returns why questions are closed that this try has asked before. Raises as `ask`."""
-        hidden = self.recorder.hidden
-        shown = [replace(one, asked=shown_without(one.asked, lambda part: hide(part, hidden))) for one in asked]
-
-        def write(connection: Connection, execution_id: str) -> list[NewEvent]:
-            return questions.ask(connection, execution_id, self.task.place(), shown, self._terms)
-
-        self.recorder.put(RowsWithEvents(write))
-        await self.recorder.flush()
-        closed: list[str] = []
-        for thread in {question.thread_id for question in asked}:
-            pauses = {question.pause for question in asked if question.thread_id == thread}
-            stored = await retry_until_available(partial(self.database.run, questions.known, thread, pauses))
-            if pauses - stored.keys():
-                raise ConnectionError("what the agents ask could not be stored in the visual_ai database")
-            closed += [reason for reason in stored.values() if reason is not None]
-        return closed
-
-    def cannot_wait(self) -> Exception:
-        """Why an agent that keeps no checkpoints can't wait for people."""
-        if self._durability is None:
-            detail = "is off, but the graph stopped to ask a person: without its states it can't go on"
-            return InputError(detail, field="checkpoint")
-        return ConnectionError("the database was away when the agents began, so they keep no states to go on from")
-
-    async def answers(self, thread_id: str, pauses: Sequence[str]) -> dict[str, Answer]:
-        """The answers that have been given to some of a thread's pauses, by the pauses' ids."""
-        found = await retry_until_available(partial(self.database.run, questions.answers, thread_id, pauses))
-        return {pause: Answer(row["answer"], row["decision"], row["answered_by"]) for pause, row in found.items()}
 
     @staticmethod
     def _outcome(
@@ -461,36 +429,3 @@ class AgentRunner:
 def call_thread(thread: str, call: int) -> str:
     """The LangGraph thread of an agent's call, which counts from 1."""
     return thread if call == 1 else f"{thread}/{call}"
-
-
-async def run_single(runner: AgentRunner, spec: AgentSpec) -> dict[str, Any]:
-    """Run the one agent of a task; returns the task's XCom.
-
-    Raises the agent's `AgentFailure`, which is recorded, and `AgentsWaiting`.
-    """
-    turn = turn_of(runner.task, spec)
-    spec = turn_spec(spec, turn, runner.task)
-    input_data = runner.task.run_input if spec.input_data is None and turn is None else spec.input_data
-    thread = runner.task.thread_id if turn is None else turn.conversation
-    asked = [spec.type, input_data, spec.config.get("output_schema")]
-    await runner.claim({spec.name: thread}, asked, turn=turn)
-    await runner.begin_trace([spec])
-    outcome = await runner.run(spec, input_data)
-    while runner.live is not None and outcome.questions and await runner.soon_answered(outcome.questions):
-        outcome = await runner.run(spec, input_data)
-    if outcome.error is not None:
-        raise outcome.error
-    await runner.ask([outcome])
-    result = {
-        "output": outcome.output,
-        "agent": spec.name,
-        "model": outcome.model,
-        "usage": outcome.usage_json(),
-        "cost_usd": outcome.usage.cost_usd,
-        "trace_id": outcome.trace_id,
-        "trace_url": runner.trace.url,
-        "attempts": runner.task.try_number,
-        "notice": outcome.notice,
-    }
-    runner.keep_result(result)
-    return result

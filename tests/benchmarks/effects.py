@@ -23,7 +23,8 @@ from backend.core.jsonable import dumps
 from backend.core.settings import Settings
 from backend.db import questions
 from backend.db.questions import Given
-from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from backend.runtime.worker import AgentTask
 from tests.benchmarks.database import bench_database

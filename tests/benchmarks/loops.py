@@ -10,7 +10,8 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
 from backend.core.settings import Settings
 from backend.db.address import plain_url
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from backend.runtime.worker import AgentTask
 from tests.benchmarks.database import bench_database

@@ -10,7 +10,6 @@ import httpx
 import pytest
 from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_client, get_sync_client
-from langgraph_sdk.client import LangGraphClient
 
 from tests.kit.documents.snippets import snippet
 from tests.kit.openai.server import OpenAIServer
@@ -34,7 +33,8 @@ def address(backend: httpx.Client) -> str:
 
 
 @pytest.fixture
-async def client(address: str, headers: dict[str, str]) -> AsyncIterator[LangGraphClient]:
+async def client(address: str, headers: dict[str, str]) -> AsyncIterator[Any]:
+    """Its annotations are narrower than what it takes and returns."""
     async with get_client(url=address, api_key=None, headers=headers) as client:
         yield client
 
@@ -43,7 +43,7 @@ async def parts(stream: Any) -> list[tuple[str, Any]]:
     return [(part.event, part.data) async for part in stream]
 
 
-async def test_a_run_is_streamed_and_goes_on_after_an_answer(client: LangGraphClient, backend: httpx.Client) -> None:
+async def test_a_run_is_streamed_and_goes_on_after_an_answer(client: Any, backend: httpx.Client) -> None:
     thread = (await client.threads.create())["thread_id"]
     modes: Any = ["values", "messages-tuple", "updates", "custom"]
     found = await parts(client.runs.stream(thread, "interview", input=INPUT, stream_mode=modes))
@@ -79,7 +79,7 @@ async def test_a_run_is_streamed_and_goes_on_after_an_answer(client: LangGraphCl
     await asyncio.to_thread(wait_until, has_succeeded, timeout=30, what="the run's end")
 
 
-async def test_a_thread_goes_on_and_branches(client: LangGraphClient) -> None:
+async def test_a_thread_goes_on_and_branches(client: Any) -> None:
     thread = (await client.threads.create())["thread_id"]
     for text in ("one", "two"):
         await client.runs.wait(thread, "nested", input={"messages": [{"role": "user", "content": text}]})
@@ -91,13 +91,13 @@ async def test_a_thread_goes_on_and_branches(client: LangGraphClient) -> None:
     await client.runs.wait(thread, "nested", input={"messages": [{"role": "user", "content": "other"}]}, checkpoint=at)
     state = await client.threads.get_state(thread)
     assert [message["content"] for message in state["values"]["messages"]][2] == "other"
-    copied = (await client.threads.copy(thread))["thread_id"]  # type: ignore[index]  # its annotation is wrong
+    copied = (await client.threads.copy(thread))["thread_id"]
     await client.runs.wait(copied, "nested", input={"messages": [{"role": "user", "content": "copied"}]})
     assert len((await client.threads.get_state(copied))["values"]["messages"]) == 6
     assert len((await client.threads.get_state(thread))["values"]["messages"]) == 4
 
 
-async def test_a_stream_is_resumed_where_it_broke_off(client: LangGraphClient) -> None:
+async def test_a_stream_is_resumed_where_it_broke_off(client: Any) -> None:
     thread = (await client.threads.create())["thread_id"]
     run = await client.runs.create(thread, "interview", input=INPUT, stream_mode=["custom", "values"])
     whole, ids = [], []
@@ -111,9 +111,7 @@ async def test_a_stream_is_resumed_where_it_broke_off(client: LangGraphClient) -
 
 
 @pytest.mark.parametrize("transport", ["sse", "websocket"])
-async def test_threads_are_streamed_by_channels(
-    client: LangGraphClient, transport: Any, headers: dict[str, str]
-) -> None:
+async def test_threads_are_streamed_by_channels(client: Any, transport: Any, headers: dict[str, str]) -> None:
     async with client.threads.stream(assistant_id="interview", transport=transport, headers=headers) as thread:
         await thread.run.start(input=INPUT)
         snapshots = [snapshot async for snapshot in thread.values]
@@ -124,7 +122,7 @@ async def test_threads_are_streamed_by_channels(
         assert (await thread.output)["steps"] == STEPS
 
 
-async def test_messages_tools_subgraphs_and_extensions(client: LangGraphClient) -> None:
+async def test_messages_tools_subgraphs_and_extensions(client: Any) -> None:
     async with client.threads.stream(assistant_id="interview") as thread:
         await thread.run.start(input=INPUT)
         messages = [message async for message in thread.messages]
@@ -144,7 +142,7 @@ async def test_messages_tools_subgraphs_and_extensions(client: LangGraphClient) 
         assert [child async for child in thread.subgraphs]
 
 
-async def test_a_run_is_cancelled_and_undone(client: LangGraphClient) -> None:
+async def test_a_run_is_cancelled_and_undone(client: Any) -> None:
     async with client.threads.stream(assistant_id="interview") as thread:
         started = await thread.run.start(input=INPUT)
         await client.runs.cancel(thread.thread_id, started["run_id"])
@@ -163,7 +161,7 @@ async def test_a_run_is_cancelled_and_undone(client: LangGraphClient) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["reject", "enqueue", "interrupt"])
-async def test_a_second_message_while_the_first_is_answered(client: LangGraphClient, strategy: Any) -> None:
+async def test_a_second_message_while_the_first_is_answered(client: Any, strategy: Any) -> None:
     thread = (await client.threads.create())["thread_id"]
     one: Any = {"messages": [{"role": "user", "content": "one"}]}
     two: Any = {"messages": [{"role": "user", "content": "two"}]}
@@ -183,7 +181,7 @@ async def test_a_second_message_while_the_first_is_answered(client: LangGraphCli
         assert status in ("interrupted", "success")
 
 
-async def test_states_are_written_while_a_question_is_open(client: LangGraphClient) -> None:
+async def test_states_are_written_while_a_question_is_open(client: Any) -> None:
     thread = (await client.threads.create())["thread_id"]
     await client.runs.wait(thread, "interview", input=INPUT)
     await client.threads.update_state(thread, {"mood": "changed"})
@@ -194,18 +192,19 @@ async def test_states_are_written_while_a_question_is_open(client: LangGraphClie
     assert (await client.threads.get_state(thread))["values"]["steps"] == STEPS
 
 
-async def test_a_failed_run_says_why(client: LangGraphClient) -> None:
+async def test_a_failed_run_says_why(client: Any) -> None:
     thread = (await client.threads.create())["thread_id"]
     began = time.monotonic()
-    failed: Any = await client.runs.wait(thread, "interview", input={"steps": "no list"}, raise_error=False)
-    assert failed["__error__"]["error"] == "TypeError"
+    wrong = {"messages": [{"role": "wizard", "content": "?"}]}
+    failed: Any = await client.runs.wait(thread, "interview", input=wrong, raise_error=False)
+    assert "wizard" in failed["__error__"]["message"]
     assert time.monotonic() - began < 30  # a person waits: no retry after seconds
     assert (await client.threads.get(thread))["status"] == "error"
     with pytest.raises(Exception, match="no assistant or graph 'nothing'"):
         await client.runs.create(thread, "nothing", input={})
 
 
-async def test_assistants_have_a_config_and_versions(client: LangGraphClient) -> None:
+async def test_assistants_have_a_config_and_versions(client: Any) -> None:
     made = await client.assistants.create("made", config={"configurable": {"mark": "!"}}, name="loud")
     assistant = made["assistant_id"]
     assert await client.runs.wait(None, assistant, input={"text": "it"}) == {
@@ -225,7 +224,7 @@ async def test_assistants_have_a_config_and_versions(client: LangGraphClient) ->
     assert [one["graph_id"] for one in await client.assistants.search(graph_id="interview")] == ["interview"]
 
 
-async def test_any_workflow_is_an_assistant(client: LangGraphClient) -> None:
+async def test_any_workflow_is_an_assistant(client: Any) -> None:
     given = {"query": "What is the total?", "image_url": "sample://invoice"}
     values: Any = await client.runs.wait(None, "visual_ai_workflow", input=given)
     assert values["result"]
@@ -233,7 +232,7 @@ async def test_any_workflow_is_an_assistant(client: LangGraphClient) -> None:
         await client.runs.create(None, "visual_ai_workflow", input={"query": 7})
 
 
-async def test_the_store(client: LangGraphClient) -> None:
+async def test_the_store(client: Any) -> None:
     place = ["talks", uuid.uuid4().hex]
     await client.store.put_item(place, key="a", value={"kind": "note"})
     await client.store.put_item(place, key="b", value={"kind": "memo"})
@@ -260,18 +259,18 @@ async def test_a_remote_graph_is_run_like_a_local_one(address: str, headers: dic
 def test_a_task_that_is_killed_loses_nothing_of_a_stream(
     airflow: httpx.Client, address: str, headers: dict[str, str], openai_server: OpenAIServer
 ) -> None:
-    openai_server.behave(delay=0.3)
+    openai_server.script(contains="Step 3 of kills.", hold=True)
     with get_sync_client(url=address, api_key=None, headers=headers) as client:
         thread = client.threads.create()["thread_id"]
         modes: Any = ["updates"]
-        found = []
+        found: list[str] = []
         for part in client.runs.stream(
             thread, "five_steps", input={"topic": "kills", "answers": []}, stream_mode=modes
         ):
             if part.event == "updates":
                 found.append(next(iter(part.data)))
                 if len(found) == 2:
-                    run = client.runs.list(thread)[0]["metadata"]
+                    run: Any = client.runs.list(thread)[0]["metadata"]
                     kill_task(airflow, run["dag_id"], run["dag_run_id"], "graph")
         assert [*dict.fromkeys(found)] == [f"step_{number}" for number in range(1, 6)]
         assert client.runs.list(thread)[0]["status"] == "success"

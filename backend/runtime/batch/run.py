@@ -245,7 +245,7 @@ class _Batch:
                     self._runner.graphs.policy_of(spec),
                     context=spec.context,
                     resumes=thread in earlier.known,
-                    answers=self._runner.answers,
+                    answers=self._runner.asking.answers,
                     tokens=False,
                     mapping=spec.output_mapping,
                     largest=self._runner.graphs.largest_output,
@@ -253,9 +253,9 @@ class _Batch:
                 )
         except GraphPaused as paused:
             if not paused.pauses:
-                return self._failed(index, observer, self._runner.cannot_wait(), began)
+                return self._failed(index, observer, self._runner.asking.cannot_wait(), began)
             asked = [NewQuestion(thread, one.id, spec.name, one.node, one.asked, index) for one in paused.pauses]
-            if closed := await self._runner.store(asked):
+            if closed := await self._runner.asking.store(asked):
                 return self._failed(index, observer, UnansweredError(closed[0]), began)
             observer.finish("awaiting_input", None)
             self._progress.waiting += 1

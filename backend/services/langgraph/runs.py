@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from backend.core.problems import Conflict, FieldError, Invalid, NotFound, pointer
+from backend.core.redaction import redact
 from backend.core.roles import Principal
 from backend.core.turns import TURN, Protocol, Turn
 from backend.db.conversations import conversations, frames, turns
@@ -173,7 +174,7 @@ class TurnRuns:
             conversations.update,
             conversation_id,
             metadata=names,
-            config=config or None,
+            config=redact(config) or None,
             dag_id=graph.dag_id,
             graph_id=graph.graph_id,
         )
@@ -341,7 +342,9 @@ def _merged(own: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _request_json(asked: RunRequest) -> dict[str, Any]:
-    """What is kept of a request."""
+    """What is kept of a request, without secrets that its config or context may hold."""
     kept = replace(asked, input=None, command=None, update=None)
     names = ("config", "context", "stream_mode", "stream_subgraphs", "interrupt_before", "interrupt_after", "protocol")
-    return {name: getattr(kept, name) for name in names if getattr(kept, name) not in (None, (), False)}
+    found = {name: getattr(kept, name) for name in names if getattr(kept, name) not in (None, (), False)}
+    redacted: dict[str, Any] = redact(found)
+    return redacted

@@ -13,7 +13,8 @@ import pytest
 from backend.core.settings import Settings
 from backend.db.address import plain_url
 from backend.db.engine import Database
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import sign_in

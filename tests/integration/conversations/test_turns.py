@@ -15,7 +15,8 @@ from backend.core.settings import Settings
 from backend.core.turns import TURN, Turn, conversation_id_of
 from backend.db.engine import Database
 from backend.db.run_keys import run_key
-from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.graphs import talking
 from tests.kit.servers.postgres import Postgres

@@ -14,7 +14,8 @@ from backend.db.runs import errors, executions
 from backend.db.runs.traces import Place
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of

@@ -17,7 +17,8 @@ from backend.core.states import TaskState
 from backend.db.address import plain_url
 from backend.db.runs import executions, observations, threads
 from backend.db.runs.threads import Claim, ClaimRequest, SupersededError
-from backend.runtime.runner import AgentRunner, run_single
+from backend.runtime.runner import AgentRunner
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
 from tests.kit.fixtures.tasks import MakeRunner

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from backend.checkpoints.prune import thin_checkpoints
 from backend.core.settings import get_settings
 from backend.db.engine import Database
-from backend.runtime.runner import run_single
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.failures.raised import raises_failure
 from tests.kit.fixtures.tasks import MakeRunner

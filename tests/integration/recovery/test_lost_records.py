@@ -17,7 +17,8 @@ from backend.core.settings import Settings, get_settings
 from backend.db.engine import Database
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
 from backend.services.application import Application
@@ -237,7 +238,8 @@ KILLED = """
 import asyncio, os, signal, sys
 from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 
 async def main():

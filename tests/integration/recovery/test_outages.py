@@ -21,7 +21,8 @@ from backend.db.outage import retry_until_available
 from backend.runtime import runner as runner_module
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import AgentSpec, parse_agent
 from backend.stack.postgres import Cluster
 from tests.kit.openai.server import OpenAIServer

@@ -14,7 +14,8 @@ from backend.db.engine import Database
 from backend.models.resolve import ModelCredentials
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent, parse_supervisor, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
 from tests.kit.clock import Clock

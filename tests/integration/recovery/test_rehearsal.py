@@ -13,7 +13,8 @@ from backend.core.states import TaskState
 from backend.db.engine import task_engine
 from backend.db.rehearsal import rehearse
 from backend.db.runs.executions import RunState
-from backend.runtime.runner import TaskContext, run_single
+from backend.runtime.runner import TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from backend.runtime.worker import AgentTask
 from backend.services.recording.listener import Notice, record

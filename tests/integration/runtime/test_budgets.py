@@ -15,7 +15,8 @@ from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import BatchFailedError, run_batch
 from backend.runtime.budget.guard import Purse
 from backend.runtime.budget.ledger import Ledger, Spent
-from backend.runtime.runner import AgentRunner, run_single
+from backend.runtime.runner import AgentRunner
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
 from tests.kit.failures.raised import raises_failure

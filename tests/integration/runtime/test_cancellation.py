@@ -11,7 +11,8 @@ from backend.core.settings import Settings
 from backend.db.engine import Database, make_async_engine
 from backend.db.runs import executions
 from backend.runtime.cancellation import RunCancelledError
-from backend.runtime.runner import TaskContext, run_single
+from backend.runtime.runner import TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import AgentSpec, parse_agent
 from backend.runtime.worker import AgentTask
 from tests.kit.failures.raised import raises_failure

@@ -16,7 +16,8 @@ from backend.db.engine import Database, make_async_engine
 from backend.models.resolve import ModelCredentials
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.certificates import Certificate, self_signed
 from tests.kit.clock import Clock

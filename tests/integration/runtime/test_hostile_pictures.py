@@ -11,7 +11,7 @@ from PIL import Image
 from backend.pictures import decode as decoding
 from backend.pictures.cache import process_images
 from backend.pictures.structure import is_plain
-from backend.runtime.runner import run_single
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.failures.raised import raises_failure
 from tests.kit.fixtures.tasks import MakeRunner

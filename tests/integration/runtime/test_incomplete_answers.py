@@ -9,7 +9,8 @@ from sqlalchemy import text
 from backend.core.errors.agent_errors import IncompleteAnswerError
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.runner import AgentRunner, run_single
+from backend.runtime.runner import AgentRunner
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
 from tests.kit.failures.raised import raises_failure

@@ -10,7 +10,8 @@ from sqlalchemy import create_engine
 
 from backend.core.settings import Settings
 from backend.db.engine import ThreadedDatabase
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.graphs import heavy
 from tests.kit.servers.postgres import Postgres

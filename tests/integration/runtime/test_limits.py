@@ -9,7 +9,8 @@ from sqlalchemy import text
 from backend.core.settings import Settings
 from backend.core.workflow_error_handler import AgentFailure
 from backend.db.engine import Database
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.servers.postgres import Postgres
 

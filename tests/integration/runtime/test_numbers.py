@@ -12,7 +12,8 @@ from typing_extensions import TypedDict
 
 from backend.core.settings import Settings
 from backend.db.engine import Database
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.airflow import FakeAirflow
 from tests.kit.application import PRODUCTION, application, client_of, sign_in

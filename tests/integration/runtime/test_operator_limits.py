@@ -14,7 +14,8 @@ from backend.db.engine import Database, ThreadedDatabase, make_async_engine, mak
 from backend.db.limits import book
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.failures.raised import raises_failure
 from tests.kit.fixtures.tasks import MakeRunner

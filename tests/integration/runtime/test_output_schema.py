@@ -9,7 +9,8 @@ from sqlalchemy import text
 from backend.core.errors.agent_errors import InvalidOutputError
 from backend.core.errors.input_error import InputError
 from backend.core.workflow_error_handler import classify
-from backend.runtime.runner import AgentRunner, run_single
+from backend.runtime.runner import AgentRunner
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
 from tests.kit.failures.raised import raises_failure

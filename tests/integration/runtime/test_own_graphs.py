@@ -15,7 +15,8 @@ from backend.core.errors.input_error import InputError
 from backend.core.settings import Settings, get_settings
 from backend.db.engine import Database
 from backend.runtime.langgraph_json import GraphLoadError, check_reference
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.failures.raised import raises_failure
 from tests.kit.graphs import foreign

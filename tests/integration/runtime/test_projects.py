@@ -9,7 +9,8 @@ import pytest
 
 from backend.core.settings import Settings, get_settings
 from backend.db.engine import Database, make_async_engine
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.servers.postgres import Postgres

@@ -16,7 +16,8 @@ from backend.db.questions import Given
 from backend.observation.recording.recorder import Recorder
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.runner import AgentRunner, AgentsWaiting, run_single
+from backend.runtime.runner import AgentRunner, AgentsWaiting
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent, parse_team
 from backend.runtime.team.run import run_team
 from backend.runtime.waiting import TaskQuestions

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from backend.runtime.runner import AgentRunner, run_single
+from backend.runtime.runner import AgentRunner
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.fixtures.tasks import MakeRunner
 from tests.kit.openai.refusals import STREAMING

@@ -35,7 +35,8 @@ from backend.observation.recording.records import RowsWithEvents
 from backend.runtime import runner as runner_module
 from backend.runtime.cancellation import RunCancelledError
 from backend.runtime.input_checks import check_picture, plan_team
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
 from backend.runtime.worker import AgentTask

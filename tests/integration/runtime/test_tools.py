@@ -14,7 +14,8 @@ from backend.db import questions, tool_calls
 from backend.db.questions import Given
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.runner import AgentRunner, AgentsWaiting, run_single
+from backend.runtime.runner import AgentRunner, AgentsWaiting
+from backend.runtime.single import run_single
 from backend.runtime.specs import AgentSpec, parse_agent
 from backend.runtime.tool_ledger import TaskToolLedger
 from tests.integration.runtime.test_questions import open_questions

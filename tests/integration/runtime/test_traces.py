@@ -21,7 +21,8 @@ from backend.db.tables import agent_traces, batch_items
 from backend.observation.tracing.client import trace_client
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
-from backend.runtime.runner import AgentRunner, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent, parse_team, synthesis_spec
 from backend.runtime.team.run import run_team
 from tests.kit.clock import Clock
@@ -500,7 +501,8 @@ async def test_queued_spans_are_sent_when_langfuse_recovers(traced: Traced, open
 IMPORTED = """
 import sys, threading
 from backend.runtime.worker import AgentTask
-from backend.runtime.runner import TaskContext, run_single
+from backend.runtime.runner import TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from backend.core.settings import get_settings
 task = AgentTask(get_settings(), TaskContext("dag", "run", "work", -1, 1, {"text": "A text. It has sentences."}))

@@ -85,6 +85,7 @@ ACTS: dict[str, tuple[Any, set[str]]] = {
     "context": ({"language": "en"}, OWN | {"beside the graph"}),
     "configurable": ({"step": 1}, OWN | {"beside the graph"}),
     "config": ({"recursion_limit": 9}, OWN | {"beside the graph"}),
+    "thread": ("ann", {"graph's config", "beside the graph"}),
     "output_schema": (SCHEMA, BUILT_IN | {"argument", "synthesis"}),
     "tools": (["package.module:tool"], BUILT_IN),
     "output_method": ("json_mode", {"supervisor"}),  # and wherever there is an output_schema

@@ -1,0 +1,269 @@
+"""LangGraph's protocol over HTTP: who may talk where, what is refused and why, and streams that are resumed."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from httpx_sse import EventSource
+from sqlalchemy import Engine, create_engine
+
+from backend.core.turns import Frame
+from backend.db.conversations import assistants, frames, turns
+from backend.db.conversations.turns import NewTurn
+from backend.services.langgraph import streams
+from tests.kit.airflow import PASSWORD, FakeAirflow, User
+from tests.kit.application import client_of, served, sign_in
+from tests.kit.servers.postgres import Postgres
+
+DAG = "talks.agent"
+Headers = Mapping[str, str]
+
+
+@pytest.fixture
+def airflow() -> FakeAirflow:
+    airflow = FakeAirflow()
+    airflow.users["felix"] = User(PASSWORD, ["User"])
+    airflow.add_dag(DAG, params={})
+    airflow.add_dag("other", params={"query": {"value": None, "description": None, "schema": {"type": "string"}}})
+    return airflow
+
+
+@pytest.fixture(autouse=True)
+def graph(pg: Postgres, engine: Engine) -> None:  # the database is empty then
+    """The DAG is that of a graph, as whoever parses DAG files has recorded."""
+    shown: dict[str, Any] = {"graph": {"nodes": [], "edges": []}, "graph_xray": {}, "schemas": {}, "subgraphs": {}}
+    worker = create_engine(pg.worker_url)
+    with worker.begin() as connection:
+        assistants.keep_graphs(connection, [{"dag_id": DAG, "graph_id": "agent", "shown": shown}])
+    worker.dispose()
+
+
+@pytest.fixture
+async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(app, base_url="http://api.test/langgraph/") as client:
+        yield client
+
+
+async def thread_of(api: httpx.AsyncClient, who: Headers, **body: Any) -> str:
+    made = await api.post("threads", json=body, headers=dict(who))
+    assert made.status_code == 200, made.text
+    return str(made.json()["thread_id"])
+
+
+async def test_nobody_talks_without_a_token(api: httpx.AsyncClient) -> None:
+    assert (await api.get("ok")).json() == {"ok": True}
+    for method, path in (("POST", "threads"), ("POST", "runs"), ("POST", "assistants"), ("PUT", "store/items")):
+        refused = await api.request(method, path, json={})
+        assert (refused.status_code, refused.headers["content-type"]) == (401, "application/problem+json")
+
+
+async def test_a_key_of_ours_is_a_token_and_another_is_none(api: httpx.AsyncClient, ulla: Headers) -> None:
+    token = ulla["Authorization"].removeprefix("Bearer ")
+    assert (await api.post("threads", json={}, headers={"X-Api-Key": token})).status_code == 200
+    assert (await api.post("threads", json={}, headers={"X-Api-Key": "lsv2_pt_of_langsmith"})).status_code == 401
+
+
+async def test_a_thread_is_its_owners(api: httpx.AsyncClient, ulla: Headers, app: FastAPI) -> None:
+    async with client_of(app) as plain:
+        felix, otto = await sign_in(plain, "felix"), await sign_in(plain, "otto")
+        victor = await sign_in(plain, "victor")
+    thread = await thread_of(api, ulla, metadata={"of": "ulla"})
+    for path in (f"threads/{thread}", f"threads/{thread}/state", f"threads/{thread}/runs"):
+        assert (await api.get(path, headers=dict(felix))).status_code == 404
+        assert (await api.get(path, headers=dict(otto))).status_code == 200
+    for who, found in ((ulla, 1), (felix, 0), (otto, 1)):
+        searched = await api.post("threads/search", json={"metadata": {"of": "ulla"}}, headers=dict(who))
+        assert len(searched.json()) == found
+        assert (await api.post("threads/count", json={}, headers=dict(who))).json() == found
+    assert (await api.delete(f"threads/{thread}", headers=dict(felix))).status_code == 404
+    for path in ("threads", "assistants", "runs"):
+        refused = await api.post(path, json={"assistant_id": "agent", "graph_id": "agent"}, headers=dict(victor))
+        assert refused.status_code == 403
+    assert (await api.delete(f"threads/{thread}", headers=dict(ulla))).status_code == 204
+    assert (await api.get(f"threads/{thread}", headers=dict(ulla))).status_code == 404
+
+
+async def test_the_store_has_places_of_its_own_for_users(api: httpx.AsyncClient, ulla: Headers, app: FastAPI) -> None:
+    async with client_of(app) as plain:
+        otto = await sign_in(plain, "otto")
+    item = {"namespace": ["everybody"], "key": "a", "value": {"n": 1}}
+    assert (await api.put("store/items", json=item, headers=dict(ulla))).status_code == 403
+    assert (await api.put("store/items", json=item, headers=dict(otto))).status_code == 204
+    own = {**item, "namespace": ["memories", "ulla"]}
+    assert (await api.put("store/items", json=own, headers=dict(ulla))).status_code == 204
+    found = await api.get("store/items", params={"namespace": "memories.ulla", "key": "a"}, headers=dict(ulla))
+    assert found.json()["value"] == {"n": 1}
+    listed = await api.post("store/namespaces", json={}, headers=dict(ulla))
+    assert listed.json() == {"namespaces": [["memories", "ulla"]]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"assistant_id": "nothing"}, 404, "no assistant or graph 'nothing'"),
+        ({"assistant_id": str(uuid.uuid4())}, 404, "no assistant"),
+        ({}, 422, "/assistant_id"),
+        ({"assistant_id": "agent", "stream_mode": "wild"}, 422, "/stream_mode/0"),
+        ({"assistant_id": "agent", "multitask_strategy": "both"}, 422, "/multitask_strategy"),
+        ({"assistant_id": "agent", "input": {}, "command": {"resume": 1}}, 422, "/command"),
+        ({"assistant_id": "agent", "command": {"jump": 1}}, 422, "/command/jump"),
+        ({"assistant_id": "agent", "config": {"callbacks": []}}, 422, "/config/callbacks"),
+        ({"assistant_id": "other", "input": {"query": 7}}, 422, "/input_data/query"),
+        ({"assistant_id": "agent", "input": {"_visual_ai": {}}}, 422, "_visual_ai"),
+    ],
+)
+async def test_what_is_wrong_with_a_run_is_named(
+    api: httpx.AsyncClient, ulla: Headers, body: dict[str, Any], status: int, said: str
+) -> None:
+    thread = await thread_of(api, ulla)
+    for path in (f"threads/{thread}/runs", "runs/wait", f"threads/{thread}/runs/stream"):
+        refused = await api.post(path, json=body, headers=dict(ulla))
+        assert refused.status_code == status, refused.text
+        assert said in refused.text
+    assert (await api.get(f"threads/{thread}/runs", headers=dict(ulla))).json() == []
+    assert (await api.post("threads/search", json={"limit": 100}, headers=dict(ulla))).json()[1:] == []
+
+
+async def test_bad_places_are_refused(api: httpx.AsyncClient, ulla: Headers) -> None:
+    assert (await api.get("threads/no-uuid", headers=dict(ulla))).status_code == 422
+    missing = str(uuid.uuid4())
+    assert (await api.get(f"threads/{missing}/state", headers=dict(ulla))).status_code == 404
+    run = {"assistant_id": "agent", "input": {}}
+    assert (await api.post(f"threads/{missing}/runs", json=run, headers=dict(ulla))).status_code == 404
+    thread = await thread_of(api, ulla)
+    assert (await api.get(f"threads/{thread}/runs/{missing}", headers=dict(ulla))).status_code == 404
+    assert (await api.get(f"threads/{thread}/state/{missing}", headers=dict(ulla))).status_code == 404
+    assert (await api.post("threads", json={"ttl": -1}, headers=dict(ulla))).status_code == 422
+    again = {"thread_id": thread}
+    assert (await api.post("threads", json=again, headers=dict(ulla))).status_code == 409
+    kept = await api.post("threads", json={**again, "if_exists": "do_nothing"}, headers=dict(ulla))
+    assert kept.json()["thread_id"] == thread
+
+
+async def test_a_run_that_airflow_refuses_leaves_nothing(
+    api: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    thread = await thread_of(api, ulla)
+    airflow.fail(status=503)
+    refused = await api.post(f"threads/{thread}/runs", json={"assistant_id": "agent", "input": {}}, headers=dict(ulla))
+    assert refused.status_code == 503
+    airflow.heal()
+    assert (await api.get(f"threads/{thread}/runs", headers=dict(ulla))).json() == []
+    assert (await api.get(f"threads/{thread}", headers=dict(ulla))).json()["status"] == "idle"
+
+
+async def test_a_run_is_a_run_in_airflow(api: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    thread = await thread_of(api, ulla)
+    asked = {"assistant_id": "agent", "input": {"messages": "Hello"}, "metadata": {"why": "test"}}
+    made = await api.post(f"threads/{thread}/runs", json=asked, headers=dict(ulla))
+    run = made.json()
+    assert made.headers["content-location"] == f"/langgraph/threads/{thread}/runs/{run['run_id']}"
+    assert (run["status"], run["metadata"]["why"], run["metadata"]["dag_id"]) == ("pending", "test", DAG)
+    conf = airflow.runs[DAG, run["metadata"]["dag_run_id"]].shown["conf"]
+    assert conf["messages"] == "Hello"
+    assert conf["_visual_ai"]["turn"]["conversation"] == thread
+    assert (await api.get(f"threads/{thread}", headers=dict(ulla))).json()["status"] == "busy"
+    busy = {**asked, "multitask_strategy": "reject"}
+    assert (await api.post(f"threads/{thread}/runs", json=busy, headers=dict(ulla))).status_code == 409
+    cancelled = await api.post(f"threads/{thread}/runs/{run['run_id']}/cancel", headers=dict(ulla))
+    assert cancelled.status_code == 202
+    [listed] = (await api.get(f"threads/{thread}/runs", headers=dict(ulla))).json()
+    assert listed["status"] == "interrupted"
+    assert (await api.get(f"threads/{thread}", headers=dict(ulla))).json()["status"] == "idle"
+
+
+def recorded_turn(engine: Engine, thread: str) -> str:
+    """A turn that is under way."""
+    turn = str(uuid.uuid4())
+    with engine.begin() as connection:
+        turns.add(connection, NewTurn(turn, thread, DAG, "ulla", state="running", after_seq=0))
+    return turn
+
+
+def streamed(engine: Engine, thread: str, turn: str, *new: Frame) -> None:
+    with engine.begin() as connection:
+        frames.append(connection, thread, turn, new)
+
+
+def custom(number: int) -> Frame:
+    return Frame("custom", (), json.dumps({"name": "step", "number": number}))
+
+
+END = Frame("lifecycle", (), '{"event": "completed"}')
+
+
+async def events_of(response: httpx.Response) -> list[tuple[str, str, Any]]:
+    return [(event.event, event.id, json.loads(event.data)) async for event in EventSource(response).aiter_sse()]
+
+
+async def test_a_stream_is_sent_as_it_comes_and_resumed(
+    app: FastAPI, api: httpx.AsyncClient, ulla: Headers, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "IDLE", 0.1)
+    thread = await thread_of(api, ulla)
+    turn = recorded_turn(engine, thread)
+    streamed(engine, thread, turn, custom(1), custom(2))
+
+    async def later() -> None:
+        for number in range(3, 6):
+            await asyncio.sleep(0.05)
+            await asyncio.to_thread(streamed, engine, thread, turn, custom(number))
+        await asyncio.to_thread(streamed, engine, thread, turn, END)
+
+    async with served(app) as address, httpx.AsyncClient(base_url=address, headers=dict(ulla)) as http:
+        path = f"/langgraph/threads/{thread}/runs/{turn}/stream"
+        more = asyncio.create_task(later())
+        async with http.stream("GET", path) as response:
+            found = await events_of(response)
+        await more
+        assert [data["number"] for event, _, data in found if event == "custom"] == [1, 2, 3, 4, 5]
+        async with http.stream("GET", path, headers={"Last-Event-ID": found[2][1]}) as response:
+            rest = await events_of(response)
+        assert [data["number"] for event, _, data in rest if event == "custom"] == [3, 4, 5]
+        asked = {"channels": ["custom:step", "lifecycle"], "since": 3}
+        async with http.stream("POST", f"/langgraph/threads/{thread}/stream/events", json=asked) as response:
+            sent = []
+            async for event in EventSource(response).aiter_sse():
+                sent.append(event.json())
+                if len(sent) == 3:
+                    break
+        assert [one["params"]["data"].get("number") for one in sent] == [4, 5, None]
+        assert [one["seq"] for one in sent] == [4, 5, 6]
+
+
+async def test_commands_say_what_is_wrong(api: httpx.AsyncClient, ulla: Headers) -> None:
+    thread = await thread_of(api, ulla)
+    for method, params, code in (
+        ("run.begin", {}, "unknown_command"),
+        ("run.start", {}, "invalid_argument"),
+        ("run.start", {"assistant_id": "nothing"}, "no_such_run"),
+        ("input.respond", {}, "no_such_interrupt"),
+        ("input.respond", {"interrupt_id": "x", "response": 1}, "no_such_interrupt"),
+        ("subscription.subscribe", {"channels": ["values"]}, "not_supported"),
+    ):
+        answer = await api.post(
+            f"threads/{thread}/commands", json={"id": 7, "method": method, "params": params}, headers=dict(ulla)
+        )
+        assert (answer.json()["type"], answer.json()["error"], answer.json()["id"]) == ("error", code, 7)
+    wrong = await api.post(f"threads/{thread}/stream/events", json={"channels": ["wild"]}, headers=dict(ulla))
+    assert wrong.status_code == 422
+    assert "/channels/0" in wrong.text
+
+
+async def test_assistants_are_their_makers(api: httpx.AsyncClient, ulla: Headers, app: FastAPI) -> None:
+    async with client_of(app) as plain:
+        felix = await sign_in(plain, "felix")
+    made = await api.post("assistants", json={"graph_id": "agent", "name": "mine"}, headers=dict(ulla))
+    assistant = made.json()["assistant_id"]
+    change = {"name": "yours"}
+    assert (await api.patch(f"assistants/{assistant}", json=change, headers=dict(felix))).status_code == 403
+    assert (await api.delete(f"assistants/{assistant}", headers=dict(felix))).status_code == 403
+    assert (await api.patch("assistants/agent", json=change, headers=dict(ulla))).status_code == 409
+    assert (await api.patch(f"assistants/{assistant}", json=change, headers=dict(ulla))).json()["version"] == 2
+    names = [one["name"] for one in (await api.post("assistants/search", json={}, headers=dict(felix))).json()]
+    assert names == ["yours", "agent", "other"]
