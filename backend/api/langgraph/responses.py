@@ -30,7 +30,8 @@ def streamed(
     location: str | None = None,
     on_disconnect: Callable[[], Awaitable[None]] | None = None,
 ) -> StreamingResponse:
-    """Send the chunks as they come. `location` is the path of the run, under which its stream is found again.
+    """Send the chunks as they come. `location` is the path of the run, under which its stream, or its result, is found
+    again; clients take it for one below the address that they were given.
 
     `on_disconnect` is called if the client leaves before the end. Raises `TooManyRequests` and `Unavailable` when the
     caller, or this process, has too many open streams.
@@ -38,8 +39,8 @@ def streamed(
     services.streams.check_room(who)
     headers = {"X-Accel-Buffering": "no"}
     if location is not None:
-        base = request.scope.get("root_path", "")
-        headers |= {"Location": f"{base}{location}/stream", "Content-Location": f"{base}{location}"}
+        again = "stream" if media_type == EVENT_STREAM else "join"
+        headers |= {"Location": f"{location}/{again}", "Content-Location": location}
 
     async def counted() -> AsyncIterator[bytes]:
         ended = False

@@ -25,11 +25,11 @@ JSON = "application/json"
 
 @router.post("/threads/{thread_id}/runs")
 async def create(
-    thread_id: UUID, body: RunBody, request: Request, who: Starter, services: Services, response: Response
+    thread_id: UUID, body: RunBody, who: Starter, services: Services, response: Response
 ) -> dict[str, Any]:
     """Start a run in the background."""
     turn = await services.langgraph.runs.start(who, str(thread_id), body.request())
-    response.headers["Content-Location"] = f"{request.scope.get('root_path', '')}{_path(turn)}"
+    response.headers["Content-Location"] = _path(turn)
     return run_json(turn)
 
 

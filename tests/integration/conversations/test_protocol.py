@@ -162,7 +162,7 @@ async def test_a_run_is_a_run_in_airflow(api: httpx.AsyncClient, ulla: Headers, 
     asked = {"assistant_id": "agent", "input": {"messages": "Hello"}, "metadata": {"why": "test"}}
     made = await api.post(f"threads/{thread}/runs", json=asked, headers=dict(ulla))
     run = made.json()
-    assert made.headers["content-location"] == f"/langgraph/threads/{thread}/runs/{run['run_id']}"
+    assert made.headers["content-location"] == f"/threads/{thread}/runs/{run['run_id']}"
     assert (run["status"], run["metadata"]["why"], run["metadata"]["dag_id"]) == ("pending", "test", DAG)
     conf = airflow.runs[DAG, run["metadata"]["dag_run_id"]].shown["conf"]
     assert conf["messages"] == "Hello"
