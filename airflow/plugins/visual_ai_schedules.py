@@ -19,11 +19,13 @@ from airflow.sdk import (
     BaseOperator,
     CronTriggerTimetable,
     DeltaTriggerTimetable,
-    EventsTimetable,
     MultipleCronTriggerTimetable,
     get_parsing_context,
 )
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+# Not the SDK's: Airflow 3.3 writes that into its database without a value that it needs to read it back.
+from airflow.timetables.events import EventsTimetable
 
 from backend.core.scheduling.dag_ids import ALL_SCHEDULES, TASK_ID, dag_of_schedule, schedule_of_dag
 from backend.core.settings import get_settings
@@ -89,7 +91,7 @@ def _all_schedules() -> DAG:
     return DAG(
         dag_id=ALL_SCHEDULES,
         description="Never runs. It shows that the schedules set in LangGraph Flow are read",
-        schedule=None,
+        schedule=_never(),
         allowed_run_types=NOT_BY_HAND,
         tags=["visual-ai", TAG],
     )
@@ -97,13 +99,13 @@ def _all_schedules() -> DAG:
 
 def _dag(schedule_id: str, row: Mapping[str, Any] | None) -> DAG:
     """The DAG of a schedule; without a row, as much of it as its task needs."""
-    settings: dict[str, Any] = {"schedule": None}
+    settings: dict[str, Any] = {"schedule": _never()}
     if row is not None:
         name = row["template"] or row["dag_id"]
         settings = {
             "dag_display_name": f"Schedule of {name}",
             "description": f"Starts runs of {name} when they are due",
-            "schedule": _timetable(row["timetable"], row["timezone"]) if row["enabled"] else None,
+            "schedule": _timetable(row["timetable"], row["timezone"]) if row["enabled"] else _never(),
             "start_date": row["starts_from"],
             "end_date": row["end_date"],
             # Events of a list are due one by one; without catch-up, one that is due while the file is parsed is lost.
@@ -145,6 +147,11 @@ def _timetable(data: Mapping[str, Any], zone: str) -> Any:
     if kind == "asset_or_time":
         return AssetOrTimeSchedule(timetable=_crons(data["crons"], zone), assets=_assets(data))
     raise ValueError(f"there is no kind of timetable {kind!r}")
+
+
+def _never() -> EventsTimetable:
+    """A timetable that is never due. Without one, Airflow insists that people may start runs."""
+    return EventsTimetable([], description="Never")
 
 
 def _crons(crons: list[str], zone: str) -> CronTriggerTimetable | MultipleCronTriggerTimetable:

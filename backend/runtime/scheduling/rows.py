@@ -17,7 +17,7 @@ STATEMENT_SECONDS = 10
 
 _QUERY = """
 SELECT id::text, dag_id, template, timetable, timezone, starts_from, end_date, catchup, enabled
-FROM visual_ai.schedules ORDER BY created_at, id
+FROM visual_ai.schedules ORDER BY id
 """
 _TIMES = ("starts_from", "end_date")
 
@@ -52,7 +52,7 @@ def _read(database_url: str) -> list[dict[str, Any]]:
             row_factory=dict_row,
         ) as connection:
             return connection.execute(_QUERY).fetchall()
-    except psycopg.Error as error:
+    except psycopg.OperationalError as error:
         raise ConnectionError(f"the schedules can't be read ({type(error).__name__})") from error
 
 
