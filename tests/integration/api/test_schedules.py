@@ -1,7 +1,9 @@
 """Schedules: setting them, what is refused and why, whose they are, and the runs that they lead to."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,10 +16,12 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from backend.core.roles import STANDARD_RIGHTS, Principal, Role
 from backend.db import schedules
 from backend.db.schedules import ScheduleFilter
+from backend.runtime.scheduling.rows import read_schedules
 from backend.services.application import Application
 from backend.services.scheduling.schedules import ScheduleRequest
 from tests.kit.airflow import PASSWORD, FakeAirflow, User
 from tests.kit.application import sign_in
+from tests.kit.documents.snippets import snippet
 from tests.kit.waiting import eventually
 
 Headers = Mapping[str, str]
@@ -98,6 +102,13 @@ async def test_a_workflow_gets_a_schedule(http: httpx.AsyncClient, airflow: Fake
     assert (await http.get(PATH, headers=ulla)).status_code == 404
     assert (await http.delete(PATH, headers=ulla)).status_code == 404
     await eventually(lambda: len(airflow.parsed) == 3)
+
+
+async def test_the_documented_request_is_accepted(http: httpx.AsyncClient, ulla: Headers) -> None:
+    script = snippet("schedule")
+    assert f"-X PUT http://localhost:8000{PATH} " in script
+    made = await put(http, ulla, json.loads(script[script.index("-d '") + 4 : script.rindex("'")]))
+    assert (made["timetable"]["crons"], made["timezone"]) == (["0 6 * * 1-5"], "Europe/Berlin")
 
 
 async def test_the_machinery_is_no_workflow(http: httpx.AsyncClient, airflow: FakeAirflow, ulla: Headers) -> None:
@@ -412,3 +423,19 @@ def test_tasks_see_when_a_schedule_is_due_and_nobodys_input(worker: Engine) -> N
     ):
         with pytest.raises(ProgrammingError, match="permission denied"), worker.begin() as connection:
             connection.execute(text(statement))
+
+
+async def test_what_was_read_last_stands_in_for_a_dead_database(
+    http: httpx.AsyncClient, ulla: Headers, worker: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    made = await put(http, ulla, DAILY)
+    url = worker.url.render_as_string(hide_password=False)
+    [row] = read_schedules(url)
+    assert (row["id"], row["dag_id"], row["enabled"]) == (made["id"], DAG, True)
+    assert "input_data" not in row
+    dead = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
+    assert read_schedules(dead) == [row]
+    await http.delete(PATH, headers=ulla)
+    assert read_schedules(dead) == [row]
+    assert read_schedules(url) == read_schedules(dead) == []
