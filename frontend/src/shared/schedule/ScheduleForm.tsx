@@ -150,6 +150,7 @@ export function ScheduleForm({ target, schedule, inputSchema, onDone }: Props) {
           onSubmit={save}
           faults={faults}
           disabled={set.isPending}
+          idPrefix="scheduled-input"
         >
           {timing}
         </InputForm>
