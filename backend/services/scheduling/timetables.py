@@ -51,7 +51,8 @@ class Timetable:
 
     def times(self, after: datetime) -> Iterator[datetime]:
         """The times after `after` at which it is due, in order; none that only assets decide."""
-        for moment in _times(self.data, ZoneInfo(self.zone), max(after, self.starts_from), self.starts_from):
+        begin = max(after, _before(self.starts_from))
+        for moment in _times(self.data, ZoneInfo(self.zone), begin, self.starts_from):
             if self.ends is not None and moment > self.ends:
                 return
             yield moment
