@@ -26,6 +26,7 @@ SERVICE_PERMISSIONS = [
     ("can_read", "Audit Logs"),  # who or what ended a run
     ("can_read", "XComs"),
     ("can_read", "Pools"),  # whether one is full
+    ("can_read", "Assets"),  # what a schedule that was set with a service token may wait for
     ("can_read", "HITL Detail"),
     ("can_edit", "HITL Detail"),  # passing on a person's answer
     ("can_read", "ImportError"),

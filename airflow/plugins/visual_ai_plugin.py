@@ -185,9 +185,10 @@ def _notices() -> Notices | None:
 
 def _notice_run(dag_run: DagRun) -> None:
     try:
+        from backend.core.scheduling.dag_ids import is_schedule_dag
         from backend.services.recording.listener import Notice
 
-        if (notices := _notices()) is None:
+        if is_schedule_dag(dag_run.dag_id) or (notices := _notices()) is None:
             return
         tasks = _task_states(dag_run)
         notices.put(Notice(_run_state(dag_run, len(tasks)), tasks))
@@ -197,11 +198,12 @@ def _notice_run(dag_run: DagRun) -> None:
 
 def _notice_task(task_instance: Any, state: str, *, error: BaseException | None = None, finished: bool = False) -> None:
     try:
+        from backend.core.scheduling.dag_ids import is_schedule_dag
         from backend.core.states import TaskState
         from backend.db.runs.executions import RunState
         from backend.services.recording.listener import Notice
 
-        if (notices := _notices()) is None:
+        if is_schedule_dag(task_instance.dag_id) or (notices := _notices()) is None:
             return
         started = task_instance.start_date
         ended = getattr(task_instance, "end_date", None) if finished else None

@@ -156,6 +156,18 @@ class AirflowClient:
         """The current import errors, each with its file and stack trace."""
         return await self._pages("GET", "/api/v2/importErrors", "import_errors", params={"order_by": "id"}, token=token)
 
+    async def find_assets(
+        self, *, uri: str | None = None, name: str | None = None, token: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Assets whose URI or name contains a text, with others that resemble them."""
+        params = {"uri_pattern": uri} if uri is not None else {"name_pattern": name}
+        answer = await self._read("GET", "/api/v2/assets", token=token, params={**params, "limit": PAGE})
+        return list(answer["assets"])
+
+    async def parse_file(self, file_token: str) -> None:
+        """Have the DAG processor parse a file next. The token is in the details of each of its DAGs."""
+        await self._exchange("PUT", f"/api/v2/parseDagFile/{_segment(file_token)}", token=await self._token())
+
     async def trigger(self, dag_id: str, body: bytes, *, token: str | None = None) -> None:
         """Start a run with `airflow_runs.trigger_body`, under an id that the caller chose.
 

@@ -49,6 +49,10 @@ from backend.services.runs.status import Status
 from backend.services.runs.tool_calls import ToolCalls
 from backend.services.runs.traces import Traces
 from backend.services.runs.values import Values
+from backend.services.scheduling.assets import Assets
+from backend.services.scheduling.firings import Firings
+from backend.services.scheduling.reparse import Reparse
+from backend.services.scheduling.schedules import Schedules
 from backend.services.streaming.feed import EventFeed
 from backend.services.streaming.stream import Streams
 from backend.services.templates import Templates
@@ -94,6 +98,8 @@ class Application:
     reconciler: Reconciler
     preferences: Preferences
     templates: Templates
+    schedules: Schedules
+    firings: Firings
     questions: Questions
     notifications: Notifications
     deliveries: Deliveries
@@ -162,6 +168,9 @@ async def run_application(
         stack.push_async_callback(store.close)
         model_limits = ModelLimits(store)
         questions = Questions(airflow, database, accounts)
+        reparse = Reparse(airflow)
+        stack.push_async_callback(reparse.close)
+        firings = Firings(database, triggers, accounts, service_tokens)
         deliveries = Deliveries(settings, database, box, webhooks)
         application = Application(
             settings=settings,
@@ -192,6 +201,8 @@ async def run_application(
             reconciler=reconciler,
             preferences=preferences,
             templates=Templates(database, catalog),
+            schedules=Schedules(database, triggers, Assets(airflow), reparse),
+            firings=firings,
             questions=questions,
             notifications=Notifications(database),
             deliveries=deliveries,
@@ -209,6 +220,7 @@ async def run_application(
         await stack.enter_async_context(questions.running())
         await stack.enter_async_context(EventRetention(settings, database).running())
         await stack.enter_async_context(batch_triggers.running())
+        await stack.enter_async_context(firings.running())
         yield application
 
 

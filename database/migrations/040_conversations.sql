@@ -1,4 +1,4 @@
--- depends: 035_validated_events
+-- depends: 036_schedules
 -- Conversations: LangGraph threads that outlive a run. Each turn of one is a run, or goes on with a run that has asked.
 CREATE TABLE visual_ai.conversations (
     id                uuid PRIMARY KEY,

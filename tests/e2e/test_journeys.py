@@ -181,6 +181,30 @@ def test_a_template_is_edited_and_run(admin: Visitor, backend: httpx.Client) -> 
     assert (status["template_name"], status["template_version"]) == ("harbour", 2)
 
 
+def test_a_workflow_is_scheduled_and_paused(admin: Visitor, backend: httpx.Client) -> None:
+    page = admin.page
+    page.goto("/run/visual_ai_workflow")
+    section = page.get_by_role("region", name="Schedule")
+    section.get_by_role("button", name="Set a schedule").click()
+    form = page.get_by_role("dialog", name="Schedule of visual_ai_workflow")
+    form.get_by_label(QUESTION).fill("What is the total?")
+    form.get_by_role("button", name="Use example").click()
+    form.get_by_label("Cron expressions").fill("0 0 30 2 *")
+    form.get_by_label("Time zone").fill("Europe/Berlin")
+    form.get_by_role("button", name="Save").click()
+    expect(form).to_contain_text("there is no such date in any year")
+    form.get_by_label("Cron expressions").fill("0 6 * * 1-5")
+    form.get_by_role("button", name="Save").click()
+    expect(section).to_contain_text("Due 0 6 * * 1-5 (Europe/Berlin)")
+    expect(section).to_contain_text("Next run")
+    known = backend.get("/workflows/visual_ai_workflow/schedule").raise_for_status().json()
+    assert known["input_data"] == {"query": "What is the total?", "image_url": "sample://invoice"}
+    section.get_by_role("button", name="Pause").click()
+    expect(section).to_contain_text("Paused")
+    section.get_by_role("button", name="Delete").click()
+    expect(section).to_contain_text("No schedule is set")
+
+
 def test_a_viewer_can_read_but_not_change(visit: Visit, viewer: tuple[str, str], backend: httpx.Client) -> None:
     accepted = trigger(backend, "multi_agent_workflow", {"text": "Two boats lay at the pier."})
     visitor = visit()

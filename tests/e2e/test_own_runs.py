@@ -1,8 +1,5 @@
 """What a `FlowUser` reaches through Airflow's own API, and what the backend does for them instead."""
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.kit.processes.accounts import change_accounts
 from tests.kit.processes.stack import RunningStack, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -18,35 +16,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 DAG = "visual_ai_workflow"
 PASSWORD = "a password of the test"  # of an account that lives as long as the test
 INPUT = {"query": "nobody else may read this", "image_url": "sample://invoice"}
-
-
-# Airflow's API lets even an Admin create neither users nor roles, and each command of its command line takes seconds.
-SCRIPT = """
-import json, sys
-from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
-wanted = json.load(sys.stdin)
-with get_application_builder() as builder:
-    manager = builder.sm
-    for name, permissions in wanted.get("roles", {}).items():
-        manager.bulk_sync_roles([{"role": name, "perms": [tuple(one) for one in permissions]}])
-    for name, role in wanted.get("users", {}).items():
-        assert manager.add_user(
-            name, name, "Test", f"{name}@example.com", manager.find_role(role), wanted["password"]
-        )
-    for name in wanted.get("deleted", []):
-        user = manager.find_user(username=name)
-        user.roles = []
-        manager.session.delete(user)
-        manager.session.commit()
-"""
-
-
-def change_accounts(stack: RunningStack, **wanted: Any) -> None:
-    """Change Airflow's users and roles."""
-    subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=stack.specification("api-server"), input=json.dumps(wanted), text=True,
-        check=True, capture_output=True,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

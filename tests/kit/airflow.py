@@ -126,6 +126,10 @@ class FakeAirflow:
         self.runs: dict[tuple[str, str], Run] = {}
         self.import_errors: dict[str, str] = {}
         """For each file, the stack trace of what made its import fail."""
+        self.assets: list[Json] = []
+        """The assets, each with its `name` and `uri`."""
+        self.parsed: list[str] = []
+        """The tokens of files that were to be parsed again."""
         self.event_log: list[Json] = []
         """Airflow's own log of what people and the scheduler did, oldest first."""
         self.followers: dict[str, dict[str, list[str]]] = {}
@@ -327,6 +331,8 @@ class FakeAirflow:
             ("GET", r"/auth/fab/v1/roles/([^/]+)", self._role_details),
             ("GET", r"/api/v2/dags", self._list_dags),
             ("GET", r"/api/v2/importErrors", self._list_import_errors),
+            ("GET", r"/api/v2/assets", self._list_assets),
+            ("PUT", r"/api/v2/parseDagFile/([^/]+)", self._parse_file),
             ("GET", r"/api/v2/eventLogs", self._list_events),
             ("GET", r"/api/v2/pools/([^/]+)", self._pool),
             ("GET", r"/api/v2/dags/([^/~]+)/details", self._details),
@@ -409,6 +415,19 @@ class FakeAirflow:
             return _refused(404, f"Role with name `{name}` was not found")
         actions = [{"action": {"name": action}, "resource": {"name": of}} for action, of in self.roles[name]]
         return httpx.Response(200, json={"name": name, "actions": actions})
+
+    def _list_assets(self, request: httpx.Request, _: str) -> httpx.Response:
+        wanted = request.url.params
+        found = [
+            asset
+            for asset in self.assets
+            if wanted.get("uri_pattern", "") in asset["uri"] and wanted.get("name_pattern", "") in asset["name"]
+        ]
+        return httpx.Response(200, json={"assets": found, "total_entries": len(found)})
+
+    def _parse_file(self, _request: httpx.Request, _: str, token: str) -> httpx.Response:
+        self.parsed.append(token)
+        return httpx.Response(201, json=None)
 
     def _me(self, _: httpx.Request, name: str) -> httpx.Response:
         return httpx.Response(200, json={"id": name, "username": name})

@@ -152,6 +152,13 @@ class ServiceTokens:
             raise Unauthorized("The service token is not valid.")
         return await self._principal(row)
 
+    async def holder(self, prefix: str) -> Principal:
+        """Who acts with the token of this prefix, with the rights that it gives now. Raises as `verify` does."""
+        row = await self._find(prefix)
+        if row is None:
+            raise Unauthorized("The service token is not valid.")
+        return await self._principal(row)
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Record when tokens were last used, until the context ends."""

@@ -31,6 +31,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from backend.clients.airflow import AirflowClient, AirflowError, AirflowRefused
+from backend.core.scheduling.dag_ids import is_schedule_dag
 from backend.core.settings import Settings
 from backend.core.states import TERMINAL_RUN_STATES, TaskState
 from backend.db.address import plain_url
@@ -241,8 +242,8 @@ class Reconciler:
         began = datetime.now(UTC)
         observed_at = await self._database.run(executions.clock)
         ours = await self._database.run(executions.list_active)
-        running = {_key(run): run for run in await self._airflow.active_runs()}
-        changed = {_key(run): run for run in await self._airflow.runs_updated_since(self._since or began - LOOK_BACK)}
+        running = _of_workflows(await self._airflow.active_runs())
+        changed = _of_workflows(await self._airflow.runs_updated_since(self._since or began - LOOK_BACK))
         runs = {**running, **changed}
         missing = [key for row in ours if (key := (row["dag_id"], row["dag_run_id"])) not in runs]
         for key in missing[:MISSING_PER_PASS]:
@@ -367,3 +368,8 @@ def _differs(run: Mapping[str, Any], stored: str | None) -> bool:
 
 def _key(run: Mapping[str, Any]) -> Key:
     return run["dag_id"], run["dag_run_id"]
+
+
+def _of_workflows(runs: Iterable[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
+    """Runs by their keys, without those of the DAGs that only start scheduled runs."""
+    return {_key(run): run for run in runs if not is_schedule_dag(run["dag_id"])}

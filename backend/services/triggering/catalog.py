@@ -15,6 +15,7 @@ from backend.clients.airflow import AirflowClient, AirflowRefused, AirflowUnavai
 from backend.core.json_schema import JsonSchema, SchemaFaultError
 from backend.core.problems import FieldError, Forbidden, NotFound, Problem, Unauthorized, Unavailable, pointer
 from backend.core.roles import Principal, covers, either
+from backend.core.scheduling.dag_ids import is_schedule_dag
 from backend.services.background import retrieve
 
 FRESH = 2.0
@@ -182,7 +183,7 @@ class Catalog:
             for dag in broken:
                 if _file(dag) in errors or not dag.get("is_stale"):  # a file that was deleted has no error any more
                     dags[dag["dag_id"]] = dag
-            readable = [dags[name] for name in sorted(dags) if covers(reads, name)]
+            readable = [dags[name] for name in sorted(dags) if covers(reads, name) and not is_schedule_dag(name)]
             return await self._all_described(readable, errors, token)
         except AirflowRefused as refused:
             raise refusal(refused, "There are no workflows.") from refused

@@ -29,6 +29,8 @@ class TriggerRequest:
     logical_date: datetime | None = None
     fork: list[Any] | None = None
     """What the client asked of a fork; the run's input is then that of its source if `input_data` is empty."""
+    schedule: str | None = None
+    """The id of the schedule that the run is due to. Its idempotency key tells it apart, not the fingerprint."""
 
     def fingerprint(self) -> str:
         """A hash that is equal for equal requests only. Of a large request it takes a while: see `large_values`."""

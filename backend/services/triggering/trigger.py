@@ -132,13 +132,7 @@ class Triggers:
         given, carried = request, dict[str, Any]()
         if source is not None:
             request, carried = await source()
-        template = template or self.reference(request)
-        version = await template.version() if template is not None else None
-        dag_id = request.dag_id if version is None else version.dag_id(request)
-        if not covers(who.rights.starts, dag_id) and covers(who.rights.reads, dag_id):
-            raise Forbidden(f"You may not trigger the workflow {dag_id!r}.")
-        workflow = await self._catalog.get(dag_id, who)
-        request = await apart(given.input_data, partial(self._checked, request, workflow, version))
+        request, workflow, version = await self._completed(who, request, given, template)
         user = request.user_id or who.username
         await self._admission.check_spend(user, request.dag_id)
         options = await self._options(who, request)
@@ -179,6 +173,29 @@ class Triggers:
             raise refusal(refused, f"There is no workflow {request.dag_id!r}.") from refused
         except AirflowUnavailable as error:
             raise unreachable() from error
+
+    async def check(self, who: Principal, request: TriggerRequest) -> str:
+        """Check a request as `trigger` does, and start nothing; returns the id of its DAG."""
+        self._check_user(who, request)
+        completed, _, _ = await self._completed(who, request, request)
+        await check_uploads(self._images, who, request.user_id or who.username, completed.input_data)
+        return completed.dag_id
+
+    async def _completed(
+        self,
+        who: Principal,
+        request: TriggerRequest,
+        given: TriggerRequest,
+        template: TemplateReference | None = None,
+    ) -> tuple[TriggerRequest, Workflow, TemplateVersion | None]:
+        """The checked request, completed by its template, with its workflow and the template's version."""
+        template = template or self.reference(request)
+        version = await template.version() if template is not None else None
+        dag_id = request.dag_id if version is None else version.dag_id(request)
+        if not covers(who.rights.starts, dag_id) and covers(who.rights.reads, dag_id):
+            raise Forbidden(f"You may not trigger the workflow {dag_id!r}.")
+        workflow = await self._catalog.get(dag_id, who)
+        return await apart(given.input_data, partial(self._checked, request, workflow, version)), workflow, version
 
     async def _replay(self, who: Principal, request: TriggerRequest, key: str) -> Started | None:
         claim = await self._database.run_autocommit(idempotency.find, who.username, key)
@@ -359,7 +376,7 @@ def _entry(who: Principal, request: TriggerRequest, claim: Claim) -> Entry:
     user = request.user_id if request.user_id != who.username else None
     run = f"{claim.dag_id}/{claim.dag_run_id}"
     action: Action = "run.trigger" if request.fork is None else "run.fork"
-    return entry_of(who, action, run, template=request.template, on_behalf_of=user)
+    return entry_of(who, action, run, template=request.template, on_behalf_of=user, schedule=request.schedule)
 
 
 def _encoded(request: TriggerRequest, workflow: Workflow, uploads: dict[str, str]) -> EncodedInput:

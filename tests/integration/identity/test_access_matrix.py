@@ -74,6 +74,9 @@ POST /templates                                                            1113+
 GET /templates/schema                                                      11+++++++++3
 GET /templates/{name}                                                      11+++++4+++3
 POST /templates/{name}/retire                                              1113+334++33
+DELETE /templates/{name}/schedule                                          1113+3+4++33
+GET /templates/{name}/schedule                                             11+++++4+++3
+PUT /templates/{name}/schedule                                             1113+3+4++33
 GET /templates/{name}/versions                                             11+++++4+++3
 POST /templates/{name}/versions                                            1113+334++33
 GET /templates/{name}/versions/{version}                                   11+++++4+++3
@@ -114,6 +117,9 @@ GET /workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/checkpoints      11+++
 GET /workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/checkpoints/{checkpoint_id} 11+++4+4+++3
 GET /workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/checkpoints/{checkpoint_id}/values 11+++4+4+++3
 POST /workflows/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/fork            1113+4+4++34
+DELETE /workflows/{dag_id}/schedule                                        1113+3+4++33
+GET /workflows/{dag_id}/schedule                                           11+++++4+++3
+PUT /workflows/{dag_id}/schedule                                           1113+3+4++33
 """
 
 
@@ -135,6 +141,7 @@ class World:
     development: httpx.AsyncClient
     tokens: dict[str, str]
     ids: Mapping[str, str]
+    engine: Engine
 
     async def headers(self, caller: str) -> Mapping[str, str]:
         """The headers of a caller's requests."""
@@ -156,11 +163,25 @@ class World:
             request = {"json": {"airflow_token": jwt.encode(claims, SECRET, algorithm="HS256")}}
         if method == "POST" and path.endswith(("/cancel", "/retry")):
             address = address.replace(DONE, RUN)
+        if path.endswith("/schedule"):
+            self.set_schedules_of_ulla()
         response = await http.request(method, address, headers=await self.headers(caller), **request)
         http.cookies.clear()
         if path.endswith(("/logout", "/sign-out")) and response.is_success and caller in USERS:
             del self.tokens[caller]
         return response
+
+    def set_schedules_of_ulla(self) -> None:
+        """Set the schedules of the workflow and of the template as if ulla had."""
+        with self.engine.begin() as connection:
+            connection.execute(text("DELETE FROM visual_ai.schedules"))
+            connection.execute(
+                text("""
+                    INSERT INTO visual_ai.schedules (kind, dag_id, template, timetable, starts_from, user_id)
+                    VALUES ('workflow', :dag, NULL, :timetable, now(), 'ulla'),
+                           ('template', :dag, :template, :timetable, now(), 'ulla')"""),
+                {"dag": DAG, "template": NAMES["name"], "timetable": '{"kind": "delta", "seconds": 3600}'},
+            )
 
 
 TEMPLATE = {"dag_id": DAG, "input_data": {"query": "x"}}
@@ -179,6 +200,8 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("PUT", "/users/me/preferences"): {"json": {"default_model": None}},
     ("POST", "/templates"): {"json": {"name": "another", "definition": TEMPLATE}},
     ("POST", "/templates/{name}/versions"): {"json": {"definition": TEMPLATE}},
+    ("PUT", "/workflows/{dag_id}/schedule"): {"json": {"cron": "@daily", "input_data": {"query": "x"}}},
+    ("PUT", "/templates/{name}/schedule"): {"json": {"cron": "@daily"}},
     ("POST", "/images"): {"files": {"file": ("a.png", encode(photo(8, 8)), "image/png")}},
     ("GET", "/images/remote"): {"params": {"url": "http://127.0.0.1:1/a.png"}},
 }
@@ -276,7 +299,7 @@ async def world(database_url: str, engine: Engine, worker: Engine, no_reconciler
         }  # fmt: skip
         given = {"reader": made[0]["token"], "starter": made[1]["token"], "forged": "forged"}
         tokens = {caller: f"Bearer {token}" for caller, token in given.items()}
-        yield World(production, development, tokens, ids)
+        yield World(production, development, tokens, ids, engine)
 
 
 def operations() -> list[tuple[str, str]]:

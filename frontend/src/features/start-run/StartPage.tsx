@@ -20,6 +20,7 @@ import { asProblem } from "@/shared/api/problem";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
 import { templateQuery, versionQuery } from "@/shared/api/templates";
 import { inputQuery, workflowQuery } from "@/shared/api/workflows";
+import { ScheduleSection } from "@/shared/schedule/ScheduleSection";
 import { AnchorLink } from "@/shared/ui/links";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
@@ -182,6 +183,9 @@ export function StartPage() {
               </InputForm>
             </Suspense>
           </Paper>
+        ) : null}
+        {ready && name === "" ? (
+          <ScheduleSection target={{ kind: "workflow", name: dagId }} inputSchema={workflow.data.input_schema} />
         ) : null}
       </Stack>
     </>

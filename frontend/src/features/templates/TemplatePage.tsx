@@ -4,6 +4,7 @@ import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
 import { mayChange, READS_ONLY, useMe } from "@/shared/api/session";
 import { templateQuery, versionQuery } from "@/shared/api/templates";
+import { ScheduleSection } from "@/shared/schedule/ScheduleSection";
 import { ButtonLink } from "@/shared/ui/links";
 import { PageHeader } from "@/shared/ui/PageHeader";
 import { ProblemAlert } from "@/shared/ui/ProblemAlert";
@@ -123,6 +124,7 @@ export function TemplatePage() {
           ) : (
             <Skeleton h={320} radius="lg" role="status" aria-busy="true" aria-label="Loading the version" />
           )}
+          <ScheduleSection target={{ kind: "template", name }} />
           <VersionList
             template={template.data}
             shown={shown ?? template.data.version}

@@ -1247,6 +1247,67 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/workflows/{dag_id}/schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Workflow Schedule
+         * @description The workflow's schedule, when it is due next, and what came of the latest times.
+         */
+        get: operations["get_workflow_schedule_workflows__dag_id__schedule_get"];
+        /**
+         * Put Workflow Schedule
+         * @description Set the workflow's schedule, in addition to the one that its DAG file may have. Needs the role User or higher.
+         *
+         *     The runs are yours from now on: your rights, preferences, budget and limits apply, as if you triggered them.
+         *     `input_data` is checked like a trigger's. A request that changes only `enabled` leaves the runs whose they were.
+         */
+        put: operations["put_workflow_schedule_workflows__dag_id__schedule_put"];
+        post?: never;
+        /**
+         * Delete Workflow Schedule
+         * @description Delete the workflow's schedule. Runs that it has started go on.
+         */
+        delete: operations["delete_workflow_schedule_workflows__dag_id__schedule_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/templates/{name}/schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Template Schedule
+         * @description The template's schedule, when it is due next, and what came of the latest times.
+         */
+        get: operations["get_template_schedule_templates__name__schedule_get"];
+        /**
+         * Put Template Schedule
+         * @description Set the template's schedule. Each run is one of the version that is active then. Needs the role User or higher.
+         *
+         *     The rules are those of a workflow's schedule.
+         */
+        put: operations["put_template_schedule_templates__name__schedule_put"];
+        post?: never;
+        /**
+         * Delete Template Schedule
+         * @description Delete the template's schedule. Runs that it has started go on.
+         */
+        delete: operations["delete_template_schedule_templates__name__schedule_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/questions": {
         parameters: {
             query?: never;
@@ -1870,7 +1931,7 @@ export interface components {
              * Action
              * @enum {string}
              */
-            action: "sign_in" | "sign_in.airflow" | "sign_out" | "sign_out.everywhere" | "token.create" | "token.revoke" | "role.change" | "run.trigger" | "run.trigger_batch" | "run.cancel" | "run.retry" | "run.fork" | "template.create" | "template.add_version" | "template.activate" | "template.retire" | "preferences.change" | "limits.change" | "question.answer" | "question.assign" | "image.upload" | "notification.resend" | "request.refused";
+            action: "sign_in" | "sign_in.airflow" | "sign_out" | "sign_out.everywhere" | "token.create" | "token.revoke" | "role.change" | "run.trigger" | "run.trigger_batch" | "run.cancel" | "run.retry" | "run.fork" | "template.create" | "template.add_version" | "template.activate" | "template.retire" | "schedule.set" | "schedule.delete" | "schedule.stop" | "preferences.change" | "limits.change" | "question.answer" | "question.assign" | "image.upload" | "notification.resend" | "request.refused";
             /**
              * Outcome
              * @description `refused`: not permitted, or not yet; `failed`: a wrong password or token
@@ -2694,6 +2755,44 @@ export interface components {
             trace_url: string | null;
         };
         /**
+         * FiringOut
+         * @description One time that the schedule was due, and what came of it.
+         */
+        FiringOut: {
+            /**
+             * Due
+             * @description The logical date; null if assets decided
+             */
+            due: string | null;
+            /**
+             * Assets
+             * @description The assets that were updated
+             */
+            assets: string[];
+            /**
+             * Requested At
+             * Format: date-time
+             */
+            requested_at: string;
+            /**
+             * Outcome
+             * @description Null while the run is being started; a postponed one is tried again
+             */
+            outcome: ("started" | "skipped" | "postponed" | "failed") | null;
+            /**
+             * Detail
+             * @description Why no run was started
+             */
+            detail: string | null;
+            /** Dag Id */
+            dag_id: string | null;
+            /**
+             * Dag Run Id
+             * @description The run that was started
+             */
+            dag_run_id: string | null;
+        };
+        /**
          * ForkBody
          * @description What a run is forked from, and what is different in it.
          *
@@ -3338,6 +3437,144 @@ export interface components {
             cancelled: number;
         };
         /**
+         * ScheduleBody
+         * @description When runs are due, by exactly one of `cron`, `assets` and `timetable`, and what they are given.
+         * @example {
+         *       "cron": "0 6 * * 1-5",
+         *       "input_data": {
+         *         "image_url": "https://example.com/invoice.png",
+         *         "query": "What is the total?"
+         *       },
+         *       "timezone": "Europe/Berlin"
+         *     }
+         */
+        ScheduleBody: {
+            /**
+             * Cron
+             * @description Five fields, or a preset such as `@daily`
+             * @example 0 6 * * 1-5
+             */
+            cron?: string | null;
+            /**
+             * Assets
+             * @description Names or URIs of assets, of which all are waited for
+             */
+            assets?: string[] | null;
+            /** @description Any other timetable, by its `kind` */
+            timetable?: components["schemas"]["TimetableBody"] | null;
+            /**
+             * Timezone
+             * @description What cron expressions refer to
+             * @default UTC
+             */
+            timezone: string;
+            /**
+             * Start Date
+             * @description Nothing is due before this time; by default, now. A past one has an effect with `catchup`
+             */
+            start_date?: string | null;
+            /**
+             * End Date
+             * @description Nothing is due after this time
+             */
+            end_date?: string | null;
+            /**
+             * Catchup
+             * @description Whether runs that are due since `start_date` are made up for
+             * @default false
+             */
+            catchup: boolean;
+            /**
+             * Enabled
+             * @description Whether runs are started; `false` pauses the schedule
+             * @default true
+             */
+            enabled: boolean;
+            /**
+             * Input Data
+             * @description The input of each run
+             */
+            input_data?: {
+                [key: string]: unknown;
+            };
+            /** Model */
+            model?: string | null;
+            /** @description Default: the template's, or else that of the user's preferences; `{}` means none */
+            budget?: components["schemas"]["BudgetBody"] | null;
+        };
+        /**
+         * ScheduleOut
+         * @description A schedule. What runs are given is null for those who may not see the user's runs.
+         */
+        ScheduleOut: {
+            /** Id */
+            id: string;
+            /** Dag Id */
+            dag_id: string;
+            /** Template */
+            template: string | null;
+            timetable: components["schemas"]["TimetableBody"];
+            /** Timezone */
+            timezone: string;
+            /** Start Date */
+            start_date: string | null;
+            /** End Date */
+            end_date: string | null;
+            /** Catchup */
+            catchup: boolean;
+            /** Enabled */
+            enabled: boolean;
+            /** Input Data */
+            input_data: {
+                [key: string]: unknown;
+            } | null;
+            /** Model */
+            model: string | null;
+            budget: components["schemas"]["BudgetBody"] | null;
+            /**
+             * User Id
+             * @description Whose runs they are: who has set the schedule
+             */
+            user_id: string;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Updated At
+             * Format: date-time
+             */
+            updated_at: string;
+            /**
+             * Next Run Date
+             * @description When it is due next; null if it is paused or over, or assets decide
+             */
+            next_run_date: string | null;
+            /** Stopped At */
+            stopped_at: string | null;
+            /**
+             * Stopped Reason
+             * @description Why the schedule was stopped
+             */
+            stopped_reason: string | null;
+            /**
+             * Last Error
+             * @description Why the last time that it was due led to no run; null if it did
+             */
+            last_error: string | null;
+            /**
+             * Latest
+             * @description The latest times that it was due, newest first
+             */
+            latest: components["schemas"]["FiringOut"][];
+            /**
+             * Airflow Dag Id
+             * @description The DAG that carries the schedule out
+             */
+            airflow_dag_id: string;
+        };
+        /**
          * SnapshotOut
          * @description A run's current state, 256 KB at most. A stream that resumes after `last_event_id` continues from it.
          *
@@ -3974,6 +4211,33 @@ export interface components {
             rate_limit_within: number;
         };
         /**
+         * TimetableBody
+         * @description When runs are due. Which of the other keys there are depends on the `kind`.
+         *
+         *     `crons`: whenever one of `crons` comes true. `delta`: at the start, and every so many `seconds` after it. `events`:
+         *     at each of `dates`. `assets`: when `assets` were updated. `asset_or_time`: for `crons` and for `assets`.
+         */
+        TimetableBody: {
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "crons" | "delta" | "events" | "assets" | "asset_or_time";
+            /** Crons */
+            crons?: string[] | null;
+            /** Seconds */
+            seconds?: number | null;
+            /** Dates */
+            dates?: string[] | null;
+            /** Assets */
+            assets?: string[] | null;
+            /**
+             * Condition
+             * @description Whether all of the assets are waited for, which is the default, or any
+             */
+            condition?: ("all" | "any") | null;
+        };
+        /**
          * Token
          * @description A bearer token. `expires_in` is in seconds; `role` is the user's highest Airflow role.
          */
@@ -4530,6 +4794,7 @@ export type ErrorList = components['schemas']['ErrorList'];
 export type ErrorOut = components['schemas']['ErrorOut'];
 export type ExecutionList = components['schemas']['ExecutionList'];
 export type ExecutionOut = components['schemas']['ExecutionOut'];
+export type FiringOut = components['schemas']['FiringOut'];
 export type ForkBody = components['schemas']['ForkBody'];
 export type ForkedFrom = components['schemas']['ForkedFrom'];
 export type ImageOut = components['schemas']['ImageOut'];
@@ -4553,6 +4818,8 @@ export type QueueTime = components['schemas']['QueueTime'];
 export type RefusedEntry = components['schemas']['RefusedEntry'];
 export type RunBucket = components['schemas']['RunBucket'];
 export type RunStates = components['schemas']['RunStates'];
+export type ScheduleBody = components['schemas']['ScheduleBody'];
+export type ScheduleOut = components['schemas']['ScheduleOut'];
 export type SnapshotOut = components['schemas']['SnapshotOut'];
 export type SupervisorSetup = components['schemas']['SupervisorSetup'];
 export type SynthesisSetup = components['schemas']['SynthesisSetup'];
@@ -4567,6 +4834,7 @@ export type TemplateList = components['schemas']['TemplateList'];
 export type TemplateOut = components['schemas']['TemplateOut'];
 export type TemplateSummary = components['schemas']['TemplateSummary'];
 export type ThresholdsBody = components['schemas']['ThresholdsBody'];
+export type TimetableBody = components['schemas']['TimetableBody'];
 export type Token = components['schemas']['Token'];
 export type TokenList = components['schemas']['TokenList'];
 export type TokenOut = components['schemas']['TokenOut'];
@@ -4901,7 +5169,7 @@ export interface operations {
     list_audit_entries_audit_get: {
         parameters: {
             query?: {
-                action?: ("sign_in" | "sign_in.airflow" | "sign_out" | "sign_out.everywhere" | "token.create" | "token.revoke" | "role.change" | "run.trigger" | "run.trigger_batch" | "run.cancel" | "run.retry" | "run.fork" | "template.create" | "template.add_version" | "template.activate" | "template.retire" | "preferences.change" | "limits.change" | "question.answer" | "question.assign" | "image.upload" | "notification.resend" | "request.refused") | null;
+                action?: ("sign_in" | "sign_in.airflow" | "sign_out" | "sign_out.everywhere" | "token.create" | "token.revoke" | "role.change" | "run.trigger" | "run.trigger_batch" | "run.cancel" | "run.retry" | "run.fork" | "template.create" | "template.add_version" | "template.activate" | "template.retire" | "schedule.set" | "schedule.delete" | "schedule.stop" | "preferences.change" | "limits.change" | "question.answer" | "question.assign" | "image.upload" | "notification.resend" | "request.refused") | null;
                 /** @description Who did it; of a sign-in that failed, the name that was given */
                 user?: string | null;
                 outcome?: ("done" | "refused" | "failed") | null;
@@ -6862,6 +7130,196 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["TemplateOut"];
                 };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_workflow_schedule_workflows__dag_id__schedule_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dag_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    put_workflow_schedule_workflows__dag_id__schedule_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dag_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ScheduleBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    delete_workflow_schedule_workflows__dag_id__schedule_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dag_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    get_template_schedule_templates__name__schedule_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    put_template_schedule_templates__name__schedule_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ScheduleBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleOut"];
+                };
+            };
+            /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemOut"];
+                };
+            };
+        };
+    };
+    delete_template_schedule_templates__name__schedule_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description The error as problem details (RFC 9457). `errors` names fields by JSON pointer and query parameters as `?name`. 429, 503 and other errors that a later request may not meet have a `Retry-After` header. */
             default: {

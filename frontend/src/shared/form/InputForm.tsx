@@ -18,6 +18,8 @@ interface Props {
   /** The server's errors, by field. */
   faults: ErrorSchema;
   disabled: boolean;
+  /** What the ids of its fields begin with, where a page has a second form. */
+  idPrefix?: string;
   children: ReactNode;
 }
 
@@ -25,7 +27,7 @@ const widgets: RegistryWidgetsType = { picture: PictureWidget };
 const fields: RegistryFieldsType = { json: JsonField, NumberField };
 
 /** The form for a workflow's input. */
-export function InputForm({ inputSchema, value, onChange, onSubmit, faults, disabled, children }: Props) {
+export function InputForm({ inputSchema, value, onChange, onSubmit, faults, disabled, idPrefix, children }: Props) {
   const { schema, uiSchema } = useMemo(() => formOf(inputSchema), [inputSchema]);
   const formValue = useMemo(() => sealed(value), [value]);
   return (
@@ -43,7 +45,7 @@ export function InputForm({ inputSchema, value, onChange, onSubmit, faults, disa
       focusOnFirstError
       // Errors are shown at their fields; without this they are also written to the console.
       onError={() => undefined}
-      idPrefix="input"
+      idPrefix={idPrefix ?? "input"}
       onChange={({ formData }) => onChange(unsealed(formData ?? {}) as Input)}
       onSubmit={({ formData }) => onSubmit(unsealed(formData ?? {}) as Input)}
     >

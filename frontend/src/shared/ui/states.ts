@@ -9,6 +9,7 @@ import {
   IconClockPause,
   IconHandStop,
   IconLoader2,
+  IconPlayerPause,
   IconPlayerSkipForward,
   IconPlayerStop,
   IconRefresh,
@@ -44,10 +45,11 @@ const LOOKS: Record<string, StateLook> = {
   degraded: { label: "Degraded", tone: "caution", icon: IconAlertTriangle },
   unhealthy: { label: "Unhealthy", tone: "bad", icon: IconCircleX },
   active: { label: "Active", tone: "good", icon: IconCircleCheck },
+  paused: { label: "Paused", tone: "off", icon: IconPlayerPause },
   retired: { label: "Retired", tone: "off", icon: IconArchive },
 };
 
-/** The look of a run's, task's, agent's, node's, component's or template's state; null is a task without one. */
+/** The look of a run's, task's, agent's, node's, component's, template's or schedule's state; null is a task without one. */
 export function lookOf(state: string | null | undefined): StateLook {
   if (!state) return { label: "Waiting", tone: "idle", icon: IconCircleDashed };
   return LOOKS[state] ?? { label: state.replaceAll("_", " "), tone: "idle", icon: IconCircleDashed };
