@@ -6,7 +6,7 @@ so that history, branches and resuming are LangGraph's as well.
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 TURN = "turn"
@@ -59,6 +59,8 @@ class Turn:
     modes: Sequence[str] = ("values",)
     subgraphs: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    temporary: bool = False
+    """Whether a conversation that is made for the turn is deleted later."""
 
     @property
     def interactive(self) -> bool:
@@ -73,6 +75,14 @@ class Turn:
     def of(cls, found: Any) -> Self | None:
         """The turn that stands in a conf, if one does."""
         return cls(**found) if isinstance(found, Mapping) else None
+
+    def of_run(self, run: str) -> Self:
+        """The turn in this run of a schedule, whose runs all have the same in their confs: with ids of its own, and
+        without a conversation in one of its own."""
+        own = str(uuid.uuid5(_NAMES, run))
+        conversation = self.conversation or str(uuid.uuid5(_NAMES, own))
+        metadata = {**self.metadata, "thread_id": conversation}
+        return self if self.id else replace(self, id=own, conversation=conversation, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)

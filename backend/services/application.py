@@ -21,6 +21,7 @@ from backend.services.identity.throttle import SignInThrottle
 from backend.services.images import Images
 from backend.services.langgraph.assistants import Assistants
 from backend.services.langgraph.conversations import Conversations
+from backend.services.langgraph.crons import Crons
 from backend.services.langgraph.feed import TurnFeed
 from backend.services.langgraph.runs import TurnRuns
 from backend.services.langgraph.service import LangGraph
@@ -161,6 +162,7 @@ async def run_application(
             airflow, database, large_database, catalog, images, preferences, rate, admission, audit, settings
         )
         runs = Runs(airflow, database, status, admission)
+        schedules = Schedules(database, triggers, Assets(airflow), reparse)
         batch_triggers = BatchTriggers(settings, triggers, admission, audit)
         values = Values(database, status)
         checkpoints = Checkpoints(settings.database_url, database, large_database, status, values)
@@ -201,12 +203,14 @@ async def run_application(
             reconciler=reconciler,
             preferences=preferences,
             templates=Templates(database, catalog),
-            schedules=Schedules(database, triggers, Assets(airflow), reparse),
+            schedules=schedules,
             firings=firings,
             questions=questions,
             notifications=Notifications(database),
             deliveries=deliveries,
-            langgraph=_langgraph(settings, database, reader, catalog, triggers, runs, questions, authenticator, stack),
+            langgraph=_langgraph(
+                settings, database, reader, catalog, triggers, runs, questions, schedules, authenticator, stack
+            ),
         )
         await stack.enter_async_context(audit.running())
         await stack.enter_async_context(feed.running())
@@ -232,6 +236,7 @@ def _langgraph(
     triggers: Triggers,
     runs: Runs,
     questions: Questions,
+    schedules: Schedules,
     authenticator: Authenticator,
     stack: AsyncExitStack,
 ) -> LangGraph:
@@ -241,5 +246,5 @@ def _langgraph(
     turns = TurnRuns(database, assistants, conversations, triggers, runs, questions)
     feed = TurnFeed(settings.database_url, reader)
     streams = TurnStreams(database, feed, turns, states, authenticator, settings.account_check_interval)
-    store = Store(settings.database_url, stack)
-    return LangGraph(assistants, conversations, states, turns, streams, store, feed)
+    crons, store = Crons(schedules, assistants, conversations), Store(settings.database_url, stack)
+    return LangGraph(assistants, conversations, states, turns, streams, crons, store, feed)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, FastAPI
 
 import backend
 from backend.api import docs_pages, errors
-from backend.api.langgraph import assistants, events, runs, store, threads
+from backend.api.langgraph import assistants, crons, events, runs, store, threads
 from backend.core.settings import Settings
 
 PATH = "/langgraph"
@@ -51,6 +51,6 @@ def make_app(settings: Settings) -> FastAPI:
     )
     errors.install(app, settings)
     docs_pages.install(app, PATH)
-    for router in (system, assistants.router, threads.router, runs.router, events.router, store.router):
+    for router in (system, assistants.router, threads.router, crons.router, runs.router, events.router, store.router):
         app.include_router(router)
     return app

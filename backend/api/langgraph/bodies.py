@@ -1,10 +1,11 @@
 """The bodies of requests in LangGraph's protocol. Fields that have no effect here are accepted, because clients send
 them."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from backend.services.langgraph.runs import RunRequest
 
@@ -192,6 +193,68 @@ class RunBody(Body):
             after_seconds=self.after_seconds,
             delete_after=self.on_completion != "keep",
         )
+
+
+class CronBody(RunBody):
+    """A run that is started by a schedule."""
+
+    schedule: str = Field(min_length=1, max_length=250)
+    timezone: str | None = None
+    end_time: AwareDatetime | None = None
+    enabled: bool | None = None
+    on_run_completed: Literal["delete", "keep"] | None = None
+
+    def request(self) -> RunRequest:
+        """What the client asks for each time. By default the thread of each run is kept for an hour."""
+        return replace(super().request(), delete_after=self.on_run_completed != "keep")
+
+
+class CronPatch(Body):
+    """What is changed of a cron."""
+
+    schedule: str | None = Field(None, min_length=1, max_length=250)
+    timezone: str | None = None
+    end_time: AwareDatetime | None = None
+    enabled: bool | None = None
+    on_run_completed: Literal["delete", "keep"] | None = None
+    input: Any = None
+    config: Json | None = None
+    context: Json | None = None
+    metadata: Json | None = None
+    stream_mode: list[str] | str | None = None
+    stream_subgraphs: bool | None = None
+    interrupt_before: Breakpoints = None
+    interrupt_after: Breakpoints = None
+    durability: Literal["sync", "async", "exit"] | None = None
+
+    def changes(self) -> Json:
+        """What is given, by the names of a run's fields."""
+        found = {name: getattr(self, name) for name in self.model_fields_set}
+        if isinstance(mode := found.get("stream_mode"), str):
+            found["stream_mode"] = [mode]
+        if (kept := found.pop("on_run_completed", None)) is not None:
+            found["delete_after"] = kept != "keep"
+        return found
+
+
+class CronSearch(Body):
+    """Which crons."""
+
+    assistant_id: str | None = None
+    thread_id: UUID | None = None
+    enabled: bool | None = None
+    metadata: Json | None = None
+    limit: int = Field(10, ge=1, le=MOST)
+    offset: int = Field(0, ge=0)
+    sort_by: str | None = None
+    sort_order: Literal["asc", "desc"] | None = None
+    select: list[str] | None = None
+
+    def filter(self) -> Json:
+        """Which ones, without how they are shown."""
+        thread = str(self.thread_id) if self.thread_id is not None else None
+        kept = {"assistant_id": self.assistant_id, "enabled": self.enabled, "metadata": self.metadata}
+        return {**kept, "thread_id": thread}
 
 
 class RunsCancel(Body):

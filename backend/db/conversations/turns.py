@@ -29,8 +29,10 @@ _AHEAD = text(
 )
 _ENSURE = text(
     """
-    INSERT INTO visual_ai.conversations (id, user_id, dag_id, graph_id)
-    VALUES (CAST(:conversation AS uuid), :user, :dag, :graph) ON CONFLICT (id) DO NOTHING
+    INSERT INTO visual_ai.conversations (id, user_id, dag_id, graph_id, metadata, temporary, expires_at)
+    VALUES (CAST(:conversation AS uuid), :user, :dag, :graph, CAST(:names AS jsonb), :temporary,
+        CASE WHEN :temporary THEN clock_timestamp() + interval '1 hour' END)
+    ON CONFLICT (id) DO NOTHING
     """
 )
 _ADD = text(
@@ -143,10 +145,13 @@ def begin(
     A turn that nobody has announced is made. Raises `ConversationMovedOnError` and `ConversationDeletedError`.
     """
     place = {"conversation": turn.conversation, "user": user, "dag": dag_id, "graph": graph}
-    connection.execute(_ENSURE, place)
+    names = {name: turn.metadata[name] for name in ("graph_id", "assistant_id", "thread") if name in turn.metadata}
+    connection.execute(_ENSURE, {**place, "names": dumps(names), "temporary": turn.temporary})
     row = first_row(connection.execute(_ONE, {"id": turn.id}))
     if row is None:
-        add(connection, NewTurn(turn.id, turn.conversation, dag_id, user, execution_id=execution_id))
+        assistant = turn.metadata.get("assistant_id")
+        new = NewTurn(turn.id, turn.conversation, dag_id, user, assistant, execution_id=execution_id)
+        add(connection, new)
         row = first_row(connection.execute(_ONE, {"id": turn.id}))
         assert row is not None  # noqa: S101  # it was just made
     if row["deleted_at"] is not None:

@@ -37,7 +37,8 @@ def turn_of(task: TaskContext, spec: AgentSpec) -> Turn | None:
     """The turn that an agent's task runs, if it is one of a conversation."""
     found = task.system.get(TURN)
     if found is not None and spec.graph is not None:
-        return Turn.of(found)
+        turn = Turn.of(found)
+        return None if turn is None else turn.of_run(f"{task.dag_id}/{task.dag_run_id}")
     if spec.thread is None:
         return None
     conversation = conversation_id_of(task.dag_id, spec.thread)

@@ -95,7 +95,7 @@ class TurnRuns:
         raises, `NotFound` for an unknown thread or assistant, `Conflict` when the thread is busy and the strategy is
         `reject`, and `Invalid` naming the field.
         """
-        _check(asked)
+        check_request(asked)
         assistant = await self._assistants.resolve(who, asked.assistant_id)
         row = await self._conversation(who, conversation_id, assistant, asked)
         key = str(row["id"])
@@ -209,33 +209,7 @@ class TurnRuns:
 
     async def _trigger(self, who: Principal, key: str, assistant: Assistant, asked: RunRequest) -> Row:
         graph, turn_id = assistant.graph, str(uuid.uuid4())
-        row = assistant.row or {}
-        config = _merged(row.get("config") or {}, asked.config or {})
-        context = {**(row.get("context") or {}), **(asked.context or {})}
-        metadata = {**(row.get("metadata") or {}), **(asked.metadata or {})}
-        names = {"graph_id": graph.graph_id, "assistant_id": assistant.id, "thread_id": key}
-        given = asked.input if isinstance(asked.input, dict) else None
-        place = asked.checkpoint or {}
-        turn = Turn(
-            key,
-            turn_id,
-            source="turn" if given is None else "run",
-            input=None if given is not None else asked.input,
-            names=tuple(given or ()),
-            command=asked.command,
-            update=asked.update,
-            checkpoint_id=place.get("checkpoint_id"),
-            checkpoint_ns=place.get("checkpoint_ns") or "",
-            config=config,
-            context=context or None,
-            interrupt_before=asked.interrupt_before,
-            interrupt_after=asked.interrupt_after,
-            durability=asked.durability,
-            protocol=asked.protocol,
-            modes=tuple(asked.stream_mode),
-            subgraphs=asked.stream_subgraphs,
-            metadata={**metadata, **names},
-        )
+        turn = turn_of(assistant, asked, conversation=key, turn_id=turn_id)
         new = NewTurn(
             turn_id,
             key,
@@ -243,12 +217,12 @@ class TurnRuns:
             who.username,
             assistant_id=assistant.id,
             strategy=asked.multitask_strategy,
-            metadata=metadata,
+            metadata=_metadata(assistant, asked),
             request={**_request_json(asked), "plain": not graph.is_graph},
         )
         await self._database.run(turns.add, new)
         later = datetime.now(UTC) + timedelta(seconds=asked.after_seconds) if asked.after_seconds else None
-        request = TriggerRequest(graph.dag_id, given or {}, run_after=later)
+        request = TriggerRequest(graph.dag_id, given_input(asked), run_after=later)
 
         async def source() -> tuple[TriggerRequest, dict[str, Any]]:
             return request, {TURN: turn.to_json()}
@@ -260,6 +234,45 @@ class TurnRuns:
             raise
         await self._database.run(turns.started, turn_id, started.execution_id, started.dag_run_id)
         return await self.get(key, turn_id)
+
+
+def given_input(asked: RunRequest) -> dict[str, Any]:
+    """The input of the run in Airflow, which has to be an object; any other input is the turn's."""
+    return asked.input if isinstance(asked.input, dict) else {}
+
+
+def turn_of(assistant: Assistant, asked: RunRequest, *, conversation: str, turn_id: str) -> Turn:
+    """What is asked of an assistant, as a turn; without ids it is one of each run of a schedule."""
+    row = assistant.row or {}
+    context = {**(row.get("context") or {}), **(asked.context or {})}
+    names = {"graph_id": assistant.graph.graph_id, "assistant_id": assistant.id, "thread_id": conversation}
+    is_object = isinstance(asked.input, dict)
+    place = asked.checkpoint or {}
+    return Turn(
+        conversation,
+        turn_id,
+        source="run" if is_object else "turn",
+        input=None if is_object else asked.input,
+        names=tuple(given_input(asked)),
+        command=asked.command,
+        update=asked.update,
+        checkpoint_id=place.get("checkpoint_id"),
+        checkpoint_ns=place.get("checkpoint_ns") or "",
+        config=_merged(row.get("config") or {}, asked.config or {}),
+        context=context or None,
+        interrupt_before=asked.interrupt_before,
+        interrupt_after=asked.interrupt_after,
+        durability=asked.durability,
+        protocol=asked.protocol,
+        modes=tuple(asked.stream_mode),
+        subgraphs=asked.stream_subgraphs,
+        metadata={**_metadata(assistant, asked), **{name: value for name, value in names.items() if value}},
+        temporary=asked.delete_after,
+    )
+
+
+def _metadata(assistant: Assistant, asked: RunRequest) -> dict[str, Any]:
+    return {**((assistant.row or {}).get("metadata") or {}), **(asked.metadata or {})}
 
 
 def status_of(turn: Row) -> str:
@@ -311,7 +324,8 @@ def _answers(open_questions: Sequence[Row], asked: RunRequest) -> dict[str, Any]
     return None
 
 
-def _check(asked: RunRequest) -> None:
+def check_request(asked: RunRequest) -> None:
+    """Raise `Invalid` naming a part of a request that has no effect, or contradicts another one."""
     for index, mode in enumerate(asked.stream_mode):
         if mode not in MODES:
             _refuse(("stream_mode", index), f"is {mode!r}; it has to be one of {', '.join(MODES)}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from backend.services.langgraph.assistants import Assistants
 from backend.services.langgraph.conversations import Conversations
+from backend.services.langgraph.crons import Crons
 from backend.services.langgraph.feed import TurnFeed
 from backend.services.langgraph.runs import TurnRuns
 from backend.services.langgraph.states import States
@@ -20,5 +21,6 @@ class LangGraph:
     states: States
     runs: TurnRuns
     streams: TurnStreams
+    crons: Crons
     store: Store
     feed: TurnFeed
