@@ -16,11 +16,11 @@ from typing import Any
 import orjson
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Send
-from langgraph_flow_host.wire import Serialized
 
 from backend.checkpoints.input_pictures import InputPictures
 from backend.core.exact_json import no_form
 from backend.core.jsonable import LARGEST_INTEGER, Path, paired
+from langgraph_flow_host.wire import Serialized
 
 LONGEST_INLINE = 2_000
 """Characters of a text that LangGraph keeps in each checkpoint. Longer ones are kept once, like everything else."""

@@ -33,7 +33,9 @@ def add(
             help="A folder, or the https:// address of a Git repository, with #branch if need be.", metavar="SOURCE"
         ),
     ],
-    name: Annotated[str | None, typer.Option(help="Default: the folder's or repository's name.", metavar="NAME")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Default: the folder's or repository's name.", metavar="NAME")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Add a LangGraph project, with an environment of its own. Its graphs get DAGs at Airflow's next look.
@@ -163,9 +165,7 @@ def _show_added(added: "Added", *, as_json: bool) -> None:
     _show(project.project(), installed_descriptions(project), project.name, as_json=as_json)
 
 
-def _show(
-    project: "Project", graphs: Mapping[str, "GraphDescription"], name: str | None, *, as_json: bool
-) -> None:
+def _show(project: "Project", graphs: Mapping[str, "GraphDescription"], name: str | None, *, as_json: bool) -> None:
     """Print the graphs of a project; exits with 1 if one can't be loaded."""
     import json
 

@@ -47,10 +47,7 @@ class TaskCallbacks(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, **more: Any) -> None:
         generations = [
-            [
-                {"text": one.text, "message": one.message if isinstance(one, ChatGeneration) else None}
-                for one in batch
-            ]
+            [{"text": one.text, "message": one.message if isinstance(one, ChatGeneration) else None} for one in batch]
             for batch in response.generations
         ]
         self._ask("on_llm_end", [generations], more)

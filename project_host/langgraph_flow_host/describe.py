@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
 
+from langgraph_flow_host.errors import ProjectError
 from langgraph_flow_host.graphs import Around, make, read
 
 
@@ -19,7 +20,10 @@ def describe(project: Path, configured: Mapping[str, Mapping[str, Any]]) -> dict
     `configured` are the `configurable` and `context` that each graph is made with.
     """
     places = read(project)
-    return {name: asyncio.run(_described(name, place, project, configured.get(name) or {})) for name, place in places.items()}
+    return {
+        name: asyncio.run(_described(name, place, project, configured.get(name) or {}))
+        for name, place in places.items()
+    }
 
 
 async def _described(name: str, place: str, project: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +43,8 @@ async def _described(name: str, place: str, project: Path, given: Mapping[str, A
                 "asks": [key for key, node in nodes.items() if _asks(node)],
                 "error": None,
             }
+    except ProjectError as error:
+        return {"error": str(error)}
     except Exception as error:  # whatever the project's code raises says why its graph can't be run
         return {"error": f"{type(error).__name__}: {error}"}
 
@@ -52,7 +58,11 @@ def _asks(node: Any) -> bool:
 
 
 def _steps(bound: Any) -> list[Any]:
-    return [function for step in getattr(bound, "steps", ()) for function in (getattr(step, "func", None), getattr(step, "afunc", None))]
+    return [
+        function
+        for step in getattr(bound, "steps", ())
+        for function in (getattr(step, "func", None), getattr(step, "afunc", None))
+    ]
 
 
 def _schema(made: Callable[[], Any], kind: Any) -> Any:

@@ -65,9 +65,7 @@ def _facts(error: BaseException) -> dict[str, Any]:
         "classes": [[kind.__module__, kind.__qualname__] for kind in type(error).__mro__ if kind is not object],
         "text": _text(error),
         "given": _plain(given),
-        "attributes": {
-            name: plain for name in _KEPT if (plain := _plain(_get(error, name))) is not None
-        },
+        "attributes": {name: plain for name in _KEPT if (plain := _plain(_get(error, name))) is not None},
         "response": _response(_get(error, "response")),
         "frames": [[module, frame.name] for module, frame in zip(modules, frames, strict=False)],
         "trace": traceback.format_list(frames)[-_DEEPEST:],

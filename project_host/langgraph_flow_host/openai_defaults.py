@@ -19,12 +19,13 @@ def change(*, sdk_retries: bool, stream_usage: bool) -> None:
             import openai
 
             for kind in (openai.OpenAI, openai.AsyncOpenAI, openai.AzureOpenAI, openai.AsyncAzureOpenAI):
-                kind.__init__ = _without_retries(kind.__init__)
+                kind.__init__ = _without_retries(kind.__init__)  # type: ignore[method-assign]  # see above
     with suppress(Exception):
         if stream_usage and importlib.util.find_spec("langchain_openai") is not None:
             from langchain_openai.chat_models.base import BaseChatOpenAI
 
-            BaseChatOpenAI._should_stream_usage = _with_usage(BaseChatOpenAI._should_stream_usage)
+            original = BaseChatOpenAI._should_stream_usage
+            BaseChatOpenAI._should_stream_usage = _with_usage(original)  # type: ignore[method-assign]  # see above
 
 
 def _without_retries(original: Any) -> Any:

@@ -38,7 +38,8 @@ class TaskSaver(BaseCheckpointSaver[str]):
         return f"{number + 1:032}.{random.random():016}"  # noqa: S311  # only tells versions apart
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        return self._tuple(await self._link.ask("get_tuple", _place(config)))
+        found = await self._link.ask("get_tuple", _place(config))
+        return None if found is None else self._tuple(found)
 
     async def alist(self, config: RunnableConfig | None, **more: Any) -> AsyncIterator[CheckpointTuple]:
         for found in await self._link.ask("list", _sought(config, **more)):
@@ -65,7 +66,8 @@ class TaskSaver(BaseCheckpointSaver[str]):
     # The same for nodes that are synchronous.
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        return self._tuple(self._link.wait("get_tuple", _place(config)))
+        found = self._link.wait("get_tuple", _place(config))
+        return None if found is None else self._tuple(found)
 
     def list(self, config: RunnableConfig | None, **more: Any) -> Iterator[CheckpointTuple]:
         for found in self._link.wait("list", _sought(config, **more)):
@@ -101,7 +103,9 @@ class TaskSaver(BaseCheckpointSaver[str]):
             "versions": dict(versions),
         }
 
-    def _writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task: str, path: str) -> dict[str, Any]:
+    def _writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task: str, path: str
+    ) -> dict[str, Any]:
         kept = [
             (name, type(value).__qualname__ if isinstance(value, BaseException) else self._written(name, value, task))
             for name, value in writes
@@ -118,13 +122,9 @@ class TaskSaver(BaseCheckpointSaver[str]):
             fault = f"can't be kept: {error}; keep plain data in the state"
             raise NotKeptError([source, channel], fault) from None
 
-    def _tuple(self, found: Any) -> Any:
-        if found is None:
-            return None
+    def _tuple(self, found: Any) -> CheckpointTuple:
         checkpoint = found["checkpoint"]
-        checkpoint["channel_values"] = {
-            name: self._read(value) for name, value in checkpoint["channel_values"].items()
-        }
+        checkpoint["channel_values"] = {name: self._read(value) for name, value in checkpoint["channel_values"].items()}
         writes: Any = [(task, channel, self._read(value)) for task, channel, value in found["writes"]]
         return CheckpointTuple(found["config"], checkpoint, found["metadata"], found["parent"], writes)
 

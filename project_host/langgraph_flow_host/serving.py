@@ -91,7 +91,8 @@ class Host:
             ended = not running and self._is_idle() and self._leave()
 
     async def _serve_all(self) -> None:
-        wires, sessions = Wires(), set()
+        wires = Wires()
+        sessions: set[asyncio.Future[None]] = set()
         loop = asyncio.get_running_loop()
         self._listener.setblocking(False)
         while True:
@@ -150,7 +151,7 @@ async def _serve(
     if alone:
         handler = TaskLog(link)
         logging.getLogger().handlers[:] = [handler]
-        sys.stdout = sys.stderr = TaskOutput(link, "project")  # type: ignore[assignment]  # what print() needs of one
+        sys.stdout = sys.stderr = TaskOutput(link, "project")
     try:
         await asyncio.wrap_future(wires.submit(channel.run()))
     finally:

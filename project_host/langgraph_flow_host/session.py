@@ -187,4 +187,3 @@ class TaskOutput:
 
     def isatty(self) -> bool:
         return False
-

@@ -27,7 +27,8 @@ class Snapshots:
         given = {} if _IDS_COUNT_ANSWERS else await self._answers(state)
         return {
             "values": state.values,
-            "next": list(state.next),
+            # Older versions leave out a node that was given an answer and asks again.
+            "next": list(dict.fromkeys([*state.next, *(task.name for task in state.tasks if task.interrupts)])),
             "config": _place(state.config),
             "metadata": _plain(state.metadata),
             "created_at": state.created_at,
@@ -47,7 +48,8 @@ class Snapshots:
             "interrupts": [self._interrupt(one, path, answered) for one in task.interrupts],
             "state": await self.sent(inner) if isinstance(inner, StateSnapshot) else _place(inner),
             "inner": isinstance(inner, StateSnapshot),
-            "done": getattr(task, "result", None) is not None,
+            # Older versions take an answer that a task was given for its result.
+            "done": task.result is not None and not task.interrupts,
         }
 
     def _interrupt(self, one: Interrupt, path: str, answered: int) -> list[Any]:

@@ -8,7 +8,6 @@ nobody can convert to JSON, so it is refused with that name. What a project's se
 
 from collections import deque
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
 from typing import Any
 
 import ormsgpack
@@ -19,12 +18,14 @@ _OPTIONS = ormsgpack.OPT_NON_STR_KEYS | ormsgpack.OPT_PASSTHROUGH_BIG_INT | orms
 _MESSAGE, _SERIALIZED, _OPAQUE, _BIG_INTEGER = range(1, 5)
 
 
-@dataclass(frozen=True)
-class Serialized:
+class Serialized:  # no dataclass: msgpack would take it for its fields
     """A value as a project's checkpoint serializer has written it."""
 
-    kind: str
-    data: bytes
+    __slots__ = ("data", "kind")
+
+    def __init__(self, kind: str, data: bytes) -> None:
+        self.kind = kind
+        self.data = data
 
 
 class Opaque:
@@ -68,7 +69,10 @@ def _form_of(value: Any) -> Any:
         return repr(value)
     if not isinstance(value, type):
         if isinstance(fields := getattr(type(value), "model_fields", None), Mapping):
-            return {**{name: getattr(value, name, None) for name in fields}, **(getattr(value, "model_extra", 0) or {})}
+            return {
+                **{name: getattr(value, name, None) for name in fields},
+                **(getattr(value, "model_extra", None) or {}),
+            }
         if type(value).__module__ == "langgraph.types":  # Send and Interrupt, which may have slots
             names = [*getattr(type(value), "__slots__", ()), *getattr(value, "__dict__", ())]
             return {name: getattr(value, name) for name in names}
@@ -112,9 +116,9 @@ def _simplified(value: Any, depth: int) -> Any:
         return str(value).encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
         return {
-            _simplified(key, depth - 1) if isinstance(key, str | int | float | bool | None) else _shown(key): _simplified(
-                part, depth - 1
-            )
+            _simplified(key, depth - 1)
+            if isinstance(key, str | int | float | bool | None)
+            else _shown(key): _simplified(part, depth - 1)
             for key, part in value.items()
         }
     if isinstance(value, list | tuple | Set | deque):

@@ -84,8 +84,10 @@ class GraphFactory:
         timing: RetryTiming,
         hidden: list[str],
     ) -> None:
-        """`stack` closes what users' functions that make graphs hold open. `timing` is that of retries, and `hidden` are
-        the task's secrets, to which those of projects with environments of their own are added."""
+        """`stack` closes what users' functions that make graphs hold open. `timing` is that of retries.
+
+        `hidden` are the task's secrets, to which those of projects with environments of their own are added.
+        """
         self._settings = settings
         self._task = task
         self._credentials = credentials

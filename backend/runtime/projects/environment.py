@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from langgraph_flow_host import REQUIREMENTS
-
 from backend.core.errors.input_error import InputError
 from backend.runtime.langgraph_json import Project
 from backend.runtime.projects.sources import without_credentials
+from langgraph_flow_host import REQUIREMENTS
 
 BUILD_SECONDS = 1800.0
 
@@ -127,8 +126,11 @@ def _environment(needs: Needs) -> dict[str, str]:
         raise InputError(f"can't be read: {type(error).__name__}", field="pip_config_file") from None
     options: dict[str, str] = {}
     for section in ("global", "install"):
-        options |= config[section] if section in config else {}
-    return found | {variable: " ".join(options[name].split()) for name, variable in _PIP_OPTIONS.items() if name in options}
+        if config.has_section(section):
+            options |= config.items(section)
+    return found | {
+        variable: " ".join(options[name].split()) for name, variable in _PIP_OPTIONS.items() if name in options
+    }
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> str | None:

@@ -19,9 +19,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from langgraph_flow_host import REQUIREMENTS
-from langgraph_flow_host.main import MARK
-
 from backend.core.errors.input_error import InputError
 from backend.runtime.langgraph_json import read_project
 from backend.runtime.projects import environment, sources
@@ -35,6 +32,8 @@ from backend.runtime.projects.library import (
     replace_current,
 )
 from backend.runtime.remote.hosts import command, environment_of
+from langgraph_flow_host import REQUIREMENTS
+from langgraph_flow_host.main import MARK
 
 DESCRIBE_SECONDS = 300.0
 """How long the import of a project may take, together with the compilation of everything that it imports."""
@@ -60,7 +59,7 @@ def add(folder: Path, source: str, name: str | None = None) -> Added:
 
 
 def update(folder: Path, name: str) -> Added:
-    """Build the project from its source again, and use it from now on. Raises `InputError`, and then changes nothing."""
+    """Build the project from its source again, and use it from now on. Raises `InputError`, having changed nothing."""
     with _changing(folder, check_name(name)) as home:
         return _install(home, find_installed(folder, name).record.source)
 

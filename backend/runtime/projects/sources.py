@@ -14,7 +14,9 @@ from backend.core.errors.input_error import InputError
 FIELD = "SOURCE"
 CLONE_SECONDS = 600.0
 
-_SKIPPED = frozenset({".git", ".venv", "venv", "__pycache__", "node_modules", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
+_SKIPPED = frozenset(
+    {".git", ".venv", "venv", "__pycache__", "node_modules", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+)
 _DEPTH = 3
 """Folders below a repository's root in which its langgraph.json may be."""
 

@@ -1,7 +1,7 @@
 """A graph that runs in another process, for whoever runs graphs of this one.
 
-`RemoteGraph` has what `run_graph`, pauses and forks use of LangGraph's `Pregel`. Its checkpoints stay with the task: the
-process asks for them, and never sees the database.
+`RemoteGraph` has what `run_graph`, pauses and forks use of LangGraph's `Pregel`. Its checkpoints stay with the task:
+the process asks for them, and never sees the database.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from typing import Any, cast
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Interrupt, PregelTask, StateSnapshot
-from langgraph_flow_host import PROTOCOL
-from langgraph_flow_host.channel import Channel, ConnectionLostError
-from langgraph_flow_host.wire import pack
 
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.runtime.remote.errors import ProjectProcessLostError, Tickets
 from backend.runtime.remote.service import TaskService, wants_chains
+from langgraph_flow_host import PROTOCOL
+from langgraph_flow_host.channel import Channel, ConnectionLostError
+from langgraph_flow_host.wire import pack
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,13 @@ class RemoteGraph:
                 run.taken = True
                 if isinstance(part, ProjectProcessLostError):
                     for key, (namespace, name) in run.open_nodes.items():
-                        lost = {"id": key, "name": name, "error": str(part), "result": None, "interrupts": []}
+                        lost: dict[str, Any] = {
+                            "id": key,
+                            "name": name,
+                            "error": str(part),
+                            "result": None,
+                            "interrupts": [],
+                        }
                         yield namespace, "tasks", lost
                 if part is None:
                     return
@@ -293,7 +299,9 @@ def _lost() -> ProjectProcessLostError:
 
 def _place(config: RunnableConfig) -> dict[str, Any]:
     own = config.get("configurable") or {}
-    return {"configurable": {name: own[name] for name in ("thread_id", "checkpoint_ns", "checkpoint_id") if name in own}}
+    return {
+        "configurable": {name: own[name] for name in ("thread_id", "checkpoint_ns", "checkpoint_id") if name in own}
+    }
 
 
 def _snapshot(sent: Mapping[str, Any]) -> StateSnapshot:
@@ -316,9 +324,7 @@ def _task(sent: Mapping[str, Any]) -> PregelTask:
         name=sent["name"],
         path=(),
         error=None if sent["error"] is None else RuntimeError(sent["error"]),
-        interrupts=tuple(
-            Interrupt(value, id=key, response_schema=schema) for value, key, schema in sent["interrupts"]
-        ),
+        interrupts=tuple(Interrupt(value, id=key, response_schema=schema) for value, key, schema in sent["interrupts"]),
         state=_snapshot(sent["state"]) if sent["inner"] else sent["state"],
         result={} if sent["done"] else None,
     )

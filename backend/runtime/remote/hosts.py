@@ -18,7 +18,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import langgraph_flow_host
-
 from backend.core.settings import Settings
 from backend.runtime.langgraph_json import GraphLoadError, variables
 from backend.runtime.projects.library import InstalledProject
@@ -36,23 +35,22 @@ _BOOT = (
 )
 """Loads the host's package, and nothing else of the product's installation, into the project's Python."""
 
+_DETACH = "import os; os.fork() and os._exit(0); os.setsid(); "
+"""Makes a process nobody's child, so that none of the tasks that use it has to wait for it."""
+
 _STACK = "VISUAL_AI_STACK"
 _WITHHELD = ("AIRFLOW", "_AIRFLOW", "VISUAL_AI_", "POSTGRES_", "PYTHON", "SUPERVISOR_", "VIRTUAL_ENV", "PYTEST_")
 """The prefixes of variables that a project doesn't get: the product's own, and those that differ between tasks."""
 
-_started: list[subprocess.Popen[bytes]] = []
 
-
-def command(project: InstalledProject, *arguments: str) -> list[str]:
+def command(project: InstalledProject, *arguments: str, detached: bool = False) -> list[str]:
     """A program of the host's package in the project's environment."""
-    return [str(project.python), "-c", _BOOT, str(PACKAGE), *arguments]
+    return [str(project.python), "-c", (_DETACH if detached else "") + _BOOT, str(PACKAGE), *arguments]
 
 
 def environment_of(project: InstalledProject) -> dict[str, str]:
     """The variables of a project's processes. What is set here takes precedence over the project's own."""
-    passed = {
-        name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD) or name == _STACK
-    }
+    passed = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD) or name == _STACK}
     own = {"PATH": f"{project.python.parent}:{passed.get('PATH', '')}", "VIRTUAL_ENV": str(project.python.parents[1])}
     return {**variables(project.project()), **passed, **own}
 
@@ -108,19 +106,16 @@ class Host:
             listener.listen(1024)
             number = listener.fileno()
             given = ["--socket", str(number), "--in-use", str(self._project.folder), *self._options]
-            program = command(self._project, "serve", str(self._project.file), *given)
-            _started[:] = [one for one in _started if one.poll() is None]
-            _started.append(
-                subprocess.Popen(  # noqa: S603  # the project's Python, and our package
-                    program,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=[number],
-                    cwd=self._project.file.parent,
-                    env=self._environment,
-                    start_new_session=True,
-                )
+            program = command(self._project, "serve", str(self._project.file), *given, detached=True)
+            subprocess.run(  # noqa: S603  # the project's Python, and our package
+                program,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[number],
+                cwd=self._project.file.parent,
+                env=self._environment,
+                check=False,
             )
 
 
@@ -149,5 +144,3 @@ def _folder() -> Path:
 def _version_of(package: Path) -> str:
     """What changes with each release of the host's package."""
     return sha256(b"".join(file.read_bytes() for file in sorted(package.glob("*.py")))).hexdigest()
-
-

@@ -81,11 +81,13 @@ async def remember(state: State, runtime: Runtime[Context], config: RunnableConf
     await store.aput(("agent", "notes"), state["topic"], {"language": runtime.context.language})
     found = await store.asearch(("agent",))
     user = config["configurable"].get("user_id", "nobody")
-    return {"answers": [f"{user}: {item.key} in {item.value['language']}" for item in found if item.key == state["topic"]]}
+    return {
+        "answers": [f"{user}: {item.key} in {item.value['language']}" for item in found if item.key == state["topic"]]
+    }
 
 
 async def tell_versions(state: State) -> State:
-    print("telling versions")
+    print("telling versions")  # noqa: T201  # as users' code does
     about = {name: version(name) for name in ("langgraph", "tenacity")}
     return {"about": {**about, "package": str(Path(__file__).parents[1]), "token": os.environ["AGENT_API_TOKEN"]}}
 
@@ -95,7 +97,7 @@ async def work(state: State) -> State:
     place = Path(state["topic"])
     with place.with_suffix(".begun").open("a") as begun:
         begun.write(f"{os.getpid()}\n")
-    while not place.exists():
+    while not place.exists():  # noqa: ASYNC110, ASYNC240  # another process makes it
         await asyncio.sleep(0.02)
     return {"answers": ["worked"]}
 
