@@ -47,14 +47,11 @@ class Tickets:
                 return NotKeptError(tuple(path), fault, source)
             if link["load"]:
                 return GraphLoadError(link["text"])
-        cause: BaseException | None = None
+        error: BaseException | None = None
         for link in reversed(links):
             refused = self._errors.get(link["ticket"] or 0)
-            error = refused if refused is not None else _rebuilt(link)
-            if error is not cause and refused is None:
-                error.__cause__ = cause
-            cause = error
-        return cause or ReportedError("an error without a description")
+            error = refused if refused is not None else _caused_by(error, _rebuilt(link))
+        return error or ReportedError("an error without a description")
 
 
 def _rebuilt(link: Mapping[str, Any]) -> BaseException:
@@ -63,18 +60,33 @@ def _rebuilt(link: Mapping[str, Any]) -> BaseException:
         with suppress(AttributeError):
             real: BaseException = getattr(importlib.import_module(module), name)(link["text"])
             return real
-    kind = _class_of(tuple((module, name) for module, name in link["classes"]))
-    error = kind.__new__(kind)  # some of Python's own classes want more than a message
-    error.args = (link["text"] if link["given"] is None else link["given"],)
-    for attribute, value in link["attributes"].items():
-        setattr(error, attribute, value)
-    if (response := link["response"]) is not None:
-        error.response = SimpleNamespace(**response) if "status_code" in response else response
-    error.text = link["text"]
-    error.frames = tuple((module, function) for module, function in link["frames"])
+    known = _class_of(tuple((module, name) for module, name in link["classes"]))
+    response = link["response"]
+    facts = {
+        **link["attributes"],
+        "response": SimpleNamespace(**response) if response is not None and "status_code" in response else response,
+        "text": link["text"],
+        "frames": tuple((module, function) for module, function in link["frames"]),
+    }
+    kind: Any = type(known.__name__, (known,), {**facts, **_names_of(known)})
+    # Without `__init__`, because some of Python's own classes want more than a message.
+    error: BaseException = kind.__new__(kind, link["text"] if link["given"] is None else link["given"])
     if link["trace"]:
         error.add_note(_NOTED + "".join(link["trace"]).rstrip())
     return error
+
+
+def _caused_by(cause: BaseException | None, error: BaseException) -> BaseException:
+    if cause is None:
+        return error
+    try:
+        raise error from cause
+    except BaseException as raised:  # it is what was raised
+        return raised
+
+
+def _names_of(kind: type) -> dict[str, str]:
+    return {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
 
 
 @lru_cache(maxsize=256)
