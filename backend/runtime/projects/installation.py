@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +22,8 @@ from typing import Any
 from backend.core.errors.input_error import InputError
 from backend.runtime.langgraph_json import read_project
 from backend.runtime.projects import environment, sources
-from backend.runtime.projects.flow_settings import flow_settings
+from backend.runtime.projects.flow_settings import FILE as FLOW_FILE
+from backend.runtime.projects.flow_settings import dag_ids_of, flow_settings
 from backend.runtime.projects.library import (
     InstalledProject,
     Record,
@@ -141,14 +142,29 @@ def _install(home: Path, source: str) -> Added:
 def _build(new: InstalledProject) -> list[str]:
     try:
         project = new.project()
+        _check_dag_ids(new)
         needs = environment.needs_of(project, project.python_version, project.pip_config_file)
-        flow_settings(project)
         remarks = environment.build(needs, new.python.parents[1])
         describe(new)
         return remarks
     except BaseException:
         shutil.rmtree(new.folder, ignore_errors=True)
         raise
+
+
+def _check_dag_ids(new: InstalledProject) -> None:
+    """Raise `InputError` for a wrong `flow.toml`, and for one that gives a graph another project's DAG."""
+    others = {one.name: one for one in installed(new.home.parent).values() if one.name != new.name}
+    taken = {dag_id: name for name, one in others.items() for dag_id in _dag_ids(one)}
+    for dag_id in _dag_ids(new):
+        if dag_id in taken:
+            detail = f"gives a graph the dag_id {dag_id!r}, which is that of a graph of {taken[dag_id]}"
+            raise InputError(detail, field=FLOW_FILE)
+
+
+def _dag_ids(one: InstalledProject) -> Collection[str]:
+    project = one.project()
+    return dag_ids_of(project, flow_settings(project), one.name).values()
 
 
 def _version(copied: Path, python_version: str | None) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import text
 
@@ -18,8 +19,11 @@ from backend.core.settings import Settings
 from backend.db import questions
 from backend.db.engine import Database
 from backend.db.questions import Given
+from backend.runtime.batch.plan import BatchPlan
+from backend.runtime.batch.run import run_batch
 from backend.runtime.langgraph_json import GraphLoadError
 from backend.runtime.remote.errors import ProjectProcessLostError
+from backend.runtime.resources import AgentResources
 from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext, run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.failures.raised import raises_failure
@@ -61,6 +65,13 @@ async def until(what: Callable[[], Any]) -> Any:
         while not (found := what()):  # noqa: ASYNC110  # another process changes it
             await asyncio.sleep(0.02)
         return found
+
+
+def idle_hosts() -> list[int]:
+    """The processes of projects that wait for a second."""
+    return [
+        one.pid for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[-2:] == ["--idle", "1.0"]
+    ]
 
 
 def begun(place: Path) -> list[int]:
@@ -241,3 +252,50 @@ async def test_what_is_wrong_with_a_graph_is_said(make: Make, graph: str, messag
     with pytest.raises(Exception, match=message) as raised:
         await run(make(), graph, {"topic": "boats"})
     assert isinstance(raised.value, GraphLoadError) or isinstance(raised.value.__cause__, GraphLoadError)
+
+
+async def test_agents_of_a_triggerer_share_one_process(
+    pg: Postgres, database: Database, foreign_projects: Path, tmp_path: Path
+) -> None:
+    settings = Settings(database_url_override=pg.worker_url, projects_dir=str(foreign_projects))
+    place = tmp_path / "go"
+
+    async def work(number: int) -> dict[str, Any]:
+        task = TaskContext("dag", "shared", f"task_{number}", -1, 1, {})
+        return await run(AgentRunner(settings, database, task, shared=shared), "old/working", {"topic": str(place)})
+
+    async with AgentResources(settings, database, shared=True) as shared:
+        running = [asyncio.create_task(work(number)) for number in range(5)]
+        found = await until(lambda: begun(place) if len(begun(place)) == 5 else None)
+        place.touch()
+        for result in await asyncio.gather(*running):
+            assert result["output"]["answers"] == ["worked"]
+    assert len(set(found)) == 1
+
+
+async def test_a_process_ends_when_nobody_has_needed_it_and_is_started_again(
+    pg: Postgres, database: Database, foreign_projects: Path, tmp_path: Path
+) -> None:
+    settings = Settings(database_url_override=pg.worker_url, projects_dir=str(foreign_projects), project_idle_seconds=1)
+    (place := tmp_path / "go").touch()
+    for number in range(2):
+        task = TaskContext("dag", "idle", f"task_{number}", -1, 1, {})
+        await run(AgentRunner(settings, database, task), "old/working", {"topic": str(place)})
+        assert idle_hosts()
+        await until(lambda: not idle_hosts())
+
+
+async def test_what_a_project_logs_and_prints_is_in_the_tasks_log(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (place := tmp_path / "go").touch()
+    with caplog.at_level("INFO"):
+        await run(make(), "pinned/working", {"topic": str(place)})
+    assert ("working.project", "telling versions") in [(one.name, one.message) for one in caplog.records]
+
+
+async def test_the_items_of_a_batch_run_in_one_process(make: Make, foreign_projects: Path) -> None:
+    spec = parse_agent(None, None, graph="pinned/made", configurable={"step": 4})
+    async with make() as runner:
+        result = await run_batch(runner, spec, [{"topic": "boats"}] * 20, BatchPlan(5))
+    assert [output["answers"] for output in result["results"]] == [["4"]] * 20
