@@ -27,6 +27,7 @@ from langgraph_flow_host.channel import Channel
 from langgraph_flow_host.errors import ProjectError, describe, refused
 from langgraph_flow_host.graphs import find, read
 from langgraph_flow_host.link import Link, Wires
+from langgraph_flow_host.rehearsal import rehearse
 from langgraph_flow_host.session import Session, TaskLog, TaskOutput
 
 log = logging.getLogger("langgraph_flow_host")
@@ -56,6 +57,7 @@ class Host:
                 find(place, self._folder)
             except ProjectError as error:  # whoever wants this graph is told
                 log.warning("%s: %s", name, error)
+        rehearse()
         if self._shared or threading.active_count() > 1 or _native_threads() > 1:
             asyncio.run(self._serve_all())
         else:
