@@ -61,6 +61,6 @@ async def _call_in_vain() -> None:
     async with openai.AsyncOpenAI(api_key="none", base_url=_NOBODY, max_retries=0, timeout=1.0) as client:
         with suppress(openai.APIError):
             await client.chat.completions.create(**given)
-    with openai.OpenAI(api_key="none", base_url=_NOBODY, max_retries=0, timeout=1.0) as waiting:
-        with suppress(openai.APIError):
-            waiting.chat.completions.create(**given)
+    blocking = openai.OpenAI(api_key="none", base_url=_NOBODY, max_retries=0, timeout=1.0)
+    with blocking, suppress(openai.APIError):
+        blocking.chat.completions.create(**given)
