@@ -153,15 +153,19 @@ async def test_a_cancelled_agent_leaves_no_process(make: Make, tmp_path: Path) -
 
 
 @BOTH
-async def test_each_question_gets_its_own_answer(make: Make, database: Database, project: str) -> None:
+@pytest.mark.parametrize(("graph", "node"), [("asking", "ask"), ("nested", "inside/ask")])
+async def test_each_question_gets_its_own_answer(
+    make: Make, database: Database, project: str, graph: str, node: str
+) -> None:
     asked = []
     for answer in ("ann", 3, None):
         runner = make()
         try:
-            result = await run(runner, f"{project}/asking", {"topic": "boats"})
+            result = await run(runner, f"{project}/{graph}", {"topic": "boats"})
         except AgentsWaiting:
             look = partial(questions.open_of_task, task_id="task", map_index=-1)
             [found] = await database.run(look, "dag", runner.task.dag_run_id)
+            assert found["node"] == node
             asked.append(found["content"]["question"])
             given = Given(answer, None, "ulla", "api")
             assert await database.run(questions.answer, str(found["id"]), given)
