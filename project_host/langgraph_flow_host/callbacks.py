@@ -21,17 +21,23 @@ class TaskCallbacks(BaseCallbackHandler):
     # In a thread of its own, where it can wait for the task, unless LangChain is in one already.
     run_inline = False
 
-    def __init__(self, link: Link, run: int, *, chains: bool) -> None:
-        """`chains` says whether the task wants to hear of nodes, too: it counts or traces them."""
+    def __init__(self, link: Link, run: int, *, chains: bool, tools: bool) -> None:
+        """`chains` and `tools` say whether the task wants to hear of nodes and tools, too: it counts or traces them."""
         self._link = link
         self._run = run
         self._chains = chains
+        self._tools = tools
         self._places: set[str] = set()
 
     @property
     def ignore_chain(self) -> bool:
         """Whether LangChain need not report nodes."""
         return not self._chains
+
+    @property
+    def ignore_agent(self) -> bool:
+        """Whether LangChain need not report tools."""
+        return not self._tools
 
     def on_chain_start(self, serialized: Any, inputs: Any, **more: Any) -> None:
         place = str((more.get("metadata") or {}).get("langgraph_checkpoint_ns", ""))

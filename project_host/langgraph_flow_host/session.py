@@ -82,7 +82,10 @@ class Session:
         run, given = asked["run"], asked["input"]
         if asked["resumes"]:
             given = self._snapshots.resumed(asked["resumes"])
-        config = {**asked["config"], "callbacks": [TaskCallbacks(self._link, run, chains=asked["chains"])]}
+        config = {
+            **asked["config"],
+            "callbacks": [TaskCallbacks(self._link, run, chains=asked["chains"], tools=asked["tools"])],
+        }
         stream = self._graph.astream(
             given,
             cast(RunnableConfig, config),

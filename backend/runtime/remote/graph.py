@@ -18,7 +18,7 @@ from langgraph.types import Command, Interrupt, PregelTask, StateSnapshot
 
 from backend.checkpoints.batched_saver import BatchedSaver
 from backend.runtime.remote.errors import ProjectProcessLostError, Tickets
-from backend.runtime.remote.service import TaskService, wants_chains
+from backend.runtime.remote.service import TaskService, wanted
 from langgraph_flow_host import PROTOCOL
 from langgraph_flow_host.channel import Channel, ConnectionLostError
 from langgraph_flow_host.wire import pack
@@ -152,7 +152,8 @@ class RemoteGraph:
             "context": context,
             "modes": list(stream_mode),
             "durability": durability,
-            "chains": wants_chains(run.handlers),
+            "chains": wanted(run.handlers, "on_chain_start"),
+            "tools": wanted(run.handlers, "on_tool_start"),
         }
         self._runs[number] = run
         running = asyncio.create_task(self._run(run, asked))

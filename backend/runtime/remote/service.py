@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.callbacks.manager import ahandle_event
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langgraph.checkpoint.base import CheckpointTuple
@@ -98,10 +98,10 @@ class TaskService:
         await ahandle_event([*handlers], event, _IGNORED[event], *given, **more)
 
 
-def wants_chains(handlers: Sequence[BaseCallbackHandler]) -> bool:
-    """Whether one of the handlers counts or traces nodes."""
-    usual = BaseCallbackHandler.on_chain_start
-    return any(getattr(type(one), "on_chain_start", usual) is not usual and not one.ignore_chain for one in handlers)
+def wanted(handlers: Sequence[BaseCallbackHandler], event: str) -> bool:
+    """Whether one of the handlers does something at an event."""
+    usual = {getattr(kind, event) for kind in (BaseCallbackHandler, AsyncCallbackHandler)}
+    return any(getattr(type(one), event) not in usual and not getattr(one, _IGNORED[event]) for one in handlers)
 
 
 def _checkpoint(found: CheckpointTuple) -> dict[str, Any]:

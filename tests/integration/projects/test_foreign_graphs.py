@@ -19,6 +19,7 @@ from backend.core.settings import Settings
 from backend.db import questions
 from backend.db.engine import Database
 from backend.db.questions import Given
+from backend.observation.tracing.client import trace_client
 from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
 from backend.runtime.langgraph_json import GraphLoadError
@@ -29,6 +30,7 @@ from backend.runtime.specs import parse_agent
 from tests.kit.failures.raised import raises_failure
 from tests.kit.fixtures.tasks import NO_RETRIES
 from tests.kit.openai.server import OpenAIServer
+from tests.kit.servers.langfuse import LangfuseServer
 from tests.kit.servers.postgres import Postgres
 
 BOTH = pytest.mark.parametrize("project", ["pinned", "old"])
@@ -303,3 +305,21 @@ async def test_the_items_of_a_batch_run_in_one_process(make: Make, foreign_proje
     async with make() as runner:
         result = await run_batch(runner, spec, [{"topic": "boats"}] * 20, BatchPlan(5))
     assert [output["answers"] for output in result["results"]] == [["4"]] * 20
+
+
+async def test_a_trace_has_the_nodes_and_models_of_the_project(
+    pg: Postgres, database: Database, foreign_projects: Path, openai_server: OpenAIServer, langfuse: LangfuseServer
+) -> None:
+    openai_server.script(contains="Step 1", content="One boat.")
+    openai_server.script(contains="Step 2", content="Two boats.")
+    given: dict[str, Any] = {"database_url_override": pg.worker_url, "projects_dir": str(foreign_projects)}
+    settings = Settings(_env_file=None, **given | langfuse.settings)
+    task = TaskContext("dag", "traced", "task", -1, 1, {})
+    await run(AgentRunner(settings, database, task), "pinned/steps", {"topic": "boats"})
+    client = trace_client(settings)
+    assert client is not None
+    await asyncio.to_thread(client.flush, 10)
+    (trace_id,) = {span.trace_id for span in langfuse.spans}
+    tree = "\n".join(langfuse.tree(trace_id))
+    assert tree.count("openai:gpt-4.1-mini") == 2
+    assert "first" in tree
