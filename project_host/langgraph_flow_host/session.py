@@ -17,7 +17,6 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.types import Command
 
 from langgraph_flow_host import PROTOCOL
 from langgraph_flow_host.callbacks import TaskCallbacks
@@ -60,8 +59,8 @@ class Session:
             return await self._snapshots.sent(found)
         if method == "update":
             values = arguments["values"]
-            if arguments["goto"] is not None:
-                values = Command(update=values, goto=arguments["goto"])
+            if arguments["command"] is not None:
+                values = self._snapshots.command(arguments["command"])
             return await self._graph.aupdate_state(arguments["config"], values, arguments["as_node"])
         raise ValueError(f"{method!r} is unknown")
 
@@ -80,8 +79,8 @@ class Session:
 
     async def _run(self, asked: Mapping[str, Any]) -> None:
         run, given = asked["run"], asked["input"]
-        if asked["resumes"]:
-            given = self._snapshots.resumed(asked["resumes"])
+        if asked["command"] is not None:
+            given = self._snapshots.command(asked["command"])
         config = {
             **asked["config"],
             "callbacks": [TaskCallbacks(self._link, run, chains=asked["chains"], tools=asked["tools"])],

@@ -19,9 +19,12 @@ class Snapshots:
         self._saver = saver
         self._own_ids: dict[str, str] = {}
 
-    def resumed(self, values: Mapping[str, Any]) -> Command[Any]:
-        """What goes on with answers by the ids that the task knows."""
-        return Command(resume={self._own_ids.get(name, name): value for name, value in values.items()})
+    def command(self, sent: Mapping[str, Any]) -> Command[Any]:
+        """A command of the task, whose answers are by the ids that the task knows."""
+        resume = sent["resume"]
+        if isinstance(resume, Mapping):
+            resume = {self._own_ids.get(name, name): value for name, value in resume.items()}
+        return Command(update=sent["update"], resume=resume, goto=sent["goto"] or ())
 
     async def sent(self, state: StateSnapshot) -> dict[str, Any]:
         given = {} if _IDS_COUNT_ANSWERS else await self._answers(state)

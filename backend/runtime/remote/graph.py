@@ -148,7 +148,7 @@ class RemoteGraph:
             "run": number,
             "config": {name: value for name, value in config.items() if name != "callbacks"},
             "input": None if isinstance(graph_input, Command) else graph_input,
-            "resumes": graph_input.resume if isinstance(graph_input, Command) else None,
+            "command": _sent(graph_input) if isinstance(graph_input, Command) else None,
             "context": context,
             "modes": list(stream_mode),
             "durability": durability,
@@ -191,11 +191,10 @@ class RemoteGraph:
         return _snapshot(await self._ask("state", asked))
 
     async def aupdate_state(self, config: RunnableConfig, values: Any, as_node: str | None = None) -> RunnableConfig:
-        command = values if isinstance(values, Command) else None
         asked = {
             "config": _place(config),
-            "values": values if command is None else command.update,
-            "goto": None if command is None else list(cast(Sequence[str], command.goto)),
+            "values": None if isinstance(values, Command) else values,
+            "command": _sent(values) if isinstance(values, Command) else None,
             "as_node": as_node,
         }
         return cast(RunnableConfig, await self._ask("update", asked))
@@ -292,6 +291,10 @@ def _follow(run: _Run, part: tuple[tuple[str, ...], str, Any]) -> None:
             run.open_nodes[chunk["id"]] = namespace, chunk["name"]
         else:
             run.open_nodes.pop(chunk["id"], None)
+
+
+def _sent(command: Command[Any]) -> dict[str, Any]:
+    return {"update": command.update, "resume": command.resume, "goto": command.goto}
 
 
 def _lost() -> ProjectProcessLostError:

@@ -51,6 +51,7 @@ def command(project: InstalledProject, *arguments: str, detached: bool = False) 
 def environment_of(project: InstalledProject) -> dict[str, str]:
     """The variables of a project's processes. What is set here takes precedence over the project's own."""
     passed = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD) or name == _STACK}
+    passed.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads, after which nothing can be forked
     own = {"PATH": f"{project.python.parent}:{passed.get('PATH', '')}", "VIRTUAL_ENV": str(project.python.parents[1])}
     return {**variables(project.project()), **passed, **own}
 
