@@ -1,7 +1,4 @@
-"""A DAG for each graph of the `langgraph.json` that `VISUAL_AI_LANGGRAPH_JSON` names, and of all added projects.
-
-Airflow finds the DAGs here.
-"""
+"""A DAG for each graph of the `langgraph.json` that `VISUAL_AI_LANGGRAPH_JSON` names (Airflow finds the DAGs here)."""
 
 from __future__ import annotations
 

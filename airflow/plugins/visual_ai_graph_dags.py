@@ -25,7 +25,7 @@ from visual_ai_operators import LangGraphOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["GraphOperator", "graph_dags"]
+__all__ = ["GraphOperator", "graph_dags", "project_dags"]
 
 TASK_ID = "graph"
 TAG = "langgraph"
@@ -56,14 +56,20 @@ class GraphOperator(LangGraphOperator):
 
 
 def graph_dags() -> dict[str, DAG]:
-    """The DAGs by their ids; none without a project. Raises `ValueError` that names what is wrong with one."""
+    """The DAGs by their ids; none without a `langgraph.json`. Raises `ValueError` that names what is wrong with it."""
     file = get_settings().langgraph_json
+    if file is None:
+        return {}
+    project = read_project(Path(file))
     # A task parses the file for its own DAG alone, and needs no form.
     wanted = get_parsing_context().dag_id
+    return _dags(project, None, descriptions(project.file, only_kept=wanted is not None), wanted)
+
+
+def project_dags() -> dict[str, DAG]:
+    """The DAGs of added projects by their ids. Raises `ValueError` that names what is wrong with one."""
+    wanted = get_parsing_context().dag_id
     found: dict[str, DAG] = {}
-    if file is not None:
-        project = read_project(Path(file))
-        found |= _dags(project, None, descriptions(project.file, only_kept=wanted is not None), wanted)
     for added in installed(get_settings().projects_dir).values():
         dags = _dags(added.project(), added.name, installed_descriptions(added), wanted)
         if taken := found.keys() & dags.keys():
