@@ -8,6 +8,7 @@ pytest_plugins = (
     "tests.kit.distribution",
     "tests.kit.fixtures.application",
     "tests.kit.fixtures.forks",
+    "tests.kit.fixtures.projects",
     "tests.kit.fixtures.servers",
     "tests.kit.fixtures.tasks",
 )

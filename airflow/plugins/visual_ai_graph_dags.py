@@ -1,7 +1,12 @@
-"""A DAG for each graph of the `langgraph.json` that `VISUAL_AI_LANGGRAPH_JSON` names, without a DAG file."""
+"""A DAG for each graph of a project, without a DAG file.
+
+There are the project whose `langgraph.json` `VISUAL_AI_LANGGRAPH_JSON` names, and those that were added with
+environments of their own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +15,17 @@ from airflow.sdk import DAG, Asset, Param, get_parsing_context
 
 from backend.core.run_envelope import SYSTEM_KEY
 from backend.core.settings import get_settings
-from backend.runtime.langgraph_json import read_project
+from backend.runtime.langgraph_json import Project, read_project
 from backend.runtime.projects.flow_settings import FlowSettings, dag_ids_of, flow_settings
 from backend.runtime.projects.form import context_parameter, name_of_context, parameters
-from backend.runtime.projects.manifest import GraphDescription, descriptions, publish
+from backend.runtime.projects.library import SEPARATOR, installed
+from backend.runtime.projects.manifest import GraphDescription, descriptions, installed_descriptions, publish
 from visual_ai_operators import LangGraphOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["GraphOperator", "graph_dags"]
+__all__ = ["GraphOperator", "graph_dags", "project_dags"]
 
 TASK_ID = "graph"
 TAG = "langgraph"
@@ -55,22 +61,45 @@ def graph_dags() -> dict[str, DAG]:
     if file is None:
         return {}
     project = read_project(Path(file))
-    settings = flow_settings(project)
-    dag_ids = dag_ids_of(project, settings)
     # A task parses the file for its own DAG alone, and needs no form.
     wanted = get_parsing_context().dag_id
-    described = descriptions(project.file, only_kept=wanted is not None)
-    if wanted is None:
-        publish(dag_ids, described)
+    return _dags(project, None, descriptions(project.file, only_kept=wanted is not None), wanted)
+
+
+def project_dags() -> dict[str, DAG]:
+    """The DAGs of added projects by their ids. Raises `ValueError` that names what is wrong with one."""
+    wanted = get_parsing_context().dag_id
     found: dict[str, DAG] = {}
-    for name, description in described.items():
-        dag_id = dag_ids[name]
-        if wanted in (None, dag_id):
-            found[dag_id] = _dag(dag_id, description, settings[name], project.about.get(name))
+    for added in installed(get_settings().projects_dir).values():
+        dags = _dags(added.project(), added.name, installed_descriptions(added), wanted)
+        if taken := found.keys() & dags.keys():
+            raise ValueError(f"the project {added.name}: there is another DAG {min(taken)!r}; use --name or a dag_id")
+        found |= dags
     return found
 
 
-def _dag(dag_id: str, graph: GraphDescription, settings: FlowSettings, about: str | None) -> DAG:
+def _dags(
+    project: Project, name: str | None, described: Mapping[str, GraphDescription], wanted: str | None
+) -> dict[str, DAG]:
+    """The DAGs of one project. It has a `name` if it was added."""
+    settings = flow_settings(project)
+    dag_ids = dag_ids_of(project, settings, name)
+    if wanted is None:
+        publish(dag_ids, described)
+    return {
+        dag_ids[key]: _dag(
+            dag_ids[key],
+            key if name is None else f"{name}{SEPARATOR}{key}",
+            description,
+            settings[key],
+            project.about.get(key),
+        )
+        for key, description in described.items()
+        if wanted in (None, dag_ids[key])
+    }
+
+
+def _dag(dag_id: str, reference: str, graph: GraphDescription, settings: FlowSettings, about: str | None) -> DAG:
     fields = parameters(graph.input_schema, settings.input)
     context = context_parameter(graph.context_schema, settings.context)
     context_name = name_of_context(fields) if context is not None else None
@@ -99,7 +128,7 @@ def _dag(dag_id: str, graph: GraphDescription, settings: FlowSettings, about: st
     ) as dag:
         GraphOperator(
             task_id=TASK_ID,
-            graph=graph.name,
+            graph=reference,
             context_name=context_name,
             takes_configurable=takes_configurable,
             timeout=settings.timeout,
@@ -127,6 +156,7 @@ def _description(graph: GraphDescription) -> str:
 def _documentation(graph: GraphDescription) -> str:
     if graph.error is not None:
         return f"`{graph.name}` couldn't be loaded to see what it takes:\n\n```\n{graph.error[:2000]}\n```"
-    stops = f"\n\nIt stops to ask people at {', '.join(graph.breakpoints)}." if graph.breakpoints else ""
+    asking = dict.fromkeys([*graph.breakpoints, *graph.asks])
+    stops = f"\n\nIt stops to ask people at {', '.join(asking)}." if asking else ""
     nodes = f"\n\nNodes: {', '.join(graph.nodes)}" if graph.nodes else ""
     return f"Runs `{graph.name}` of the project's `langgraph.json`.{nodes}{stops}"

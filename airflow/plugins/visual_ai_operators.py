@@ -47,8 +47,9 @@ class LangGraphOperator(AgentsOperator):
         (`invalid_output`). The agent `extraction` needs a schema; other agents need a hosted model for it. Templated.
     :param timeout: how long the agent may take, in seconds or as a `timedelta`. Templated.
     :param graph: the user's own graph instead of `agent_config`: `"package.module:attribute"` (a `StateGraph`, a
-        compiled graph, or a function that returns one) or a name in the `langgraph.json` that
-        `VISUAL_AI_LANGGRAPH_JSON` points to. `input_data` is its input. Templated.
+        compiled graph, or a function that returns one), a name in the `langgraph.json` that
+        `VISUAL_AI_LANGGRAPH_JSON` points to, or `"project/graph"` for a project that was added with an environment of
+        its own. `input_data` is its input. Templated.
     :param context: the graph's runtime context. Only for a graph. Templated.
     :param configurable: further entries of `config["configurable"]`. Only for a graph. Templated.
     :param config: LangGraph's `RunnableConfig` for the graph: any of `recursion_limit`, `max_concurrency` (nodes at a

@@ -53,6 +53,8 @@ class WriteSequence:
 
     claim: Claim
     error: Exception | None = None
+    last: "Pending | None" = None
+    """The operation that was added last, with those that share its transaction."""
 
 
 class Pending:

@@ -15,6 +15,7 @@ once, so that no other node is paid for.
 """
 
 import asyncio
+import copy
 import logging
 from asyncio import timeout
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
@@ -29,9 +30,15 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.types import Durability
 
-from backend.checkpoints.batch_writer import CheckpointWriter, Operation, Pending, WriteSequence
+from backend.checkpoints.batch_writer import CheckpointWriter, Operation, WriteSequence
 from backend.checkpoints.pool import Pool
-from backend.checkpoints.state_serializer import NotKeptError, StateSerializer, fits_inline, is_long
+from backend.checkpoints.state_serializer import (
+    NotKeptError,
+    PassingSerializer,
+    StateSerializer,
+    fits_inline,
+    is_long,
+)
 from backend.core.large_values import apart
 from backend.db.outage import retry_until_available
 from backend.db.runs.threads import Claim
@@ -65,7 +72,6 @@ class BatchedSaver(AsyncPostgresSaver):
         self._writer = writer
         self._known = set(known)
         self.durability: Durability = durability
-        self._last: Pending | None = None
         self._taking: set[asyncio.Future[None]] = set()
         self.refused: dict[str, NotKeptError] = {}
         """By thread, the value that could not be serialized."""
@@ -79,6 +85,12 @@ class BatchedSaver(AsyncPostgresSaver):
     def keep_in_step(self) -> None:
         """Write each step of graphs that begin from now on before the next one begins."""
         self.durability = "sync"
+
+    def passing(self) -> "BatchedSaver":
+        """The same checkpoints for graphs of another process, which serializes their values and reads them itself."""
+        other = copy.copy(self)
+        other.serde = PassingSerializer(self._serializer)
+        return other
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator["BatchedSaver"]:
@@ -212,12 +224,12 @@ class BatchedSaver(AsyncPostgresSaver):
     async def _add(self, operation: Operation) -> None:
         if self._sequence.error is not None:
             raise self._sequence.error
-        self._last = self._writer.add(self._sequence, operation)
-        await self._writer.room(self._last)
+        self._sequence.last = pending = self._writer.add(self._sequence, operation)
+        await self._writer.room(pending)
 
     async def _written(self) -> None:
-        if self._last is not None:
-            await self._writer.wait_for(self._last)
+        if self._sequence.last is not None:
+            await self._writer.wait_for(self._sequence.last)
 
 
 class _Apart:

@@ -20,6 +20,7 @@ from langgraph.types import Send
 from backend.checkpoints.input_pictures import InputPictures
 from backend.core.exact_json import no_form
 from backend.core.jsonable import LARGEST_INTEGER, Path, paired
+from langgraph_flow_host.wire import Serialized
 
 LONGEST_INLINE = 2_000
 """Characters of a text that LangGraph keeps in each checkpoint. Longer ones are kept once, like everything else."""
@@ -66,13 +67,10 @@ class StateSerializer(JsonPlusSerializer):
         self.pictures = InputPictures()
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
-        if _needs_care(obj):
-            obj = _Conversion().convert(obj)
-        try:
-            kind, data = super().dumps_typed(obj)
-        except (TypeError, ValueError, RecursionError):
-            path, fault = self._refused(obj)
-            raise NotKeptError(path, fault) from None
+        if isinstance(obj, Serialized):
+            kind, data = obj.kind, obj.data
+        else:
+            kind, data = self._serialized(obj)
         if self._largest is not None and len(data) > self._largest:
             fault = f"has {len(data):,} bytes, more than VISUAL_AI_MAX_STATE_BYTES allows; store it elsewhere"
             raise NotKeptError((), fault)
@@ -80,6 +78,15 @@ class StateSerializer(JsonPlusSerializer):
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         return super().loads_typed(self.pictures.restored(*data))
+
+    def _serialized(self, value: Any) -> tuple[str, bytes]:
+        if _needs_care(value):
+            value = _Conversion().convert(value)
+        try:
+            return super().dumps_typed(value)
+        except (TypeError, ValueError, RecursionError):
+            path, fault = self._refused(value)
+            raise NotKeptError(path, fault) from None
 
     def _refused(self, value: Any) -> tuple[Path, str]:
         """The innermost part that can't be serialized, and why."""
@@ -106,6 +113,17 @@ class StateSerializer(JsonPlusSerializer):
         except (TypeError, ValueError, RecursionError):
             return False
         return True
+
+
+class PassingSerializer(StateSerializer):
+    """Writes what a `StateSerializer` does, with the same pictures, and reads nothing: values stay `Serialized`."""
+
+    def __init__(self, other: StateSerializer) -> None:
+        super().__init__(other._largest)
+        self.pictures = other.pictures
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return Serialized(*self.pictures.restored(*data))
 
 
 def is_long(value: Any) -> bool:

@@ -108,6 +108,8 @@ class Settings(BaseSettings):
     blocking_warning: float = Field(1.0, validation_alias="VISUAL_AI_BLOCKING_WARNING", gt=0)
 
     langgraph_json: str | None = Field(None, validation_alias="VISUAL_AI_LANGGRAPH_JSON")
+    projects_dir: str | None = Field(None, validation_alias="VISUAL_AI_PROJECTS_DIR")
+    project_idle_seconds: float = Field(600.0, validation_alias="VISUAL_AI_PROJECT_IDLE_SECONDS", ge=1)
 
     event_retention_days: float = Field(30.0, validation_alias="VISUAL_AI_EVENT_RETENTION_DAYS", gt=0)
     frame_retention_hours: float = Field(24.0, validation_alias="VISUAL_AI_FRAME_RETENTION_HOURS", gt=0)

@@ -55,6 +55,11 @@ class Layout:
         return self.state / "postgres"
 
     @property
+    def projects(self) -> Path:
+        """Projects with environments of their own."""
+        return self.state / "projects"
+
+    @property
     def logs(self) -> Path:
         """One rotated log per process."""
         return self.state / "logs"

@@ -41,7 +41,7 @@ def doctor(
 
     logging.disable(logging.WARNING)  # the report says what is found
     warnings.simplefilter("ignore")
-    _read_keys()
+    read_keys()
 
     def examine(settings: Settings) -> Report:
         asked = (model or "").strip() or settings.default_model
@@ -75,7 +75,7 @@ def doctor(
     raise typer.Exit(0 if report.usable else 1)
 
 
-def _read_keys() -> None:
+def read_keys() -> None:
     """Take the keys of all providers from .env, as `make up` does. The environment takes precedence."""
     from dotenv import dotenv_values
 

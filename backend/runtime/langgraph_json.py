@@ -26,6 +26,7 @@ OURS: Mapping[str, str] = {
     "store": "graphs get the product's store, in its database",
     "webhooks": "targets of notifications are set up on the page, under Settings",
     "encryption": "encrypt the database's storage instead",
+    "pip_config_file": "the product's environment isn't the project's; one of its own, by `projects add`, heeds it",
     "node_version": "graphs in JavaScript can't run in Airflow's Python",
 }
 """Keys of `langgraph.json` that have no effect here, and what has in their place."""
@@ -49,6 +50,8 @@ class Project:
     dependencies: tuple[str, ...]
     ignored: tuple[str, ...]
     """The keys that have no effect."""
+    python_version: str | None = None
+    pip_config_file: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -58,7 +61,7 @@ class Project:
 def check_reference(reference: Any, project_file: str | None) -> None:
     """Check a reference as far as possible without importing the graph. Raises `GraphLoadError`."""
     if not isinstance(reference, str) or not reference.strip():
-        raise GraphLoadError("has to be 'package.module:attribute' or a name in langgraph.json")
+        raise GraphLoadError("has to be 'package.module:attribute', 'project/graph' or a name in langgraph.json")
     if ":" not in reference:
         find(reference, project_file)
         return
@@ -95,7 +98,8 @@ def read_project(file: Path) -> Project:
             raise ValueError("each of `graphs` has to read './file.py:attribute' or 'package.module:attribute'")
         dependencies = tuple(str(dependency) for dependency in content.get("dependencies") or [])
         ignored = tuple(key for key, value in content.items() if key not in HONOURED and value not in (None, {}, []))
-        return Project(file.resolve(), graphs, about, content.get("env"), dependencies, ignored)
+        own = (str(value) if (value := content.get(key)) else None for key in ("python_version", "pip_config_file"))
+        return Project(file.resolve(), graphs, about, content.get("env"), dependencies, ignored, *own)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GraphLoadError(f"{file} can't be read as a langgraph.json: {error}") from error
 
@@ -115,18 +119,20 @@ def activate(file: Path) -> None:
 
 
 def _set_environment(project: Project) -> None:
+    if isinstance(project.env, str) and not (file := project.folder / project.env).is_file():
+        log.warning("%s", missing_variables(project, file))
+    for name, value in variables(project).items():
+        os.environ.setdefault(name, value)
+
+
+def variables(project: Project) -> dict[str, str]:
+    """The environment variables that a project sets."""
+    values: Mapping[str, Any] = project.env if isinstance(project.env, Mapping) else {}
     if isinstance(project.env, str):
         from dotenv import dotenv_values
 
-        file = project.folder / project.env
-        if not file.is_file():
-            log.warning("%s", missing_variables(project, file))
-        values: Mapping[str, Any] = dotenv_values(file)
-    else:
-        values = project.env or {}
-    for name, value in values.items():
-        if value is not None:
-            os.environ.setdefault(str(name), str(value))
+        values = dotenv_values(project.folder / project.env)
+    return {str(name): str(value) for name, value in values.items() if value is not None}
 
 
 def ignored_keys(project: Project) -> list[str]:

@@ -68,7 +68,7 @@ class AgentResources:
         Without a `gate`, the settings decide about it."""
         self.settings = settings
         self.database = database
-        self._shared = shared
+        self.shared = shared
         self.records = RecordWriter(database, shared=shared)
         self.cancel_watch = CancelWatch(database)
         self.spend_limits = SpendLimits(database)
@@ -112,13 +112,13 @@ class AgentResources:
         `airflow dags test` would fail.
         """
         if self._http is None:
-            self._http = HttpClients(many_calls=many_calls or self._shared)
+            self._http = HttpClients(many_calls=many_calls or self.shared)
         return self._http
 
     def saver(self, claim: Claim, known: Collection[str], durability: Durability, *, gather: float = 0) -> BatchedSaver:
         """A checkpointer for the graphs of a claim. `known` are the threads that may have checkpoints already."""
         if self._checkpoints is None:
             self._checkpoints = CheckpointWriter(
-                self.settings.database_url, gather=SHARED_GATHER_SECONDS if self._shared else gather
+                self.settings.database_url, gather=SHARED_GATHER_SECONDS if self.shared else gather
             )
         return BatchedSaver(self.pool, claim, self._checkpoints, known, durability, self.settings.max_state_bytes)

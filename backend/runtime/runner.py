@@ -145,7 +145,9 @@ class AgentRunner:
         )
         self.trace = TaskTrace(settings, task, self.recorder.hidden)
         self._stack = AsyncExitStack()
-        self.graphs = GraphFactory(settings, task, credentials, self._resources, self._stack, timing)
+        self.graphs = GraphFactory(
+            settings, task, credentials, self._resources, self._stack, timing, self.recorder.hidden
+        )
         self.asking = Asking(self.recorder, database, task, terms or QuestionTerms(), durability)
         self._purse = Purse(())
         self._limits: CallLimits | None = None

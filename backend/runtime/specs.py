@@ -3,6 +3,7 @@
 `spec_keys` says which key has an effect in which place, `spec_values` which values it may have.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -280,17 +281,21 @@ def _own_graph(fields: Mapping[str, Any], at: Callable[[str], str]) -> AgentSpec
     # Imported here because reading the settings takes time that DAG files without graphs need not pay for.
     from backend.core.settings import get_settings
     from backend.runtime.langgraph_json import GraphLoadError, check_reference
+    from backend.runtime.projects.library import find_graph, split
 
     if fields.get("type") not in (None, "graph"):
         raise InputError("can't be given together with graph", field=at("type"))
     graph = fields["graph"]
     if not is_template(graph):
         try:
-            check_reference(graph, get_settings().langgraph_json)
+            if isinstance(graph, str) and split(graph) is not None:
+                find_graph(get_settings().projects_dir, graph)
+            else:
+                check_reference(graph, get_settings().langgraph_json)
         except InputError as error:
             raise GraphLoadError(error.message, field=at("graph")) from None
     return AgentSpec(
-        name=str(fields.get("name") or str(graph).rpartition(":")[2]),
+        name=str(fields.get("name") or re.split("[:/]", str(graph))[-1]),
         type="graph",
         graph=graph,
         context=values.optional_mapping(fields.get("context"), at("context")),

@@ -162,7 +162,6 @@ async def run_application(
             airflow, database, large_database, catalog, images, preferences, rate, admission, audit, settings
         )
         runs = Runs(airflow, database, status, admission)
-        schedules = Schedules(database, triggers, Assets(airflow), reparse)
         batch_triggers = BatchTriggers(settings, triggers, admission, audit)
         values = Values(database, status)
         checkpoints = Checkpoints(settings.database_url, database, large_database, status, values)
@@ -172,6 +171,7 @@ async def run_application(
         questions = Questions(airflow, database, accounts)
         reparse = Reparse(airflow)
         stack.push_async_callback(reparse.close)
+        schedules = Schedules(database, triggers, Assets(airflow), reparse)
         firings = Firings(database, triggers, accounts, service_tokens)
         deliveries = Deliveries(settings, database, box, webhooks)
         application = Application(

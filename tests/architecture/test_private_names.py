@@ -135,6 +135,11 @@ TABLE = [
         takes("access_context", "user", "store", "context"),
     ),
     PrivateName(
+        "langchain-openai", f"{CHAT_OPENAI}._should_stream_usage",
+        "project_host/langgraph_flow_host/openai_defaults.py",
+        "for projects with environments of their own, where it is left alone if it has moved",
+    ),
+    PrivateName(
         "langchain-openai", f"{CHAT_OPENAI}._should_stream_usage", "backend/models/client_defaults.py",
         "no setting asks for the usage of streams where a user's code makes its own model",
         takes("self", "stream_usage", "kwargs"),

@@ -63,3 +63,17 @@ class ConversationBusyError(RuntimeError):
 
 class StepLimitError(RuntimeError):
     """A supervisor wants to continue after it has used up its steps. A retry of the task doesn't help."""
+
+
+class ReportedError(Exception):
+    """An error that another process has reported: its subclasses have the names of the classes there.
+
+    `text` is its message, and `frames` the module and function of each frame, from the outermost to the innermost.
+    """
+
+    text = ""
+    frames: tuple[tuple[str, str], ...] = ()
+    response: Any = None
+
+    def __str__(self) -> str:
+        return self.text or super().__str__()

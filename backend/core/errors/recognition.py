@@ -18,6 +18,7 @@ from backend.core.errors.agent_errors import (
     AnswerBrokenOffError,
     AnswerFilteredError,
     InvalidOutputError,
+    ReportedError,
     StepLimitError,
 )
 from backend.core.errors.category import Category
@@ -308,7 +309,7 @@ def _unreadable_answer(error: BaseException, names: frozenset[str]) -> bool:
     """Whether a provider answered without a usable status: an error in mid-stream, broken JSON, or nothing."""
     if names & {"APIError", "ResponseError"}:
         return True
-    frames = _frames(error.__traceback__)
+    frames = _frames(error)
     if "JSONDecodeError" in names or (frames and frames[-1][0].startswith("json")):
         # A graph may parse JSON of its own, so what counts is which module called the parser.
         reader = next((name for name, _ in reversed(frames) if not name.startswith("json")), "")
@@ -326,8 +327,11 @@ def _unreadable_answer(error: BaseException, names: frozenset[str]) -> bool:
     return False
 
 
-def _frames(trace: TracebackType | None) -> list[tuple[str, str]]:
+def _frames(error: BaseException) -> list[tuple[str, str]]:
     """The module and the function of each frame, from the outermost to the innermost."""
+    if isinstance(error, ReportedError):
+        return [*error.frames]
+    trace: TracebackType | None = error.__traceback__
     found = []
     while trace is not None:
         frame: FrameType = trace.tb_frame

@@ -36,7 +36,7 @@ FLUSH_SECONDS = 70.0
 class Recorder:
     """The records of one try, on their way to a `writer`. An asynchronous context manager, which flushes on exit."""
 
-    def __init__(self, writer: RecordWriter, place: Place, run: RunState, *, hidden: Sequence[str] = ()) -> None:
+    def __init__(self, writer: RecordWriter, place: Place, run: RunState, *, hidden: list[str] | None = None) -> None:
         self._writer = writer
         self.place = place
         self.run = run
@@ -49,7 +49,7 @@ class Recorder:
         """Whether the claim was found to be lost when records were last written."""
         self.dropped = 0
         """Records that could not be written."""
-        self.hidden = hidden
+        self.hidden = hidden if hidden is not None else []
         """Secrets that must not appear in any record."""
         self.errors_shown = 0
         """Errors that were reported to the stream."""

@@ -38,6 +38,8 @@ from backend.runtime.graphs.factory_arguments import Surroundings
 from backend.runtime.graphs.load import load_graph
 from backend.runtime.graphs.pauses import Graph
 from backend.runtime.loop_watchdog import AGENT_KEY
+from backend.runtime.projects.library import split
+from backend.runtime.remote.opening import open_graph
 from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
 
@@ -80,14 +82,19 @@ class GraphFactory:
         resources: AgentResources,
         stack: AsyncExitStack,
         timing: RetryTiming,
+        hidden: list[str],
     ) -> None:
-        """`stack` closes what users' functions that make graphs hold open. `timing` is that of retries."""
+        """`stack` closes what users' functions that make graphs hold open. `timing` is that of retries.
+
+        `hidden` are the task's secrets, to which those of projects with environments of their own are added.
+        """
         self._settings = settings
         self._task = task
         self._credentials = credentials
         self._resources = resources
         self._stack = stack
         self.timing = timing
+        self._hidden = hidden
         self.max_text_chars = settings.max_text_chars
         self.largest_input = SizeLimit(settings.max_input_bytes, "VISUAL_AI_MAX_INPUT_BYTES")
         self.largest_output = SizeLimit(settings.max_output_bytes, "VISUAL_AI_MAX_OUTPUT_BYTES")
@@ -192,6 +199,19 @@ class GraphFactory:
 
     async def own(self, spec: AgentSpec, config: RunnableConfig, saver: BatchedSaver | None) -> Graph:
         """The user's own graph. `config` is passed to a function that makes one."""
+        around = Surroundings(config, spec.context, self._resources.store, self._task.run_user)
+        if split(str(spec.graph)) is not None:
+            remote = await open_graph(
+                str(spec.graph),
+                around=around,
+                settings=self._settings,
+                resources=self._stack,
+                saver=saver,
+                name=spec.name,
+                shared=self._resources.shared,
+                hidden=self._hidden,
+            )
+            return cast(Graph, remote)  # it has what is used of one
         count_usage_once()
         accept_refused_streams(streaming=self._settings.streaming)
         if self._settings.stream_usage:
@@ -200,7 +220,7 @@ class GraphFactory:
             disable_sdk_retries()
         return await load_graph(
             str(spec.graph),
-            around=Surroundings(config, spec.context, self._resources.store, self._task.run_user),
+            around=around,
             project_file=self._settings.langgraph_json,
             resources=self._stack,
             saver=saver,

@@ -95,14 +95,16 @@ def flow_settings(project: Project) -> dict[str, FlowSettings]:
     return found
 
 
-def dag_ids_of(project: Project, settings: Mapping[str, FlowSettings]) -> dict[str, str]:
-    """The id of each graph's DAG: its own, or `<folder>.<graph>`, because many projects have a graph named `agent`.
+def dag_ids_of(project: Project, settings: Mapping[str, FlowSettings], name: str | None = None) -> dict[str, str]:
+    """The id of each graph's DAG: its own, or `<name>.<graph>`, because many projects have a graph named `agent`.
+
+    A project without a name has that of its folder.
 
     Raises `FlowSettingsError` if two graphs have the same.
     """
     found: dict[str, str] = {}
     for graph in project.graphs:
-        usual = re.sub(r"[^\w.-]", "_", f"{project.folder.name}.{graph}", flags=re.ASCII)[:200]
+        usual = re.sub(r"[^\w.-]", "_", f"{name or project.folder.name}.{graph}", flags=re.ASCII)[:200]
         dag_id = settings[graph].dag_id or usual
         if dag_id in found.values():
             raise FlowSettingsError(f"two graphs have the dag_id {dag_id!r}", field=str(project.folder / FILE))

@@ -20,6 +20,7 @@ from typing import Any
 
 from backend.runtime.langgraph_json import GraphLoadError, Project, read_project
 from backend.runtime.projects.describe import MARK
+from backend.runtime.projects.library import InstalledProject
 
 TIME_LIMIT = 25.0
 """Seconds that the import of a project may take. Airflow gives up a DAG file after 30."""
@@ -36,13 +37,15 @@ _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 @dataclass(frozen=True, slots=True)
 class GraphDescription:
-    """A graph. Without an `error`, `nodes` are its nodes and `breakpoints` those where it stops to ask people."""
+    """A graph. Without an `error`, `nodes` are its nodes, `breakpoints` those where it stops to ask people, and `asks`
+    those that are seen to ask people themselves, in a project with an environment of its own."""
 
     name: str
     input_schema: Mapping[str, Any] | None = None
     context_schema: Mapping[str, Any] | None = None
     nodes: tuple[str, ...] = ()
     breakpoints: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
     error: str | None = None
     shown: Mapping[str, Any] = field(default_factory=dict)
     """What clients of LangGraph's protocol see of it: `graph`, `graph_xray`, `schemas` and `subgraphs`."""
@@ -99,6 +102,12 @@ def publish(dag_ids: Mapping[str, str], found: Mapping[str, GraphDescription]) -
         kept.write_text(digest)
 
 
+def installed_descriptions(project: InstalledProject) -> dict[str, GraphDescription]:
+    """The graphs of a project with an environment of its own, as they were when it was added."""
+    found = _read(project.graphs_file)
+    return {name: _description(name, found.get(name) or {}) for name in project.project().graphs}
+
+
 def _holds(found: Mapping[str, Any], version: str) -> bool:
     """Whether what is kept is still what an import would find."""
     if found.get("version") != version:
@@ -114,6 +123,7 @@ def _description(name: str, found: Mapping[str, Any]) -> GraphDescription:
         found.get("context_schema"),
         tuple(found.get("nodes") or ()),
         tuple(found.get("breakpoints") or ()),
+        tuple(found.get("asks") or ()),
         found.get("error"),
         found.get("shown") or {},
     )

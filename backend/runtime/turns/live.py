@@ -22,7 +22,9 @@ from backend.db.outage import retry_until_available
 from backend.observation.recording.recorder import Recorder
 from backend.observation.recording.records import TurnNews
 from backend.runtime.graphs.pauses import Graph
+from backend.runtime.remote.graph import RemoteGraph
 from backend.runtime.turns.chunks import ChunkFrames, interrupt_json, plain
+from backend.runtime.turns.message_events import MessageEvents
 from backend.runtime.turns.protocol_events import MODES, ProtocolEvents, with_message_events
 
 Part = tuple[tuple[str, ...], str, Any]
@@ -103,9 +105,11 @@ class LiveTurn:
         durability: Durability | None,
     ) -> AsyncGenerator[Part]:
         """The parts of the graph's stream in these `modes`, at least, each of which is reported."""
-        if self.turn.protocol == 2:
+        if self.turn.protocol == 2 and isinstance(graph, RemoteGraph):
+            stream = self._remote_events(graph, graph_input, config, context, modes, durability)
+        elif self.turn.protocol == 2:
             stream = self._events(graph, graph_input, config, context, modes, durability)
-        elif "events" in self.turn.modes:
+        elif "events" in self.turn.modes and not isinstance(graph, RemoteGraph):
             stream = self._all_events(graph, graph_input, config, context, modes, durability)
         else:
             stream = self._chunks(graph, graph_input, config, context, modes, durability)
@@ -127,7 +131,13 @@ class LiveTurn:
         made = ChunkFrames(self.turn.modes, subgraphs=self.turn.subgraphs)
         every = cast(list[StreamMode], [*dict.fromkeys([*modes, "checkpoints", *made.graph_modes()])])
         stream = graph.astream(
-            graph_input, config, context=context, stream_mode=every, subgraphs=True, durability=durability
+            graph_input,
+            config,
+            context=context,
+            stream_mode=every,
+            subgraphs=True,
+            durability=durability,
+            **_whole(graph),
         )
         async with aclosing(cast(AsyncGenerator[Part], stream)) as parts:
             async for namespace, mode, chunk in parts:
@@ -192,6 +202,35 @@ class LiveTurn:
         finally:
             self._put(*await events.end(error))
 
+    async def _remote_events(
+        self,
+        graph: RemoteGraph,
+        graph_input: Any,
+        config: RunnableConfig,
+        context: Any,
+        modes: Sequence[StreamMode],
+        durability: Durability | None,
+    ) -> AsyncGenerator[Part]:
+        """The same for a graph in another environment, whose LangGraph may be older than the protocol: what its models
+        say is shaped here, and its own transformers don't take part."""
+        events, messages = ProtocolEvents(graph), MessageEvents()
+        every = [mode for mode in dict.fromkeys([*modes, *MODES]) if mode != "tools"]
+        stream = graph.astream(
+            graph_input, config, context=context, stream_mode=every, durability=durability, whole=True
+        )
+        error: Exception | None = None
+        try:
+            async with aclosing(stream) as parts:
+                async for namespace, mode, chunk in parts:
+                    for data in messages.of(*chunk) if mode == "messages" else [chunk]:
+                        self._put(*await events.push({"type": mode, "ns": namespace, "data": data}))
+                    yield namespace, mode, chunk
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            self._put(*await events.end(error))
+
     async def _settle(self, graph: Graph, config: RunnableConfig) -> StateSnapshot | None:
         """Keep what LangGraph says of the state in which the thread is now."""
         if not hasattr(graph.checkpointer, "aput"):
@@ -207,6 +246,11 @@ class LiveTurn:
         hidden = self._recorder.hidden
         shown = [Frame(one.mode, one.namespace, hide(one.data, hidden)) for one in frames] if hidden else frames
         self._recorder.put(TurnNews(self.turn.conversation, self.id, shown, states, state))
+
+
+def _whole(graph: Graph) -> dict[str, Any]:
+    """What has a graph in another process stream all that it has."""
+    return {"whole": True} if isinstance(graph, RemoteGraph) else {}
 
 
 def _of_chunk(chunk: Mapping[str, Any]) -> NewState:

@@ -19,7 +19,6 @@ from langgraph.stream._mux import StreamMux
 
 from backend.core.jsonable import dumps
 from backend.core.turns import Frame
-from backend.runtime.graphs.pauses import Graph
 
 MODES = ("values", "updates", "messages", "tasks", "custom", "checkpoints", "tools")
 """The stream modes that the protocol's channels are made of."""
@@ -41,9 +40,10 @@ def token_of(payload: Any) -> str:
 class ProtocolEvents:
     """Turns the parts of one graph's stream into frames."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Any) -> None:
+        """A `graph` in another process has no transformers here."""
         self._log = _Log()
-        factories = [LifecycleTransformer, *graph.stream_transformers]
+        factories = [LifecycleTransformer, *getattr(graph, "stream_transformers", ())]
         self._mux = StreamMux(factories=factories, is_async=True)
         self._mux._events = self._log
         self._messages: dict[str, str] = {}

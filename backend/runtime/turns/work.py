@@ -14,6 +14,7 @@ from backend.core.exact_json import to_json
 from backend.core.turns import RUN_ID, Turn
 from backend.observation.task_context import TaskContext
 from backend.runtime.graphs.pauses import Graph
+from backend.runtime.remote.graph import RemoteGraph
 from backend.runtime.specs import AgentSpec
 
 
@@ -33,6 +34,9 @@ def turn_spec(spec: AgentSpec, turn: Turn | None, task: TaskContext) -> AgentSpe
 
 def turn_graph(graph: Graph, turn: Turn | None) -> Graph:
     """The graph with the turn's breakpoints."""
+    if turn is not None and isinstance(graph, RemoteGraph):
+        graph.stop_at(turn.interrupt_before, turn.interrupt_after)
+        return graph
     stops: dict[str, Any] = {}
     if turn is not None and turn.interrupt_before is not None:
         stops["interrupt_before_nodes"] = turn.interrupt_before

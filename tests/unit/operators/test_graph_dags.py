@@ -16,8 +16,9 @@ from backend.core.settings import get_settings
 from backend.runtime.langgraph_json import Project, read_project
 from backend.runtime.projects import manifest
 from backend.runtime.projects.form import parameters
+from backend.runtime.projects.library import Record, replace_current
 from tests.kit.documents.snippets import snippet
-from visual_ai_graph_dags import graph_dags
+from visual_ai_graph_dags import graph_dags, project_dags
 from visual_ai_operators import LangGraphOperator
 
 CODE = """
@@ -275,6 +276,53 @@ def test_without_a_project_there_are_no_dags(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("VISUAL_AI_LANGGRAPH_JSON", raising=False)
     get_settings.cache_clear()
     assert graph_dags() == {}
+
+
+def install(folder: Path, name: str, graphs: dict[str, Any], flow: str = "") -> None:
+    """An added project, as far as DAG files look at it."""
+    version = folder / name / "1"
+    source = version / "source"
+    source.mkdir(parents=True)
+    (source / "langgraph.json").write_text(json.dumps({"graphs": dict.fromkeys(graphs, "./code.py:agent")}))
+    (source / "flow.toml").write_text(f"[flow]\n{flow}")
+    (version / "graphs.json").write_text(json.dumps(graphs))
+    replace_current(folder / name, Record("/somewhere", "1", "langgraph.json", "2026-01-31T12:00:00+00:00"))
+
+
+def test_added_projects_have_dags_at_the_next_parse(tmp_path: Path, monkeypatch: Any) -> None:
+    folder = tmp_path / "projects"
+    monkeypatch.setenv("VISUAL_AI_PROJECTS_DIR", str(folder))
+    get_settings.cache_clear()
+    assert project_dags() == {}
+    schema = {"properties": {"question": {"type": "string"}}}
+    described = {"input_schema": schema, "nodes": ["look"], "asks": ["look"], "error": None}
+    install(folder, "news", {"agent": described, "broken": {"error": "it needs a key"}}, "retries = 7")
+    dags = project_dags()
+    assert set(dags) == {"news.agent", "news.broken"}
+    dag = dags["news.agent"]
+    assert set(params(dag)) == {"question"}
+    assert task(dag).graph == "news/agent"
+    assert task(dag).retries == 7
+    assert "It stops to ask people at look." in str(dag.doc_md)
+    assert "it needs a key" in str(dags["news.broken"].doc_md)
+
+    install(folder, "other", {"agent": described}, 'dag_id = "news.agent"')
+    with pytest.raises(ValueError, match="the project other: there is another DAG 'news\\.agent'"):
+        project_dags()
+
+
+def test_a_reference_to_an_added_project_is_checked_when_a_dag_is_parsed(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("VISUAL_AI_PROJECTS_DIR", str(tmp_path))
+    get_settings.cache_clear()
+    install(tmp_path, "news", {"agent": {}})
+    assert LangGraphOperator(task_id="a", graph="news/agent").graph == "news/agent"
+    with pytest.raises(ValueError, match="the project news has no graph 'agnet'; it has agent"):
+        LangGraphOperator(task_id="b", graph="news/agnet")
+    with pytest.raises(
+        ValueError, match=r"there is no project 'sports': add it with `projects add`; there are .*: news"
+    ):
+        LangGraphOperator(task_id="c", graph="sports/agent")
+    get_settings.cache_clear()
 
 
 @pytest.mark.parametrize(

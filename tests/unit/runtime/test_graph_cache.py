@@ -31,7 +31,7 @@ SETTINGS = Settings(_env_file=None, openai_api_key="test-key")
 def graph_of(resources: AgentResources, config: dict[str, Any], *, key: str | None = None, **more: Any) -> Any:
     credentials = ModelCredentials.of_connection(conn_type=None, password=key, address=None, extra={}) if key else None
     task = TaskContext("dag", "run", "task", -1, 1, {})
-    factory = GraphFactory(SETTINGS, task, credentials, resources, AsyncExitStack(), REAL_TIME)
+    factory = GraphFactory(SETTINGS, task, credentials, resources, AsyncExitStack(), REAL_TIME, [])
     spec: AgentSpec = parse_agent({"type": "text", **config}, GIVEN, **more)
     saver = cast(BatchedSaver, InMemorySaver())
     graph = factory.built_in(spec, factory.requested(spec), cast(AgentObserver, _Observer()), GIVEN, saver)

@@ -1,0 +1,1 @@
+"""Runs graphs of projects that have environments of their own, in processes of these environments."""

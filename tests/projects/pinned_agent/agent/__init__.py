@@ -1,0 +1,1 @@
+"""A package with the name that most projects choose for theirs."""
