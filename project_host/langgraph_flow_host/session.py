@@ -2,7 +2,7 @@
 
 The task asks `open` first, and then any number of times, also at the same time:
 
-    run      the run's number, config, input, context, modes of streams, whether these are wanted as a `whole`, durability
+    run      the run's number, config, input, context, modes of streams, whether as a `whole`, durability
              and breakpoints; tells `chunk` until it replies
     state    a config, and whether with the states of subgraphs
     update   a config, values and a node, as `update_state`, or several `steps` of them; returns the new config

@@ -244,6 +244,29 @@ async def test_the_store(client: Any) -> None:
     assert await client.store.get_item(place, key="a") is None
 
 
+async def test_crons_start_turns(client: Any) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    said = {"messages": [{"role": "user", "content": "It is time."}]}
+    cron = await client.crons.create_for_thread(thread, "nested", schedule="* * * * *", input=said)
+    yearly = await client.crons.create("nested", schedule="0 0 1 1 *", input=said, metadata={"kind": "yearly"})
+    try:
+        found = await client.crons.search(metadata={"kind": "yearly"})
+        assert [one["cron_id"] for one in found] == [yearly["cron_id"]]
+        assert "-01-01T00:00:00" in yearly["next_run_date"]
+        assert [one["cron_id"] for one in await client.crons.search(thread_id=thread)] == [cron["cron_id"]]
+        changed = await client.crons.update(yearly["cron_id"], schedule="0 0 2 1 *", enabled=False)
+        assert (changed["schedule"], changed["enabled"], changed["next_run_date"]) == ("0 0 2 1 *", False, None)
+        with pytest.raises(Exception, match="/schedule"):
+            await client.crons.create("nested", schedule="every day")
+        async with asyncio.timeout(150):
+            while "success" not in [run["status"] for run in await client.runs.list(thread)]:  # noqa: ASYNC110  # due soon
+                await asyncio.sleep(1)
+    finally:
+        await client.crons.delete(cron["cron_id"])
+        await client.crons.delete(yearly["cron_id"])
+    assert (await client.threads.get_state(thread))["values"]["messages"][1]["content"] == "From within."
+
+
 async def test_a_remote_graph_is_run_like_a_local_one(address: str, headers: dict[str, str]) -> None:
     graph = RemoteGraph("searcher", url=address, headers=headers)
     asked: Any = {"messages": [{"role": "user", "content": "tide?"}]}

@@ -1,9 +1,11 @@
 """Graphs of projects with environments of their own run as if they were in the product's."""
 
 import asyncio
+import json
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from sqlalchemy import text
 from backend.core.budget import BudgetExceededError, parse_budget
 from backend.core.errors.agent_errors import ReportedError
 from backend.core.settings import Settings
+from backend.core.turns import TURN, Turn
 from backend.db import questions
 from backend.db.engine import Database
 from backend.db.questions import Given
@@ -25,7 +28,8 @@ from backend.runtime.batch.run import run_batch
 from backend.runtime.langgraph_json import GraphLoadError
 from backend.runtime.remote.errors import ProjectProcessLostError
 from backend.runtime.resources import AgentResources
-from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext, run_single
+from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext
+from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
 from tests.kit.failures.raised import raises_failure
 from tests.kit.fixtures.projects import OLDEST
@@ -54,8 +58,9 @@ def make(pg: Postgres, database: Database, foreign_projects: Path) -> Make:
     settings = Settings(database_url_override=pg.worker_url, projects_dir=str(foreign_projects), error_rules=NO_RETRIES)
     run_id = f"run {time.monotonic_ns()}"
 
-    def make(try_number: int = 1, task_id: str = "task", **options: Any) -> AgentRunner:
-        task = TaskContext("dag", run_id, task_id, -1, try_number, {}, user="ann")
+    def make(try_number: int = 1, task_id: str = "task", turn: Turn | None = None, **options: Any) -> AgentRunner:
+        system = {} if turn is None else {TURN: turn.to_json()}
+        task = TaskContext("dag", run_id, task_id, -1, try_number, {}, user="ann", system=system)
         return AgentRunner(settings, database, task, **options)
 
     return make
@@ -67,7 +72,7 @@ async def run(runner: AgentRunner, graph: str, given: Any, **options: Any) -> di
 
 
 async def rows(database: Database, query: str) -> list[tuple[Any, ...]]:
-    async with database.engine.connect() as connection:
+    async with database.engine.begin() as connection:
         return [tuple(row) for row in await connection.execute(text(query))]
 
 
@@ -333,3 +338,32 @@ async def test_a_trace_has_the_nodes_and_models_of_the_project(
     tree = "\n".join(langfuse.tree(trace_id))
     assert tree.count("openai:gpt-4.1-mini") == 2
     assert "first" in tree
+
+
+@BOTH
+async def test_a_turn_of_a_conversation_is_streamed_and_goes_on(
+    make: Make, database: Database, openai_server: OpenAIServer, project: str
+) -> None:
+    openai_server.script(contains="Step 1", content="One boat.")
+    openai_server.script(contains="Step 2", content="Two boats.")
+    conversation, turn, graph = str(uuid.uuid4()), str(uuid.uuid4()), f"{project}/steps"
+    asked: dict[str, Any] = {"source": "turn", "input": {"topic": "boats"}, "protocol": 2}
+    stop = Turn(conversation, turn, interrupt_before=["second"], **asked)
+    with pytest.raises(AgentsWaiting):
+        await run(make(turn=stop), graph, None)
+    await rows(database, "UPDATE visual_ai.workflow_executions SET state = 'cancelled' RETURNING 1")
+    goes_on = Turn(conversation, str(uuid.uuid4()), source="turn", modes=("values", "messages-tuple", "updates"))
+    result = await run(make(turn=goes_on, task_id="another"), graph, None)
+    assert result["output"]["answers"] == ["One boat.", "Two boats."]
+    streamed = await rows(
+        database,
+        "SELECT turn_id::text, mode, data FROM visual_ai.conversation_frames "
+        f"WHERE conversation_id = '{conversation}' ORDER BY seq",  # it is ours
+    )
+    events = [json.loads(data) for of, mode, data in streamed if of == turn and mode == "messages"]
+    assert "".join(one["delta"]["text"] for one in events if one["event"] == "content-block-delta") == "One boat."
+    modes = [mode for of, mode, _ in streamed if of == goes_on.id]
+    assert modes.count("updates") == 1
+    assert modes.count("values") >= 2
+    assert "messages" in modes
+    assert modes[-1] == "lifecycle"
