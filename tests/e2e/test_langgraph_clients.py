@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from langgraph.pregel.remote import RemoteGraph
-from langgraph_sdk import get_client, get_sync_client
+from langgraph_sdk import get_client
 
 from tests.kit.documents.snippets import snippet
 from tests.kit.openai.server import OpenAIServer
@@ -279,24 +279,21 @@ async def test_a_remote_graph_is_run_like_a_local_one(address: str, headers: dic
     assert events[-1] == "lifecycle"
 
 
-def test_a_task_that_is_killed_loses_nothing_of_a_stream(
-    airflow: httpx.Client, address: str, headers: dict[str, str], openai_server: OpenAIServer
+async def test_a_task_that_is_killed_loses_nothing_of_a_stream(
+    client: Any, airflow: httpx.Client, openai_server: OpenAIServer
 ) -> None:
     openai_server.script(contains="Step 3 of kills.", hold=True)
-    with get_sync_client(url=address, api_key=None, headers=headers) as client:
-        thread = client.threads.create()["thread_id"]
-        modes: Any = ["updates"]
-        found: list[str] = []
-        for part in client.runs.stream(
-            thread, "five_steps", input={"topic": "kills", "answers": []}, stream_mode=modes
-        ):
-            if part.event == "updates":
-                found.append(next(iter(part.data)))
-                if len(found) == 2:
-                    run: Any = client.runs.list(thread)[0]["metadata"]
-                    kill_task(airflow, run["dag_id"], run["dag_run_id"], "graph")
-        assert [*dict.fromkeys(found)] == [f"step_{number}" for number in range(1, 6)]
-        assert client.runs.list(thread)[0]["status"] == "success"
+    thread = (await client.threads.create())["thread_id"]
+    found: list[str] = []
+    given = {"topic": "kills", "answers": []}
+    async for part in client.runs.stream(thread, "five_steps", input=given, stream_mode=["updates"]):
+        if part.event == "updates":
+            found.append(next(iter(part.data)))
+            if len(found) == 2:
+                run = (await client.runs.list(thread))[0]["metadata"]
+                await asyncio.to_thread(kill_task, airflow, run["dag_id"], run["dag_run_id"], "graph")
+    assert [*dict.fromkeys(found)] == [f"step_{number}" for number in range(1, 6)]
+    assert (await client.runs.list(thread))[0]["status"] == "success"
 
 
 def test_the_documents_example_works(address: str, headers: dict[str, str]) -> None:
@@ -304,4 +301,5 @@ def test_the_documents_example_works(address: str, headers: dict[str, str]) -> N
     code = snippet("langgraph-client").replace("http://localhost:8000/langgraph", address).replace("<token>", token)
     names: dict[str, Any] = {}
     exec(code.replace('"agent"', '"nested"'), names)  # noqa: S102  # the documents' own code
+    names["client"].close()
     assert names["state"]["values"]["messages"][-1]["content"] == "From within."

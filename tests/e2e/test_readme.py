@@ -193,7 +193,7 @@ def test_the_operators(
     tasks = "\n".join(
         [
             snippet("operators"), snippet("own-graph"), snippet("team"), snippet("typed"), snippet("batch"),
-            snippet("error-policy"), snippet("budget"), snippet("airflows-ways"),
+            snippet("error-policy"), snippet("budget"), snippet("airflows-ways"), snippet("conversation"),
         ]
     )  # fmt: skip
     assert models in tasks
@@ -202,6 +202,7 @@ def test_the_operators(
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "agents.py").write_text(OWN_GRAPH)
+    (package / "chats.py").write_text((ROOT / "tests/kit/graphs/talking.py").read_text() + "\ngraph = plain\n")
     (stack.dags / "documented.py").write_text(HEAD.format(imports=snippet("import"), tasks=indent(tasks, "    ")))
     wait_for_dag(airflow, "documented")
     wait_until(lambda: backend.get("/workflows/documented").is_success, timeout=30, what="the DAG in the backend")
@@ -209,6 +210,8 @@ def test_the_operators(
         "image_url": "sample://invoice",
         "text": "Three boats lay at the pier.",
         "question": "How many boats?",
+        "message": "How many boats?",
+        "user": "ann",
         "documents": [{"text": "A ship."}, {"text": "A boat."}],
     }
     accepted = trigger(backend, "documented", given)

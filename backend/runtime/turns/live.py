@@ -1,5 +1,6 @@
 """What a turn streams to its clients while its graph runs, and the states that it leaves."""
 
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -26,6 +27,8 @@ from backend.runtime.remote.graph import RemoteGraph
 from backend.runtime.turns.chunks import ChunkFrames, interrupt_json, plain
 from backend.runtime.turns.message_events import MessageEvents
 from backend.runtime.turns.protocol_events import MODES, ProtocolEvents, with_message_events
+
+log = logging.getLogger(__name__)
 
 Part = tuple[tuple[str, ...], str, Any]
 
@@ -232,10 +235,14 @@ class LiveTurn:
             self._put(*await events.end(error))
 
     async def _settle(self, graph: Graph, config: RunnableConfig) -> StateSnapshot | None:
-        """Keep what LangGraph says of the state in which the thread is now."""
+        """Keep what LangGraph says of the state in which the thread is now. What has gone well stays so without it."""
         if not hasattr(graph.checkpointer, "aput"):
             return None
-        state = await graph.aget_state(config, subgraphs=True)
+        try:
+            state = await graph.aget_state(config, subgraphs=True)
+        except Exception as error:  # a reducer that has refused what a node wrote refuses it again
+            log.warning("the state of the conversation can't be read: %s", type(error).__name__)
+            return None
         if state.created_at is not None:
             self._put(states=_of_snapshot(state))
         return state

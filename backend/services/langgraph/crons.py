@@ -62,7 +62,7 @@ class Crons:
             who,
             asked,
             kept.get("thread_id"),
-            changes.get("schedule") or known["timetable"]["cron"],
+            changes.get("schedule") or known["timetable"]["crons"][0],
             changes.get("timezone") or known["timezone"],
             changes["end_time"] if "end_time" in changes else known["end_date"],
             changes["enabled"] if changes.get("enabled") is not None else known["enabled"],
@@ -121,7 +121,7 @@ class Crons:
         turn = turn_of(assistant, asked, conversation=thread_id or "", turn_id="")
         cron = {"request": asdict(asked), "assistant_id": assistant.id, "thread_id": thread_id}
         wanted = ScheduleRequest(
-            {"cron": schedule},
+            {"kind": "cron", "crons": [schedule]},
             place="/schedule",
             timezone=timezone or "UTC",
             end_date=end_time,
@@ -157,11 +157,11 @@ def cron_json(schedule: Schedule) -> dict[str, Any]:
         "thread_id": kept["thread_id"],
         "on_run_completed": "delete" if kept["request"].get("delete_after") else "keep",
         "end_time": row["end_date"],
-        "schedule": row["timetable"]["cron"],
+        "schedule": row["timetable"]["crons"][0],
         "timezone": row["timezone"],
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
-        "payload": {**request, "schedule": row["timetable"]["cron"]},
+        "payload": {**request, "schedule": row["timetable"]["crons"][0]},
         "user_id": row["user_id"],
         "next_run_date": schedule.next_run_date,
         "metadata": row["metadata"],

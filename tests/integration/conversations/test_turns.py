@@ -13,6 +13,7 @@ from sqlalchemy import text
 from backend.core.run_envelope import SYSTEM_KEY, signed
 from backend.core.settings import Settings
 from backend.core.turns import TURN, Turn, conversation_id_of
+from backend.core.workflow_error_handler import AgentFailure
 from backend.db.engine import Database
 from backend.db.run_keys import run_key
 from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext
@@ -166,3 +167,16 @@ async def test_states_can_be_written_and_gone_on_from(run: Run, database: Databa
     branch = Turn(conversation, str(uuid.uuid4()), checkpoint_id=first.checkpoint_id)
     result = await run("plain", {"messages": "Another way"}, turn=branch)
     assert result["output"]["items"] == ["replied", "replied"]
+
+
+async def test_a_bug_ends_a_turn_at_once_and_is_named(run: Run, database: Database) -> None:
+    conversation = str(uuid.uuid4())
+    wrong = {"messages": [{"role": "wizard", "content": "?"}]}
+    with pytest.raises(AgentFailure, match="wizard") as raised:
+        await run("plain", wrong, turn=Turn(conversation, str(uuid.uuid4())))
+    assert raised.value.classified.final
+    found = await frames(database, conversation)
+    assert [mode for mode, _ in found][-2:] == ["error", "lifecycle"]
+    assert found[-2][1]["error"] == "ValueError"
+    assert "wizard" in found[-2][1]["message"]
+    assert found[-1][1]["event"] == "failed"
