@@ -1,5 +1,6 @@
 """Records and events of errors that agents recover from, or that are waited out elsewhere."""
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -280,10 +281,15 @@ async def test_a_graph_resumes_at_the_failed_node(
 async def test_the_text_of_a_failed_node_is_superseded(
     make_runner: MakeRunner, database: Database, openai_server: OpenAIServer
 ) -> None:
-    # Slowly: pieces that arrive together with their error may not be told at all, and then nothing is superseded.
-    openai_server.script(content=WORDS, cut_after=8, token_delay=0.1)
+    # Pieces that arrive together with their error may not be told at all, and then nothing is superseded.
+    openai_server.script(content=WORDS, hold_after=8, cut_after=8)
     openai_server.script(content=WORDS)
-    await run_graph(make_runner(), "calling_late")
+    running = asyncio.create_task(run_graph(make_runner(), "calling_late"))
+    while not running.done():
+        if await events_of(database, "token"):
+            openai_server.release()
+        await asyncio.sleep(0.01)
+    await running
     tokens = await events_of(database, "token")
     assert {token["attempt"] for token in tokens} == {1, 2}
     assert shown(tokens) == [WORDS]

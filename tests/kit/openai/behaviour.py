@@ -114,6 +114,8 @@ class Behaviour(BaseModel):
     # While the answer is sent. One event is one `data:` of the stream.
     token_delay: float | None = Field(default=None, ge=0)
     """Delay before each event; None: the server's."""
+    hold_after: int | None = Field(default=None, ge=0)
+    """Wait for `release` after this many events, then go on. Streams only."""
     cut_after: int | None = Field(default=None, ge=0)
     """Close the connection after this many events or, without a stream, in the middle of the body."""
     end_after: int | None = Field(default=None, ge=0)

@@ -246,6 +246,8 @@ class Exchange:
         delay = self.state.settings.token_delay if chosen.token_delay is None else chosen.token_delay
         for position, event in enumerate(wire.events(request, reply_to(request, chosen, self.record.number))):
             await self._pause(delay)
+            if position == chosen.hold_after:
+                await self._held()
             if position == chosen.cut_after:
                 await self._close()
                 return
