@@ -4,6 +4,7 @@ A conversation is a LangGraph thread that outlives a run. Its states are LangGra
 so that history, branches and resuming are LangGraph's as well.
 """
 
+import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,12 +25,23 @@ ENDED = frozenset({"success", "error", "cancelled"})
 _NAMES = uuid.UUID("6f1d3c0e-5d0e-4f0c-9d0a-2f6a3a0b7c11")
 
 
+_VERSION = 8
+"""Of the UUIDs that names become: RFC 9562 leaves it to each system. Nobody else may make conversations with such ids,
+so that nobody waits in one for what a DAG will say there."""
+
+
 def conversation_id_of(dag_id: str, name: str) -> str:
     """The id of the conversation that a DAG's tasks call by this name; a UUID names itself."""
     try:
         return str(uuid.UUID(name))
     except ValueError:
-        return str(uuid.uuid5(_NAMES, f"{dag_id}/{name}"))
+        digest = hashlib.sha256(f"{dag_id}/{name}".encode()).digest()
+        return str(uuid.UUID(int=uuid.UUID(bytes=digest[:16], version=5).int & ~(0xF << 76) | _VERSION << 76))
+
+
+def is_named(conversation: str) -> bool:
+    """Whether a conversation's id is made of a name that a DAG's tasks give it."""
+    return uuid.UUID(conversation).version == _VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,11 @@ class Turn:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     temporary: bool = False
     """Whether a conversation that is made for the turn is deleted later."""
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a task names somebody's conversation by its id, which the run's input may have brought along."""
+        return self.source == "task" and not is_named(self.conversation)
 
     @property
     def interactive(self) -> bool:

@@ -10,6 +10,7 @@ import httpx
 from backend.clients.airflow import AirflowClient
 from backend.clients.webhooks import WebhookClient
 from backend.core.settings import Settings
+from backend.db.address import plain_url
 from backend.db.engine import Database, ThreadedDatabase, make_async_engine, make_engine
 from backend.ratelimit.limiter import limit_store
 from backend.services.identity.accounts import Accounts
@@ -55,6 +56,7 @@ from backend.services.scheduling.firings import Firings
 from backend.services.scheduling.reparse import Reparse
 from backend.services.scheduling.schedules import Schedules
 from backend.services.streaming.feed import EventFeed
+from backend.services.streaming.listen import PostgresWakeups
 from backend.services.streaming.stream import Streams
 from backend.services.templates import Templates
 from backend.services.triggering.batch import BatchTriggers
@@ -136,7 +138,8 @@ async def run_application(
         stack.callback(engine.dispose)
         large_database = ThreadedDatabase(engine, threads=_LARGE, redis_url=settings.redis_address)
         stack.push_async_callback(large_database.close)
-        feed = EventFeed(settings.database_url, reader, settings.redis_address)
+        wakeups = PostgresWakeups(plain_url(settings.database_url))
+        feed = EventFeed(wakeups, reader, settings.redis_address)
         reconciler = Reconciler(settings, airflow, database, large_database)
         interval, grace = settings.account_check_interval, settings.account_grace
         account_roles = AccountRoles(database)
@@ -209,7 +212,7 @@ async def run_application(
             notifications=Notifications(database),
             deliveries=deliveries,
             langgraph=_langgraph(
-                settings, database, reader, catalog, triggers, runs, questions, schedules, authenticator, stack
+                settings, database, reader, wakeups, catalog, triggers, runs, questions, schedules, authenticator, stack
             ),
         )
         await stack.enter_async_context(audit.running())
@@ -232,6 +235,7 @@ def _langgraph(
     settings: Settings,
     database: Database,
     reader: Database,
+    wakeups: PostgresWakeups,
     catalog: Catalog,
     triggers: Triggers,
     runs: Runs,
@@ -244,7 +248,7 @@ def _langgraph(
     states = States(database)
     assistants, conversations = Assistants(database, catalog), Conversations(database, states)
     turns = TurnRuns(database, assistants, conversations, triggers, runs, questions)
-    feed = TurnFeed(settings.database_url, reader)
+    feed = TurnFeed(wakeups, reader)
     streams = TurnStreams(database, feed, turns, states, authenticator, settings.account_check_interval)
     crons, store = Crons(schedules, assistants, conversations), Store(settings.database_url, stack)
     return LangGraph(assistants, conversations, states, turns, streams, crons, store, feed)

@@ -24,7 +24,7 @@ from backend.db.conversations.conversations import Search
 from backend.db.conversations.states import StateQuery
 from backend.db.rows import Row
 from backend.services.application import Application
-from backend.services.langgraph.conversations import thread_json
+from backend.services.langgraph.conversations import check_may_change, thread_json
 from backend.services.langgraph.runs import RunRequest
 
 router = APIRouter(prefix="/threads", tags=["threads"])
@@ -89,11 +89,16 @@ async def count(body: ThreadCount, who: Reader, services: Services) -> int:
 @router.post("/prune")
 async def prune(body: ThreadPrune, who: Starter, services: Services) -> dict[str, int]:
     """Delete threads, or all of their states but the latest."""
-    pruned = 0
-    for thread_id in map(str, dict.fromkeys(body.thread_ids)):
+    threads, pruned = services.langgraph.conversations, 0
+    found = [await threads.find(who, str(thread_id)) for thread_id in dict.fromkeys(body.thread_ids)]
+    rows = [row for row in found if row is not None]
+    for row in rows:  # all of them, before the first is changed
+        check_may_change(who, row)
+    for row in rows:
+        thread_id = str(row["id"])
         if body.strategy == "keep_latest":
-            pruned += await services.langgraph.conversations.keep_latest(who, thread_id)
-        elif await services.langgraph.conversations.find(who, thread_id) is not None:
+            pruned += await threads.keep_latest(who, thread_id)
+        else:
             await _delete(services, who, thread_id)
             pruned += 1
     return {"pruned_count": pruned}

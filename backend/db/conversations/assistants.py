@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 
 from backend.core.jsonable import dumps
 from backend.db.rows import Row, all_rows, first_row, one_row
@@ -64,8 +64,14 @@ class NewAssistant:
     created_at: Any = None
 
 
+def lock(connection: Connection, assistant_id: str) -> None:
+    """Let nobody else change an assistant, or make it, until the transaction ends."""
+    connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"assistant {assistant_id}", 0))))
+
+
 def insert(connection: Connection, new: NewAssistant) -> Row:
     """Add an assistant, or a version of one, which becomes the latest."""
+    lock(connection, new.id)
     version = connection.execute(_NEXT, {"id": new.id}).scalar_one()
     connection.execute(_DEMOTE, {"id": new.id})
     values = {
@@ -90,6 +96,7 @@ def get(connection: Connection, assistant_id: str, version: int | None = None) -
 
 def set_latest(connection: Connection, assistant_id: str, version: int) -> Row | None:
     """Make a version the latest; None if there is no such version."""
+    lock(connection, assistant_id)
     if get(connection, assistant_id, version) is None:
         return None
     connection.execute(_DEMOTE, {"id": assistant_id})

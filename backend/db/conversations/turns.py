@@ -47,7 +47,7 @@ _ADD = text(
 )
 _ONE = text(
     """
-    SELECT t.*, c.copied_from, c.copied_checkpoint, c.deleted_at,
+    SELECT t.*, c.copied_from, c.copied_checkpoint, c.deleted_at, c.user_id AS owner, c.dag_id AS latest_dag,
         EXISTS (SELECT FROM visual_ai.conversation_turns later
             WHERE later.conversation_id = t.conversation_id AND later.number > t.number AND later.state <> 'pending'
               AND later.execution_id IS DISTINCT FROM t.execution_id) AS passed
@@ -116,6 +116,10 @@ class ConversationDeletedError(RuntimeError):
     """The conversation is deleted. A retry doesn't help."""
 
 
+class ConversationNotYoursError(RuntimeError):
+    """The conversation belongs to another user or another DAG. A retry doesn't help."""
+
+
 def add(connection: Connection, new: NewTurn) -> None:
     """Make a turn; it is the conversation's last."""
     connection.execute(
@@ -142,7 +146,8 @@ def begin(
 ) -> Begun | None:
     """Begin a turn, or go on with it; None while another one is under way, upon which to ask again.
 
-    A turn that nobody has announced is made. Raises `ConversationMovedOnError` and `ConversationDeletedError`.
+    A turn that nobody has announced is made. Raises `ConversationMovedOnError`, `ConversationDeletedError` and
+    `ConversationNotYoursError`.
     """
     place = {"conversation": turn.conversation, "user": user, "dag": dag_id, "graph": graph}
     names = {name: turn.metadata[name] for name in ("graph_id", "assistant_id", "thread") if name in turn.metadata}
@@ -154,6 +159,10 @@ def begin(
         add(connection, new)
         row = first_row(connection.execute(_ONE, {"id": turn.id}))
         assert row is not None  # noqa: S101  # it was just made
+    if turn.claimed and (row["owner"] != user or row["latest_dag"] not in (None, dag_id)):
+        raise ConversationNotYoursError(
+            f"the conversation {turn.conversation} belongs to another user or another DAG; give it a name of its own"
+        )
     if row["deleted_at"] is not None:
         raise ConversationDeletedError(f"the conversation {turn.conversation} is deleted")
     if row["passed"] or row["rolled_back"]:

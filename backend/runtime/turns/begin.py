@@ -13,7 +13,12 @@ from backend.core.errors.input_error import InputError
 from backend.core.turns import TURN, Turn, conversation_id_of
 from backend.core.workflow_error_handler import AgentFailure, classify
 from backend.db.conversations import states, turns
-from backend.db.conversations.turns import Begun, ConversationDeletedError, ConversationMovedOnError
+from backend.db.conversations.turns import (
+    Begun,
+    ConversationDeletedError,
+    ConversationMovedOnError,
+    ConversationNotYoursError,
+)
 from backend.db.engine import Database
 from backend.db.outage import retry_until_available
 from backend.db.runs import forks
@@ -50,7 +55,7 @@ async def begin_turn(database: Database, task: TaskContext, turn: Turn, claim: C
     """Take the conversation for the turn.
 
     Raises `AgentFailure` when it is busy for long (the task leaves its worker, and looks again later), and `InputError`
-    when it is deleted, or has gone on without this turn.
+    when it is deleted or somebody else's, or has gone on without this turn.
     """
     execution_id = recorder.execution_id
     assert execution_id is not None  # noqa: S101  # the claim has been written
@@ -80,7 +85,7 @@ async def begin_turn(database: Database, task: TaskContext, turn: Turn, claim: C
 async def _begun(database: Database, attempt: partial[Begun | None]) -> Begun | None:
     try:
         return await retry_until_available(partial(database.run, attempt))
-    except (ConversationMovedOnError, ConversationDeletedError) as error:
+    except (ConversationMovedOnError, ConversationDeletedError, ConversationNotYoursError) as error:
         raise InputError(str(error), field="thread") from None
 
 

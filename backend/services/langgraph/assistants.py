@@ -100,22 +100,23 @@ class Assistants:
         """The assistant of this id, or that of a graph or DAG of this name. Raises `NotFound`."""
         key = _uuid(name)
         graphs = await self.graphs(who)
-        if key is not None:
-            row = await self._database.run_autocommit(assistants.get, key, version)
-            if row is not None:
-                graph = next((one for one in graphs if row["graph_id"] in (one.graph_id, one.dag_id)), None)
-                graph = graph or await self._dag(who, row["graph_id"])
-                return Assistant(key, graph, row)
         for graph in graphs:
             if name in (graph.graph_id, graph.dag_id) or key == graph.assistant_id:
                 return Assistant(graph.assistant_id, graph, None)
-        if key is not None:
+        if key is None:
+            graph = await self._dag(who, name)
+            return Assistant(graph.assistant_id, graph, None)
+        if uuid.UUID(key).version == 5:
+            # Perhaps a workflow's own, which anybody can work out: an assistant that somebody has made with the same
+            # id doesn't take its place.
             for graph in await self.graphs(who, every=True):
                 if key == graph.assistant_id:
                     return Assistant(key, graph, None)
+        row = await self._database.run_autocommit(assistants.get, key, version)
+        if row is None:
             raise NotFound(f"There is no assistant {name}.")
-        graph = await self._dag(who, name)
-        return Assistant(graph.assistant_id, graph, None)
+        own = next((one for one in graphs if row["graph_id"] in (one.graph_id, one.dag_id)), None)
+        return Assistant(key, own or await self._dag(who, row["graph_id"]), row)
 
     async def _dag(self, who: Principal, name: str) -> Graph:
         try:
@@ -150,17 +151,19 @@ class Assistants:
         key = assistant_id or str(uuid.uuid4())
 
         def write(connection: Connection) -> Row | None:
-            known = assistants.get(connection, key)
-            if known is not None:
-                return known if if_exists == "do_nothing" else None
+            assistants.lock(connection, key)
+            if assistants.get(connection, key) is not None:
+                return None
             name = values.get("name") or base.graph.graph_id
             new = NewAssistant(key, base.graph.graph_id, name, who.username, **_stored(values))
             return assistants.insert(connection, new)
 
         row = await self._database.run(write)
-        if row is None:
-            raise Conflict(f"There is an assistant {key} already.")
-        return Assistant(key, base.graph, row)
+        if row is not None:
+            return Assistant(key, base.graph, row)
+        if if_exists == "do_nothing":
+            return await self.resolve(who, key)
+        raise Conflict(f"There is an assistant {key} already.")
 
     async def update(self, who: Principal, name: str, values: Mapping[str, Any]) -> Assistant:
         """Add a version of an assistant, with what is given in place of what it had. Raises as `create`, and

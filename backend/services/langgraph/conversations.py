@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, NotFound
 from backend.core.roles import NO_DAGS, Principal, covers
+from backend.core.turns import is_named
 from backend.db.conversations import conversations, turns
 from backend.db.conversations.conversations import Search
 from backend.db.conversations.states import StateQuery
@@ -56,10 +57,13 @@ class Conversations:
         graph_id: str | None = None,
     ) -> Row:
         """Make a conversation. Raises `Forbidden` for a Viewer, `Conflict` if there is one with this id unless
-        `if_exists` is `do_nothing`, and `Invalid` for a `ttl` that is none."""
+        `if_exists` is `do_nothing`, and `Invalid` for a `ttl` that is none or an id that is a DAG's."""
         if who.rights.starts == NO_DAGS:
             raise Forbidden("The role Viewer may not talk to graphs; the role User or higher is needed.")
         key = conversation_id or str(uuid.uuid4())
+        if is_named(key):
+            detail = "is a UUID of version 8, which only the names of a DAG's conversations become; use another version"
+            raise Invalid(f"/thread_id: {detail}", errors=[FieldError("/thread_id", detail)])
         expires = expiry(ttl)
         made = await self._database.run(
             conversations.create,

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from backend.db.address import plain_url
 from backend.db.conversations import frames
 from backend.db.conversations.frames import StoredFrame
 from backend.db.engine import Database
@@ -60,17 +59,17 @@ class TurnFeed:
     """Reads what is appended to the conversations that somebody follows. Wake-ups may be lost or come twice: they only
     say when to read."""
 
-    def __init__(self, database_url: str, database: Database) -> None:
+    def __init__(self, wakeups: PostgresWakeups, database: Database) -> None:
         self._database = database
         self._channels: dict[str, _Channel] = {}
         self._dirty: set[str] = set()
         self._work = asyncio.Event()
-        self._source = PostgresWakeups(plain_url(database_url), self._wake, self._mark_all, frames.CHANNEL)
+        wakeups.pass_on(frames.CHANNEL, self._wake, self._mark_all)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Listen and deliver until the context ends."""
-        async with in_background(self._source.listen(), self._deliver()):
+        """Deliver until the context ends."""
+        async with in_background(self._deliver()):
             yield
 
     def close(self) -> None:
@@ -124,9 +123,9 @@ class TurnFeed:
                 del self._channels[conversation_id]
 
     def _wake(self, wakeup: Wakeup) -> None:
-        channel = self._channels.get(wakeup.execution_id)
+        channel = self._channels.get(wakeup.id)
         if channel is not None and wakeup.last > channel.cursor:
-            self._mark(wakeup.execution_id)
+            self._mark(wakeup.id)
 
     def _mark(self, conversation_id: str) -> None:
         self._dirty.add(conversation_id)

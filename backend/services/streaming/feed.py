@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from backend.db.address import plain_url
+from backend.core.events import CHANNEL
 from backend.db.engine import Database
 from backend.db.runs import events
 from backend.db.runs.executions import Head
@@ -53,15 +53,17 @@ class EventFeed:
     their events along. Lost connections are re-established.
     """
 
-    def __init__(self, database_url: str, database: Database, redis_url: str | None = None) -> None:
+    def __init__(self, wakeups: PostgresWakeups, database: Database, redis_url: str | None = None) -> None:
         self._database = database
         self._channels: dict[str, Channel] = {}
         self._by_run: dict[tuple[str, str], Channel] = {}
         self._dirty: set[str] = set()
         self._work = asyncio.Event()
-        self._sources: list[WakeupSource] = [PostgresWakeups(plain_url(database_url), self._wake, self._mark_all)]
+        self._sources: list[WakeupSource] = [wakeups]
         if redis_url:
-            self._sources.append(RedisWakeups(redis_url, self._wake, self._mark_all))
+            self._sources.append(RedisWakeups(redis_url))
+        for source in self._sources:
+            source.pass_on(CHANNEL, self._wake, self._mark_all)
 
     def state(self) -> tuple[bool, str]:
         """Whether all wake-up sources are connected, and if not, why."""
@@ -110,7 +112,7 @@ class EventFeed:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Listen and deliver until the context ends."""
+        """Listen, for all to whom the sources pass something on, and deliver until the context ends."""
         work = [*(source.listen() for source in self._sources), self._deliver()]
         if len(self._sources) > 1:
             work.append(self._sweep())
@@ -118,18 +120,18 @@ class EventFeed:
             yield
 
     def _wake(self, wakeup: Wakeup) -> None:
-        channel = self._channels.get(wakeup.execution_id)
+        channel = self._channels.get(wakeup.id)
         if channel is None or wakeup.last <= channel.cursor:
             return
         if wakeup.events is not None and wakeup.first <= channel.cursor + 1:
             try:
                 frames = [encode(event) for event in wakeup.decoded()]
             except (ValueError, KeyError, TypeError):
-                log.warning("the announced events of execution %s are malformed", wakeup.execution_id)
+                log.warning("the announced events of execution %s are malformed", wakeup.id)
             else:
                 channel.extend(frames, recent_share(len(self._channels)))
                 return
-        self._mark([wakeup.execution_id])
+        self._mark([wakeup.id])
 
     def _mark_all(self) -> None:
         self._mark(self._channels)

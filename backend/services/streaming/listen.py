@@ -1,4 +1,4 @@
-"""Wake-up sources: how a backend process learns that an execution's log has grown.
+"""Wake-up sources: how a backend process learns that an execution's log, or a conversation's frames, have grown.
 
 PostgreSQL notifies through `LISTEN`/`NOTIFY`, as part of the transaction that appends. With `REDIS_URL`, writers
 announce in a Redis stream instead, after their commit and together with the events, and notify through PostgreSQL only
@@ -33,9 +33,10 @@ _ENTRIES_AT_A_TIME = 500
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """Events up to `last` were appended to an execution's log. `events`, if present, holds them from `first` on."""
+    """Events up to `last` were appended to the log of an execution, or frames to those of a conversation, with this
+    id. `events`, if present, holds them from `first` on."""
 
-    execution_id: str
+    id: str
     first: int
     last: int
     events: str | None = None
@@ -45,28 +46,26 @@ class Wakeup:
         found = json.loads(self.events or "[]")
         if len(found) != self.last - self.first + 1:
             raise ValueError(f"{len(found)} events are not {self.first} to {self.last}")
-        return [
-            Event(self.execution_id, self.first + index, item["type"], item["payload"])
-            for index, item in enumerate(found)
-        ]
+        return [Event(self.id, self.first + index, item["type"], item["payload"]) for index, item in enumerate(found)]
 
 
 class WakeupSource:
-    """Keeps one connection open and passes on what arrives over it.
-
-    `on_wakeup` is called with each wake-up, `on_missed` when some may have been lost.
-    """
+    """Keeps one connection open and passes on what arrives over it."""
 
     name: str
     lost: str
     """The reason to report while there is no connection."""
 
-    def __init__(self, on_wakeup: Callable[[Wakeup], None], on_missed: Callable[[], None]) -> None:
-        self._on_wakeup = on_wakeup
-        self._on_missed = on_missed
+    def __init__(self) -> None:
+        self._listeners: dict[str, tuple[Callable[[Wakeup], None], Callable[[], None]]] = {}
         self.connected = False
         self.started = False
         """At least one attempt to connect has ended."""
+
+    def pass_on(self, channel: str, on_wakeup: Callable[[Wakeup], None], on_missed: Callable[[], None]) -> None:
+        """Call `on_wakeup` with each wake-up on a channel, and `on_missed` when some may have been lost. Before
+        `listen`."""
+        self._listeners[channel] = on_wakeup, on_missed
 
     async def listen(self) -> None:
         """Listen until cancelled, and reconnect after every lost connection."""
@@ -78,7 +77,7 @@ class WakeupSource:
                     log.warning("the event feed lost its connection to %s: %s", self.name, type(error).__name__)
             self.connected, self.started = False, True
             await asyncio.sleep(RECONNECT_DELAY)
-            self._on_missed()  # the log itself may still be readable
+            self._missed()  # the log itself may still be readable
 
     async def _listen(self) -> None:
         """Connect, call `_ready`, and pass on wake-ups until the connection is lost."""
@@ -86,39 +85,38 @@ class WakeupSource:
 
     def _ready(self) -> None:
         self.connected = self.started = True
-        self._on_missed()  # what was appended before the connection was ready
+        self._missed()  # what was appended before the connection was ready
+
+    def _missed(self) -> None:
+        for _, on_missed in self._listeners.values():
+            on_missed()
 
 
 class PostgresWakeups(WakeupSource):
-    """Listens on a PostgreSQL connection of its own."""
+    """Listens on a PostgreSQL connection of its own, which serves all channels of the process. A wake-up on a channel
+    is `<id> <last seq>`."""
 
     name = "Postgres"
     lost = "the database connection is lost; reading once a second"
 
-    def __init__(
-        self,
-        conninfo: str,
-        on_wakeup: Callable[[Wakeup], None],
-        on_missed: Callable[[], None],
-        channel: str = CHANNEL,
-    ) -> None:
-        """A wake-up on `channel` is `<id> <last seq>`."""
-        super().__init__(on_wakeup, on_missed)
+    def __init__(self, conninfo: str) -> None:
+        super().__init__()
         self._conninfo = conninfo
-        self._channel = channel
 
     async def _listen(self) -> None:
         async with await psycopg.AsyncConnection.connect(
             self._conninfo, autocommit=True, application_name="visual_ai_feed", connect_timeout=5
         ) as connection:
-            await connection.execute(f"LISTEN {self._channel}")
+            for channel in self._listeners:
+                await connection.execute(f"LISTEN {channel}")
             self._ready()
             while True:
                 # A quiet connection is checked from time to time: a dead peer sends nothing.
                 async for notification in connection.notifies(timeout=_QUIET_SECONDS):
-                    execution_id, _, last = notification.payload.partition(" ")
+                    key, _, last = notification.payload.partition(" ")
                     if last.isdigit():
-                        self._on_wakeup(Wakeup(execution_id, int(last), int(last)))
+                        on_wakeup, _ = self._listeners[notification.channel]
+                        on_wakeup(Wakeup(key, int(last), int(last)))
                 async with asyncio.timeout(_QUIET_SECONDS):
                     await connection.execute("SELECT 1")
 
@@ -129,8 +127,8 @@ class RedisWakeups(WakeupSource):
     name = "Redis"
     lost = "Redis is out of reach; Postgres wakes the feed"
 
-    def __init__(self, url: str, on_wakeup: Callable[[Wakeup], None], on_missed: Callable[[], None]) -> None:
-        super().__init__(on_wakeup, on_missed)
+    def __init__(self, url: str) -> None:
+        super().__init__()
         # A read blocks for longer than other clients wait for a reply.
         self._options = redis_options() | {"socket_timeout": _QUIET_SECONDS + 5, "client_name": "visual_ai_feed"}
         self._url = url
@@ -146,7 +144,7 @@ class RedisWakeups(WakeupSource):
                 for entry, fields in found[0][1] if found else ():
                     position = entry
                     if (wakeup := _wakeup(fields)) is not None:
-                        self._on_wakeup(wakeup)
+                        self._listeners[CHANNEL][0](wakeup)
 
 
 def _wakeup(fields: dict[str, str]) -> Wakeup | None:

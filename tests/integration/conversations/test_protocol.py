@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from httpx_sse import EventSource
 from sqlalchemy import Engine, create_engine
 
-from backend.core.turns import Frame
+from backend.core.turns import Frame, conversation_id_of
 from backend.db.conversations import assistants, frames, turns
 from backend.db.conversations.turns import NewTurn
 from backend.services.langgraph import streams
@@ -131,6 +131,8 @@ async def test_what_is_wrong_with_a_run_is_named(
 
 async def test_bad_places_are_refused(api: httpx.AsyncClient, ulla: Headers) -> None:
     assert (await api.get("threads/no-uuid", headers=dict(ulla))).status_code == 422
+    of_a_dag = await api.post("threads", json={"thread_id": conversation_id_of(DAG, "ulla")}, headers=dict(ulla))
+    assert (of_a_dag.status_code, "/thread_id" in of_a_dag.text) == (422, True)
     missing = str(uuid.uuid4())
     assert (await api.get(f"threads/{missing}/state", headers=dict(ulla))).status_code == 404
     run = {"assistant_id": "agent", "input": {}}
@@ -267,3 +269,36 @@ async def test_assistants_are_their_makers(api: httpx.AsyncClient, ulla: Headers
     assert (await api.patch(f"assistants/{assistant}", json=change, headers=dict(ulla))).json()["version"] == 2
     names = [one["name"] for one in (await api.post("assistants/search", json={}, headers=dict(felix))).json()]
     assert names == ["yours", "agent", "other"]
+
+
+async def test_an_assistant_takes_no_workflows_place(api: httpx.AsyncClient, ulla: Headers, app: FastAPI) -> None:
+    async with client_of(app) as plain:
+        felix = await sign_in(plain, "felix")
+    for name in ("agent", "other"):
+        own = (await api.get(f"assistants/{name}", headers=dict(ulla))).json()["assistant_id"]
+        body = {"assistant_id": own, "graph_id": "agent", "context": {"prompt": "Mine."}}
+        await api.post("assistants", json=body, headers=dict(felix))
+        shown = (await api.get(f"assistants/{own}", headers=dict(ulla))).json()
+        assert (shown["graph_id"], shown["context"]) == (name, {})
+
+
+async def test_an_assistant_is_made_once(api: httpx.AsyncClient, ulla: Headers) -> None:
+    body = {"assistant_id": str(uuid.uuid4()), "graph_id": "agent", "if_exists": "do_nothing"}
+    made = await asyncio.gather(*(api.post("assistants", json=body, headers=dict(ulla)) for _ in range(10)))
+    assert [(one.status_code, one.json().get("version")) for one in made] == [(200, 1)] * 10
+    change = {"description": "changed"}
+    path = f"assistants/{body['assistant_id']}"
+    changed = await asyncio.gather(*(api.patch(path, json=change, headers=dict(ulla)) for _ in range(5)))
+    assert sorted(one.json()["version"] for one in changed) == [2, 3, 4, 5, 6]
+    assert (await api.get(path, headers=dict(ulla))).json()["version"] == 6
+
+
+async def test_threads_are_pruned_together_or_not_at_all(api: httpx.AsyncClient, ulla: Headers, app: FastAPI) -> None:
+    async with client_of(app) as plain:
+        felix, anna = await sign_in(plain, "felix"), await sign_in(plain, "anna")
+    mine, theirs = await thread_of(api, ulla), await thread_of(api, felix)
+    pruned = {"thread_ids": [mine, str(uuid.uuid4()), theirs]}
+    assert (await api.post("threads/prune", json=pruned, headers=dict(ulla))).status_code == 404
+    assert (await api.get(f"threads/{mine}", headers=dict(ulla))).status_code == 200
+    assert (await api.post("threads/prune", json=pruned, headers=dict(anna))).json() == {"pruned_count": 2}
+    assert (await api.get(f"threads/{mine}", headers=dict(ulla))).status_code == 404

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from backend.core.errors.input_error import InputError
 from backend.core.run_envelope import SYSTEM_KEY, signed
 from backend.core.settings import Settings
 from backend.core.turns import TURN, Turn, conversation_id_of
@@ -75,6 +76,18 @@ async def test_a_named_conversation_goes_on_in_the_next_run(run: Run) -> None:
     assert said(result) == ["Hello", "reply after 1 messages", "And now?", "reply after 3 messages"]
     other = await run("plain", {"messages": "Hello"}, thread=f"{name}, another one")
     assert said(other) == ["Hello", "reply after 1 messages"]
+
+
+async def test_a_task_takes_no_part_in_somebody_elses_conversation(run: Run, database: Database) -> None:
+    """The name may be a part of the run's input, and so the id of a thread that its owner alone talks in."""
+    for owner, dag_id in (("bob", "dag"), ("ann", "another"), (None, None)):
+        name = str(uuid.uuid4())
+        query = "INSERT INTO visual_ai.conversations (id, user_id, dag_id, graph_id) VALUES (:id, :user, :dag, 'g')"
+        async with database.engine.begin() as connection:
+            await connection.execute(text(query), {"id": name, "user": owner, "dag": dag_id})
+        with pytest.raises(InputError, match="belongs to another user or another DAG"):
+            await run("plain", {"messages": "Hello"}, thread=name)
+        assert not await rows(database, "SELECT FROM visual_ai.conversation_turns WHERE conversation_id = :id", id=name)
 
 
 async def test_turns_run_one_after_another(run: Run, database: Database) -> None:
