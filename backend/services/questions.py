@@ -215,6 +215,8 @@ def _check_right(who: Principal, row: Row) -> None:
 
 def refusal(who: Principal, row: Row) -> str | None:
     """Why this user may not answer the question; None if they may."""
+    if who.service_token is not None and "stop" not in who.service_token.scopes:
+        return f"The service token {who.service_token.name!r} doesn't have the scope 'stop', which answers need."
     own = who.owns(row["user_id"], row["triggered_by"])
     if row["four_eyes"] and own:
         return "Somebody else has to answer this question: the run is yours."

@@ -13,6 +13,9 @@ MOST = 1_000
 """Rows of a page."""
 
 Json = dict[str, Any]
+Strategy = Literal["reject", "interrupt", "rollback", "enqueue"]
+"""What happens to the runs of a thread that are under way when another one is started."""
+
 Breakpoints = Literal["*"] | list[str] | None
 
 
@@ -163,7 +166,7 @@ class RunBody(Body):
     stream_subgraphs: bool = False
     interrupt_before: Breakpoints = None
     interrupt_after: Breakpoints = None
-    multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] | None = None
+    multitask_strategy: Strategy | None = None
     if_not_exists: Literal["create", "reject"] | None = None
     on_disconnect: Literal["cancel", "continue"] | None = None
     on_completion: Literal["delete", "keep"] | None = None

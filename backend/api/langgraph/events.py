@@ -5,7 +5,7 @@ import json
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
 from backend.api.deps import Authenticated, Reader, Services, may_connect
-from backend.api.langgraph.bodies import Command, Subscription
+from backend.api.langgraph.bodies import Command, Strategy, Subscription
 from backend.api.langgraph.responses import streamed
 from backend.core.problems import Conflict, Forbidden, Invalid, NotFound, Problem, Unauthorized
 from backend.core.roles import Principal
@@ -35,6 +35,10 @@ _CODES: tuple[tuple[type[Problem], str], ...] = (
 
 _POLICY_VIOLATION = 4000
 """What is added to an HTTP status that closes a WebSocket: a browser can't read that of a refused one."""
+
+
+SUBSCRIPTIONS = 100
+"""Of one connection."""
 
 
 class CommandError(Exception):
@@ -70,11 +74,15 @@ async def socket(websocket: WebSocket, thread_id: UUID) -> None:
         who = await may_connect(websocket, services)
         services.streams.check_room(who)
     except Problem as problem:
-        await websocket.close(_POLICY_VIOLATION + problem.status, problem.detail[:100])
+        await _refuse(websocket, problem)
         return
     with services.streams.counted(who), suppress(WebSocketDisconnect):
         async with services.streams.limits.counted(who.username):
             await _Socket(websocket, services, who, str(thread_id)).serve()
+
+
+async def _refuse(websocket: WebSocket, problem: Problem) -> None:
+    await websocket.close(_POLICY_VIOLATION + problem.status, problem.detail.encode()[:120].decode(errors="ignore"))
 
 
 class _Socket:
@@ -89,7 +97,7 @@ class _Socket:
         self._sending = asyncio.Lock()
 
     async def serve(self) -> None:
-        """Carry out commands until the client leaves."""
+        """Carry out commands until the client leaves, or its session is over."""
         try:
             while True:
                 text = await self._websocket.receive_text()
@@ -99,11 +107,14 @@ class _Socket:
                     await self._send(_error(None, "invalid_argument", str(error.errors()[0]["msg"])))
                     continue
                 await self._send(await self._carry_out(asked))
+        except Problem as problem:
+            await _refuse(self._websocket, problem)
         finally:
             for task in self._following.values():
                 task.cancel()
 
     async def _carry_out(self, asked: Command) -> dict[str, Any]:
+        self._who = await self._services.authenticator.recheck(self._who)
         params = asked.params
         if asked.method in ("subscription.subscribe", "subscription.reconnect"):
             try:
@@ -115,6 +126,8 @@ class _Socket:
             except Problem as problem:
                 return _error(asked.id, _code_of(problem), problem.detail)
             key = str(params.get("subscription_id") or uuid.uuid4())
+            if len(self._following) >= SUBSCRIPTIONS and key not in self._following:
+                return _error(asked.id, "invalid_argument", f"a connection has at most {SUBSCRIPTIONS} subscriptions")
             if (known := self._following.pop(key, None)) is not None:
                 known.cancel()
             self._following[key] = asyncio.create_task(self._follow(row, chosen, wanted.since))
@@ -181,13 +194,15 @@ async def _result(services: Application, who: Principal, thread_id: str, asked: 
             context=_mapping(params, "context"),
             metadata=_mapping(params, "metadata"),
             checkpoint=_checkpoint(params),
-            multitask_strategy=str(params.get("multitask_strategy") or "enqueue"),
+            multitask_strategy=_strategy(params),
             if_not_exists="create",
             protocol=2,
         )
         return await _start(services, who, thread_id, request)
     if asked.method == "input.respond":
         given = params.get("responses") or [params]
+        if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+            raise CommandError("invalid_argument", "responses has to be a list of objects")
         resume: Any = {str(one["interrupt_id"]): one.get("response") for one in given if one.get("interrupt_id")}
         if not resume:
             raise CommandError("no_such_interrupt", "interrupt_id is missing")
@@ -224,6 +239,14 @@ def _mapping(params: dict[str, Any], name: str) -> dict[str, Any] | None:
     if found is not None and not isinstance(found, dict):
         raise CommandError("invalid_argument", f"{name} has to be an object")
     return found
+
+
+def _strategy(params: dict[str, Any]) -> str:
+    found = params.get("multitask_strategy") or "enqueue"
+    known = get_args(Strategy)
+    if found not in known:
+        raise CommandError("invalid_argument", f"multitask_strategy has to be one of {', '.join(known)}")
+    return str(found)
 
 
 def _checkpoint(params: dict[str, Any]) -> dict[str, Any] | None:

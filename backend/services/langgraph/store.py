@@ -72,7 +72,7 @@ class Store:
     ) -> list[list[str]]:
         """The namespaces that there are, of those that the caller may use."""
         store = await self._open()
-        everything = who.role >= Role.OP
+        everything = _uses_all(who)
         found = await store.alist_namespaces(
             prefix=tuple(prefix) if prefix else None,
             suffix=tuple(suffix) if suffix else None,
@@ -92,6 +92,11 @@ class Store:
         return self._store
 
 
+def _uses_all(who: Principal) -> bool:
+    """Whether the user may use all of the store: not with a service token for some DAGs only."""
+    return who.role >= Role.OP and who.sees_all
+
+
 def _checked(who: Principal, namespace: Sequence[str], *, whole: bool = True) -> tuple[str, ...]:
     place = tuple(namespace)
     if whole and not place:
@@ -99,7 +104,7 @@ def _checked(who: Principal, namespace: Sequence[str], *, whole: bool = True) ->
     for part in place:
         if not part or "." in part or "\x00" in part:
             _refuse("has an empty part, or one with a full stop")
-    if who.role < Role.OP and who.username not in place:
+    if not _uses_all(who) and who.username not in place:
         raise Forbidden(f"A User may use the namespaces that have {who.username!r} as a part; Op and Admin all.")
     return place
 

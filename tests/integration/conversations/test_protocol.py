@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import websockets
 from fastapi import FastAPI
 from httpx_sse import EventSource
 from sqlalchemy import Engine, create_engine
@@ -244,6 +245,8 @@ async def test_commands_say_what_is_wrong(api: httpx.AsyncClient, ulla: Headers)
         ("run.begin", {}, "unknown_command"),
         ("run.start", {}, "invalid_argument"),
         ("run.start", {"assistant_id": "nothing"}, "no_such_run"),
+        ("run.start", {"assistant_id": "agent", "multitask_strategy": "both"}, "invalid_argument"),
+        ("input.respond", {"responses": "yes"}, "invalid_argument"),
         ("input.respond", {}, "no_such_interrupt"),
         ("input.respond", {"interrupt_id": "x", "response": 1}, "no_such_interrupt"),
         ("subscription.subscribe", {"channels": ["values"]}, "not_supported"),
@@ -255,6 +258,39 @@ async def test_commands_say_what_is_wrong(api: httpx.AsyncClient, ulla: Headers)
     wrong = await api.post(f"threads/{thread}/stream/events", json={"channels": ["wild"]}, headers=dict(ulla))
     assert wrong.status_code == 422
     assert "/channels/0" in wrong.text
+
+
+async def test_a_service_token_does_what_its_scopes_say(
+    app: FastAPI, api: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    thread = await thread_of(api, ulla)
+    start = {"id": 1, "method": "run.start", "params": {"assistant_id": "agent", "input": {}}}
+    async with client_of(app) as plain:
+        for scope, code in (("read", "permission_denied"), ("trigger", None)):
+            made = await plain.post("/tokens", json={"name": scope, "scopes": [scope]}, headers=dict(ulla))
+            token = {"Authorization": f"Bearer {made.json()['token']}"}
+            answer = await api.post(f"threads/{thread}/commands", json=start, headers=token)
+            assert answer.json().get("error") == code, answer.text
+            if scope == "trigger":
+                assert (await api.get(f"threads/{thread}", headers=token)).status_code == 403
+    assert len(airflow.runs) == 1
+
+
+async def test_a_websocket_lasts_as_long_as_its_session(app: FastAPI, api: httpx.AsyncClient, ulla: Headers) -> None:
+    thread = await thread_of(api, ulla)
+    subscribe = {"id": 1, "method": "subscription.subscribe", "params": {"channels": ["values"]}}
+    async with served(app) as address:
+        url = f"{address.replace('http', 'ws', 1)}/langgraph/threads/{thread}/stream/events"
+        async with websockets.connect(url, additional_headers=dict(ulla), proxy=None) as socket:
+            await socket.send(json.dumps(subscribe))
+            assert json.loads(await socket.recv())["type"] == "success"
+            async with client_of(app) as plain:
+                await plain.post("/auth/logout", headers=dict(ulla))
+            await socket.send(json.dumps({**subscribe, "id": 2}))
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await asyncio.wait_for(socket.recv(), 10)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4401
 
 
 async def test_assistants_are_their_makers(api: httpx.AsyncClient, ulla: Headers, app: FastAPI) -> None:
