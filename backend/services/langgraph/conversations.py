@@ -56,10 +56,15 @@ class Conversations:
         dag_id: str | None = None,
         graph_id: str | None = None,
     ) -> Row:
-        """Make a conversation. Raises `Forbidden` for a Viewer, `Conflict` if there is one with this id unless
-        `if_exists` is `do_nothing`, and `Invalid` for a `ttl` that is none or an id that is a DAG's."""
+        """Make a conversation.
+
+        Raises `Forbidden` for a Viewer or without the scope `read`, `Conflict` if there is one with this id unless
+        `if_exists` is `do_nothing`, and `Invalid` for a `ttl` that is none, or an id that only a DAG's names become.
+        """
         if who.rights.starts == NO_DAGS:
             raise Forbidden("The role Viewer may not talk to graphs; the role User or higher is needed.")
+        if who.service_token is not None and "read" not in who.service_token.scopes:
+            raise Forbidden(f"The service token {who.service_token.name!r} needs the scope 'read' as well.")
         key = conversation_id or str(uuid.uuid4())
         if is_named(key):
             detail = "is a UUID of version 8, which only the names of a DAG's conversations become; use another version"

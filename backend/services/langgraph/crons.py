@@ -71,6 +71,7 @@ class Crons:
 
     async def delete(self, who: Principal, cron_id: str) -> None:
         """Delete a cron. What its runs have said stays. Raises `NotFound` and `Forbidden`."""
+        await self._schedules.get(who, cron_id)  # one that isn't shown isn't there
         await self._schedules.delete(who, cron_id)
 
     async def search(
@@ -121,7 +122,7 @@ class Crons:
         turn = turn_of(assistant, asked, conversation=thread_id or "", turn_id="")
         cron = {"request": asdict(asked), "assistant_id": assistant.id, "thread_id": thread_id}
         wanted = ScheduleRequest(
-            {"kind": "cron", "crons": [schedule]},
+            {"kind": "crons", "crons": [schedule]},
             place="/schedule",
             timezone=timezone or "UTC",
             end_date=end_time,

@@ -71,7 +71,8 @@ def check_zone(name: str) -> None:
 def check_timetable(data: Mapping[str, Any], place: str) -> dict[str, Any]:
     """The timetable as it is stored; its assets are to be looked up.
 
-    `place` is the pointer to it in the request: `/cron`, `/assets` or `/timetable`. Raises `Invalid`.
+    `place` is the pointer to it in the request: `/timetable`, or that of its only part, such as `/cron` or `/assets`.
+    Raises `Invalid`.
     """
     kind = data["kind"]
     required = KINDS[kind]
@@ -85,7 +86,7 @@ def check_timetable(data: Mapping[str, Any], place: str) -> dict[str, Any]:
     if "crons" in required:
         crons = data["crons"]
         checked["crons"] = [
-            check_cron(cron, place if place == "/cron" else place + pointer("crons", index))
+            check_cron(cron, place + pointer("crons", index) if place == "/timetable" else place)
             for index, cron in enumerate(crons)
         ]
     if "assets" in required:

@@ -3,6 +3,7 @@
 A new operation needs a row, and an example of a request that is valid, so that nothing but the caller decides.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import Engine, text
 
+from backend.api.langgraph import app as langgraph
 from backend.api.main import create_app
+from backend.db.conversations.assistants import keep_graphs
 from tests.kit.airflow import PASSWORD, SECRET, FakeAirflow, User
 from tests.kit.application import PRODUCTION, application, client_of, make_settings, sign_in
 from tests.kit.pictures import encode, photo
@@ -53,6 +57,63 @@ POST /images                                                               1113+
 GET /images/remote                                                         111++++++++3
 GET /images/samples/{name}                                                 111+++++++++
 GET /images/{image_id}                                                     111++444+++3
+POST /langgraph/assistants                                                 1113+++4++3+
+POST /langgraph/assistants/count                                           11+++++++++3
+POST /langgraph/assistants/search                                          11+++++++++3
+DELETE /langgraph/assistants/{assistant_id}                                1113+334++3+
+GET /langgraph/assistants/{assistant_id}                                   11+++++4+++3
+PATCH /langgraph/assistants/{assistant_id}                                 1113+334++3+
+GET /langgraph/assistants/{assistant_id}/graph                             11+++++4+++3
+POST /langgraph/assistants/{assistant_id}/latest                           1113+334++3+
+GET /langgraph/assistants/{assistant_id}/schemas                           11+++++4+++3
+GET /langgraph/assistants/{assistant_id}/subgraphs                         11+++++4+++3
+GET /langgraph/assistants/{assistant_id}/subgraphs/{namespace}             11+++++4+++3
+POST /langgraph/assistants/{assistant_id}/versions                         11+++++4+++3
+GET /langgraph/info                                                        ++++++++++++
+GET /langgraph/ok                                                          ++++++++++++
+POST /langgraph/runs                                                       1113+++4++33
+POST /langgraph/runs/batch                                                 1113+++4++33
+POST /langgraph/runs/cancel                                                1113+4+4++33
+POST /langgraph/runs/crons                                                 1113+++4++3+
+POST /langgraph/runs/crons/count                                           11+++++++++3
+POST /langgraph/runs/crons/search                                          11+++++++++3
+DELETE /langgraph/runs/crons/{cron_id}                                     1113+4+4++34
+GET /langgraph/runs/crons/{cron_id}                                        11+++4+4+++3
+PATCH /langgraph/runs/crons/{cron_id}                                      1113+4+4++34
+POST /langgraph/runs/stream                                                1113+++4++33
+POST /langgraph/runs/wait                                                  1113+++4++33
+DELETE /langgraph/store/items                                              1113+333++33
+GET /langgraph/store/items                                                 1133+333+++3
+PUT /langgraph/store/items                                                 1113+333++33
+POST /langgraph/store/items/search                                         1133+333+++3
+POST /langgraph/store/namespaces                                           11+++++++++3
+POST /langgraph/threads                                                    1113++++++33
+POST /langgraph/threads/count                                              11+++++++++3
+POST /langgraph/threads/prune                                              1113+4+4++34
+POST /langgraph/threads/search                                             11+++++++++3
+DELETE /langgraph/threads/{thread_id}                                      1113+4+4++34
+GET /langgraph/threads/{thread_id}                                         11+++4+4+++3
+PATCH /langgraph/threads/{thread_id}                                       1113+4+4++34
+POST /langgraph/threads/{thread_id}/commands                               111+++++++++
+POST /langgraph/threads/{thread_id}/copy                                   1113+4+4++34
+GET /langgraph/threads/{thread_id}/history                                 11+++4+4+++3
+POST /langgraph/threads/{thread_id}/history                                11+++4+4+++3
+GET /langgraph/threads/{thread_id}/runs                                    11+++4+4+++3
+POST /langgraph/threads/{thread_id}/runs                                   1113+4+4++34
+POST /langgraph/threads/{thread_id}/runs/crons                             1113+4+4++34
+POST /langgraph/threads/{thread_id}/runs/stream                            1113+4+4++34
+POST /langgraph/threads/{thread_id}/runs/wait                              1113+4+4++34
+DELETE /langgraph/threads/{thread_id}/runs/{run_id}                        1113+4+4++34
+GET /langgraph/threads/{thread_id}/runs/{run_id}                           11+++4+4+++3
+POST /langgraph/threads/{thread_id}/runs/{run_id}/cancel                   1113+4+4++33
+GET /langgraph/threads/{thread_id}/runs/{run_id}/join                      11+++4+4+++3
+GET /langgraph/threads/{thread_id}/runs/{run_id}/stream                    11+++4+4+++3
+GET /langgraph/threads/{thread_id}/state                                   11+++4+4+++3
+POST /langgraph/threads/{thread_id}/state                                  1113+4+4++34
+POST /langgraph/threads/{thread_id}/state/checkpoint                       11+++4+4+++3
+GET /langgraph/threads/{thread_id}/state/{checkpoint_id}                   11+++4+4+++3
+GET /langgraph/threads/{thread_id}/stream                                  11+++4+4+++3
+POST /langgraph/threads/{thread_id}/stream/events                          11+++4+4+++3
 GET /limits                                                                11133333++33
 GET /limits/mine                                                           111++++++++3
 DELETE /limits/{limit_id}                                                  111333333+33
@@ -158,6 +219,8 @@ class World:
         for name, value in self.ids.items():
             address = address.replace(f"{{{name}}}", value)
         request = EXAMPLES.get((method, path), {})
+        if path.startswith("/langgraph") and method in ("POST", "PATCH") and not request:
+            request = RUN_OF_THE_GRAPH if path.endswith(("/runs", "/runs/stream", "/runs/wait")) else NO_BODY
         if (method, path) == ("POST", "/auth/airflow"):
             claims = {"sub": "ulla", "exp": 4e9}
             request = {"json": {"airflow_token": jwt.encode(claims, SECRET, algorithm="HS256")}}
@@ -165,6 +228,8 @@ class World:
             address = address.replace(DONE, RUN)
         if path.endswith("/schedule"):
             self.set_schedules_of_ulla()
+        if path.startswith("/langgraph"):
+            self.set_conversation_of_ulla()
         response = await http.request(method, address, headers=await self.headers(caller), **request)
         http.cookies.clear()
         if path.endswith(("/logout", "/sign-out")) and response.is_success and caller in USERS:
@@ -182,6 +247,40 @@ class World:
                            ('template', :dag, :template, :timetable, now(), 'ulla')"""),
                 {"dag": DAG, "template": NAMES["name"], "timetable": '{"kind": "delta", "seconds": 3600}'},
             )
+
+    def set_conversation_of_ulla(self) -> None:
+        """Set a thread with a run and a state, an assistant and a cron as if ulla had."""
+        with self.engine.begin() as connection:
+            for table in ("conversations", "assistants", "schedules"):
+                connection.execute(text(f"DELETE FROM visual_ai.{table}"))
+            for statement in CONVERSATION:
+                connection.execute(text(statement), {**NAMES, "dag": DAG})
+
+
+CONVERSATION = (
+    """
+    INSERT INTO visual_ai.conversations (id, user_id, dag_id, graph_id) VALUES (:thread_id, 'ulla', :dag, 'agent')
+    """,
+    """
+    INSERT INTO visual_ai.conversation_turns
+        (id, conversation_id, dag_id, dag_run_id, user_id, state, after_seq, ended_at)
+    VALUES (:run_id, :thread_id, :dag, :dag_run_id, 'ulla', 'success', 0, now())
+    """,
+    """
+    INSERT INTO visual_ai.conversation_frames (conversation_id, seq, turn_id, mode, namespace, data)
+    VALUES (:thread_id, 1, :run_id, 'lifecycle', '{}', '{"event": "completed"}')
+    """,
+    "UPDATE visual_ai.conversations SET last_seq = 1",
+    """
+    INSERT INTO visual_ai.assistants (id, version, latest, graph_id, name, created_by)
+    VALUES (:assistant_id, 1, true, 'agent', 'hers', 'ulla')
+    """,
+    """
+    INSERT INTO visual_ai.schedules (id, kind, dag_id, timetable, starts_from, user_id, extra)
+    VALUES (:cron_id, 'free', :dag, '{"kind": "crons", "crons": ["0 0 * * *"]}', now(), 'ulla',
+        '{"cron": {"request": {"assistant_id": "agent"}, "assistant_id": "agent", "thread_id": null}}')
+    """,
+)
 
 
 TEMPLATE = {"dag_id": DAG, "input_data": {"query": "x"}}
@@ -206,7 +305,32 @@ EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
     ("GET", "/images/remote"): {"params": {"url": "http://127.0.0.1:1/a.png"}},
 }
 NAMES = {"dag_id": DAG, "dag_run_id": DONE, "task_id": "work", "index": "0", "name": "of-ulla", "version": "1",
-         "user_id": "nora", "limit_id": "a-limit", "checkpoint_id": "1f0"}  # fmt: skip
+         "user_id": "nora", "limit_id": "a-limit", "checkpoint_id": "1f0", "namespace": "inner"} | {
+    f"{name}_id": f"7f0e0b1e-4b59-4c0e-8f0f-00000000000{number}"
+    for number, name in enumerate(("thread", "run", "assistant", "cron"))
+}  # fmt: skip
+ITEM = {"namespace": ["ulla"], "key": "k"}
+LANGGRAPH: dict[tuple[str, str], Any] = {
+    ("POST", "/assistants"): {"graph_id": "agent"},
+    ("PATCH", "/assistants/{assistant_id}"): {"name": "another"},
+    ("POST", "/assistants/{assistant_id}/latest"): {"version": 1},
+    ("POST", "/threads/prune"): {"thread_ids": [NAMES["thread_id"]], "strategy": "keep_latest"},
+    ("POST", "/threads/{thread_id}/state/checkpoint"): {"checkpoint": {"checkpoint_id": "1f0"}},
+    ("POST", "/threads/{thread_id}/commands"): {"method": "agent.getTree"},
+    ("POST", "/threads/{thread_id}/stream/events"): {"channels": ["lifecycle"]},
+    ("POST", "/threads/{thread_id}/runs/crons"): {"assistant_id": "agent", "schedule": "0 0 * * *"},
+    ("POST", "/runs/crons"): {"assistant_id": "agent", "schedule": "0 0 * * *"},
+    ("PATCH", "/runs/crons/{cron_id}"): {"enabled": False},
+    ("POST", "/runs/batch"): [{"assistant_id": "agent"}],
+    ("POST", "/runs/cancel"): {"thread_id": NAMES["thread_id"], "run_ids": []},
+    ("PUT", "/store/items"): {**ITEM, "value": {}},
+    ("DELETE", "/store/items"): ITEM,
+    ("POST", "/store/items/search"): {"namespace_prefix": ["ulla"]},
+}
+EXAMPLES |= {(method, f"/langgraph{path}"): {"json": body} for (method, path), body in LANGGRAPH.items()}
+EXAMPLES["GET", "/langgraph/store/items"] = {"params": {"namespace": "ulla", "key": "k"}}
+RUN_OF_THE_GRAPH = {"json": {"assistant_id": "agent", "input": {"query": "x"}}}
+NO_BODY: dict[str, Any] = {"json": {}}
 
 
 def custom(dag_id: str) -> list[tuple[str, str]]:
@@ -275,12 +399,15 @@ async def world(database_url: str, engine: Engine, worker: Engine, no_reconciler
             text("""
                 INSERT INTO visual_ai.checkpoints (thread_id, checkpoint_id, checkpoint, metadata)
                 VALUES (:thread, '1f0', '{"ts": "2026-01-01T00:00:00Z", "channel_values": {}}', '{}')"""),
-            thread,
+            [thread, {"thread": NAMES["thread_id"]}],
         )
+        shown: dict[str, Any] = {"graph": {"nodes": [], "edges": []}, "graph_xray": {}, "schemas": {}}
+        keep_graphs(connection, [{"dag_id": DAG, "graph_id": "agent", "shown": {**shown, "subgraphs": {"inner": {}}}}])
     async with AsyncExitStack() as stack:
-        clients = []
+        clients, apps = [], []
         for changes in (PRODUCTION, PRODUCTION | {"environment": "development"}):
             app = await stack.enter_async_context(application(database_url, airflow, **changes))
+            apps.append(app)
             clients.append(await stack.enter_async_context(client_of(app)))
         production, development = clients
         ulla, anna = await sign_in(production, "ulla"), await sign_in(production, "anna")
@@ -299,13 +426,28 @@ async def world(database_url: str, engine: Engine, worker: Engine, no_reconciler
         }  # fmt: skip
         given = {"reader": made[0]["token"], "starter": made[1]["token"], "forged": "forged"}
         tokens = {caller: f"Bearer {token}" for caller, token in given.items()}
+        ending = asyncio.create_task(end_streams(apps))
         yield World(production, development, tokens, ids, engine)
+        ending.cancel()
+
+
+async def end_streams(apps: list[FastAPI]) -> None:
+    """End streams of threads, which go on with the next run, as a process does that shuts down."""
+    while True:
+        await asyncio.sleep(0.05)
+        for app in apps:
+            app.state.application.langgraph.feed.close()
 
 
 def operations() -> list[tuple[str, str]]:
-    """The operations of the OpenAPI document."""
-    document = create_app(make_settings("postgresql+psycopg://nowhere/x")).openapi()
-    found = [(method.upper(), path) for path, methods in document["paths"].items() for method in methods]
+    """The operations of the OpenAPI documents."""
+    settings = make_settings("postgresql+psycopg://nowhere/x")
+    found = [
+        (method.upper(), prefix + path)
+        for prefix, app in (("", create_app(settings)), (langgraph.PATH, langgraph.make_app(settings)))
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+    ]
     return sorted(found, key=lambda one: (one[1], one[0]))
 
 
