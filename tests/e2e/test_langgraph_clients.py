@@ -267,8 +267,8 @@ async def test_crons_start_turns(client: Any) -> None:
     assert (await client.threads.get_state(thread))["values"]["messages"][1]["content"] == "From within."
 
 
-async def test_a_remote_graph_is_run_like_a_local_one(address: str, headers: dict[str, str]) -> None:
-    graph = RemoteGraph("searcher", url=address, headers=headers)
+async def test_a_remote_graph_is_run_like_a_local_one(client: Any) -> None:
+    graph = RemoteGraph("searcher", client=client)  # it never closes clients of its own
     asked: Any = {"messages": [{"role": "user", "content": "tide?"}]}
     result = await graph.ainvoke(asked)
     assert result["messages"][-1]["content"] == "It is a word."

@@ -221,7 +221,7 @@ def test_the_operators(
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2
     assert {task["task_id"] for task in now["tasks"]} == {
         "analyze_image", "multi_agent_analysis", "my_graph", "report", "invoice", "classify", "patient", "thrifty",
-        "summarise", "look", "daily",
+        "summarise", "look", "daily", "assistant",
     }  # fmt: skip
     url = f"/api/v2/dags/documented/dagRuns/{accepted['dag_run_id']}/taskInstances/{{}}/xcomEntries/return_value"
     assert airflow.get(url.format("my_graph")).json()["value"]["output"] == {"answer": "en: How many boats?"}

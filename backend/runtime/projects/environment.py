@@ -3,6 +3,7 @@
 import configparser
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tomllib
@@ -117,6 +118,9 @@ def _uv() -> str:
 
 def _environment(needs: Needs) -> dict[str, str]:
     found = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
+    if any(ssl.get_default_verify_paths()[:2]):
+        # As pip does: a company's own certificate authority stands in the system's store.
+        found.setdefault("UV_SYSTEM_CERTS", "true")
     if needs.pip_config is None:
         return found
     config = configparser.RawConfigParser()
