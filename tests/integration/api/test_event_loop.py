@@ -93,7 +93,7 @@ async def backend(database_url: str, airflow: AirflowServer, **changes: Any) -> 
 
     thread = Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
-    running = await asyncio.wait_for(ready, 30)
+    running = await asyncio.wait_for(ready, 90)
     try:
         yield running
     finally:
