@@ -60,7 +60,7 @@ async def served(app: FastAPI, port: int = 0) -> AsyncIterator[str]:
     server = Server(app, lifespan="off", log_level="critical", log_config=None)
     task = asyncio.create_task(server._serve([listener]))  # `serve` would install signal handlers
     try:
-        # Its first start in a process also collects what all tests before have left behind: ten seconds on a busy machine.
+        # Its first start in a process also collects what all tests before have left: ten seconds on a busy machine.
         await eventually(lambda: server.started, 60)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
