@@ -23,6 +23,7 @@ CREATE TABLE visual_ai.conversations (
     state_updated_at  timestamptz,
     deleted_at        timestamptz
 );
+CREATE INDEX conversations_by_creation ON visual_ai.conversations (created_at DESC, id) WHERE deleted_at IS NULL;
 CREATE INDEX conversations_by_update ON visual_ai.conversations (updated_at DESC) WHERE deleted_at IS NULL;
 CREATE INDEX conversations_by_user ON visual_ai.conversations (user_id, updated_at DESC) WHERE deleted_at IS NULL;
 CREATE INDEX conversations_by_metadata ON visual_ai.conversations USING gin (metadata jsonb_path_ops);
@@ -52,6 +53,7 @@ CREATE TABLE visual_ai.conversation_turns (
     ended_at        timestamptz
 );
 CREATE INDEX conversation_turns_by_conversation ON visual_ai.conversation_turns (conversation_id, number DESC);
+CREATE INDEX conversation_turns_under_way ON visual_ai.conversation_turns (conversation_id) WHERE ended_at IS NULL;
 CREATE INDEX conversation_turns_by_execution ON visual_ai.conversation_turns (execution_id);
 
 -- What a turn's graph streams, in the words of LangGraph's protocol. `data` is JSON, exactly as it is sent.

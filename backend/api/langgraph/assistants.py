@@ -13,7 +13,8 @@ from backend.api.langgraph.bodies import (
     VersionSearch,
 )
 from backend.core.problems import NotFound
-from backend.services.langgraph.assistants import Assistant, Graph
+from backend.core.roles import Principal
+from backend.services.application import Application
 
 router = APIRouter(prefix="/assistants", tags=["assistants"])
 
@@ -95,7 +96,7 @@ async def graph(assistant_id: str, who: Reader, services: Services, xray: bool |
     found = await services.langgraph.assistants.resolve(who, assistant_id)
     if not found.graph.is_graph:
         return {"nodes": [{"id": found.graph.dag_id, "type": "runnable", "data": {}}], "edges": []}
-    drawn: dict[str, Any] = found.graph.shown["graph_xray" if xray else "graph"]
+    drawn: dict[str, Any] = (await services.langgraph.assistants.shown(found.graph))["graph_xray" if xray else "graph"]
     return drawn
 
 
@@ -104,7 +105,7 @@ async def schemas(assistant_id: str, who: Reader, services: Services) -> dict[st
     """The JSON Schemas of what an assistant's graph takes, keeps and returns."""
     found = await services.langgraph.assistants.resolve(who, assistant_id)
     if found.graph.is_graph:
-        return {"graph_id": found.graph.graph_id, **found.graph.shown["schemas"]}
+        return {"graph_id": found.graph.graph_id, **(await services.langgraph.assistants.shown(found.graph))["schemas"]}
     workflow = await services.catalog.get(found.graph.dag_id, who)
     empty = dict.fromkeys(("output_schema", "state_schema", "config_schema", "context_schema"))
     return {"graph_id": found.graph.graph_id, "input_schema": workflow.schema, **empty}
@@ -113,7 +114,7 @@ async def schemas(assistant_id: str, who: Reader, services: Services) -> dict[st
 @router.get("/{assistant_id}/subgraphs")
 async def subgraphs(assistant_id: str, who: Reader, services: Services, recurse: bool = Query(False)) -> dict[str, Any]:
     """The schemas of the subgraphs of an assistant's graph, by their nodes; with `recurse`, of those in them too."""
-    found = await _subgraphs(await services.langgraph.assistants.resolve(who, assistant_id))
+    found = await _subgraphs(services, who, assistant_id)
     return {name: one for name, one in found.items() if recurse or "|" not in name}
 
 
@@ -122,7 +123,7 @@ async def subgraph(
     assistant_id: str, namespace: str, who: Reader, services: Services, recurse: bool = Query(False)
 ) -> dict[str, Any]:
     """The same for one subgraph."""
-    found = await _subgraphs(await services.langgraph.assistants.resolve(who, assistant_id))
+    found = await _subgraphs(services, who, assistant_id)
     inner = {
         name: one for name, one in found.items() if name == namespace or (recurse and name.startswith(f"{namespace}|"))
     }
@@ -131,9 +132,10 @@ async def subgraph(
     return inner
 
 
-async def _subgraphs(assistant: Assistant) -> dict[str, Any]:
-    known: Graph = assistant.graph
-    return {name: {"graph_id": name, **found} for name, found in (known.shown.get("subgraphs") or {}).items()}
+async def _subgraphs(services: Application, who: Principal, assistant_id: str) -> dict[str, Any]:
+    assistants = services.langgraph.assistants
+    shown = await assistants.shown((await assistants.resolve(who, assistant_id)).graph)
+    return {name: {"graph_id": name, **found} for name, found in (shown.get("subgraphs") or {}).items()}
 
 
 def _selected(one: dict[str, Any], select: list[str] | None) -> dict[str, Any]:

@@ -73,16 +73,11 @@ async def socket(websocket: WebSocket, thread_id: UUID) -> None:
     try:
         who = await may_connect(websocket, services)
         services.streams.check_room(who)
+        with services.streams.counted(who), suppress(WebSocketDisconnect):
+            async with services.streams.limits.counted(who.username):
+                await _Socket(websocket, services, who, str(thread_id)).serve()
     except Problem as problem:
-        await _refuse(websocket, problem)
-        return
-    with services.streams.counted(who), suppress(WebSocketDisconnect):
-        async with services.streams.limits.counted(who.username):
-            await _Socket(websocket, services, who, str(thread_id)).serve()
-
-
-async def _refuse(websocket: WebSocket, problem: Problem) -> None:
-    await websocket.close(_POLICY_VIOLATION + problem.status, problem.detail.encode()[:120].decode(errors="ignore"))
+        await websocket.close(_POLICY_VIOLATION + problem.status, problem.detail.encode()[:120].decode(errors="ignore"))
 
 
 class _Socket:
@@ -97,7 +92,7 @@ class _Socket:
         self._sending = asyncio.Lock()
 
     async def serve(self) -> None:
-        """Carry out commands until the client leaves, or its session is over."""
+        """Carry out commands until the client leaves. Raises `Problem` when its session is over."""
         try:
             while True:
                 text = await self._websocket.receive_text()
@@ -107,8 +102,6 @@ class _Socket:
                     await self._send(_error(None, "invalid_argument", str(error.errors()[0]["msg"])))
                     continue
                 await self._send(await self._carry_out(asked))
-        except Problem as problem:
-            await _refuse(self._websocket, problem)
         finally:
             for task in self._following.values():
                 task.cancel()
@@ -221,7 +214,8 @@ async def _result(services: Application, who: Principal, thread_id: str, asked: 
         if name is None:
             raise CommandError("invalid_argument", "the thread has no graph yet")
         found = await services.langgraph.assistants.resolve(who, str(name))
-        return dict(found.graph.shown.get("graph") or {"nodes": [], "edges": []}), int(row["last_seq"])
+        shown = await services.langgraph.assistants.shown(found.graph)
+        return dict(shown.get("graph") or {"nodes": [], "edges": []}), int(row["last_seq"])
     if asked.method.startswith("subscription."):
         raise CommandError("not_supported", "subscriptions are for WebSockets; POST …/stream/events instead")
     raise CommandError("unknown_command", f"there is no command {asked.method!r}")

@@ -39,12 +39,14 @@ _VERSIONS = text(
 )
 _ALL = text(f"SELECT {_COLUMNS} FROM visual_ai.assistants WHERE latest ORDER BY created_at DESC LIMIT :limit")  # noqa: S608  # constant columns
 _DELETE = text("DELETE FROM visual_ai.assistants WHERE id = CAST(:id AS uuid)")
-_GRAPHS = text("SELECT dag_id, graph_id, shown, updated_at FROM visual_ai.graphs ORDER BY dag_id")
+_GRAPHS = text("SELECT dag_id, graph_id, updated_at FROM visual_ai.graphs ORDER BY dag_id")
+_SHOWN = text("SELECT shown FROM visual_ai.graphs WHERE dag_id = :dag_id")
 _KEEP_GRAPH = text(
     """
     INSERT INTO visual_ai.graphs (dag_id, graph_id, shown) VALUES (:dag_id, :graph_id, CAST(:shown AS jsonb))
     ON CONFLICT (dag_id) DO UPDATE SET
         graph_id = excluded.graph_id, shown = excluded.shown, updated_at = clock_timestamp()
+    WHERE (graphs.graph_id, graphs.shown) IS DISTINCT FROM (excluded.graph_id, excluded.shown)
     """
 )
 
@@ -123,8 +125,14 @@ def delete(connection: Connection, assistant_id: str) -> bool:
 
 
 def graphs(connection: Connection) -> list[Row]:
-    """The graphs that have DAGs of their own."""
+    """The graphs that have DAGs of their own, without what is shown of them, which may be large."""
     return all_rows(connection.execute(_GRAPHS))
+
+
+def shown(connection: Connection, dag_id: str) -> Mapping[str, Any]:
+    """What is shown of a DAG's graph: its drawing, its schemas and its subgraphs; nothing of a DAG that is none."""
+    found: Mapping[str, Any] | None = connection.execute(_SHOWN, {"dag_id": dag_id}).scalar()
+    return found or {}
 
 
 def keep_graphs(connection: Connection, found: Sequence[Mapping[str, Any]]) -> None:

@@ -16,7 +16,12 @@ _OPEN = """
     t.ended_at IS NULL AND coalesce(
         e.state IN ('queued', 'running', 'awaiting_input'), t.created_at > clock_timestamp() - interval '2 minutes')
 """
-_SHOWN = f"""
+_KEPT = "SELECT * FROM visual_ai.conversations c WHERE c.deleted_at IS NULL"
+
+
+def _shown(chosen: str) -> str:
+    """A query of what is shown of the chosen conversations: their status costs a look at the turns of each."""
+    return f"""
     SELECT c.id::text, c.user_id, c.dag_id, c.graph_id, c.metadata, c.config, c.last_seq, c.pruned_seq,
         c.copied_from::text, c.copied_checkpoint, c.shown_from, c.created_at, c.updated_at,
         coalesce(c.state_updated_at, c.updated_at) AS state_updated_at,
@@ -25,27 +30,28 @@ _SHOWN = f"""
              WHEN latest.busy THEN 'busy'
              WHEN latest.state = 'error' THEN 'error'
              ELSE 'idle' END AS status
-    FROM visual_ai.conversations c
+    FROM ({chosen}) c
     LEFT JOIN LATERAL (
         SELECT t.state, {_OPEN} AS busy
         FROM visual_ai.conversation_turns t LEFT JOIN visual_ai.workflow_executions e ON e.id = t.execution_id
         WHERE t.conversation_id = c.id AND NOT t.rolled_back
         ORDER BY ({_OPEN}) AND t.state <> 'paused' DESC, t.number DESC LIMIT 1
     ) latest ON true
-    WHERE c.deleted_at IS NULL
-"""  # noqa: S608  # constant parts
+    """  # noqa: S608  # constant parts
+
+
 _VISIBLE = """
     AND (c.user_id = :username AND (CAST(:reads AS text[]) IS NULL OR c.dag_id IS NULL OR c.dag_id = ANY(:reads))
          OR (CAST(:sees AS text[]) IS NULL AND :sees_all) OR c.dag_id = ANY(:sees))
 """
-_GET = text(f"{_SHOWN} AND c.id = CAST(:id AS uuid)")
+_GET = text(_shown(f"{_KEPT} AND c.id = CAST(:id AS uuid)"))
 
 SORTED_BY = {
     "thread_id": "id",
     "status": "status",
     "created_at": "created_at",
     "updated_at": "updated_at",
-    "state_updated_at": "state_updated_at",
+    "state_updated_at": "coalesce(state_updated_at, updated_at)",
 }
 """The names by which clients sort, and our columns."""
 
@@ -63,20 +69,26 @@ class Search:
     offset: int = 0
 
 
-def _filter(search: Search, visible: Visible) -> tuple[str, dict[str, Any]]:
-    where = f"""
-        SELECT * FROM ({_SHOWN} {_VISIBLE} AND NOT c.temporary
-            AND c.metadata @> CAST(:metadata AS jsonb)
-            AND (CAST(:ids AS uuid[]) IS NULL OR c.id = ANY(CAST(:ids AS uuid[])))) found
-        WHERE CAST(:status AS text) IS NULL OR status = :status
-    """  # noqa: S608  # constant parts
-    values = {
+_CHOSEN = f"""
+    {_KEPT} {_VISIBLE} AND NOT c.temporary AND c.metadata @> CAST(:metadata AS jsonb)
+        AND (CAST(:ids AS uuid[]) IS NULL OR c.id = ANY(CAST(:ids AS uuid[])))
+"""
+_UNDER_WAY = "AND c.id IN (SELECT conversation_id FROM visual_ai.conversation_turns WHERE ended_at IS NULL)"
+
+
+def _of_status(status: str) -> str:
+    """A query of the chosen conversations of a status: few are under way, of all others each has to be looked at."""
+    chosen = f"{_CHOSEN} {_UNDER_WAY}" if status in ("busy", "interrupted") else _CHOSEN
+    return f"SELECT * FROM ({_shown(chosen)}) found WHERE status = :status"  # noqa: S608  # constant parts
+
+
+def _values(search: Search, visible: Visible) -> dict[str, Any]:
+    return {
         "metadata": dumps(dict(search.metadata)),
         "ids": None if search.ids is None else list(search.ids),
         "status": search.status,
         **rights(visible),
     }
-    return where, values
 
 
 def rights(visible: Visible) -> dict[str, Any]:
@@ -91,16 +103,23 @@ def rights(visible: Visible) -> dict[str, Any]:
 
 def search(connection: Connection, wanted: Search, visible: Visible) -> list[Row]:
     """The conversations that the user sees, in order."""
-    where, values = _filter(wanted, visible)
-    order = f"{SORTED_BY[wanted.sort_by]} {'DESC' if wanted.descending else 'ASC'}, id"
-    query = text(f"{where} ORDER BY {order} LIMIT :limit OFFSET :offset")
-    return all_rows(connection.execute(query, {**values, "limit": wanted.limit, "offset": wanted.offset}))
+    order = f"ORDER BY {SORTED_BY[wanted.sort_by]} {'DESC' if wanted.descending else 'ASC'}, id"
+    page = f"{order} LIMIT :limit OFFSET :offset"
+    if wanted.status is not None:
+        query = f"{_of_status(wanted.status)} {page}"
+    elif wanted.sort_by == "status":
+        query = f"SELECT * FROM ({_shown(_CHOSEN)}) found {page}"  # noqa: S608  # constant parts
+    else:  # the page first, and then what is shown of its conversations
+        query = f"SELECT * FROM ({_shown(f'SELECT * FROM ({_CHOSEN}) c {page}')}) found {order}"  # noqa: S608
+    values = {**_values(wanted, visible), "limit": wanted.limit, "offset": wanted.offset}
+    return all_rows(connection.execute(text(query), values))
 
 
 def count(connection: Connection, wanted: Search, visible: Visible) -> int:
     """How many conversations there are that the user sees."""
-    where, values = _filter(wanted, visible)
-    return int(connection.execute(text(f"SELECT count(*) FROM ({where}) counted"), values).scalar_one())  # noqa: S608  # constant parts
+    chosen = _CHOSEN if wanted.status is None else _of_status(wanted.status)
+    query = text(f"SELECT count(*) FROM ({chosen}) counted")  # noqa: S608  # constant parts
+    return int(connection.execute(query, _values(wanted, visible)).scalar_one())
 
 
 def get(connection: Connection, conversation_id: str) -> Row | None:

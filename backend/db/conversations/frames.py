@@ -10,6 +10,9 @@ from backend.core.turns import Frame
 CHANNEL = "visual_ai_frames"
 """The PostgreSQL channel that announces new frames; a payload is `<conversation id> <last seq>`."""
 
+BYTES = 2**20
+"""Of the frames of one conversation that are read at a time."""
+
 END = "lifecycle"
 """The mode of the frame that ends a turn, at the root of its graph."""
 
@@ -74,18 +77,26 @@ _READ = text(
         (extract(epoch FROM f.created_at) * 1000)::bigint
     FROM unnest(CAST(:ids AS uuid[]), CAST(:seqs AS bigint[])) AS cursor (id, seq)
     CROSS JOIN LATERAL (
-        SELECT * FROM visual_ai.conversation_frames f
+        SELECT f.*, sum(octet_length(f.data)) OVER (ORDER BY f.seq) - octet_length(f.data) AS bytes_before
+        FROM visual_ai.conversation_frames f
         WHERE f.conversation_id = cursor.id AND f.seq > cursor.seq
         ORDER BY f.seq LIMIT :per_conversation
     ) f
+    WHERE f.bytes_before < :bytes
     ORDER BY f.conversation_id, f.seq
     """
 )
 
 
 def read_after(connection: Connection, cursors: dict[str, int], *, per_conversation: int) -> list[StoredFrame]:
-    """The frames after each conversation's cursor, at most `per_conversation` of each, in one query."""
-    values = {"ids": list(cursors), "seqs": list(cursors.values()), "per_conversation": per_conversation}
+    """The frames after each conversation's cursor, in one query: of each at most `per_conversation`, and no more after
+    the first `BYTES`. A frame may be a large state."""
+    values = {
+        "ids": list(cursors),
+        "seqs": list(cursors.values()),
+        "per_conversation": per_conversation,
+        "bytes": BYTES,
+    }
     found = connection.execute(_READ, values)
     return [StoredFrame(row[0], row[1], row[2], row[3], tuple(row[4]), row[5], row[6]) for row in found]
 

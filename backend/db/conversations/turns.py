@@ -1,6 +1,6 @@
 """Turns: one at a time in each conversation, in the order in which they were asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from backend.db.rows import Row, all_rows, first_row
 _STALE = 120
 """Seconds after which a turn counts as abandoned whose run was never started."""
 
+_LOCK = text("SELECT 1 FROM visual_ai.conversations WHERE id = CAST(:conversation AS uuid) FOR UPDATE")
 # A turn stands in the way as long as its run is under way. One that waits for people does too: whoever goes on without
 # them ends it first.
 _AHEAD = text(
@@ -139,6 +140,19 @@ def add(connection: Connection, new: NewTurn) -> None:
             "after": new.after_seq,
         },
     )
+
+
+def announce(connection: Connection, new: NewTurn, *, alone: bool) -> bool:
+    """Make a turn whose run is about to be started; if it is to be `alone`, only while no other one is under way.
+
+    Returns whether it was made.
+    """
+    if alone:
+        connection.execute(_LOCK, {"conversation": new.conversation_id})
+        if any(turn["state"] != "paused" for turn in active(connection, new.conversation_id)):
+            return False
+    add(connection, new)
+    return True
 
 
 def begin(
@@ -270,13 +284,20 @@ def end_frames(state: str, error: Mapping[str, Any] | None = None) -> list[Frame
 _SHOWN = """
     SELECT t.id::text, t.conversation_id::text, t.execution_id::text, t.number, t.dag_id, t.dag_run_id,
         t.assistant_id::text, t.user_id, t.strategy, t.state, t.metadata, t.request, t.after_seq, t.rolled_back,
-        t.created_at, t.updated_at, t.ended_at, e.state AS run_state, e.reason
+        t.created_at, t.updated_at, t.ended_at, e.state AS run_state, e.reason, shown.state AS shown_state
     FROM visual_ai.conversation_turns t LEFT JOIN visual_ai.workflow_executions e ON e.id = t.execution_id
+    CROSS JOIN LATERAL (
+        -- A run that has ended without a word has ended its turn.
+        SELECT CASE WHEN t.ended_at IS NULL AND e.state = 'failed' THEN 'error'
+                    WHEN t.ended_at IS NULL AND e.state = 'cancelled' THEN 'cancelled'
+                    ELSE t.state END AS state
+    ) shown
 """
 _GET = text(f"{_SHOWN} WHERE t.conversation_id = CAST(:conversation AS uuid) AND t.id = CAST(:id AS uuid)")
 _LIST = text(
     f"""
-    {_SHOWN} WHERE t.conversation_id = CAST(:conversation AS uuid)
+    {_SHOWN} WHERE t.conversation_id = CAST(:conversation AS uuid) AND NOT t.rolled_back
+      AND (CAST(:states AS text[]) IS NULL OR shown.state = ANY(:states))
     ORDER BY t.number DESC LIMIT :limit OFFSET :offset
     """
 )
@@ -303,16 +324,17 @@ def get(connection: Connection, conversation_id: str, turn_id: str) -> Row | Non
     return first_row(connection.execute(_GET, {"conversation": conversation_id, "id": turn_id}))
 
 
-def list_page(connection: Connection, conversation_id: str, *, limit: int, offset: int) -> list[Row]:
-    """The turns of a conversation, newest first."""
-    values = {"conversation": conversation_id, "limit": limit, "offset": offset}
+def list_page(
+    connection: Connection, conversation_id: str, *, states: Sequence[str] | None, limit: int, offset: int
+) -> list[Row]:
+    """The turns of a conversation that count, newest first; with `states`, those in one of them."""
+    shown = None if states is None else list(states)
+    values = {"conversation": conversation_id, "states": shown, "limit": limit, "offset": offset}
     return all_rows(connection.execute(_LIST, values))
 
 
 def active(connection: Connection, conversation_id: str) -> list[Row]:
-    """The turns whose runs are under way, oldest first; the conversation's row is locked."""
-    lock = text("SELECT 1 FROM visual_ai.conversations WHERE id = CAST(:conversation AS uuid) FOR UPDATE")
-    connection.execute(lock, {"conversation": conversation_id})
+    """The turns whose runs are under way, oldest first."""
     return all_rows(connection.execute(_ACTIVE, {"conversation": conversation_id}))
 
 

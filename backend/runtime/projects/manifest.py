@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 MAX_FILES = 10_000
 
+PUBLISHED_SECONDS = 600.0
+
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
@@ -74,7 +76,8 @@ def descriptions(file: Path, *, only_kept: bool = False, fresh: bool = False) ->
 def publish(dag_ids: Mapping[str, str], found: Mapping[str, GraphDescription]) -> None:
     """Record the graphs, by name, for those who talk to them through the API, which may not have the project.
 
-    Does nothing if they are recorded as they are. An unavailable database is no error: the next one who reads the
+    Does nothing if they were recorded as they are within `PUBLISHED_SECONDS`: the database may be another one since, or
+    an earlier one that was restored. An unavailable database is no error: the next one who reads the
     project tries again.
     """
     rows = [
@@ -84,7 +87,7 @@ def publish(dag_ids: Mapping[str, str], found: Mapping[str, GraphDescription]) -
     ]
     digest = sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     kept = folder() / f"{sha256(json.dumps(sorted(dag_ids.values())).encode()).hexdigest()}.published"
-    if not rows or (kept.is_file() and kept.read_text() == digest):
+    if not rows or _is_recent(kept, digest):
         return
     from sqlalchemy.exc import SQLAlchemyError  # reading DAG files needs no database driver
 
@@ -100,6 +103,13 @@ def publish(dag_ids: Mapping[str, str], found: Mapping[str, GraphDescription]) -
         return
     with suppress(OSError):
         kept.write_text(digest)
+
+
+def _is_recent(kept: Path, digest: str) -> bool:
+    try:
+        return kept.read_text() == digest and time.time() - kept.stat().st_mtime < PUBLISHED_SECONDS
+    except OSError:
+        return False
 
 
 def installed_descriptions(project: InstalledProject) -> dict[str, GraphDescription]:

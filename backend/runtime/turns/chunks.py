@@ -1,5 +1,6 @@
 """The frames of LangGraph's streams by mode: what `runs/stream` sends."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ from langgraph.types import Interrupt
 from backend.core.jsonable import dumps
 from backend.core.turns import Frame
 
-GRAPH_MODES = {"messages-tuple": "messages", "messages": "messages"}
-"""LangGraph's own names of modes that the protocol names otherwise."""
+PARTIAL_SECONDS = 0.05
+"""The mode `messages` sends the whole of a message each time that it has grown: no more often than this, because a long
+one would otherwise be written thousands of times."""
 
 
 class ChunkFrames:
@@ -20,13 +22,18 @@ class ChunkFrames:
         self._modes = frozenset(modes)
         self._subgraphs = subgraphs
         self._whole: dict[str, BaseMessage] = {}
+        self._unsent: dict[str, tuple[str, ...]] = {}  # the namespaces of messages that have grown since
+        self._next = 0.0
 
     def graph_modes(self) -> list[str]:
         """The modes in which the graph has to stream."""
-        return [GRAPH_MODES.get(mode, mode) for mode in self._modes if mode != "events"]
+        return ["messages" if mode == "messages-tuple" else mode for mode in self._modes if mode != "events"]
 
     def of(self, namespace: tuple[str, ...], mode: str, chunk: Any) -> Iterator[Frame]:
         """The frames of a chunk; none if nobody asked for it."""
+        if mode != "messages":  # what a node has said comes before what it has done
+            yield from [self._partial(key, place) for key, place in self._unsent.items()]
+            self._unsent.clear()
         if namespace and not self._subgraphs:
             return
         if mode == "messages":
@@ -44,8 +51,17 @@ class ChunkFrames:
             is_chunk = isinstance(message, BaseMessageChunk)
             whole = known + message if isinstance(known, BaseMessageChunk) and is_chunk else message
             self._whole[message.id] = whole
-            last = not is_chunk or getattr(message, "chunk_position", None) == "last"
-            yield Frame("messages/complete" if last else "messages/partial", namespace, dumps([whole]))
+            self._unsent.pop(message.id, None)
+            if not is_chunk or getattr(message, "chunk_position", None) == "last":
+                yield Frame("messages/complete", namespace, dumps([whole]))
+            elif time.monotonic() >= self._next:
+                self._next = time.monotonic() + PARTIAL_SECONDS
+                yield self._partial(message.id, namespace)
+            else:
+                self._unsent[message.id] = namespace
+
+    def _partial(self, message_id: str, namespace: tuple[str, ...]) -> Frame:
+        return Frame("messages/partial", namespace, dumps([self._whole[message_id]]))
 
 
 def plain(chunk: Any) -> Any:

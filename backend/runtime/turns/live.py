@@ -1,7 +1,7 @@
 """What a turn streams to its clients while its graph runs, and the states that it leaves."""
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -31,6 +31,11 @@ from backend.runtime.turns.protocol_events import MODES, ProtocolEvents, with_me
 log = logging.getLogger(__name__)
 
 Part = tuple[tuple[str, ...], str, Any]
+Piece = tuple[Part, Sequence[Any]]
+"""A part, and what the protocol's events are made of."""
+
+Run = Callable[..., AsyncGenerator[Any]]
+"""Streams the graph on its input; `config`, `stream_mode` and the form of the parts are still to be said."""
 
 
 class LiveTurn:
@@ -108,62 +113,39 @@ class LiveTurn:
         durability: Durability | None,
     ) -> AsyncGenerator[Part]:
         """The parts of the graph's stream in these `modes`, at least, each of which is reported."""
-        if self.turn.protocol == 2 and isinstance(graph, RemoteGraph):
-            stream = self._remote_events(graph, graph_input, config, context, modes, durability)
-        elif self.turn.protocol == 2:
-            stream = self._events(graph, graph_input, config, context, modes, durability)
-        elif "events" in self.turn.modes and not isinstance(graph, RemoteGraph):
-            stream = self._all_events(graph, graph_input, config, context, modes, durability)
+        remote = isinstance(graph, RemoteGraph)
+        stream_of = graph.astream_events if self._reports_all(remote) else graph.astream
+        run = cast("Run", partial(stream_of, graph_input, context=context, durability=durability))
+        if self.turn.protocol == 2:
+            pieces = _remote_pieces(run, config, modes) if remote else _pieces(run, config, modes)
+            stream = self._events(ProtocolEvents(graph), pieces)
+        elif self._reports_all(remote):
+            stream = self._all_events(run, config, modes)
         else:
-            stream = self._chunks(graph, graph_input, config, context, modes, durability)
+            stream = self._chunks(partial(run, whole=True) if remote else run, config, modes)
         async with aclosing(stream):
             async for namespace, mode, chunk in stream:
                 if mode == "checkpoints":
                     self._put(states=[_of_chunk(chunk)])
                 yield namespace, mode, chunk
 
-    async def _chunks(
-        self,
-        graph: Graph,
-        graph_input: Any,
-        config: RunnableConfig,
-        context: Any,
-        modes: Sequence[StreamMode],
-        durability: Durability | None,
-    ) -> AsyncGenerator[Part]:
+    def _reports_all(self, remote: bool) -> bool:
+        return self.turn.protocol == 1 and "events" in self.turn.modes and not remote
+
+    async def _chunks(self, run: Run, config: RunnableConfig, modes: Sequence[StreamMode]) -> AsyncGenerator[Part]:
         made = ChunkFrames(self.turn.modes, subgraphs=self.turn.subgraphs)
-        every = cast(list[StreamMode], [*dict.fromkeys([*modes, "checkpoints", *made.graph_modes()])])
-        stream = graph.astream(
-            graph_input,
-            config,
-            context=context,
-            stream_mode=every,
-            subgraphs=True,
-            durability=durability,
-            **_whole(graph),
-        )
-        async with aclosing(cast(AsyncGenerator[Part], stream)) as parts:
+        every = _all([*modes, "checkpoints", *made.graph_modes()])
+        async with aclosing(run(config=config, stream_mode=every, subgraphs=True)) as parts:
             async for namespace, mode, chunk in parts:
                 self._put(*made.of(namespace, mode, chunk))
                 yield namespace, mode, chunk
 
-    async def _all_events(
-        self,
-        graph: Graph,
-        graph_input: Any,
-        config: RunnableConfig,
-        context: Any,
-        modes: Sequence[StreamMode],
-        durability: Durability | None,
-    ) -> AsyncGenerator[Part]:
+    async def _all_events(self, run: Run, config: RunnableConfig, modes: Sequence[StreamMode]) -> AsyncGenerator[Part]:
         """The same with the mode `events`: whatever LangChain's callbacks report."""
         made = ChunkFrames(self.turn.modes, subgraphs=self.turn.subgraphs)
-        every = [*dict.fromkeys([*modes, "checkpoints", *made.graph_modes()])]
-        stream = graph.astream_events(
-            graph_input, config, version="v2", context=context, stream_mode=every, subgraphs=True, durability=durability
-        )
+        every = _all([*modes, "checkpoints", *made.graph_modes()])
         root = None
-        async with aclosing(cast(AsyncGenerator[Any, None], stream)):
+        async with aclosing(run(config=config, version="v2", stream_mode=every, subgraphs=True)) as stream:
             async for event in stream:
                 root = root or event["run_id"]
                 if event["event"] == "on_chain_stream" and event["run_id"] == root:
@@ -173,61 +155,14 @@ class LiveTurn:
                 else:
                     self._put(Frame("events", (), dumps(plain(event))))
 
-    async def _events(
-        self,
-        graph: Graph,
-        graph_input: Any,
-        config: RunnableConfig,
-        context: Any,
-        modes: Sequence[StreamMode],
-        durability: Durability | None,
-    ) -> AsyncGenerator[Part]:
-        events = ProtocolEvents(graph)
-        every = cast(list[StreamMode], [*dict.fromkeys([*modes, *MODES])])
-        stream = graph.astream(
-            graph_input,
-            with_message_events(config),
-            context=context,
-            stream_mode=every,
-            subgraphs=True,
-            durability=durability,
-            version="v2",
-        )
+    async def _events(self, events: ProtocolEvents, pieces: AsyncGenerator[Piece]) -> AsyncGenerator[Part]:
         error: Exception | None = None
         try:
-            async with aclosing(cast(AsyncGenerator[Any, None], stream)):
-                async for part in stream:
-                    self._put(*await events.push(part))
-                    yield tuple(part["ns"]), part["type"], part["data"]
-        except Exception as raised:
-            error = raised
-            raise
-        finally:
-            self._put(*await events.end(error))
-
-    async def _remote_events(
-        self,
-        graph: RemoteGraph,
-        graph_input: Any,
-        config: RunnableConfig,
-        context: Any,
-        modes: Sequence[StreamMode],
-        durability: Durability | None,
-    ) -> AsyncGenerator[Part]:
-        """The same for a graph in another environment, whose LangGraph may be older than the protocol: what its models
-        say is shaped here, and its own transformers don't take part."""
-        events, messages = ProtocolEvents(graph), MessageEvents()
-        every = [mode for mode in dict.fromkeys([*modes, *MODES]) if mode != "tools"]
-        stream = graph.astream(
-            graph_input, config, context=context, stream_mode=every, durability=durability, whole=True
-        )
-        error: Exception | None = None
-        try:
-            async with aclosing(stream) as parts:
-                async for namespace, mode, chunk in parts:
-                    for data in messages.of(*chunk) if mode == "messages" else [chunk]:
-                        self._put(*await events.push({"type": mode, "ns": namespace, "data": data}))
-                    yield namespace, mode, chunk
+            async with aclosing(pieces):
+                async for part, pushed in pieces:
+                    for one in pushed:
+                        self._put(*await events.push(one))
+                    yield part
         except Exception as raised:
             error = raised
             raise
@@ -255,9 +190,27 @@ class LiveTurn:
         self._recorder.put(TurnNews(self.turn.conversation, self.id, shown, states, state))
 
 
-def _whole(graph: Graph) -> dict[str, Any]:
-    """What has a graph in another process stream all that it has."""
-    return {"whole": True} if isinstance(graph, RemoteGraph) else {}
+async def _pieces(run: Run, config: RunnableConfig, modes: Sequence[StreamMode]) -> AsyncGenerator[Piece]:
+    every = _all([*modes, *MODES])
+    stream = run(config=with_message_events(config), stream_mode=every, subgraphs=True, version="v2")
+    async with aclosing(stream) as parts:
+        async for part in parts:
+            yield (tuple(part["ns"]), part["type"], part["data"]), [part]
+
+
+async def _remote_pieces(run: Run, config: RunnableConfig, modes: Sequence[StreamMode]) -> AsyncGenerator[Piece]:
+    """The same for a graph in another environment, whose LangGraph may be older than the protocol: what its models say
+    is shaped here, and its own transformers don't take part."""
+    messages = MessageEvents()
+    every = [mode for mode in _all([*modes, *MODES]) if mode != "tools"]
+    async with aclosing(run(config=config, stream_mode=every, whole=True)) as parts:
+        async for namespace, mode, chunk in parts:
+            shaped = messages.of(*chunk) if mode == "messages" else [chunk]
+            yield (namespace, mode, chunk), [{"type": mode, "ns": namespace, "data": data} for data in shaped]
+
+
+def _all(modes: Sequence[str]) -> list[str]:
+    return [*dict.fromkeys(modes)]
 
 
 def _of_chunk(chunk: Mapping[str, Any]) -> NewState:

@@ -24,23 +24,18 @@ MOST = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A workflow as a client's graph: `graph_id` is its name there. What is `shown` is empty for a DAG that is no
-    graph's."""
+    """A workflow as a client's graph: `graph_id` is its name there. `is_graph` says whether it is one, which has
+    states, and not just any DAG."""
 
     dag_id: str
     graph_id: str
-    shown: Mapping[str, Any]
+    is_graph: bool
     since: Any = None
 
     @property
     def assistant_id(self) -> str:
         """The id of the assistant that stands for it."""
         return str(uuid.uuid5(NAMESPACE, self.graph_id))
-
-    @property
-    def is_graph(self) -> bool:
-        """Whether it is a graph, which has states, and not just any DAG."""
-        return bool(self.shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +79,7 @@ class Assistants:
             row["dag_id"]: Graph(
                 row["dag_id"],
                 row["graph_id"] if names.count(row["graph_id"]) == 1 else row["dag_id"],
-                row["shown"],
+                True,
                 row["updated_at"],
             )
             for row in rows
@@ -93,7 +88,7 @@ class Assistants:
         if every:
             known = {workflow.dag_id for workflow in await self._catalog.list_all(who)}
             found = {dag_id: graph for dag_id, graph in found.items() if dag_id in known}
-            found.update({dag_id: Graph(dag_id, dag_id, {}) for dag_id in sorted(known - found.keys())})
+            found.update({dag_id: Graph(dag_id, dag_id, False) for dag_id in sorted(known - found.keys())})
         return list(found.values())
 
     async def resolve(self, who: Principal, name: str, version: int | None = None) -> Assistant:
@@ -123,7 +118,11 @@ class Assistants:
             workflow = await self._catalog.get(name, who)
         except (NotFound, Forbidden):
             raise NotFound(f"There is no assistant or graph {name!r}.") from None
-        return Graph(workflow.dag_id, workflow.dag_id, {})
+        return Graph(workflow.dag_id, workflow.dag_id, False)
+
+    async def shown(self, graph: Graph) -> Mapping[str, Any]:
+        """What is shown of a graph; nothing of a DAG that is none."""
+        return await self._database.run_autocommit(assistants.shown, graph.dag_id) if graph.is_graph else {}
 
     async def search(
         self, who: Principal, *, graph_id: str | None, name: str | None, metadata: Mapping[str, Any]

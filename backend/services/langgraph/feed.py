@@ -162,5 +162,6 @@ class TurnFeed:
                     channel.cursor = fresh[-1].seq
                     for queue in tuple(channel.queues):
                         queue.push(fresh)
-                if len(appended) == BATCH:
+                # In bytes it may have been up to four times as much as in characters.
+                if len(appended) == BATCH or sum(len(frame.data) for frame in appended) > frames.BYTES // 4:
                     self._mark(key)

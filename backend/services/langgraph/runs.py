@@ -1,5 +1,6 @@
 """Runs of LangGraph's protocol: each is a run of a workflow in Airflow, and a turn of a conversation."""
 
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from backend.core.problems import Conflict, FieldError, Invalid, NotFound, pointer
+from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, NotFound, Problem, pointer
 from backend.core.redaction import redact
 from backend.core.roles import Principal
 from backend.core.turns import TURN, Protocol, Turn
@@ -22,6 +23,8 @@ from backend.services.questions import Questions
 from backend.services.runs.control import Runs
 from backend.services.triggering.request import TriggerRequest
 from backend.services.triggering.trigger import Triggers
+
+log = logging.getLogger(__name__)
 
 TEMPORARY_MINUTES = 60
 """How long the thread of a stateless run is kept after it was made, so that whoever waits can read its result."""
@@ -93,7 +96,8 @@ class TurnRuns:
 
         An answer to what a run of the conversation has asked goes on with that run. Raises what `Triggers.trigger`
         raises, `NotFound` for an unknown thread or assistant, `Conflict` when the thread is busy and the strategy is
-        `reject`, and `Invalid` naming the field.
+        `reject`, and `Invalid` naming the field. What is refused leaves the runs under way as they are: those that the
+        strategy ends are cancelled when the new one, which waits for them, is started.
         """
         check_request(asked)
         assistant = await self._assistants.resolve(who, asked.assistant_id)
@@ -104,14 +108,25 @@ class TurnRuns:
         busy = [turn for turn in active if turn["state"] != "paused"]
         if paused and not busy and (answered := await self._answer(who, row, paused[-1], asked)) is not None:
             return answered
-        if busy and asked.multitask_strategy == "reject":
-            raise Conflict("The thread is busy with another run, and multitask_strategy is `reject`.")
-        if busy and asked.multitask_strategy in ("interrupt", "rollback"):
-            for turn in busy:
-                await self.cancel(who, turn, roll_back=asked.multitask_strategy == "rollback")
-        for turn in paused:  # nobody will answer any more
+        ended = paused  # nobody will answer any more
+        if asked.multitask_strategy in ("interrupt", "rollback"):
+            ended = [*busy, *paused]
+        for turn in ended:
+            if not who.may_stop(turn["dag_id"], turn["user_id"], None):
+                raise Forbidden("Another run of the thread would have to be cancelled, which you may not do.")
+        started = await self._trigger(who, key, assistant, asked)
+        for turn in ended:
+            await self._end_for(who, turn, roll_back=asked.multitask_strategy == "rollback" and turn in busy)
+        return started
+
+    async def _end_for(self, who: Principal, turn: Row, *, roll_back: bool) -> None:
+        """Cancel a turn for the sake of one that is started and waits for it, as it does without this."""
+        if roll_back:  # before the other one begins
+            await self._database.run(turns.roll_back, turn["id"])
+        try:
             await self.cancel(who, turn, roll_back=False)
-        return await self._trigger(who, key, assistant, asked)
+        except Problem as problem:
+            log.warning("the run %s could not be cancelled for another one: %s", turn["dag_run_id"], problem.detail)
 
     async def get(self, conversation_id: str, turn_id: str) -> Row:
         """A turn. Raises `NotFound`."""
@@ -122,8 +137,10 @@ class TurnRuns:
 
     async def list_page(self, conversation_id: str, *, status: str | None, limit: int, offset: int) -> list[Row]:
         """The turns of a conversation, newest first."""
-        rows = await self._database.run_autocommit(turns.list_page, conversation_id, limit=limit, offset=offset)
-        return [row for row in rows if not row["rolled_back"] and status in (None, status_of(row))]
+        states = None if status is None else [state for state, word in STATUS.items() if word == status]
+        return await self._database.run_autocommit(
+            turns.list_page, conversation_id, states=states, limit=limit, offset=offset
+        )
 
     async def cancel(self, who: Principal, turn: Row, *, roll_back: bool) -> None:
         """Cancel a turn's run if it is not over, and with `roll_back` undo what it has done to the conversation.
@@ -220,7 +237,8 @@ class TurnRuns:
             metadata=_metadata(assistant, asked),
             request={**_request_json(asked), "plain": not graph.is_graph},
         )
-        await self._database.run(turns.add, new)
+        if not await self._database.run(turns.announce, new, alone=asked.multitask_strategy == "reject"):
+            raise Conflict("The thread is busy with another run, and multitask_strategy is `reject`.")
         later = datetime.now(UTC) + timedelta(seconds=asked.after_seconds) if asked.after_seconds else None
         request = TriggerRequest(graph.dag_id, given_input(asked), run_after=later)
 
@@ -277,10 +295,7 @@ def _metadata(assistant: Assistant, asked: RunRequest) -> dict[str, Any]:
 
 def status_of(turn: Row) -> str:
     """A turn's state in the words of LangGraph's protocol."""
-    state = turn["state"]
-    if turn["ended_at"] is None and turn["run_state"] in ("failed", "cancelled"):
-        state = {"failed": "error", "cancelled": "cancelled"}[turn["run_state"]]
-    return STATUS[state]
+    return STATUS[turn["shown_state"]]
 
 
 def run_json(turn: Row) -> dict[str, Any]:

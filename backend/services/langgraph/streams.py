@@ -14,7 +14,6 @@ from sqlalchemy import Connection, text
 from backend.core.jsonable import dumps
 from backend.core.problems import Problem
 from backend.core.roles import Principal
-from backend.db.conversations import conversations
 from backend.db.conversations.frames import END, StoredFrame
 from backend.db.conversations.states import StateQuery
 from backend.db.engine import Database
@@ -154,9 +153,8 @@ class TurnStreams:
     async def _frames(self, who: Principal, conversation: Row, start: int) -> AsyncGenerator[list[StoredFrame] | None]:
         """Frames for as long as the client's session lasts."""
         check_at = time.monotonic() + self._check_interval
-        key = str(conversation["id"])
-        last = await self._last_seq(key)
-        async with aclosing(self._feed.follow(key, last, start, IDLE)) as batches:
+        follow = self._feed.follow(str(conversation["id"]), conversation["last_seq"], start, IDLE)
+        async with aclosing(follow) as batches:
             async for batch in batches:
                 yield batch
                 if time.monotonic() >= check_at:
@@ -165,10 +163,6 @@ class TurnStreams:
                         await self._authenticator.recheck(who)
                     except Problem:
                         return
-
-    async def _last_seq(self, conversation_id: str) -> int:
-        row = await self._database.run_autocommit(conversations.get, conversation_id)
-        return int(row["last_seq"]) if row is not None else 0
 
     async def _beginning(self, conversation: Row) -> int:
         """From where a client follows that has seen nothing: from the run that is under way, or has just ended."""

@@ -171,6 +171,12 @@ async def test_a_run_is_a_run_in_airflow(api: httpx.AsyncClient, ulla: Headers, 
     assert conf["messages"] == "Hello"
     assert conf["_visual_ai"]["turn"]["conversation"] == thread
     assert (await api.get(f"threads/{thread}", headers=dict(ulla))).json()["status"] == "busy"
+    idle = await thread_of(api, ulla)
+    for status, expected in (("busy", [thread]), ("interrupted", []), ("idle", [idle]), (None, [idle, thread])):
+        wanted = {"status": status, "sort_by": "state_updated_at"}
+        found = await api.post("threads/search", json=wanted, headers=dict(ulla))
+        assert [one["thread_id"] for one in found.json()] == expected
+        assert (await api.post("threads/count", json=wanted, headers=dict(ulla))).json() == len(expected)
     busy = {**asked, "multitask_strategy": "reject"}
     assert (await api.post(f"threads/{thread}/runs", json=busy, headers=dict(ulla))).status_code == 409
     cancelled = await api.post(f"threads/{thread}/runs/{run['run_id']}/cancel", headers=dict(ulla))
@@ -178,6 +184,36 @@ async def test_a_run_is_a_run_in_airflow(api: httpx.AsyncClient, ulla: Headers, 
     [listed] = (await api.get(f"threads/{thread}/runs", headers=dict(ulla))).json()
     assert listed["status"] == "interrupted"
     assert (await api.get(f"threads/{thread}", headers=dict(ulla))).json()["status"] == "idle"
+
+
+async def test_what_is_refused_ends_no_other_run(api: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow) -> None:
+    thread = await thread_of(api, ulla)
+    first = (await api.post(f"threads/{thread}/runs", json={"assistant_id": "agent"}, headers=dict(ulla))).json()
+    wrong = {"assistant_id": "other", "input": {"query": 7}, "multitask_strategy": "rollback"}
+    assert (await api.post(f"threads/{thread}/runs", json=wrong, headers=dict(ulla))).status_code == 422
+    [listed] = (await api.get(f"threads/{thread}/runs", headers=dict(ulla))).json()
+    assert (listed["run_id"], listed["status"]) == (first["run_id"], "pending")
+    right = {**wrong, "input": {"query": "x"}}
+    assert (await api.post(f"threads/{thread}/runs", json=right, headers=dict(ulla))).status_code == 200
+    assert airflow.runs[DAG, first["metadata"]["dag_run_id"]].shown["state"] == "failed"
+    [listed] = (await api.get(f"threads/{thread}/runs?limit=1", headers=dict(ulla))).json()
+    assert listed["metadata"]["dag_id"] == "other"
+
+
+async def test_only_one_of_several_runs_is_started_in_an_idle_thread(api: httpx.AsyncClient, ulla: Headers) -> None:
+    thread = await thread_of(api, ulla)
+    body = {"assistant_id": "agent", "multitask_strategy": "reject"}
+    asked = [api.post(f"threads/{thread}/runs", json=body, headers=dict(ulla)) for _ in range(6)]
+    assert sorted([one.status_code for one in await asyncio.gather(*asked)]) == [200] + 5 * [409]
+
+
+async def test_runs_are_listed_by_their_status(api: httpx.AsyncClient, ulla: Headers, engine: Engine) -> None:
+    thread = await thread_of(api, ulla)
+    for state in ("success", "error", "success", "error", "error"):
+        with engine.begin() as connection:
+            turns.add(connection, NewTurn(str(uuid.uuid4()), thread, DAG, "ulla", state=state))
+    found = await api.get(f"threads/{thread}/runs?status=success&limit=2", headers=dict(ulla))
+    assert [run["status"] for run in found.json()] == ["success", "success"]
 
 
 def recorded_turn(engine: Engine, thread: str) -> str:

@@ -8,18 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessageChunk
 from sqlalchemy import text
 
 from backend.core.errors.input_error import InputError
 from backend.core.run_envelope import SYSTEM_KEY, signed
 from backend.core.settings import Settings
-from backend.core.turns import TURN, Turn, conversation_id_of
+from backend.core.turns import TURN, Frame, Turn, conversation_id_of
 from backend.core.workflow_error_handler import AgentFailure
+from backend.db.conversations.frames import append, read_after
 from backend.db.engine import Database
 from backend.db.run_keys import run_key
 from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext
 from backend.runtime.single import run_single
 from backend.runtime.specs import parse_agent
+from backend.runtime.turns.chunks import ChunkFrames
 from tests.kit.graphs import talking
 from tests.kit.servers.postgres import Postgres
 
@@ -193,3 +196,31 @@ async def test_a_bug_ends_a_turn_at_once_and_is_named(run: Run, database: Databa
     assert found[-2][1]["error"] == "ValueError"
     assert "wizard" in found[-2][1]["message"]
     assert found[-1][1]["event"] == "failed"
+
+
+def test_a_long_message_is_not_written_once_for_each_token() -> None:
+    made = ChunkFrames(["messages"], subgraphs=False)
+    found: list[Frame] = []
+    for number in range(2_000):
+        found += made.of(
+            (), "messages", (AIMessageChunk(content=f"word {number} ", id="one"), {"langgraph_node": "talk"})
+        )
+    found += made.of((), "checkpoints", {})
+    assert found[0].mode == "messages/metadata"
+    assert {frame.mode for frame in found[1:]} == {"messages/partial"}
+    assert len(found) < 200
+    [last] = json.loads(found[-1].data)
+    assert last["content"].endswith("word 1999 ")
+
+
+async def test_large_frames_are_read_a_few_at_a_time(run: Run, database: Database) -> None:
+    conversation, turn = str(uuid.uuid4()), str(uuid.uuid4())
+    await run("plain", {"messages": "Hello"}, turn=Turn(conversation, turn))
+    text = json.dumps("x" * 700_000)
+    [found] = await rows(database, "SELECT last_seq FROM visual_ai.conversations WHERE id = :id", id=conversation)
+    await database.run(append, conversation, turn, [Frame("custom", (), text)] * 5)
+    after, lengths = found.last_seq, []
+    while batch := await database.run(read_after, {conversation: after}, per_conversation=500):
+        lengths.append(len(batch))
+        after = batch[-1].seq
+    assert lengths == [2, 2, 1]
