@@ -72,6 +72,7 @@ def roll_back(folder: Path, name: str) -> Added:
         if present.former is None:
             raise InputError(f"{name} has no former version", field="--rollback")
         former = Record(**{**present.former, "former": None})
+        _check_dag_ids(InstalledProject(name, home, former))  # another project may have taken one since
         replace_current(home, replace(former, former=_as_former(present)))
         return Added(find_installed(folder, name), changed=True)
 
