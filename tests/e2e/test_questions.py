@@ -1,10 +1,12 @@
 """Runs that wait for people: parked by Airflow, answered through the API or in Airflow, and resumed."""
 
+import time
 from typing import Any
 
 import httpx
 import pytest
 
+from backend.services.questions import PARKED
 from tests.kit.openai.server import OpenAIServer
 from tests.kit.processes.stack import RunningStack, wait_for_dag, wait_until
 from tests.kit.runs import check_order, events, follow, of_type, snapshot, trigger
@@ -40,6 +42,14 @@ def waits(backend: httpx.Client, run: dict[str, Any]) -> None:
     wait_until(lambda: snapshot(backend, run)["state"] == "awaiting_input", timeout=30, poll=0.2, what="awaiting_input")
 
 
+def decide_in_airflow(airflow: httpx.Client, run: dict[str, Any], option: str) -> None:
+    """Answer as a person does in Airflow's list of required actions, who first reads what is asked: Airflow fails a
+    task that is answered before its scheduler has heard that the process which parked it has ended."""
+    time.sleep(PARKED)
+    path = f"/api/v2/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances/ask/-1/hitlDetails"
+    airflow.patch(path, json={"chosen_options": [option]}).raise_for_status()
+
+
 @pytest.mark.parametrize("dag_id", MODES)
 def test_a_graph_asks_twice_and_holds_nothing_meanwhile(
     airflow: httpx.Client, backend: httpx.Client, dag_id: str
@@ -50,8 +60,12 @@ def test_a_graph_asks_twice_and_holds_nothing_meanwhile(
         "What is your age?", "question", "collect", "looping",
     )  # fmt: skip
     waits(backend, run)
-    pool = airflow.get("/api/v2/pools/default_pool").json()
-    assert pool["occupied_slots"] == pool["running_slots"] == pool["deferred_slots"] == 0
+
+    def nothing_held() -> bool:
+        pool = airflow.get("/api/v2/pools/default_pool").raise_for_status().json()
+        return not (pool["occupied_slots"] or pool["running_slots"] or pool["deferred_slots"])
+
+    wait_until(nothing_held, timeout=30, what="Airflow to park the task")
     taken = answer(backend, first, answer=42)
     assert (taken.status_code, taken.json()["state"]) == (200, "answered")
     late = answer(backend, first, answer=43)
@@ -82,8 +96,7 @@ def test_an_approval_is_given_in_airflow(
     place = f"/api/v2/dags/asking_in_worker/dagRuns/{run['dag_run_id']}"
     (asked,) = airflow.get(f"{place}/hitlDetails").raise_for_status().json()["hitl_details"]
     assert asked["subject"] == "An agent waits for an answer"
-    response = airflow.patch(f"{place}/taskInstances/ask/-1/hitlDetails", json={"chosen_options": [option]})
-    response.raise_for_status()
+    decide_in_airflow(airflow, run, option)
     follow(backend, run)
     now = snapshot(backend, run)
     assert now["state"] == "success", now["errors"]
@@ -98,10 +111,10 @@ def test_in_airflow_nobody_gives_an_answer_that_needs_words(airflow: httpx.Clien
     run = trigger(backend, "asking_in_worker", {"graph": "editing", "topic": "boats"})
     (question,) = questions(backend, run)
     waits(backend, run)
-    path = f"/api/v2/dags/asking_in_worker/dagRuns/{run['dag_run_id']}/taskInstances/ask"
-    airflow.patch(f"{path}/-1/hitlDetails", json={"chosen_options": ["Approve"]}).raise_for_status()
+    decide_in_airflow(airflow, run, "Approve")
+    path = f"/api/v2/dags/asking_in_worker/dagRuns/{run['dag_run_id']}/taskInstances/ask/-1/hitlDetails"
     wait_until(
-        lambda: airflow.get(f"{path}/-1/hitlDetails").json()["responded_at"] is None,
+        lambda: airflow.get(path).json()["responded_at"] is None,
         timeout=60,
         what="the next request",
     )
