@@ -45,6 +45,12 @@ REFUSE = """
     BEGIN {when} THEN RAISE EXCEPTION 'refused'; END IF; RETURN NEW; END $$;
     CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON visual_ai.{table} FOR EACH ROW EXECUTE FUNCTION visual_ai.refuse();
 """
+EVERY_OTHER = """
+    IF NEW.node IS NOT NULL AND coalesce(
+        split_part(NEW.output -> 'messages' ->> 0, ':', 1)::int - 1, jsonb_array_length(NEW.input -> 'messages')
+    ) % 2 = 0
+"""
+"""A node's row both when it begins, after so many messages, and when it ends with one of that number."""
 ACCEPT = "DROP FUNCTION IF EXISTS visual_ai.refuse() CASCADE"
 
 
@@ -144,7 +150,7 @@ async def test_lost_rows_are_restored(
     when = {
         "all rows": "IF true",
         "the nodes": "IF NEW.node IS NOT NULL",
-        "some nodes": "IF NEW.node IS NOT NULL AND jsonb_array_length(NEW.input -> 'messages') % 2 = 0",
+        "some nodes": EVERY_OTHER,
     }
     refuse(admin, "agent_traces", when[lost])
     result = await loop(task_settings, database)
