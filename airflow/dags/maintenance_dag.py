@@ -36,8 +36,8 @@ with DAG(
 
     @task
     def prune_checkpoints() -> dict[str, int]:
-        """Delete checkpoints; returns how many task instances and deleted conversations have none left, and how many
-        agents only the last."""
+        """Delete checkpoints and items of LangGraph's store that have expired. Returns how many task instances and
+        deleted conversations have no checkpoints left, how many agents only the last, and how many items are gone."""
         from backend.checkpoints import prune
 
         params = get_current_context()["params"]
@@ -45,6 +45,7 @@ with DAG(
             "deleted": prune.prune_checkpoints(params["checkpoint_days"]),
             "thinned": prune.thin_checkpoints(params["history_days"]),
             "conversations": prune.prune_conversations(),
+            "store_items": prune.prune_store(),
         }
 
     prune_checkpoints()

@@ -12,6 +12,7 @@ from langgraph.checkpoint.postgres import PostgresSaver
 
 from backend.checkpoints.pool import CONNECTION
 from backend.core.settings import get_settings
+from backend.db import store
 from backend.db.address import plain_url
 from backend.db.conversations import conversations
 from backend.db.engine import task_engine
@@ -55,6 +56,19 @@ def prune_conversations() -> int:
                 threads.forget(connection, found)
         total += len(found)
         if len(found) < BATCH:
+            return total
+
+
+def prune_store() -> int:
+    """Delete items of LangGraph's store whose time to live is over; returns their number. Raises as
+    `prune_checkpoints`."""
+    engine = task_engine(get_settings().database_url)
+    total = 0
+    while True:
+        with engine.begin() as connection:
+            deleted = store.delete_expired(connection, limit=BATCH)
+        total += deleted
+        if deleted < BATCH:
             return total
 
 

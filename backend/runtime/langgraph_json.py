@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.errors.input_error import InputError
+from langgraph_flow_host.store_terms import StoreTerms, store_terms
 
 log = logging.getLogger(__name__)
 
-HONOURED = frozenset({"$schema", "graphs", "dependencies", "env", "python_version"})
+HONOURED = frozenset({"$schema", "graphs", "dependencies", "env", "python_version", "store"})
 OURS: Mapping[str, str] = {
     "auth": "users sign in as Airflow says, and their rights are those that they have there",
     "http": "the API is this product's; an app of one's own runs beside it",
     "ui": "components of LangGraph Studio have no place here",
     "ui_config": "components of LangGraph Studio have no place here",
     "checkpointer": "states are kept in the product's database, for retries and time travel",
-    "store": "graphs get the product's store, in its database",
     "webhooks": "targets of notifications are set up on the page, under Settings",
     "encryption": "encrypt the database's storage instead",
     "pip_config_file": "the product's environment isn't the project's; one of its own, by `projects add`, heeds it",
@@ -50,6 +50,7 @@ class Project:
     dependencies: tuple[str, ...]
     ignored: tuple[str, ...]
     """The keys that have no effect."""
+    store: StoreTerms
     python_version: str | None = None
     pip_config_file: str | None = None
 
@@ -99,7 +100,8 @@ def read_project(file: Path) -> Project:
         dependencies = tuple(str(dependency) for dependency in content.get("dependencies") or [])
         ignored = tuple(key for key, value in content.items() if key not in HONOURED and value not in (None, {}, []))
         own = (str(value) if (value := content.get(key)) else None for key in ("python_version", "pip_config_file"))
-        return Project(file.resolve(), graphs, about, content.get("env"), dependencies, ignored, *own)
+        store = store_terms(content.get("store"))
+        return Project(file.resolve(), graphs, about, content.get("env"), dependencies, ignored, store, *own)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GraphLoadError(f"{file} can't be read as a langgraph.json: {error}") from error
 

@@ -6,14 +6,15 @@ A worker's task has its own `AgentResources`; in a triggerer, all agents of the 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable
 from contextlib import AsyncExitStack
-from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 from langgraph.types import Durability
 
 from backend.checkpoints.batch_writer import SHARED_GATHER_SECONDS, CheckpointWriter
 from backend.checkpoints.batched_saver import BatchedSaver
-from backend.checkpoints.pool import Pool, ResilientStore, open_pool
+from backend.checkpoints.pool import Pool, open_pool
+from backend.checkpoints.store import Store
 from backend.core.ratelimit.interface import ModelGate
 from backend.core.settings import Settings
 from backend.db.engine import Database
@@ -23,7 +24,10 @@ from backend.observation.recording.writer import RecordWriter
 from backend.ratelimit.limiter import open_gate
 from backend.runtime.budget.call_limits import SpendLimits
 from backend.runtime.cancellation import CancelWatch
+from backend.runtime.graphs.load import find_at
 from backend.runtime.graphs.pauses import Graph
+from langgraph_flow_host.embedding import Embedder
+from langgraph_flow_host.store_terms import StoreTerms
 
 
 class GraphCache:
@@ -80,6 +84,7 @@ class AgentResources:
         self._stack = AsyncExitStack()
         self._http: HttpClients | None = None
         self._checkpoints: CheckpointWriter | None = None
+        self._stores: dict[tuple[Path | None, StoreTerms], Store] = {}
 
     async def __aenter__(self) -> Self:
         gate = self._gate
@@ -100,10 +105,14 @@ class AgentResources:
             if self._http is not None:
                 await self._http.close()
 
-    @cached_property
-    def store(self) -> ResilientStore:
-        """LangGraph's store, for users' own graphs."""
-        return ResilientStore(self.pool)
+    def store(self, folder: Path | None, terms: StoreTerms) -> Store:
+        """LangGraph's store for the graphs of a project, on its terms."""
+        place = (folder, terms)
+        if place not in self._stores:
+            index = terms.index
+            embedder = None if index is None else Embedder(index, lambda place: find_at(place, folder or Path.cwd()))
+            self._stores[place] = Store(self.pool, terms, embedder)
+        return self._stores[place]
 
     def http(self, *, many_calls: bool = False) -> HttpClients:
         """HTTP clients for OpenAI's models.

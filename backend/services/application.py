@@ -250,5 +250,5 @@ def _langgraph(
     turns = TurnRuns(database, assistants, conversations, triggers, runs, questions)
     feed = TurnFeed(wakeups, reader)
     streams = TurnStreams(database, feed, turns, states, authenticator, settings.account_check_interval)
-    crons, store = Crons(schedules, assistants, conversations), Store(settings.database_url, stack)
+    crons, store = Crons(schedules, assistants, conversations), Store(settings, stack)
     return LangGraph(assistants, conversations, states, turns, streams, crons, store, feed)

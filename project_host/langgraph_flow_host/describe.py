@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter
 
 from langgraph_flow_host.errors import ProjectError
-from langgraph_flow_host.graphs import Around, make, read
+from langgraph_flow_host.graphs import Around, Project, make, read
 
 
 def describe(project: Path, configured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -19,19 +19,18 @@ def describe(project: Path, configured: Mapping[str, Mapping[str, Any]]) -> dict
 
     `configured` are the `configurable` and `context` that each graph is made with.
     """
-    places = read(project)
+    read_project = read(project)
     return {
-        name: asyncio.run(_described(name, place, project, configured.get(name) or {}))
-        for name, place in places.items()
+        name: asyncio.run(_described(name, read_project, configured.get(name) or {})) for name in read_project.places
     }
 
 
-async def _described(name: str, place: str, project: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+async def _described(name: str, project: Project, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         async with AsyncExitStack() as resources:
             config = {"configurable": dict(given.get("configurable") or {})}
             around = Around(config, given.get("context") or None, None, None)
-            graph = await make(place, project.parent, around, resources, None, name)
+            graph = await make(project.places[name], project.folder, around, resources, None, name)
             return description(graph)
     except ProjectError as error:
         return {"error": str(error)}

@@ -17,6 +17,7 @@ from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
 from langgraph_flow_host.errors import ProjectError
+from langgraph_flow_host.store_terms import StoreTerms, store_terms
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,17 @@ class Around:
     user: Any
 
 
-def read(file: Path) -> dict[str, str]:
-    """The places of a project's graphs by their names. Its local dependencies become importable."""
+@dataclass(frozen=True)
+class Project:
+    """What a `langgraph.json` says: where its graphs stand, by their names, and on which terms they use the store."""
+
+    folder: Path
+    places: Mapping[str, str]
+    store: StoreTerms
+
+
+def read(file: Path) -> Project:
+    """Read a `langgraph.json`. The project's local dependencies become importable."""
     content = json.loads(file.read_text())
     for dependency in content.get("dependencies") or ["."]:
         if str(dependency).startswith("."):
@@ -39,7 +49,8 @@ def read(file: Path) -> dict[str, str]:
                 if path.is_dir() and str(path) not in sys.path:
                     sys.path.insert(0, str(path))
     entries = content["graphs"].items()
-    return {name: entry["path"] if isinstance(entry, Mapping) else entry for name, entry in entries}
+    places = {name: entry["path"] if isinstance(entry, Mapping) else entry for name, entry in entries}
+    return Project(file.parent, places, store_terms(content.get("store")))
 
 
 def find(place: str, folder: Path) -> Any:

@@ -18,14 +18,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from langgraph_flow_host.channel import Channel
 from langgraph_flow_host.errors import ProjectError, describe, refused
-from langgraph_flow_host.graphs import find, read
+from langgraph_flow_host.graphs import Project, find, read
 from langgraph_flow_host.link import Link, Wires
 from langgraph_flow_host.rehearsal import rehearse
 from langgraph_flow_host.session import Session, TaskLog, TaskOutput
@@ -42,8 +41,7 @@ class Host:
         """It ends after `idle` seconds without a connection. A `shared` one never forks. The folder `in_use` is locked,
         so that nobody removes it meanwhile."""
         self._listener = listener
-        self._folder = project.parent
-        self._places: Mapping[str, str] = read(project)
+        self._project = read(project)
         self._idle = idle
         self._shared = shared
         self._used = time.monotonic()
@@ -52,9 +50,9 @@ class Host:
 
     def run(self) -> None:
         """Import the project, and serve until nobody has connected for a while."""
-        for name, place in self._places.items():
+        for name, place in self._project.places.items():
             try:
-                find(place, self._folder)
+                find(place, self._project.folder)
             except ProjectError as error:  # whoever wants this graph is told
                 log.warning("%s: %s", name, error)
         rehearse()
@@ -80,7 +78,7 @@ class Host:
                 pid = os.fork()
                 if pid == 0:
                     self._listener.close()
-                    _serve_one(connection, self._folder, self._places)
+                    _serve_one(connection, self._project)
                 connection.close()
                 running.add(pid)
                 self._used = time.monotonic()
@@ -104,7 +102,7 @@ class Host:
                 if not sessions and self._is_idle() and self._leave():
                     return
                 continue
-            session = asyncio.ensure_future(_serve(connection, self._folder, self._places, wires, alone=False))
+            session = asyncio.ensure_future(_serve(connection, self._project, wires, alone=False))
             sessions.add(session)
             session.add_done_callback(sessions.discard)
             session.add_done_callback(lambda _: setattr(self, "_used", time.monotonic()))
@@ -123,18 +121,16 @@ class Host:
         return True
 
 
-def _serve_one(connection: socket.socket, folder: Path, places: Mapping[str, str]) -> None:
+def _serve_one(connection: socket.socket, project: Project) -> None:
     """Serve one connection, and end the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        asyncio.run(_serve(connection, folder, places, Wires(), alone=True))
+        asyncio.run(_serve(connection, project, Wires(), alone=True))
     finally:
         os._exit(1)
 
 
-async def _serve(
-    connection: socket.socket, folder: Path, places: Mapping[str, str], wires: Wires, *, alone: bool
-) -> None:
+async def _serve(connection: socket.socket, project: Project, wires: Wires, *, alone: bool) -> None:
     graphs = asyncio.get_running_loop()
     opened: asyncio.Future[Session] = graphs.create_future()
 
@@ -148,7 +144,7 @@ async def _serve(
 
     channel = await asyncio.wrap_future(wires.submit(connect()))
     link = Link(wires, channel)
-    session = Session(folder, places, link)
+    session = Session(project, link)
     opened.set_result(session)
     if alone:
         handler = TaskLog(link)

@@ -13,7 +13,6 @@ This end asks for `get_tuple`, `list`, `put`, `put_writes` and `delete_thread` (
 import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
-from pathlib import Path
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage
@@ -22,8 +21,9 @@ from langgraph.types import StateUpdate
 
 from langgraph_flow_host import PROTOCOL
 from langgraph_flow_host.callbacks import TaskCallbacks
+from langgraph_flow_host.embedding import Embedder
 from langgraph_flow_host.errors import ProjectError
-from langgraph_flow_host.graphs import Around, make
+from langgraph_flow_host.graphs import Around, Project, find, make
 from langgraph_flow_host.link import Link
 from langgraph_flow_host.saver import TaskSaver
 from langgraph_flow_host.snapshots import Snapshots
@@ -35,9 +35,8 @@ _METADATA = ("langgraph_", "visual_ai_", "ls_")
 class Session:
     """What the task at the other end of a link may ask. All of it happens on the graph's event loop."""
 
-    def __init__(self, folder: Path, places: Mapping[str, str], link: Link) -> None:
-        self._folder = folder
-        self._places = places
+    def __init__(self, project: Project, link: Link) -> None:
+        self._project = project
         self._link = link
         self._resources = AsyncExitStack()
         self._graph: Any = None
@@ -73,14 +72,19 @@ class Session:
         if asked["protocol"] != PROTOCOL:
             raise ProjectError(f"the task speaks version {asked['protocol']} of the protocol, not {PROTOCOL}")
         name = asked["graph"]
-        if name not in self._places:
-            raise ProjectError(f"there is no {name!r}; the project has {', '.join(sorted(self._places))}")
+        project = self._project
+        if name not in project.places:
+            raise ProjectError(f"there is no {name!r}; the project has {', '.join(sorted(project.places))}")
         saver = TaskSaver(self._link) if asked["saver"] else None
-        store = TaskStore(self._link) if asked["store"] else None
+        store = TaskStore(self._link, project.store, self._embedder()) if asked["store"] else None
         around = Around(asked["config"], asked["context"], store, asked["user"])
-        self._graph = await make(self._places[name], self._folder, around, self._resources, saver, asked["name"])
+        self._graph = await make(project.places[name], project.folder, around, self._resources, saver, asked["name"])
         self._snapshots = Snapshots(saver)
         return facts(self._graph)
+
+    def _embedder(self) -> Embedder | None:
+        index = self._project.store.index
+        return None if index is None else Embedder(index, lambda place: find(place, self._project.folder))
 
     async def _run(self, asked: Mapping[str, Any]) -> None:
         run, given = asked["run"], asked["input"]

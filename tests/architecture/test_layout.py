@@ -107,7 +107,7 @@ CONTRACT = {
     ("GET", "/readyz"),
     ("GET", "/metrics"),
 }
-LANGGRAPHS_OWN = {*CHECKPOINT_TABLES, "checkpoint_migrations", "store_migrations"}
+LANGGRAPHS_OWN = {*CHECKPOINT_TABLES, "checkpoint_migrations", "store_migrations", "store_vectors"}
 PUBLIC = {
     ("GET", "/langgraph/ok"),
     ("GET", "/langgraph/info"),

@@ -130,6 +130,16 @@ TABLE = [
         takes("self", "response", "run_id", "parent_run_id", "kwargs"),
     ),
     PrivateName(
+        "langgraph-checkpoint-postgres", "langgraph.store.postgres.base:BasePostgresStore._prepare_batch_PUT_queries",
+        "backend/checkpoints/store.py", "items have to be put in the transaction that stores their vectors",
+        takes("self", "put_ops"),
+    ),
+    PrivateName(
+        "langgraph-checkpoint-postgres", "langgraph.store.postgres.base:BasePostgresStore._get_filter_condition",
+        "backend/checkpoints/store.py", "filters mean the same in a search by meaning",
+        takes("self", "key", "op", "value"),
+    ),
+    PrivateName(
         "langgraph-sdk", "langgraph_sdk.runtime:_ExecutionRuntime", "backend/runtime/graphs/factory_arguments.py",
         "functions that make graphs take a ServerRuntime, and only its private half has the context",
         takes("access_context", "user", "store", "context"),

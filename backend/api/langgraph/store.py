@@ -13,7 +13,7 @@ router = APIRouter(prefix="/store", tags=["store"])
 @router.put("/items", status_code=204)
 async def put(body: ItemPut, who: Starter, services: Services) -> None:
     """Put an item in its place."""
-    await services.langgraph.store.put(who, body.namespace, body.key, body.value, body.index)
+    await services.langgraph.store.put(who, body.namespace, body.key, body.value, index=body.index, ttl=body.ttl)
 
 
 @router.get("/items")

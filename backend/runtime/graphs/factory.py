@@ -14,6 +14,7 @@ from backend.agents.config import AgentConfig, AgentDeps, check_texts
 from backend.agents.registry import AgentDefinition, get_agent
 from backend.agents.tools.toolbox import Toolbox
 from backend.checkpoints.batched_saver import BatchedSaver
+from backend.checkpoints.store import Store
 from backend.core.errors.input_error import InputError
 from backend.core.exact_json import SizeLimit
 from backend.core.jsonable import dumps
@@ -37,11 +38,13 @@ from backend.pictures.reader import upload_reader
 from backend.runtime.graphs.factory_arguments import Surroundings
 from backend.runtime.graphs.load import load_graph
 from backend.runtime.graphs.pauses import Graph
+from backend.runtime.langgraph_json import find
 from backend.runtime.loop_watchdog import AGENT_KEY
 from backend.runtime.projects.library import split
 from backend.runtime.remote.opening import open_graph
 from backend.runtime.resources import AgentResources
 from backend.runtime.specs import AgentSpec
+from langgraph_flow_host.store_terms import StoreTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,8 @@ class GraphFactory:
 
     async def own(self, spec: AgentSpec, config: RunnableConfig, saver: BatchedSaver | None) -> Graph:
         """The user's own graph. `config` is passed to a function that makes one."""
-        around = Surroundings(config, spec.context, self._resources.store, self._task.run_user)
+        store = self._store(str(spec.graph))
+        around = Surroundings(config, spec.context, store, self._task.run_user)
         if split(str(spec.graph)) is not None:
             remote = await open_graph(
                 str(spec.graph),
@@ -226,6 +230,13 @@ class GraphFactory:
             saver=saver,
             name=spec.name,
         )
+
+    def _store(self, reference: str) -> Store:
+        """LangGraph's store for a graph. One of another environment makes the vectors of its items there."""
+        if ":" in reference or split(reference) is not None:
+            return self._resources.store(None, StoreTerms())
+        _, project = find(reference, self._settings.langgraph_json)
+        return self._resources.store(project.folder, project.store)
 
     def step_limit(self, graph: Graph, spec: AgentSpec) -> int:
         """How many steps a graph may take: the agent's `recursion_limit`, the graph's, or the settings'."""

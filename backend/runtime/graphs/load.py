@@ -39,7 +39,7 @@ async def load_graph(
         place, project = find(reference, project_file)
         activate(project.file)
         folder = project.folder
-    found = _attribute(place, folder)
+    found = find_at(place, folder)
     made = await _made(found, place, around, resources)
     store = around.store
     if isinstance(made, StateGraph):
@@ -53,7 +53,8 @@ async def load_graph(
     raise GraphLoadError(f"{place} is a {type(made).__name__}; it has to be a graph or a function that returns one")
 
 
-def _attribute(place: str, folder: Path) -> Any:
+def find_at(place: str, folder: Path) -> Any:
+    """What stands at a place, `./file.py:attribute` or `package.module:attribute`. Raises `GraphLoadError`."""
     module_name, _, attribute = place.rpartition(":")
     try:
         module = _file_module(folder / module_name) if module_name.endswith(".py") else _module(module_name)

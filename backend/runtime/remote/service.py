@@ -13,7 +13,6 @@ from langchain_core.callbacks.manager import ahandle_event
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.store.base import (
-    BaseStore,
     GetOp,
     Item,
     ListNamespacesOp,
@@ -24,6 +23,7 @@ from langgraph.store.base import (
 )
 
 from backend.checkpoints.batched_saver import BatchedSaver
+from backend.checkpoints.store import Store
 from backend.runtime.remote.errors import Tickets
 
 _OPERATIONS: Mapping[str, Any] = {
@@ -48,7 +48,7 @@ _IGNORED = {
 class TaskService:
     """Answers a project's process for one agent of the task."""
 
-    def __init__(self, saver: BatchedSaver | None, store: BaseStore | None, tickets: Tickets) -> None:
+    def __init__(self, saver: BatchedSaver | None, store: Store | None, tickets: Tickets) -> None:
         """`saver` passes values on without reading them: see `BatchedSaver.passing`."""
         self._saver = saver
         self._store = store
@@ -57,7 +57,7 @@ class TaskService:
     async def answer(self, method: str, arguments: Any) -> Any:
         """Answer what isn't about a run. Raises what the process is to fail with."""
         if method == "store" and self._store is not None:
-            return [_sent(found) for found in await self._store.abatch([_operation(*one) for one in arguments])]
+            return [_sent(found) for found in await _carried_out(self._store, arguments)]
         saver = self._saver
         if saver is None:
             raise ValueError(f"{method!r} is unknown here")
@@ -124,6 +124,14 @@ def _response(generations: Sequence[Sequence[Mapping[str, Any]]]) -> LLMResult:
             for batch in generations
         ]
     )
+
+
+async def _carried_out(store: Store, asked: Mapping[str, Any]) -> list[Any]:
+    ops = [_operation(*one) for one in asked["ops"]]
+    if asked["index"] is None:
+        return await store.abatch(ops)
+    vectors = [None if found is None else [(path, vector) for path, vector in found] for found in asked["vectors"]]
+    return await store.with_vectors(ops, vectors, asked["index"])
 
 
 def _operation(name: str, fields: Mapping[str, Any]) -> Any:

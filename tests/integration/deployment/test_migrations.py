@@ -88,7 +88,7 @@ def test_the_worker_can_delete_only_checkpoints_and_reservations(worker: psycopg
     tables = worker.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'visual_ai'").fetchall()
     assert tables
     for (table,) in tables:
-        if table not in (*CHECKPOINT_TABLES, "workflow_threads", "limit_reservations"):
+        if table not in (*CHECKPOINT_TABLES, "store_vectors", "workflow_threads", "limit_reservations"):
             assert refused(worker, f"DELETE FROM visual_ai.{table}"), table
         assert refused(worker, f"TRUNCATE visual_ai.{table}"), table
 

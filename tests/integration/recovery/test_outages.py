@@ -13,7 +13,8 @@ from langgraph.store.base import PutOp
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from backend.checkpoints.pool import ResilientStore, open_pool
+from backend.checkpoints.pool import open_pool
+from backend.checkpoints.store import Store
 from backend.core.settings import Settings, get_settings
 from backend.db.address import plain_url
 from backend.db.engine import Database
@@ -124,7 +125,7 @@ async def test_a_graphs_store_survives_a_restart(
     pg: Postgres, database_url: str, postgres: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_pool(pg.worker_url, max_size=1) as pool:
-        store = ResilientStore(pool)
+        store = Store(pool)
         await store.abatch([PutOp(("ships",), "first", {"name": "Aurora"})])
         await asyncio.to_thread(postgres.stop)
         try:

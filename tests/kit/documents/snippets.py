@@ -32,6 +32,7 @@ SNIPPETS = {
     "status-down": Snippet(README, "bash", "make down"),
     "compose-up": Snippet(README, "bash", "up -d"),
     "tree": Snippet(README, "text", "langgraph-flow/"),
+    "store-terms": Snippet(AGENTS, "json", '"store": {'),
     "flow-toml": Snippet(AGENTS, "toml", "[flow]"),
     "python-client": Snippet(README, "python", "httpx.post"),
     "event-source": Snippet(README, "javascript", "EventSource"),

@@ -45,6 +45,7 @@ def openai_routes(state: ServerState, prefix: str) -> list[Route]:
         Route(
             f"{prefix}/openai/deployments/{{deployment}}/chat/completions", Endpoint(state, "chat"), methods=["POST"]
         ),
+        Route(f"{prefix}/v1/embeddings", Endpoint(state, "embeddings"), methods=["POST"]),
         Route(f"{prefix}/v1/models", Endpoint(state, "models"), methods=["GET"]),
         Route(f"{prefix}/v1/messages", Endpoint(state, "messages"), methods=["POST"]),
         Route(f"{prefix}/api/chat", Endpoint(state, "ollama"), methods=["POST"]),

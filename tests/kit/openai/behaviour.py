@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Json = dict[str, Any]
-Api = Literal["chat", "responses", "models", "messages", "ollama"]
+Api = Literal["chat", "responses", "embeddings", "models", "messages", "ollama"]
 """OpenAI's three, Anthropic's Messages API and Ollama's chat API."""
 FinishReason = str
 """OpenAI's are stop, length, tool_calls and content_filter; other servers have more."""

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tests.kit.openai import wire as wire
 from tests.kit.openai.behaviour import Api, Json, error_object, usual_error
+from tests.kit.openai.embeddings import embeddings
 from tests.kit.openai.log import EXCERPT, RequestRecord
 from tests.kit.openai.reply import compact, reply_to
 from tests.kit.openai.request import InvalidRequestError, ModelRequest, read_request
@@ -138,6 +139,8 @@ class Exchange:
             names = self.state.settings.models
             listed = [{"id": name, "object": "model", "created": 0, "owned_by": "kit"} for name in names]
             await self._whole(compact({"object": "list", "data": listed}))
+        elif request.api == "embeddings":
+            await self._whole(compact(embeddings(request)))
         elif request.stream:
             await self._stream(request)
         else:

@@ -80,6 +80,14 @@ class ModelRequest:
         return tokens(self.prompt) + IMAGE_TOKENS * len(self.images)
 
 
+def _embedding_request(model: str, body: dict[str, Any]) -> ModelRequest:
+    given = body.get("input")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise InvalidRequestError("'$.input' is invalid.")
+    return ModelRequest(api="embeddings", model=model, prompt="\n".join(texts), params=body)
+
+
 def read_request(api: Api, body: Any) -> ModelRequest:
     """Raises `InvalidRequestError` where OpenAI would respond with 400."""
     if not isinstance(body, dict):
@@ -87,6 +95,8 @@ def read_request(api: Api, body: Any) -> ModelRequest:
     model = body.get("model")
     if not isinstance(model, str):
         raise InvalidRequestError("you must provide a model parameter")
+    if api == "embeddings":
+        return _embedding_request(model, body)
     given = body.get("input") if api == "responses" else body.get("messages")
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
