@@ -44,6 +44,11 @@ def is_named(conversation: str) -> bool:
     return uuid.UUID(conversation).version == _VERSION
 
 
+def of_input(system: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The signed part of a run's conf with its turn, if it has one, knowing the names of the run's input."""
+    return {**system, TURN: {**system[TURN], "names": [*given]}} if TURN in system else system
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What a run does in a conversation. The graph's input is the run's, the task's, or `input`, as `source` says; of

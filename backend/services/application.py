@@ -155,6 +155,7 @@ async def run_application(
             secret, settings.token_lifetime, airflow, accounts, revocations, service_tokens, throttle, audit
         )
         catalog = Catalog(airflow)
+        templates = Templates(database, catalog)
         status = Status(settings, database, airflow)
         webhooks, box = WebhookClient(settings), SecretBox(secret, "secret of a webhook")
         preferences = Preferences(database, box, webhooks)
@@ -205,14 +206,25 @@ async def run_application(
             health=Health(settings, airflow, database, feed, reconciler, deliveries, model_limits),
             reconciler=reconciler,
             preferences=preferences,
-            templates=Templates(database, catalog),
+            templates=templates,
             schedules=schedules,
             firings=firings,
             questions=questions,
             notifications=Notifications(database),
             deliveries=deliveries,
             langgraph=_langgraph(
-                settings, database, reader, wakeups, catalog, triggers, runs, questions, schedules, authenticator, stack
+                settings,
+                database,
+                reader,
+                wakeups,
+                catalog,
+                templates,
+                triggers,
+                runs,
+                questions,
+                schedules,
+                authenticator,
+                stack,
             ),
         )
         await stack.enter_async_context(audit.running())
@@ -237,6 +249,7 @@ def _langgraph(
     reader: Database,
     wakeups: PostgresWakeups,
     catalog: Catalog,
+    templates: Templates,
     triggers: Triggers,
     runs: Runs,
     questions: Questions,
@@ -246,7 +259,7 @@ def _langgraph(
 ) -> LangGraph:
     """What LangGraph's clients talk to."""
     states = States(database)
-    assistants, conversations = Assistants(database, catalog), Conversations(database, states)
+    assistants, conversations = Assistants(database, catalog, templates), Conversations(database, states)
     turns = TurnRuns(database, assistants, conversations, triggers, runs, questions)
     feed = TurnFeed(wakeups, reader)
     streams = TurnStreams(database, feed, turns, states, authenticator, settings.account_check_interval)

@@ -1,4 +1,4 @@
-"""Assistants: what a client may run. There is one for each workflow, and others that people make of them."""
+"""Assistants: what a client may run. There is one for each workflow and template, and others that people make."""
 
 import uuid
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from backend.db.conversations import assistants
 from backend.db.conversations.assistants import NewAssistant
 from backend.db.engine import Database
 from backend.db.rows import Row
+from backend.services.templates import Templates
 from backend.services.triggering.catalog import Catalog
 
 NAMESPACE = uuid.UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
@@ -40,15 +41,21 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """A graph with what it is run with."""
+    """A graph with what it is run with: what somebody has made of it, or a `template` of its workflow."""
 
     id: str
     graph: Graph
-    row: Row | None
+    row: Row | None = None
+    template: Row | None = None
+
+    @property
+    def reference(self) -> str | None:
+        """The template's version that is run."""
+        return None if self.template is None else f"{self.template['name']}@{self.template['version']}"
 
     def to_json(self) -> dict[str, Any]:
         """The assistant as clients know it."""
-        row = self.row or {}
+        row = self.row or _of_template(self.template)
         since = self.graph.since
         return {
             "assistant_id": self.id,
@@ -67,9 +74,10 @@ class Assistant:
 class Assistants:
     """Finds assistants with the caller's rights, and keeps those that people make."""
 
-    def __init__(self, database: Database, catalog: Catalog) -> None:
+    def __init__(self, database: Database, catalog: Catalog, templates: Templates) -> None:
         self._database = database
         self._catalog = catalog
+        self._templates = templates
 
     async def graphs(self, who: Principal, *, every: bool = False) -> list[Graph]:
         """The graphs that the caller may see; with `every`, DAGs that are no graphs as well."""
@@ -92,26 +100,48 @@ class Assistants:
         return list(found.values())
 
     async def resolve(self, who: Principal, name: str, version: int | None = None) -> Assistant:
-        """The assistant of this id, or that of a graph or DAG of this name. Raises `NotFound`."""
+        """The assistant of this id, or that of a graph, DAG or template of this name. Raises `NotFound`."""
         key = _uuid(name)
         graphs = await self.graphs(who)
         for graph in graphs:
             if name in (graph.graph_id, graph.dag_id) or key == graph.assistant_id:
-                return Assistant(graph.assistant_id, graph, None)
+                return Assistant(graph.assistant_id, graph)
         if key is None:
-            graph = await self._dag(who, name)
-            return Assistant(graph.assistant_id, graph, None)
+            return await self._named(who, name, graphs)
         if uuid.UUID(key).version == 5:
-            # Perhaps a workflow's own, which anybody can work out: an assistant that somebody has made with the same
-            # id doesn't take its place.
+            # Perhaps a workflow's or a template's own, which anybody can work out: an assistant that somebody has made
+            # with the same id doesn't take its place.
             for graph in await self.graphs(who, every=True):
                 if key == graph.assistant_id:
-                    return Assistant(key, graph, None)
+                    return Assistant(key, graph)
+            for template in await self._listed_templates(who):
+                if key == template_assistant(template["name"]):
+                    return await self._of_template(who, await self._templates.get(who, template["name"]), graphs)
         row = await self._database.run_autocommit(assistants.get, key, version)
         if row is None:
             raise NotFound(f"There is no assistant {name}.")
         own = next((one for one in graphs if row["graph_id"] in (one.graph_id, one.dag_id)), None)
         return Assistant(key, own or await self._dag(who, row["graph_id"]), row)
+
+    async def _named(self, who: Principal, name: str, graphs: list[Graph]) -> Assistant:
+        try:
+            graph = await self._dag(who, name)
+        except NotFound as unknown:
+            try:
+                template = await self._templates.get(who, name)
+            except NotFound:
+                raise unknown from None
+            return await self._of_template(who, template, graphs)
+        return Assistant(graph.assistant_id, graph)
+
+    async def _of_template(self, who: Principal, template: Row, graphs: list[Graph]) -> Assistant:
+        own = next((one for one in graphs if one.dag_id == template["dag_id"]), None)
+        graph = own or await self._dag(who, template["dag_id"])
+        return Assistant(template_assistant(template["name"]), graph, template=template)
+
+    async def _listed_templates(self, who: Principal) -> list[Row]:
+        page = await self._templates.list_page(who, dag_id=None, active=None, q=None, cursor=None, limit=MOST)
+        return page.rows
 
     async def _dag(self, who: Principal, name: str) -> Graph:
         try:
@@ -127,11 +157,17 @@ class Assistants:
     async def search(
         self, who: Principal, *, graph_id: str | None, name: str | None, metadata: Mapping[str, Any]
     ) -> list[Assistant]:
-        """All assistants that match, newest first, then those of graphs."""
+        """All assistants that match, newest first, then those of graphs, then those of templates."""
         graphs = {graph.graph_id: graph for graph in await self.graphs(who, every=graph_id is None)}
         rows = await self._database.run_autocommit(assistants.latest, MOST)
         found = [Assistant(row["id"], graphs[row["graph_id"]], row) for row in rows if row["graph_id"] in graphs]
-        found += [Assistant(graph.assistant_id, graph, None) for graph in graphs.values()]
+        found += [Assistant(graph.assistant_id, graph) for graph in graphs.values()]
+        by_dag = {graph.dag_id: graph for graph in graphs.values()}
+        found += [
+            Assistant(template_assistant(row["name"]), by_dag[row["dag_id"]], template=row)
+            for row in await self._listed_templates(who)
+            if row["active"] and row["dag_id"] in by_dag
+        ]
         return [
             one
             for one in found
@@ -146,7 +182,7 @@ class Assistants:
         """Make an assistant. Raises `NotFound` for an unknown graph, `Forbidden`, and `Conflict` if there is one with
         this id unless `if_exists` is `do_nothing`."""
         _check_author(who)
-        base = await self.resolve(who, graph_id)
+        base = await self._base(who, graph_id)
         key = assistant_id or str(uuid.uuid4())
 
         def write(connection: Connection) -> Row | None:
@@ -171,7 +207,7 @@ class Assistants:
         assert known.row is not None  # noqa: S101  # it is somebody's own
         graph = known.graph
         if values.get("graph_id") is not None:
-            graph = (await self.resolve(who, values["graph_id"])).graph
+            graph = (await self._base(who, values["graph_id"])).graph
         row = known.row
         merged = {key: values[key] if values.get(key) is not None else row[key] for key in _FIELDS}
         merged["metadata"] = {**row["metadata"], **(values.get("metadata") or {})}
@@ -181,6 +217,10 @@ class Assistants:
 
     async def set_latest(self, who: Principal, name: str, version: int) -> Assistant:
         """Make a version the latest. Raises as `update`, and `NotFound` for an unknown version."""
+        known = await self.resolve(who, name)
+        if known.template is not None:
+            await self._templates.activate(who, known.template["name"], version)
+            return await self.resolve(who, known.id)
         known = await self._own(who, name)
         row = await self._database.run(assistants.set_latest, known.id, version)
         if row is None:
@@ -192,6 +232,10 @@ class Assistants:
     ) -> list[Assistant]:
         """The versions of an assistant, newest first. Raises `NotFound`."""
         known = await self.resolve(who, name)
+        if known.template is not None:
+            page = await self._templates.versions(who, known.template["name"], cursor=None, limit=offset + limit)
+            found = [Assistant(known.id, known.graph, template={**known.template, **row}) for row in page.rows[offset:]]
+            return [one for one in found if _contains(one.to_json()["metadata"], metadata)]
         if known.row is None:
             return [known][offset : offset + limit]
         rows = await self._database.run(assistants.versions, known.id, metadata=metadata, limit=limit, offset=offset)
@@ -202,9 +246,18 @@ class Assistants:
         known = await self._own(who, name)
         await self._database.run(assistants.delete, known.id)
 
+    async def _base(self, who: Principal, graph_id: str) -> Assistant:
+        base = await self.resolve(who, graph_id)
+        if base.template is not None:
+            detail = f"{graph_id!r} is a template; an assistant is made of a graph or of another workflow"
+            raise Invalid(f"/graph_id: {detail}", errors=[FieldError("/graph_id", detail)])
+        return base
+
     async def _own(self, who: Principal, name: str) -> Assistant:
         _check_author(who)
         known = await self.resolve(who, name)
+        if known.template is not None:
+            raise Conflict(f"{known.template['name']!r} is a template: change it there, at /templates.")
         if known.row is None:
             raise Conflict(f"{known.graph.graph_id!r} stands for a graph as it is; create an assistant of it instead.")
         if known.row["created_by"] != who.username and who.role < Role.OP:
@@ -213,6 +266,24 @@ class Assistants:
 
 
 _FIELDS = ("description", "config", "context", "metadata")
+
+
+def template_assistant(name: str) -> str:
+    """The id of the assistant that stands for a template."""
+    return str(uuid.uuid5(NAMESPACE, f"template {name}"))
+
+
+def _of_template(template: Row | None) -> Row:
+    if template is None:
+        return {}
+    return {
+        "name": template["name"],
+        "description": template["description"],
+        "metadata": {"created_by": template["created_by"], "template": template["name"]},
+        "version": template["version"],
+        "created_at": template["created_at"],
+        "updated_at": template["activated_at"] or template["created_at"],
+    }
 
 
 def _stored(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,8 +46,8 @@ class Crons:
         enabled: bool,
     ) -> dict[str, Any]:
         """Make a cron. Raises `NotFound` for an unknown assistant or thread, `Forbidden`, and `Invalid`."""
-        wanted, dag_id = await self._wanted(who, asked, thread_id, schedule, timezone, end_time, enabled)
-        return cron_json(await self._schedules.create(who, wanted, dag_id=dag_id))
+        wanted, target = await self._wanted(who, asked, thread_id, schedule, timezone, end_time, enabled)
+        return cron_json(await self._schedules.create(who, wanted, **target))
 
     async def get(self, who: Principal, cron_id: str) -> dict[str, Any]:
         """A cron. Raises `NotFound`."""
@@ -114,7 +114,7 @@ class Crons:
         timezone: str | None,
         end_time: datetime | None,
         enabled: bool,
-    ) -> tuple[ScheduleRequest, str]:
+    ) -> tuple[ScheduleRequest, dict[str, str]]:
         check_request(asked)
         assistant = await self._assistants.resolve(who, asked.assistant_id)
         if thread_id is not None:
@@ -131,7 +131,9 @@ class Crons:
             metadata=asked.metadata or {},
             extra={TURN: turn.to_json(), CRON: cron},
         )
-        return wanted, assistant.graph.dag_id
+        if assistant.template is not None:
+            return wanted, {"template": assistant.template["name"]}
+        return wanted, {"dag_id": assistant.graph.dag_id}
 
 
 _RUN_FIELDS = (

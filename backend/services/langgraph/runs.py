@@ -240,7 +240,7 @@ class TurnRuns:
         if not await self._database.run(turns.announce, new, alone=asked.multitask_strategy == "reject"):
             raise Conflict("The thread is busy with another run, and multitask_strategy is `reject`.")
         later = datetime.now(UTC) + timedelta(seconds=asked.after_seconds) if asked.after_seconds else None
-        request = TriggerRequest(graph.dag_id, given_input(asked), run_after=later)
+        request = TriggerRequest(graph.dag_id, given_input(asked), run_after=later, template=assistant.reference)
 
         async def source() -> tuple[TriggerRequest, dict[str, Any]]:
             return request, {TURN: turn.to_json()}
@@ -271,7 +271,6 @@ def turn_of(assistant: Assistant, asked: RunRequest, *, conversation: str, turn_
         turn_id,
         source="run" if is_object else "turn",
         input=None if is_object else asked.input,
-        names=tuple(given_input(asked)),
         command=asked.command,
         update=asked.update,
         checkpoint_id=place.get("checkpoint_id"),

@@ -36,6 +36,7 @@ from backend.core.problems import Conflict, FieldError, Forbidden, Invalid, TooL
 from backend.core.roles import Principal, Role, covers
 from backend.core.run_envelope import SHARED_UPLOADS, SYSTEM_KEY, UPLOADS, signed
 from backend.core.settings import Settings
+from backend.core.turns import of_input
 from backend.db import audit, idempotency, run_keys
 from backend.db.engine import Database
 from backend.db.idempotency import Claim
@@ -152,7 +153,7 @@ class Triggers:
         system = {**_system_values(who, request, claim, key), **(version.system_values() if version else {}), **options}
         pictures = [*carried.pop(UPLOADS, ()), *encoded.uploads]
         system |= {name: list(found) for name, found in ((UPLOADS, pictures), (SHARED_UPLOADS, shared)) if found}
-        system |= carried
+        system |= of_input(carried, request.input_data)
         system = signed(run_key, claim.dag_id, claim.dag_run_id, system)
         try:
             # A claim is kept when there is no slot: the same request gets the same run once there is one.

@@ -343,6 +343,54 @@ async def test_assistants_are_their_makers(api: httpx.AsyncClient, ulla: Headers
     assert names == ["yours", "agent", "other"]
 
 
+async def test_a_template_is_an_assistant(
+    api: httpx.AsyncClient, ulla: Headers, app: FastAPI, airflow: FakeAirflow
+) -> None:
+    async with client_of(app) as plain:
+        definition = {"dag_id": DAG, "description": "In verse.", "input_data": {"style": "verse", "topic": "boats"}}
+        made = await plain.post("/templates", json={"name": "poems", "definition": definition}, headers=dict(ulla))
+        assert made.status_code == 201, made.text
+        second = {"definition": {**definition, "input_data": {"style": "haiku"}}}
+        added = await plain.post("/templates/poems/versions", json=second, headers=dict(ulla))
+        assert added.status_code == 201, added.text
+    (shown,) = (await api.post("assistants/search", json={"name": "poems"}, headers=dict(ulla))).json()
+    assert (shown["graph_id"], shown["description"], shown["version"]) == ("agent", "In verse.", 1)
+    assert shown["metadata"]["template"] == "poems"
+    path = f"assistants/{shown['assistant_id']}"
+    assert (await api.get("assistants/poems", headers=dict(ulla))).json() == shown
+    versions = (await api.post(f"{path}/versions", json={}, headers=dict(ulla))).json()
+    assert [one["version"] for one in versions] == [2, 1]
+
+    started = await api.post("runs", json={"assistant_id": "poems", "input": {"topic": "rain"}}, headers=dict(ulla))
+    conf = airflow.runs[DAG, started.json()["metadata"]["dag_run_id"]].shown["conf"]
+    assert {name: conf[name] for name in ("style", "topic")} == {"style": "verse", "topic": "rain"}
+    turn = conf["_visual_ai"]["turn"]
+    assert set(turn["names"]) == {"style", "topic"}, "the graph's input has the template's part"
+    assert conf["_visual_ai"]["template"] == "poems"
+
+    latest = await api.post(f"{path}/latest", json={"version": 2}, headers=dict(ulla))
+    assert latest.json()["version"] == 2
+    body = {"assistant_id": shown["assistant_id"], "schedule": "0 8 * * *", "input": {"topic": "snow"}}
+    cron = await api.post("runs/crons", json=body, headers=dict(ulla))
+    assert (cron.status_code, cron.json()["assistant_id"]) == (200, shown["assistant_id"]), cron.text
+    for refused in (
+        api.patch(path, json={"name": "prose"}, headers=dict(ulla)),
+        api.delete(path, headers=dict(ulla)),
+    ):
+        answer = await refused
+        assert (answer.status_code, "/templates" in answer.json()["detail"]) == (409, True)
+    of_it = await api.post("assistants", json={"graph_id": "poems"}, headers=dict(ulla))
+    assert of_it.status_code == 422
+    async with client_of(app) as plain:
+        await plain.post("/templates/poems/retire", headers=dict(ulla))
+    assert [one["name"] for one in (await api.post("assistants/search", json={}, headers=dict(ulla))).json()] == [
+        "agent", "other",
+    ]  # fmt: skip
+    late = await api.post("runs", json={"assistant_id": "poems"}, headers=dict(ulla))
+    assert late.status_code == 409
+    assert "is retired" in late.json()["detail"]
+
+
 async def test_an_assistant_takes_no_workflows_place(api: httpx.AsyncClient, ulla: Headers, app: FastAPI) -> None:
     async with client_of(app) as plain:
         felix = await sign_in(plain, "felix")
