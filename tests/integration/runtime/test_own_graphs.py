@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.types import Command
 from sqlalchemy import text
 
 from backend.core.budget import BudgetExceededError
@@ -70,6 +71,12 @@ async def test_a_factory_receives_the_run_that_the_graph_is_made_for(run: Run) -
 @pytest.mark.parametrize("given", ["ahoy there", ["ahoy", "there"]])
 async def test_a_graph_takes_any_json(run: Run, given: Any) -> None:
     assert (await run(f"{HERE}:shout", given))["output"] == "AHOY THERE"
+
+
+async def test_a_graph_begins_where_a_command_says(run: Run) -> None:
+    command = Command(update={"rounds": 3, "messages": []}, goto="step")
+    result = await run("tests.kit.graphs.loops:whole", command)
+    assert len(result["output"]["messages"]) == 3
 
 
 async def test_the_step_limit_is_the_agents_before_the_graphs(run: Run) -> None:
