@@ -6,6 +6,7 @@ environments of their own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 __all__ = ["GraphOperator", "graph_dags", "project_dags"]
+
+log = logging.getLogger(__name__)
 
 TASK_ID = "graph"
 TAG = "langgraph"
@@ -67,14 +70,19 @@ def graph_dags() -> dict[str, DAG]:
 
 
 def project_dags() -> dict[str, DAG]:
-    """The DAGs of added projects by their ids. Raises `ValueError` that names what is wrong with one."""
+    """The DAGs of added projects by their ids. A project with something wrong has none, which the DAG processor's log
+    says, as `projects check` does; the others have theirs."""
     wanted = get_parsing_context().dag_id
     found: dict[str, DAG] = {}
     for added in installed(get_settings().projects_dir).values():
-        dags = _dags(added.project(), added.name, installed_descriptions(added), wanted)
-        if taken := found.keys() & dags.keys():
-            raise ValueError(f"the project {added.name}: there is another DAG {min(taken)!r}; use --name or a dag_id")
-        found |= dags
+        try:
+            dags = _dags(added.project(), added.name, installed_descriptions(added), wanted)
+            if taken := found.keys() & dags.keys():
+                raise ValueError(f"there is another DAG {min(taken)!r}; use --name or a dag_id")
+        except Exception as error:
+            log.error("the project %s has no DAGs: %s", added.name, error)
+        else:
+            found |= dags
     return found
 
 

@@ -155,8 +155,10 @@ def _build(new: InstalledProject) -> list[str]:
 
 def _check_dag_ids(new: InstalledProject) -> None:
     """Raise `InputError` for a wrong `flow.toml`, and for one that gives a graph another project's DAG."""
-    others = {one.name: one for one in installed(new.home.parent).values() if one.name != new.name}
-    taken = {dag_id: name for name, one in others.items() for dag_id in _dag_ids(one)}
+    taken: dict[str, str] = {}
+    for one in installed(new.home.parent).values():
+        with suppress(InputError):  # what is wrong with another project is its own affair
+            taken |= dict.fromkeys(_dag_ids(one) if one.name != new.name else (), one.name)
     for dag_id in _dag_ids(new):
         if dag_id in taken:
             detail = f"gives a graph the dag_id {dag_id!r}, which is that of a graph of {taken[dag_id]}"

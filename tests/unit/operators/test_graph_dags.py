@@ -289,7 +289,9 @@ def install(folder: Path, name: str, graphs: dict[str, Any], flow: str = "") -> 
     replace_current(folder / name, Record("/somewhere", "1", "langgraph.json", "2026-01-31T12:00:00+00:00"))
 
 
-def test_added_projects_have_dags_at_the_next_parse(tmp_path: Path, monkeypatch: Any) -> None:
+def test_added_projects_have_dags_at_the_next_parse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "projects"
     monkeypatch.setenv("VISUAL_AI_PROJECTS_DIR", str(folder))
     get_settings.cache_clear()
@@ -307,8 +309,11 @@ def test_added_projects_have_dags_at_the_next_parse(tmp_path: Path, monkeypatch:
     assert "it needs a key" in str(dags["news.broken"].doc_md)
 
     install(folder, "other", {"agent": described}, 'dag_id = "news.agent"')
-    with pytest.raises(ValueError, match="the project other: there is another DAG 'news\\.agent'"):
-        project_dags()
+    install(folder, "wrong", {"agent": described}, "retry = 7")
+    assert set(project_dags()) == {"news.agent", "news.broken"}
+    assert "the project other has no DAGs: there is another DAG 'news.agent'" in caplog.text
+    assert "the project wrong has no DAGs" in caplog.text
+    assert "did you mean 'retries'?" in caplog.text
 
 
 def test_a_reference_to_an_added_project_is_checked_when_a_dag_is_parsed(tmp_path: Path, monkeypatch: Any) -> None:
