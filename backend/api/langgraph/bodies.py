@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from backend.services.langgraph.runs import RunRequest
 
@@ -151,6 +151,13 @@ class HistoryQuery(Body):
     checkpoint: Json | None = None
 
 
+def _no_webhook(address: str | None) -> None:
+    if address is not None:
+        raise ValueError(
+            "is not served: set up a target of notifications instead, under Settings or /users/me/preferences"
+        )
+
+
 class RunBody(Body):
     """A run."""
 
@@ -173,6 +180,7 @@ class RunBody(Body):
     durability: Literal["sync", "async", "exit"] | None = None
     checkpoint_during: bool | None = None
     after_seconds: float | None = Field(None, ge=0, le=366 * 86_400)
+    webhook: Annotated[str | None, AfterValidator(_no_webhook)] = Field(None, description="Not served")
 
     def request(self) -> RunRequest:
         """What the client asks for."""

@@ -343,6 +343,14 @@ async def test_assistants_are_their_makers(api: httpx.AsyncClient, ulla: Headers
     assert names == ["yours", "agent", "other"]
 
 
+async def test_a_run_calls_no_address_of_its_own(api: httpx.AsyncClient, ulla: Headers) -> None:
+    body = {"assistant_id": "agent", "input": {}, "webhook": "https://example.org/done"}
+    refused = await api.post("runs", json=body, headers=dict(ulla))
+    assert refused.status_code == 422
+    assert "/users/me/preferences" in refused.json()["detail"]
+    assert (await api.post("runs", json={**body, "webhook": None}, headers=dict(ulla))).status_code == 200
+
+
 async def test_a_template_is_an_assistant(
     api: httpx.AsyncClient, ulla: Headers, app: FastAPI, airflow: FakeAirflow
 ) -> None:
