@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import logging
 import re
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from langgraph.pregel import Pregel
 
 from langgraph_flow_host.errors import ProjectError
 from langgraph_flow_host.store_terms import StoreTerms, store_terms
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,8 @@ def _file(file: Path) -> ModuleType:
     file = file.resolve()
     if not file.is_file():
         raise ProjectError(f"there is no file {file.name!r} in {file.parent}")
-    if (file.parent / "__init__.py").is_file():
-        names, root = [file.stem], file.parent
-        while (root / "__init__.py").is_file():
-            names.insert(0, root.name)
-            root = root.parent
-        if str(root) not in sys.path:
-            sys.path.insert(0, str(root))
-        return importlib.import_module(".".join(names))
+    if (file.parent / "__init__.py").is_file() and (module := _of_package(file)) is not None:
+        return module
     name = "langgraph_project_" + re.sub(r"\W", "_", str(file))
     if name in sys.modules:
         return sys.modules[name]
@@ -123,6 +120,23 @@ def _file(file: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _of_package(file: Path) -> ModuleType | None:
+    """A package's file under its own name; None if the package can't be imported, or its name is another one's."""
+    names, root = [file.stem], file.parent
+    while (root / "__init__.py").is_file():
+        names.insert(0, root.name)
+        root = root.parent
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    package = ".".join(names[:-1])
+    try:
+        paths = [Path(path).resolve() for path in importlib.import_module(package).__path__]
+    except (Exception, SystemExit) as error:
+        log.warning("%s is loaded without its package %s: %s: %s", file, package, type(error).__name__, error)
+        return None
+    return importlib.import_module(".".join(names)) if file.parent in paths else None
 
 
 def _arguments(factory: Any, around: Around) -> tuple[list[Any], dict[str, Any]]:

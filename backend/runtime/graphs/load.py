@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import logging
 import re
 import sys
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -16,6 +17,8 @@ from langgraph.pregel import Pregel
 from backend.core.errors.input_error import InputError
 from backend.runtime.graphs.factory_arguments import Surroundings, arguments_of
 from backend.runtime.langgraph_json import GraphLoadError, activate, find
+
+log = logging.getLogger(__name__)
 
 
 async def load_graph(
@@ -82,8 +85,8 @@ def _module(name: str) -> ModuleType:
 
 def _file_module(file: Path) -> ModuleType:
     file = file.resolve()
-    if (file.parent / "__init__.py").is_file():
-        return _package_module(file)
+    if (file.parent / "__init__.py").is_file() and (module := _package_module(file)) is not None:
+        return module
     name = "langgraph_project_" + re.sub(r"\W", "_", str(file))
     if name in sys.modules:
         return sys.modules[name]
@@ -100,18 +103,28 @@ def _file_module(file: Path) -> ModuleType:
     return module
 
 
-def _package_module(file: Path) -> ModuleType:
-    """Import a package's file under its own name, so that its relative imports work and it is loaded only once."""
+def _package_module(file: Path) -> ModuleType | None:
+    """Import a package's file under its own name, so that its relative imports work and it is loaded only once.
+
+    None if the package itself can't be imported, or its name is another one's. LangGraph's server loads files without
+    their packages, so there are projects whose files work only by themselves.
+    """
     names, root = [file.stem], file.parent
     while (root / "__init__.py").is_file():
         names.insert(0, root.name)
         root = root.parent
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    module = importlib.import_module(".".join(names))
-    if module.__file__ is None or Path(module.__file__).resolve() != file:
-        raise GraphLoadError(f"{'.'.join(names)} is another module already ({module.__file__}); rename the package")
-    return module
+    package = ".".join(names[:-1])
+    try:
+        paths = [Path(path).resolve() for path in importlib.import_module(package).__path__]
+    except Exception as error:
+        log.warning("%s is loaded without its package %s: %s: %s", file, package, type(error).__name__, error)
+        return None
+    if file.parent not in paths:
+        log.warning("%s is loaded without its package: %s is another one already, in %s", file, package, paths[0])
+        return None
+    return importlib.import_module(".".join(names))
 
 
 async def _made(found: Any, place: str, around: Surroundings, resources: AsyncExitStack) -> Any:

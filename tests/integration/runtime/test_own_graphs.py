@@ -170,6 +170,24 @@ async def test_a_project_provides_graphs_environment_and_modules(
     os.environ.pop("STEP_OF_THE_PROJECT")
 
 
+@pytest.mark.parametrize("package", ["import no_such_package", "raise SystemError('not here')"])
+async def test_a_file_works_without_a_package_that_cannot_be_imported(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    folder = tmp_path / f"package_{len(package)}"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(package)
+    (folder / "graph.py").write_text(f"from {HERE} import builder\n")
+    project = tmp_path / "langgraph.json"
+    project.write_text(json.dumps({"graphs": {"g": f"./{folder.name}/graph.py:builder"}, "dependencies": []}))
+    monkeypatch.setenv("VISUAL_AI_LANGGRAPH_JSON", str(project))
+    get_settings.cache_clear()
+    foreign.failures["left"] = 0
+    result = await run("g", {"value": 3}, project=project)
+    get_settings.cache_clear()
+    assert result["output"] == {"value": 8}
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
