@@ -23,6 +23,7 @@ export function proxyTo(target: string): Record<string, ProxyOptions> {
   return {
     [rule]: {
       target,
+      ws: true,
       // `X-Forwarded-For` tells the backend that the request may come from another machine, whatever the connection says.
       xfwd: true,
       configure: (proxy) => {

@@ -10,6 +10,7 @@ from pydantic import IPvAnyNetwork
 from starlette.requests import HTTPConnection
 
 from backend.api.event_stream import HEAD
+from backend.api.origins import comes_from_elsewhere
 from backend.core.problems import Forbidden, Unauthorized
 from backend.core.roles import NO_DAGS, STANDARD_RIGHTS, Origin, Principal, Role, Scope
 from backend.services.application import Application
@@ -52,11 +53,8 @@ async def may_connect(websocket: WebSocket, services: Application) -> Principal:
         return Principal("anonymous", STANDARD_RIGHTS[Role.VIEWER])
     if token is None:
         raise Unauthorized("This needs a token: send `Authorization: Bearer <token>` from POST /auth/token.")
-    origin = websocket.headers.get("origin")
-    if session_cookie(websocket.cookies) == token and origin is not None:
-        own = {services.settings.public_url, services.settings.pages_link_base, *services.settings.cors_origins}
-        if origin.rstrip("/") not in {one.rstrip("/") for one in own}:
-            raise Forbidden("This connection comes from a page of another origin, which may not make it.")
+    if session_cookie(websocket.cookies) == token and comes_from_elsewhere(websocket.headers, services.settings):
+        raise Forbidden("This connection comes from a page of another origin, which may not make it.")
     principal = await services.authenticator.verify(token)
     _check_scope(principal, "read")
     return principal

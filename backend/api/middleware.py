@@ -8,7 +8,6 @@ import logging
 import re
 import uuid
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.deps import session_cookie
 from backend.api.identity.refusals import SAFE, SIGN_IN, record_refusal
+from backend.api.origins import comes_from_elsewhere
 from backend.core.problems import Forbidden, Problem, TooLarge
 from backend.core.settings import Settings
 
@@ -156,8 +156,7 @@ class CrossSite:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
-        own = (settings.public_url, settings.pages_link_base)
-        self._origins = {*settings.cors_origins, *map(_origin, own)}
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -175,14 +174,4 @@ class CrossSite:
             "authorization" in headers or session_cookie(cookie_parser(headers.get("cookie", ""))) is None
         ):
             return False
-        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-        if origin in self._origins:
-            return False
-        if site is not None:
-            return site not in ("same-origin", "none")
-        return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+        return comes_from_elsewhere(headers, self._settings)

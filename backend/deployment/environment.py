@@ -167,6 +167,7 @@ def backend_settings(
         "VISUAL_AI_AIRFLOW_USERNAME": SERVICE_USER,
         "VISUAL_AI_AIRFLOW_PASSWORD": credentials["AIRFLOW_SERVICE_PASSWORD"],
         "VISUAL_AI_PUBLIC_URL": places.backend_public_url,
+        "VISUAL_AI_PAGES_URL": places.pages_public_url,
         "VISUAL_AI_JWT_SECRET": person.get("VISUAL_AI_JWT_SECRET") or credentials["VISUAL_AI_JWT_SECRET"],
     }
 

@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import Any, get_args
 from uuid import UUID
 
@@ -17,11 +18,12 @@ from backend.api.langgraph.bodies import Command, Strategy, Subscription
 from backend.api.langgraph.responses import streamed
 from backend.core.problems import Conflict, Forbidden, Invalid, NotFound, Problem, Unauthorized
 from backend.core.roles import Principal
+from backend.db.conversations.frames import StoredFrame
 from backend.db.rows import Row
 from backend.services.application import Application
 from backend.services.langgraph.channels import Filter
 from backend.services.langgraph.runs import RunRequest
-from backend.services.langgraph.streams import HEARTBEAT
+from backend.services.langgraph.streams import HEARTBEAT, ends_run, event_json, hold_back
 
 router = APIRouter(tags=["events"])
 
@@ -80,15 +82,28 @@ async def socket(websocket: WebSocket, thread_id: UUID) -> None:
         await websocket.close(_POLICY_VIOLATION + problem.status, problem.detail.encode()[:120].decode(errors="ignore"))
 
 
+@dataclass(slots=True)
+class _Subscribed:
+    """What a client wants, and the last frame that it has been sent or has no use for."""
+
+    wanted: Filter
+    after: int
+
+
 class _Socket:
-    """A client's WebSocket, with its subscriptions."""
+    """A client's WebSocket, with its subscriptions.
+
+    All of them are served in the order of the frames, each of which is sent once: a client that heard of a run's end
+    for one subscription would take what another one is sent afterwards for something that comes too late.
+    """
 
     def __init__(self, websocket: WebSocket, services: Application, who: Principal, thread_id: str) -> None:
         self._websocket = websocket
         self._services = services
         self._who = who
         self._thread_id = thread_id
-        self._following: dict[str, asyncio.Task[None]] = {}
+        self._subscribed: dict[str, _Subscribed] = {}
+        self._following: asyncio.Task[None] | None = None
         self._sending = asyncio.Lock()
 
     async def serve(self) -> None:
@@ -103,8 +118,8 @@ class _Socket:
                     continue
                 await self._send(await self._carry_out(asked))
         finally:
-            for task in self._following.values():
-                task.cancel()
+            if self._following is not None:
+                self._following.cancel()
 
     async def _carry_out(self, asked: Command) -> dict[str, Any]:
         self._who = await self._services.authenticator.recheck(self._who)
@@ -119,29 +134,44 @@ class _Socket:
             except Problem as problem:
                 return _error(asked.id, _code_of(problem), problem.detail)
             key = str(params.get("subscription_id") or uuid.uuid4())
-            if len(self._following) >= SUBSCRIPTIONS and key not in self._following:
+            if len(self._subscribed) >= SUBSCRIPTIONS and key not in self._subscribed:
                 return _error(asked.id, "invalid_argument", f"a connection has at most {SUBSCRIPTIONS} subscriptions")
-            if (known := self._following.pop(key, None)) is not None:
-                known.cancel()
-            self._following[key] = asyncio.create_task(self._follow(row, chosen, wanted.since))
+            after = wanted.since
+            if after is None:
+                after = await self._services.langgraph.streams.beginning(row)
+            self._subscribed[key] = _Subscribed(chosen, after)
+            if self._following is not None:
+                self._following.cancel()
+            self._following = asyncio.create_task(self._follow(row))
             return _success(asked.id, {"subscription_id": key}, int(row["last_seq"]))
         if asked.method == "subscription.unsubscribe":
-            task = self._following.pop(str(params.get("subscription_id")), None)
-            if task is None:
+            if self._subscribed.pop(str(params.get("subscription_id")), None) is None:
                 return _error(asked.id, "no_such_subscription", "there is no such subscription")
-            task.cancel()
             return _success(asked.id, {}, 0)
         return await _answered(self._services, self._who, self._thread_id, asked)
 
-    async def _follow(self, row: Row, wanted: Filter, since: int | None) -> None:
-        chunks = self._services.langgraph.streams.events(self._who, row, wanted, since)
+    async def _follow(self, row: Row) -> None:
+        start = min(one.after for one in self._subscribed.values())
+        batches = self._services.langgraph.streams.frames(self._who, row, start)
         with suppress(WebSocketDisconnect, RuntimeError):
-            async with aclosing(chunks):
-                async for found in chunks:
-                    for _, text in found:
-                        async with self._sending:
-                            await self._websocket.send_text(text.decode())
+            async with aclosing(batches):
+                async for batch in batches:
+                    for frame in batch or ():
+                        await self._pass_on(frame)
+                    if any(one.wanted.is_everything for one in self._subscribed.values()) and any(
+                        map(ends_run, batch or ())
+                    ):
+                        break
             await self._websocket.close(1012)  # the session is over, or this process shuts down: come back
+
+    async def _pass_on(self, frame: StoredFrame) -> None:
+        unseen = [one for one in self._subscribed.values() if one.after < frame.seq]
+        if any(one.wanted.takes(frame) for one in unseen):
+            await hold_back([frame])
+            async with self._sending:
+                await self._websocket.send_text(event_json(frame).decode())
+        for one in unseen:
+            one.after = frame.seq
 
     async def _send(self, message: dict[str, Any]) -> None:
         async with self._sending:

@@ -255,6 +255,9 @@ _OPEN = text(
 _STATES = {"success": "success", "failed": "error", "cancelled": "cancelled"}
 _EVENTS = {"success": "completed", "error": "failed", "cancelled": "failed"}
 
+CANCELLED = "the run was cancelled"
+"""The error with which the events of a cancelled turn end."""
+
 
 def end_with_run(connection: Connection, ended: Mapping[str, tuple[str, str | None]]) -> None:
     """End the turns of runs that have ended, by the ids of their executions: the run's state, and the reason in words.
@@ -273,7 +276,7 @@ def end_frames(state: str, error: Mapping[str, Any] | None = None) -> list[Frame
     """The frames with which a turn ends in this state."""
     data: dict[str, Any] = {"event": _EVENTS[state]}
     if state == "cancelled":
-        data["error"] = "the run was cancelled"
+        data["error"] = CANCELLED
     found = []
     if error is not None:
         found.append(Frame("error", (), dumps(dict(error))))

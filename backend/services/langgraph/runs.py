@@ -265,7 +265,8 @@ def turn_of(assistant: Assistant, asked: RunRequest, *, conversation: str, turn_
     context = {**(row.get("context") or {}), **(asked.context or {})}
     names = {"graph_id": assistant.graph.graph_id, "assistant_id": assistant.id, "thread_id": conversation}
     is_object = isinstance(asked.input, dict)
-    place = asked.checkpoint or {}
+    # `useStream`'s `forkFrom` and others name the checkpoint in the config.
+    place = asked.checkpoint or (asked.config or {}).get("configurable") or {}
     return Turn(
         conversation,
         turn_id,

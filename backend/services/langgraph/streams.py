@@ -3,9 +3,10 @@
 Whatever is streamed is stored first, so each stream can be resumed: `id` is a frame's place in its conversation.
 """
 
+import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -16,6 +17,7 @@ from backend.core.problems import Problem
 from backend.core.roles import Principal
 from backend.db.conversations.frames import END, StoredFrame
 from backend.db.conversations.states import StateQuery
+from backend.db.conversations.turns import CANCELLED
 from backend.db.engine import Database
 from backend.db.rows import Row
 from backend.services.identity.authenticator import Authenticator
@@ -28,6 +30,10 @@ HEARTBEAT = b": heartbeat\n\n"
 
 IDLE = 5.0
 """Seconds without a frame after which a comment is sent, and the run's state is looked at."""
+
+HEARD = 0.25
+"""Seconds by which the end of a cancelled run is held back: a client that has cancelled it and hears so from another
+connection before it has the answer takes it for a failure, and shows it as one."""
 
 RECENT = 60.0
 """Seconds for which the events of a run that is over are sent to whoever begins to follow its thread."""
@@ -67,7 +73,7 @@ class TurnStreams:
             for data in await self._last_values(conversation, turn):
                 yield _event("values", data)
             return
-        async with aclosing(self._frames(who, conversation, start)) as batches:
+        async with aclosing(self.frames(who, conversation, start)) as batches:
             async for batch in batches:
                 if batch is None:
                     yield HEARTBEAT
@@ -79,7 +85,7 @@ class TurnStreams:
                     if frame.turn_id != turn["id"]:
                         continue
                     if frame.mode == END and not frame.namespace:
-                        if _ends_run(frame):
+                        if ends_run(frame):
                             if turn["request"].get("plain"):
                                 chunk += [
                                     _event("values", data) for data in await self._last_values(conversation, turn)
@@ -97,7 +103,7 @@ class TurnStreams:
     ) -> AsyncGenerator[bytes]:
         """The events of all runs of a thread from now on, or after a frame."""
         start = conversation["last_seq"] if after is None else after
-        async with aclosing(self._frames(who, conversation, start)) as batches:
+        async with aclosing(self.frames(who, conversation, start)) as batches:
             async for batch in batches:
                 if batch is None:
                     yield HEARTBEAT
@@ -125,14 +131,15 @@ class TurnStreams:
 
         A stream of everything ends when a run is over or waits for people, any other goes on with the next run.
         """
-        start = since if since is not None else await self._beginning(conversation)
-        async with aclosing(self._frames(who, conversation, start)) as batches:
+        start = since if since is not None else await self.beginning(conversation)
+        async with aclosing(self.frames(who, conversation, start)) as batches:
             async for batch in batches:
                 if batch is None:
                     yield []
                 elif found := [(frame, event_json(frame)) for frame in batch if wanted.takes(frame)]:
+                    await hold_back(frame for frame, _ in found)
                     yield found
-                    if wanted.is_everything and any(map(_ends_run, batch)):
+                    if wanted.is_everything and any(map(ends_run, batch)):
                         return
 
     async def result(self, who: Principal, conversation: Row, turn: Row) -> AsyncGenerator[bytes]:
@@ -150,8 +157,8 @@ class TurnStreams:
         last = await self._last_values(conversation, turn)
         yield (last[0] if last else "{}").encode()
 
-    async def _frames(self, who: Principal, conversation: Row, start: int) -> AsyncGenerator[list[StoredFrame] | None]:
-        """Frames for as long as the client's session lasts."""
+    async def frames(self, who: Principal, conversation: Row, start: int) -> AsyncGenerator[list[StoredFrame] | None]:
+        """Frames after `start` for as long as the client's session lasts; None is a sign of life."""
         check_at = time.monotonic() + self._check_interval
         follow = self._feed.follow(str(conversation["id"]), conversation["last_seq"], start, IDLE)
         async with aclosing(follow) as batches:
@@ -164,7 +171,7 @@ class TurnStreams:
                     except Problem:
                         return
 
-    async def _beginning(self, conversation: Row) -> int:
+    async def beginning(self, conversation: Row) -> int:
         """From where a client follows that has seen nothing: from the run that is under way, or has just ended."""
         latest = await self._runs.list_page(str(conversation["id"]), status=None, limit=1, offset=0)
         if not latest or latest[0]["after_seq"] is None:
@@ -205,7 +212,14 @@ def _output(connection: Connection, turn_id: str) -> Any:
     return connection.execute(_OUTPUT, {"id": turn_id}).scalar()
 
 
-def _ends_run(frame: StoredFrame) -> bool:
+async def hold_back(found: Iterable[StoredFrame]) -> None:
+    """Wait before the end of a cancelled run is sent."""
+    if any(frame.mode == END and CANCELLED in frame.data for frame in found):
+        await asyncio.sleep(HEARD)
+
+
+def ends_run(frame: StoredFrame) -> bool:
+    """Whether a run is over with it, or waits for people."""
     return frame.mode == END and not frame.namespace and json.loads(frame.data)["event"] in _OVER
 
 

@@ -329,6 +329,71 @@ async def test_a_websocket_lasts_as_long_as_its_session(app: FastAPI, api: httpx
             assert closed.value.rcvd.code == 4401
 
 
+async def test_all_subscriptions_of_a_websocket_are_served_in_one_order(
+    app: FastAPI, api: httpx.AsyncClient, ulla: Headers, engine: Engine
+) -> None:
+    thread = await thread_of(api, ulla)
+    turn = recorded_turn(engine, thread)
+    streamed(engine, thread, turn, *(custom(number) for number in range(3)))
+
+    async def received(socket: Any, count: int) -> list[int]:
+        found: list[int] = []
+        async with asyncio.timeout(10):
+            while len(found) < count:
+                message = json.loads(await socket.recv())
+                if message["type"] == "event":
+                    found.append(message["seq"])
+        return found
+
+    async with served(app) as address:
+        url = f"{address.replace('http', 'ws', 1)}/langgraph/threads/{thread}/stream/events"
+        async with websockets.connect(url, additional_headers=dict(ulla), proxy=None) as socket:
+            for number, channels in enumerate((["lifecycle", "custom"], ["custom"])):
+                asked = {"channels": channels, "since": 0}
+                await socket.send(json.dumps({"id": number, "method": "subscription.subscribe", "params": asked}))
+                assert await received(socket, 3) == [1, 2, 3], "whoever begins to follow is told of all"
+            streamed(engine, thread, turn, custom(3), END)
+            assert await received(socket, 2) == [4, 5]
+            later = {"id": 9, "method": "subscription.subscribe", "params": {"channels": ["lifecycle"], "since": 4}}
+            await socket.send(json.dumps(later))
+            assert await received(socket, 1) == [5]
+
+
+@pytest.mark.parametrize(
+    ("origin", "accepted"),
+    [(None, True), ("{own}", True), ("https://evil.example.com", False), ("http://localhost:4000", False)],
+)
+async def test_a_websocket_with_a_cookie_is_opened_by_pages_of_our_own(
+    app: FastAPI, api: httpx.AsyncClient, ulla: Headers, origin: str | None, accepted: bool
+) -> None:
+    thread = await thread_of(api, ulla)
+    cookie = {"Cookie": f"visual_ai_session={ulla['Authorization'].removeprefix('Bearer ')}"}
+    subscribe = {"id": 1, "method": "subscription.subscribe", "params": {"channels": ["values"]}}
+    async with served(app) as address:
+        url = f"{address.replace('http', 'ws', 1)}/langgraph/threads/{thread}/stream/events"
+        own: Any = None if origin is None else origin.format(own=address)
+        async with websockets.connect(url, additional_headers=cookie, origin=own, proxy=None) as socket:
+            if accepted:
+                await socket.send(json.dumps(subscribe))
+                assert json.loads(await socket.recv())["type"] == "success"
+                return
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await asyncio.wait_for(socket.recv(), 10)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4403
+
+
+async def test_a_run_goes_on_from_the_checkpoint_in_its_config(
+    api: httpx.AsyncClient, ulla: Headers, airflow: FakeAirflow
+) -> None:
+    thread = await thread_of(api, ulla)
+    config = {"configurable": {"checkpoint_id": "1ef-1", "thread_id": "another", "mark": "!"}}
+    body = {"assistant_id": "agent", "input": {}, "config": config}
+    run = (await api.post(f"threads/{thread}/runs", json=body, headers=dict(ulla))).json()
+    turn = airflow.runs[DAG, run["metadata"]["dag_run_id"]].shown["conf"]["_visual_ai"]["turn"]
+    assert (turn["checkpoint_id"], turn["config"]) == ("1ef-1", {"configurable": {"mark": "!"}})
+
+
 async def test_assistants_are_their_makers(api: httpx.AsyncClient, ulla: Headers, app: FastAPI) -> None:
     async with client_of(app) as plain:
         felix = await sign_in(plain, "felix")
