@@ -8,6 +8,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, get_type_hints
 
+from langgraph.store.memory import InMemoryStore
 from pydantic import TypeAdapter
 
 from langgraph_flow_host.errors import ProjectError
@@ -29,7 +30,8 @@ async def _described(name: str, project: Project, given: Mapping[str, Any]) -> d
     try:
         async with AsyncExitStack() as resources:
             config = {"configurable": dict(given.get("configurable") or {})}
-            around = Around(config, given.get("context") or None, None, None)
+            context = given.get("context") or None
+            around = Around(config, context, InMemoryStore(), None, reading=context is None)
             graph = await make(project.places[name], project.folder, around, resources, None, name)
             return description(graph)
     except ProjectError as error:

@@ -25,12 +25,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Around:
-    """What a graph is made for: the run's config and context, the store, and the name of the run's user."""
+    """What a graph is made for: the run's config and context, the store, and the name of the run's user; with `reading`
+    it isn't run but looked at."""
 
     config: Any
     context: Any
     store: Any
     user: Any
+    reading: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,15 @@ def _runtime(around: Around, annotation: Any) -> Any:
     if isinstance(context, Mapping) and len(kinds) == 1:
         context = kinds[0](**context)
     user = None if around.user is None else SimpleNamespace(identity=around.user, display_name=around.user)
-    fields = {"access_context": "threads.create_run", "user": user, "store": around.store}
-    runtime = SimpleNamespace(**fields, context=context)
-    runtime.execution_runtime = runtime
+    access = "assistants.read" if around.reading else "threads.create_run"
+    fields = {"access_context": access, "user": user, "store": around.store}
+    if not around.reading:
+        fields["context"] = context
+    try:
+        runtimes = importlib.import_module("langgraph_sdk.runtime")
+        return (runtimes._ReadRuntime if around.reading else runtimes._ExecutionRuntime)(**fields)
+    except (ImportError, AttributeError, TypeError):
+        runtime = SimpleNamespace(**fields)
+    runtime.execution_runtime = None if around.reading else runtime
     runtime.ensure_user = lambda: user
     return runtime

@@ -145,6 +145,11 @@ TABLE = [
         takes("access_context", "user", "store", "context"),
     ),
     PrivateName(
+        "langgraph-sdk", "langgraph_sdk.runtime:_ReadRuntime", "backend/runtime/graphs/factory_arguments.py",
+        "functions that make graphs know by it that their graph is only looked at",
+        takes("access_context", "user", "store"),
+    ),
+    PrivateName(
         "langchain-openai", f"{CHAT_OPENAI}._should_stream_usage",
         "project_host/langgraph_flow_host/openai_defaults.py",
         "for projects with environments of their own, where it is left alone if it has moved",

@@ -10,12 +10,14 @@ from langchain_core.runnables import RunnableConfig
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a graph runs with beside its input. `user` is the one who started the run, if somebody has."""
+    """What a graph runs with beside its input. `user` is the one who started the run, if somebody has; with `reading`,
+    the graph isn't run but looked at."""
 
     config: RunnableConfig
     context: Mapping[str, Any] | None
     store: Any
     user: str | None
+    reading: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,13 @@ def _annotation(factory: Any, parameter: inspect.Parameter) -> Any:
 
 def _runtime(around: Surroundings, annotation: Any) -> Any:
     """The runtime of an execution, its context as the class that the annotation `ServerRuntime[…]` names."""
-    from langgraph_sdk.runtime import _ExecutionRuntime  # few graphs need it, and it loads an HTTP client
+    from langgraph_sdk.runtime import _ExecutionRuntime, _ReadRuntime  # few graphs need it, and it loads an HTTP client
 
     kinds = [kind for kind in get_args(annotation) if isinstance(kind, type) and not issubclass(kind, dict)]
     context: Any = around.context
     if isinstance(context, Mapping) and len(kinds) == 1:
         context = kinds[0](**context)
     user = None if around.user is None else RunUser(around.user, around.user)
+    if around.reading:
+        return _ReadRuntime(access_context="assistants.read", user=user, store=around.store)
     return _ExecutionRuntime(access_context="threads.create_run", user=user, store=around.store, context=context)

@@ -27,12 +27,17 @@ async def describe(file: Path) -> dict[str, Any]:
 
 
 async def _described(name: str, file: Path, settings: FlowSettings) -> dict[str, Any]:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.store.memory import InMemoryStore
+
     from backend.runtime.graphs.factory_arguments import Surroundings
     from backend.runtime.graphs.load import load_graph
 
     try:
         async with AsyncExitStack() as resources:
-            around = Surroundings({"configurable": dict(settings.configurable)}, settings.context or None, None, None)
+            context = settings.context or None
+            config: RunnableConfig = {"configurable": dict(settings.configurable)}
+            around = Surroundings(config, context, InMemoryStore(), None, reading=context is None)
             graph = await load_graph(
                 name, around=around, project_file=str(file), resources=resources, saver=None, name=name
             )

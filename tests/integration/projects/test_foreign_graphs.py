@@ -261,6 +261,16 @@ async def test_a_function_makes_the_graph_for_a_run(make: Make) -> None:
     assert result["output"]["answers"] == ["10"]
 
 
+@BOTH
+async def test_a_function_that_makes_graphs_gets_langgraphs_runtime(make: Make, project: str) -> None:
+    result = await run(make(), f"{project}/made_for", {"topic": "boats"})
+    access, runs, kind = result["output"]["answers"]
+    assert (access, runs) == ("threads.create_run", "True")
+    assert kind in ("langgraph_sdk.runtime._ExecutionRuntime", "types.SimpleNamespace")
+    if project == "pinned":
+        assert kind == "langgraph_sdk.runtime._ExecutionRuntime"
+
+
 @pytest.mark.parametrize(
     ("graph", "message"),
     [

@@ -13,6 +13,7 @@ from langchain_openai import ChatOpenAI
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.store.base import BaseStore
 from langgraph.types import interrupt
 
 from agent.notes import Note
@@ -105,6 +106,20 @@ async def work(state: State) -> State:
 def make(config: RunnableConfig) -> StateGraph:
     async def made(state: State) -> State:
         return {"answers": [str(config["configurable"].get("step"))]}
+
+    return chain(made)
+
+
+def make_for(config: RunnableConfig, runtime: Any) -> StateGraph:
+    """As projects check it that were written for LangGraph's server."""
+    if not isinstance(runtime.store, BaseStore):
+        raise TypeError(f"the store is a {type(runtime.store).__name__}")
+    access = runtime.access_context
+    runs = runtime.execution_runtime is not None
+    kind = f"{type(runtime).__module__}.{type(runtime).__name__}"
+
+    async def made(state: State) -> State:
+        return {"answers": [access, str(runs), kind]}
 
     return chain(made)
 
