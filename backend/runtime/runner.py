@@ -154,6 +154,7 @@ class AgentRunner:
         self._saver: BatchedSaver | None = None
         self._threads: dict[str, str] = {}
         self._resumes = False
+        self._answered: set[str] = set()
         self.live: LiveTurn | None = None
         """The turn of a conversation that the task runs, if it does."""
         self.execution_id: str | None = None
@@ -402,10 +403,17 @@ class AgentRunner:
             raise AgentsWaiting
 
     async def soon_answered(self, asked: Sequence[NewQuestion]) -> bool:
-        """Wait a moment for the answers to what a turn of a conversation asks: whoever talks to it may be there."""
+        """Wait a moment for the answers to what a turn of a conversation asks: whoever talks to it may be there.
+
+        Raises `AgentFailure` for a graph that asks again what it has been answered: it would do so for ever.
+        """
         live = self.live
         assert live is not None  # noqa: S101  # it is a turn
         pauses = {question.pause for question in asked}
+        if again := [question for question in asked if question.pause in self._answered]:
+            error = InputError(f"asks again, after an answer: {again[0].asked.subject}", field="graph")
+            raise AgentFailure(error, classify(error))
+        self._answered |= pauses
         wait_until = asyncio.get_running_loop().time() + HOLD_SECONDS
         while not pauses <= (await self.asking.answers(live.turn.conversation, [*pauses])).keys():
             if asyncio.get_running_loop().time() > wait_until:

@@ -153,10 +153,11 @@ def _described(config: RunnableConfig) -> RunnableConfig:
         for name, value in own.items()
         if isinstance(value, _INLINE) and value is not None and not name.startswith("__")
     }
-    return {"configurable": plain, "metadata": _plain_metadata(config.get("metadata") or {})}
+    return {"configurable": plain, "metadata": plain_metadata(config.get("metadata") or {})}
 
 
-def _plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a checkpoint's metadata that the task knows it by: what has a form in each language."""
     return {name: value for name, value in metadata.items() if isinstance(value, _INLINE)}
 
 

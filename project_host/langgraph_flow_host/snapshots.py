@@ -7,6 +7,8 @@ import langgraph.types
 from langgraph.types import Command, Interrupt, PregelTask, StateSnapshot
 from xxhash import xxh3_128_hexdigest
 
+from langgraph_flow_host.saver import plain_metadata
+
 _RESUME = "__resume__"
 _IDS_COUNT_ANSWERS = hasattr(langgraph.types, "_interrupt_id")
 """Whether LangGraph gives each further `interrupt()` of a node another id. Older versions give all of them the same."""
@@ -80,4 +82,4 @@ def _place(config: Any) -> Any:
 
 
 def _plain(metadata: Any) -> dict[str, Any] | None:
-    return None if metadata is None else {name: value for name, value in metadata.items() if name in ("source", "step")}
+    return None if metadata is None else plain_metadata(metadata)

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from backend.core.budget import BudgetExceededError, parse_budget
 from backend.core.errors.agent_errors import ReportedError
@@ -74,6 +74,10 @@ async def run(runner: AgentRunner, graph: str, given: Any, **options: Any) -> di
 async def rows(database: Database, query: str) -> list[tuple[Any, ...]]:
     async with database.engine.begin() as connection:
         return [tuple(row) for row in await connection.execute(text(query))]
+
+
+def _answer(question: str, given: Given, connection: Connection) -> None:
+    questions.answer(connection, question, given)
 
 
 async def until(what: Callable[[], Any]) -> Any:
@@ -348,6 +352,47 @@ async def test_a_trace_has_the_nodes_and_models_of_the_project(
     tree = "\n".join(langfuse.tree(trace_id))
     assert tree.count("openai:gpt-4.1-mini") == 2
     assert "first" in tree
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+@BOTH
+async def test_a_turn_goes_on_after_a_quick_answer(make: Make, database: Database, project: str, protocol: Any) -> None:
+    conversation = str(uuid.uuid4())
+    turn = Turn(conversation, str(uuid.uuid4()), source="turn", input={"topic": "boats"}, protocol=protocol)
+    running = asyncio.create_task(run(make(turn=turn), f"{project}/asking", None))
+    for answer in ("Ann", "two"):
+
+        async def answered(value: str = answer) -> bool:
+            async with database.engine.begin() as connection:
+                query = text("SELECT id FROM visual_ai.questions WHERE answered_at IS NULL AND thread_id = :thread")
+                found = [str(row.id) for row in await connection.execute(query, {"thread": conversation})]
+                for question in found:
+                    given = Given(value, None, "ann", "api")
+                    await connection.run_sync(partial(_answer, question, given))
+            return bool(found)
+
+        async with asyncio.timeout(30):
+            while not running.done() and not await answered():  # noqa: ASYNC110  # it is in the database
+                await asyncio.sleep(0.05)
+    assert (await running)["output"]["answers"] == ["Ann two"]
+    nodes = await rows(database, "SELECT node FROM visual_ai.agent_traces WHERE node IS NOT NULL")
+    assert len(nodes) <= 3
+
+
+@BOTH
+async def test_a_later_try_of_a_turn_repeats_no_call(
+    make: Make, database: Database, openai_server: OpenAIServer, project: str
+) -> None:
+    openai_server.script(contains="Step 1", content="One boat.")
+    openai_server.script(contains="Step 2", status=500, times=10)
+    turn = Turn(str(uuid.uuid4()), str(uuid.uuid4()), source="turn", input={"topic": "boats"})
+    with raises_failure(Exception):
+        await run(make(turn=turn), f"{project}/steps", None)
+    openai_server.reset()
+    openai_server.script(contains="Step 2", content="Two boats.")
+    result = await run(make(2, turn=turn), f"{project}/steps", None)
+    assert result["output"]["answers"] == ["One boat.", "Two boats."]
+    assert [record.prompt[:6] for record in openai_server.requests] == ["Step 2"]
 
 
 @BOTH
