@@ -2,8 +2,8 @@
 
 The task asks `open` first, and then any number of times, also at the same time:
 
-    run      the run's number, config, input, context, modes of streams, whether as a `whole`, durability
-             and breakpoints; tells `chunk` until it replies
+    run      the run's number, config, input, context, modes of streams, whether as a `whole` and with models'
+             answers as the newer protocol's events, durability and breakpoints; tells `chunk` until it replies
     state    a config, and whether with the states of subgraphs
     update   a config, values and a node, as `update_state`, or several `steps` of them; returns the new config
 
@@ -30,6 +30,15 @@ from langgraph_flow_host.snapshots import Snapshots
 from langgraph_flow_host.store import TaskStore
 
 _METADATA = ("langgraph_", "visual_ai_", "ls_")
+
+_MESSAGE_EVENTS: dict[str, Any]
+"""What makes LangGraph stream models' answers as events of the newer protocol; nothing where it doesn't know them."""
+try:
+    from langgraph._internal._constants import CONFIG_KEY_STREAM_MESSAGES_V2
+
+    _MESSAGE_EVENTS = {CONFIG_KEY_STREAM_MESSAGES_V2: True}
+except ImportError:
+    _MESSAGE_EVENTS = {}
 
 
 class Session:
@@ -94,18 +103,24 @@ class Session:
             **asked["config"],
             "callbacks": [TaskCallbacks(self._link, run, chains=asked["chains"], tools=asked["tools"])],
         }
+        shaped = {}
+        if asked["message_events"]:
+            config["configurable"] = {**config.get("configurable", {}), **_MESSAGE_EVENTS}
+            shaped = {"version": "v2"}
         stream = self._graph.astream(
             given,
             cast(RunnableConfig, config),
             context=asked["context"],
             stream_mode=asked["modes"],
             subgraphs=True,
+            **shaped,
             **{name: asked[name] for name in ("durability", "interrupt_before", "interrupt_after") if asked[name]},
         )
         whole = asked["whole"]
         values: list[Any] = []
         async with aclosing(stream):
-            async for namespace, mode, chunk in stream:
+            async for part in stream:
+                namespace, mode, chunk = (part["ns"], part["type"], part["data"]) if shaped else part
                 if mode == "values" and not whole:  # only the last is the output
                     values = values if namespace else [chunk]
                 elif (sent := _sent(mode, chunk, whole)) is not None:
@@ -120,7 +135,9 @@ def _sent(mode: str, chunk: Any, whole: bool) -> Any:
         message, metadata = chunk
         if not whole and not isinstance(message, AIMessage):
             return None
-        known = {name: value for name, value in metadata.items() if name.startswith(_METADATA) or name == "tags"}
+        known = {
+            name: value for name, value in metadata.items() if name.startswith(_METADATA) or name in ("tags", "run_id")
+        }
         return [message, known]
     if mode == "tasks" and isinstance(chunk.get("error"), BaseException):
         return {**chunk, "error": str(chunk["error"])}
@@ -141,6 +158,7 @@ def facts(graph: Any) -> dict[str, Any]:
         "recursion_limit": (graph.config or {}).get("recursion_limit"),
         "channels": list(graph.channels),
         "nodes": list(graph.nodes),
+        "message_events": bool(_MESSAGE_EVENTS),
         **_breakpoints(graph),
     }
 

@@ -107,6 +107,11 @@ class RemoteGraph:
         return list(self._facts["channels"])
 
     @property
+    def has_message_events(self) -> bool:
+        """Whether its LangGraph knows the events of the newer protocol."""
+        return bool(self._facts["message_events"])
+
+    @property
     def nodes(self) -> list[str]:
         return list(self._facts["nodes"])
 
@@ -143,8 +148,10 @@ class RemoteGraph:
         subgraphs: bool = True,  # noqa: ARG002  # always
         durability: str | None = None,
         whole: bool = False,
+        message_events: bool = False,
     ) -> AsyncGenerator[tuple[tuple[str, ...], str, Any], None]:
         """The parts of a run's stream, of which `values` has only the last one unless they are wanted as a `whole`.
+        With `message_events` models' answers are the newer protocol's events, where the graph `has_message_events`.
 
         Raises what the run fails with, and `ProjectProcessLostError`, before which the nodes that ran are reported as
         failed.
@@ -159,6 +166,7 @@ class RemoteGraph:
             "modes": list(stream_mode),
             "durability": durability,
             "whole": whole,
+            "message_events": message_events,
             **self._stops,
             "chains": wanted(run.handlers, "on_chain_start"),
             "tools": wanted(run.handlers, "on_tool_start"),

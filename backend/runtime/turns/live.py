@@ -114,10 +114,11 @@ class LiveTurn:
     ) -> AsyncGenerator[Part]:
         """The parts of the graph's stream in these `modes`, at least, each of which is reported."""
         remote = isinstance(graph, RemoteGraph)
+        shaped = isinstance(graph, RemoteGraph) and graph.has_message_events
         stream_of = graph.astream_events if self._reports_all(remote) else graph.astream
         run = cast("Run", partial(stream_of, graph_input, context=context, durability=durability))
         if self.turn.protocol == 2:
-            pieces = _remote_pieces(run, config, modes) if remote else _pieces(run, config, modes)
+            pieces = _remote_pieces(run, config, modes, shaped=shaped) if remote else _pieces(run, config, modes)
             stream = self._events(ProtocolEvents(graph), pieces)
         elif self._reports_all(remote):
             stream = self._all_events(run, config, modes)
@@ -198,15 +199,17 @@ async def _pieces(run: Run, config: RunnableConfig, modes: Sequence[StreamMode])
             yield (tuple(part["ns"]), part["type"], part["data"]), [part]
 
 
-async def _remote_pieces(run: Run, config: RunnableConfig, modes: Sequence[StreamMode]) -> AsyncGenerator[Piece]:
-    """The same for a graph in another environment, whose LangGraph may be older than the protocol: what its models say
-    is shaped here, and its own transformers don't take part."""
+async def _remote_pieces(
+    run: Run, config: RunnableConfig, modes: Sequence[StreamMode], *, shaped: bool
+) -> AsyncGenerator[Piece]:
+    """The same for a graph in another environment, whose own transformers don't take part. Where its LangGraph is older
+    than the protocol, what its models say is not `shaped` there but here, and tools tell nothing."""
     messages = MessageEvents()
-    every = [mode for mode in _all([*modes, *MODES]) if mode != "tools"]
-    async with aclosing(run(config=config, stream_mode=every, whole=True)) as parts:
+    every = [mode for mode in _all([*modes, *MODES]) if shaped or mode != "tools"]
+    async with aclosing(run(config=config, stream_mode=every, whole=True, message_events=shaped)) as parts:
         async for namespace, mode, chunk in parts:
-            shaped = messages.of(*chunk) if mode == "messages" else [chunk]
-            yield (namespace, mode, chunk), [{"type": mode, "ns": namespace, "data": data} for data in shaped]
+            events = messages.of(*chunk) if mode == "messages" and not shaped else [chunk]
+            yield (namespace, mode, chunk), [{"type": mode, "ns": namespace, "data": data} for data in events]
 
 
 def _all(modes: Sequence[str]) -> list[str]:

@@ -106,8 +106,11 @@ class TurnRuns:
         active = await self._conversations.active(key)
         paused = [turn for turn in active if turn["state"] == "paused"]
         busy = [turn for turn in active if turn["state"] != "paused"]
-        if paused and not busy and (answered := await self._answer(who, row, paused[-1], asked)) is not None:
-            return answered
+        if paused and not busy:
+            if await self._is_answer(assistant, asked):
+                asked = replace(asked, input=None, command={"resume": asked.input})
+            if (answered := await self._answer(who, row, paused[-1], asked)) is not None:
+                return answered
         ended = paused  # nobody will answer any more
         if asked.multitask_strategy in ("interrupt", "rollback"):
             ended = [*busy, *paused]
@@ -196,6 +199,18 @@ class TurnRuns:
             graph_id=graph.graph_id,
         )
         return row
+
+    async def _is_answer(self, assistant: Assistant, asked: RunRequest) -> bool:
+        """Whether what is called the input is an answer: in the newer protocol `RemoteGraph` sends that of a `Command`
+        in its place. It is if the graph's input can't be: if it is no object, or has none of the input's fields."""
+        given = asked.input
+        if asked.protocol == 1 or given is None or asked.command is not None:
+            return False
+        if not isinstance(given, Mapping):
+            return True
+        schema = (await self._assistants.shown(assistant.graph)).get("schemas", {}).get("input_schema") or {}
+        fields = schema.get("properties") or {}
+        return bool(fields) and bool(given) and not fields.keys() & given.keys()
 
     async def _answer(self, who: Principal, row: Row, turn: Row, asked: RunRequest) -> Row | None:
         """Answer what the paused turn has asked, if the request does nothing else; returns the turn that goes on."""

@@ -417,8 +417,24 @@ async def test_a_turn_of_a_conversation_is_streamed_and_goes_on(
     )
     events = [json.loads(data) for of, mode, data in streamed if of == turn and mode == "messages"]
     assert "".join(one["delta"]["text"] for one in events if one["event"] == "content-block-delta") == "One boat."
+    assert [one["event"] for one in events][:: len(events) - 1] == ["message-start", "message-finish"]
+    assert len({one["message_id"] for one in events}) == 1
     modes = [mode for of, mode, _ in streamed if of == goes_on.id]
     assert modes.count("updates") == 1
     assert modes.count("values") >= 2
     assert "messages" in modes
     assert modes[-1] == "lifecycle"
+
+
+async def test_what_a_tool_does_is_streamed(make: Make, database: Database) -> None:
+    turn = Turn(str(uuid.uuid4()), str(uuid.uuid4()), source="turn", input={"topic": "boats"}, protocol=2)
+    result = await run(make(turn=turn), "pinned/using", None)
+    assert result["output"]["answers"] == ["boats weighs nothing"]
+    streamed = await rows(
+        database,
+        "SELECT data FROM visual_ai.conversation_frames "
+        f"WHERE turn_id = '{turn.id}' AND mode = 'tools' ORDER BY seq",  # it is ours
+    )
+    tools = [json.loads(data) for (data,) in streamed]
+    assert [one["event"] for one in tools][:: len(tools) - 1] == ["tool-started", "tool-finished"]
+    assert {one["tool_name"] for one in tools if "tool_name" in one} == {"weigh"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
@@ -103,6 +104,16 @@ async def work(state: State) -> State:
     return {"answers": ["worked"]}
 
 
+@tool
+def weigh(what: str) -> str:
+    """How heavy something is."""
+    return f"{what} weighs nothing"
+
+
+def use_tool(state: State) -> State:
+    return {"answers": [weigh.invoke({"what": state["topic"]})]}
+
+
 def make(config: RunnableConfig) -> StateGraph:
     async def made(state: State) -> State:
         return {"answers": [str(config["configurable"].get("step"))]}
@@ -134,3 +145,4 @@ nested.add_edge("inside", END)
 stopping = chain(tell_versions, ask).compile(interrupt_before=["ask"])
 remembering = chain(remember, context=Context)
 working = chain(tell_versions, work)
+using = chain(use_tool)
