@@ -69,18 +69,25 @@ class Store(AsyncPostgresStore):
         """Carry out operations whose vectors have been made, as those of this index. Raises as `abatch`."""
         storable = [_as_json(op) if isinstance(op, PutOp) and op.value is not None else op for op in ops]
         results: list[Result] = [None] * len(storable)
-        plain = [number for number, found in enumerate(vectors) if not found]
+        # Of several puts and deletions of an item, the last counts. In order, so that nobody waits for each other.
+        last = {(op.namespace, op.key): number for number, op in enumerate(storable) if isinstance(op, PutOp)}
+        puts: list[tuple[PutOp, Vectors]] = []
+        for _, number in sorted(last.items()):
+            if (found := vectors[number]) and isinstance(op := storable[number], PutOp):
+                puts.append((op, found))
+        plain = []
+        for number, op in enumerate(storable):
+            if isinstance(op, PutOp) and last[op.namespace, op.key] != number:
+                continue
+            if not (found := vectors[number]):
+                plain.append(number)
+            elif isinstance(op, SearchOp):
+                results[number] = await retry_until_available(partial(self._nearest, op, found[0][1], index))
         done = await retry_until_available(partial(super().abatch, [storable[number] for number in plain]))
         for number, result in zip(plain, done, strict=True):
             results[number] = result
-        puts: dict[tuple[tuple[str, ...], str], tuple[PutOp, Vectors]] = {}
-        for number, (op, found) in enumerate(zip(storable, vectors, strict=True)):
-            if found and isinstance(op, SearchOp):
-                results[number] = await retry_until_available(partial(self._nearest, op, found[0][1], index))
-            elif found and isinstance(op, PutOp):
-                puts[op.namespace, op.key] = (op, found)  # of several, the last counts
         if puts:
-            await retry_until_available(partial(self._put, [*puts.values()], index))
+            await retry_until_available(partial(self._put, puts, index))
         return results
 
     async def _put(self, puts: Sequence[tuple[PutOp, Vectors]], index: str) -> None:

@@ -107,9 +107,10 @@ class TurnRuns:
         paused = [turn for turn in active if turn["state"] == "paused"]
         busy = [turn for turn in active if turn["state"] != "paused"]
         if paused and not busy:
+            answer = asked
             if await self._is_answer(assistant, asked):
-                asked = replace(asked, input=None, command={"resume": asked.input})
-            if (answered := await self._answer(who, row, paused[-1], asked)) is not None:
+                answer = replace(asked, input=None, command={"resume": asked.input})
+            if (answered := await self._answer(who, row, paused[-1], answer)) is not None:
                 return answered
         ended = paused  # nobody will answer any more
         if asked.multitask_strategy in ("interrupt", "rollback"):
@@ -202,14 +203,14 @@ class TurnRuns:
 
     async def _is_answer(self, assistant: Assistant, asked: RunRequest) -> bool:
         """Whether what is called the input is an answer: in the newer protocol `RemoteGraph` sends that of a `Command`
-        in its place. It is if the graph's input can't be: if it is no object, or has none of the input's fields."""
+        in its place. It is if the graph's input is an object and this is none, or one without any of its fields."""
         given = asked.input
         if asked.protocol == 1 or given is None or asked.command is not None:
             return False
-        if not isinstance(given, Mapping):
-            return True
         schema = (await self._assistants.shown(assistant.graph)).get("schemas", {}).get("input_schema") or {}
-        fields = schema.get("properties") or {}
+        fields: Mapping[str, Any] = schema.get("properties") or {}
+        if not isinstance(given, Mapping):
+            return bool(fields)
         return bool(fields) and bool(given) and not fields.keys() & given.keys()
 
     async def _answer(self, who: Principal, row: Row, turn: Row, asked: RunRequest) -> Row | None:

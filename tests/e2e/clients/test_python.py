@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from langgraph.pregel.remote import RemoteGraph
+from langgraph.types import Command
 from langgraph_sdk import get_client
 
 from tests.kit.documents.snippets import snippet
@@ -277,6 +278,19 @@ async def test_a_remote_graph_is_run_like_a_local_one(client: Any) -> None:
     async with await graph.astream_events(asked, version="v3") as run:
         events = [event["method"] async for event in run]
     assert events[-1] == "lifecycle"
+
+
+async def test_a_remote_graph_goes_on_with_a_command(client: Any) -> None:
+    graph = RemoteGraph("interview", client=client)
+    config: Any = {"configurable": {"thread_id": str(uuid.uuid4())}}
+    async with await graph.astream_events(INPUT, config=config, version="v3") as run:
+        async for _ in run.values:
+            if await run.interrupted():
+                break
+    async with await graph.astream_events(Command(resume="yes"), config=config, version="v3") as run:
+        output = await run.output()
+    assert output is not None
+    assert output["steps"] == STEPS
 
 
 async def test_a_task_that_is_killed_loses_nothing_of_a_stream(

@@ -172,6 +172,28 @@ async def test_items_that_are_put_at_the_same_time_are_found_by_the_last(pg: Pos
     assert await count(database) == 5, "one text each: that of the value that is there"
 
 
+async def test_of_several_changes_at_once_the_last_counts(pg: Postgres, database: Database) -> None:
+    async def embed(texts: list[str]) -> list[list[float]]:
+        return [[float(len(one)), 1.0] for one in texts]
+
+    async with open_pool(pg.worker_url, max_size=2) as pool:
+        store = Store(pool, StoreTerms(), Embedder(Index("./made.py:embed", 2, ("text",)), lambda _: embed))
+        one, other = {"text": "one"}, {"text": "other"}
+        await store.abatch(
+            [
+                PutOp(("at once",), "deleted", one),
+                PutOp(("at once",), "deleted", None),
+                PutOp(("at once",), "changed", one),
+                PutOp(("at once",), "changed", other),
+                PutOp(("at once",), "unindexed", one),
+                PutOp(("at once",), "unindexed", other, index=False),
+            ]
+        )
+        found = await store.asearch(("at once",))
+        assert {item.key: item.value for item in found} == {"changed": other, "unindexed": other}
+        assert [item.key for item in await store.asearch(("at once",), query="any")] == ["changed"]
+
+
 async def test_what_goes_wrong_stores_nothing(
     pg: Postgres, database: Database, openai_server: OpenAIServer, write: Write
 ) -> None:
