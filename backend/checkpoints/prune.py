@@ -5,10 +5,12 @@ whole state as it was by then.
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import closing
 
 import psycopg
 from langgraph.checkpoint.postgres import PostgresSaver
+from sqlalchemy import Connection
 
 from backend.checkpoints.pool import CONNECTION
 from backend.core.settings import get_settings
@@ -33,42 +35,39 @@ def prune_checkpoints(days: float | None = None) -> int:
     instances. Raises `OperationalError` when the database is unavailable; a retry deletes the rest."""
     settings = get_settings()
     age = (settings.checkpoint_retention_days if days is None else days) * DAY
-    engine = task_engine(settings.database_url)
-    total = 0
-    while True:
-        with engine.begin() as connection:
-            pruned = threads.prune(connection, older_than=age, limit=BATCH)
-        total += pruned
-        if pruned < BATCH:
-            log.info("deleted the checkpoints of %s task instances", total)
-            return total
+    total = _in_batches(lambda connection: threads.prune(connection, older_than=age, limit=BATCH))
+    log.info("deleted the checkpoints of %s task instances", total)
+    return total
 
 
 def prune_conversations() -> int:
     """Delete the checkpoints of conversations that are deleted; returns the number of conversations. Raises as
     `prune_checkpoints`."""
-    engine = task_engine(get_settings().database_url)
-    total = 0
-    while True:
-        with engine.begin() as connection:
-            found = conversations.deleted(connection, limit=BATCH)
-            if found:
-                threads.forget(connection, found)
-        total += len(found)
-        if len(found) < BATCH:
-            return total
+
+    def prune(connection: Connection) -> int:
+        found = conversations.deleted(connection, limit=BATCH)
+        if found:
+            threads.forget(connection, found)
+        return len(found)
+
+    return _in_batches(prune)
 
 
 def prune_store() -> int:
     """Delete items of LangGraph's store whose time to live is over; returns their number. Raises as
     `prune_checkpoints`."""
+    return _in_batches(lambda connection: store.delete_expired(connection, limit=BATCH))
+
+
+def _in_batches(prune: Callable[[Connection], int]) -> int:
+    """Repeat what deletes up to `BATCH` things, each time in a transaction of its own; returns how many there were."""
     engine = task_engine(get_settings().database_url)
     total = 0
     while True:
         with engine.begin() as connection:
-            deleted = store.delete_expired(connection, limit=BATCH)
-        total += deleted
-        if deleted < BATCH:
+            pruned = prune(connection)
+        total += pruned
+        if pruned < BATCH:
             return total
 
 

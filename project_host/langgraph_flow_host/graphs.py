@@ -106,7 +106,7 @@ def _file(file: Path) -> ModuleType:
     file = file.resolve()
     if not file.is_file():
         raise ProjectError(f"there is no file {file.name!r} in {file.parent}")
-    if (file.parent / "__init__.py").is_file() and (module := _of_package(file)) is not None:
+    if (file.parent / "__init__.py").is_file() and (module := of_package(file)) is not None:
         return module
     name = "langgraph_project_" + re.sub(r"\W", "_", str(file))
     if name in sys.modules:
@@ -124,8 +124,12 @@ def _file(file: Path) -> ModuleType:
     return module
 
 
-def _of_package(file: Path) -> ModuleType | None:
-    """A package's file under its own name; None if the package can't be imported, or its name is another one's."""
+def of_package(file: Path) -> ModuleType | None:
+    """Import a package's file under its own name, so that its relative imports work and it is loaded only once.
+
+    None if the package itself can't be imported, or its name is another one's. LangGraph's server loads files without
+    their packages, so there are projects whose files work only by themselves.
+    """
     names, root = [file.stem], file.parent
     while (root / "__init__.py").is_file():
         names.insert(0, root.name)

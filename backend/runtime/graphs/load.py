@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import inspect
-import logging
 import re
 import sys
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -17,8 +16,7 @@ from langgraph.pregel import Pregel
 from backend.core.errors.input_error import InputError
 from backend.runtime.graphs.factory_arguments import Surroundings, arguments_of
 from backend.runtime.langgraph_json import GraphLoadError, activate, find
-
-log = logging.getLogger(__name__)
+from langgraph_flow_host.graphs import of_package
 
 
 async def load_graph(
@@ -85,7 +83,7 @@ def _module(name: str) -> ModuleType:
 
 def _file_module(file: Path) -> ModuleType:
     file = file.resolve()
-    if (file.parent / "__init__.py").is_file() and (module := _package_module(file)) is not None:
+    if (file.parent / "__init__.py").is_file() and (module := of_package(file)) is not None:
         return module
     name = "langgraph_project_" + re.sub(r"\W", "_", str(file))
     if name in sys.modules:
@@ -101,30 +99,6 @@ def _file_module(file: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _package_module(file: Path) -> ModuleType | None:
-    """Import a package's file under its own name, so that its relative imports work and it is loaded only once.
-
-    None if the package itself can't be imported, or its name is another one's. LangGraph's server loads files without
-    their packages, so there are projects whose files work only by themselves.
-    """
-    names, root = [file.stem], file.parent
-    while (root / "__init__.py").is_file():
-        names.insert(0, root.name)
-        root = root.parent
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    package = ".".join(names[:-1])
-    try:
-        paths = [Path(path).resolve() for path in importlib.import_module(package).__path__]
-    except Exception as error:
-        log.warning("%s is loaded without its package %s: %s: %s", file, package, type(error).__name__, error)
-        return None
-    if file.parent not in paths:
-        log.warning("%s is loaded without its package: %s is another one already, in %s", file, package, paths[0])
-        return None
-    return importlib.import_module(".".join(names))
 
 
 async def _made(found: Any, place: str, around: Surroundings, resources: AsyncExitStack) -> Any:
