@@ -96,6 +96,7 @@ class GraphFactory:
         self._credentials = credentials
         self._resources = resources
         self._stack = stack
+        self._own: dict[tuple[str, str, Any], Graph] = {}
         self.timing = timing
         self._hidden = hidden
         self.max_text_chars = settings.max_text_chars
@@ -201,7 +202,14 @@ class GraphFactory:
         return graph.copy({"checkpointer": saver})
 
     async def own(self, spec: AgentSpec, config: RunnableConfig, saver: BatchedSaver | None) -> Graph:
-        """The user's own graph. `config` is passed to a function that makes one."""
+        """The user's own graph, which is made once for an agent's thread. `config` is passed to a function that makes
+        one."""
+        key = (str(spec.graph), spec.name, config.get("configurable", {}).get("thread_id"))
+        if key not in self._own:
+            self._own[key] = await self._made(spec, config, saver)
+        return self._own[key]
+
+    async def _made(self, spec: AgentSpec, config: RunnableConfig, saver: BatchedSaver | None) -> Graph:
         store = self._store(str(spec.graph))
         around = Surroundings(config, spec.context, store, self._task.run_user)
         if split(str(spec.graph)) is not None:

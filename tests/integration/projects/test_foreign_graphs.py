@@ -27,6 +27,7 @@ from backend.runtime.batch.plan import BatchPlan
 from backend.runtime.batch.run import run_batch
 from backend.runtime.langgraph_json import GraphLoadError
 from backend.runtime.remote.errors import ProjectProcessLostError
+from backend.runtime.remote.hosts import Host
 from backend.runtime.resources import AgentResources
 from backend.runtime.runner import AgentRunner, AgentsWaiting, TaskContext
 from backend.runtime.single import run_single
@@ -356,7 +357,17 @@ async def test_a_trace_has_the_nodes_and_models_of_the_project(
 
 @pytest.mark.parametrize("protocol", [1, 2])
 @BOTH
-async def test_a_turn_goes_on_after_a_quick_answer(make: Make, database: Database, project: str, protocol: Any) -> None:
+async def test_a_turn_goes_on_after_a_quick_answer(
+    make: Make, database: Database, project: str, protocol: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected: list[Host] = []
+    connect = Host.connect
+
+    async def counted(host: Host) -> Any:
+        connected.append(host)
+        return await connect(host)
+
+    monkeypatch.setattr(Host, "connect", counted)
     conversation = str(uuid.uuid4())
     turn = Turn(conversation, str(uuid.uuid4()), source="turn", input={"topic": "boats"}, protocol=protocol)
     running = asyncio.create_task(run(make(turn=turn), f"{project}/asking", None))
@@ -377,6 +388,7 @@ async def test_a_turn_goes_on_after_a_quick_answer(make: Make, database: Databas
     assert (await running)["output"]["answers"] == ["Ann two"]
     nodes = await rows(database, "SELECT node FROM visual_ai.agent_traces WHERE node IS NOT NULL")
     assert len(nodes) <= 3
+    assert len(connected) == 1, "the graph stays open meanwhile"
 
 
 @BOTH
