@@ -1,6 +1,7 @@
 """Projects are added, updated, rolled back and removed, and what is wrong with one is said with the remedy."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -82,6 +83,22 @@ def test_a_project_is_added_updated_rolled_back_and_removed(folder: Path, source
     projects("remove", "small")
     assert installed(folder) == {}
     assert not (folder / "small").exists()
+
+
+def test_airflow_looks_at_each_change_at_once(
+    folder: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "dags" / "project_dags.py"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(file.parent))
+    for command in (("add", str(source)), ("update", "small"), ("remove", "small")):
+        os.utime(file, (1, 1))
+        projects(*command)
+        assert file.stat().st_mtime > 1, command
+    file.unlink()
+    projects("add", str(source))
+    assert not file.exists(), "what isn't there is nobody's to make"
 
 
 def test_a_failed_update_changes_nothing(folder: Path, source: Path) -> None:
