@@ -34,7 +34,7 @@ dimensions vectors have, the less their signs say."""
 
 _INSERT = """
     INSERT INTO store_vectors (prefix, key, index_name, path, embedding, signs)
-    VALUES (%s, %s, %s, %s, %s, CAST(%s AS varbit))
+    VALUES (%s, %s, %s, %s, %s, CAST(%s AS varbit)) ON CONFLICT DO NOTHING
 """
 _NEAREST = """
     SELECT store.prefix, store.key, v.embedding
@@ -59,31 +59,33 @@ class Store(AsyncPostgresStore):
         Items are stored as JSON, converted like a graph's output. Raises `UnstorableOutputError` naming a part of one
         that has no JSON form, and what the embedding model's client raises.
         """
-        storable = [_as_json(op) if isinstance(op, PutOp) and op.value is not None else op for op in ops]
+        storable = _storable(ops)
         if self._embedder is None:
             return await retry_until_available(partial(super().abatch, storable))
         vectors = await self._embedder.vectors(storable)
-        return await self.with_vectors(storable, vectors, self._embedder.index.name)
+        return await self._carry_out(storable, vectors, self._embedder.index.name)
 
     async def with_vectors(self, ops: Iterable[Op], vectors: Sequence[Vectors | None], index: str) -> list[Result]:
         """Carry out operations whose vectors have been made, as those of this index. Raises as `abatch`."""
-        storable = [_as_json(op) if isinstance(op, PutOp) and op.value is not None else op for op in ops]
-        results: list[Result] = [None] * len(storable)
+        return await self._carry_out(_storable(ops), vectors, index)
+
+    async def _carry_out(self, ops: Sequence[Op], vectors: Sequence[Vectors | None], index: str) -> list[Result]:
+        results: list[Result] = [None] * len(ops)
         # Of several puts and deletions of an item, the last counts. In order, so that nobody waits for each other.
-        last = {(op.namespace, op.key): number for number, op in enumerate(storable) if isinstance(op, PutOp)}
+        last = {(op.namespace, op.key): number for number, op in enumerate(ops) if isinstance(op, PutOp)}
         puts: list[tuple[PutOp, Vectors]] = []
         for _, number in sorted(last.items()):
-            if (found := vectors[number]) and isinstance(op := storable[number], PutOp):
+            if (found := vectors[number]) and isinstance(op := ops[number], PutOp):
                 puts.append((op, found))
         plain = []
-        for number, op in enumerate(storable):
+        for number, op in enumerate(ops):
             if isinstance(op, PutOp) and last[op.namespace, op.key] != number:
                 continue
             if not (found := vectors[number]):
                 plain.append(number)
             elif isinstance(op, SearchOp):
                 results[number] = await retry_until_available(partial(self._nearest, op, found[0][1], index))
-        done = await retry_until_available(partial(super().abatch, [storable[number] for number in plain]))
+        done = await retry_until_available(partial(super().abatch, [ops[number] for number in plain]))
         for number, result in zip(plain, done, strict=True):
             results[number] = result
         if puts:
@@ -160,6 +162,10 @@ def _cosines(vectors: Sequence[bytes], other: bytes) -> list[float]:
     one = numpy.frombuffer(other, numpy.float32)
     lengths = numpy.linalg.norm(rows, axis=1) * numpy.linalg.norm(one)
     return [float(score) for score in (rows @ one) / numpy.where(lengths == 0, 1, lengths)]
+
+
+def _storable(ops: Iterable[Op]) -> list[Op]:
+    return [_as_json(op) if isinstance(op, PutOp) and op.value is not None else op for op in ops]
 
 
 def _as_json(op: PutOp) -> PutOp:

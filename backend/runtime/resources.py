@@ -27,7 +27,7 @@ from backend.runtime.cancellation import CancelWatch
 from backend.runtime.graphs.load import find_at
 from backend.runtime.graphs.pauses import Graph
 from langgraph_flow_host.embedding import Embedder
-from langgraph_flow_host.store_terms import StoreTerms
+from langgraph_flow_host.store_terms import Index, StoreTerms
 
 
 class GraphCache:
@@ -84,7 +84,7 @@ class AgentResources:
         self._stack = AsyncExitStack()
         self._http: HttpClients | None = None
         self._checkpoints: CheckpointWriter | None = None
-        self._stores: dict[tuple[Path | None, StoreTerms], Store] = {}
+        self._embedders: dict[tuple[Path | None, Index], Embedder] = {}
 
     async def __aenter__(self) -> Self:
         gate = self._gate
@@ -106,13 +106,17 @@ class AgentResources:
                 await self._http.close()
 
     def store(self, folder: Path | None, terms: StoreTerms) -> Store:
-        """LangGraph's store for the graphs of a project, on its terms."""
-        place = (folder, terms)
-        if place not in self._stores:
-            index = terms.index
-            embedder = None if index is None else Embedder(index, lambda place: find_at(place, folder or Path.cwd()))
-            self._stores[place] = Store(self.pool, terms, embedder)
-        return self._stores[place]
+        """LangGraph's store for a graph of a project, on its terms.
+
+        Each graph has its own: LangGraph's stores carry out one batch after another, and all of a batch fails with a
+        part of it, so one agent's model would hold up the items of all others.
+        """
+        index = terms.index
+        if index is None:
+            return Store(self.pool, terms)
+        if (folder, index) not in self._embedders:
+            self._embedders[folder, index] = Embedder(index, lambda place: find_at(place, folder or Path.cwd()))
+        return Store(self.pool, terms, self._embedders[folder, index])
 
     def http(self, *, many_calls: bool = False) -> HttpClients:
         """HTTP clients for OpenAI's models.

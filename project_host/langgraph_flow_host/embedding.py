@@ -37,7 +37,7 @@ class Embedder:
         for number, op in enumerate(ops):
             if isinstance(op, PutOp) and op.value is not None and op.index is not False:
                 of_item = found[number] = []
-                for path in self.index.fields if op.index is None else op.index:
+                for path in dict.fromkeys(self.index.fields if op.index is None else op.index):
                     for label, text in _texts(op.value, path):
                         texts.append(text)
                         places.append((of_item, label))
@@ -63,14 +63,14 @@ class Embedder:
         return array("f", vector).tobytes()
 
 
-def is_model(embed: str) -> bool:
+def _is_model(embed: str) -> bool:
     """Whether it is a model's name, `provider:model`, and not the place of something in the project."""
     left = embed.partition(":")[0]
     return "." not in left and "/" not in left
 
 
 def _embeddings(embed: str, find: Callable[[str], Any]) -> Embeddings:
-    if not is_model(embed):
+    if not _is_model(embed):
         return ensure_embeddings(find(embed))
     from langchain.embeddings import init_embeddings
 

@@ -35,7 +35,7 @@ class Snapshots:
             # Older versions leave out a node that was given an answer and asks again.
             "next": list(dict.fromkeys([*state.next, *(task.name for task in state.tasks if task.interrupts)])),
             "config": _place(state.config),
-            "metadata": _plain(state.metadata),
+            "metadata": None if state.metadata is None else plain_metadata(state.metadata),
             "created_at": state.created_at,
             "parent": _place(state.parent_config),
             "tasks": [await self._task(task, state, given.get(task.id, 0)) for task in state.tasks],
@@ -79,7 +79,3 @@ def _place(config: Any) -> Any:
     own = (config or {}).get("configurable") or {}
     names = ("thread_id", "checkpoint_ns", "checkpoint_id")
     return {"configurable": {name: own[name] for name in names if name in own}} if config else None
-
-
-def _plain(metadata: Any) -> dict[str, Any] | None:
-    return None if metadata is None else plain_metadata(metadata)

@@ -12,6 +12,12 @@ from backend.services.langgraph.runs import RunRequest
 MOST = 1_000
 """Rows of a page."""
 
+MOST_PATHS = 100
+"""Paths of an item for which vectors are made, at a cost."""
+
+MOST_QUERIED = 10_000
+"""Characters of a search by meaning, which costs as well."""
+
 Json = dict[str, Any]
 Strategy = Literal["reject", "interrupt", "rollback", "enqueue"]
 """What happens to the runs of a thread that are under way when another one is started."""
@@ -299,8 +305,8 @@ class ItemPut(Body):
     namespace: list[str]
     key: str = Field(min_length=1, max_length=1_000)
     value: Json
-    index: Literal[False] | list[str] | None = None
-    ttl: float | None = None
+    index: Literal[False] | Annotated[list[str], Field(max_length=MOST_PATHS)] | None = None
+    ttl: float | None = Field(None, gt=0)
 
 
 class ItemDelete(Body):
@@ -317,7 +323,7 @@ class ItemSearch(Body):
     filter: Json | None = None
     limit: int = Field(10, ge=1, le=MOST)
     offset: int = Field(0, ge=0)
-    query: str | None = None
+    query: str | None = Field(None, max_length=MOST_QUERIED)
 
 
 class NamespaceSearch(Body):

@@ -1,8 +1,9 @@
 """LangGraph's store over HTTP: what graphs remember across threads."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class Store:
         """`stack` closes the connections, which are made when somebody needs them."""
         self._settings = settings
         self._stack = stack
-        self._store: Items | None = None
+        self._opened: Callable[[], Items] | None = None
 
     async def put(
         self,
@@ -107,16 +108,18 @@ class Store:
         return shown if everything else shown[offset : offset + limit]
 
     async def _open(self) -> "Items":
-        if self._store is None:
-            from backend.checkpoints.pool import open_pool  # which few processes need
-            from backend.checkpoints.store import Store as Items
-            from langgraph_flow_host.embedding import Embedder
+        """The store for one request: LangGraph's stores carry out one batch after another, and all of a batch fails
+        with a part of it, so one user's search would hold up everybody's items."""
+        from backend.checkpoints.pool import open_pool  # which few processes need
+        from backend.checkpoints.store import Store as Items
+        from langgraph_flow_host.embedding import Embedder
 
+        if self._opened is None:
             terms = self._terms()
             pool = await self._stack.enter_async_context(open_pool(self._settings.database_url, max_size=CONNECTIONS))
             embedder = None if terms.index is None else Embedder(terms.index, _in_tasks_only)
-            self._store = self._store or Items(pool, terms, embedder)
-        return self._store
+            self._opened = self._opened or partial(Items, pool, terms, embedder)
+        return self._opened()
 
     def _terms(self) -> StoreTerms:
         """Those of the `langgraph.json`, whose graphs most items are from."""

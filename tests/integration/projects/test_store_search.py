@@ -269,3 +269,40 @@ async def test_clients_search_what_graphs_remember(
     unindexed = await api.put("store/items", json={**item, "key": "plain", "index": False})
     assert unindexed.status_code == 204, unindexed.text
     assert await count(database, "SELECT count(*) FROM visual_ai.store WHERE key = 'late'") == 0
+
+
+async def test_a_model_that_does_not_answer_holds_up_nobody_else(
+    api: httpx.AsyncClient, openai_server: OpenAIServer
+) -> None:
+    item = {"namespace": ["held"], "key": "a", "value": {"text": "Boats."}}
+    assert (await api.put("store/items", json={**item, "index": False})).status_code == 204
+    openai_server.script(api="embeddings", hold=True)
+    put = asyncio.create_task(api.put("store/items", json={**item, "key": "b"}))
+    await asyncio.to_thread(openai_server.wait_for, lambda stats: stats.in_flight == 1)
+    async with asyncio.timeout(5):
+        found = await api.get("store/items", params={"namespace": "held", "key": "a"})
+    assert found.json()["value"] == {"text": "Boats."}
+    openai_server.release()
+    assert (await put).status_code == 204
+    openai_server.script("server_error", api="embeddings", times=10)
+    failed, read = await asyncio.gather(
+        api.put("store/items", json={**item, "key": "c"}),
+        api.get("store/items", params={"namespace": "held", "key": "a"}),
+    )
+    assert (failed.status_code, read.status_code) == (503, 200)
+
+
+async def test_odd_requests_to_the_store_are_named_or_do_no_harm(
+    api: httpx.AsyncClient, database: Database, openai_server: OpenAIServer
+) -> None:
+    item: dict[str, Any] = {"namespace": ["odd"], "key": "a", "value": {"text": "Boats.", "parts": ["x", "y"]}}
+    twice = ["text", "text", "parts[*]", "parts[*].0", "nothing", "["]
+    assert (await api.put("store/items", json={**item, "index": twice})).status_code == 204
+    (call,) = [record for record in openai_server.requests if record.api == "embeddings"]
+    assert call.prompt.splitlines().count("Boats.") == 1, "each text is paid once"
+    for field, changes in (("index", {"index": ["text"] * 1_000}), ("ttl", {"ttl": 0}), ("ttl", {"ttl": -1})):
+        refused = await api.put("store/items", json={**item, **changes})
+        assert (refused.status_code, field in refused.text) == (422, True), refused.text
+    search = {"namespace_prefix": ["odd"], "query": "boats " * 10_000}
+    assert (await api.post("store/items/search", json=search)).status_code == 422
+    assert len(openai_server.requests) == 1
